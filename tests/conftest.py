@@ -1,0 +1,33 @@
+"""What every test stands on: no hub, no tracking server, one thread each. Set before anything heavy is imported."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ.update(
+    HF_HUB_OFFLINE="1",
+    WANDB_MODE="offline",
+    WANDB_SILENT="true",
+    TOKENIZERS_PARALLELISM="false",
+    OMP_NUM_THREADS="1",  # torch reads it when it is imported
+)
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real data sets as JSON lines; only development machines have them, beside the checkout."""
+    directory = ROOT.parent / "shared" / "data"
+    if not directory.is_dir():
+        pytest.skip("no ../shared/data beside this checkout: the real data sets are not here")
+    return directory

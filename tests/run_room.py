@@ -1,0 +1,82 @@
+"""What the tests of the run room share: a tiny base model and a tiny task in a directory, and a configuration of them."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+from tiny import tiny_bert, tiny_tokenizer
+
+from unipet.config import BudgetConfig, ModelConfig, OptimConfig, RunConfig, TaskConfig
+
+LOW_RANK = {
+    "name": "tiny_low_rank",
+    "insertions": {
+        "attention": {"function": {"name": "low_rank", "size": 4}, "position": {"site": ["attn.q", "attn.v"]}, "scaling": 2.0}
+    },
+}
+MIXTURE = {
+    "name": "tiny_mixture",
+    "insertions": {
+        "ffn": {
+            "function": {"name": "bottleneck", "size": 4},
+            "position": {"site": "ffn", "form": "sequential"},
+            "mixture": {"experts": 3},
+        }
+    },
+    "objective": {"consistency": {"weight": 1.0}},
+}
+HEAD_ONLY: dict[str, Any] = {"name": "tiny_head", "insertions": {}, "unfreeze": ["head"]}
+
+
+def write_model(directory: Path, head: bool = False) -> Path:
+    """A tiny random BERT with its tokeniser: the encoder alone, as most base models come."""
+    tiny_bert(head).save_pretrained(directory)
+    tiny_tokenizer().save_pretrained(directory)
+    return directory
+
+
+def write_task(directory: Path, train: int = 48, evaluation: int = 20) -> Path:
+    """Sentences of words w0..w9 (label "no") or w10..w19 (label "yes")."""
+    directory.mkdir(parents=True, exist_ok=True)
+    rng = random.Random(0)
+    for split, count in (("train", train), ("validation", evaluation)):
+        lines = []
+        for index in range(count):
+            label = index % 2
+            words = [f"w{10 * label + rng.randrange(10)}" for _ in range(rng.randint(2, 9))]
+            lines.append(json.dumps({"id": f"{split}-{index}", "sentence": " ".join(words), "label": label}))
+        (directory / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
+    return directory
+
+
+def tiny_config(root: Path, method: dict[str, Any] = LOW_RANK, runs: str = "runs", **changes: Any) -> RunConfig:
+    """A run of a few steps in `root`; the model and the task are written there on first use."""
+    if not (root / "model").is_dir():
+        write_model(root / "model")
+        write_task(root / "data")
+    config = RunConfig(
+        method=method,
+        task=TaskConfig(
+            name="tiny",
+            text=["sentence"],
+            labels=["no", "yes"],
+            metrics=["accuracy"],
+            data_dir=str(root / "data"),
+            max_length=16,
+        ),
+        model=ModelConfig(name="auto", path=str(root / "model")),
+        budget=BudgetConfig(),
+        optim=OptimConfig(lr=1e-2, epochs=2, batch_size=8, eval_batch_size=8, warmup_ratio=0.0),
+        runs_dir=str(root / runs),
+    )
+    for key, value in changes.items():
+        owner: Any = config
+        *groups, last = key.split("__")
+        for group in groups:
+            owner = getattr(owner, group)
+        assert hasattr(owner, last), key
+        setattr(owner, last, value)
+    return config

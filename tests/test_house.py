@@ -1,0 +1,229 @@
+"""The boundaries of the house, read from its source: who may import whom, what stays lazy, and no method in Python."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import dataclasses
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "unipet"
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+CONFIGS = sorted((ROOT / "conf").rglob("*.yaml"))
+DIMENSIONS = ("function", "position", "composition", "scaling", "mixture")
+HEAVY = {"torch", "transformers", "datasets", "wandb", "hydra", "omegaconf", "accelerate", "scipy", "pandas"}
+
+#: Bottom to top. A room imports from its own floor and from the floors below it, never from above.
+FLOORS = (
+    {"errors"},
+    {"options", "config", "memory", "text_table"},
+    {"functions", "sites", "settings"},
+    {"composition", "scaling", "mixture", "objectives"},
+    {"insertion"},
+    {"attention", "method"},
+    {"library", "adaptation"},
+    {"plan", "merge", "fingerprint"},
+    {"report_table"},
+    {"adapt", "describe"},
+    {"checkpoint"},
+    {"unipet"},  # unipet/__init__.py, the public interface
+    {"tasks", "models", "record", "tracking"},
+    {"evaluation"},
+    {"callbacks"},
+    {"training"},
+    {"run"},
+    {"report"},
+    {"sweep"},
+    {"commands"},
+    {"cli"},
+    {"__main__"},
+)
+FLOOR = {room: height for height, floor in enumerate(FLOORS) for room in floor}
+
+#: The rooms that know torch and nothing else of the world.
+CALCULUS = {"functions", "composition", "scaling", "mixture", "sites"}
+#: Who alone may know a third-party package.
+ONLY = {
+    "hydra": {"cli", "commands", "sweep"},
+    "omegaconf": {"cli", "commands", "sweep"},
+    "wandb": {"tracking", "report"},
+    "datasets": {"tasks"},
+}
+#: Rooms that answer before torch could be loaded.
+LIGHT = {"__main__", "cli", "config", "errors", "options", "record", "report", "unipet"}
+
+
+def room_of(path: Path) -> str:
+    """`unipet/functions/vector.py` -> `functions`; `unipet/__init__.py` -> `unipet`."""
+    first = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    return "unipet" if first == "__init__" else first
+
+
+ROOMS = {room_of(path) for path in SOURCES}
+
+
+def imports(path: Path, module_level: bool = False) -> Iterator[str]:
+    """Dotted names that a file imports; everywhere in it, or only those that run when it is imported."""
+    package = ("unipet", *path.relative_to(PACKAGE).parts[:-1])
+    waiting: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
+    while waiting:
+        node = waiting.pop()
+        if module_level and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        if module_level and isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            waiting.extend(node.orelse)
+            continue
+        waiting.extend(ast.iter_child_nodes(node))
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join([*package[: len(package) - node.level + 1], *filter(None, [node.module])])
+            module = base if node.level else str(node.module)
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def third_party(names: Iterator[str]) -> set[str]:
+    return {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) - {"unipet"}
+
+
+def rooms(names: Iterator[str]) -> set[str]:
+    """The package's rooms among the imported names; `from unipet import adapt` is the public interface itself."""
+    parts = [name.split(".") for name in names if name.split(".")[0] == "unipet"]
+    return {part[1] if len(part) > 1 and part[1] in ROOMS else "unipet" for part in parts}
+
+
+def test_every_room_has_a_floor_and_a_line_on_the_map() -> None:
+    assert not ROOMS - set(FLOOR), f"new rooms, say where they stand: {ROOMS - set(FLOOR)}"
+    known = set(re.findall(r"`(\w+)(?:\.py|/)`", (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")))
+    assert ROOMS - known - {"unipet"} == set(), "rooms that docs/architecture.md does not name"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_file_keeps_to_its_room(path: Path) -> None:
+    room, strangers = room_of(path), third_party(imports(path))
+    above = {other for other in rooms(imports(path)) if FLOOR[other] > FLOOR[room]}
+    assert not above, f"{room} knows rooms above it: {above}"
+    if room in CALCULUS:
+        assert strangers <= {"torch"}, f"{room} imports {strangers - {'torch'}}"
+        below = {"errors", "options", room} | ({"functions"} if room != "sites" else set())
+        assert rooms(imports(path)) <= below, f"{room} knows {rooms(imports(path)) - below}"
+    for package, allowed in ONLY.items():
+        assert package not in strangers or room in allowed, f"only {sorted(allowed)} may import {package}"
+    if room in LIGHT:
+        eager = third_party(imports(path, module_level=True)) & HEAVY
+        assert not eager, f"import {eager} where it is used, not when the module loads"
+
+
+def test_every_package_that_is_imported_is_asked_for() -> None:
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg", encoding="utf-8")
+    wanted = {re.split(r"[ <>=]", line)[0] for line in setup["options"]["install_requires"].split("\n")}
+    imported = set().union(*(third_party(imports(path)) for path in SOURCES))
+    assert {{"hydra": "hydra-core", "yaml": "pyyaml"}.get(name, name) for name in imported} <= wanted
+
+
+def test_the_command_line_loads_nothing_heavy() -> None:
+    code = f"import sys, unipet, unipet.cli; print(*sorted({HEAVY!r} & set(sys.modules)))"
+    answer = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert answer.stdout.split() == []
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_file_is_small_and_named_for_its_concept(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 250
+    assert not path.stem.startswith(("util", "helper", "misc", "common"))
+    assert path.name == "__init__.py" or ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+
+
+#: Where a method's name is another thing's name: `init: lora` starts a tensor, `adapter/` is what a run saves.
+NAMESAKES = {"functions": {"lora"}, "record": {"adapter"}}
+
+
+def method_names() -> set[str]:
+    """Names of methods that are not also the name of a value of a dimension (as `prefix` is)."""
+    stems = {group: {path.stem for path in (ROOT / "conf" / group).glob("*.yaml")} for group in ("method", *DIMENSIONS)}
+    return stems["method"] - set().union(*(stems[group] for group in DIMENSIONS)) - {"full", "none", "head_only"}
+
+
+def words(path: Path) -> Iterator[str]:
+    """Every identifier, every whole string literal, and every word of the text but "adapter", which prose needs."""
+    text = path.read_text(encoding="utf-8")
+    for node in ast.walk(ast.parse(text)):
+        for field in ("id", "attr", "arg", "name", "asname", "value"):
+            word = getattr(node, field, None)
+            if isinstance(word, str):
+                yield word.lower()
+    yield from set(re.findall(r"\w+", text)) - {"adapter"}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_python_names_a_method(path: Path) -> None:
+    names = method_names()
+    assert len(names) >= 10
+    found = (names & set(words(path))) - NAMESAKES.get(room_of(path), set())
+    assert not found, f"a method is data; {path.name} names {sorted(found)}"
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_config_parses_and_says_what_it_is(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith("#"), "the first line says what this is"
+    assert isinstance(yaml.safe_load(text), dict | None)
+
+
+def dimension_tables() -> dict[str, dict[str, type]]:
+    from unipet.functions import FUNCTIONS
+    from unipet.scaling import SCALINGS
+
+    return {"function": FUNCTIONS, "scaling": SCALINGS}
+
+
+@pytest.mark.parametrize("group", ["function", "scaling"])
+def test_the_group_files_hold_the_defaults_of_the_code(group: str) -> None:
+    values = dimension_tables()[group]
+    files = {
+        path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in (ROOT / "conf" / group).glob("*.yaml")
+    }
+    assert set(files) == set(values)
+    for name, given in files.items():
+        assert given == {"name": name, **dataclasses.asdict(values[name]())}, f"conf/{group}/{name}.yaml"
+
+
+def test_every_composition_has_its_file() -> None:
+    from unipet.composition import COMPOSITIONS
+
+    assert {path.stem for path in (ROOT / "conf" / "composition").glob("*.yaml")} == set(COMPOSITIONS)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "conf" / "method").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_method_says_how_to_run_it(path: Path) -> None:
+    comments = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
+    assert f"unipet train method={path.stem}" in " ".join(comments)
+    assert yaml.safe_load(path.read_text(encoding="utf-8"))["name"] == path.stem
+
+
+def test_no_machine_path_in_any_file() -> None:
+    pattern = re.compile(r"(^|[^\w.-])/(work|farm|root|opt|home|tmp)/", re.MULTILINE)
+    folders = ("unipet", "conf", "tests", "docs", "experiments", "benchmarks", ".ci")
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()]
+    files += [path for path in ROOT.iterdir() if path.is_file()]
+    text = {".py", ".yaml", ".md", ".cfg", ".toml", ".txt", ".csv", ".json", ".svg", ""}
+    for path in files:
+        if path.suffix in text and path.name != ".git":
+            assert not pattern.search(path.read_text(encoding="utf-8")), path.relative_to(ROOT)
+
+
+def test_every_public_name_is_explained() -> None:
+    import unipet
+
+    for name in unipet.__all__:
+        value = getattr(unipet, name)
+        assert not callable(value) or (value.__doc__ or "").strip(), name

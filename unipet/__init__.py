@@ -1,0 +1,54 @@
+"""unipet: experiments in parameter-efficient fine-tuning, every method a YAML composition of four design dimensions.
+
+    report = unipet.adapt(model, "mam")       # in place, all or nothing: a name, a path, or a mapping
+    unipet.parameters(model)                  # what the method owns, by name
+    unipet.save(model, "out/")                # and unipet.load(base_model, "out/")
+    unipet.merge(model)                       # fold into the base weights, or
+    unipet.eject(model)                       # take out and restore the base model bit for bit
+    unipet.describe("mam", config_or_model)   # the report without weights
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from unipet.errors import UnipetError
+
+if TYPE_CHECKING:
+    from unipet.adapting import adapt as adapt
+    from unipet.adapting import eject as eject
+    from unipet.adapting import parameters as parameters
+    from unipet.checkpoint import load as load
+    from unipet.checkpoint import save as save
+    from unipet.describing import describe as describe
+    from unipet.functions import register_function as register_function
+    from unipet.library import load_method as load_method
+    from unipet.merging import merge as merge
+    from unipet.report_table import AdaptReport as AdaptReport
+
+__version__ = "0.1.0"
+
+#: Public name -> the module that holds it; loaded on first use, because torch takes a second to import. No module may
+#: bear the name of a function here: importing it would put the module in the function's place.
+_HOME = {
+    "adapt": "unipet.adapting",
+    "eject": "unipet.adapting",
+    "parameters": "unipet.adapting",
+    "save": "unipet.checkpoint",
+    "load": "unipet.checkpoint",
+    "describe": "unipet.describing",
+    "load_method": "unipet.library",
+    "merge": "unipet.merging",
+    "register_function": "unipet.functions",
+    "AdaptReport": "unipet.report_table",
+}
+
+__all__ = ["UnipetError", "__version__", *_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'unipet' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOME[name]), name)

@@ -1,0 +1,62 @@
+"""Adapting a model in place, and taking the method out again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from unipet.adaptation import CONTAINER, Adaptation, adaptation
+from unipet.errors import UnipetError
+from unipet.library import load_method
+from unipet.method import Method
+from unipet.plan import build
+from unipet.report_table import AdaptReport, report_of
+
+
+def adapt(model: nn.Module, method: str | Path | Mapping[str, Any] | Method) -> AdaptReport:
+    """Insert a method into a transformers model, in place: all of it or nothing.
+
+    The base model is frozen; the insertions and what the method unfreezes train. `method` is a name, the path of a
+    YAML file, or a mapping. Returns what was inserted where. Raises UnipetError for any mistake, before any change.
+    """
+    if isinstance(getattr(model, CONTAINER, None), Adaptation):
+        raise UnipetError(
+            f"The model already carries method {adaptation(model).method.name!r}. "
+            "Call unipet.eject(model) or unipet.merge(model) first."
+        )
+    inserted = build(model, load_method(method))
+    report = report_of(model, inserted)
+    inserted.attach(model)
+    return report
+
+
+def eject(model: nn.Module) -> None:
+    """Take the method out and restore the base model bit for bit, values of unfrozen parameters included."""
+    adaptation(model).detach(model, restore=True)
+
+
+def parameters(model: nn.Module, head: bool = False) -> dict[str, nn.Parameter]:
+    """What the method owns, by name: `<insertion>/<module path>/<slot>`, and `<part>/<module path>/<tensor>` for
+    unfrozen parts of the base model. The task head is left out unless `head` is true.
+    """
+    inserted = adaptation(model)
+    found: dict[str, nn.Parameter] = {}
+    for insertion in inserted.items:
+        for bank in (insertion.bank, insertion.scale):
+            for name, tensor in bank.named_tensors():
+                found[f"{insertion.name}/{insertion.site.path}/{name}"] = tensor
+    for insertion_name, bank in inserted.shared.items():
+        for name, tensor in bank.named_tensors():  # type: ignore[operator]
+            found[f"{insertion_name}/shared/{name}"] = tensor
+    base = dict(model.named_parameters())
+    for name, part in inserted.unfrozen.items():
+        if part != "head" or head:
+            path, _, leaf = name.rpartition(".")
+            found[f"{part}/{path}/{leaf}"] = base[name]
+    return found
+
+
+__all__ = ["AdaptReport", "adapt", "adaptation", "eject", "parameters"]

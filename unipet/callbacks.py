@@ -1,0 +1,90 @@
+"""What happens around an optimiser step: routes are drawn, gradients watched, progress shown and metrics written."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from typing import Any, TextIO
+
+from torch import nn
+from tqdm.auto import tqdm
+from transformers import TrainerCallback
+from unipet.adapting import parameters
+from unipet.adaptation import adaptation
+
+from unipet.errors import UnipetError
+
+Log = Callable[[dict[str, Any], int], None]
+
+
+class Routes(TrainerCallback):
+    """Draws every mixture's routes once per optimiser step, so that micro-batching does not change them."""
+
+    def __init__(self, model: nn.Module, seed: int) -> None:
+        self._adaptation, self._seed = adaptation(model), seed
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._adaptation.draw(state.global_step, self._seed)
+
+
+class GradientProbe(TrainerCallback):
+    """Watches which trainable tensors receive a gradient at all: one that never does is a mistake in the wiring, or an
+    expert that no step was routed to."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._waiting = {name: each for name, each in model.named_parameters() if each.requires_grad}
+        self._owned = {id(each) for each in parameters(model).values()}
+        self._learning = False  # some tensor of the method has received a gradient
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        for name, each in list(self._waiting.items()):
+            if each.grad is not None and bool(each.grad.any()):
+                del self._waiting[name]
+                self._learning |= id(each) in self._owned
+
+    def untouched(self) -> list[str]:
+        """Names of the trainable tensors that never had a gradient other than zero."""
+        return sorted(self._waiting)
+
+    def check(self) -> None:
+        """Raises `UnipetError` when the method owns tensors and none of them ever had a gradient other than zero."""
+        if self._owned and not self._learning:
+            raise UnipetError(
+                f"training: none of the method's {len(self._owned)} tensors ever received a gradient, so nothing was "
+                "learned in them. Check the positions, initial values and scalings of the method's insertions."
+            )
+
+
+class Progress(TrainerCallback):
+    """A progress bar with the loss; only where standard error is a terminal."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._bar = tqdm(total=state.max_steps, desc="training", unit="step", dynamic_ncols=True, disable=None)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._bar.update(1)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        if logs and "loss" in logs:
+            self._bar.set_postfix(loss=f"{logs['loss']:.4g}", refresh=False)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._bar.close()
+
+
+class Journal(TrainerCallback):
+    """One line of metrics per log interval."""
+
+    def __init__(self, file: TextIO, log: Log) -> None:
+        self._file, self._log = file, log
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        if not logs or "loss" not in logs:  # the Trainer's closing summary
+            return
+        named = {"loss": "loss", "lr": "learning_rate", "grad_norm": "grad_norm", "epoch": "epoch"}
+        # JSON has no infinity, which a gradient norm can reach although the loss is finite
+        values = {name: logs[key] if math.isfinite(logs[key]) else None for name, key in named.items()}
+        self._file.write(json.dumps({"step": state.global_step, **values}, allow_nan=False) + "\n")
+        self._file.flush()
+        self._log({f"train/{name}": value for name, value in values.items()}, state.global_step)

@@ -1,0 +1,149 @@
+"""Saving and loading what a method owns: tensors, the method, and the base model they belong to. Strict both ways.
+
+`adapter.safetensors` holds the tensors under their names; `adapter.json` holds the method, the base model's
+fingerprint, every tensor's shape, and the checksum that binds the two files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unipet.adapting import adaptation, parameters
+from unipet.adaptation import CONTAINER, Adaptation
+from unipet.errors import UnipetError, nearest
+from unipet.fingerprint import fingerprint
+from unipet.method import parse_method
+from unipet.plan import build
+from unipet.report_table import AdaptReport, report_of
+
+TENSORS, DESCRIPTION = "adapter.safetensors", "adapter.json"
+FORMAT = 1
+
+
+def save(model: nn.Module, directory: str | Path) -> Path:
+    """Write the method of an adapted model, its trained head included, into `directory`.
+
+    Each file appears whole or not at all. Raises UnipetError if the directory cannot be written.
+    """
+    import safetensors.torch
+
+    inserted = adaptation(model)
+    tensors = {name: p.detach().to("cpu").contiguous() for name, p in parameters(model, head=True).items()}
+    data = safetensors.torch.save(tensors, metadata={"format": "pt", "unipet": str(FORMAT)})
+    description = {
+        "format": FORMAT,
+        "method": inserted.method.to_dict(),
+        "base_model": {
+            "fingerprint": fingerprint(model, inserted.original),
+            "name": str(getattr(model.config, "_name_or_path", "") or ""),
+            "model_type": str(getattr(model.config, "model_type", "")),
+        },
+        "tensors": {name: list(tensor.shape) for name, tensor in tensors.items()},
+        "sha256": hashlib.sha256(data).hexdigest(),
+    }
+    out = Path(directory)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        _write(out / TENSORS, data)
+        _write(out / DESCRIPTION, json.dumps(description, indent=1).encode())
+    except OSError as error:
+        raise UnipetError(f"Cannot save the adapter to {out}: {error}.") from error
+    return out
+
+
+def _write(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load(model: nn.Module, directory: str | Path) -> AdaptReport:
+    """Adapt a base model with a saved method and its trained values.
+
+    The base model must be the one that was adapted (its fingerprint is compared) and every tensor must be there with
+    its shape, no more and no less; otherwise UnipetError says what differs and the model is left as it was.
+    """
+    source = Path(directory)
+    description = _description(source)
+    if isinstance(getattr(model, CONTAINER, None), Adaptation):
+        raise UnipetError("The model already carries a method. Call unipet.eject(model) first, then load.")
+    found = fingerprint(model)
+    expected = description["base_model"]["fingerprint"]
+    if found != expected:
+        raise UnipetError(
+            f"{source} belongs to another base model: it was trained on {description['base_model']['name'] or '(unnamed)'} "
+            f"with fingerprint {expected}, this one is {model.config._name_or_path or '(unnamed)'} with {found}."  # type: ignore[union-attr]
+        )
+    tensors = _tensors(source, description)
+    inserted = build(model, parse_method(description["method"]))
+    report = report_of(model, inserted)
+    inserted.attach(model)
+    try:
+        own = parameters(model, head=True)
+        _same_tensors(source, own, tensors)
+        with torch.no_grad():
+            for name, parameter in own.items():
+                parameter.copy_(tensors[name])
+    except UnipetError:
+        inserted.detach(model, restore=True)
+        raise
+    return report
+
+
+def _description(source: Path) -> dict[str, Any]:
+    path = source / DESCRIPTION
+    if not path.is_file():
+        here = ", ".join(sorted(p.name for p in source.iterdir())[:8]) if source.is_dir() else "no such directory"
+        raise UnipetError(f"{source} is not a saved adapter: {DESCRIPTION} is missing ({here}).")
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UnipetError(f"{path} is corrupted: {error}.") from error
+    wanted = ("format", "method", "base_model", "tensors", "sha256")
+    if not isinstance(description, dict) or any(key not in description for key in wanted):
+        raise UnipetError(f"{path} is not a unipet adapter description: it needs {', '.join(wanted)}.")
+    if description["format"] != FORMAT:
+        raise UnipetError(f"{path} has format {description['format']!r}; this unipet reads format {FORMAT}.")
+    return description
+
+
+def _tensors(source: Path, description: dict[str, Any]) -> dict[str, Tensor]:
+    import safetensors
+    import safetensors.torch
+
+    path = source / TENSORS
+    if not path.is_file():
+        raise UnipetError(f"{source} is not a whole adapter: {TENSORS} is missing.")
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != description["sha256"]:
+        raise UnipetError(f"{path} is corrupted: its checksum is not the one that {DESCRIPTION} records. Save it again.")
+    try:
+        return safetensors.torch.load(data)
+    except safetensors.SafetensorError as error:
+        raise UnipetError(f"{path} is corrupted: {error}.") from error
+
+
+def _same_tensors(source: Path, own: dict[str, nn.Parameter], saved: dict[str, Tensor]) -> None:
+    missing, extra = sorted(set(own) - set(saved)), sorted(set(saved) - set(own))
+    if missing or extra:
+        hint = nearest(missing[0], extra) if missing else ""
+        raise UnipetError(
+            f"{source} does not fit this model: missing {missing[:4] or 'nothing'}, extra {extra[:4] or 'nothing'}"
+            f"{' ...' if len(missing) + len(extra) > 8 else ''}.{hint}"
+        )
+    for name, parameter in own.items():
+        if tuple(saved[name].shape) != tuple(parameter.shape):
+            raise UnipetError(
+                f"{source}: {name} is {tuple(saved[name].shape)} in the file but {tuple(parameter.shape)} in this model."
+                + (" Load the base model with the task's number of labels." if name.startswith("head/") else "")
+            )

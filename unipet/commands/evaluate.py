@@ -1,0 +1,29 @@
+"""`unipet evaluate RUN`: load a finished run's adapter and score it again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from unipet.commands.arguments import Parser, read
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print the recorded and the recomputed score."""
+    parser = Parser(
+        prog="unipet evaluate",
+        description="Load the base model and the adapter of a finished run, evaluate again, and print both scores.",
+        epilog="example: unipet evaluate runs/mam-sst2-s0-1a2b3c4d",
+    )
+    parser.add_argument("run", metavar="RUN", type=Path, help="a run's directory")
+    asked = read(parser, argv)
+    if asked is None:
+        return 0
+    from unipet.commands.runs import check_run
+    from unipet.run import evaluate
+
+    check_run(asked.run)
+    found = evaluate(asked.run)
+    print(f"metric     {found['metric']}\nrecorded   {found['recorded']:.6f}\nevaluated  {found['score']:.6f}")
+    print("reproduced" if found["reproduced"] else f"differs by {found['difference']:+.6f}")
+    return 0

@@ -1,0 +1,111 @@
+"""`unipet list [TOPIC]`: what there is, one line each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from unipet.commands.arguments import Parser, read
+from unipet.errors import UnipetError, unknown
+
+WIDTH = 120
+Lines = list[tuple[str, str]]  # name, description
+
+
+def first_comment(path: Path) -> str:
+    """The first line of a YAML file's opening comment; Hydra's `# @package` line is not one."""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        text = " ".join(line.lstrip("# ").split())
+        if text and not text.startswith("@package"):
+            return text
+    return ""
+
+
+def group(name: str) -> Callable[[Sequence[str], str | None], Lines]:
+    """The lister of a configuration group: the shipped files, then the user's own."""
+
+    def lines(overrides: Sequence[str], config_dir: str | None) -> Lines:
+        from unipet.sweep.composer import check_config_dir, conf_directory
+
+        if overrides:
+            raise UnipetError(f"unipet list {name}s takes no overrides, given {' '.join(overrides)}.")
+        directories = [conf_directory()] + ([check_config_dir(config_dir)] if config_dir else [])
+        found = {path.stem: path for root in directories for path in sorted((root / name).glob("*.yaml"))}
+        return [(stem, first_comment(path)) for stem, path in found.items()]
+
+    return lines
+
+
+def functions(overrides: Sequence[str], config_dir: str | None) -> Lines:
+    """Every modification function, with the first line of its class's docstring."""
+    from unipet.functions import FUNCTIONS
+
+    return [(name, (kind.__doc__ or "").strip().split("\n")[0]) for name, kind in FUNCTIONS.items()]
+
+
+def sites(overrides: Sequence[str], config_dir: str | None) -> Lines:
+    """Every role; with model=NAME those of its architecture, with the modules whose output (or input) is h."""
+    from unipet.sites import ARCHITECTURES, ROLES
+
+    if not overrides:
+        has = {role: [name for name, table in ARCHITECTURES.items() if role in table.roles()] for role in ROLES}
+        return [(role, f"{what} ({', '.join(has[role])})") for role, what in ROLES.items() if has[role]]
+    from unipet.models import base_config
+    from unipet.sweep.composer import composer
+    from unipet.sweep.overrides import plan
+
+    with composer(config_dir) as composing:
+        model = plan(overrides, False, composing, command="list sites").config.model
+    kind = str(base_config(model).model_type)
+    tables = [table for table in ARCHITECTURES.values() if kind in table.model_types]
+    if not tables:
+        raise unknown("architecture of the base model", kind, [one for t in ARCHITECTURES.values() for one in t.model_types])
+    table = tables[0]
+    lines: Lines = []
+    for role in table.roles():
+        places = [f"{tap.at} of {tap.h}" for tap in table.outside.get(role, ())]
+        for stack in table.stacks.values():
+            places += [f"{tap.at} of {stack.layers}.*.{tap.h}".rstrip(".") for tap in stack.roles.get(role, ())]
+        lines.append((role, "; ".join(places)))
+    return lines
+
+
+TOPICS: dict[str, Callable[[Sequence[str], str | None], Lines]] = {
+    "methods": group("method"),
+    "functions": functions,
+    "sites": sites,
+    "tasks": group("task"),
+    "models": group("model"),
+    "budgets": group("budget"),
+}
+
+
+def table(lines: Lines) -> str:
+    """Two columns, a long description cut at the terminal's width."""
+    size = max((len(name) for name, _ in lines), default=0)
+    rows = [f"  {name:<{size}}  {what}".rstrip() for name, what in lines]
+    return "\n".join(row if len(row) <= WIDTH else row[: WIDTH - 1] + "…" for row in rows)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print one topic, or all of them."""
+    parser = Parser(
+        prog="unipet list",
+        description=f"Topics: {', '.join(TOPICS)}. Without a topic: all of them.",
+        epilog="examples: unipet list methods | unipet list sites model=roberta_base",
+    )
+    parser.add_argument("topic", nargs="?", metavar="TOPIC")
+    parser.add_argument("overrides", nargs="*", metavar="model=NAME", help="for sites: of this base model")
+    parser.add_argument("-cd", "--config-dir", metavar="DIR", help="a directory with groups of your own")
+    asked = read(parser, argv)
+    if asked is None:
+        return 0
+    if asked.topic is not None and asked.topic not in TOPICS:
+        raise unknown("unipet list", asked.topic, TOPICS)
+    for topic in [asked.topic] if asked.topic else TOPICS:
+        if not asked.topic:
+            print(f"{topic}:")
+        print(table(TOPICS[topic](asked.overrides, asked.config_dir)))
+    return 0

@@ -1,0 +1,78 @@
+"""`unipet merge RUN OUT [--partial]`: a run's method folded into a plain transformers checkpoint."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import mkdtemp
+
+from unipet.commands.arguments import Parser, read
+from unipet.errors import UnipetError
+
+
+def main(argv: Sequence[str]) -> int:
+    """Write the merged model and its tokenizer to OUT, whole or not at all."""
+    parser = Parser(
+        prog="unipet merge",
+        description="Fold a finished run's method into the base model's weights and save a plain transformers model, "
+        "which AutoModelForSequenceClassification.from_pretrained(OUT) loads without unipet.",
+        epilog="example: unipet merge runs/lora-sst2-s0-1a2b3c4d merged/",
+    )
+    parser.add_argument("run", metavar="RUN", type=Path, help="a run's directory")
+    parser.add_argument("out", metavar="OUT", type=Path, help="a directory that does not exist yet, or is empty")
+    parser.add_argument("--partial", action="store_true", help="fold what folds; refused where anything would be left over")
+    asked = read(parser, argv)
+    if asked is None:
+        return 0
+    from unipet.commands.runs import check_run
+
+    check_run(asked.run)
+    check_out(asked.out)
+    merge_run(asked.run, asked.out, asked.partial)
+    print(f"merged {asked.run} into {asked.out}")
+    return 0
+
+
+def check_out(out: Path) -> None:
+    """Raise `UnipetError` unless OUT is new or an empty directory: nothing is overwritten."""
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise UnipetError(f"{out}: exists already. Give a new directory, or remove this one.")
+
+
+def merge_run(run: Path, out: Path, partial: bool) -> None:
+    """Load base model and adapter, merge, save."""
+    import unipet
+    from unipet.models import load_base_model
+    from unipet.record import ADAPTER, CONFIG, read_config
+    from unipet.tasks import load_task
+
+    config = read_config(run / CONFIG)
+    data = load_task(config.task)  # the head's labels
+    model, tokenizer = load_base_model(config.model, data.labels, data.regression)
+    unipet.load(model, run / ADAPTER)
+    unipet.merge(model, partial=partial)
+    left = unipet.parameters(model)
+    if left:
+        raise UnipetError(
+            f"{out}: not written. After merging, {len(left)} tensors of the method remain outside the base model's weights "
+            f"({', '.join(list(left)[:3])}, ...), and a plain transformers model cannot hold them. Use the run's adapter/ instead."
+        )
+    save(model, tokenizer, out)
+
+
+def save(model: object, tokenizer: object, out: Path) -> None:
+    """save_pretrained of both, by way of a directory beside OUT."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    except OSError as error:
+        raise UnipetError(f"{out}: cannot be written ({error.strerror or error}). Choose another place.") from None
+    try:
+        model.save_pretrained(temporary)  # type: ignore[attr-defined]
+        tokenizer.save_pretrained(temporary)  # type: ignore[attr-defined]
+        temporary.chmod(0o755)  # mkdtemp makes it private
+        os.replace(temporary, out)  # an empty OUT is replaced
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

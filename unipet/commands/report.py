@@ -1,0 +1,32 @@
+"""`unipet report DIR [--csv FILE]`: one comparison from every record below a directory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from unipet.commands.arguments import Parser, read
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print the comparison. Exit code 0, also when some of the runs failed: the report itself is done."""
+    parser = Parser(
+        prog="unipet report",
+        description="One comparison table from every result.json below DIR, or from the jobs of a sweep's directory.",
+        epilog="example: unipet report runs --csv table.csv",
+    )
+    parser.add_argument("directory", metavar="DIR", type=Path)
+    parser.add_argument("--csv", metavar="FILE", type=Path, help="write the table, in full precision, to this file too")
+    asked = read(parser, argv)
+    if asked is None:
+        return 0
+    from unipet.report.aggregate import aggregate, unscored
+    from unipet.report.collect import collect
+    from unipet.report.table import csv_table, text_table, write_text
+
+    entries = collect(asked.directory)
+    rows = aggregate(entries)
+    if asked.csv:
+        write_text(asked.csv, csv_table(rows))
+    print(text_table(rows, unscored(entries)))
+    return 0

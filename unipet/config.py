@@ -1,0 +1,100 @@
+"""The resolved configuration of one run, as plain dataclasses.
+
+Hydra composes YAML into these (`cli.py` registers them as the schema), and `run.py` reads them. The method stays a
+mapping here: `method.py` validates it, so that a method means the same from the command line and from Python.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class TaskConfig:
+    """What is learned: where the examples come from, which columns they have and how an answer is scored."""
+
+    name: str = "???"
+    kind: str = "classification"  # classification | regression
+    text: list[str] = field(default_factory=list)  # one column, or two for a sentence pair
+    label: str = "label"  # the column that holds the answer
+    labels: list[str] = field(default_factory=list)  # label names in index order; empty for regression
+    metrics: list[str] = field(default_factory=list)  # the first is the run's score
+    hub: str | None = None  # data set on the hub
+    subset: str | None = None
+    revision: str | None = None
+    rename: dict[str, str] = field(default_factory=dict)  # hub column -> our column
+    train_split: str = "train"
+    evaluation_split: str = "validation"
+    generator: str | None = None  # a synthetic task: the name of its generator
+    generator_seed: int = 0
+    generated_train: int = 4000
+    generated_evaluation: int = 1000
+    data_dir: str | None = None  # JSON lines <data_dir>/<split>.jsonl take the place of hub and generator
+    max_length: int = 128  # tokens
+    max_train: int | None = None  # the first n of a fixed shuffle: the same examples for every method and seed
+    max_evaluation: int | None = None
+
+
+@dataclass
+class ModelConfig:
+    """The frozen base model: a hub name, a directory, or weights that a Python package carries."""
+
+    name: str = "???"
+    path: str = "???"
+    revision: str | None = None
+    package: str | None = None  # path is then relative to this installed package
+    sha256: str | None = None  # of model.safetensors; checked before loading
+
+
+@dataclass
+class BudgetConfig:
+    """What a run may spend."""
+
+    name: str = "none"
+    max_steps: int | None = None  # optimiser steps
+
+
+@dataclass
+class OptimConfig:
+    """How it is trained: AdamW with a warm-up and a decay, the same for every method."""
+
+    name: str = "adamw"
+    lr: float = 1e-3
+    epochs: float = 3.0
+    batch_size: int = 32
+    eval_batch_size: int = 64
+    weight_decay: float = 0.01
+    warmup_ratio: float = 0.06
+    schedule: str = "linear"  # linear | cosine | constant
+    clip: float = 1.0
+    label_smoothing: float = 0.0
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+
+
+@dataclass
+class TrackingConfig:
+    """Where metrics are mirrored besides the run's own record."""
+
+    name: str = "none"  # none | wandb
+    project: str = "unipet"
+    mode: str = "offline"  # offline | online
+    group: str | None = None
+
+
+@dataclass
+class RunConfig:
+    """One run: method x task x model x budget x optimiser x seed."""
+
+    method: dict[str, Any] = field(default_factory=dict)
+    task: TaskConfig = field(default_factory=TaskConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    seed: int = 0
+    precision: str = "fp32"  # fp32 | bf16
+    runs_dir: str = "runs"
+    rerun: bool = False  # run again although a finished record of the same run_id exists

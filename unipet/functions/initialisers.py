@@ -1,0 +1,53 @@
+"""How the tensors of a slot start. A scheme says what to do with each part: `in`, `out`, `bias`, `table`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+
+def _zeros(tensor: Tensor) -> None:
+    tensor.zero_()
+
+
+def _ones(tensor: Tensor) -> None:
+    tensor.fill_(1.0)
+
+
+def _normal_002(tensor: Tensor) -> None:
+    tensor.normal_(0.0, 0.02)
+
+
+def _normal_1(tensor: Tensor) -> None:
+    tensor.normal_(0.0, 1.0)
+
+
+def _truncated_001(tensor: Tensor) -> None:
+    nn.init.trunc_normal_(tensor, 0.0, 0.01, -0.02, 0.02)
+
+
+def _kaiming(tensor: Tensor) -> None:
+    nn.init.kaiming_uniform_(tensor, a=math.sqrt(5))
+
+
+Scheme = dict[str, Callable[[Tensor], None]]
+
+#: `lora`: Hu et al. 2022 (Kaiming-uniform in, zero out: Δ = 0).  `bert`: N(0, 0.02), as He et al.'s code.
+#: `houlsby`: Houlsby et al. 2019, N(0, 0.01) cut at two standard deviations.  `torch`: nn.Linear's and nn.Embedding's own.
+SCHEMES: dict[str, Scheme] = {
+    "lora": {"in": _kaiming, "out": _zeros, "bias": _zeros, "table": _normal_002},
+    "bert": {"in": _normal_002, "out": _normal_002, "bias": _zeros, "table": _normal_002},
+    "houlsby": {"in": _truncated_001, "out": _truncated_001, "bias": _zeros, "table": _truncated_001},
+    "torch": {"in": _kaiming, "out": _kaiming, "bias": _zeros, "table": _normal_1},
+    "zeros": {"in": _kaiming, "out": _zeros, "bias": _zeros, "table": _zeros},
+    "ones": {"in": _kaiming, "out": _ones, "bias": _ones, "table": _ones},
+}
+
+
+@torch.no_grad()
+def initialise(tensor: Tensor, scheme: str, part: str) -> None:
+    """Start one tensor in place by the scheme's rule for its part."""
+    SCHEMES[scheme][part](tensor)

@@ -1,0 +1,104 @@
+"""`prefix`: attention of the queries over `size` learned keys and values (Li & Liang 2021; He et al. 2022, eq. 5-10).
+
+Shapes: L prefix length (the size), H query heads, G key/value heads, E head width, T positions, M hidden width of the
+reparametrisation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from unipet.functions.activations import ACTIVATIONS
+from unipet.functions.base import Function, Heads, Params, Slots, TensorSpec, Widths, linear
+from unipet.options import option
+
+
+@dataclass(frozen=True)
+class Reparam:
+    """The two-layer network that produces the prefix in training and is dropped by merging (Li & Liang 2021, §4.3)."""
+
+    hidden: int = option(800, low=1)
+    activation: str = option("tanh", choices=tuple(ACTIVATIONS))
+
+
+@dataclass(frozen=True)
+class Prefix(Function):
+    """Δ = φ(q Kᵀ/√E) V per head; slots `keys` and `values`, each (l, d_kv).
+
+    `size` is the prefix length l. `activation: softmax` is prefix tuning; `relu` makes it the multi-head parallel
+    adapter of He et al. (Table 4), whose down-projection is the frozen query projection times Kᵀ. With `reparam` the
+    slots hold the last layer per site (`keys.weight` (d_kv, m), ...) and all sites share `tokens` (l, d) and `hidden`.
+    `scale_keys` lets the scaling act on the keys as well as on the values, as UniPELT's gate does.
+    """
+
+    reads: ClassVar[str] = "heads"
+    nonlinear: ClassVar[str | None] = "attention over a prefix depends on the query"
+    has_mass: ClassVar[bool] = True
+
+    size: int = option(30, low=1)
+    activation: str = option("softmax", choices=("softmax", "relu"))
+    init: str = option("bert", choices=("bert", "torch", "zeros"))
+    dropout: float = option(0.0, low=0.0, high=0.999)
+    scale_keys: bool = option(False)
+    reparam: Reparam | None = option(None)
+
+    def slots(self, widths: Widths) -> Slots:
+        if self.reparam is None:
+            spec = TensorSpec((self.size, widths.kv), "table")
+            return {"keys": {"": spec}, "values": {"": spec}}
+        hidden = self.reparam.hidden
+        return {**linear("keys", widths.kv, hidden, "out"), **linear("values", widths.kv, hidden, "out")}
+
+    def shared(self, widths: Widths) -> Slots:
+        if self.reparam is None:
+            return {}
+        tokens = {"tokens": {"": TensorSpec((self.size, widths.u), "table")}}
+        return {**tokens, **linear("hidden", self.reparam.hidden, widths.u, "in")}
+
+    def generate(self, params: Params, shared: Params) -> Params:
+        if self.reparam is None:
+            return params
+        z_LM = F.linear(shared["tokens"], shared["hidden.weight"], shared["hidden.bias"])
+        z_LM = ACTIVATIONS[self.reparam.activation](z_LM)
+        return {
+            slot: F.linear(z_LM, params[f"{slot}.weight"], params[f"{slot}.bias"]) for slot in ("keys", "values")
+        }
+
+    def plain(self) -> Self:
+        return replace(self, reparam=None)
+
+    def columns(self, params: Params, kv_heads: int, training: bool) -> tuple[Tensor, Tensor]:
+        """Keys and values per head, k_GLE and v_GLE: what prepending puts in front of the sequence."""
+        k_LK, v_LK = (F.dropout(params[slot], self.dropout, training) for slot in ("keys", "values"))
+        k_GLE = k_LK.view(self.size, kv_heads, -1).transpose(0, 1)
+        v_GLE = v_LK.view(self.size, kv_heads, -1).transpose(0, 1)
+        return k_GLE, v_GLE
+
+    def delta(self, u: Tensor | Heads | None, params: Params, training: bool) -> Tensor:
+        """Δ over the concatenated heads, (B, T, H·E)."""
+        assert isinstance(u, Heads)
+        k_GLE, v_GLE = self.columns(params, u.kv_heads, training)
+        logits_BHTL, v_HLE = self._logits(u, k_GLE, v_GLE)
+        weights_BHTL = F.relu(logits_BHTL) if self.activation == "relu" else logits_BHTL.softmax(-1)
+        return (weights_BHTL @ v_HLE).transpose(1, 2).flatten(2)
+
+    def log_mass(self, u: Heads, params: Params, training: bool) -> Tensor:
+        """log Σᵢ exp(q·kᵢ/√E), (B, H, T): the prefix's share before normalising (He et al., eq. 8)."""
+        k_GLE, v_GLE = self.columns(params, u.kv_heads, training)
+        return torch.logsumexp(self._logits(u, k_GLE, v_GLE)[0], dim=-1)
+
+    @staticmethod
+    def _logits(u: Heads, k_GLE: Tensor, v_GLE: Tensor) -> tuple[Tensor, Tensor]:
+        groups = u.q_BHTE.shape[1] // u.kv_heads
+        k_HLE, v_HLE = (t.repeat_interleave(groups, dim=0) for t in (k_GLE, v_GLE))
+        q_BHTE = u.q_BHTE.to(k_HLE.dtype)
+        return q_BHTE @ k_HLE.transpose(-1, -2) * u.factor, v_HLE
+
+    @property
+    def starts_at_zero(self) -> bool:
+        return self.init == "zeros" and self.reparam is None

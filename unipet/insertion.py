@@ -1,0 +1,185 @@
+"""The equation: h' = compose(h, s · f(u)) at one site. The one place where the dimensions meet.
+
+Shapes: B batch, T positions, D width of h, U width of x.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from unipet.composition import COMPOSITIONS, Rule
+from unipet.errors import UnipetError
+from unipet.functions.base import Affine, Function, Heads, Params, Widths
+from unipet.mixture import Bank, Mixture, Route, baked
+from unipet.scaling import Scaling
+from unipet.sites import Site
+
+
+@dataclass
+class Call:
+    """What one forward pass of the base model tells its insertions: real tokens, stacked views, and each view's routes."""
+
+    mask_BT: Tensor | None = None
+    views: int = 1
+    routes: list[dict[int, Route]] = field(default_factory=list)  # per view: insertion number -> route
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The four choices of an insertion and its optional mixture, before any site is known."""
+
+    function: Function
+    form: str
+    composition: str
+    scaling: Scaling
+    mixture: Mixture | None = None
+    tokens: tuple[str, int] | None = None
+
+    @property
+    def rule(self) -> Rule:
+        return COMPOSITIONS[self.composition]
+
+
+class Insertion(nn.Module):
+    """One function at one site, with its composition, scaling and bank of tensors."""
+
+    def __init__(self, name: str, parts: Parts, site: Site, widths: Widths, dtype: torch.dtype, device: torch.device):
+        super().__init__()
+        self.name, self.parts, self.site, self.widths = name, parts, site, widths
+        self.number = -1  # set by the adaptation; keys this insertion's routes
+        self.call_record = Call()  # replaced by the adaptation's own
+        function, scaling = parts.function, parts.scaling
+        scheme = getattr(function, "init", "torch")
+        self.bank = Bank(function.slots(widths), scheme, parts.mixture, dtype, device)
+        scale_widths = Widths(widths.u, widths.kv) if parts.rule.needs_mass else widths
+        self.scale = Bank(scaling.slots(scale_widths), scaling.init, None, dtype, device)
+        if (start := scaling.start_from()) is not None:
+            for tensor in self.scale.tensors:
+                nn.init.constant_(tensor, start)
+        self.shared: Bank | None = None  # one bank for all sites of the insertion; owned by the adaptation
+
+    def params(self, view: int = 0) -> Params:
+        """The tensors in use: the routed experts in training, the reduced ones otherwise."""
+        routes = self.call_record.routes
+        if self.training and self.parts.mixture is not None and routes:
+            params = self.bank.routed(routes[view][self.number])
+        else:
+            params = self.bank.reduced()
+        return self.parts.function.generate(params, self.shared.reduced() if self.shared else {})
+
+    def forward(self, h: Tensor, x: Tensor | None, heads: Heads | None = None) -> Tensor:
+        """h' from h and x (heads: the queries, at a site inside attention)."""
+        delta = self.factor(h, x) * self._delta(h, x, heads)
+        joined = self.parts.rule.join(h, delta.to(h.dtype))
+        return self.at_tokens(h, joined)
+
+    def factor(self, h: Tensor, x: Tensor | None) -> Tensor | float:
+        """s for this call."""
+        u = self._cast(h if self.parts.form == "sequential" else x)
+        mask = self._mask(h)
+        return self.parts.scaling.factor(self.scale.reduced(), getattr(self.parts.function, "size", None), u, mask)
+
+    def at_tokens(self, h: Tensor, joined: Tensor) -> Tensor:
+        """`joined` at the selected token positions, h elsewhere."""
+        if self.parts.tokens is None:
+            return joined
+        which, count = self.parts.tokens
+        mask = self._mask(h)
+        real_BT = torch.ones(h.shape[:2], device=h.device, dtype=torch.bool) if mask is None else mask
+        ahead_BT = real_BT.cumsum(1) if which == "first" else real_BT.flip(1).cumsum(1).flip(1)
+        chosen_BT = real_BT & (ahead_BT <= count)
+        return torch.where(chosen_BT.unsqueeze(-1), joined, h)
+
+    def _delta(self, h: Tensor, x: Tensor | None, heads: Heads | None) -> Tensor:
+        function = self.parts.function
+        if function.reads == "nothing":
+            source: Tensor | Heads | None = None
+        elif function.reads == "heads":
+            source = heads
+        else:
+            source = self._cast(h if self.parts.form == "sequential" else x)
+        views = self.call_record.views if self.training and self.parts.mixture is not None else 1
+        if views == 1:
+            return function.delta(source, self.params(), self.training)
+        chunks = _split(source, views)
+        rows = h.shape[0] // views
+        return torch.cat(
+            [
+                _rows(function.delta(chunk, self.params(view), self.training), rows, h)
+                for view, chunk in enumerate(chunks)
+            ]
+        )
+
+    def _cast(self, u: Tensor | None) -> Tensor | None:
+        # Half-precision base models keep float32 insertions; autocast, where it is on, chooses by itself.
+        tensors = self.bank.tensors or self.scale.tensors
+        if u is None or not len(tensors) or torch.is_autocast_enabled(u.device.type):
+            return u
+        return u.to(tensors[0].dtype) if u.is_floating_point() else u
+
+    def _mask(self, h: Tensor) -> Tensor | None:
+        mask = self.call_record.mask_BT
+        if mask is not None and mask.shape != h.shape[:2]:
+            raise UnipetError(
+                f"{self.name} at {self.site.path}: the attention mask of this call is {tuple(mask.shape)} but the "
+                f"hidden states are {tuple(h.shape[:2])}. Call the model with a 2-D attention_mask."
+            )
+        return mask
+
+    @torch.no_grad()
+    def affine(self) -> Affine | None:
+        """s · f as a map of its input, from the reduced tensors; None where it is not affine."""
+        affine = self.parts.function.affine(self.params())
+        factor = self.parts.scaling.factor(self.scale.reduced(), getattr(self.parts.function, "size", None), None, None)
+        if affine is None:
+            return None
+        column = factor.unsqueeze(-1) if isinstance(factor, Tensor) and factor.numel() > 1 else factor
+        return Affine(
+            None if affine.A_DU is None else column * affine.A_DU,
+            None if affine.c_D is None else factor * affine.c_D,
+        )
+
+    @property
+    def needs_mask(self) -> bool:
+        """Whether the result depends on which tokens are real."""
+        return self.parts.scaling.dynamic is not None or self.parts.tokens is not None
+
+    @property
+    def identity_at_start(self) -> bool:
+        """Whether h' = h before training."""
+        rule = self.parts.rule
+        return rule.keeps_h and self.parts.function.starts_at_zero
+
+    def bake(self) -> None:
+        """Make one ordinary function of the bank and of a reparametrisation, in place."""
+        function = self.parts.function.plain()
+        plain = Bank(function.slots(self.widths), "zeros", None, self._dtype(), self._device())
+        values = baked(self.parts.function.generate(self.bank.reduced(), self.shared.reduced() if self.shared else {}))
+        for (key, _), position in plain.index.items():
+            plain.tensors[position] = values[key]
+        self.bank, self.shared = plain, None
+        self.parts = Parts(
+            function, self.parts.form, self.parts.composition, self.parts.scaling, None, self.parts.tokens
+        )
+
+    def _dtype(self) -> torch.dtype:
+        return self.bank.tensors[0].dtype
+
+    def _device(self) -> torch.device:
+        return self.bank.tensors[0].device
+
+
+def _split(source: Tensor | Heads | None, views: int) -> list[Tensor | Heads | None]:
+    if isinstance(source, Tensor):
+        return list(source.chunk(views))
+    if isinstance(source, Heads):
+        return [Heads(q, source.factor, source.kv_heads) for q in source.q_BHTE.chunk(views)]
+    return [None] * views
+
+
+def _rows(delta: Tensor, rows: int, h: Tensor) -> Tensor:
+    """A Δ that is the same for all examples still has to line up with its view's rows."""
+    return delta if delta.dim() == h.dim() else delta.expand(rows, *([1] * (h.dim() - 2)), delta.shape[-1])

@@ -1,0 +1,195 @@
+"""A method: a named set of insertions, read from a mapping, checked, and written back."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from unipet.composition import COMPOSITIONS
+from unipet.errors import UnipetError, nearest, unknown
+from unipet.functions import FUNCTIONS
+from unipet.functions.base import Function, Widths
+from unipet.insertion import Parts
+from unipet.mixture import Mixture
+from unipet.objectives import Objective
+from unipet.options import number, parse_options, remove_hint
+from unipet.scaling import SCALINGS, Constant, Scaling
+from unipet.sites.position import Position, token_span
+
+T = TypeVar("T")
+
+#: Parts of the base model that a method may train besides its insertions.
+UNFREEZE = ("head", "norm", "bias", "embeddings", "all")
+_INSERTION_KEYS = ("function", "position", "composition", "scaling", "mixture")
+_METHOD_KEYS = ("name", "insertions", "unfreeze", "objective")
+
+
+@dataclass(frozen=True)
+class InsertionSpec:
+    """One insertion of a method: the four dimensions and the optional mixture."""
+
+    name: str
+    function: Function
+    position: Position
+    composition: str
+    scaling: Scaling
+    mixture: Mixture | None = None
+
+    @property
+    def parts(self) -> Parts:
+        tokens = token_span(self.position.tokens, f"method.insertions.{self.name}.position.tokens")
+        return Parts(self.function, self.position.form, self.composition, self.scaling, self.mixture, tokens)
+
+    def to_dict(self) -> dict[str, Any]:
+        given: dict[str, Any] = {
+            "function": {"name": _name_of(FUNCTIONS, self.function), **dataclasses.asdict(self.function)},
+            "position": dataclasses.asdict(self.position),
+            "composition": self.composition,
+            "scaling": {"name": _name_of(SCALINGS, self.scaling), **dataclasses.asdict(self.scaling)},
+        }
+        return given if self.mixture is None else {**given, "mixture": dataclasses.asdict(self.mixture)}
+
+
+@dataclass(frozen=True)
+class Method:
+    """A parameter-efficient method as data.
+
+    `insertions` in the order in which they act where they meet, `unfreeze` the parts of the base model that train
+    too, `objective` the regularisers.
+    """
+
+    name: str
+    insertions: tuple[InsertionSpec, ...] = ()
+    unfreeze: tuple[str, ...] = ("head",)
+    objective: Objective = field(default_factory=Objective)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The method spelled out in full: what `parse_method` reads back to an equal method."""
+        return {
+            "name": self.name,
+            "insertions": {spec.name: spec.to_dict() for spec in self.insertions},
+            "unfreeze": list(self.unfreeze),
+            "objective": dataclasses.asdict(self.objective),
+        }
+
+
+def parse_method(given: Any, where: str = "method") -> Method:
+    """A checked method from plain data. Raises UnipetError with the full key of the first mistake."""
+    if not isinstance(given, Mapping):
+        raise UnipetError(f"{where}: expected a mapping with name and insertions, got {given!r}.")
+    _known_keys(given, _METHOD_KEYS, where)
+    name = given.get("name")
+    if not isinstance(name, str) or not name or not name.replace("_", "").replace("-", "").isalnum():
+        raise UnipetError(f"{where}.name: expected a name of letters, digits, '_' and '-', got {name!r}.")
+    insertions = given.get("insertions") or {}
+    if not isinstance(insertions, Mapping):
+        raise UnipetError(f"{where}.insertions: expected a mapping from a name to an insertion, got {insertions!r}.")
+    specs = tuple(_insertion(str(key), value, f"{where}.insertions.{key}") for key, value in insertions.items())
+    unfreeze = given.get("unfreeze", ["head"])
+    unfreeze = [unfreeze] if isinstance(unfreeze, str) else list(unfreeze or [])
+    for part in unfreeze:
+        if part not in UNFREEZE:
+            raise unknown(f"{where}.unfreeze", part, UNFREEZE)
+    if not specs and not unfreeze:
+        raise UnipetError(f"{where}: nothing would train. Name insertions, or unfreeze one of {', '.join(UNFREEZE)}.")
+    objective = parse_options(Objective, given.get("objective") or {}, f"{where}.objective", "the objective")
+    return Method(name, specs, tuple(dict.fromkeys(unfreeze)), objective)
+
+
+def _insertion(name: str, given: Any, where: str) -> InsertionSpec:
+    if name in UNFREEZE or "/" in name or "." in name:
+        raise UnipetError(f"{where}: an insertion may not be called {name!r} (reserved, or holds '/' or '.').")
+    if not isinstance(given, Mapping):
+        raise UnipetError(f"{where}: expected a mapping with {', '.join(_INSERTION_KEYS)}, got {given!r}.")
+    _known_keys(given, _INSERTION_KEYS, where)
+    function = _named(Function, FUNCTIONS, given.get("function"), f"{where}.function", "function")
+    site = given.get("position")
+    if isinstance(site, (str, list)):
+        site = {"site": site}
+    position = parse_options(Position, site or {}, f"{where}.position", "the position")
+    position.check(f"{where}.position")
+    composition = _composition(given.get("composition", "add"), f"{where}.composition")
+    scaling = given.get("scaling", 1.0)
+    if isinstance(scaling, int | float) or scaling is None:
+        scaling = {"name": "constant", "value": number(1.0 if scaling is None else scaling, f"{where}.scaling")}
+    parsed_scaling = _named(Scaling, SCALINGS, scaling, f"{where}.scaling", "scaling")
+    mixture = given.get("mixture")
+    parsed = None if mixture is None else parse_options(Mixture, mixture, f"{where}.mixture", "the mixture")
+    spec = InsertionSpec(name, function, position, composition, parsed_scaling, parsed)
+    _check_pairs(spec, where)
+    return spec
+
+
+def _composition(given: Any, where: str) -> str:
+    if isinstance(given, Mapping):
+        _known_keys(given, ("name",), where)
+        given = given.get("name")
+    if not isinstance(given, str):
+        raise UnipetError(f"{where}: expected a name ({', '.join(COMPOSITIONS)}), got {given!r}.")
+    if given not in COMPOSITIONS:
+        raise unknown(where, given, COMPOSITIONS)
+    return given
+
+
+def _named(kind: type[T], table: Mapping[str, type[T]], given: Any, where: str, what: str) -> T:
+    """A value of a dimension: its name, or a mapping with `name` and options."""
+    if isinstance(given, str):
+        given = {"name": given}
+    if not isinstance(given, Mapping):
+        raise UnipetError(f"{where}: expected a {what} (one of {', '.join(table)}) or a mapping with name, got {given!r}.")
+    name = given.get("name")
+    if not isinstance(name, str):
+        raise UnipetError(f"{where}.name: expected the name of a {what} ({', '.join(table)}), got {name!r}.")
+    if name not in table:
+        raise unknown(f"{where}.name", name, table)
+    return parse_options(table[name], given, where, f"{what} '{name}'", ignore=("name",))
+
+
+def _known_keys(given: Mapping[str, Any], allowed: tuple[str, ...], where: str) -> None:
+    for key in given:
+        if key not in allowed:
+            raise UnipetError(
+                f"{where}.{key}: unknown key. Allowed here: {', '.join(allowed)}.{nearest(key, allowed)} "
+                f"{remove_hint(f'{where}.{key}')}"
+            )
+
+
+def _check_pairs(spec: InsertionSpec, where: str) -> None:
+    """Raise UnipetError for choices that are fine alone but not together."""
+    function, position = spec.function, spec.position
+    label = _name_of(FUNCTIONS, function)
+    rule = COMPOSITIONS[spec.composition]
+    in_heads = [role for role in position.site if role.endswith("heads")]
+    if rule.needs_mass and not function.has_mass:
+        able = ", ".join(name for name, cls in FUNCTIONS.items() if cls.has_mass)
+        raise UnipetError(
+            f"{where}.composition: {spec.composition!r} shares the attention's softmax, which function {label!r} takes "
+            f"no part in. Use function {able}, or another composition (add, multiply, replace)."
+        )
+    if rule.needs_mass and getattr(function, "activation", "softmax") != "softmax":
+        raise UnipetError(f"{where}: composition {spec.composition!r} needs function.activation softmax.")
+    if function.reads == "heads" and len(in_heads) != len(position.site):
+        raise UnipetError(
+            f"{where}.position.site: function {label!r} works inside attention, at attn.heads; got {position.site}."
+        )
+    if function.reads == "heads" and position.form != "parallel":
+        raise UnipetError(f"{where}.position.form: function {label!r} reads the queries, so its form is parallel.")
+    if "embed" in position.site and position.form == "parallel" and function.reads != "nothing":
+        raise UnipetError(
+            f"{where}.position: at embed, x is token ids, which function {label!r} cannot read. Use form: sequential."
+        )
+    if spec.scaling.dynamic and "embed" in position.site and position.form == "parallel":
+        raise UnipetError(f"{where}.scaling: at embed a gate needs form: sequential (x is token ids).")
+    if spec.scaling.needs_size and getattr(function, "size", None) is None:
+        raise UnipetError(f"{where}.scaling: it divides by the function's size, and function {label!r} has none.")
+    if spec.mixture is not None:
+        spec.mixture.check(function.slots(Widths(1, 1, 1, 1, 1)), f"{where}.mixture")
+
+
+def _name_of(table: Mapping[str, type[Any]], value: object) -> str:
+    return next(name for name, cls in table.items() if cls is type(value))
+
+
+__all__ = ["UNFREEZE", "Constant", "InsertionSpec", "Method", "parse_method"]

@@ -1,0 +1,84 @@
+"""Find the runs below a directory and read their records."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from unipet.errors import UnipetError
+from unipet.record import CONFIG, RESULT, read_record
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One run as a report sees it: its record, its resolved configuration and, in a sweep, its overrides."""
+
+    record: Mapping[str, Any]
+    config: Mapping[str, Any] = field(default_factory=dict)
+    overrides: tuple[str, ...] = ()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A job file. Raises `UnipetError` naming the file when it is not one."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UnipetError(f"{path}: cannot be read as JSON ({error}). Delete it or run that job again.") from None
+    if not isinstance(value, dict):
+        raise UnipetError(f"{path}: holds a {type(value).__name__}, a job is a JSON object.")
+    return value
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """A run's config.yaml, or {} where there is none."""
+    import yaml
+
+    if not path.is_file():
+        return {}
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise UnipetError(f"{path}: cannot be read as YAML ({error}).") from None
+    return value if isinstance(value, dict) else {}
+
+
+def read_run(directory: Path, overrides: tuple[str, ...] = ()) -> Entry:
+    """The run in `directory`."""
+    return Entry(read_record(directory / RESULT), read_config(directory / CONFIG), overrides)
+
+
+def collect_sweep(directory: Path) -> list[Entry]:
+    """The jobs of one sweep directory, in job order, those that failed before they had a run directory included."""
+    entries = []
+    for job in sorted((read_json(path) for path in directory.glob("jobs/*.json")), key=lambda job: int(job["job"])):
+        overrides = tuple(job.get("overrides", ()))
+        run = directory / job["run_dir"] if job.get("run_dir") else None
+        if run is not None and (run / RESULT).is_file():
+            entries.append(read_run(run, overrides))
+        else:
+            entries.append(Entry(job.get("record", {}), job.get("config", {}), overrides))
+    return entries
+
+
+def collect(directory: Path) -> list[Entry]:
+    """All runs of a sweep directory, or every `result.json` below any other directory; one entry per run_id.
+
+    Raises `UnipetError` when the directory does not exist or holds no run.
+    """
+    if not directory.is_dir():
+        raise UnipetError(f"{directory}: no such directory. Give the directory of your runs, for example `runs`.")
+    if any(directory.glob("jobs/*.json")):
+        return collect_sweep(directory)
+    latest: dict[str, Entry] = {}
+    for path in sorted(directory.rglob(RESULT)):
+        entry = read_run(path.parent)
+        key = str(entry.record.get("run_id", path))
+        # the same run copied or repeated below this directory counts once, as its last version
+        if key not in latest or str(entry.record.get("finished")) >= str(latest[key].record.get("finished")):
+            latest[key] = entry
+    if not latest:
+        raise UnipetError(f"{directory}: no {RESULT} below it, so there is nothing to report. Run `unipet train` first.")
+    return list(latest.values())

@@ -1,0 +1,147 @@
+"""Rows as text for a terminal, as Markdown and as CSV; the same rows, the same order."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from unipet.errors import UnipetError
+from unipet.record import write_text_atomic
+from unipet.report.aggregate import Row, Unscored
+
+WIDTH = 120  # of a terminal table; only the method's label gives way
+GAP = "-"  # a value that there is not; never a 0
+
+CSV_COLUMNS: dict[str, Callable[[Row], object]] = {
+    "method": lambda row: row.method,
+    "variant": lambda row: row.variant,
+    "task": lambda row: row.task,
+    "synthetic": lambda row: "yes" if row.synthetic else "no",
+    "model": lambda row: row.model,
+    "budget": lambda row: row.budget,
+    "metric": lambda row: row.metric,
+    "trainable": lambda row: row.trainable,
+    "percent": lambda row: row.percent,
+    "score_mean": lambda row: row.score,
+    "score_std": lambda row: row.std,
+    "seeds": lambda row: row.scored,
+    "runs": lambda row: row.runs,
+    "train_s": lambda row: row.train_s,
+}
+
+
+def score_text(row: Row) -> str:
+    """`0.9123 ± 0.0021`; one run has no ±; none is a gap."""
+    if row.score is None:
+        return GAP
+    return f"{row.score:.4f}" + (f" ± {row.std:.4f}" if row.std is not None else "")
+
+
+def number(value: float | None, pattern: str) -> str:
+    """The number in this format, or the gap."""
+    return GAP if value is None else format(value, pattern)
+
+
+def seeds_text(row: Row) -> str:
+    """`3`, or `2 of 3` when a run has no score."""
+    return str(row.runs) if row.scored == row.runs else f"{row.scored} of {row.runs}"
+
+
+# heading -> (value, right-aligned). What all rows share goes above the table instead of into a column.
+COLUMNS: dict[str, tuple[Callable[[Row], str], bool]] = {
+    "method": (lambda row: row.label, False),
+    "task": (lambda row: row.task_label, False),
+    "model": (lambda row: row.model, False),
+    "budget": (lambda row: row.budget, False),
+    "trainable": (lambda row: number(row.trainable, ",d"), True),
+    "%": (lambda row: number(row.percent, ".3f"), True),
+    "metric": (lambda row: row.metric or GAP, False),
+    "score": (score_text, True),
+    "seeds": (seeds_text, True),
+    "train": (lambda row: number(row.train_s, ".1f") + (" s" if row.train_s is not None else ""), True),
+}
+SHARED = ("task", "model", "budget", "metric")
+
+
+def split_shared(rows: Sequence[Row]) -> tuple[str, list[str]]:
+    """What every row has in common, as one line, and the headings that remain."""
+    values = {heading: {COLUMNS[heading][0](row) for row in rows} for heading in SHARED}
+    values["metric"] -= {GAP} if len(values["metric"]) > 1 else set()  # an unscored row has no metric
+    common = [heading for heading in SHARED if len(values[heading]) == 1]
+    line = "   ".join(f"{heading}: {next(iter(values[heading]))}" for heading in common)
+    return line, [heading for heading in COLUMNS if heading not in common]
+
+
+def cells(rows: Sequence[Row], headings: Sequence[str]) -> list[list[str]]:
+    """The table's body as text."""
+    return [[COLUMNS[heading][0](row) for heading in headings] for row in rows]
+
+
+def clip(text: str, width: int) -> str:
+    """`text` cut in its middle to `width` characters: both the method and the last choice stay readable."""
+    if len(text) <= width:
+        return text
+    tail = (width - 1) // 2
+    return f"{text[: width - 1 - tail]}…{text[len(text) - tail :]}"
+
+
+def text_table(rows: Sequence[Row], missing: Sequence[Unscored] = (), width: int = WIDTH) -> str:
+    """For the terminal and `comparison.txt`; at most `width` columns, except for the reasons of failures below it."""
+    line, headings = split_shared(rows)
+    body = cells(rows, headings)
+    widths = [max(len(row[i]) for row in [list(headings), *body]) for i in range(len(headings))]
+    widths[0] = max(12, min(widths[0], width - sum(widths[1:]) - 2 * (len(widths) - 1)))
+
+    def render(row: Sequence[str]) -> str:
+        fields = []
+        for heading, value, size in zip(headings, row, widths, strict=True):
+            value = clip(value, size)
+            fields.append(value.rjust(size) if COLUMNS[heading][1] else value.ljust(size))
+        return "  ".join(fields).rstrip()
+
+    lines = [line, ""] if line else []
+    lines += [render(headings), "-" * (sum(widths) + 2 * (len(widths) - 1)), *map(render, body)]
+    if missing:
+        lines += ["", *(f"{one.status}: {one.what}\n    {one.error}" for one in missing)]
+    return "\n".join(lines)
+
+
+def markdown_table(rows: Sequence[Row], missing: Sequence[Unscored] = ()) -> str:
+    """For `comparison.md`."""
+    line, headings = split_shared(rows)
+    escape = [[value.replace("|", "\\|") for value in row] for row in cells(rows, headings)]
+    lines = [line, ""] if line else []
+    lines.append("| " + " | ".join(headings) + " |")
+    lines.append("|" + "|".join(" ---: " if COLUMNS[heading][1] else " --- " for heading in headings) + "|")
+    lines += ["| " + " | ".join(row) + " |" for row in escape]
+    if missing:
+        lines += ["", "Without a score:", "", *(f"- {one.status}: `{one.what}`: {one.error}" for one in missing)]
+    return "\n".join(lines) + "\n"
+
+
+def csv_table(rows: Sequence[Row]) -> str:
+    """For `comparison.csv`: every column, full precision, an empty cell for what there is not."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS)
+    for row in rows:
+        writer.writerow(["" if (value := get(row)) is None else value for get in CSV_COLUMNS.values()])
+    return buffer.getvalue()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all. Raises `UnipetError` when it cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text_atomic(path, text)
+    except OSError as error:
+        raise UnipetError(f"{path}: cannot be written ({error.strerror or error}). Choose another place.") from None
+
+
+def write_comparison(directory: Path, rows: Sequence[Row], missing: Sequence[Unscored]) -> None:
+    """comparison.csv, comparison.md and comparison.txt in `directory`."""
+    write_text(directory / "comparison.csv", csv_table(rows))
+    write_text(directory / "comparison.md", markdown_table(rows, missing))
+    write_text(directory / "comparison.txt", text_table(rows, missing) + "\n")

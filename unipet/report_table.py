@@ -1,0 +1,150 @@
+"""What `adapt` and `describe` tell: one row per insertion, and the parameter counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from unipet.adaptation import Adaptation
+from unipet.insertion import Insertion
+from unipet.merging import reasons
+from unipet.sites import prefix_of
+from unipet.text_table import text_table
+
+
+@dataclass(frozen=True)
+class InsertionRow:
+    """One insertion on one base model."""
+
+    name: str
+    function: str
+    sites: list[str]
+    form: str
+    composition: str
+    scaling: str
+    modules: list[str]
+    shapes: dict[str, list[int]]
+    parameters: int
+    percent: float
+    foldable: bool
+    why_not: str | None
+    identity_at_start: bool
+
+
+@dataclass(frozen=True)
+class AdaptReport:
+    """A method on a base model. Counts are parameters; `percent` is trainable over base, the head in neither.
+
+    `stored` is what a saved adapter holds without the head; `merged` what remains of the insertions once mixtures and
+    reparametrisations are baked (the papers' #Param), unfrozen base parameters included.
+    """
+
+    method: str
+    base: int
+    trainable: int
+    head: int
+    stored: int
+    merged: int
+    insertions: list[InsertionRow]
+
+    @property
+    def percent(self) -> float:
+        return 100.0 * self.trainable / self.base if self.base else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, as `--json` prints and as a run's record keeps it."""
+        params = {key: getattr(self, key) for key in ("base", "trainable", "head", "stored", "merged")}
+        return {
+            "method": self.method,
+            "params": {**params, "percent": round(self.percent, 6)},
+            "insertions": [dict(vars(row)) for row in self.insertions],
+        }
+
+    def table(self) -> str:
+        """The same for a terminal."""
+        header = ["insertion", "site", "modules", "shapes", "parameters", "percent", "foldable"]
+        rows = [
+            [
+                row.name,
+                ", ".join(row.sites),
+                f"{len(row.modules)} x {_pattern(row.modules)}",
+                ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in row.shapes.items()),
+                f"{row.parameters:,}",
+                f"{row.percent:.3f} %",
+                "yes" if row.foldable else f"no: {row.why_not}",
+            ]
+            for row in self.insertions
+        ]
+        total = (
+            f"{self.method}: {self.trainable:,} trainable parameters, {self.percent:.3f} % of the base model's "
+            f"{self.base:,}; {self.merged:,} after merging mixtures; task head {self.head:,}"
+        )
+        return (text_table(header, rows) + "\n" if rows else "") + total
+
+
+def _pattern(modules: list[str]) -> str:
+    """One path with * for the numbers, and how many other patterns there are."""
+    kinds = list(dict.fromkeys(".".join("*" if p.isdigit() else p for p in path.split(".")) for path in modules))
+    return kinds[0] + (f" (+{len(kinds) - 1} more)" if len(kinds) > 1 else "") if kinds else "-"
+
+
+def report_of(model: nn.Module, inserted: Adaptation) -> AdaptReport:
+    """Count and describe an adaptation, attached or not."""
+    prefix = prefix_of(model)
+    base = head = unfrozen = 0
+    for name, parameter in model.named_parameters():
+        if name.startswith("_unipet."):
+            continue
+        part = inserted.unfrozen.get(name)
+        if name.startswith(prefix):
+            base += parameter.numel()
+            unfrozen += parameter.numel() if part is not None else 0
+        elif part == "head":
+            head += parameter.numel()
+    owned = sum(p.numel() for p in inserted.parameters())
+    merged = sum(_merged_count(insertion) for insertion in inserted.items)
+    rows = _rows(model, inserted, base)
+    trainable = owned + unfrozen
+    return AdaptReport(inserted.method.name, base, trainable, head, trainable, merged + unfrozen, rows)
+
+
+def _merged_count(insertion: Insertion) -> int:
+    slots = insertion.parts.function.plain().slots(insertion.widths)
+    own = sum(spec.count for tensors in slots.values() for spec in tensors.values())
+    return own + sum(p.numel() for p in insertion.scale.parameters())
+
+
+def _rows(model: nn.Module, inserted: Adaptation, base: int) -> list[InsertionRow]:
+    why = dict(zip((i.number for i in inserted.items), reasons(model, inserted), strict=True))
+    rows: list[InsertionRow] = []
+    for spec in inserted.method.insertions:
+        own = [i for i in inserted.items if i.name == spec.name]
+        given = spec.to_dict()
+        shapes: dict[str, list[int]] = {}
+        for insertion in own:
+            for bank in (insertion.bank, insertion.scale):
+                for name, tensor in bank.named_tensors():
+                    shapes.setdefault(name, list(tensor.shape))
+        count = sum(p.numel() for i in own for p in i.parameters())
+        count += sum(p.numel() for p in inserted.shared[spec.name].parameters()) if spec.name in inserted.shared else 0
+        reason = next((why[i.number] for i in own if why[i.number]), None)
+        rows.append(
+            InsertionRow(
+                name=spec.name,
+                function=given["function"]["name"],
+                sites=list(spec.position.site),
+                form=spec.position.form,
+                composition=spec.composition,
+                scaling=given["scaling"]["name"],
+                modules=[i.site.path for i in own],
+                shapes=shapes,
+                parameters=count,
+                percent=round(100.0 * count / base, 6) if base else 0.0,
+                foldable=bool(own) and reason is None,
+                why_not=reason if own else "no site on this base model",
+                identity_at_start=all(i.identity_at_start for i in own),
+            )
+        )
+    return rows

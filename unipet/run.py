@@ -1,0 +1,229 @@
+"""The story of one run, callable from Python: `run(config)` trains, evaluates and records, `evaluate(directory)`
+repeats the evaluation of a finished run.
+
+`prepare` does everything that a mistake of the user can break and writes nothing: it raises `UnipetError`. `execute`
+does the work in the run's directory: whatever breaks there becomes a record with status "failed".
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+import traceback
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from unipet import record as records
+from unipet.config import RunConfig
+from unipet.errors import UnipetError
+
+if TYPE_CHECKING:
+    from unipet.method import Method
+    from unipet.tasks import TaskData
+    from unipet.tracking import Tracker
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run whose configuration, data and base model were found to fit together; nothing is written yet."""
+
+    config: RunConfig  # the method spelled out in full
+    method: Method
+    data: TaskData
+    run_id: str
+    directory: Path
+
+
+def run(config: RunConfig) -> dict[str, Any]:
+    """Train, evaluate and record one run, and return its record (the content of `result.json`).
+
+    A finished run (status "ok") of the same `run_id` and the same data is not repeated unless `config.rerun` is set:
+    its record is returned. A run that fails on the way returns a record with status "failed" and `error`.
+    Raises `UnipetError`, with nothing written, for mistakes that `prepare` finds. KeyboardInterrupt passes through
+    after the record says "interrupted".
+    """
+    prepared = prepare(config)
+    finished = None if config.rerun else finished_record(prepared)
+    if finished is not None:
+        print(f"finished before, not run again (rerun=true does): {prepared.directory}")
+        return finished
+    return execute(prepared)
+
+
+def prepare(config: RunConfig) -> Prepared:
+    """Check everything that can be checked without training: settings, method, task data, base model, and that the
+    method's sites exist on it. Writes nothing. Raises `UnipetError` for the first mistake found."""
+    from unipet.describe import describe
+
+    from unipet.library import load_method
+    from unipet.models import base_config
+    from unipet.settings import check_settings
+    from unipet.tasks import load_task
+    from unipet.tracking import check_tracking
+
+    check_settings(config)
+    check_tracking(config.tracking)
+    method = load_method(config.method)
+    config = replace(config, method=method.to_dict())
+    data = load_task(config.task)
+    describe(method, base_config(config.model))  # a site that matches nothing fails here, without weights
+    return Prepared(config, method, data, records.run_id(config), records.run_dir(config))
+
+
+def finished_record(prepared: Prepared) -> dict[str, Any] | None:
+    """The record of the same run on the same data, if there is a finished one."""
+    path = prepared.directory / records.RESULT
+    if not path.is_file():
+        return None
+    record = records.read_record(path)
+    same = record["run_id"] == prepared.run_id and record["data"]["fingerprint"] == prepared.data.fingerprint
+    return record if record["status"] == "ok" and same else None
+
+
+def execute(prepared: Prepared) -> dict[str, Any]:
+    """Do the run in its directory and return the record; see `run` for what becomes of errors."""
+    from unipet.tracking import open_tracker
+
+    config, directory = prepared.config, prepared.directory
+    started = time.perf_counter()
+    record = records.blank_record(config, prepared.method.name, prepared.run_id)
+    record["data"] = prepared.data.record()
+    _clear(directory)
+    resolved = records.resolved(config)
+    records.write_text_atomic(directory / records.CONFIG, yaml.safe_dump(resolved, sort_keys=False))
+    records.write_json_atomic(directory / records.RESULT, record)
+    tags = [f"{key}:{record[key]}" for key in ("method", "task", "model", "budget")]
+    tracker = open_tracker(config.tracking, prepared.run_id, directory.name.rsplit("-", 1)[0], tags, resolved)
+    try:
+        _work(prepared, record, tracker)
+        record["status"] = "ok"
+    except KeyboardInterrupt:
+        record.update(status="failed", error={"type": "KeyboardInterrupt", "message": "interrupted"})
+        raise
+    except Exception as error:
+        record.update(status="failed", error=_explain(error, directory), **_stopped(error))
+    finally:
+        record["time"]["total_s"] = time.perf_counter() - started
+        record["finished"] = records.now()
+        records.write_json_atomic(directory / records.RESULT, record)
+        mirrored = ("score", "metric", "metrics", "params", "time", "memory", "stopped_by")
+        tracker.finish({key: record[key] for key in mirrored}, record["status"])
+    return record
+
+
+def _work(prepared: Prepared, record: dict[str, Any], tracker: Tracker) -> None:
+    """Seed, base model, insertions, training, evaluation, saving. Fills `record` as results become known."""
+    import torch
+    import transformers
+    from unipet.adapting import adapt
+    from unipet.checkpoint import save
+
+    from unipet.evaluation import check_lengths, score_split
+    from unipet.memory import PeakMemory
+    from unipet.models import load_base_model
+    from unipet.tasks import collate, encode
+    from unipet.training import train
+
+    config, method, data, directory = prepared.config, prepared.method, prepared.data, prepared.directory
+    transformers.set_seed(config.seed)  # before the model: the new head and the insertions are drawn from it
+    model, tokenizer = load_base_model(config.model, data.labels, data.regression)
+    adapted = adapt(model, method).to_dict()
+    record["params"], record["insertions"] = adapted["params"], adapted["insertions"]
+    encoded = encode(data, tokenizer, config.task.max_length)
+    check_lengths(encoded, model)
+    memory = PeakMemory("cuda:0" if torch.cuda.is_available() else "cpu")
+    batch = collate(tokenizer)
+    with open(directory / records.METRICS, "w", encoding="utf-8") as metrics:
+        trained = train(
+            model, method.objective, encoded.train, batch, data.regression, config, directory, metrics, tracker.log
+        )
+    record["memory"] = memory.read()
+    record["stopped_by"], record["untrained"] = trained.stopped_by, trained.untrained
+    record["time"].update(
+        train_s=trained.seconds,
+        step_ms=1000 * trained.seconds / trained.steps,
+        steps=trained.steps,
+        tokens_per_s=trained.tokens / trained.seconds,
+    )
+    scores, rows = score_split(config, model, data, encoded, batch)
+    save(model, directory / records.ADAPTER)
+    records.write_jsonl_atomic(directory / records.PREDICTIONS, rows)
+    record.update(score=scores.score, metric=scores.metric, metrics=dict(scores.metrics))
+
+
+def evaluate(directory: str | Path) -> dict[str, Any]:
+    """Load a finished run's base model and adapter again, evaluate, and compare with its record.
+
+    Returns `{"run_id", "directory", "metric", "score", "recorded", "difference", "reproduced", "metrics", "examples"}`;
+    `reproduced` means equal to six decimals. Raises `UnipetError` for a directory that is not a finished run's, or data
+    other than the run's.
+    """
+    from unipet.checkpoint import load
+
+    from unipet.evaluation import score_split
+    from unipet.models import load_base_model
+    from unipet.tasks import collate, encode, load_task
+
+    directory = Path(directory)
+    if not (directory / records.RESULT).is_file():
+        raise UnipetError(f"{directory}: not the directory of a run (no {records.RESULT}).")
+    record = records.read_record(directory / records.RESULT)
+    if record["status"] != "ok":
+        raise UnipetError(
+            f"{directory}: the run's status is {record['status']!r}, only finished runs can be evaluated."
+        )
+    config = records.read_config(directory / records.CONFIG)
+    data = load_task(config.task)
+    if data.fingerprint != record["data"]["fingerprint"]:
+        raise UnipetError(
+            f"{directory}: the data of task {config.task.name} are not those of the run: {data.source} has fingerprint "
+            f"{data.fingerprint}, the run saw {record['data']['source']} with {record['data']['fingerprint']}."
+        )
+    model, tokenizer = load_base_model(config.model, data.labels, data.regression)
+    load(model, directory / records.ADAPTER)
+    encoded = encode(data, tokenizer, config.task.max_length)
+    model.to(_device())
+    scores, _ = score_split(config, model, data, encoded, collate(tokenizer))
+    difference = scores.score - record["score"]
+    return {
+        "run_id": record["run_id"],
+        "directory": str(directory),
+        "metric": scores.metric,
+        "score": scores.score,
+        "recorded": record["score"],
+        "difference": difference,
+        "reproduced": abs(difference) < 5e-7,
+        "metrics": dict(scores.metrics),
+        "examples": len(data.evaluation),
+    }
+
+
+def _device() -> str:
+    import torch
+
+    return "cuda:0" if torch.cuda.is_available() else "cpu"
+
+
+def _clear(directory: Path) -> None:
+    """Make the run's directory, without what an earlier, unfinished run of the same identity left in it."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for name in (records.RESULT, records.METRICS, records.PREDICTIONS, records.ERROR):
+        (directory / name).unlink(missing_ok=True)
+    shutil.rmtree(directory / records.ADAPTER, ignore_errors=True)
+
+
+def _explain(error: Exception, directory: Path) -> dict[str, str]:
+    """`error` of the record. What the user can mend says so itself; anything else leaves its traceback in error.txt."""
+    if isinstance(error, UnipetError):
+        return {"type": "UnipetError", "message": str(error)}
+    records.write_text_atomic(directory / records.ERROR, "".join(traceback.format_exception(error)))
+    return {"type": type(error).__name__, "message": f"{error or '(no message)'} (traceback: {records.ERROR})"}
+
+
+def _stopped(error: Exception) -> dict[str, str]:
+    from unipet.training import Diverged
+
+    return {"stopped_by": "nan"} if isinstance(error, Diverged) else {}

@@ -1,0 +1,146 @@
+"""How much: the factor s in h' = compose(h, s·Δ), from a fixed number to a learned gate.
+
+Shapes: B batch, T positions, U width of the function's input, D width of h.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from math import sqrt
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from unipet.functions.base import Params, Slots, TensorSpec, Widths
+from unipet.options import option
+
+
+@dataclass(frozen=True)
+class Scaling(ABC):
+    """A scaling with its options. `dynamic` says in words why it cannot fold; None when s is the same for all inputs."""
+
+    dynamic: ClassVar[str | None] = None
+    needs_size: ClassVar[bool] = False
+
+    def slots(self, widths: Widths) -> Slots:
+        """What it learns; nothing unless said."""
+        return {}
+
+    init: ClassVar[str] = "zeros"
+
+    def start_from(self) -> float | None:
+        """The number that every learned tensor starts at, or None where `init` says how."""
+        return None
+
+    @abstractmethod
+    def factor(self, params: Params, size: int | None, u_BTU: Tensor | None, mask_BT: Tensor | None) -> Tensor | float:
+        """s, as a number or a tensor that broadcasts to (B, T, D)."""
+
+
+@dataclass(frozen=True)
+class Constant(Scaling):
+    """s = value, the same for every input (He et al. 2022 use 4 for XSum, 2 on GLUE)."""
+
+    value: float = option(1.0)
+
+    def factor(self, params: Params, size: int | None, u_BTU: Tensor | None, mask_BT: Tensor | None) -> Tensor | float:
+        return self.value
+
+
+@dataclass(frozen=True)
+class AlphaOverRank(Scaling):
+    """s = α/r with r the function's size (Hu et al. 2022, §4.1)."""
+
+    needs_size: ClassVar[bool] = True
+
+    alpha: float = option(16.0)
+
+    def factor(self, params: Params, size: int | None, u_BTU: Tensor | None, mask_BT: Tensor | None) -> Tensor | float:
+        assert size is not None
+        return self.alpha / size
+
+
+@dataclass(frozen=True)
+class AlphaOverSqrtRank(Scaling):
+    """s = α/√r, which keeps the update's variance as the rank grows (Kalajdzievski 2023, rsLoRA)."""
+
+    needs_size: ClassVar[bool] = True
+
+    alpha: float = option(16.0)
+
+    def factor(self, params: Params, size: int | None, u_BTU: Tensor | None, mask_BT: Tensor | None) -> Tensor | float:
+        assert size is not None
+        return self.alpha / sqrt(size)
+
+
+@dataclass(frozen=True)
+class Learned(Scaling):
+    """s is one trained number per site, slot `scale` (1,), which starts at `start` (He et al.'s code starts at 1)."""
+
+    start: float = option(1.0)
+
+    def slots(self, widths: Widths) -> Slots:
+        return {"scale": {"": TensorSpec((1,), "table")}}
+
+    def start_from(self) -> float | None:
+        return self.start
+
+    def factor(self, params: Params, size: int | None, u_BTU: Tensor | None, mask_BT: Tensor | None) -> Tensor | float:
+        return params["scale"]
+
+
+@dataclass(frozen=True)
+class LearnedVector(Scaling):
+    """s is one trained number per channel of h, slot `scale` (d,), which starts at `start`."""
+
+    start: float = option(1.0)
+
+    def slots(self, widths: Widths) -> Slots:
+        return {"scale": {"": TensorSpec((widths.h,), "table")}}
+
+    def start_from(self) -> float | None:
+        return self.start
+
+    def factor(self, params: Params, size: int | None, u_BTU: Tensor | None, mask_BT: Tensor | None) -> Tensor | float:
+        return params["scale"]
+
+
+@dataclass(frozen=True)
+class InputGate(Scaling):
+    """s = value · mean over the real tokens of σ(w·u + b), one gate per example (Mao et al. 2022, UniPELT).
+
+    Slot `gate`: weight (1, u), bias (1,). Padding is left out of the mean: the released UniPELT code averages over it,
+    so there an example's output depends on how far its batch is padded. `alpha` makes `value` α/r; the released code
+    drops α/r wherever it gates.
+    """
+
+    dynamic: ClassVar[str | None] = "the gate depends on the input"
+    init: ClassVar[str] = "bert"
+
+    value: float = option(1.0)
+    alpha: float | None = option(None)
+
+    def slots(self, widths: Widths) -> Slots:
+        return {"gate": {"weight": TensorSpec((1, widths.u), "in"), "bias": TensorSpec((1,), "bias")}}
+
+    def factor(self, params: Params, size: int | None, u_BTU: Tensor | None, mask_BT: Tensor | None) -> Tensor | float:
+        assert u_BTU is not None
+        constant = self.value if self.alpha is None or size is None else self.value * self.alpha / size
+        gate_BT1 = torch.sigmoid(F.linear(u_BTU, params["gate.weight"], params["gate.bias"]))
+        if mask_BT is None:
+            return constant * gate_BT1.mean(1, keepdim=True)
+        real_BT1 = mask_BT.unsqueeze(-1).to(gate_BT1.dtype)
+        return constant * (gate_BT1 * real_BT1).sum(1, keepdim=True) / real_BT1.sum(1, keepdim=True).clamp(min=1)
+
+
+SCALINGS: dict[str, type[Scaling]] = {
+    "constant": Constant,
+    "alpha_over_rank": AlphaOverRank,
+    "alpha_over_sqrt_rank": AlphaOverSqrtRank,
+    "learned": Learned,
+    "learned_vector": LearnedVector,
+    "input_gate": InputGate,
+}

@@ -1,0 +1,109 @@
+"""The jobs of a sweep: each runs, never stops the sweep, and leaves a file that says which run it was.
+
+`<sweep>/jobs/<n>.json`: overrides, run_id, run directory (relative, so that the whole root may move), status; and for a job
+that failed before it had a run directory its record and configuration. Reports read these files, not the memory of
+the process, so a job may run anywhere.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from unipet.config import RunConfig
+from unipet.errors import UnipetError
+from unipet.record import run_dir, write_json_atomic
+from unipet.sweep import strict
+from unipet.sweep.overrides import shown
+
+
+def run_job(values: Mapping[str, Any], sweep: Path, number: int, overrides: Sequence[str]) -> dict[str, Any]:
+    """Run job `number` of `sweep` and return its job file's content. Raises nothing but KeyboardInterrupt."""
+    job: dict[str, Any] = {"job": number, "overrides": [shown(text) for text in overrides], "status": "running"}
+    try:
+        config = strict.run_config(values)
+        config.tracking.group = config.tracking.group or sweep.name
+        directory = run_dir(config)
+        job["run_dir"] = os.path.relpath(directory, sweep)
+        write_job(sweep, job)
+        record = train(config)
+    except (Exception, SystemExit) as error:  # a job's failure is a result; the sweep goes on
+        record = failed_record(values, error)
+        job.update(run_dir=None, record=record, config=dict(values))  # an older result in that directory is not this job's
+    job.update(run_id=record.get("run_id"), status=record["status"])
+    write_job(sweep, job)
+    return {**job, "record": record}
+
+
+def train(config: RunConfig) -> dict[str, Any]:
+    """One run, by the room that knows how. Imported here: a mistake in the configuration costs no import of torch."""
+    from unipet.run import run
+
+    record: dict[str, Any] = run(config)
+    return record
+
+
+def write_job(sweep: Path, job: Mapping[str, Any]) -> None:
+    """The job's file, whole."""
+    path = sweep / "jobs" / f"{job['job']}.json"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json_atomic(path, dict(job))
+    except OSError as error:
+        raise UnipetError(f"{path}: cannot be written ({error.strerror or error}). Set another runs_dir.") from None
+
+
+def failed_record(values: Mapping[str, Any], error: BaseException) -> dict[str, Any]:
+    """A record for a job that failed before its run began: what is known of it, and why."""
+    names = {key: part.get("name") for key in ("method", "task", "model", "budget") if isinstance(part := values.get(key), Mapping)}
+    return {
+        "status": "failed",
+        "run_id": None,
+        **names,
+        "seed": values.get("seed"),
+        "error": {"type": type(error).__name__, "message": str(error) or type(error).__name__},
+    }
+
+
+def progress(job: int, total: int | None, overrides: Sequence[str], swept: Sequence[str]) -> None:
+    """`[3/15] method=mam seed=2` on stderr: what differs between the jobs."""
+    typed = [shown(text) for text in overrides]
+    differing = [text for text in typed if text.split("=", 1)[0] in swept or (text.startswith("model.path=") and "model" in swept)]
+    print(f"[{job + 1}/{total or '?'}] {' '.join(differing or typed)}", file=sys.stderr, flush=True)
+
+
+def outcome(record: Mapping[str, Any]) -> str:
+    """One line on how a run ended."""
+    from unipet.report.aggregate import reason_of
+
+    if record.get("status") != "ok":
+        return f"{record.get('status')}: {reason_of(record) or 'no reason recorded'}"
+    train_s = (record.get("time") or {}).get("train_s")
+    score = record.get("score")
+    text = f"{record.get('metric')} {score:.4f}" if isinstance(score, int | float) else "no score"
+    return f"ok: {text}" + (f", trained {train_s:.1f} s" if train_s is not None else "")
+
+
+def summary(record: Mapping[str, Any], config: RunConfig) -> str:
+    """What a single run closes with: status, score, parameters, time, directory."""
+    from unipet.report.aggregate import is_synthetic, named, reason_of
+    from unipet.report.table import number
+
+    params, time = record.get("params") or {}, record.get("time") or {}
+    synthetic = " (synthetic)" if is_synthetic(record, asdict(config)) else ""
+    rows = {"status": f"{record.get('status')}"}
+    if reason_of(record):
+        rows["reason"] = reason_of(record)
+    rows["run"] = f"{named(record.get('method'))} on {named(record.get('task'))}{synthetic}, {named(record.get('model'))}, seed {record.get('seed')}"
+    if record.get("score") is not None:
+        rows["score"] = f"{record['score']:.4f} {record.get('metric')}"
+    if params.get("trainable") is not None:
+        rows["trainable"] = f"{params['trainable']:,} parameters ({number(params.get('percent'), '.3f')} % of the base model)"
+    if time.get("train_s") is not None:
+        rows["time"] = f"{time['train_s']:.1f} s training, {number(time.get('total_s'), '.1f')} s in all"
+    rows["directory"] = str(run_dir(config))
+    return "\n".join(f"{key:<10} {value}" for key, value in rows.items())

@@ -1,0 +1,76 @@
+"""What Hydra and OmegaConf say about a mistake, said in a user's words: full key, given, allowed, nearest name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from unipet.errors import UnipetError, unknown
+from unipet.sweep import strict
+
+
+@contextmanager
+def translate(overrides: Sequence[str]) -> Iterator[None]:
+    """Turn any exception of Hydra or OmegaConf inside into a `UnipetError`; `overrides` are those being composed."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        raise explain(error, overrides) from error
+
+
+def explain(error: Exception, overrides: Sequence[str]) -> UnipetError:
+    """One `UnipetError` for an exception of Hydra or OmegaConf."""
+    from hydra.errors import MissingConfigException, OverrideParseException
+    from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
+
+    if isinstance(error, OverrideParseException):
+        return unreadable(error.override)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
+        group, _, option = error.missing_cfg_file.rpartition("/")
+        return unknown(f"{group}={option}", option, error.options)
+    cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
+    if isinstance(cause, OmegaConfBaseException):
+        key = str(cause.full_key or cause.key or "")
+        if isinstance(cause, MissingMandatoryValue):
+            return UnipetError(f"{key}: not given. Set it, for example {key}=VALUE.")
+        if isinstance(cause, ConfigKeyError) and not key.startswith("hydra"):
+            try:
+                strict.check_key(key)
+            except UnipetError as known:
+                return UnipetError(f"{known}{origin(error)}")
+        kind = strict.type_at(key)
+        if kind is not None and cause.value is not None:
+            return UnipetError(f"{key}: given {cause.value!r}, which is not {strict.expected(kind)}.{origin(error)}")
+        if kind is not None:
+            return UnipetError(f"{key}: {first_line(cause)} Expected {strict.expected(kind)}.{origin(error)}")
+        return UnipetError(f"{key + ': ' if key else ''}{first_line(cause)}{origin(error)}")
+    given = " ".join(overrides)
+    return UnipetError(f"cannot compose {given or 'the configuration'}: {' '.join(str(error).split())}")
+
+
+def unreadable(override: str) -> UnipetError:
+    """For text that Hydra's grammar does not take."""
+    text = override.lstrip("+")
+    if "=" not in text:
+        return UnipetError(f"{text!r} is not an override: write key=value, for example method={text or 'NAME'}.")
+    key, value = text.split("=", 1)
+    return UnipetError(
+        f"cannot read the override {text!r}. Quote a value with spaces or special characters twice, once for the shell: "
+        f"\"{key}='{value}'\"."
+    )
+
+
+def origin(error: Exception) -> str:
+    """` (in task/mine.yaml)` where the mistake sits in a file."""
+    found = re.match(r"In '([^']+)'", str(error))
+    return f" (in {found.group(1)}.yaml)" if found and found.group(1) != "config" else ""
+
+
+def first_line(error: Exception) -> str:
+    """The first line of a message: the rest are OmegaConf's internals."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

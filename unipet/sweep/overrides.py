@@ -1,0 +1,186 @@
+"""The overrides of a command line: checked before anything runs, and rewritten to what Hydra needs."""
+
+from __future__ import annotations
+
+import itertools
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from unipet.config import RunConfig
+from unipet.errors import UnipetError, unknown
+from unipet.sweep import strict
+from unipet.sweep.composer import Composer
+from unipet.sweep.mistakes import translate
+
+OVERLAYS = ("experiment", "debug")  # groups that are empty by default
+
+
+@dataclass(frozen=True)
+class Override:
+    """One override: what Hydra gets, and its single values when it is a sweep."""
+
+    text: str  # as rewritten for Hydra
+    key: str
+    values: tuple[str, ...] = ()  # a sweep's values, each as a complete override; empty without a sweep
+
+    @property
+    def first(self) -> str:
+        """This override without the sweep."""
+        return self.values[0] if self.values else self.text
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a command line asks for."""
+
+    overrides: list[str]  # for Hydra
+    multirun: bool
+    config: RunConfig  # the run, or in a sweep its first job
+    jobs: int | None  # how many; None when a sweeper other than Hydra's basic one decides
+    swept: list[str] = field(default_factory=list)  # keys with several values
+    sweep_dir: Path | None = None
+
+
+def shown(text: str) -> str:
+    """An override as the user would type it."""
+    return text.lstrip("+")
+
+
+def parse(text: str, composer: Composer) -> Override:
+    """One override as typed -> checked and rewritten. Raises `UnipetError`."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    with translate([text]):
+        parsed = OverridesParser.create().parse_override(text)
+    key = parsed.key_or_group
+    if key.split(".")[0] == "hydra" or key.startswith("hydra/"):
+        return Override(text, key)
+    if parsed.is_delete():
+        return Override(text, key)
+    if text.endswith("=") and key in strict.field_names(RunConfig):
+        raise UnipetError(f"{text}: the value is empty. Write {key}=VALUE.")
+
+    prefix, groups = parsed.get_key_element(), composer.groups()
+    if key in groups or key.split("/")[0] in groups:
+        if "." not in key:
+            prefix = prefix.lstrip("+") if parsed.package is None else prefix  # the defaults list has every group already
+            return group_choice(key, prefix, parsed, composer)
+    strict.check_key(key, extra=(*OVERLAYS, *groups))
+    if key.startswith("method."):
+        # a method's optional keys are not in its YAML: add them, `load_method` says which are allowed
+        prefix = "++" + prefix.lstrip("+")
+    return Override(prefix + "=" + rest(text), key, sweep_values(prefix, parsed, []))
+
+
+def rest(text: str) -> str:
+    """The value as typed."""
+    return text.split("=", 1)[1]
+
+
+def sweep_values(prefix: str, parsed: Any, names: list[str]) -> tuple[str, ...]:
+    """Each value of a sweep as an override of its own; `names` are what a glob chooses from."""
+    if not parsed.is_sweep_override():
+        return ()
+    if not parsed.is_discrete_sweep():
+        raise UnipetError(f"{parsed.input_line}: an interval needs an optimising sweeper; list values instead, a,b,c.")
+    if parsed.value_type.name == "GLOB_CHOICE_SWEEP":
+        values = parsed.value().filter(names)
+    else:
+        values = list(parsed.sweep_string_iterator())
+    if not values:
+        raise UnipetError(f"{parsed.input_line}: matches nothing. Allowed: {', '.join(names)}.")
+    return tuple(f"{prefix}={value}" for value in values)
+
+
+def group_choice(group: str, prefix: str, parsed: Any, composer: Composer) -> Override:
+    """`method=lora,mam`: every chosen name must exist. A base model may also be a hub name or a directory."""
+    options = composer.options(group)
+    values = sweep_values(prefix, parsed, options)
+    typed = [value.split("=", 1)[1] for value in values] or [rest(parsed.input_line)]
+    names = [name for one in typed for name in (one.strip("[]").split(",") if one.startswith("[") else [one])]
+    names = [name.strip().strip("'\"").removesuffix(".yaml") for name in names]
+    wrong = [name for name in names if name not in options]
+    if group == "model" and wrong == names and all("/" in name or Path(name).is_dir() for name in names):
+        return Override("model.path=" + ",".join(typed), group, tuple(f"model.path={one}" for one in typed[: len(values)]))
+    if group in OVERLAYS and wrong in (["null"], [""]):
+        return Override(parsed.input_line, group)
+    if wrong:
+        error = unknown(f"{group}={wrong[0]}", wrong[0], options)
+        if group == "model":
+            error = UnipetError(f"{error} Any other base model: model=auto model.path=DIRECTORY_OR_HUB_NAME.")
+        raise error
+    return Override(f"{prefix}={rest(parsed.input_line)}", group, values)
+
+
+def plan(texts: Sequence[str], multirun: bool, composer: Composer, command: str = "train") -> Plan:
+    """Check a whole command line by composing it. Raises one `UnipetError` for the first mistake.
+
+    In a sweep every single value is composed once (with the first of the others), so that a mistake in any of them shows
+    before the first job starts. What is inside a method is left to `load_method`, job by job.
+    """
+    parsed = []
+    for text in texts:
+        one = parse(text, composer)
+        # model=NAME/OR/DIR has become model.path=...: the group that takes a path goes before it
+        parsed += [Override("model=auto", "model"), one] if one.text.startswith("model.path=") and one.key == "model" else [one]
+    composed = composer.compose([one.first for one in parsed])
+    by_config = composed.hydra.mode is not None and composed.hydra.mode.name == "MULTIRUN"
+    multirun = multirun or by_config
+    several = [one for one in parsed if one.values]
+    if several and not multirun:
+        raise forgotten(texts, several[0], command)
+    config = strict.run_config(composer.values(composed))
+    if not multirun:
+        return Plan([one.text for one in parsed], False, config, 1)
+    if any(one.key == "runs_dir" for one in several):
+        raise UnipetError("runs_dir: one sweep has one runs_dir, the root of everything it writes. Give a single value.")
+    for text in alternatives(parsed):
+        strict.run_config(composer.values(composer.compose(text)))
+    counts = sweeper_counts(composed, composer)
+    counts.update({one.key: max(len(one.values), 1) for one in parsed})
+    basic = composed.hydra.runtime.choices.get("hydra/sweeper") == "basic"
+    return Plan(
+        overrides=[one.text for one in parsed],
+        multirun=True,
+        config=config,
+        jobs=product(counts.values()) if basic else None,
+        swept=[key for key, count in counts.items() if count > 1],
+        sweep_dir=Path(str(composed.hydra.sweep.dir)),
+    )
+
+
+def product(counts: Any) -> int:
+    """The number of combinations."""
+    total = 1
+    for count in counts:
+        total *= count
+    return total
+
+
+def alternatives(parsed: Sequence[Override]) -> Iterator[list[str]]:
+    """For each sweep outside `method.`, each further value with the first value of the others."""
+    for index, one in enumerate(parsed):
+        for value in itertools.islice(one.values, 1, None):
+            if not one.key.startswith("method."):
+                yield [value if index == other else each.first for other, each in enumerate(parsed)]
+
+
+def sweeper_counts(composed: Any, composer: Composer) -> dict[str, int]:
+    """Sweeps that an experiment file brings along in hydra.sweeper.params: key -> number of values."""
+    params = composed.hydra.sweeper.get("params") or {}
+    return {str(key): max(len(parse(f"{key}={value}", composer).values), 1) for key, value in params.items()}
+
+
+def forgotten(texts: Sequence[str], sweep: Override, command: str) -> UnipetError:
+    """A comma list without -m."""
+    key, value = shown(sweep.text).split("=", 1)
+    if command != "train":
+        return UnipetError(f"{key}={value}: several values, but `unipet {command}` takes one. Did you mean a list, '{key}=[{value}]'?")
+    line = " ".join(shlex.quote(text) for text in texts)
+    return UnipetError(
+        f"{key}={value}: several values need -m (one run for each):\n    unipet train -m {line}\n"
+        f"For a single list, write '{key}=[{value}]'."
+    )
