@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import random
 from pathlib import Path
@@ -11,10 +12,18 @@ from tiny import tiny_bert, tiny_tokenizer
 
 from unipet.config import BudgetConfig, ModelConfig, OptimConfig, RunConfig, TaskConfig
 
+# Every run collects garbage before it measures memory; what the imports made is none, and looking through it takes long.
+gc.collect()
+gc.freeze()
+
 LOW_RANK = {
     "name": "tiny_low_rank",
     "insertions": {
-        "attention": {"function": {"name": "low_rank", "size": 4}, "position": {"site": ["attn.q", "attn.v"]}, "scaling": 2.0}
+        "attention": {
+            "function": {"name": "low_rank", "size": 4},
+            "position": {"site": ["attn.q", "attn.v"]},
+            "scaling": 2.0,
+        }
     },
 }
 MIXTURE = {

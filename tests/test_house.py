@@ -30,9 +30,9 @@ FLOORS = (
     {"insertion"},
     {"attention", "method"},
     {"library", "adaptation"},
-    {"plan", "merge", "fingerprint"},
+    {"plan", "merging", "fingerprint"},
     {"report_table"},
-    {"adapt", "describe"},
+    {"adapting", "describing"},
     {"checkpoint"},
     {"unipet"},  # unipet/__init__.py, the public interface
     {"tasks", "models", "record", "tracking"},
@@ -52,8 +52,8 @@ FLOOR = {room: height for height, floor in enumerate(FLOORS) for room in floor}
 CALCULUS = {"functions", "composition", "scaling", "mixture", "sites"}
 #: Who alone may know a third-party package.
 ONLY = {
-    "hydra": {"cli", "commands", "sweep"},
-    "omegaconf": {"cli", "commands", "sweep"},
+    "hydra": {"sweep", "commands"},
+    "omegaconf": {"sweep"},
     "wandb": {"tracking", "report"},
     "datasets": {"tasks"},
 }
@@ -143,7 +143,7 @@ def test_a_file_is_small_and_named_for_its_concept(path: Path) -> None:
     assert path.name == "__init__.py" or ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
 
 
-#: Where a method's name is another thing's name: `init: lora` starts a tensor, `adapter/` is what a run saves.
+#: Where a method's name in quotes is another thing's name: `init: lora` starts a tensor, `adapter/` is what a run saves.
 NAMESAKES = {"functions": {"lora"}, "record": {"adapter"}}
 
 
@@ -154,14 +154,13 @@ def method_names() -> set[str]:
 
 
 def words(path: Path) -> Iterator[str]:
-    """Every identifier, every whole string literal, and every word of the text but "adapter", which prose needs."""
+    """Every whole string literal, and every word of the text but "adapter": prose needs it for what a run saves."""
     text = path.read_text(encoding="utf-8")
     for node in ast.walk(ast.parse(text)):
-        for field in ("id", "attr", "arg", "name", "asname", "value"):
-            word = getattr(node, field, None)
-            if isinstance(word, str):
-                yield word.lower()
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
     yield from set(re.findall(r"\w+", text)) - {"adapter"}
+    yield from (node.name.lower() for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ClassDef))
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -197,16 +196,25 @@ def test_the_group_files_hold_the_defaults_of_the_code(group: str) -> None:
         assert given == {"name": name, **dataclasses.asdict(values[name]())}, f"conf/{group}/{name}.yaml"
 
 
-def test_every_composition_has_its_file() -> None:
+def test_the_other_dimensions_files_are_values_that_the_code_has() -> None:
     from unipet.composition import COMPOSITIONS
+    from unipet.mixture import ROUTERS, Mixture
+    from unipet.sites import Position
 
-    assert {path.stem for path in (ROOT / "conf" / "composition").glob("*.yaml")} == set(COMPOSITIONS)
+    def files(group: str) -> dict[str, dict[str, object]]:
+        paths = (ROOT / "conf" / group).glob("*.yaml")
+        return {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in paths}
+
+    assert files("composition") == {name: {"name": name} for name in COMPOSITIONS}
+    assert files("mixture") == {name: dataclasses.asdict(Mixture(router=name)) for name in ROUTERS}
+    known = {field.name for field in dataclasses.fields(Position)}
+    assert all(set(given) <= known for given in files("position").values())
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "conf" / "method").glob("*.yaml")), ids=lambda path: path.stem)
 def test_a_method_says_how_to_run_it(path: Path) -> None:
     comments = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
-    assert f"unipet train method={path.stem}" in " ".join(comments)
+    assert re.search(rf"unipet train (-m )?method={path.stem}\b", " ".join(comments))
     assert yaml.safe_load(path.read_text(encoding="utf-8"))["name"] == path.stem
 
 

@@ -169,7 +169,7 @@ class Adaptation(nn.Module):
             site = HeadsSite()
             setattr(module, ATTRIBUTE, site)
             self._handles.append(module.register_forward_pre_hook(site.take_x, with_kwargs=True))
-            config = module.config
+            config: Any = module.config
             if all(config is not known for known, _ in self._attention):
                 before = config._attn_implementation
                 config._attn_implementation = wrap_implementation(config, before)
@@ -203,5 +203,7 @@ def adaptation(model: nn.Module) -> Adaptation:
     """The adaptation of a model. Raises UnipetError if it carries none."""
     found = getattr(model, CONTAINER, None)
     if not isinstance(found, Adaptation):
-        raise UnipetError("This model carries no method. Call unipet.adapt(model, method) or unipet.load(model, DIR) first.")
+        raise UnipetError(
+            "This model carries no method. Call unipet.adapt(model, method) or unipet.load(model, DIR) first."
+        )
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
@@ -12,6 +12,7 @@ from unipet.adaptation import CONTAINER, Adaptation, adaptation
 from unipet.errors import UnipetError
 from unipet.library import load_method
 from unipet.method import Method
+from unipet.mixture import Bank
 from unipet.plan import build
 from unipet.report_table import AdaptReport, report_of
 
@@ -48,8 +49,8 @@ def parameters(model: nn.Module, head: bool = False) -> dict[str, nn.Parameter]:
         for bank in (insertion.bank, insertion.scale):
             for name, tensor in bank.named_tensors():
                 found[f"{insertion.name}/{insertion.site.path}/{name}"] = tensor
-    for insertion_name, bank in inserted.shared.items():
-        for name, tensor in bank.named_tensors():  # type: ignore[operator]
+    for insertion_name, shared in inserted.shared.items():
+        for name, tensor in cast(Bank, shared).named_tensors():
             found[f"{insertion_name}/shared/{name}"] = tensor
     base = dict(model.named_parameters())
     for name, part in inserted.unfrozen.items():

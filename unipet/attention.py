@@ -46,10 +46,10 @@ class Attention:
     def _inner(self, module: nn.Module) -> Callable[..., tuple[Tensor, Tensor | None]]:
         if self.implementation == "eager":
             # Each modelling file brings its own eager attention; the interface only knows the others.
-            return sys.modules[type(module).__module__].eager_attention_forward  # type: ignore[no-any-return]
+            return sys.modules[type(module).__module__].eager_attention_forward
         from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-        return ALL_ATTENTION_FUNCTIONS[self.implementation]  # type: ignore[no-any-return]
+        return ALL_ATTENTION_FUNCTIONS[self.implementation]
 
     def __call__(
         self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
@@ -101,9 +101,7 @@ def _columns(insertion: Insertion, heads: Heads, x: Tensor | None) -> tuple[Tens
     rows = heads.q_BHTE.shape[0]
     views = insertion.call_record.views if insertion.training and insertion.parts.mixture is not None else 1
     parts = [function.columns(insertion.params(view), heads.kv_heads, insertion.training) for view in range(views)]
-    k_BGLE, v_BGLE = (
-        torch.cat([part[i].expand(rows // views, *part[i].shape) for part in parts]) for i in (0, 1)
-    )
+    k_BGLE, v_BGLE = (torch.cat([part[i].expand(rows // views, *part[i].shape) for part in parts]) for i in (0, 1))
     factor = insertion.factor(x, x) if x is not None else 1.0
     if isinstance(factor, Tensor):
         shape = (1, heads.kv_heads, 1, -1) if factor.dim() == 1 and factor.numel() > 1 else (-1, 1, 1, 1)

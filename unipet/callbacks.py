@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
+import torch
 from torch import nn
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
-from unipet.adapting import parameters
-from unipet.adaptation import adaptation
 
+from unipet.adaptation import adaptation
+from unipet.adapting import parameters
 from unipet.errors import UnipetError
 
 Log = Callable[[dict[str, Any], int], None]
@@ -56,8 +58,24 @@ class GradientProbe(TrainerCallback):
             )
 
 
+class Clock(TrainerCallback):
+    """Times the steps: the Trainer's setting up would drown those of a short run."""
+
+    seconds = 0.0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._started = time.perf_counter()
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.seconds = time.perf_counter() - self._started
+
+
 class Progress(TrainerCallback):
     """A progress bar with the loss; only where standard error is a terminal."""
+
+    _bar: Any = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._bar = tqdm(total=state.max_steps, desc="training", unit="step", dynamic_ncols=True, disable=None)
@@ -69,8 +87,10 @@ class Progress(TrainerCallback):
         if logs and "loss" in logs:
             self._bar.set_postfix(loss=f"{logs['loss']:.4g}", refresh=False)
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._bar.close()
+    def close(self) -> None:
+        """End the bar, however training ended."""
+        if self._bar is not None:
+            self._bar.close()
 
 
 class Journal(TrainerCallback):

@@ -126,7 +126,9 @@ def _tensors(source: Path, description: dict[str, Any]) -> dict[str, Tensor]:
         raise UnipetError(f"{source} is not a whole adapter: {TENSORS} is missing.")
     data = path.read_bytes()
     if hashlib.sha256(data).hexdigest() != description["sha256"]:
-        raise UnipetError(f"{path} is corrupted: its checksum is not the one that {DESCRIPTION} records. Save it again.")
+        raise UnipetError(
+            f"{path} is corrupted: its checksum is not the one that {DESCRIPTION} records. Save it again."
+        )
     try:
         return safetensors.torch.load(data)
     except safetensors.SafetensorError as error:

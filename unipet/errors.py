@@ -11,7 +11,7 @@ class UnipetError(ValueError):
 
 
 def nearest(given: object, allowed: Iterable[str]) -> str:
-    """" Did you mean 'x'?" for the closest allowed name, or an empty string."""
+    """ " Did you mean 'x'?" for the closest allowed name, or an empty string."""
     match = get_close_matches(str(given), list(allowed), n=1, cutoff=0.5)
     return f" Did you mean '{match[0]}'?" if match else ""
 

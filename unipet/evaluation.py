@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from unipet.adaptation import adaptation
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
+from unipet.merging import merge
 from unipet.tasks import Encoded, Scores, TaskData, score_predictions
+
+
+class Examples(Protocol):
+    """Encoded examples: `{"input_ids", "attention_mask", ["token_type_ids"], "labels"}` each."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> dict[str, Any]: ...
+
 
 Collate = Callable[[list[dict[str, Any]]], dict[str, Tensor]]
 
@@ -23,14 +34,15 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
-def lengths(examples: Sequence[Mapping[str, Any]]) -> list[int]:
+def lengths(examples: Examples) -> list[int]:
     """How many tokens each example has."""
-    return [len(examples[index]["input_ids"]) for index in range(len(examples))]
+    known: list[int] | None = getattr(examples, "lengths", None)
+    return known or [len(examples[index]["input_ids"]) for index in range(len(examples))]
 
 
 def predict(
     model: nn.Module,
-    examples: Sequence[Mapping[str, Any]],
+    examples: Examples,
     collate: Collate,
     batch_size: int,
     precision: str,
@@ -50,7 +62,7 @@ def predict(
     try:
         with torch.no_grad(), autocast(device, precision):
             for start in range(0, len(order), batch_size):
-                batch = collate([dict(examples[index]) for index in order[start : start + batch_size]])
+                batch = collate([examples[index] for index in order[start : start + batch_size]])
                 labels.append(batch.pop("labels"))
                 inputs = {name: value.to(device) for name, value in batch.items()}
                 rows.append(model(**inputs).logits.float().cpu())
@@ -94,4 +106,22 @@ def check_lengths(encoded: Encoded, model: Any) -> None:
         raise UnipetError(
             f"task.max_length: an example has {longest} tokens, the base model takes {limit}. "
             f"Set task.max_length={limit}."
+        )
+
+
+def check_mixture(model: nn.Module, examples: Examples, collate: Collate, batch_size: int) -> None:
+    """Bake a trained mixture, in place, and compare its outputs on one batch: what was scored must be what is kept.
+
+    Does nothing to a method without mixtures. Raises `UnipetError` when the outputs differ by more than rounding.
+    """
+    if not adaptation(model).mixed:
+        return
+    some = [examples[index] for index in range(min(batch_size, len(examples)))]
+    before, _ = predict(model, some, collate, batch_size, "fp32")
+    merge(model, partial=True)
+    after, _ = predict(model, some, collate, batch_size, "fp32")
+    difference = float(np.abs(after - before).max())
+    if difference > 1e-3 * max(1.0, float(np.abs(before).max())):
+        raise UnipetError(
+            f"merging: the merged mixture's outputs differ by {difference:.3g} from those that were scored."
         )

@@ -27,5 +27,5 @@ def fingerprint(model: nn.Module, original: Callable[[str, Tensor], Tensor] = la
         flat = original(name, parameter).detach().flatten()
         at = torch.linspace(0, max(flat.numel() - 1, 0), min(_SAMPLES, flat.numel()), device=flat.device).long()
         values = flat[at].to("cpu", torch.bfloat16).view(torch.int16).numpy().tobytes()
-        digest.update(f"{name[len(prefix):]} {tuple(parameter.shape)} ".encode() + values)
+        digest.update(f"{name[len(prefix) :]} {tuple(parameter.shape)} ".encode() + values)
     return digest.hexdigest()[:16]

@@ -166,10 +166,12 @@ class Insertion(nn.Module):
         )
 
     def _dtype(self) -> torch.dtype:
-        return self.bank.tensors[0].dtype
+        dtype: torch.dtype = self.bank.tensors[0].dtype
+        return dtype
 
     def _device(self) -> torch.device:
-        return self.bank.tensors[0].device
+        device: torch.device = self.bank.tensors[0].device
+        return device
 
 
 def _split(source: Tensor | Heads | None, views: int) -> list[Tensor | Heads | None]:

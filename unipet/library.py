@@ -79,7 +79,9 @@ def _compose(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
             value = _compose(_find(path, group.lstrip("/"), str(option)), (*seen, path))
             _merge(result, _nested(package, value))
         else:
-            raise UnipetError(f"{path}: defaults entry {entry!r} is not `_self_`, a method's name or `/group@key: option`.")
+            raise UnipetError(
+                f"{path}: defaults entry {entry!r} is not `_self_`, a method's name or `/group@key: option`."
+            )
     return result
 
 

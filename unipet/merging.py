@@ -95,7 +95,9 @@ def merge(model: nn.Module, partial: bool = False) -> dict[str, str]:
     if not stuck:
         inserted.detach(model, restore=False)
     else:
-        _keep(model, inserted, [i for i, reason in zip(inserted.items, why, strict=True) if reason is not None], summary)
+        _keep(
+            model, inserted, [i for i, reason in zip(inserted.items, why, strict=True) if reason is not None], summary
+        )
     return summary
 
 
@@ -111,9 +113,14 @@ def _folded(model: nn.Module, insertions: list[Insertion]) -> list[tuple[nn.Para
         module = model.get_submodule(path)
         weight: nn.Parameter = module.weight  # type: ignore[assignment]
         if owners[id(weight)] > 1:
-            raise UnipetError(f"{insertion.name}: the weight of {path} is tied to another module; merging would change both.")
+            raise UnipetError(
+                f"{insertion.name}: the weight of {path} is tied to another module; merging would change both."
+            )
         bias = getattr(module, "bias", None)
-        W, b = maps.get(path) or (weight.double(), bias.double() if bias is not None else weight.new_zeros(len(weight)).double())
+        W, b = maps.get(path) or (
+            weight.double(),
+            bias.double() if bias is not None else weight.new_zeros(len(weight)).double(),
+        )
         maps[path] = _fold_one(insertion, W, b)
     result: list[tuple[nn.Parameter, Tensor]] = []
     for path, (W, b) in maps.items():

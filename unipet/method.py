@@ -138,7 +138,9 @@ def _named(kind: type[T], table: Mapping[str, type[T]], given: Any, where: str, 
     if isinstance(given, str):
         given = {"name": given}
     if not isinstance(given, Mapping):
-        raise UnipetError(f"{where}: expected a {what} (one of {', '.join(table)}) or a mapping with name, got {given!r}.")
+        raise UnipetError(
+            f"{where}: expected a {what} (one of {', '.join(table)}) or a mapping with name, got {given!r}."
+        )
     name = given.get("name")
     if not isinstance(name, str):
         raise UnipetError(f"{where}.name: expected the name of a {what} ({', '.join(table)}), got {name!r}.")

@@ -43,7 +43,9 @@ def build(model: nn.Module, method: Method) -> Adaptation:
         slots = spec.function.shared(widths[0]) if widths else {}
         if slots:
             if len(set(widths)) > 1:
-                raise UnipetError(f"{where}: its sites share tensors but differ in width: {sorted({w.u for w in widths})}.")
+                raise UnipetError(
+                    f"{where}: its sites share tensors but differ in width: {sorted({w.u for w in widths})}."
+                )
             shared[spec.name] = Bank(slots, getattr(spec.function, "init", "torch"), None, dtype, device)
         insertions += [
             Insertion(spec.name, spec.parts, site, width, dtype, device)

@@ -56,8 +56,7 @@ def run(config: RunConfig) -> dict[str, Any]:
 def prepare(config: RunConfig) -> Prepared:
     """Check everything that can be checked without training: settings, method, task data, base model, and that the
     method's sites exist on it. Writes nothing. Raises `UnipetError` for the first mistake found."""
-    from unipet.describe import describe
-
+    from unipet.describing import describe
     from unipet.library import load_method
     from unipet.models import base_config
     from unipet.settings import check_settings
@@ -118,10 +117,10 @@ def _work(prepared: Prepared, record: dict[str, Any], tracker: Tracker) -> None:
     """Seed, base model, insertions, training, evaluation, saving. Fills `record` as results become known."""
     import torch
     import transformers
+
     from unipet.adapting import adapt
     from unipet.checkpoint import save
-
-    from unipet.evaluation import check_lengths, score_split
+    from unipet.evaluation import check_lengths, check_mixture, score_split
     from unipet.memory import PeakMemory
     from unipet.models import load_base_model
     from unipet.tasks import collate, encode
@@ -133,6 +132,7 @@ def _work(prepared: Prepared, record: dict[str, Any], tracker: Tracker) -> None:
     adapted = adapt(model, method).to_dict()
     record["params"], record["insertions"] = adapted["params"], adapted["insertions"]
     encoded = encode(data, tokenizer, config.task.max_length)
+    record["data"]["truncated"] = encoded.truncated  # share of examples that max_length cut
     check_lengths(encoded, model)
     memory = PeakMemory("cuda:0" if torch.cuda.is_available() else "cpu")
     batch = collate(tokenizer)
@@ -151,6 +151,7 @@ def _work(prepared: Prepared, record: dict[str, Any], tracker: Tracker) -> None:
     scores, rows = score_split(config, model, data, encoded, batch)
     save(model, directory / records.ADAPTER)
     records.write_jsonl_atomic(directory / records.PREDICTIONS, rows)
+    check_mixture(model, encoded.evaluation, batch, config.optim.eval_batch_size)  # last: it bakes the model
     record.update(score=scores.score, metric=scores.metric, metrics=dict(scores.metrics))
 
 
@@ -162,7 +163,6 @@ def evaluate(directory: str | Path) -> dict[str, Any]:
     other than the run's.
     """
     from unipet.checkpoint import load
-
     from unipet.evaluation import score_split
     from unipet.models import load_base_model
     from unipet.tasks import collate, encode, load_task

@@ -40,9 +40,7 @@ def check_settings(config: RunConfig) -> None:
             continue
         if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value <= _LARGEST:
             optional = " or null" if key in _OPTIONAL else ""
-            raise UnipetError(
-                f"{key}: {value!r} is not allowed. Give a whole number from {lowest} to {_LARGEST}{optional}."
-            )
+            raise UnipetError(f"{key}: {value!r} given; allowed: a whole number from {lowest}{optional}.")
     if config.optim.schedule not in SCHEDULES:
         raise unknown("optim.schedule", config.optim.schedule, SCHEDULES)
     if config.precision not in PRECISIONS:
@@ -68,7 +66,7 @@ def _check_number(key: str, value: Any, limits: tuple[float, bool, float, bool])
         return
     least = f"at least {low:g}" if low_allowed else f"greater than {low:g}"
     most = "" if math.isinf(high) else f" and {'at most' if high_allowed else 'less than'} {high:g}"
-    raise UnipetError(f"{key}: {value!r} is not allowed. Give a finite number {least}{most}.")
+    raise UnipetError(f"{key}: {value!r} given; allowed: a finite number {least}{most}.")
 
 
 def _check_runs_dir(runs_dir: str) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -13,12 +12,12 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Sampler
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArguments
-from unipet.adaptation import adaptation
 
-from unipet.callbacks import GradientProbe, Journal, Log, Progress, Routes
+from unipet.adaptation import adaptation
+from unipet.callbacks import Clock, GradientProbe, Journal, Log, Progress, Routes
 from unipet.config import OptimConfig, RunConfig
 from unipet.errors import UnipetError
-from unipet.evaluation import Collate, autocast, lengths
+from unipet.evaluation import Collate, Examples, autocast, lengths
 from unipet.objectives import consistency_loss, task_loss
 from unipet.settings import SCHEDULES
 
@@ -32,7 +31,7 @@ class Trained:
     """What one training cost and how it ended."""
 
     steps: int = 0
-    seconds: float = 0.0
+    seconds: float = 0.0  # of the steps themselves, without setting up
     tokens: int = 0  # real ones, padding left out; an example seen in two views counts once
     stopped_by: str = "epochs"  # epochs | max_steps
     untrained: list[str] = field(default_factory=list)  # trainable tensors that never got a gradient
@@ -41,7 +40,7 @@ class Trained:
 def train(
     model: nn.Module,
     objective: Any,
-    examples: Sequence[Mapping[str, Any]],
+    examples: Examples,
     collate: Collate,
     regression: bool,
     config: RunConfig,
@@ -83,22 +82,23 @@ def train(
     )
     if torch.cuda.is_available():
         arguments._n_gpu = 1  # one device per run: DataParallel's copies would not carry the adaptation
-    probe = GradientProbe(model)
+    probe, clock, progress = GradientProbe(model), Clock(), Progress()
     trainer = ObjectiveTrainer(
         model=model,
         args=arguments,
         data_collator=collate,
         train_dataset=examples,
-        callbacks=[Routes(model, config.seed), probe, Progress(), Journal(metrics, log)],
+        callbacks=[Routes(model, config.seed), probe, clock, progress, Journal(metrics, log)],
     )
     trainer.configure(objective, regression, optim, config.precision)
     for unwanted in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(unwanted)
-    started = time.perf_counter()
-    trainer.train()
-    seconds = time.perf_counter() - started
+    try:
+        trainer.train()
+    finally:
+        progress.close()
     probe.check()
-    return Trained(trainer.state.global_step, seconds, trainer.tokens, stopped_by, probe.untouched())
+    return Trained(trainer.state.global_step, clock.seconds, trainer.tokens, stopped_by, probe.untouched())
 
 
 def plan_steps(examples: int, config: RunConfig) -> tuple[int, str]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from unipet.errors import UnipetError
 
 
 class Parser(argparse.ArgumentParser):
     """Raises instead of exiting with a usage dump."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
 
     def error(self, message: str) -> NoReturn:
         raise UnipetError(f"{self.prog}: {message}. See `{self.prog} --help`.")

@@ -1,4 +1,4 @@
-"""`unipet describe method=mam model=minilm [--json]`: what a method inserts, without loading weights."""
+"""`unipet describe method=NAME model=minilm [--json]`: what a method inserts, without loading weights."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 
 from unipet.commands.arguments import Parser, read
+from unipet.commands.examples import examples
 
 
 def main(argv: Sequence[str]) -> int:
@@ -13,7 +14,7 @@ def main(argv: Sequence[str]) -> int:
     parser = Parser(
         prog="unipet describe",
         description="One row per insertion: role, modules, shapes, parameters, percent of the base model, foldable or why not.",
-        epilog="example: unipet describe method=mam method.insertions.ffn.function.size=64 model=minilm --json",
+        epilog=examples("describe"),
     )
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for `unipet train`")
     parser.add_argument("--json", action="store_true", help="print JSON alone on stdout")
@@ -27,12 +28,10 @@ def main(argv: Sequence[str]) -> int:
     with composer(asked.config_dir) as composing:
         config = plan(asked.overrides, False, composing, command="describe").config
 
-    from unipet.method import load_method
-
-    method = load_method(config.method)  # a mistake here should not wait for the base model
     import unipet
     from unipet.models import base_config
 
+    method = unipet.load_method(config.method)  # a mistake here should not wait for the base model
     report = unipet.describe(method, base_config(config.model))
     print(json.dumps(report.to_dict(), indent=2) if asked.json else report.table())
     return 0

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unipet.commands.arguments import Parser, read
+from unipet.commands.examples import examples
 
 
 def main(argv: Sequence[str]) -> int:
@@ -13,7 +14,7 @@ def main(argv: Sequence[str]) -> int:
     parser = Parser(
         prog="unipet evaluate",
         description="Load the base model and the adapter of a finished run, evaluate again, and print both scores.",
-        epilog="example: unipet evaluate runs/mam-sst2-s0-1a2b3c4d",
+        epilog=examples("evaluate"),
     )
     parser.add_argument("run", metavar="RUN", type=Path, help="a run's directory")
     asked = read(parser, argv)

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from unipet.commands.arguments import Parser, read
+from unipet.commands.examples import examples
 from unipet.errors import UnipetError, unknown
 
 WIDTH = 120
 Lines = list[tuple[str, str]]  # name, description
 
 
-def first_comment(path: Path) -> str:
-    """The first line of a YAML file's opening comment; Hydra's `# @package` line is not one."""
+def description(path: Path) -> str:
+    """The first sentence of a YAML file's opening comment; Hydra's `# @package` line and commands are no part of it."""
+    words: list[str] = []
     for line in path.read_text(encoding="utf-8").splitlines():
-        if not line.startswith("#"):
-            break
         text = " ".join(line.lstrip("# ").split())
-        if text and not text.startswith("@package"):
-            return text
-    return ""
+        if not line.startswith("#") or (words and not text):
+            break
+        if not text.startswith(("@package", "unipet ")):
+            words.append(text.split(" unipet ")[0])
+    # a full stop ends the sentence before a capital, but not after "et al"
+    return re.split(r"(?<!\bal)\.(?=\s+[A-Z])", " ".join(words).strip())[0].rstrip(".")
 
 
 def group(name: str) -> Callable[[Sequence[str], str | None], Lines]:
@@ -33,7 +38,7 @@ def group(name: str) -> Callable[[Sequence[str], str | None], Lines]:
             raise UnipetError(f"unipet list {name}s takes no overrides, given {' '.join(overrides)}.")
         directories = [conf_directory()] + ([check_config_dir(config_dir)] if config_dir else [])
         found = {path.stem: path for root in directories for path in sorted((root / name).glob("*.yaml"))}
-        return [(stem, first_comment(path)) for stem, path in found.items()]
+        return [(stem, description(path)) for stem, path in found.items()]
 
     return lines
 
@@ -61,7 +66,9 @@ def sites(overrides: Sequence[str], config_dir: str | None) -> Lines:
     kind = str(base_config(model).model_type)
     tables = [table for table in ARCHITECTURES.values() if kind in table.model_types]
     if not tables:
-        raise unknown("architecture of the base model", kind, [one for t in ARCHITECTURES.values() for one in t.model_types])
+        raise unknown(
+            "architecture of the base model", kind, [one for t in ARCHITECTURES.values() for one in t.model_types]
+        )
     table = tables[0]
     lines: Lines = []
     for role in table.roles():
@@ -83,10 +90,16 @@ TOPICS: dict[str, Callable[[Sequence[str], str | None], Lines]] = {
 
 
 def table(lines: Lines) -> str:
-    """Two columns, a long description cut at the terminal's width."""
+    """Two columns; a long description goes on below itself."""
     size = max((len(name) for name, _ in lines), default=0)
-    rows = [f"  {name:<{size}}  {what}".rstrip() for name, what in lines]
-    return "\n".join(row if len(row) <= WIDTH else row[: WIDTH - 1] + "…" for row in rows)
+    indent = " " * (size + 4)
+    return "\n".join(
+        textwrap.fill(
+            what, WIDTH, initial_indent=f"  {name:<{size}}  ", subsequent_indent=indent, break_on_hyphens=False
+        )
+        or f"  {name}"
+        for name, what in lines
+    )
 
 
 def main(argv: Sequence[str]) -> int:
@@ -94,7 +107,7 @@ def main(argv: Sequence[str]) -> int:
     parser = Parser(
         prog="unipet list",
         description=f"Topics: {', '.join(TOPICS)}. Without a topic: all of them.",
-        epilog="examples: unipet list methods | unipet list sites model=roberta_base",
+        epilog=examples("list"),
     )
     parser.add_argument("topic", nargs="?", metavar="TOPIC")
     parser.add_argument("overrides", nargs="*", metavar="model=NAME", help="for sites: of this base model")

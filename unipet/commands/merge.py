@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 from unipet.commands.arguments import Parser, read
+from unipet.commands.examples import examples
 from unipet.errors import UnipetError
 
 
@@ -18,11 +19,13 @@ def main(argv: Sequence[str]) -> int:
         prog="unipet merge",
         description="Fold a finished run's method into the base model's weights and save a plain transformers model, "
         "which AutoModelForSequenceClassification.from_pretrained(OUT) loads without unipet.",
-        epilog="example: unipet merge runs/lora-sst2-s0-1a2b3c4d merged/",
+        epilog=examples("merge"),
     )
     parser.add_argument("run", metavar="RUN", type=Path, help="a run's directory")
     parser.add_argument("out", metavar="OUT", type=Path, help="a directory that does not exist yet, or is empty")
-    parser.add_argument("--partial", action="store_true", help="fold what folds; refused where anything would be left over")
+    parser.add_argument(
+        "--partial", action="store_true", help="fold what folds; refused where anything would be left over"
+    )
     asked = read(parser, argv)
     if asked is None:
         return 0
@@ -53,7 +56,8 @@ def merge_run(run: Path, out: Path, partial: bool) -> None:
     model, tokenizer = load_base_model(config.model, data.labels, data.regression)
     unipet.load(model, run / ADAPTER)
     unipet.merge(model, partial=partial)
-    left = unipet.parameters(model)
+    # nothing is attached any more when everything folded
+    left = unipet.parameters(model) if getattr(model, "_unipet", None) is not None else {}
     if left:
         raise UnipetError(
             f"{out}: not written. After merging, {len(left)} tensors of the method remain outside the base model's weights "

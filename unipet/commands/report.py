@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unipet.commands.arguments import Parser, read
+from unipet.commands.examples import examples
 
 
 def main(argv: Sequence[str]) -> int:
@@ -13,7 +14,7 @@ def main(argv: Sequence[str]) -> int:
     parser = Parser(
         prog="unipet report",
         description="One comparison table from every result.json below DIR, or from the jobs of a sweep's directory.",
-        epilog="example: unipet report runs --csv table.csv",
+        epilog=examples("report"),
     )
     parser.add_argument("directory", metavar="DIR", type=Path)
     parser.add_argument("--csv", metavar="FILE", type=Path, help="write the table, in full precision, to this file too")

@@ -15,7 +15,7 @@ def check_run(directory: Path) -> dict[str, Any]:
         if not (directory / name).is_file():
             raise UnipetError(
                 f"{directory}: no {name} there, so it is not a run's directory. "
-                "Give one, such as runs/mam-sst2-s0-1a2b3c4d; `unipet report` lists what there is."
+                "Give one, such as runs/METHOD-sst2-s0-1a2b3c4d; `unipet report` lists what there is."
             )
     record = read_record(directory / RESULT)
     if record["status"] != "ok" or not (directory / ADAPTER).is_dir():

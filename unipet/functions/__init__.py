@@ -26,7 +26,11 @@ def register_function(name: str, function: type[Function]) -> None:
     taken by another class or the class is not such a dataclass.
     """
     if not (isinstance(function, type) and issubclass(function, Function) and dataclasses.is_dataclass(function)):
-        raise UnipetError(f"register_function({name!r}): expected a dataclass deriving from Function, got {function!r}.")
+        raise UnipetError(
+            f"register_function({name!r}): expected a dataclass deriving from Function, got {function!r}."
+        )
     if FUNCTIONS.get(name, function) is not function:
-        raise UnipetError(f"register_function({name!r}): the name belongs to {FUNCTIONS[name].__name__}; choose another.")
+        raise UnipetError(
+            f"register_function({name!r}): the name belongs to {FUNCTIONS[name].__name__}; choose another."
+        )
     FUNCTIONS[name] = function

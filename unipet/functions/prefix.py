@@ -65,9 +65,7 @@ class Prefix(Function):
             return params
         z_LM = F.linear(shared["tokens"], shared["hidden.weight"], shared["hidden.bias"])
         z_LM = ACTIVATIONS[self.reparam.activation](z_LM)
-        return {
-            slot: F.linear(z_LM, params[f"{slot}.weight"], params[f"{slot}.bias"]) for slot in ("keys", "values")
-        }
+        return {slot: F.linear(z_LM, params[f"{slot}.weight"], params[f"{slot}.bias"]) for slot in ("keys", "values")}
 
     def plain(self) -> Self:
         return replace(self, reparam=None)

@@ -101,9 +101,9 @@ def variants(identities: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def shortest(key: str, others: Iterable[str]) -> str:
-    """The shortest dotted end of `key` that no other key ends with; `name` alone says too little, so it keeps its parent."""
+    """The shortest dotted end of `key` that no other key ends with. `name` or `value` alone says too little."""
     parts = key.split(".")
-    for length in range(2 if parts[-1] == "name" else 1, len(parts) + 1):
+    for length in range(2 if parts[-1] in ("name", "value") else 1, len(parts) + 1):
         end = ".".join(parts[-length:])
         if not any(other != key and ("." + other).endswith("." + end) for other in others):
             return end
@@ -154,7 +154,9 @@ def make_row(key: tuple[str, ...], variant: str, group: Sequence[Entry]) -> Row:
     """The runs of one configuration as one row: mean and sample standard deviation over those with a score."""
     scored = [entry.record for entry in group if score_of(entry.record) is not None]
     scores = tuple(score for record in scored if (score := score_of(record)) is not None)
-    times = [float(record["time"]["train_s"]) for record in scored if (record.get("time") or {}).get("train_s") is not None]
+    times = [
+        float(record["time"]["train_s"]) for record in scored if (record.get("time") or {}).get("train_s") is not None
+    ]
     best = scored[0] if scored else group[0].record
     params = best.get("params") or {}
     return Row(
@@ -193,7 +195,9 @@ def unscored(entries: Iterable[Entry]) -> list[Unscored]:
         if score_of(record) is not None:
             continue
         what = " ".join(entry.overrides) or " ".join(
-            f"{key}={named(record.get(key))}" for key in ("method", "task", "model", "seed") if record.get(key) is not None
+            f"{key}={named(record.get(key))}"
+            for key in ("method", "task", "model", "seed")
+            if record.get(key) is not None
         )
         status = str(record.get("status") or "no record")
         reason = reason_of(record) or ("it never finished" if status == "running" else "no reason recorded")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -72,13 +72,22 @@ def collect(directory: Path) -> list[Entry]:
         raise UnipetError(f"{directory}: no such directory. Give the directory of your runs, for example `runs`.")
     if any(directory.glob("jobs/*.json")):
         return collect_sweep(directory)
-    latest: dict[str, Entry] = {}
-    for path in sorted(directory.rglob(RESULT)):
-        entry = read_run(path.parent)
-        key = str(entry.record.get("run_id", path))
-        # the same run copied or repeated below this directory counts once, as its last version
+    entries = [read_run(path.parent) for path in sorted(directory.rglob(RESULT))]
+    if not entries:  # a directory of sweeps: they point to runs elsewhere
+        sweeps = sorted({path.parent.parent for path in directory.rglob("jobs/*.json")})
+        entries = [entry for sweep in sweeps for entry in collect_sweep(sweep)]
+    if not entries:
+        raise UnipetError(
+            f"{directory}: no {RESULT} below it, so there is nothing to report. Run `unipet train` first."
+        )
+    return last_of_each(entries)
+
+
+def last_of_each(entries: Sequence[Entry]) -> list[Entry]:
+    """The same run, copied, repeated or shared by sweeps, counts once, as its last version."""
+    latest: dict[object, Entry] = {}
+    for number, entry in enumerate(entries):
+        key = entry.record.get("run_id") or number
         if key not in latest or str(entry.record.get("finished")) >= str(latest[key].record.get("finished")):
             latest[key] = entry
-    if not latest:
-        raise UnipetError(f"{directory}: no {RESULT} below it, so there is nothing to report. Run `unipet train` first.")
     return list(latest.values())

@@ -33,7 +33,9 @@ class Position:
     def check(self, where: str) -> None:
         """Raise UnipetError where the options do not make sense by themselves, without any base model."""
         if not self.site:
-            raise UnipetError(f"{where}.site: missing. Name a role or a list of roles, for example ffn or [attn.q, attn.v].")
+            raise UnipetError(
+                f"{where}.site: missing. Name a role or a list of roles, for example ffn or [attn.q, attn.v]."
+            )
         if len(set(self.site)) != len(self.site):
             raise UnipetError(f"{where}.site: a role is listed twice in {self.site}.")
         layer_indices(self.layers, None, f"{where}.layers")
@@ -58,7 +60,7 @@ def token_span(tokens: str, where: str) -> tuple[str, int] | None:
 def layer_indices(layers: Any, count: int | None, where: str) -> list[int]:
     """The layer numbers that a selector names in a stack of `count` layers (None: only check its form)."""
     total = 10**6 if count is None else count
-    form = "expected all, a list of layer numbers, \"0-5\" (inclusive), first:k or last:k"
+    form = 'expected all, a list of layer numbers, "0-5" (inclusive), first:k or last:k'
     if isinstance(layers, int) and not isinstance(layers, bool):
         layers = [layers]
     if isinstance(layers, list):
@@ -75,7 +77,7 @@ def layer_indices(layers: Any, count: int | None, where: str) -> list[int]:
         low, high = int(match[1]), int(match[2])
         if low > high:
             raise UnipetError(f"{where}: {layers!r} runs backwards.")
-        chosen = list(range(low, min(high, total) + 1))
+        chosen = [*range(low, min(high, total)), high]
     else:
         raise UnipetError(f"{where}: {form}, got {layers!r}.")
     if chosen[-1] >= total:

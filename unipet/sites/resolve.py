@@ -66,7 +66,9 @@ def resolve(model: nn.Module, table: Architecture, position: Position, where: st
             f"{where}.input: {table.name} normalises after each block, so it has no pre_norm stream. Use post_norm."
         )
     if position.stack != "all" and position.stack not in table.stacks:
-        raise UnipetError(f"{where}.stack: {table.name} has no {position.stack} stack. It has: {', '.join(table.stacks)}.")
+        raise UnipetError(
+            f"{where}.stack: {table.name} has no {position.stack} stack. It has: {', '.join(table.stacks)}."
+        )
     sites: list[Site] = []
     for role in position.site:
         if role not in ROLES and role not in table.roles():

@@ -58,7 +58,9 @@ def check_config_dir(config_dir: str) -> Path:
     """The user's directory. Raises `UnipetError` when it does not exist or would be silently shadowed by a built-in file."""
     directory = Path(config_dir)
     if not directory.is_dir():
-        raise UnipetError(f"--config-dir {config_dir}: no such directory. It holds groups, for example {config_dir}/method/mine.yaml.")
+        raise UnipetError(
+            f"--config-dir {config_dir}: no such directory. It holds groups, for example {config_dir}/method/mine.yaml."
+        )
     built_in = conf_directory()
     for path in sorted(directory.rglob("*.yaml")):
         relative = path.relative_to(directory)
@@ -88,9 +90,12 @@ def hydra_state() -> Iterator[None]:
 class Composer:
     """Composes configurations; every mistake that Hydra finds comes out as one `UnipetError`."""
 
-    def __init__(self, config_dir: Path | None) -> None:
+    def __init__(self, config_dir: str | None) -> None:
+        self.flags = ["--config-dir", config_dir] if config_dir else []
+        directory = check_config_dir(config_dir) if config_dir else None
         # quoted for Hydra's override grammar
-        location = f"file://{config_dir}".replace("\\", "\\\\").replace("'", "\\'") if config_dir else ""
+        location = f"file://{directory}".replace("\\", "\\\\").replace("'", "\\'")
+        self._known: dict[tuple[str, Any], list[str]] = {}
         self.search = [f"hydra.searchpath=['{location}']"] if config_dir else []
 
     def groups(self) -> list[str]:
@@ -109,7 +114,10 @@ class Composer:
         from hydra.core.global_hydra import GlobalHydra
 
         loader = GlobalHydra.instance().config_loader()
-        return sorted(set(loader.get_group_options(group, kind, config_name=ROOT, overrides=self.search)))
+        if (group, kind) not in self._known:
+            found = loader.get_group_options(group, kind, config_name=ROOT, overrides=self.search)
+            self._known[group, kind] = sorted(set(found))
+        return self._known[group, kind]
 
     def compose(self, overrides: Sequence[str]) -> Any:
         """The composed DictConfig, Hydra's own node included."""
@@ -118,19 +126,16 @@ class Composer:
         with translate(overrides):
             return compose(ROOT, overrides=[*self.search, *overrides], return_hydra_config=True)
 
-    def values(self, composed: Any) -> dict[str, Any]:
-        """The run's part of a composed configuration as plain, resolved values."""
-        from omegaconf import OmegaConf
 
-        with translate([]):
-            container = OmegaConf.to_container(OmegaConf.masked_copy(composed, run_keys(composed)), resolve=True)
-        assert isinstance(container, dict)
-        return {str(key): value for key, value in container.items()}
+def plain_values(composed: Any) -> dict[str, Any]:
+    """The run's part of a composed configuration (all but Hydra's own node) as plain, resolved values."""
+    from omegaconf import OmegaConf
 
-
-def run_keys(composed: Any) -> list[str]:
-    """Every top-level key but Hydra's."""
-    return [str(key) for key in composed if key != "hydra"]
+    with translate([]):
+        keys = [str(key) for key in composed if key != "hydra"]
+        container = OmegaConf.to_container(OmegaConf.masked_copy(composed, keys), resolve=True)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
 
 
 @contextmanager
@@ -138,7 +143,7 @@ def composer(config_dir: str | None) -> Iterator[Composer]:
     """Hydra, initialised on the project's configuration and the user's directory."""
     from hydra import initialize_config_dir, initialize_config_module
 
-    directory = check_config_dir(config_dir) if config_dir else None
+    composing = Composer(config_dir)
     with hydra_state():
         register_schema()
         place: Any = (
@@ -147,4 +152,4 @@ def composer(config_dir: str | None) -> Iterator[Composer]:
             else initialize_config_dir(os.fspath(conf_directory()), job_name="unipet", **version_base())
         )
         with place:
-            yield Composer(directory)
+            yield composing

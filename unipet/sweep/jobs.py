@@ -14,9 +14,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from unipet.config import RunConfig
+from unipet.config import ModelConfig, RunConfig
 from unipet.errors import UnipetError
-from unipet.record import run_dir, write_json_atomic
+from unipet.record import model_label, run_dir, write_json_atomic
 from unipet.sweep import strict
 from unipet.sweep.overrides import shown
 
@@ -33,7 +33,9 @@ def run_job(values: Mapping[str, Any], sweep: Path, number: int, overrides: Sequ
         record = train(config)
     except (Exception, SystemExit) as error:  # a job's failure is a result; the sweep goes on
         record = failed_record(values, error)
-        job.update(run_dir=None, record=record, config=dict(values))  # an older result in that directory is not this job's
+        job.update(
+            run_dir=None, record=record, config=dict(values)
+        )  # an older result in that directory is not this job's
     job.update(run_id=record.get("run_id"), status=record["status"])
     write_job(sweep, job)
     return {**job, "record": record}
@@ -43,7 +45,10 @@ def train(config: RunConfig) -> dict[str, Any]:
     """One run, by the room that knows how. Imported here: a mistake in the configuration costs no import of torch."""
     from unipet.run import run
 
-    record: dict[str, Any] = run(config)
+    try:
+        record: dict[str, Any] = run(config)
+    except OSError as error:  # a full or read-only disk, a directory that cannot be made
+        raise UnipetError(f"runs_dir={config.runs_dir}: {error}. Make room, or set another runs_dir.") from error
     return record
 
 
@@ -59,7 +64,13 @@ def write_job(sweep: Path, job: Mapping[str, Any]) -> None:
 
 def failed_record(values: Mapping[str, Any], error: BaseException) -> dict[str, Any]:
     """A record for a job that failed before its run began: what is known of it, and why."""
-    names = {key: part.get("name") for key in ("method", "task", "model", "budget") if isinstance(part := values.get(key), Mapping)}
+    names = {
+        key: part.get("name")
+        for key in ("method", "task", "model", "budget")
+        if isinstance(part := values.get(key), Mapping)
+    }
+    if isinstance(model := values.get("model"), Mapping):
+        names["model"] = model_label(strict.build(ModelConfig, model, "model"))
     return {
         "status": "failed",
         "run_id": None,
@@ -70,9 +81,13 @@ def failed_record(values: Mapping[str, Any], error: BaseException) -> dict[str, 
 
 
 def progress(job: int, total: int | None, overrides: Sequence[str], swept: Sequence[str]) -> None:
-    """`[3/15] method=mam seed=2` on stderr: what differs between the jobs."""
+    """`[3/15] method=NAME seed=2` on stderr: what differs between the jobs."""
     typed = [shown(text) for text in overrides]
-    differing = [text for text in typed if text.split("=", 1)[0] in swept or (text.startswith("model.path=") and "model" in swept)]
+    differing = [
+        text
+        for text in typed
+        if text.split("=", 1)[0] in swept or (text.startswith("model.path=") and "model" in swept)
+    ]
     print(f"[{job + 1}/{total or '?'}] {' '.join(differing or typed)}", file=sys.stderr, flush=True)
 
 
@@ -97,13 +112,17 @@ def summary(record: Mapping[str, Any], config: RunConfig) -> str:
     synthetic = " (synthetic)" if is_synthetic(record, asdict(config)) else ""
     rows = {"status": f"{record.get('status')}"}
     if reason_of(record):
-        rows["reason"] = reason_of(record)
-    rows["run"] = f"{named(record.get('method'))} on {named(record.get('task'))}{synthetic}, {named(record.get('model'))}, seed {record.get('seed')}"
+        rows["stopped by" if record.get("status") == "ok" else "reason"] = reason_of(record)
+    rows["run"] = (
+        f"{named(record.get('method'))} on {named(record.get('task'))}{synthetic}, {named(record.get('model'))}, seed {record.get('seed')}"
+    )
     if record.get("score") is not None:
         rows["score"] = f"{record['score']:.4f} {record.get('metric')}"
     if params.get("trainable") is not None:
-        rows["trainable"] = f"{params['trainable']:,} parameters ({number(params.get('percent'), '.3f')} % of the base model)"
+        rows["trainable"] = (
+            f"{params['trainable']:,} parameters ({number(params.get('percent'), '.3f')} % of the base model)"
+        )
     if time.get("train_s") is not None:
         rows["time"] = f"{time['train_s']:.1f} s training, {number(time.get('total_s'), '.1f')} s in all"
     rows["directory"] = str(run_dir(config))
-    return "\n".join(f"{key:<10} {value}" for key, value in rows.items())
+    return "\n".join(f"{key:<11}{value}" for key, value in rows.items())

@@ -12,7 +12,7 @@ from typing import Any
 from unipet.config import RunConfig
 from unipet.errors import UnipetError, unknown
 from unipet.sweep import strict
-from unipet.sweep.composer import Composer
+from unipet.sweep.composer import Composer, plain_values
 from unipet.sweep.mistakes import translate
 
 OVERLAYS = ("experiment", "debug")  # groups that are empty by default
@@ -54,7 +54,7 @@ def parse(text: str, composer: Composer) -> Override:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     with translate([text]):
-        parsed = OverridesParser.create().parse_override(text)
+        parsed = OverridesParser.create().parse_overrides([text])[0]
     key = parsed.key_or_group
     if key.split(".")[0] == "hydra" or key.startswith("hydra/"):
         return Override(text, key)
@@ -66,13 +66,28 @@ def parse(text: str, composer: Composer) -> Override:
     prefix, groups = parsed.get_key_element(), composer.groups()
     if key in groups or key.split("/")[0] in groups:
         if "." not in key:
-            prefix = prefix.lstrip("+") if parsed.package is None else prefix  # the defaults list has every group already
+            prefix = (
+                prefix.lstrip("+") if parsed.package is None else prefix
+            )  # the defaults list has every group already
             return group_choice(key, prefix, parsed, composer)
-    strict.check_key(key, extra=(*OVERLAYS, *groups))
+    strict.check_key(key, extra=OVERLAYS)
     if key.startswith("method."):
         # a method's optional keys are not in its YAML: add them, `load_method` says which are allowed
         prefix = "++" + prefix.lstrip("+")
     return Override(prefix + "=" + rest(text), key, sweep_values(prefix, parsed, []))
+
+
+def parse_all(texts: Sequence[str], composer: Composer) -> list[Override]:
+    """A whole command line, checked and rewritten."""
+    parsed = []
+    for text in texts:
+        one = parse(text, composer)
+        if one.key == "model" and one.text.startswith(
+            "model.path="
+        ):  # was model=HUB/NAME: choose the group that takes a path
+            parsed.append(Override("model=auto", "model"))
+        parsed.append(one)
+    return parsed
 
 
 def rest(text: str) -> str:
@@ -96,7 +111,7 @@ def sweep_values(prefix: str, parsed: Any, names: list[str]) -> tuple[str, ...]:
 
 
 def group_choice(group: str, prefix: str, parsed: Any, composer: Composer) -> Override:
-    """`method=lora,mam`: every chosen name must exist. A base model may also be a hub name or a directory."""
+    """`method=a,b`: every chosen name must exist. A base model may also be a hub name or a directory."""
     options = composer.options(group)
     values = sweep_values(prefix, parsed, options)
     typed = [value.split("=", 1)[1] for value in values] or [rest(parsed.input_line)]
@@ -104,7 +119,9 @@ def group_choice(group: str, prefix: str, parsed: Any, composer: Composer) -> Ov
     names = [name.strip().strip("'\"").removesuffix(".yaml") for name in names]
     wrong = [name for name in names if name not in options]
     if group == "model" and wrong == names and all("/" in name or Path(name).is_dir() for name in names):
-        return Override("model.path=" + ",".join(typed), group, tuple(f"model.path={one}" for one in typed[: len(values)]))
+        return Override(
+            "model.path=" + ",".join(typed), group, tuple(f"model.path={one}" for one in typed[: len(values)])
+        )
     if group in OVERLAYS and wrong in (["null"], [""]):
         return Override(parsed.input_line, group)
     if wrong:
@@ -121,24 +138,22 @@ def plan(texts: Sequence[str], multirun: bool, composer: Composer, command: str 
     In a sweep every single value is composed once (with the first of the others), so that a mistake in any of them shows
     before the first job starts. What is inside a method is left to `load_method`, job by job.
     """
-    parsed = []
-    for text in texts:
-        one = parse(text, composer)
-        # model=NAME/OR/DIR has become model.path=...: the group that takes a path goes before it
-        parsed += [Override("model=auto", "model"), one] if one.text.startswith("model.path=") and one.key == "model" else [one]
+    parsed = parse_all(texts, composer)
     composed = composer.compose([one.first for one in parsed])
     by_config = composed.hydra.mode is not None and composed.hydra.mode.name == "MULTIRUN"
     multirun = multirun or by_config
     several = [one for one in parsed if one.values]
     if several and not multirun:
-        raise forgotten(texts, several[0], command)
-    config = strict.run_config(composer.values(composed))
+        raise forgotten([*composer.flags, *texts], several[0], command)
+    config = strict.run_config(plain_values(composed))
     if not multirun:
         return Plan([one.text for one in parsed], False, config, 1)
     if any(one.key == "runs_dir" for one in several):
-        raise UnipetError("runs_dir: one sweep has one runs_dir, the root of everything it writes. Give a single value.")
+        raise UnipetError(
+            "runs_dir: one sweep has one runs_dir, the root of everything it writes. Give a single value."
+        )
     for text in alternatives(parsed):
-        strict.run_config(composer.values(composer.compose(text)))
+        strict.run_config(plain_values(composer.compose(text)))
     counts = sweeper_counts(composed, composer)
     counts.update({one.key: max(len(one.values), 1) for one in parsed})
     basic = composed.hydra.runtime.choices.get("hydra/sweeper") == "basic"
@@ -178,7 +193,9 @@ def forgotten(texts: Sequence[str], sweep: Override, command: str) -> UnipetErro
     """A comma list without -m."""
     key, value = shown(sweep.text).split("=", 1)
     if command != "train":
-        return UnipetError(f"{key}={value}: several values, but `unipet {command}` takes one. Did you mean a list, '{key}=[{value}]'?")
+        return UnipetError(
+            f"{key}={value}: several values, but `unipet {command}` takes one. Did you mean a list, '{key}=[{value}]'?"
+        )
     line = " ".join(shlex.quote(text) for text in texts)
     return UnipetError(
         f"{key}={value}: several values need -m (one run for each):\n    unipet train -m {line}\n"

@@ -59,7 +59,7 @@ def check_key(key: str, extra: tuple[str, ...] = ()) -> None:
         seen.append(part)
         if part not in hints:
             allowed = [*hints, *extra] if len(seen) == 1 else list(hints)
-            raise unknown(f"key {'.'.join(seen)}", part, allowed)
+            raise unknown(f"key {'.'.join(seen)}", part, dict.fromkeys(allowed))
         current = hints[part]
 
 

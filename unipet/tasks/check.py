@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from unipet.config import TaskConfig
 from unipet.errors import UnipetError, unknown
@@ -77,8 +77,10 @@ def _check_metrics(task: TaskConfig) -> None:
 
 
 def _check_source(task: TaskConfig, text: list[str]) -> None:
-    if not isinstance(task.rename, dict) or not all(isinstance(n, str) for kv in task.rename.items() for n in kv):
-        raise UnipetError(f"task.rename: {task.rename!r} given; allowed: a mapping from a hub column to task.text/label.")
+    if not isinstance(task.rename, Mapping) or not all(isinstance(n, str) for kv in task.rename.items() for n in kv):
+        raise UnipetError(
+            f"task.rename: {task.rename!r} given; allowed: a mapping from a hub column to task.text/label."
+        )
     for column in task.rename.values():
         if column not in (*text, task.label):
             raise unknown("task.rename", column, (*text, task.label))
@@ -94,12 +96,15 @@ def _check_generator(task: TaskConfig, text: list[str]) -> None:
     if task.generator not in GENERATORS:
         raise unknown("task.generator", task.generator, GENERATORS)
     if not task.name.startswith("synthetic_"):
-        raise UnipetError(f"task.name: {task.name!r} has task.generator={task.generator}; begin the name with 'synthetic_'.")
+        raise UnipetError(
+            f"task.name: {task.name!r} has task.generator={task.generator}; begin the name with 'synthetic_'."
+        )
     made = GENERATORS[task.generator]
     given = {"kind": task.kind, "labels": list(task.labels), "text": len(text)}
     for key, allowed in {"kind": made.kind, "labels": list(made.labels), "text": made.texts}.items():
         if given[key] != allowed:
             what = "columns " if key == "text" else ""
             raise UnipetError(
-                f"task.{key}: {given[key]} {what}given, but task.generator={task.generator} makes {allowed} {what}".strip() + "."
+                f"task.{key}: {given[key]} {what}given, but task.generator={task.generator} makes {allowed} {what}".strip()
+                + "."
             )

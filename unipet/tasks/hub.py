@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from unipet.config import TaskConfig
@@ -26,7 +27,12 @@ def _download(task: TaskConfig) -> Any:
     try:
         import datasets
     except ImportError as error:
-        raise UnipetError(f"task.hub: {task.hub} needs the package `datasets` (pip install datasets). {instead}") from error
+        raise UnipetError(
+            f"task.hub: {task.hub} needs the package `datasets` (pip install datasets). {instead}"
+        ) from error
+    log = logging.getLogger("huggingface_hub")  # its warnings about every retry would bury the one error below
+    level = log.level
+    log.setLevel(logging.ERROR)
     try:
         return datasets.load_dataset(task.hub, task.subset, revision=task.revision)
     except Exception as error:  # datasets and its http clients raise many kinds: offline, unknown, forbidden, malformed
@@ -35,6 +41,8 @@ def _download(task: TaskConfig) -> Any:
             f"task.hub: cannot load {_address(task)} ({reason}). Check the network, task.hub, task.subset and "
             f"task.revision. {instead}"
         ) from error
+    finally:
+        log.setLevel(level)
 
 
 def _rows(task: TaskConfig, splits: Any, key: str) -> list[Row]:

@@ -40,7 +40,9 @@ def _parse(line: bytes, where: str) -> object:
     try:
         return json.loads(line.decode("utf-8"))
     except UnicodeDecodeError as error:
-        raise UnipetError(f"{where}: not UTF-8 (byte {error.start + 1}: {error.reason}). Save the file as UTF-8.") from error
+        raise UnipetError(
+            f"{where}: not UTF-8 (byte {error.start + 1}: {error.reason}). Save the file as UTF-8."
+        ) from error
     except json.JSONDecodeError as error:
         raise UnipetError(f"{where}: malformed or truncated JSON, column {error.colno}: {error.msg}.") from error
     except (ValueError, RecursionError) as error:  # a number of thousands of digits; nesting without end

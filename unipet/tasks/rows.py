@@ -67,10 +67,14 @@ class RowReader:
             )
         if isinstance(value, str):
             if value not in self.task.labels:
-                raise UnipetError(f"{where}: unknown label {value!r} {self._allowed()}.{nearest(value, self.task.labels)}")
+                raise UnipetError(
+                    f"{where}: unknown label {value!r} {self._allowed()}.{nearest(value, self.task.labels)}"
+                )
             return list(self.task.labels).index(value)
         if value == -1:
-            raise UnipetError(f"{where}: -1, which stands for a hidden answer (a test split?). Choose a labelled split.")
+            raise UnipetError(
+                f"{where}: -1, which stands for a hidden answer (a test split?). Choose a labelled split."
+            )
         if not 0 <= value < len(self.task.labels):
             raise UnipetError(f"{where}: {value} is outside the range of task.labels {self._allowed()}.")
         return value
@@ -86,7 +90,9 @@ class RowReader:
             raise UnipetError(f"{where}, field 'id': {_short(given)} given; a string or a whole number is needed.")
         name = str(given)
         if name in self._ids:
-            raise UnipetError(f"{where}, field 'id': {name!r} again (first in {self._ids[name]}); ids must be distinct.")
+            raise UnipetError(
+                f"{where}, field 'id': {name!r} again (first in {self._ids[name]}); ids must be distinct."
+            )
         self._ids[name] = where
         return name
 

@@ -1,0 +1,205 @@
+"""Mixtures: routing, its random stream, sharing, reducing and merging (AdaMix), and the consistency objective."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+from tiny import TINY, tiny_batch
+from torch import Tensor, nn
+
+import unipet
+from unipet.adaptation import adaptation
+from unipet.objectives import Consistency, consistency_loss, task_loss
+
+
+def mixed(function: str = "low_rank", share: list[str] | None = None, **mixture: Any) -> nn.Module:
+    position = {"site": "attn.q"} if function == "low_rank" else {"site": "ffn", "form": "sequential"}
+    insertion = {
+        "function": {"name": function, "size": 3},
+        "position": position,
+        "mixture": {"experts": 3, "share": share or [], **mixture},
+    }
+    model = TINY["bert"]()
+    unipet.adapt(model, {"name": "mixed", "insertions": {"one": insertion}})
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for parameter in unipet.parameters(model).values():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    return model
+
+
+def test_names_carry_the_expert_after_the_slot() -> None:
+    names = [name.rsplit("/")[-1] for name in unipet.parameters(mixed("bottleneck", ["up"]))]
+    own = names[: len(names) // 2]
+    assert own == [
+        *(f"down.{e}.weight" for e in range(3)),
+        *(f"down.{e}.bias" for e in range(3)),
+        "up.weight",
+        "up.bias",
+    ]
+    assert "down.0" in {name.rsplit("/")[-1] for name in unipet.parameters(mixed("low_rank", ["up"]))}
+
+
+def test_expectation_of_random_routing_is_the_merged_mixture() -> None:
+    """A linear function, slots drawn independently: E[B_j A_i x] = mean(B) mean(A) x, exactly."""
+    insertion = adaptation(mixed()).items[0]
+    x, h = torch.randn(2, 5, 32, dtype=torch.float32), torch.zeros(2, 5, 32)
+    insertion.eval()
+    merged = insertion(h, x)
+    insertion.train()
+    total = torch.zeros_like(h)
+    for down, up in itertools.product(range(3), range(3)):
+        insertion.call_record.routes = [{insertion.number: {"down": down, "up": up}}]
+        total += insertion(h, x)
+    assert torch.allclose(total / 9, merged, atol=1e-4)
+
+
+def test_the_router_is_uniform_independent_per_slot_and_per_site() -> None:
+    inserted = adaptation(mixed())
+    drawn = []
+    for step in range(600):
+        inserted.draw(step, seed=0)
+        first, second = (inserted.call_record.routes[0][i] for i in (0, 1))
+        drawn.append((first["down"], first["up"], second["down"]))
+    for column in zip(*drawn, strict=True):
+        counts = [column.count(expert) for expert in range(3)]
+        assert min(counts) > 150 and sum(counts) == 600  # 200 expected, sd 11.5
+    assert len({d[:2] for d in drawn}) == 9 and len({d[::2] for d in drawn}) == 9
+
+
+def test_routing_leaves_the_global_random_stream_alone_and_follows_seed_and_step() -> None:
+    inserted = adaptation(mixed())
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    inserted.draw(7, seed=1)
+    first = inserted.call_record.routes
+    assert torch.equal(torch.rand(3), expected)
+    inserted.draw(8, seed=1)
+    inserted.draw(7, seed=1)
+    assert inserted.call_record.routes == first
+    routes = []
+    for step in range(20):
+        inserted.draw(step, seed=2)
+        routes.append(inserted.call_record.routes)
+    assert any(route != routes[0] for route in routes)
+
+
+def test_a_plain_training_loop_draws_anew_at_every_forward_pass() -> None:
+    model = mixed().train()
+    seen = []
+    for _ in range(20):
+        model(**tiny_batch())
+        seen.append(adaptation(model).call_record.routes)
+    assert any(route != seen[0] for route in seen)
+
+
+def test_one_draw_holds_for_every_micro_batch_of_a_step() -> None:
+    """The gradient of a step does not depend on how its batch is cut, routing included."""
+
+    def gradients(parts: int) -> dict[str, Tensor]:
+        model, batch = mixed("bottleneck", ["up"]).train(), tiny_batch(rows=4)
+        for module in model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+        adaptation(model).draw(3, seed=0)
+        labels = torch.arange(4) % 2
+        for rows in torch.arange(4).chunk(parts):
+            out = model(**{name: tensor[rows] for name, tensor in batch.items()})
+            (task_loss(out.logits, labels[rows], regression=False) * len(rows) / 4).backward()
+        return {name: p.grad for name, p in unipet.parameters(model).items() if p.grad is not None}
+
+    whole, halves = gradients(1), gradients(2)
+    assert whole.keys() == halves.keys()
+    assert all(torch.allclose(whole[name], halves[name], atol=1e-5) for name in whole)
+
+
+def test_stacked_views_are_two_passes_with_two_routes() -> None:
+    model, batch = mixed("bottleneck").train(), tiny_batch()
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    inserted = adaptation(model)
+    step = next(s for s in range(50) if inserted.draw(s, 0) is None and _differ(inserted.call_record.routes))
+    inserted.draw(step, seed=0)
+    with inserted.views(2):
+        stacked = model(**{name: torch.cat([tensor, tensor]) for name, tensor in batch.items()}).logits
+    routes = inserted.call_record.routes
+    for view in range(2):
+        inserted.call_record.routes = [routes[view]]
+        assert torch.allclose(model(**batch).logits, stacked.chunk(2)[view], atol=1e-5)
+    assert not torch.allclose(*stacked.chunk(2), atol=1e-3)
+
+
+def _differ(routes: list[dict[int, Any]]) -> bool:
+    return routes[0][0] != routes[1][0]
+
+
+def test_stacked_views_of_a_mixed_prefix() -> None:
+    model = TINY["bert"]()
+    insertion = {
+        "function": {"name": "prefix", "size": 3},
+        "position": "attn.heads",
+        "composition": "gated",
+        "mixture": {"experts": 2, "share": ["keys"]},
+    }
+    unipet.adapt(model, {"name": "mixed", "insertions": {"one": insertion}})
+    with torch.no_grad():
+        for parameter in unipet.parameters(model).values():
+            parameter.normal_()
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    model.train()
+    inserted, batch = adaptation(model), tiny_batch()
+    step = next(s for s in range(50) if inserted.draw(s, 0) is None and _differ(inserted.call_record.routes))
+    inserted.draw(step, seed=0)
+    with inserted.views(2):
+        stacked = model(**{name: torch.cat([tensor, tensor]) for name, tensor in batch.items()}).logits
+    routes = inserted.call_record.routes
+    for view in range(2):
+        inserted.call_record.routes = [routes[view]]
+        assert torch.allclose(model(**batch).logits, stacked.chunk(2)[view], atol=1e-5)
+
+
+def test_init_cloned_and_independent() -> None:
+    for init, equal in (("cloned", True), ("independent", False)):
+        model = TINY["bert"]()
+        mixture = {"experts": 3, "share": ["up"], "init": init}
+        insertion = {"function": "low_rank", "position": "attn.q", "mixture": mixture}
+        unipet.adapt(model, {"name": "mixed", "insertions": {"one": insertion}})
+        p = unipet.parameters(model)
+        name = "one/bert.encoder.layer.0.attention.self.query/down"
+        assert torch.equal(p[f"{name}.0"], p[f"{name}.1"]) is equal
+
+
+@pytest.mark.parametrize("regression", [False, True])
+def test_consistency_is_the_symmetric_divergence(regression: bool) -> None:
+    a, b = torch.randn(4, 1 if regression else 3), torch.randn(4, 1 if regression else 3)
+    loss = consistency_loss(Consistency(weight=2.0), a, b, regression)
+    if regression:
+        expected = 2.0 * ((a - b) ** 2).mean()
+    else:
+        p, q = a.softmax(-1), b.softmax(-1)
+        expected = 2.0 * 0.5 * ((p * (p / q).log()).sum() + (q * (q / p).log()).sum()) / 4
+    assert torch.allclose(loss, expected, atol=1e-6)
+
+
+def test_detached_targets_give_the_published_gradient() -> None:
+    """½(softmax(a) - softmax(b))/B for the first view, as measured on the released code; not the full gradient."""
+    a, b = torch.randn(4, 3, requires_grad=True), torch.randn(4, 3, requires_grad=True)
+    consistency_loss(Consistency(), a, b, regression=False).backward()
+    assert a.grad is not None and torch.allclose(a.grad, 0.5 * (a.softmax(-1) - b.softmax(-1)) / 4, atol=1e-6)
+    full = a.detach().clone().requires_grad_(), b.detach().clone().requires_grad_()
+    consistency_loss(Consistency(stop_gradient=False), *full, regression=False).backward()
+    assert full[0].grad is not None and not torch.allclose(full[0].grad, a.grad, atol=1e-4)
+
+
+def test_weight_scales_and_zero_switches_off() -> None:
+    a, b = torch.randn(4, 3), torch.randn(4, 3)
+    one = consistency_loss(Consistency(weight=1.0), a, b, False)
+    assert torch.allclose(consistency_loss(Consistency(weight=3.0), a, b, False), 3 * one)
+    assert consistency_loss(Consistency(weight=0.0), a, b, False) == 0

@@ -1,0 +1,53 @@
+"""`unipet train`: one run, or with -m a sweep. Hydra composes, `unipet.run` trains; everything is checked before."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from datetime import datetime
+
+from unipet.commands.arguments import Parser
+from unipet.sweep.launch import SWEEP_ID, Flags, call_hydra, environment, single, sweep
+
+
+def arguments(argv: Sequence[str]) -> tuple[Flags, list[str]]:
+    """The flags of `unipet train`, and the overrides before and after them."""
+    parser = Parser(prog="unipet train", add_help=False)
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("-m", "--multirun", action="store_true")
+    parser.add_argument("-cd", "--config-dir")
+    parser.add_argument("-h", "--help", action="store_true")
+    parser.add_argument("--hydra-help", action="store_true")
+    parser.add_argument("-c", "--cfg", choices=("job", "hydra", "all"))
+    parser.add_argument("--resolve", action="store_true")
+    parser.add_argument("-p", "--package")
+    parser.add_argument("-i", "--info", nargs="?", const="all")
+    asked = vars(parser.parse_intermixed_args(argv))
+    overrides: list[str] = asked.pop("overrides")
+    if asked["cfg"] and asked["multirun"]:
+        parser.error("--cfg shows the configuration of one run, leave out -m")
+    if asked["resolve"] and not asked["cfg"]:
+        parser.error("--resolve goes with --cfg")
+    return Flags(**asked), overrides
+
+
+def main(argv: Sequence[str]) -> int:
+    """Exit code 0 when every run is ok, 1 when one failed."""
+    from unipet.sweep.composer import check_config_dir, composer
+    from unipet.sweep.overrides import parse_all, plan
+    from unipet.tracking import check_tracking
+
+    flags, overrides = arguments(argv)
+    if flags.help or flags.hydra_help or flags.info:
+        if flags.config_dir:
+            check_config_dir(flags.config_dir)
+        return call_hydra(lambda composed: None, flags, [])
+    with environment(SWEEP_ID, f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"):
+        if flags.cfg:
+            with composer(flags.config_dir) as composing:
+                texts = [one.text for one in parse_all(overrides, composing)]
+            return call_hydra(lambda composed: None, flags, texts)
+        with composer(flags.config_dir) as composing:
+            todo = plan(overrides, flags.multirun, composing)
+        check_tracking(todo.config.tracking)
+        return sweep(todo, flags) if todo.multirun else single(todo, flags)
