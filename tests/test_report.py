@@ -152,7 +152,7 @@ def test_collect_follows_the_jobs_of_a_sweep(tmp_path: Path) -> None:
     (jobs / "0.json").write_text(
         json.dumps({"job": 0, "overrides": ["seed=0"], "run_dir": "../../run0", "status": "ok"})
     )
-    record = entry(score=None, status="failed", error={"type": "UnipetError", "message": "no"}).record
+    record = entry(score=None, status="failed", run_id=None, error={"type": "UnipetError", "message": "no"}).record
     (jobs / "10.json").write_text(json.dumps({"job": 10, "overrides": ["seed=9"], "run_dir": None, "record": record}))
     entries = collect(tmp_path / "sweeps" / "s")
     assert [one.overrides for one in entries] == [("seed=0",), ("seed=9",)]
@@ -177,7 +177,7 @@ def test_the_three_files_hold_the_same_rows(tmp_path: Path) -> None:
     rows = aggregate([entry("a", score=0.25), entry("b", score=0.75)])
     write_comparison(tmp_path, rows, [])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["comparison.csv", "comparison.md", "comparison.txt"]
-    read = list(csv.DictReader((tmp_path / "comparison.csv").open()))
+    read = list(csv.DictReader(io.StringIO((tmp_path / "comparison.csv").read_text())))
     assert [(row["method"], float(row["score_mean"])) for row in read] == [("b", 0.75), ("a", 0.25)]
     for name in ("comparison.md", "comparison.txt"):
         text = (tmp_path / name).read_text()

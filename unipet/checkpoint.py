@@ -36,7 +36,8 @@ def save(model: nn.Module, directory: str | Path) -> Path:
 
     inserted = adaptation(model)
     tensors = {name: p.detach().to("cpu").contiguous() for name, p in parameters(model, head=True).items()}
-    data = safetensors.torch.save(tensors, metadata={"format": "pt", "unipet": str(FORMAT)})
+    # One metadata key only: safetensors writes several in random order, and equal runs should give equal bytes.
+    data = safetensors.torch.save(tensors, metadata={"format": "pt"})
     description = {
         "format": FORMAT,
         "method": inserted.method.to_dict(),

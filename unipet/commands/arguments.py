@@ -13,7 +13,7 @@ class Parser(argparse.ArgumentParser):
     """Raises instead of exiting with a usage dump."""
 
     def __init__(self, **settings: Any) -> None:
-        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **settings)
 
     def error(self, message: str) -> NoReturn:
         raise UnipetError(f"{self.prog}: {message}. See `{self.prog} --help`.")

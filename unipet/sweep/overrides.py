@@ -86,7 +86,8 @@ def parse_all(texts: Sequence[str], composer: Composer) -> list[Override]:
             "model.path="
         ):  # was model=HUB/NAME: choose the group that takes a path
             parsed.append(Override("model=auto", "model"))
-        parsed.append(one)
+        if one.text:
+            parsed.append(one)
     return parsed
 
 
@@ -123,7 +124,7 @@ def group_choice(group: str, prefix: str, parsed: Any, composer: Composer) -> Ov
             "model.path=" + ",".join(typed), group, tuple(f"model.path={one}" for one in typed[: len(values)])
         )
     if group in OVERLAYS and wrong in (["null"], [""]):
-        return Override(parsed.input_line, group)
+        return Override("", group)  # none is the default, and Hydra takes no null
     if wrong:
         error = unknown(f"{group}={wrong[0]}", wrong[0], options)
         if group == "model":
