@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from closed_forms import CLOSED_FORMS
-from tiny import SIZES, TINY, tiny_batch
+from tiny import TINY, tiny_batch
 from torch import Tensor, nn
 
 import unipet
@@ -181,7 +180,7 @@ def test_bfloat16_base_model_with_float32_insertions(method: str, arch: str) -> 
     expected = logits(reference, batch)
     model = model.to(torch.bfloat16)
     unipet.adapt(model, method)
-    own = {name: p for name, p in unipet.parameters(model, head=True).items()}
+    own = unipet.parameters(model, head=True)
     inserted = {name: p for name, p in own.items() if name.split("/")[0] not in adaptation(model).unfrozen.values()}
     assert all(p.dtype == torch.float32 for p in inserted.values())
     with torch.no_grad():

@@ -120,7 +120,7 @@ def test_missing_and_foreign_files(saved: Path, tmp_path: Path) -> None:
     (saved / "adapter.json").write_text("{}")
     refused(saved, "not a unipet adapter description")
     (saved / "adapter.json").write_text(
-        json.dumps({k: 9 for k in ("format", "method", "base_model", "tensors", "sha256")})
+        json.dumps(dict.fromkeys(("format", "method", "base_model", "tensors", "sha256"), 9))
     )
     refused(saved, "format 9")
 

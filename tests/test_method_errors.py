@@ -159,7 +159,7 @@ def test_adapting_twice_and_acting_on_a_bare_model() -> None:
 
 
 def test_unknown_method_names_and_files(tmp_path: Path) -> None:
-    with pytest.raises(unipet.UnipetError, match="unknown 'lorra'.*Did you mean 'lora'"):
+    with pytest.raises(unipet.UnipetError, match=r"unknown 'lorra'.*Did you mean 'lora'"):
         unipet.load_method("lorra")
     with pytest.raises(unipet.UnipetError, match="no file"):
         unipet.load_method(tmp_path / "mine.yaml")
@@ -179,6 +179,11 @@ def test_an_architecture_without_a_table_says_what_it_has() -> None:
     )
     with pytest.raises(unipet.UnipetError, match=r"No site table for the architecture 'opt'.*bert.*layers\.\*\.fc1"):
         unipet.adapt(OPTForSequenceClassification(config), "lora")
+
+
+def test_a_bare_name_in_a_mapping_is_not_a_method() -> None:
+    with pytest.raises(unipet.UnipetError, match=r"neither insertions nor unfreeze.*'lora' as a string"):
+        unipet.load_method({"name": "lora"})
 
 
 def test_nothing_to_train_is_an_error() -> None:

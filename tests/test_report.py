@@ -169,7 +169,7 @@ def test_nothing_to_report_is_an_error(tmp_path: Path) -> None:
 
 def test_a_damaged_record_is_named(tmp_path: Path) -> None:
     (tmp_path / "result.json").write_text("{")
-    with pytest.raises(UnipetError, match="result.json"):
+    with pytest.raises(UnipetError, match=r"result\.json"):
         collect(tmp_path)
 
 

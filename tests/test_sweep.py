@@ -65,7 +65,9 @@ def test_the_product_runs_and_the_table_closes_it(
 ) -> None:
     assert main(["train", "-m", *FLAGS, "method=lora,bitfit", "seed=1,2,3"]) == 0
     out, err = capsys.readouterr()
-    assert [(config.method["name"], config.seed) for config in quick] == [(m, s) for m in ("lora", "bitfit") for s in (1, 2, 3)]
+    assert [(config.method["name"], config.seed) for config in quick] == [
+        (m, s) for m in ("lora", "bitfit") for s in (1, 2, 3)
+    ]
     assert "[1/6] method=lora seed=1\n" in err and "[6/6] method=bitfit seed=3\n" in err
     assert "0.2000 ± 0.1000" in out and "synthetic_verdicts (synthetic)" in out
     sweep = sweep_of(here)
@@ -85,7 +87,10 @@ def test_a_failed_job_does_not_stop_the_others(
     assert main(["train", "-m", *FLAGS, "method=lora", "seed=7,1"]) == 1
     out, err = capsys.readouterr()
     assert len(quick) == 2 and "Traceback" not in err
-    assert "failed: task=synthetic_verdicts model=minilm method=lora seed=7\n    RuntimeError: the loss is not a number" in out
+    assert (
+        "failed: task=synthetic_verdicts model=minilm method=lora seed=7\n    RuntimeError: the loss is not a number"
+        in out
+    )
     assert "2 jobs, 1 failed" in out
     (row,) = table_of(sweep_of(here))
     assert (row["score_mean"], row["score_std"], row["seeds"], row["runs"]) == ("0.1", "", "1", "2")
@@ -106,7 +111,11 @@ def test_a_mistake_inside_one_method_is_a_failed_job(
 
 @pytest.mark.parametrize("error", [RuntimeError("out of luck"), SystemExit(3), ValueError()])
 def test_whatever_a_job_raises_is_its_own_failure(
-    here: Path, quick: list[RunConfig], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: BaseException
+    here: Path,
+    quick: list[RunConfig],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: BaseException,
 ) -> None:
     working = jobs.train
 
@@ -182,7 +191,15 @@ def test_real_jobs_of_a_users_own_files(here: Path, capsys: pytest.CaptureFixtur
     task = {"name": "tiny", "text": ["sentence"], "labels": ["no", "yes"], "metrics": ["accuracy"], "max_length": 16}
     (here / "own" / "task").mkdir(parents=True)
     (here / "own" / "task" / "tiny.yaml").write_text(yaml.safe_dump(task))
-    argv = ["train", "-m", "--config-dir=own", "task=tiny", "task.data_dir=data", "model=model", "method=lora,head_only"]
+    argv = [
+        "train",
+        "-m",
+        "--config-dir=own",
+        "task=tiny",
+        "task.data_dir=data",
+        "model=model",
+        "method=lora,head_only",
+    ]
     assert main([*argv, "budget.max_steps=2", "seed=0,1", "tracking=wandb"]) == 0
     rows = table_of(sweep_of(here))
     assert {row["method"] for row in rows} == {"lora", "head_only"}

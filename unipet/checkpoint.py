@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unipet.adapting import adaptation, parameters
 from unipet.adaptation import CONTAINER, Adaptation
+from unipet.adapting import adaptation, parameters
 from unipet.errors import UnipetError, nearest
 from unipet.fingerprint import fingerprint
 from unipet.method import parse_method

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import re
+import sys
 from pathlib import Path
 
 GIB = 2**30
@@ -33,6 +35,7 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats(device)
             self._start = torch.cuda.memory_reserved(device)
         else:
+            _return_freed_memory()
             self._process_peak = _reset_process_peak()
 
     def read(self) -> dict[str, float | str | None]:
@@ -48,6 +51,13 @@ class PeakMemory:
             peak = _process_peak_bytes() / GIB
             measured_by = "process_rss"
         return {"peak_gib": peak, "predicted_gib": None, "measured_by": measured_by}
+
+
+def _return_freed_memory() -> None:
+    """Give what earlier runs freed back to the system, where the C library can: it would count as this run's."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 def _reset_process_peak() -> bool:

@@ -83,6 +83,11 @@ def parse_method(given: Any, where: str = "method") -> Method:
     name = given.get("name")
     if not isinstance(name, str) or not name or not name.replace("_", "").replace("-", "").isalnum():
         raise UnipetError(f"{where}.name: expected a name of letters, digits, '_' and '-', got {name!r}.")
+    if "insertions" not in given and "unfreeze" not in given:
+        raise UnipetError(
+            f"{where}: it says neither insertions nor unfreeze, so it would train the head alone. A shipped method is "
+            f"given by its name ({name!r} as a string); a baseline says insertions: {{}} and what to unfreeze."
+        )
     insertions = given.get("insertions") or {}
     if not isinstance(insertions, Mapping):
         raise UnipetError(f"{where}.insertions: expected a mapping from a name to an insertion, got {insertions!r}.")

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import Any
 
 from unipet.commands.arguments import Parser, read
 from unipet.commands.examples import examples
@@ -24,7 +25,9 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("run", metavar="RUN", type=Path, help="a run's directory")
     parser.add_argument("out", metavar="OUT", type=Path, help="a directory that does not exist yet, or is empty")
     parser.add_argument(
-        "--partial", action="store_true", help="fold what folds; refused where anything would be left over"
+        "--partial",
+        action="store_true",
+        help="merge mixtures, fold what folds, and save the rest as an adapter in OUT/adapter for unipet.load",
     )
     asked = read(parser, argv)
     if asked is None:
@@ -56,26 +59,26 @@ def merge_run(run: Path, out: Path, partial: bool) -> None:
     model, tokenizer = load_base_model(config.model, data.labels, data.regression)
     unipet.load(model, run / ADAPTER)
     unipet.merge(model, partial=partial)
-    # nothing is attached any more when everything folded
-    left = unipet.parameters(model) if getattr(model, "_unipet", None) is not None else {}
-    if left:
-        raise UnipetError(
-            f"{out}: not written. After merging, {len(left)} tensors of the method remain outside the base model's weights "
-            f"({', '.join(list(left)[:3])}, ...), and a plain transformers model cannot hold them. Use the run's adapter/ instead."
-        )
     save(model, tokenizer, out)
 
 
-def save(model: object, tokenizer: object, out: Path) -> None:
-    """save_pretrained of both, by way of a directory beside OUT."""
+def save(model: Any, tokenizer: Any, out: Path) -> None:
+    """save_pretrained of both, and what stays inserted, by way of a directory beside OUT."""
+    import unipet
+    from unipet.adaptation import CONTAINER
+    from unipet.record import ADAPTER
+
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     except OSError as error:
         raise UnipetError(f"{out}: cannot be written ({error.strerror or error}). Choose another place.") from None
     try:
-        model.save_pretrained(temporary)  # type: ignore[attr-defined]
-        tokenizer.save_pretrained(temporary)  # type: ignore[attr-defined]
+        weights = {name: value for name, value in model.state_dict().items() if not name.startswith(f"{CONTAINER}.")}
+        model.save_pretrained(temporary, state_dict=weights)
+        if hasattr(model, CONTAINER):  # what could not fold stays a method of its own
+            unipet.save(model, temporary / ADAPTER)
+        tokenizer.save_pretrained(temporary)
         temporary.chmod(0o755)  # mkdtemp makes it private
         os.replace(temporary, out)  # an empty OUT is replaced
     finally:

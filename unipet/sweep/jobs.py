@@ -113,9 +113,8 @@ def summary(record: Mapping[str, Any], config: RunConfig) -> str:
     rows = {"status": f"{record.get('status')}"}
     if reason_of(record):
         rows["stopped by" if record.get("status") == "ok" else "reason"] = reason_of(record)
-    rows["run"] = (
-        f"{named(record.get('method'))} on {named(record.get('task'))}{synthetic}, {named(record.get('model'))}, seed {record.get('seed')}"
-    )
+    what, where = named(record.get("method")), f"{named(record.get('task'))}{synthetic}"
+    rows["run"] = f"{what} on {where}, {named(record.get('model'))}, seed {record.get('seed')}"
     if record.get("score") is not None:
         rows["score"] = f"{record['score']:.4f} {record.get('metric')}"
     if params.get("trainable") is not None:

@@ -64,12 +64,10 @@ def parse(text: str, composer: Composer) -> Override:
         raise UnipetError(f"{text}: the value is empty. Write {key}=VALUE.")
 
     prefix, groups = parsed.get_key_element(), composer.groups()
-    if key in groups or key.split("/")[0] in groups:
-        if "." not in key:
-            prefix = (
-                prefix.lstrip("+") if parsed.package is None else prefix
-            )  # the defaults list has every group already
-            return group_choice(key, prefix, parsed, composer)
+    if (key in groups or key.split("/")[0] in groups) and "." not in key:
+        if parsed.package is None:
+            prefix = prefix.lstrip("+")  # the defaults list has every group already
+        return group_choice(key, prefix, parsed, composer)
     strict.check_key(key, extra=OVERLAYS)
     if key.startswith("method."):
         # a method's optional keys are not in its YAML: add them, `load_method` says which are allowed
@@ -82,9 +80,7 @@ def parse_all(texts: Sequence[str], composer: Composer) -> list[Override]:
     parsed = []
     for text in texts:
         one = parse(text, composer)
-        if one.key == "model" and one.text.startswith(
-            "model.path="
-        ):  # was model=HUB/NAME: choose the group that takes a path
+        if one.key == "model" and one.text.startswith("model.path="):  # was model=HUB/NAME
             parsed.append(Override("model=auto", "model"))
         if one.text:
             parsed.append(one)
