@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
 from unipet.adaptation import Adaptation
 from unipet.insertion import Insertion
 from unipet.merging import reasons
+from unipet.mixture import Bank
 from unipet.sites import prefix_of
 from unipet.text_table import text_table
 
@@ -48,6 +49,7 @@ class AdaptReport:
     stored: int
     merged: int
     insertions: list[InsertionRow]
+    unfrozen: dict[str, tuple[int, int]]  # part of `unfreeze` -> (tensors, parameters)
 
     @property
     def percent(self) -> float:
@@ -60,44 +62,59 @@ class AdaptReport:
             "method": self.method,
             "params": {**params, "percent": round(self.percent, 6)},
             "insertions": [dict(vars(row)) for row in self.insertions],
+            "unfrozen": {part: {"tensors": n, "parameters": count} for part, (n, count) in self.unfrozen.items()},
         }
 
     def table(self) -> str:
         """The same for a terminal."""
-        header = ["insertion", "site", "modules", "shapes", "parameters", "percent", "foldable"]
+        header = ["insertion", "site", "modules", "shapes", "parameters", "percent", "folds"]
         rows = [
             [
                 row.name,
                 ", ".join(row.sites),
-                f"{len(row.modules)} x {_pattern(row.modules)}",
-                ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in row.shapes.items()),
+                "\n".join(f"{count} x {kind}" for kind, count in _patterns(row.modules).items()),
+                "\n".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in row.shapes.items()),
                 f"{row.parameters:,}",
-                f"{row.percent:.3f} %",
-                "yes" if row.foldable else f"no: {row.why_not}",
+                f"{row.percent:.3f}",
+                "yes" if row.foldable else "no",
             ]
             for row in self.insertions
         ]
-        total = (
-            f"{self.method}: {self.trainable:,} trainable parameters, {self.percent:.3f} % of the base model's "
-            f"{self.base:,}; {self.merged:,} after merging mixtures; task head {self.head:,}"
+        lines = [text_table(header, rows)] if rows else []
+        lines += [f"{row.name} does not fold: {row.why_not}" for row in self.insertions if not row.foldable]
+        lines += [
+            f"unfreeze {part}: {tensors:,} tensors, {count:,} parameters"
+            for part, (tensors, count) in self.unfrozen.items()
+        ]
+        lines.append(
+            f"{self.method}: {self.trainable:,} trainable parameters, {self.percent:.3f} % of the base model's {self.base:,}"
         )
-        return (text_table(header, rows) + "\n" if rows else "") + total
+        if self.merged != self.trainable:
+            lines.append(f"after merging mixtures and dropping reparametrisations: {self.merged:,}")
+        return "\n".join(lines)
 
 
-def _pattern(modules: list[str]) -> str:
-    """One path with * for the numbers, and how many other patterns there are."""
-    kinds = list(dict.fromkeys(".".join("*" if p.isdigit() else p for p in path.split(".")) for path in modules))
-    return kinds[0] + (f" (+{len(kinds) - 1} more)" if len(kinds) > 1 else "") if kinds else "-"
+def _patterns(modules: list[str]) -> dict[str, int]:
+    """Module paths with * for their numbers, and how many modules each stands for."""
+    found: dict[str, int] = {}
+    for path in modules:
+        kind = ".".join("*" if part.isdigit() else part for part in path.split("."))
+        found[kind] = found.get(kind, 0) + 1
+    return found
 
 
 def report_of(model: nn.Module, inserted: Adaptation) -> AdaptReport:
     """Count and describe an adaptation, attached or not."""
     prefix = prefix_of(model)
     base = head = unfrozen = 0
+    parts: dict[str, tuple[int, int]] = {}
     for name, parameter in model.named_parameters():
         if name.startswith("_unipet."):
             continue
         part = inserted.unfrozen.get(name)
+        if part is not None:
+            tensors, count = parts.get(part, (0, 0))
+            parts[part] = (tensors + 1, count + parameter.numel())
         if name.startswith(prefix):
             base += parameter.numel()
             unfrozen += parameter.numel() if part is not None else 0
@@ -107,7 +124,7 @@ def report_of(model: nn.Module, inserted: Adaptation) -> AdaptReport:
     merged = sum(_merged_count(insertion) for insertion in inserted.items)
     rows = _rows(model, inserted, base)
     trainable = owned + unfrozen
-    return AdaptReport(inserted.method.name, base, trainable, head, trainable, merged + unfrozen, rows)
+    return AdaptReport(inserted.method.name, base, trainable, head, trainable, merged + unfrozen, rows, parts)
 
 
 def _merged_count(insertion: Insertion) -> int:
@@ -127,6 +144,9 @@ def _rows(model: nn.Module, inserted: Adaptation, base: int) -> list[InsertionRo
             for bank in (insertion.bank, insertion.scale):
                 for name, tensor in bank.named_tensors():
                     shapes.setdefault(name, list(tensor.shape))
+        if spec.name in inserted.shared:
+            shared = cast(Bank, inserted.shared[spec.name])
+            shapes |= {f"shared {name}": list(tensor.shape) for name, tensor in shared.named_tensors()}
         count = sum(p.numel() for i in own for p in i.parameters())
         count += sum(p.numel() for p in inserted.shared[spec.name].parameters()) if spec.name in inserted.shared else 0
         reason = next((why[i.number] for i in own if why[i.number]), None)

@@ -8,3 +8,5 @@ common="task=sst2 task.data_dir=$out/holdout task.max_length=64 budget.max_steps
 unipet train -m method=adapter,prefix,lora,mam,adamix optim.lr=5e-4,1e-3,2e-3,4e-3 $common
 unipet train -m method=full optim.lr=2e-5,5e-5,1e-4,2e-4 $common
 unipet train -m method=head_only optim.lr=1e-3,4e-3,1e-2,3e-2 $common
+# The first grid broke prefix and mam at every rate above its lowest, so both get two lower ones.
+unipet train -m method=prefix,mam optim.lr=1e-4,2e-4 $common
