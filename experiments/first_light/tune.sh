@@ -10,3 +10,7 @@ unipet train -m method=full optim.lr=2e-5,5e-5,1e-4,2e-4 $common
 unipet train -m method=head_only optim.lr=1e-3,4e-3,1e-2,3e-2 $common
 # The first grid broke prefix and mam at every rate above its lowest, so both get two lower ones.
 unipet train -m method=prefix,mam optim.lr=1e-4,2e-4 $common
+# Where the best rate was the grid's highest, the grid goes on until it is not.
+unipet train -m method=adapter,adamix optim.lr=8e-3 $common
+unipet train -m method=head_only optim.lr=1e-1,3e-1 $common
+unipet train -m method=full optim.lr=4e-4 $common
