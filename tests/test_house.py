@@ -24,7 +24,7 @@ HEAVY = {"torch", "transformers", "datasets", "wandb", "hydra", "omegaconf", "ac
 #: Bottom to top. A room imports from its own floor and from the floors below it, never from above.
 FLOORS = (
     {"errors"},
-    {"options", "config", "memory", "text_table"},
+    {"options", "config", "conf_dir", "memory", "text_table"},
     {"functions", "sites", "settings"},
     {"composition", "scaling", "mixture", "objectives"},
     {"insertion"},

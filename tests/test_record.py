@@ -102,7 +102,7 @@ def test_record_has_every_key_from_the_start(tmp_path: Path) -> None:
     assert set(record) == {
         *("status", "run_id", "method", "task", "model", "budget", "seed", "score", "metric", "metrics", "params"),
         *("time", "memory", "insertions", "stopped_by", "error", "versions", "git_commit", "data", "started"),
-        *("finished", "untrained"),
+        "finished",
     }
     assert set(record["params"]) == {"base", "trainable", "head", "stored", "merged", "percent"}
     assert set(record["time"]) == {"total_s", "train_s", "step_ms", "steps", "tokens_per_s"}

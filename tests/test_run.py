@@ -20,7 +20,6 @@ from unipet.run import evaluate, prepare, run
 KEYS = {
     *("status", "run_id", "method", "task", "model", "budget", "seed", "score", "metric", "metrics", "params", "time"),
     *("memory", "insertions", "stopped_by", "error", "versions", "git_commit", "data", "started", "finished"),
-    "untrained",
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import json
 from pathlib import Path
 from typing import Any
@@ -241,24 +242,10 @@ def test_a_method_that_gets_no_gradient_is_an_error(tmp_path: Path) -> None:
         fit(tmp_path, method)
 
 
-def test_tensors_without_gradient_are_named(tmp_path: Path) -> None:
-    model = tiny_bert()
-    model.register_parameter("forgotten", nn.Parameter(torch.zeros(3)))
-    unipet.adapt(model, LOW_RANK)
-    model.forgotten.requires_grad_(True)
-    config = tiny_config(tmp_path)
-    trained = train(
-        model,
-        model._unipet.method.objective,
-        examples(),
-        collate,
-        False,
-        config,
-        tmp_path,
-        io.StringIO(),
-        lambda v, s: None,
-    )
-    assert trained.untrained == ["forgotten"]
+def test_experts_that_no_step_was_routed_to_are_named(tmp_path: Path) -> None:
+    _, trained, _ = fit(tmp_path, MIXTURE, budget__max_steps=1)
+    assert trained.untrained, "one step cannot reach every expert"
+    assert all(re.fullmatch(r"ffn/.*/(down|up)\.\d\.(weight|bias)", name) for name in trained.untrained)
 
 
 def test_bf16_trains_in_bfloat16_and_keeps_float32_weights(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ class GradientProbe(TrainerCallback):
     expert that no step was routed to."""
 
     def __init__(self, model: nn.Module) -> None:
-        self._waiting = {name: each for name, each in model.named_parameters() if each.requires_grad}
+        self._waiting = dict(parameters(model, head=True))
         self._owned = {id(each) for each in parameters(model).values()}
         self._learning = False  # some tensor of the method has received a gradient
 

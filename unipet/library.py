@@ -10,17 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from unipet.conf_dir import conf_dir
 from unipet.errors import UnipetError, nearest
 from unipet.method import Method, parse_method
-
-
-def conf_dir() -> Path:
-    """The directory of the shipped YAML groups: the installed package unipet.conf, or the checkout's conf/."""
-    package = Path(__file__).resolve().parent
-    for candidate in (package / "conf", package.parent / "conf"):
-        if (candidate / "method").is_dir():
-            return candidate
-    raise UnipetError(f"unipet's conf directory is missing (looked in {package / 'conf'}). Reinstall unipet.")
 
 
 def method_names() -> list[str]:

@@ -101,7 +101,6 @@ def blank_record(config: RunConfig, method: str, identity: str) -> dict[str, Any
         "data": dict.fromkeys(("source", "fingerprint", "train", "evaluation")),
         "started": now(),
         "finished": None,
-        "untrained": [],  # trainable tensors that never got a gradient: a warning, see training.GradientProbe
     }
 
 

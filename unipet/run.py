@@ -141,7 +141,9 @@ def _work(prepared: Prepared, record: dict[str, Any], tracker: Tracker) -> None:
             model, method.objective, encoded.train, batch, data.regression, config, directory, metrics, tracker.log
         )
     record["memory"] = memory.read()
-    record["stopped_by"], record["untrained"] = trained.stopped_by, trained.untrained
+    record["stopped_by"] = trained.stopped_by
+    for row in record["insertions"]:  # experts that no step was routed to, say: a warning to the reader
+        row["untrained"] = [name for name in trained.untrained if name.startswith(f"{row['name']}/")]
     record["time"].update(
         train_s=trained.seconds,
         step_ms=1000 * trained.seconds / trained.steps,

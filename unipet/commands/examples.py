@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from unipet.sweep.composer import conf_directory
+from unipet.conf_dir import conf_dir
 
 COLUMN = 54  # a longer command has its explanation on the next line
 
@@ -11,7 +11,7 @@ def examples(*commands: str) -> str:
     """`examples:` and one line per example of these commands; of all of them when none is given."""
     import yaml
 
-    known = yaml.safe_load((conf_directory() / "examples.yaml").read_text(encoding="utf-8"))
+    known = yaml.safe_load((conf_dir() / "examples.yaml").read_text(encoding="utf-8"))
     lines = ["examples:"]
     for command in commands or known:
         for line, what in known[command]:

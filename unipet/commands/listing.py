@@ -32,11 +32,12 @@ def group(name: str) -> Callable[[Sequence[str], str | None], Lines]:
     """The lister of a configuration group: the shipped files, then the user's own."""
 
     def lines(overrides: Sequence[str], config_dir: str | None) -> Lines:
-        from unipet.sweep.composer import check_config_dir, conf_directory
+        from unipet.conf_dir import conf_dir
+        from unipet.sweep.composer import check_config_dir
 
         if overrides:
             raise UnipetError(f"unipet list {name}s takes no overrides, given {' '.join(overrides)}.")
-        directories = [conf_directory()] + ([check_config_dir(config_dir)] if config_dir else [])
+        directories = [conf_dir()] + ([check_config_dir(config_dir)] if config_dir else [])
         found = {path.stem: path for root in directories for path in sorted((root / name).glob("*.yaml"))}
         return [(stem, description(path)) for stem, path in found.items()]
 

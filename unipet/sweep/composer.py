@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from unipet.conf_dir import conf_dir
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
 from unipet.sweep.mistakes import translate
@@ -23,20 +24,9 @@ def packaged() -> bool:
     return importlib.util.find_spec(PACKAGE) is not None
 
 
-def conf_directory() -> Path:
-    """The directory of the project's own YAML: the installed package's, else the checkout's."""
-    spec = importlib.util.find_spec(PACKAGE)
-    if spec is not None and spec.submodule_search_locations:
-        return Path(next(iter(spec.submodule_search_locations)))
-    directory = Path(__file__).resolve().parents[2] / "conf"
-    if not (directory / f"{ROOT}.yaml").is_file():
-        raise UnipetError(f"no configuration at {directory}: the installation is incomplete. Reinstall unipet.")
-    return directory
-
-
 def config_path() -> str:
-    """`conf_directory` as hydra.main wants it."""
-    return f"pkg://{PACKAGE}" if packaged() else str(conf_directory())
+    """`conf_dir` as hydra.main wants it."""
+    return f"pkg://{PACKAGE}" if packaged() else str(conf_dir())
 
 
 def version_base() -> dict[str, Any]:
@@ -61,7 +51,7 @@ def check_config_dir(config_dir: str) -> Path:
         raise UnipetError(
             f"--config-dir {config_dir}: no such directory. It holds groups, for example {config_dir}/method/mine.yaml."
         )
-    built_in = conf_directory()
+    built_in = conf_dir()
     for path in sorted(directory.rglob("*.yaml")):
         relative = path.relative_to(directory)
         if (built_in / relative).is_file() and not filecmp.cmp(path, built_in / relative, shallow=False):
@@ -149,7 +139,7 @@ def composer(config_dir: str | None) -> Iterator[Composer]:
         place: Any = (
             initialize_config_module(PACKAGE, job_name="unipet", **version_base())
             if packaged()
-            else initialize_config_dir(os.fspath(conf_directory()), job_name="unipet", **version_base())
+            else initialize_config_dir(os.fspath(conf_dir()), job_name="unipet", **version_base())
         )
         with place:
             yield composing
