@@ -12,8 +12,8 @@ from tiny import tiny_batch, tiny_bert
 
 import unipet
 from unipet import functions
-from unipet.functions.base import Function, Params, Slots, TensorSpec, Widths
 from unipet.conf_dir import conf_dir
+from unipet.functions.base import Function, Params, Slots, TensorSpec, Widths
 from unipet.library import method_names
 from unipet.method import parse_method
 from unipet.options import option
