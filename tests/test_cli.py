@@ -131,7 +131,7 @@ MISTAKES: list[tuple[list[str], list[str]]] = [
     (["train", "rerun=maybe"], ["rerun: given 'maybe'", "true or false"]),
     (["train", "task.labels=3"], ["task.labels: given 3", "a list"]),
     (["train", "budget.max_steps=few"], ["budget.max_steps: given 'few'", "a whole number or null"]),
-    (["train", "optim.lr=-1"], ["optim.lr: -1.0 is not allowed"]),
+    (["train", "optim.lr=-1"], ["optim.lr: -1.0", "greater than 0"]),
     (["train", "precision=fp8"], ["precision: unknown 'fp8'"]),
     (["train", "seed=0,1"], ["seed=0,1: several values need -m", "unipet train -m seed=0,1"]),
     (["train", "method=lora,mam", "seed=1"], ["unipet train -m method=lora,mam seed=1"]),

@@ -14,7 +14,7 @@ from run_room import write_model, write_task
 
 from unipet.cli import main
 from unipet.config import RunConfig
-from unipet.record import blank_record, run_dir, run_id, write_json_atomic
+from unipet.record import blank_record, resolved, run_dir, run_id, write_json_atomic
 from unipet.sweep import jobs
 
 FLAGS = ["task=synthetic_verdicts", "model=minilm"]
@@ -44,6 +44,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[RunConfig]:
             record.update(status="ok", score=config.seed / 10, metric="accuracy")
         directory = run_dir(config)
         directory.mkdir(parents=True, exist_ok=True)
+        (directory / "config.yaml").write_text(yaml.safe_dump(resolved(config)))
         write_json_atomic(directory / "result.json", record)
         return record
 

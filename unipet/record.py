@@ -113,10 +113,12 @@ def versions() -> dict[str, Any]:
     """What a result depends on besides the configuration: software versions and the machine."""
     import torch
 
+    import unipet
+
     found: dict[str, Any] = {"python": platform.python_version()}
     for name, distribution in (("torch", "torch"), ("transformers", "transformers"), ("hydra", "hydra-core")):
         found[name] = _version(distribution)
-    found["unipet"] = _version("unipet")
+    found["unipet"] = unipet.__version__
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
     found["machine"] = {"device": device, "cores": os.cpu_count(), "threads": torch.get_num_threads()}
     return found

@@ -32,7 +32,8 @@ def explain(error: Exception, overrides: Sequence[str]) -> UnipetError:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
         group, _, option = error.missing_cfg_file.rpartition("/")
         return unknown(f"{group}={option}", option, error.options)
-    cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
+    # for a mistake inside a file Hydra raises while handling OmegaConf's error, without naming it as the cause
+    cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__ or error.__context__
     if isinstance(cause, OmegaConfBaseException):
         key = str(cause.full_key or cause.key or "")
         if isinstance(cause, MissingMandatoryValue):
