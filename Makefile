@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 
 # The main job: five methods on the embedded base model, compared. Every word is an ordinary override.
-SWEEP := method=adapter,prefix,lora,mam,adamix model=minilm seed=0
+SWEEP := method=adapter,prefix,lora,mam,adamix model=minilm task=synthetic_verdicts optim.batch_size=16 budget.max_steps=300
 
 .DEFAULT_GOAL := help
 .PHONY: help sweep test check lint types format clean

@@ -60,7 +60,7 @@ class OptimConfig:
     """How it is trained: AdamW with a warm-up and a decay, the same for every method."""
 
     name: str = "adamw"
-    lr: float = 1e-3
+    lr: float = 5e-4
     epochs: float = 3.0
     batch_size: int = 32
     eval_batch_size: int = 64
