@@ -1,11 +1,11 @@
 """unipet: experiments in parameter-efficient fine-tuning, every method a YAML composition of four design dimensions.
 
-report = unipet.adapt(model, "mam")       # in place, all or nothing: a name, a path, or a mapping
+report = unipet.adapt(model, method)      # in place, all or nothing: a method's name, a YAML file, or a mapping
 unipet.parameters(model)                  # what the method owns, by name
 unipet.save(model, "out/")                # and unipet.load(base_model, "out/")
 unipet.merge(model)                       # fold into the base weights, or
 unipet.eject(model)                       # take out and restore the base model bit for bit
-unipet.describe("mam", config_or_model)   # the report without weights
+unipet.describe(method, config_or_model)  # the report without weights
 """
 
 from __future__ import annotations
