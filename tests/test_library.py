@@ -75,6 +75,15 @@ def test_hydra_composes_what_load_method_composes(tmp_path: Path) -> None:
             assert through_hydra == unipet.load_method(tmp_path / "method" / f"{name}.yaml")
 
 
+def test_a_scaling_is_a_number_a_name_or_a_mapping() -> None:
+    def scaling(given: Any) -> Any:
+        insertion = {"function": "low_rank", "position": "attn.q", "scaling": given}
+        return parse_method({"name": "x", "insertions": {"a": insertion}}).insertions[0].scaling
+
+    assert scaling(4) == scaling(4.0) == scaling({"value": 4}) == scaling({"name": "constant", "value": 4.0})
+    assert scaling("alpha_over_rank") == scaling({"name": "alpha_over_rank", "alpha": 16})
+
+
 @pytest.mark.parametrize(
     ("text", "match"),
     [

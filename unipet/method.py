@@ -119,6 +119,8 @@ def _insertion(name: str, given: Any, where: str) -> InsertionSpec:
     scaling = given.get("scaling", 1.0)
     if isinstance(scaling, int | float) or scaling is None:
         scaling = {"name": "constant", "value": number(1.0 if scaling is None else scaling, f"{where}.scaling")}
+    if isinstance(scaling, Mapping) and "name" not in scaling:
+        scaling = {"name": "constant", **scaling}  # `scaling.value=2` over a file that says `scaling: 4.0`
     parsed_scaling = _named(Scaling, SCALINGS, scaling, f"{where}.scaling", "scaling")
     mixture = given.get("mixture")
     parsed = None if mixture is None else parse_options(Mixture, mixture, f"{where}.mixture", "the mixture")
