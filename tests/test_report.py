@@ -184,3 +184,13 @@ def test_the_three_files_hold_the_same_rows(tmp_path: Path) -> None:
         assert text.index("0.7500") < text.index("0.2500")
     with pytest.raises(UnipetError, match="cannot be written"):
         write_comparison(tmp_path / "comparison.csv", rows, [])
+
+
+def test_a_label_names_what_all_rows_have_and_nothing_that_only_one_has() -> None:
+    from unipet.report.aggregate import variants
+
+    shorthand = {"method.name": "x", "method.a.size": 0, "method.a.scaling": 1.0}  # a job that failed before resolving
+    resolved = {"method.name": "x", "method.a.size": 4, "method.a.scaling.value": 1.0, "method.a.dropout": 0.0}
+    assert variants([shorthand, resolved]) == ["size=0", "size=4"]
+    assert variants([{"a": 1}, {"a": 1, "b": 2}]) == ["as given", "b=2"]
+    assert variants([{"a": 1}]) == [""]

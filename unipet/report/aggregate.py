@@ -87,7 +87,14 @@ def variants(identities: Sequence[Mapping[str, Any]]) -> list[str]:
 
     A tiny difference is shown with the shortest end of its key that is still unambiguous among the differing keys.
     """
-    keys = dict.fromkeys(key for one in identities for key in one)
+    everywhere = [key for key in identities[0] if all(key in one for one in identities)]
+    labels = _labels(identities, everywhere)
+    if len(set(labels)) == len(labels):
+        return labels  # what only some of them have (options of one function, say) would say nothing more
+    return _labels(identities, list(dict.fromkeys(key for one in identities for key in one)))
+
+
+def _labels(identities: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[str]:
     varying = [
         key
         for key in keys
