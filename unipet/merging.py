@@ -86,7 +86,7 @@ def merge(model: nn.Module, partial: bool = False) -> dict[str, str]:
         listed = "; ".join(f"{name!r}: {reason}" for name, reason in stuck.items())
         raise UnipetError(
             f"Method {inserted.method.name!r} cannot be merged into the base model. {listed}. "
-            "unipet.merge(model, partial=True) bakes mixtures, folds what it can and keeps the rest inserted."
+            "partial=True (`unipet merge --partial`) bakes mixtures, folds what it can and keeps the rest inserted."
         )
     folding = [i for i, reason in zip(inserted.items, why, strict=True) if reason is None]
     new_values = _folded(model, folding)
