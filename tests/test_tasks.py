@@ -310,7 +310,8 @@ def test_a_subset_larger_than_the_data_is_the_data() -> None:
 def fake_hub(
     monkeypatch: pytest.MonkeyPatch, labels: Any, splits: tuple[str, ...] = ("train", "validation"), **extra: Any
 ) -> list[Any]:
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     asked: list[Any] = []
 
     def load(*args: Any, **options: Any) -> Any:
@@ -330,7 +331,8 @@ def hub(**changes: Any) -> TaskConfig:
 
 
 def test_hub_rows_and_label_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     asked = fake_hub(monkeypatch, datasets.ClassLabel(names=["yes", "no"]))
     data = load_task(hub(subset="part", revision="abc"))
     assert asked == [(("someone/some", "part"), {"revision": "abc"})], "one call, and no remote code"
@@ -339,7 +341,8 @@ def test_hub_rows_and_label_order(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_hub_regression_and_the_matched_split(monkeypatch: pytest.MonkeyPatch) -> None:
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     fake_hub(monkeypatch, datasets.Value("float32"), ("train", "validation_matched"), y=[0.0, 2.5, 5.0])
     data = load_task(hub(kind="regression", labels=[], metrics=["pearson"]))
     assert [row["label"] for row in data.evaluation] == [0.0, 2.5, 5.0]
@@ -347,7 +350,8 @@ def test_hub_regression_and_the_matched_split(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_hub_mistakes(monkeypatch: pytest.MonkeyPatch) -> None:
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     names = datasets.ClassLabel(names=["no", "yes"])
     fake_hub(monkeypatch, names, y=[0, -1, 1])
     refused(hub(), "someone/some", "'train'", "row 1", "hidden")
@@ -359,7 +363,7 @@ def test_hub_mistakes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_hub_out_of_reach_names_the_local_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    datasets = pytest.importorskip("datasets")
+    import datasets
 
     def offline(*args: Any, **options: Any) -> Any:
         raise ConnectionError("Couldn't reach\n 'someone/some' on the Hub")
@@ -415,7 +419,8 @@ def test_every_generator_has_a_task_file() -> None:
 
 
 def test_a_configuration_that_hydra_made_is_as_good_as_a_plain_one() -> None:
-    omegaconf = pytest.importorskip("omegaconf")
+    import omegaconf
+
     plain = read("synthetic_events", generated_train=20, generated_evaluation=10)
     assert load_task(omegaconf.OmegaConf.structured(plain)).fingerprint == load_task(plain).fingerprint
     check_task(omegaconf.OmegaConf.structured(read("stsb")))

@@ -22,7 +22,7 @@ RESULT = "result.json"
 CONFIG = "config.yaml"
 METRICS = "metrics.jsonl"
 PREDICTIONS = "predictions.jsonl"
-ADAPTER = "adapter"
+ADAPTER = "adapter/"  # a directory
 ERROR = "error.txt"
 
 _NOT_IDENTITY = ("tracking", "runs_dir", "rerun")  # where and how a run is watched, not what it computes
