@@ -15,11 +15,23 @@ from unipet.adaptation import adaptation
 from unipet.objectives import Consistency, consistency_loss, task_loss
 
 
+def without_dropout(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+
+
+POSITIONS = {
+    "low_rank": {"position": {"site": "attn.q"}},
+    "bottleneck": {"position": {"site": "ffn", "form": "sequential"}},
+    "prefix": {"position": {"site": "attn.heads"}, "composition": "gated"},
+}
+
+
 def mixed(function: str = "low_rank", share: list[str] | None = None, **mixture: Any) -> nn.Module:
-    position = {"site": "attn.q"} if function == "low_rank" else {"site": "ffn", "form": "sequential"}
     insertion = {
         "function": {"name": function, "size": 3},
-        "position": position,
+        **POSITIONS[function],
         "mixture": {"experts": 3, "share": share or [], **mixture},
     }
     model = TINY["bert"]()
@@ -102,9 +114,7 @@ def test_one_draw_holds_for_every_micro_batch_of_a_step() -> None:
 
     def gradients(parts: int) -> dict[str, Tensor]:
         model, batch = mixed("bottleneck", ["up"]).train(), tiny_batch(rows=4)
-        for module in model.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = 0.0
+        without_dropout(model)
         adaptation(model).draw(3, seed=0)
         labels = torch.arange(4) % 2
         for rows in torch.arange(4).chunk(parts):
@@ -117,52 +127,22 @@ def test_one_draw_holds_for_every_micro_batch_of_a_step() -> None:
     assert all(torch.allclose(whole[name], halves[name], atol=1e-5) for name in whole)
 
 
-def test_stacked_views_are_two_passes_with_two_routes() -> None:
-    model, batch = mixed("bottleneck").train(), tiny_batch()
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
+@pytest.mark.parametrize("function", ["bottleneck", "prefix"])
+def test_stacked_views_are_two_passes_with_two_routes(function: str) -> None:
+    model, batch = mixed(function).train(), tiny_batch()
+    without_dropout(model)
     inserted = adaptation(model)
-    step = next(s for s in range(50) if inserted.draw(s, 0) is None and _differ(inserted.call_record.routes))
-    inserted.draw(step, seed=0)
+    for step in range(50):  # until the two views differ at the first site
+        inserted.draw(step, seed=0)
+        routes = inserted.call_record.routes
+        if routes[0][0] != routes[1][0]:
+            break
     with inserted.views(2):
-        stacked = model(**{name: torch.cat([tensor, tensor]) for name, tensor in batch.items()}).logits
-    routes = inserted.call_record.routes
+        stacked = model.bert(**{name: torch.cat([tensor, tensor]) for name, tensor in batch.items()}).last_hidden_state
     for view in range(2):
         inserted.call_record.routes = [routes[view]]
-        assert torch.allclose(model(**batch).logits, stacked.chunk(2)[view], atol=1e-5)
+        assert torch.allclose(model.bert(**batch).last_hidden_state, stacked.chunk(2)[view], atol=1e-5)
     assert not torch.allclose(*stacked.chunk(2), atol=1e-3)
-
-
-def _differ(routes: list[dict[int, Any]]) -> bool:
-    return routes[0][0] != routes[1][0]
-
-
-def test_stacked_views_of_a_mixed_prefix() -> None:
-    model = TINY["bert"]()
-    insertion = {
-        "function": {"name": "prefix", "size": 3},
-        "position": "attn.heads",
-        "composition": "gated",
-        "mixture": {"experts": 2, "share": ["keys"]},
-    }
-    unipet.adapt(model, {"name": "mixed", "insertions": {"one": insertion}})
-    with torch.no_grad():
-        for parameter in unipet.parameters(model).values():
-            parameter.normal_()
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-    model.train()
-    inserted, batch = adaptation(model), tiny_batch()
-    step = next(s for s in range(50) if inserted.draw(s, 0) is None and _differ(inserted.call_record.routes))
-    inserted.draw(step, seed=0)
-    with inserted.views(2):
-        stacked = model(**{name: torch.cat([tensor, tensor]) for name, tensor in batch.items()}).logits
-    routes = inserted.call_record.routes
-    for view in range(2):
-        inserted.call_record.routes = [routes[view]]
-        assert torch.allclose(model(**batch).logits, stacked.chunk(2)[view], atol=1e-5)
 
 
 def test_init_cloned_and_independent() -> None:

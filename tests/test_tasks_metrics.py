@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from unipet.config import TaskConfig
 from unipet.errors import UnipetError
@@ -52,7 +53,6 @@ def test_matthews_of_three_labels() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_correlations_against_scipy(seed: int) -> None:
-    stats = pytest.importorskip("scipy.stats")
     rng = np.random.default_rng(seed)
     truth = rng.integers(0, 11, 60) / 2  # with ties
     guess = np.round(truth + rng.normal(size=60), 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +74,6 @@ def test_the_run_is_closed_even_without_its_summary(capsys: pytest.CaptureFixtur
     assert Broken.finished == 1
 
 
-@pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reason="wandb is not installed")
 def test_two_jobs_of_one_process_are_two_offline_runs(tmp_path: Path) -> None:
     import wandb
 

@@ -78,9 +78,11 @@ class Insertion(nn.Module):
 
     def factor(self, h: Tensor, x: Tensor | None) -> Tensor | float:
         """s for this call."""
+        scaling, size = self.parts.scaling, getattr(self.parts.function, "size", None)
+        if scaling.dynamic is None:
+            return scaling.factor(self.scale.reduced(), size, None, None)
         u = self._cast(h if self.parts.form == "sequential" else x)
-        mask = self._mask(h)
-        return self.parts.scaling.factor(self.scale.reduced(), getattr(self.parts.function, "size", None), u, mask)
+        return scaling.factor(self.scale.reduced(), size, u, self._mask(h))
 
     def at_tokens(self, h: Tensor, joined: Tensor) -> Tensor:
         """`joined` at the selected token positions, h elsewhere."""
