@@ -142,7 +142,7 @@ def test_input_gate_means_over_real_tokens_and_keeps_alpha() -> None:
     scaling = {"name": "input_gate", "alpha": 8.0}
     insertion = only(adapted(method(function={"name": "low_rank", "size": 4}, scaling=scaling)))
     x, mask = torch.randn(2, 5, 32), torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]]).bool()
-    insertion.call_record.mask_BT = mask
+    insertion.call_record.masks_BS[insertion.site.tokens_of] = mask
     p = insertion.scale.reduced()
     each = torch.sigmoid(x @ p["gate.weight"].T + p["gate.bias"]).squeeze(-1)
     expected = torch.stack([each[0].mean(), each[1, :2].mean()]) * 8.0 / 4

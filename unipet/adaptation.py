@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from unipet.attention import ATTRIBUTE, PREFIX, HeadsSite, wrap_implementation
 from unipet.errors import UnipetError
+from unipet.hooks import Entry, HeadsReader, Hook
 from unipet.insertion import Call, Insertion
 from unipet.method import Method
 from unipet.mixture import Bank
@@ -20,47 +20,19 @@ from unipet.sites import base_of
 CONTAINER = "_unipet"
 
 
-class Hook:
-    """One insertion's two hooks on the base model: take x on the way in, put h' in the place of h on the way out."""
-
-    def __init__(self, insertion: Insertion):
-        self.insertion = insertion
-        self.x: Tensor | None = None
-
-    def take_x(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.x = _first(args, kwargs)
-
-    def on_output(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-        own = self.insertion.site.x_path == self.insertion.site.path
-        x = _first(args, kwargs) if own else self.x
-        self.x = None
-        if isinstance(output, tuple):
-            return (self.insertion(output[0], x), *output[1:])
-        return self.insertion(output, x)
-
-    def on_input(
-        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        h = args[0]
-        return (self.insertion(h, h), *args[1:]), kwargs
-
-
-def _first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return args[0] if args else next(iter(kwargs.values()), None)
-
-
 class Adaptation(nn.Module):
     """The insertions of one method on one base model (registered on it as `_unipet`).
 
     `attach` puts them to work and freezes the base; `detach` takes them out and puts every changed value back.
     """
 
-    def __init__(self, method: Method, insertions: list[Insertion], shared: dict[str, Bank]):
+    def __init__(self, method: Method, insertions: list[Insertion], shared: dict[str, Bank], entries: dict[str, str]):
         super().__init__()
         self.method = method
         self.insertions = nn.ModuleList(insertions)
         self.shared = nn.ModuleDict(shared)
         self.call_record = Call()
+        self.entries = entries  # stack -> the module, below the base model, whose forward takes its attention mask
         self.unfrozen: dict[str, str] = {}  # base parameter name -> the part of `unfreeze` that named it
         self._handles: list[Any] = []
         self._attention: list[tuple[Any, Any]] = []  # (config, its attention implementation before)
@@ -110,27 +82,37 @@ class Adaptation(nn.Module):
         finally:
             self._views = 1
 
-    def on_call(self, base: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Before every forward pass of the base model: note the real tokens, the views and the routes.
+    def on_call(self, stacks: list[str], given: dict[str, Any]) -> None:
+        """Before every forward pass through some stacks: note the real tokens, the KV cache, the views and the routes.
 
         The record stays until the next pass, because gradient checkpointing runs layers again during backward.
         """
-        if self._attention and not str(getattr(base.config, "_attn_implementation", "")).startswith(PREFIX):
+        if any(not str(config._attn_implementation or "").startswith(PREFIX) for config, _ in self._attention):
             raise UnipetError(
                 "The attention implementation was changed after `adapt`, so insertions at attn.heads would do nothing. "
                 "Choose it before: unipet.eject(model), model.set_attn_implementation(...), unipet.adapt(model, ...)."
             )
-        names = list(inspect.signature(type(base).forward).parameters)[1:]
-        mask = {**dict(zip(names, args, strict=False)), **kwargs}.get("attention_mask")
-        record = self.call_record
-        if isinstance(mask, Tensor) and mask.dim() != 2 and any(i.needs_mask for i in self.items):
-            raise UnipetError(
-                f"Gates and `tokens` need to know the real tokens: give a 2-D attention_mask, not {tuple(mask.shape)}."
-            )
-        record.mask_BT = mask.bool() if isinstance(mask, Tensor) and mask.dim() == 2 else None
+        record, cache = self.call_record, given.get("past_key_values")
+        first = next((value for value in given.values() if isinstance(value, Tensor)), None)
+        for stack in stacks:
+            record.masks_BS[stack] = self._mask(given.get("attention_mask"))
+            record.past[stack] = int(cache.get_seq_length()) if cache is not None else 0
+            if first is not None:
+                record.rows[stack] = first.shape[0]
         record.views = self._views
-        if self.mixed and self.training and not self._driven:
+        first_stack = next(iter(self.entries), None)
+        if self.mixed and self.training and not self._driven and first_stack in stacks:
             record.routes = self._draw(self._views)
+
+    def _mask(self, mask: Any) -> Tensor | None:
+        if mask is None or (isinstance(mask, Tensor) and mask.dim() == 2):
+            return None if mask is None else mask.bool()
+        if any(i.needs_mask for i in self.items):
+            shown = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
+            raise UnipetError(
+                f"Gates and `tokens` need to know the real tokens: give a 2-D attention_mask, not {shown}."
+            )
+        return None
 
     # -- attaching and detaching -----------------------------------------------------------------------------------
 
@@ -144,7 +126,12 @@ class Adaptation(nn.Module):
         for insertion in self.items:
             self._hook(model, insertion)
         base = base_of(model)
-        self._handles.append(base.register_forward_pre_hook(self.on_call, with_kwargs=True))
+        for entry in dict.fromkeys(self.entries.values()):
+            module = base.get_submodule(entry)
+            stacks = [stack for stack, its_entry in self.entries.items() if its_entry == entry]
+            self._handles.append(
+                module.register_forward_pre_hook(Entry(self.on_call, stacks, module), with_kwargs=True)
+            )
         self.train(model.training)
         model.add_module(CONTAINER, self)
 
@@ -152,28 +139,34 @@ class Adaptation(nn.Module):
         site = insertion.site
         module = model.get_submodule(site.path)
         if site.at == "heads":
-            self._hook_heads(module, insertion)
+            self._hook_heads(model, module, insertion)
             return
         hook = Hook(insertion)
-        if site.at == "input":
-            self._handles.append(module.register_forward_pre_hook(hook.on_input, with_kwargs=True))
-            return
         if site.x_path != site.path:
-            reader = model.get_submodule(site.x_path)
-            self._handles.append(reader.register_forward_pre_hook(hook.take_x, with_kwargs=True))
-        self._handles.append(module.register_forward_hook(hook.on_output, with_kwargs=True))
+            self._before(model, site.x_path, hook.take_x)
+        if site.at == "input":
+            self._before(model, site.path, hook.on_input)
+        elif site.at == "stream":
+            self._before(model, site.path, hook.on_stream)
+        else:
+            self._handles.append(module.register_forward_hook(hook.on_output, with_kwargs=True))
 
-    def _hook_heads(self, module: nn.Module, insertion: Insertion) -> None:
-        site = getattr(module, ATTRIBUTE, None)
+    def _before(self, model: nn.Module, path: str, hook: Any) -> None:
+        self._handles.append(model.get_submodule(path).register_forward_pre_hook(hook, with_kwargs=True))
+
+    def _hook_heads(self, model: nn.Module, module: nn.Module, insertion: Insertion) -> None:
+        site: HeadsSite | None = getattr(module, ATTRIBUTE, None)
         if site is None:
             site = HeadsSite()
             setattr(module, ATTRIBUTE, site)
-            self._handles.append(module.register_forward_pre_hook(site.take_x, with_kwargs=True))
             config: Any = module.config
             if all(config is not known for known, _ in self._attention):
                 before = config._attn_implementation
                 config._attn_implementation = wrap_implementation(config, before)
                 self._attention.append((config, before))
+        x_path = insertion.site.x_path
+        if all(other.site.x_path != x_path for other in site.insertions):
+            self._before(model, x_path, HeadsReader(site, x_path))
         site.insertions.append(insertion)
 
     def detach(self, model: nn.Module, restore: bool) -> None:

@@ -48,7 +48,7 @@ def parameters(model: nn.Module, head: bool = False) -> dict[str, nn.Parameter]:
     for insertion in inserted.items:
         for bank in (insertion.bank, insertion.scale):
             for name, tensor in bank.named_tensors():
-                found[f"{insertion.name}/{insertion.site.path}/{name}"] = tensor
+                found[f"{insertion.name}/{insertion.site.name}/{name}"] = tensor
     for insertion_name, shared in inserted.shared.items():
         for name, tensor in cast(Bank, shared).named_tensors():
             found[f"{insertion_name}/shared/{name}"] = tensor

@@ -4,13 +4,15 @@ transformers sends every attention call through its AttentionInterface. `unipet_
 implementation (eager, sdpa, flash): it prepends the keys and values of `gated` prefixes, calls the wrapped function,
 and lets the other insertions act on the concatenated heads. No modelling code is touched.
 
-Shapes: B batch, T queries, S keys, L prefix length, H query heads, G key/value heads, E head width.
+Shapes: B batch, T queries, S keys, L prefix length, H query heads, G key/value heads, E head width, F widths of all
+blocks.
 """
 
 from __future__ import annotations
 
-import sys
+import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -26,19 +28,15 @@ ATTRIBUTE = "_unipet_heads"
 
 
 class HeadsSite:
-    """The insertions of one attention module, in the method's order, and the x that its current call received."""
+    """The insertions of one attention module, in the method's order, and the x that each reads in the current call."""
 
     def __init__(self) -> None:
         self.insertions: list[Insertion] = []
-        self.x: Tensor | None = None
-
-    def take_x(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """A pre-hook: keep the attention block's input until the attention function runs."""
-        self.x = args[0] if args else kwargs.get("hidden_states")
+        self.x: dict[str, Tensor] = {}  # path of the module that reads x -> x
 
 
 class Attention:
-    """One wrapped implementation, callable as transformers calls an attention function."""
+    """A registered attention function: the wrapped implementation with insertions. Called by transformers."""
 
     def __init__(self, implementation: str):
         self.implementation = implementation
@@ -46,7 +44,9 @@ class Attention:
     def _inner(self, module: nn.Module) -> Callable[..., tuple[Tensor, Tensor | None]]:
         if self.implementation == "eager":
             # Each modelling file brings its own eager attention; the interface only knows the others.
-            return sys.modules[type(module).__module__].eager_attention_forward
+            forward: Any = inspect.unwrap(type(module).forward)
+            inner: Callable[..., tuple[Tensor, Tensor | None]] = forward.__globals__["eager_attention_forward"]
+            return inner
         from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
         return ALL_ATTENTION_FUNCTIONS[self.implementation]
@@ -58,45 +58,82 @@ class Attention:
         site: HeadsSite | None = getattr(module, ATTRIBUTE, None)
         if site is None or not site.insertions:
             return inner(module, query, key, value, attention_mask, **kwargs)
-        x, site.x = site.x, None
-        factor = kwargs.get("scaling") or query.shape[-1] ** -0.5
-        heads = Heads(query, factor, key.shape[1])
-        everywhere = [i for i in site.insertions if i.parts.rule.needs_mass and i.parts.tokens is None]
-        h, weights = self._with_columns(everywhere, inner, module, heads, key, value, attention_mask, x, kwargs)
+        heads = Heads(query, kwargs.get("scaling") or query.shape[-1] ** -0.5, key.shape[1])
+        flash = self.implementation.startswith("flash")
+        call = _Inside(inner, module, heads, key, value, attention_mask, {**kwargs, "scaling": heads.factor}, flash)
+        everywhere = [
+            (i, site.x.get(i.site.x_path)) for i in site.insertions if i.parts.rule.needs_mass and not i.parts.tokens
+        ]
+        h, weights = call.with_columns(everywhere)
         for insertion in site.insertions:
+            x = site.x.get(insertion.site.x_path)
             if insertion.parts.rule.needs_mass:
                 if insertion.parts.tokens is not None:
-                    columns = [*everywhere, insertion]
-                    joined, _ = self._with_columns(columns, inner, module, heads, key, value, attention_mask, x, kwargs)
+                    joined, _ = call.with_columns([*everywhere, (insertion, x)])
                     h = insertion.at_tokens(h.flatten(2), joined.flatten(2)).view_as(h)
             else:
                 h = insertion(h.flatten(2), x, heads).view_as(h)
+        site.x.clear()
         return h, weights
 
-    def _with_columns(
-        self,
-        insertions: list[Insertion],
-        inner: Callable[..., tuple[Tensor, Tensor | None]],
-        module: nn.Module,
-        heads: Heads,
-        key: Tensor,
-        value: Tensor,
-        mask: Tensor | None,
-        x: Tensor | None,
-        kwargs: dict[str, Any],
-    ) -> tuple[Tensor, Tensor | None]:
+
+@dataclass(frozen=True)
+class _Inside:
+    """The arguments of one attention call."""
+
+    inner: Callable[..., tuple[Tensor, Tensor | None]]
+    module: nn.Module
+    heads: Heads
+    key: Tensor
+    value: Tensor
+    mask: Tensor | None
+    kwargs: dict[str, Any]
+    flash: bool
+
+    def _causal(self) -> bool:
+        """Whether no mask means "causal by position". Flash kernels then count from the end, which columns in front
+        do not change; the others count from the start."""
+        causal = self.kwargs.get("is_causal")
+        return not self.flash and bool(getattr(self.module, "is_causal", False) if causal is None else causal)
+
+    def with_columns(self, insertions: list[tuple[Insertion, Tensor | None]]) -> tuple[Tensor, Tensor | None]:
         """The wrapped attention with the insertions' columns in front of its keys and values."""
-        for insertion in insertions:
-            k_BGLE, v_BGLE = _columns(insertion, heads, x)
-            mask = _widen(mask, k_BGLE.shape[2], module, heads.q_BHTE, key, kwargs)
-            key = torch.cat([k_BGLE.to(key.dtype), key], dim=2)
-            value = torch.cat([v_BGLE.to(value.dtype), value], dim=2)
-        h, weights = inner(module, heads.q_BHTE, key, value, mask, **kwargs)
-        return h.contiguous(), weights
+        if not insertions:
+            h, weights = self.inner(self.module, self.heads.q_BHTE, self.key, self.value, self.mask, **self.kwargs)
+            return h.contiguous(), weights
+        columns = [_columns(insertion, self.heads, x) for insertion, x in insertions]
+        length = sum(one.k_BGLE.shape[2] for one in columns)
+        kwargs = {**self.kwargs}
+        if (bias := kwargs.get("position_bias")) is not None:
+            kwargs["position_bias"] = F.pad(bias, (length, 0))
+        if self.flash and kwargs.get("sliding_window") is not None:
+            raise UnipetError(
+                "A prefix cannot stand in front of a sliding window inside a flash attention kernel. "
+                "Load the base model with attn_implementation='sdpa' or 'eager'."
+            )
+        mask = widen(self.mask, length, self._causal(), self.heads.q_BHTE.shape[2], self.key)
+        query, key, value = _blocks(columns, self.heads.q_BHTE, self.key, self.value)
+        h_BTHF, weights = self.inner(self.module, query, key, value, mask, **kwargs)
+        width = self.value.shape[-1]
+        h_BTHE = h_BTHF[..., :width]
+        for number, one in enumerate(one for one in columns if one.gate_BT1 is not None):
+            gate_BT11 = one.gate_BT1.unsqueeze(-1).to(h_BTHE.dtype)  # type: ignore[union-attr]
+            h_BTHE = h_BTHE + gate_BT11 * h_BTHF[..., (number + 1) * width : (number + 2) * width]
+        return h_BTHE.contiguous(), weights
 
 
-def _columns(insertion: Insertion, heads: Heads, x: Tensor | None) -> tuple[Tensor, Tensor]:
-    """One insertion's keys and values for every example, (B, G, L, E) each, scaled."""
+@dataclass(frozen=True, eq=False)
+class _Columns:
+    """One insertion's keys and values for every example; `gate_BT1` is a scaling that differs by query, which acts on
+    the values' share of h, and with `gate_keys` on the logits."""
+
+    k_BGLE: Tensor
+    v_BGLE: Tensor
+    gate_BT1: Tensor | None = None
+    gate_keys: bool = False
+
+
+def _columns(insertion: Insertion, heads: Heads, x: Tensor | None) -> _Columns:
     function: Any = insertion.parts.function  # has_mass promises columns() and scale_keys
     rows = heads.q_BHTE.shape[0]
     views = insertion.call_record.views if insertion.training and insertion.parts.mixture is not None else 1
@@ -104,25 +141,49 @@ def _columns(insertion: Insertion, heads: Heads, x: Tensor | None) -> tuple[Tens
     k_BGLE, v_BGLE = (torch.cat([part[i].expand(rows // views, *part[i].shape) for part in parts]) for i in (0, 1))
     factor = insertion.factor(x, x) if x is not None else 1.0
     if isinstance(factor, Tensor):
+        if insertion.parts.scaling.per_token(insertion.site.causal):
+            return _Columns(k_BGLE, v_BGLE, factor, function.scale_keys)
         shape = (1, heads.kv_heads, 1, -1) if factor.dim() == 1 and factor.numel() > 1 else (-1, 1, 1, 1)
         factor = factor.view(shape)
-    return (k_BGLE * factor if function.scale_keys else k_BGLE), v_BGLE * factor
+    return _Columns(k_BGLE * factor if function.scale_keys else k_BGLE, v_BGLE * factor)
 
 
-def _widen(
-    mask: Tensor | None, length: int, module: nn.Module, query: Tensor, key: Tensor, kwargs: dict[str, Any]
-) -> Tensor | None:
-    """The attention mask with `length` always visible columns in front."""
+def _blocks(columns: list[_Columns], q_BHTE: Tensor, k_BGSE: Tensor, v_BGSE: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values of one softmax over all columns and the sequence.
+
+    A column whose scaling differs by query gets E dimensions of its own: its logit is (s·q)·k there, and its share of
+    the values comes out apart, to be scaled by s afterwards. All else lives in the first E dimensions.
+    """
+    gated = [one for one in columns if one.gate_BT1 is not None]
+    queries = [q_BHTE] + [
+        q_BHTE * one.gate_BT1.unsqueeze(1).to(q_BHTE.dtype) if one.gate_keys else q_BHTE  # type: ignore[union-attr]
+        for one in gated
+    ]
+    keys, values = [], []
+    for one in [*reversed(columns), None]:
+        k, v = (one.k_BGLE.to(k_BGSE.dtype), one.v_BGLE.to(v_BGSE.dtype)) if one else (k_BGSE, v_BGSE)
+        block = gated.index(one) + 1 if one in gated else 0
+        keys.append(_in_block(k, block, len(gated) + 1))
+        values.append(_in_block(v, block, len(gated) + 1))
+    return torch.cat(queries, -1), torch.cat(keys, 2), torch.cat(values, 2)
+
+
+def _in_block(tensor: Tensor, block: int, blocks: int) -> Tensor:
+    """`tensor` in one of `blocks` equal blocks of the last dimension, zeros in the others."""
+    width = tensor.shape[-1]
+    return F.pad(tensor, (block * width, (blocks - 1 - block) * width)) if blocks > 1 else tensor
+
+
+def widen(mask: Tensor | None, length: int, causal: bool, queries: int, key: Tensor) -> Tensor | None:
+    """An attention mask (4-D, or 2-D of real tokens, or None) with `length` always visible columns in front."""
     if mask is not None:
-        return F.pad(mask, (length, 0), value=True if mask.dtype == torch.bool else 0)
-    causal = kwargs.get("is_causal")
-    causal = getattr(module, "is_causal", False) if causal is None else causal
-    queries, keys = query.shape[2], key.shape[2]
+        visible = True if mask.dtype == torch.bool else 1 if mask.dim() == 2 else 0
+        return F.pad(mask, (length, 0), value=visible)
     if not causal or queries == 1:
         return None
-    # No mask means "causal by position" to the kernels, which would count the new columns as positions.
-    visible = torch.ones(queries, keys, dtype=torch.bool, device=query.device).tril(keys - queries)
-    return F.pad(visible, (length, 0), value=True)[None, None]
+    keys = key.shape[2]
+    visible_TS = torch.ones(queries, keys, dtype=torch.bool, device=key.device).tril(keys - queries)
+    return F.pad(visible_TS, (length, 0), value=True)[None, None]
 
 
 def wrap_implementation(model_config: Any, name: str | None) -> str:
@@ -133,7 +194,8 @@ def wrap_implementation(model_config: Any, name: str | None) -> str:
     implementation = name or "eager"
     if implementation.startswith(PREFIX):
         return implementation
-    if implementation not in ALL_MASK_ATTENTION_FUNCTIONS:
+    known = implementation in ALL_MASK_ATTENTION_FUNCTIONS and implementation.startswith(("eager", "sdpa", "flash"))
+    if not known:
         raise UnipetError(
             f"attn.heads cannot wrap the attention implementation {implementation!r} of {type(model_config).__name__}. "
             "Load the base model with attn_implementation='sdpa' or 'eager'."

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from unipet.sites import prefix_of
+from unipet.sites import head_prefix
 
 _SAMPLES = 64
 
@@ -19,7 +19,7 @@ def fingerprint(model: nn.Module, original: Callable[[str, Tensor], Tensor] = la
 
     `original` gives a parameter's value before training where the method unfroze it.
     """
-    prefix = prefix_of(model)
+    prefix = head_prefix(model)
     digest = hashlib.sha256()
     for name, parameter in sorted(model.named_parameters()):
         if not name.startswith(prefix) or name.startswith("_unipet."):

@@ -14,15 +14,21 @@ from unipet.composition import COMPOSITIONS, Rule
 from unipet.errors import UnipetError
 from unipet.functions.base import Affine, Function, Heads, Params, Widths
 from unipet.mixture import Bank, Mixture, Route, baked
-from unipet.scaling import Scaling
+from unipet.scaling import Scaling, Tokens
 from unipet.sites import Site
 
 
 @dataclass
 class Call:
-    """What one forward pass of the base model tells its insertions: real tokens, stacked views, and each view's routes."""
+    """What one forward pass of the base model tells its insertions.
 
-    mask_BT: Tensor | None = None
+    Per stack: its batch size, the real tokens of the whole sequence (those in the KV cache included; None: all are
+    real) and how many the cache holds. For all: how many views are stacked in the batch, and each view's routes.
+    """
+
+    rows: dict[str, int] = field(default_factory=dict)
+    masks_BS: dict[str, Tensor | None] = field(default_factory=dict)
+    past: dict[str, int] = field(default_factory=dict)
     views: int = 1
     routes: list[dict[int, Route]] = field(default_factory=list)  # per view: insertion number -> route
 
@@ -82,17 +88,19 @@ class Insertion(nn.Module):
         if scaling.dynamic is None:
             return scaling.factor(self.scale.reduced(), size, None, None)
         u = self._cast(h if self.parts.form == "sequential" else x)
-        return scaling.factor(self.scale.reduced(), size, u, self._mask(h))
+        tokens = Tokens(self._real(h)[:, -h.shape[1] :], self.site.causal, self._past() > 0)
+        return scaling.factor(self.scale.reduced(), size, u, tokens)
 
     def at_tokens(self, h: Tensor, joined: Tensor) -> Tensor:
         """`joined` at the selected token positions, h elsewhere."""
         if self.parts.tokens is None:
             return joined
         which, count = self.parts.tokens
-        mask = self._mask(h)
-        real_BT = torch.ones(h.shape[:2], device=h.device, dtype=torch.bool) if mask is None else mask
-        ahead_BT = real_BT.cumsum(1) if which == "first" else real_BT.flip(1).cumsum(1).flip(1)
-        chosen_BT = real_BT & (ahead_BT <= count)
+        real_BS = self._real(h)
+        if which == "last" and self._past() > 0:
+            return h  # the last tokens of the prompt; what is generated after it is not among them
+        ahead_BS = real_BS.cumsum(1) if which == "first" else real_BS.flip(1).cumsum(1).flip(1)
+        chosen_BT = (real_BS & (ahead_BS <= count))[:, -h.shape[1] :]
         return torch.where(chosen_BT.unsqueeze(-1), joined, h)
 
     def _delta(self, h: Tensor, x: Tensor | None, heads: Heads | None) -> Tensor:
@@ -122,14 +130,21 @@ class Insertion(nn.Module):
             return u
         return u.to(tensors[0].dtype) if u.is_floating_point() else u
 
-    def _mask(self, h: Tensor) -> Tensor | None:
-        mask = self.call_record.mask_BT
-        if mask is not None and mask.shape != h.shape[:2]:
+    def _past(self) -> int:
+        return self.call_record.past.get(self.site.tokens_of, 0)
+
+    def _real(self, h: Tensor) -> Tensor:
+        """Which tokens are real, those in the KV cache included: (B, S), h's own tokens being the last T."""
+        length = h.shape[1] + self._past()
+        mask_BS = self.call_record.masks_BS.get(self.site.tokens_of)
+        if mask_BS is None:
+            return torch.ones(h.shape[0], length, device=h.device, dtype=torch.bool)
+        if mask_BS.shape != (h.shape[0], length):
             raise UnipetError(
-                f"{self.name} at {self.site.path}: the attention mask of this call is {tuple(mask.shape)} but the "
-                f"hidden states are {tuple(h.shape[:2])}. Call the model with a 2-D attention_mask."
+                f"{self.name} at {self.site.path}: the attention mask of this call is {tuple(mask_BS.shape)} but the "
+                f"hidden states are {(h.shape[0], length)}. Call the model with a 2-D attention_mask."
             )
-        return mask
+        return mask_BS
 
     @torch.no_grad()
     def affine(self) -> Affine | None:

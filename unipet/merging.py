@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from unipet.adaptation import Adaptation, adaptation
 from unipet.errors import UnipetError
 from unipet.insertion import Insertion
+from unipet.sites import Site
+from unipet.weights import in_width, read, rows, updates, why_no_matrix
 
 
 def why_not_foldable(insertion: Insertion, model: nn.Module) -> str | None:
@@ -28,19 +30,19 @@ def why_not_foldable(insertion: Insertion, model: nn.Module) -> str | None:
         return f"composition {parts.composition!r} with a function of the input is not linear"
     if site.at == "heads":
         return "the concatenated heads are no module's weights"
+    if site.at == "stream":
+        return "the residual stream is no module's output"
     module = model.get_submodule(site.path)
-    weight = getattr(module, "weight", None)
-    if not isinstance(weight, nn.Parameter) or weight.dim() not in (1, 2) or isinstance(module, nn.Embedding):
-        return f"{type(module).__name__} has no weight to fold into"
-    if not weight.is_floating_point():
-        return f"the weight is stored as {weight.dtype}"
+    if reason := why_no_matrix(module):
+        return reason
+    norm = in_width(module) is not None and module.weight.dim() == 1  # type: ignore[operator]
     if site.at == "input":
         return None if constant and parts.composition == "multiply" else "only a factor folds into the next projection"
-    if weight.dim() == 1 and not constant:
+    if norm and not constant:
         return "a norm's weight holds no matrix"
     if parts.form == "parallel" and not constant and site.x_path != site.path:
         return "x is not the input of the module that yields h"
-    if weight.dim() == 1 and parts.composition == "replace":
+    if norm and parts.composition == "replace":
         return "replacing a norm's output leaves nothing to fold into"
     if getattr(module, "bias", None) is None and (constant and parts.composition != "multiply"):
         return f"{type(module).__name__} has no bias to fold into"
@@ -49,22 +51,27 @@ def why_not_foldable(insertion: Insertion, model: nn.Module) -> str | None:
 
 def reasons(model: nn.Module, inserted: Adaptation) -> list[str | None]:
     """For each insertion why it cannot fold, order taken into account: folding must not jump over what stays."""
-    stays: dict[tuple[str, str], str] = {}
+    stays: list[Insertion] = []
     result: list[str | None] = []
     for insertion in inserted.items:
         reason = why_not_foldable(insertion, model)
-        place = (insertion.site.path, insertion.site.at)
-        if reason is None and place in stays:
-            reason = f"it acts after {stays[place]!r}, which stays"
+        before = next((other for other in stays if _same_activation(insertion.site, other.site)), None)
+        if reason is None and before is not None:
+            reason = f"it acts after {before.name!r}, which stays"
         if reason is not None:
-            stays.setdefault(place, insertion.name)
+            stays.append(insertion)
         result.append(reason)
-    blocked_outputs = {path for path, at in stays if at == "output"}
+    blocked_outputs = {other.site.path for other in stays if other.site.at == "output"}
     for number, insertion in enumerate(inserted.items):
         # A factor on a module's input also feeds what stays at its output, unless that reads h alone.
         if result[number] is None and insertion.site.at == "input" and insertion.site.path in blocked_outputs:
             result[number] = "an insertion at the same module, which stays, reads the same activation"
     return result
+
+
+def _same_activation(one: Site, other: Site) -> bool:
+    same_place = (one.path, one.at) == (other.path, other.at)
+    return same_place and (one.part == other.part or one.part is None or other.part is None)
 
 
 @torch.no_grad()
@@ -109,25 +116,24 @@ def _folded(model: nn.Module, insertions: list[Insertion]) -> list[tuple[nn.Para
     maps: dict[str, tuple[Tensor, Tensor]] = {}
     # Output insertions first: they are written in terms of the input that an input insertion changes.
     for insertion in sorted(insertions, key=lambda i: i.site.at == "input"):
-        path = insertion.site.path
+        path, part = insertion.site.path, insertion.site.part
         module = model.get_submodule(path)
-        weight: nn.Parameter = module.weight  # type: ignore[assignment]
-        if owners[id(weight)] > 1:
+        if owners[id(module.weight)] > 1:
             raise UnipetError(
                 f"{insertion.name}: the weight of {path} is tied to another module; merging would change both."
             )
-        bias = getattr(module, "bias", None)
-        W, b = maps.get(path) or (
-            weight.double(),
-            bias.double() if bias is not None else weight.new_zeros(len(weight)).double(),
-        )
-        maps[path] = _fold_one(insertion, W, b)
+        W, b = maps[path] if path in maps else read(module)
+        W = W + insertion.site.norm_offset
+        if part is None:
+            W, b = _fold_one(insertion, W, b)
+        else:
+            own = rows(part, len(W), W.device)
+            W, b = W.clone(), b.clone()
+            W[own], b[own] = _fold_one(insertion, W[own], b[own])
+        maps[path] = W - insertion.site.norm_offset, b
     result: list[tuple[nn.Parameter, Tensor]] = []
     for path, (W, b) in maps.items():
-        module = model.get_submodule(path)
-        result.append((module.weight, W))  # type: ignore[arg-type]
-        if getattr(module, "bias", None) is not None:
-            result.append((module.bias, b))  # type: ignore[arg-type]
+        result += updates(model.get_submodule(path), W, b)
     return result
 
 
@@ -162,7 +168,7 @@ def _keep(model: nn.Module, inserted: Adaptation, keep: list[Insertion], summary
     )
     kept_unfrozen, required_grad = inserted.unfrozen, inserted._required_grad
     inserted.detach(model, restore=False)
-    left = Adaptation(replace(inserted.method, insertions=specs), keep, {})
+    left = Adaptation(replace(inserted.method, insertions=specs), keep, {}, inserted.entries)
     left.unfrozen = kept_unfrozen
     left.attach(model)
     left._required_grad = required_grad

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 import torch
 from torch import nn
 
@@ -14,32 +11,29 @@ from unipet.functions.base import Widths
 from unipet.insertion import Insertion
 from unipet.method import InsertionSpec, Method
 from unipet.mixture import Bank
-from unipet.sites import ARCHITECTURES, Site, architecture_of, prefix_of, resolve
+from unipet.sites import ARCHITECTURES, Architecture, Site, architecture_of, head_prefix, resolve
+from unipet.weights import in_width, out_width
 
 #: How the class names of normalisation layers end.
 _NORMS = ("layernorm", "rmsnorm")
 
 
-@dataclass(frozen=True)
-class Heads:
-    """The head geometry of a model's attention."""
+def build(model: nn.Module, method: Method, sites: Architecture | None = None) -> Adaptation:
+    """The adaptation of `model` by `method`, not yet attached; `sites` is a table for an architecture of the user's own.
 
-    heads: int
-    kv_heads: int
-    head_dim: int
-
-
-def build(model: nn.Module, method: Method) -> Adaptation:
-    """The adaptation of `model` by `method`, not yet attached. Raises UnipetError if any part does not fit."""
+    Raises UnipetError if any part does not fit.
+    """
     insertions: list[Insertion] = []
     shared: dict[str, Bank] = {}
     dtype, device = _dtype_and_device(model)
+    # A method without insertions needs to know nothing of the architecture.
+    table = (sites or architecture_of(model, ARCHITECTURES)) if method.insertions else None
     for spec in method.insertions:
+        assert table is not None
         where = f"method.insertions.{spec.name}"
-        table = architecture_of(model, ARCHITECTURES)
-        sites = resolve(model, table, spec.position, f"{where}.position")
-        widths = [_read_by(spec, _widths(model, site)) for site in sites]
-        _check_widths(spec, sites, widths, where)
+        found = resolve(model, table, spec.position, f"{where}.position")
+        widths = [_read_by(spec, _widths(model, table, site)) for site in found]
+        _check_forms(spec, found, where)
         slots = spec.function.shared(widths[0]) if widths else {}
         if slots:
             if len(set(widths)) > 1:
@@ -49,9 +43,11 @@ def build(model: nn.Module, method: Method) -> Adaptation:
             shared[spec.name] = Bank(slots, getattr(spec.function, "init", "torch"), None, dtype, device)
         insertions += [
             Insertion(spec.name, spec.parts, site, width, dtype, device)
-            for site, width in zip(sites, widths, strict=True)
+            for site, width in zip(found, widths, strict=True)
         ]
-    adaptation = Adaptation(method, insertions, shared)
+    entries = {name: stack.entry for name, stack in table.stacks.items()} if table else {}
+    present = {insertion.site.stack for insertion in insertions} | {i.site.tokens_of for i in insertions}
+    adaptation = Adaptation(method, insertions, shared, {k: v for k, v in entries.items() if k in present})
     adaptation.unfrozen = unfrozen(model, method)
     if not insertions and not adaptation.unfrozen:
         raise UnipetError(
@@ -63,14 +59,14 @@ def build(model: nn.Module, method: Method) -> Adaptation:
 
 def _dtype_and_device(model: nn.Module) -> tuple[torch.dtype, torch.device]:
     """Half-precision base models get float32 insertions: their small steps would be lost in half precision."""
-    parameter = next(model.parameters())
+    parameter = next((p for p in model.parameters() if p.is_floating_point()), next(model.parameters()))
     wide = parameter.dtype in (torch.float32, torch.float64)
     return (parameter.dtype if wide else torch.float32), parameter.device
 
 
 def unfrozen(model: nn.Module, method: Method) -> dict[str, str]:
     """Base parameters that train, each with the part that named it. `all` is the base model and the head."""
-    prefix = prefix_of(model)
+    prefix = head_prefix(model)
     found: dict[str, str] = {}
     for part in method.unfreeze:
         names = [name for name, _ in model.named_parameters() if _in_part(model, name, part, prefix)]
@@ -97,35 +93,27 @@ def _in_part(model: nn.Module, name: str, part: str, prefix: str) -> bool:
     return True
 
 
-def _widths(model: nn.Module, site: Site) -> Widths:
+def _widths(model: nn.Module, table: Architecture, site: Site) -> Widths:
     """Widths at a site, read from its modules; a block counts as wide as the residual stream."""
-    hidden = int(model.config.hidden_size)  # type: ignore[union-attr,arg-type]
+    hidden, heads, kv_heads, head_dim = table.stacks[site.stack].geometry(model.config)
     module, reader = model.get_submodule(site.path), model.get_submodule(site.x_path)
     if site.at == "heads":
-        geometry = _geometry(model.config)
-        h = geometry.heads * geometry.head_dim
-        return Widths(hidden, h, geometry.heads, geometry.kv_heads, geometry.head_dim)
-    if site.at == "input":
-        width = _read(module, "in_features", hidden)
-        return Widths(width, width)
-    u = _read(reader, "in_features", _read(module, "out_features", hidden) if site.x_path == site.path else hidden)
-    return Widths(u, _read(module, "out_features", hidden))
+        return Widths(in_width(reader) or hidden, heads * head_dim, heads, kv_heads, head_dim)
+    if site.at in ("input", "stream"):
+        width = in_width(module) or hidden
+        return Widths(width if site.x_path == site.path else in_width(reader) or hidden, width)
+    h = out_width(module) or hidden
+    return Widths(in_width(reader) or hidden, h // site.part.count if site.part else h)
 
 
-def _geometry(config: Any) -> Heads:
-    heads = int(config.num_attention_heads)
-    kv_heads = int(getattr(config, "num_key_value_heads", None) or heads)
-    head_dim = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
-    return Heads(heads, kv_heads, head_dim)
-
-
-def _read(module: nn.Module, attribute: str, default: int) -> int:
-    return int(getattr(module, attribute, default))
-
-
-def _check_widths(spec: InsertionSpec, sites: list[Site], widths: list[Widths], where: str) -> None:
+def _check_forms(spec: InsertionSpec, sites: list[Site], where: str) -> None:
     for site in sites:
-        if site.at == "input" and spec.position.form == "parallel" and spec.function.reads == "u":
+        if site.role == "embed" and spec.position.form == "parallel" and spec.function.reads == "u":
+            raise UnipetError(
+                f"{where}.position.form: x of embed is the token ids. Use form: sequential, which reads h."
+            )
+        own = site.at == "input" and site.x_path == site.path
+        if own and spec.position.form == "parallel" and spec.function.reads == "u":
             raise UnipetError(
                 f"{where}.position.form: {site.role} is an activation, it has no x of its own. Use form: sequential."
             )

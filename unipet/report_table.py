@@ -11,7 +11,7 @@ from unipet.adaptation import Adaptation
 from unipet.insertion import Insertion
 from unipet.merging import reasons
 from unipet.mixture import Bank
-from unipet.sites import prefix_of
+from unipet.sites import head_prefix
 from unipet.text_table import text_table
 
 
@@ -105,7 +105,7 @@ def _patterns(modules: list[str]) -> dict[str, int]:
 
 def report_of(model: nn.Module, inserted: Adaptation) -> AdaptReport:
     """Count and describe an adaptation, attached or not."""
-    prefix = prefix_of(model)
+    prefix = head_prefix(model)
     base = head = unfrozen = 0
     parts: dict[str, tuple[int, int]] = {}
     for name, parameter in model.named_parameters():
@@ -158,7 +158,7 @@ def _rows(model: nn.Module, inserted: Adaptation, base: int) -> list[InsertionRo
                 form=spec.position.form,
                 composition=spec.composition,
                 scaling=given["scaling"]["name"],
-                modules=[i.site.path for i in own],
+                modules=[i.site.name for i in own],
                 shapes=shapes,
                 parameters=count,
                 percent=round(100.0 * count / base, 6) if base else 0.0,

@@ -14,8 +14,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from unipet.errors import UnipetError
 from unipet.functions.base import Params, Slots, TensorSpec, Widths
 from unipet.options import option
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What a scaling that reads its input may know of it: which tokens are real, whether they may see later ones, and
+    whether earlier ones are in a KV cache, out of sight."""
+
+    real_BT: Tensor
+    causal: bool = False
+    cached: bool = False
 
 
 @dataclass(frozen=True)
@@ -35,8 +46,12 @@ class Scaling(ABC):
         """The number that every learned tensor starts at, or None where `init` says how."""
         return None
 
+    def per_token(self, causal: bool) -> bool:
+        """Whether s differs between the tokens of an example."""
+        return False
+
     @abstractmethod
-    def factor(self, params: Params, size: int | None, u_BTU: Tensor | None, mask_BT: Tensor | None) -> Tensor | float:
+    def factor(self, params: Params, size: int | None, u_BTU: Tensor | None, tokens: Tokens | None) -> Tensor | float:
         """s, as a number or a tensor that broadcasts to (B, T, D)."""
 
 
@@ -46,7 +61,7 @@ class Constant(Scaling):
 
     value: float = option(1.0)
 
-    def factor(self, params: Params, size: int | None, u_BTU: Tensor | None, mask_BT: Tensor | None) -> Tensor | float:
+    def factor(self, params: Params, size: int | None, u_BTU: Tensor | None, tokens: Tokens | None) -> Tensor | float:
         return self.value
 
 
@@ -58,7 +73,7 @@ class AlphaOverRank(Scaling):
 
     alpha: float = option(16.0)
 
-    def factor(self, params: Params, size: int | None, u_BTU: Tensor | None, mask_BT: Tensor | None) -> Tensor | float:
+    def factor(self, params: Params, size: int | None, u_BTU: Tensor | None, tokens: Tokens | None) -> Tensor | float:
         assert size is not None
         return self.alpha / size
 
@@ -71,7 +86,7 @@ class AlphaOverSqrtRank(Scaling):
 
     alpha: float = option(16.0)
 
-    def factor(self, params: Params, size: int | None, u_BTU: Tensor | None, mask_BT: Tensor | None) -> Tensor | float:
+    def factor(self, params: Params, size: int | None, u_BTU: Tensor | None, tokens: Tokens | None) -> Tensor | float:
         assert size is not None
         return self.alpha / sqrt(size)
 
@@ -88,7 +103,7 @@ class Learned(Scaling):
     def start_from(self) -> float | None:
         return self.start
 
-    def factor(self, params: Params, size: int | None, u_BTU: Tensor | None, mask_BT: Tensor | None) -> Tensor | float:
+    def factor(self, params: Params, size: int | None, u_BTU: Tensor | None, tokens: Tokens | None) -> Tensor | float:
         return params["scale"]
 
 
@@ -104,17 +119,19 @@ class LearnedVector(Scaling):
     def start_from(self) -> float | None:
         return self.start
 
-    def factor(self, params: Params, size: int | None, u_BTU: Tensor | None, mask_BT: Tensor | None) -> Tensor | float:
+    def factor(self, params: Params, size: int | None, u_BTU: Tensor | None, tokens: Tokens | None) -> Tensor | float:
         return params["scale"]
 
 
 @dataclass(frozen=True)
 class InputGate(Scaling):
-    """s = value · mean over the real tokens of σ(w·u + b), one gate per example (Mao et al. 2022, UniPELT).
+    """s = value · σ(w·u + b), averaged over an example's tokens or one for each token (Mao et al. 2022, UniPELT).
 
-    Slot `gate`: weight (1, u), bias (1,). Padding is left out of the mean: the released UniPELT code averages over it,
-    so there an example's output depends on how far its batch is padded. `alpha` makes `value` α/r; the released code
-    drops α/r wherever it gates.
+    Slot `gate`: weight (1, u), bias (1,). `pool: sequence` takes the mean over the real tokens, one gate per example;
+    padding is left out of it (the released UniPELT code averages over it, so there an example's output depends on how
+    far its batch is padded). `pool: token` gives each token its own gate. `auto` is `sequence`, and `token` where the
+    stack is causal: a mean would let a token see later ones, and generation with a KV cache could not compute it.
+    `alpha` makes `value` α/r; the released code drops α/r wherever it gates.
     """
 
     dynamic: ClassVar[str | None] = "the gate depends on the input"
@@ -122,17 +139,26 @@ class InputGate(Scaling):
 
     value: float = option(1.0)
     alpha: float | None = option(None)
+    pool: str = option("auto", choices=("auto", "sequence", "token"))
 
     def slots(self, widths: Widths) -> Slots:
         return {"gate": {"weight": TensorSpec((1, widths.u), "in"), "bias": TensorSpec((1,), "bias")}}
 
-    def factor(self, params: Params, size: int | None, u_BTU: Tensor | None, mask_BT: Tensor | None) -> Tensor | float:
-        assert u_BTU is not None
+    def per_token(self, causal: bool) -> bool:
+        return self.pool == "token" or (self.pool == "auto" and causal)
+
+    def factor(self, params: Params, size: int | None, u_BTU: Tensor | None, tokens: Tokens | None) -> Tensor | float:
+        assert u_BTU is not None and tokens is not None
         constant = self.value if self.alpha is None or size is None else self.value * self.alpha / size
         gate_BT1 = torch.sigmoid(F.linear(u_BTU, params["gate.weight"], params["gate.bias"]))
-        if mask_BT is None:
-            return constant * gate_BT1.mean(1, keepdim=True)
-        real_BT1 = mask_BT.unsqueeze(-1).to(gate_BT1.dtype)
+        if self.per_token(tokens.causal):
+            return constant * gate_BT1
+        if tokens.cached:
+            raise UnipetError(
+                "scaling.pool: sequence averages over all tokens, and some are in the KV cache, out of its sight. "
+                "Generate with use_cache=False, or train with scaling.pool=token."
+            )
+        real_BT1 = tokens.real_BT.unsqueeze(-1).to(gate_BT1.dtype)
         return constant * (gate_BT1 * real_BT1).sum(1, keepdim=True) / real_BT1.sum(1, keepdim=True).clamp(min=1)
 
 

@@ -73,8 +73,9 @@ def sites(overrides: Sequence[str], config_dir: str | None) -> Lines:
     table = tables[0]
     lines: Lines = []
     for role in table.roles():
-        places = [f"{tap.at} of {tap.h}" for tap in table.outside.get(role, ())]
+        places = []
         for stack in table.stacks.values():
+            places += [f"{tap.at} of {tap.h}" for tap in stack.outside.get(role, ())]
             places += [f"{tap.at} of {stack.layers}.*.{tap.h}".rstrip(".") for tap in stack.roles.get(role, ())]
         lines.append((role, "; ".join(places)))
     return lines

@@ -9,23 +9,42 @@ from torch import nn
 
 from unipet.errors import UnipetError, nearest
 from unipet.sites.position import Position, layer_indices
-from unipet.sites.table import ROLES, Architecture, Tap
+from unipet.sites.table import BLOCK_INPUT, ROLES, Architecture, Stack, Tap
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of `count` equal parts of a fused projection's output, of each of `groups` equal groups."""
+
+    index: int
+    count: int
+    groups: int
 
 
 @dataclass(frozen=True)
 class Site:
     """One place on one base model.
 
-    `path` names the module whose output (or input, or heads) is h; `x_path` the module whose first input is x.
+    `path` names the module whose output (or input, stream, heads) is h; `x_path` the module whose first input is x.
+    `tokens_of` is the stack whose tokens h runs over: the encoder for keys and values of cross-attention.
+    `norm_offset` is what a norm adds to its weight before it scales.
     """
 
     role: str
     path: str
     x_path: str
     at: str
-    stack: str | None
+    stack: str
     layer: int | None
-    pre_norm: bool = False
+    part: Part | None = None
+    tokens_of: str = ""
+    causal: bool = False
+    norm_offset: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """The path in parameter names; a part of a fused projection adds its own: `h.0.attn.c_attn.q`."""
+        return self.path if self.part is None else f"{self.path}.{self.role.rpartition('.')[2]}"
 
 
 def prefix_of(model: nn.Module) -> str:
@@ -39,13 +58,27 @@ def base_of(model: nn.Module) -> nn.Module:
     return model.get_submodule(prefix_of(model).rstrip("."))
 
 
+def head_prefix(model: nn.Module) -> str:
+    """What the names of pretrained parameters start with; all others are the task head's.
+
+    A language model's output layer is pretrained, so a language model has no task head: "".
+    """
+    output = getattr(model, "get_output_embeddings", lambda: None)()
+    return "" if output is not None else prefix_of(model)
+
+
+def _without_numbers(path: str) -> str:
+    return ".".join("*" if part.isdigit() else part for part in path.split("."))
+
+
 def architecture_of(model: nn.Module, tables: dict[str, Architecture]) -> Architecture:
     """The table for this model. Raises UnipetError with the modules found where there is none."""
-    model_type = str(getattr(getattr(model, "config", None), "model_type", type(model).__name__))
+    config = getattr(model, "config", None)
     for table in tables.values():
-        if model_type in table.model_types:
+        if table.fits(config):
             return table
-    known = sorted(name for table in tables.values() for name in table.model_types)
+    model_type = str(getattr(config, "model_type", type(model).__name__))
+    known = sorted({name for table in tables.values() for name in table.model_types})
     kinds = sorted({_without_numbers(name) for name, _ in base_of(model).named_modules() if name})
     shown = ", ".join(kinds[:30]) + (", ..." if len(kinds) > 30 else "")
     raise UnipetError(
@@ -55,16 +88,8 @@ def architecture_of(model: nn.Module, tables: dict[str, Architecture]) -> Archit
     )
 
 
-def _without_numbers(path: str) -> str:
-    return ".".join("*" if part.isdigit() else part for part in path.split("."))
-
-
 def resolve(model: nn.Module, table: Architecture, position: Position, where: str) -> list[Site]:
     """Every site of a position, in layer order. Raises UnipetError for a role that matches nothing here."""
-    if position.input == "pre_norm" and not table.pre_norm:
-        raise UnipetError(
-            f"{where}.input: {table.name} normalises after each block, so it has no pre_norm stream. Use post_norm."
-        )
     if position.stack != "all" and position.stack not in table.stacks:
         raise UnipetError(
             f"{where}.stack: {table.name} has no {position.stack} stack. It has: {', '.join(table.stacks)}."
@@ -77,30 +102,77 @@ def resolve(model: nn.Module, table: Architecture, position: Position, where: st
             )
         found = _sites_of(role, model, table, position, where)
         if not found and not position.optional:
+            why = f" ({table.without[role]})" if role in table.without else ""
             raise UnipetError(
-                f"{where}.site: {role!r} matches nothing on this {table.name} model. It has: {', '.join(table.roles())}. "
-                "Choose one of them, or say optional: true."
+                f"{where}.site: {role!r} matches nothing on this {table.name} model{why}. "
+                f"It has: {', '.join(table.roles())}. Choose one of them, or say optional: true."
             )
         sites += found
+    names = [site.name for site in sites]
+    for site in sites:
+        if names.count(site.name) > 1:
+            raise UnipetError(
+                f"{where}.site: {' and '.join(s.role for s in sites if s.name == site.name)} are both at {site.name}, so "
+                "their tensors would bear the same name. Make two insertions of them."
+            )
     return sites
 
 
 def _sites_of(role: str, model: nn.Module, table: Architecture, position: Position, where: str) -> list[Site]:
     prefix = prefix_of(model)
     sites: list[Site] = []
-    if position.layers == "all" and position.stack == "all":
-        sites += [_site(role, tap, prefix, None, None) for tap in table.outside.get(role, ())]
     for name, stack in table.stacks.items():
-        if position.stack not in ("all", name) or role not in stack.roles:
+        if position.stack not in ("all", name) or not _has(model, prefix + stack.layers):
             continue
+        if position.layers == "all":
+            for tap in stack.outside.get(role, ()):
+                if _exists(model, prefix, tap):
+                    sites.append(_site(role, tap, prefix, name, None, table, model.config))
         layers: Any = model.get_submodule(prefix + stack.layers)
         for index in layer_indices(position.layers, len(layers), f"{where}.layers"):
             root = f"{prefix}{stack.layers}.{index}."
-            sites += [_site(role, tap, root, name, index) for tap in stack.roles[role]]
+            for tap in stack.roles.get(role, ()):
+                if _exists(model, root, tap):
+                    site = _site(role, tap, root, name, index, table, model.config)
+                    sites.append(_before_norm(site, root, table, stack, position, where))
+    if sites and position.input == "pre_norm" and role not in BLOCK_INPUT:
+        raise UnipetError(f"{where}.input: {role} does not read the input of its block. Use post_norm.")
     return sites
 
 
-def _site(role: str, tap: Tap, root: str, stack: str | None, layer: int | None) -> Site:
+def _has(model: nn.Module, path: str) -> bool:
+    """Whether there is such a module, and it does something."""
+    try:
+        return not isinstance(model.get_submodule(path.rstrip(".")), nn.Identity)
+    except AttributeError:
+        return False
+
+
+def _exists(model: nn.Module, root: str, tap: Tap) -> bool:
+    return _has(model, root + tap.h) and (tap.x is None or _has(model, root + tap.x))
+
+
+def _before_norm(site: Site, root: str, table: Architecture, stack: Stack, position: Position, where: str) -> Site:
+    """The site as `input` asks: x is the block's input, or with pre_norm the stream before the block's norm."""
+    if position.input == "post_norm" or site.role not in BLOCK_INPUT:
+        return site
+    block = site.role.split(".")[0]
+    if block not in stack.norms:
+        raise UnipetError(
+            f"{where}.input: {table.name} normalises after each block, so it has no pre_norm stream. Use post_norm."
+        )
+    return Site(**{**vars(site), "x_path": root + stack.norms[block]})
+
+
+def _site(role: str, tap: Tap, root: str, stack_name: str, layer: int | None, table: Architecture, config: Any) -> Site:
+    stack = table.stacks[stack_name]
     path = (root + tap.h).rstrip(".")
     x_path = path if tap.x is None else (root + tap.x).rstrip(".")
-    return Site(role, path, x_path, tap.at, stack, layer)
+    part = None
+    if tap.part is not None:
+        part = Part(*tap.part, groups=stack.geometry(config)[1] if tap.per_head else 1)
+    of_encoder = role in ("cross.k", "cross.v")
+    tokens_of = "encoder" if of_encoder else stack_name
+    causal = stack.causal and not of_encoder
+    offset = 1.0 if table.unit_norms and role == "norm" else 0.0
+    return Site(role, path, x_path, tap.at, stack_name, layer, part, tokens_of, causal, offset)

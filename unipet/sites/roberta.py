@@ -1,7 +1,7 @@
-"""RoBERTa: BERT's layers under another name."""
+"""RoBERTa and XLM-R: BERT's layers under other names."""
 
 from dataclasses import replace
 
 from unipet.sites.bert import BERT
 
-ROBERTA = replace(BERT, name="roberta", model_types=("roberta",))
+ROBERTA = replace(BERT, name="roberta", model_types=("roberta", "xlm-roberta", "camembert"))

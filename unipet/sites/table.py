@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-#: Every role of the vocabulary, in the order of one layer. `cross.` repeats the attention roles on encoder-decoders.
-ROLES: dict[str, str] = {
-    "embed": "the embedded input sequence; x is the token ids",
+_ATTENTION: dict[str, str] = {
+    "attn.qkv": "output of a fused query, key and value projection, where there is one",
     "attn.q": "output of the query projection",
     "attn.k": "output of the key projection",
     "attn.v": "output of the value projection",
@@ -15,8 +15,19 @@ ROLES: dict[str, str] = {
     "attn.o": "output of the attention output projection; x is its input",
     "attn": "attention block output, before dropout, residual and norm; x is the attention block's input",
     "attn.post": "after the attention block's residual add (and norm, in a post-norm layer)",
+}
+_CROSS = {
+    role.replace("attn", "cross"): what.replace("attention", "cross-attention")
+    for role, what in _ATTENTION.items()
+    if role != "attn.qkv"
+}
+#: Every role of the vocabulary, in the order of one layer. `cross.` repeats the attention roles on encoder-decoders.
+ROLES: dict[str, str] = {
+    "embed": "the embedded input sequence; x is the token ids",
+    **_ATTENTION,
+    **_CROSS,
     "ffn.up": "output of the first feed-forward projection",
-    "ffn.gate": "output of the gating feed-forward projection",
+    "ffn.gate": "output of the gating feed-forward projection, which the activation function acts on",
     "ffn.mid": "the activation that enters the last feed-forward projection",
     "ffn.down": "output of the last feed-forward projection; x is its input",
     "ffn": "feed-forward block output, before dropout, residual and norm; x is the feed-forward block's input",
@@ -24,40 +35,88 @@ ROLES: dict[str, str] = {
     "layer": "the residual stream leaving a layer; x is the stream entering it",
     "norm": "a norm's output; x is its input",
 }
+#: Roles whose x is the input of their block, so that it can be read before or after a pre-norm model's norm.
+BLOCK_INPUT = frozenset(
+    f"{block}{role}"
+    for block, roles in {
+        "attn": ("", ".qkv", ".q", ".k", ".v", ".heads", ".post"),
+        "cross": ("", ".q", ".heads", ".post"),
+        "ffn": ("", ".up", ".gate", ".post"),
+    }.items()
+    for role in roles
+)
+AT = ("output", "input", "stream", "heads")
 
 
 @dataclass(frozen=True)
 class Tap:
     """Where one role's h and x are found.
 
-    `h` is a module path (relative to the layer, "" the layer itself); `at` says whether h is that module's `output`,
-    its `input`, or the `heads` computed inside it. `x` is the module whose first input is x; None means h's own module.
+    `h` is a module path (relative to the layer, "" the layer itself). `at` says what of it is h: its `output`, its
+    `input`, the residual `stream` that it reads (so that what bypasses the module changes as well), or the `heads`
+    computed inside it. `x` is the module whose first input is x; None means h's own module. Of a fused projection, h is
+    part `part[0]` (from 0) of `part[1]` equal parts of the output: of the whole, or `per_head` of every head's share.
+    A tap whose modules a model does not have (a gated feed-forward block's, an optional norm's) is left out there.
     """
 
     h: str
     x: str | None = None
     at: str = "output"
+    part: tuple[int, int] | None = None
+    per_head: bool = False
 
 
 @dataclass(frozen=True)
 class Stack:
-    """One stack of layers: the path of its layer list (relative to the base model) and the taps of each role."""
+    """One stack of layers: the path of its layer list (relative to the base model) and the taps of each role.
+
+    `outside` holds roles outside any layer (embeddings, final norm), relative to the base model. `norms` names, for a
+    pre-norm model, the norm that each block (`attn`, `cross`, `ffn`) reads through. `entry` is the module whose forward
+    takes this stack's 2-D attention mask ("" the base model). `causal` says that a token must not see later ones.
+    `hidden`, `heads`, `kv_heads` and `head_dim` are the configuration's names for these numbers.
+    """
 
     layers: str
     roles: Mapping[str, tuple[Tap, ...]]
+    outside: Mapping[str, tuple[Tap, ...]] = field(default_factory=dict)
+    norms: Mapping[str, str] = field(default_factory=dict)
+    entry: str = ""
+    causal: bool = False
+    hidden: str = "hidden_size"
+    heads: str = "num_attention_heads"
+    kv_heads: str = "num_key_value_heads"
+    head_dim: str = "head_dim"
+
+    def geometry(self, config: Any) -> tuple[int, int, int, int]:
+        """(hidden width, query heads, key/value heads, head width) of a model with this configuration."""
+        hidden, heads = int(getattr(config, self.hidden)), int(getattr(config, self.heads))
+        kv_heads = int(getattr(config, self.kv_heads, None) or heads)
+        return hidden, heads, kv_heads, int(getattr(config, self.head_dim, None) or hidden // heads)
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """The table of one architecture. `outside` holds the roles that sit outside any layer (embeddings, final norm)."""
+    """The table of one architecture.
+
+    `when` holds configuration values that a model must have for this table to be its own (one model type may come in
+    several shapes). `without` gives, for roles that a reader would look for and not find, the reason. `unit_norms` says
+    that norms scale by 1 + weight (Gemma).
+    """
 
     name: str
     model_types: tuple[str, ...]
     stacks: Mapping[str, Stack]
-    outside: Mapping[str, tuple[Tap, ...]] = field(default_factory=dict)
-    pre_norm: bool = False
+    when: Mapping[str, Any] = field(default_factory=dict)
+    without: Mapping[str, str] = field(default_factory=dict)
+    unit_norms: bool = False
 
     def roles(self) -> list[str]:
         """The roles this architecture has, in the vocabulary's order."""
-        found = {role for stack in self.stacks.values() for role in stack.roles} | set(self.outside)
+        found = {role for stack in self.stacks.values() for role in (*stack.roles, *stack.outside)}
         return [role for role in ROLES if role in found] + sorted(found - set(ROLES))
+
+    def fits(self, config: Any) -> bool:
+        """Whether this is the table of a model with this configuration."""
+        return getattr(config, "model_type", None) in self.model_types and all(
+            getattr(config, key, None) == value for key, value in self.when.items()
+        )

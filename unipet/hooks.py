@@ -1,0 +1,87 @@
+"""The hooks on a base model: they hand x and h to an insertion, and put h' in the place of h."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from unipet.attention import HeadsSite
+from unipet.insertion import Insertion
+from unipet.weights import join, split
+
+
+class Hook:
+    """One insertion's two hooks on the base model: take x on the way in, put h' in the place of h on the way out."""
+
+    def __init__(self, insertion: Insertion):
+        self.insertion = insertion
+        self.x: Tensor | None = None
+
+    def take_x(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.x = _first(args, kwargs)
+
+    def _changed(self, h: Tensor, x: Any) -> Tensor:
+        """h' in the shape of h; some models flatten examples and tokens into one dimension around a block."""
+        part, flat = self.insertion.site.part, h.dim() == 2
+        if flat:
+            rows = self.insertion.call_record.rows[self.insertion.site.tokens_of]
+            h = h.unflatten(0, (rows, -1))
+            x = x.unflatten(0, (rows, -1)) if isinstance(x, Tensor) and x.dim() == 2 else x
+        if part is None:
+            h = self.insertion(h, x)
+        else:
+            pieces = split(part, h)
+            pieces[part.index] = self.insertion(pieces[part.index], x)
+            h = join(part, pieces)
+        return h.flatten(0, 1) if flat else h
+
+    def on_output(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        own = self.insertion.site.x_path == self.insertion.site.path
+        x = _first(args, kwargs) if own else self.x
+        self.x = None
+        if isinstance(output, tuple):
+            return (self._changed(output[0], x), *output[1:])
+        return self._changed(output, x)
+
+    def on_input(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        own = self.insertion.site.x_path == self.insertion.site.path
+        h = args[0]
+        x, self.x = (h if own else self.x), None
+        return (self._changed(h, x), *args[1:]), kwargs
+
+    def on_stream(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """In place, because the residual connection around `module` holds the same tensor."""
+        stream, x = _first(args, kwargs), self.x
+        self.x = None
+        stream.copy_(self._changed(stream.clone(), x))
+
+
+class HeadsReader:
+    """A pre-hook that keeps the x of the insertions at `attn.heads` until the attention function runs."""
+
+    def __init__(self, site: HeadsSite, path: str):
+        self.site, self.path = site, path
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.site.x[self.path] = _first(args, kwargs)
+
+
+class Entry:
+    """A pre-hook on the module that takes the attention mask of some stacks: says that a pass begins, with what."""
+
+    def __init__(self, begin: Callable[[list[str], dict[str, Any]], None], stacks: list[str], module: nn.Module):
+        self.begin, self.stacks = begin, stacks
+        self.names = list(inspect.signature(type(module).forward).parameters)[1:]
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.begin(self.stacks, {**dict(zip(self.names, args, strict=False)), **kwargs})
+
+
+def _first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What a module is called with: its first argument, or `hidden_states` where all go by name."""
+    return args[0] if args else kwargs.get("hidden_states", next(iter(kwargs.values()), None))
