@@ -1,7 +1,7 @@
-"""One behavioural suite: every shipped method on every tiny base model.
+"""One behavioural suite for every method on every architecture: what it promises from adapting to taking out again.
 
-A new file under conf/method joins by itself. What it promises (identity at the start, foldable or not) is read from
-its report, never listed here.
+What a pair promises (identity at the start, foldable or not) is read from its report, never listed here;
+`matrix_room.py` says which pairs there are. The inputs' side of the matrix is in test_matrix_inputs.py.
 """
 
 from __future__ import annotations
@@ -11,92 +11,55 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import TINY, tiny_batch
+from architectures import ARCHS
+from matrix_room import METHODS, adapted, close, logits, loss, matrix, randomise, same_bits, train, untouched, values
 from torch import Tensor, nn
 
 import unipet
 from unipet.adaptation import adaptation
-from unipet.library import method_names
 
-METHODS = method_names()
-CASES = [pytest.param(method, arch, id=f"{method}-{arch}") for method in METHODS for arch in TINY]
-pytestmark = pytest.mark.parametrize(("method", "arch"), CASES)
-
-
-def logits(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    with torch.no_grad():
-        return model(**batch).logits
-
-
-def randomise(model: nn.Module, std: float = 0.3, seed: int = 1) -> None:
-    """Zero-initialised halves hide everything: give every trained tensor a value."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in unipet.parameters(model, head=True).values():
-            parameter.add_(torch.randn(parameter.shape, generator=generator) * std)
-
-
-def values(model: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
-
-
-def same_bits(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+pytestmark = matrix
 
 
 def test_starts_where_it_says(method: str, arch: str) -> None:
     """The output before training equals the base model's exactly where the report promises it, and nowhere else."""
-    model, batch = TINY[arch](), tiny_batch()
-    before = logits(model, batch)
-    report = unipet.adapt(model, method)
-    change = (logits(model, batch) - before).abs().max().item()
+    model, batch = ARCHS[arch].build(), ARCHS[arch].batch()
+    before = logits(arch, model, batch)
+    report = unipet.adapt(model, METHODS[method])
+    change = (logits(arch, model, batch) - before).abs().max().item()
     promised = all(row.identity_at_start for row in report.insertions)
     assert change == 0.0 if promised else change > 0.0
 
 
 def test_every_trainable_tensor_learns_and_no_frozen_one_moves(method: str, arch: str) -> None:
     torch.manual_seed(0)
-    model, batch = TINY[arch](), tiny_batch(rows=8)
+    model, batch = ARCHS[arch].build(), ARCHS[arch].batch()
     frozen_before = values(model)
-    unipet.adapt(model, method)
+    unipet.adapt(model, METHODS[method])
     model.train()
     owned = unipet.parameters(model, head=True)
     assert {id(p) for p in owned.values()} == {id(p) for p in model.parameters() if p.requires_grad}
-    inserted = adaptation(model)
-    optimiser = torch.optim.SGD(owned.values(), lr=0.1)
-    labels = torch.arange(8) % 2
-    learned: set[str] = set()
-    # Without a mixture three steps must do; a router needs a few more to have picked every expert.
-    for step in range(60 if inserted.mixed else 3):
-        inserted.draw(step, seed=0)
-        model(**batch, labels=labels).loss.backward()
-        learned |= {name for name, p in owned.items() if p.grad is not None and p.grad.abs().max() > 0}
-        optimiser.step()
-        optimiser.zero_grad()
+    learned = train(model, lambda: loss(arch, model, batch))
     assert learned == set(owned), f"never had a gradient: {sorted(set(owned) - learned)}"
-    trained = set(inserted.unfrozen)
-    for name, tensor in model.state_dict().items():
-        if name in frozen_before and name not in trained:
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if name in frozen_before and not tensor.requires_grad:
             assert torch.equal(tensor, frozen_before[name]), f"frozen {name} moved"
 
 
 def test_saving_and_loading_is_exact(method: str, arch: str, tmp_path: Path) -> None:
-    model, batch = TINY[arch](), tiny_batch()
-    fresh = copy.deepcopy(model)
-    unipet.adapt(model, method)
-    randomise(model)
+    model, fresh, batch = adapted(method, arch), ARCHS[arch].build(), ARCHS[arch].batch()
     unipet.save(model, tmp_path / "adapter")
     unipet.load(fresh, tmp_path / "adapter")
-    assert torch.equal(logits(fresh, batch), logits(model, batch))
-    first, second = unipet.parameters(model, head=True), unipet.parameters(fresh, head=True)
-    assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+    assert torch.equal(logits(arch, fresh, batch), logits(arch, model, batch))
+    assert same_bits(unipet.parameters(fresh, head=True), unipet.parameters(model, head=True))
 
 
 def test_merging_keeps_the_output_or_says_why_not(method: str, arch: str) -> None:
-    model, batch = TINY[arch](), tiny_batch()
-    report = unipet.adapt(model, method)
+    model, batch = ARCHS[arch].build(), ARCHS[arch].batch()
+    names = model.state_dict().keys()
+    report = unipet.adapt(model, METHODS[method])
     randomise(model)
-    before, state = logits(model, batch), values(model)
+    before, state = logits(arch, model, batch), values(model)
     stuck = [row for row in report.insertions if not row.foldable]
     if stuck:
         with pytest.raises(unipet.UnipetError, match="cannot be merged") as caught:
@@ -106,131 +69,84 @@ def test_merging_keeps_the_output_or_says_why_not(method: str, arch: str) -> Non
         unipet.merge(model, partial=True)
         kept = {row.name for row in stuck}
         assert {name.split("/")[0] for name in unipet.parameters(model)} >= kept
+        # What stays is baked: it holds what the report counts as merged.
+        if not any(row.foldable for row in report.insertions):
+            assert sum(p.numel() for p in unipet.parameters(model).values()) == report.merged
     else:
         unipet.merge(model)
         assert not hasattr(model, "_unipet")
-        assert values(model).keys() == values(TINY[arch]()).keys()
-    # Folding is one float32 rounding of each weight: 1e-5 of the output's scale.
-    assert torch.allclose(logits(model, batch), before, atol=1e-5 * max(1.0, before.abs().max().item()))
-
-
-def test_baked_count_is_the_reported_one(method: str, arch: str) -> None:
-    model = TINY[arch]()
-    report = unipet.adapt(model, method)
-    unipet.merge(model, partial=True)
-    if all(row.foldable for row in report.insertions):
-        assert not hasattr(model, "_unipet"), "everything folded, so nothing stays to be counted"
-    else:
-        assert sum(p.numel() for p in unipet.parameters(model).values()) == report.merged
+        assert model.state_dict().keys() == names
+    # Folding is one float32 rounding of each weight.
+    assert close(logits(arch, model, batch), before)
 
 
 def test_ejecting_restores_every_bit(method: str, arch: str) -> None:
-    model, batch = TINY[arch](), tiny_batch()
-    state, flags = values(model), {name: p.requires_grad for name, p in model.named_parameters()}
-    implementation = model.config._attn_implementation
-    before = logits(model, batch)
-    unipet.adapt(model, method)
+    model, batch = ARCHS[arch].build(), ARCHS[arch].batch()
+    state, outside = values(model), untouched(model)
+    before = logits(arch, model, batch)
+    unipet.adapt(model, METHODS[method])
     randomise(model)
+    logits(arch, model, batch)
     unipet.eject(model)
     assert same_bits(values(model), state)
-    assert {name: p.requires_grad for name, p in model.named_parameters()} == flags
-    assert model.config._attn_implementation == implementation
-    assert torch.equal(logits(model, batch), before)
-    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
-
-
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
-def test_padding_and_company_do_not_matter(method: str, arch: str, attention: str) -> None:
-    """A row's output depends neither on how far its batch is padded nor on the other rows."""
-    model, batch = TINY[arch](attention=attention), tiny_batch()
-    unipet.adapt(model, method)
-    randomise(model)
-    together = logits(model, batch)
-    wider = {name: nn.functional.pad(tensor, (0, 5)) for name, tensor in batch.items()}
-    assert torch.allclose(logits(model, wider), together, atol=1e-5)
-    for row in range(len(together)):
-        real = int(batch["attention_mask"][row].sum())
-        alone = {name: tensor[row : row + 1, :real] for name, tensor in batch.items()}
-        assert torch.allclose(logits(model, alone)[0], together[row], atol=1e-5)
+    assert untouched(model) == outside and not outside["hooks"] and not outside["marks"]
+    assert torch.equal(logits(arch, model, batch), before)
 
 
 def test_same_seed_same_result(method: str, arch: str) -> None:
-    def train() -> dict[str, Tensor]:
+    """The second time on a model that carried the method before, so taking it out leaves no trace in training either."""
+    model, batch = ARCHS[arch].build(), ARCHS[arch].batch()
+
+    def once() -> dict[str, Tensor]:
         torch.manual_seed(3)
-        model, batch = TINY[arch](), tiny_batch(rows=8)
-        unipet.adapt(model, method)
+        unipet.adapt(model, METHODS[method])
         model.train()
         owned = unipet.parameters(model, head=True)
-        optimiser = torch.optim.AdamW(owned.values(), lr=1e-2)
-        for step in range(3):
+        optimiser = torch.optim.SGD(owned.values(), lr=0.1)
+        for step in range(2):
             adaptation(model).draw(step, seed=3)
-            model(**batch, labels=torch.arange(8) % 2).loss.backward()
+            loss(arch, model, batch).backward()
             optimiser.step()
             optimiser.zero_grad()
-        return {name: p.detach().clone() for name, p in owned.items()}
+        result = {name: p.detach().clone() for name, p in owned.items()}
+        unipet.eject(model)
+        return result
 
-    assert same_bits(train(), train())
+    assert same_bits(once(), once())
 
 
 def test_bfloat16_base_model_with_float32_insertions(method: str, arch: str) -> None:
-    model, batch = TINY[arch](), tiny_batch(rows=8)
-    reference = copy.deepcopy(model)
-    unipet.adapt(reference, method)
-    randomise(reference, std=0.1)
-    expected = logits(reference, batch)
-    model = model.to(torch.bfloat16)
-    unipet.adapt(model, method)
+    reference, batch = adapted(method, arch, std=0.1), ARCHS[arch].batch()
+    expected = logits(arch, reference, batch)
+    model: nn.Module = ARCHS[arch].build().to(torch.bfloat16)
+    unipet.adapt(model, METHODS[method])
     own = unipet.parameters(model, head=True)
     inserted = {name: p for name, p in own.items() if name.split("/")[0] not in adaptation(model).unfrozen.values()}
     assert all(p.dtype == torch.float32 for p in inserted.values())
     with torch.no_grad():
-        for name, p in own.items():
-            p.copy_(unipet.parameters(reference, head=True)[name])
-    out = logits(model, batch)
+        for name, p in unipet.parameters(reference, head=True).items():
+            own[name].copy_(p)
+    half = {name: tensor.to(torch.bfloat16) if tensor.is_floating_point() else tensor for name, tensor in batch.items()}
+    out = logits(arch, model, half)
     assert out.dtype == torch.bfloat16
-    assert torch.allclose(out.float(), expected, atol=0.05 * max(1.0, expected.abs().max().item()))
+    assert close(out.float(), expected, 0.05)
     model.train()
-    model(**batch, labels=torch.arange(8) % 2).loss.backward()
+    loss(arch, model, half).backward()
     assert all(torch.isfinite(p.grad).all() for p in own.values() if p.grad is not None)
-
-
-def test_gradient_checkpointing_trains_the_same(method: str, arch: str) -> None:
-    def gradients(checkpointing: bool) -> dict[str, Tensor]:
-        torch.manual_seed(0)
-        model, batch = TINY[arch](), tiny_batch(rows=4)
-        unipet.adapt(model, method)
-        randomise(model, std=0.1)
-        model.train()
-        for module in model.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = 0.0
-        if checkpointing:
-            # The newer name first: transformers 5.23 deprecates the older one.
-            enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-            enable({"use_reentrant": False})
-        adaptation(model).draw(0, seed=0)
-        torch.manual_seed(1)
-        model(**batch, labels=torch.arange(4) % 2).loss.backward()
-        return {n: p.grad for n, p in unipet.parameters(model, head=True).items() if p.grad is not None}
-
-    plain, checkpointed = gradients(False), gradients(True)
-    assert plain.keys() == checkpointed.keys() and plain
-    assert all(torch.allclose(plain[name], checkpointed[name], atol=1e-6) for name in plain)
 
 
 def test_a_copy_of_an_adapted_model_stands_alone(method: str, arch: str) -> None:
     """Hooks and routes of a deep copy belong to the copy."""
-    model, batch = TINY[arch](), tiny_batch()
-    unipet.adapt(model, method)
-    randomise(model)
+    model, batch = adapted(method, arch), ARCHS[arch].batch()
     clone = copy.deepcopy(model)
-    expected = logits(model, batch)
-    assert torch.equal(logits(clone, batch), expected)
+    expected = logits(arch, model, batch)
+    assert torch.equal(logits(arch, clone, batch), expected)
     randomise(model, seed=9)
-    assert torch.equal(logits(clone, batch), expected)
+    assert torch.equal(logits(arch, clone, batch), expected)
 
 
 def test_describe_needs_no_weights_and_agrees(method: str, arch: str) -> None:
-    model = TINY[arch]()
-    described = unipet.describe(method, model.config).to_dict()
-    assert described == unipet.adapt(model, method).to_dict()
+    model = ARCHS[arch].build()
+    described = unipet.describe(METHODS[method], model.config).to_dict()
+    assert unipet.describe(METHODS[method], model).to_dict() == described
+    assert unipet.adapt(model, METHODS[method]).to_dict() == described

@@ -172,13 +172,17 @@ def test_unknown_method_names_and_files(tmp_path: Path) -> None:
 
 
 def test_an_architecture_without_a_table_says_what_it_has() -> None:
-    from transformers import OPTConfig, OPTForSequenceClassification
+    from transformers import AlbertConfig, AlbertForSequenceClassification
 
-    config = OPTConfig(
-        vocab_size=8, hidden_size=8, ffn_dim=8, num_hidden_layers=1, num_attention_heads=2, word_embed_proj_dim=8
-    )
-    with pytest.raises(unipet.UnipetError, match=r"No site table for the architecture 'opt'.*bert.*layers\.\*\.fc1"):
-        unipet.adapt(OPTForSequenceClassification(config), "lora")
+    config = AlbertConfig(vocab_size=8, hidden_size=8, embedding_size=8, num_attention_heads=2, intermediate_size=16)
+    model = AlbertForSequenceClassification(config)
+    before = state(model)
+    with pytest.raises(
+        unipet.UnipetError, match=r"No site table for the architecture 'albert'.*bert.*model\.sites="
+    ) as caught:
+        unipet.adapt(model, "lora")
+    assert "attn.q: albert_layers.0.attention.query" in str(caught.value), "tests/test_sites_draft.py tries it out"
+    assert state(model) == before
 
 
 def test_a_bare_name_in_a_mapping_is_not_a_method() -> None:

@@ -15,9 +15,10 @@ from unipet.hooks import Entry, HeadsReader, Hook
 from unipet.insertion import Call, Insertion
 from unipet.method import Method
 from unipet.mixture import Bank
-from unipet.sites import base_of
+from unipet.sites import Architecture, base_of
 
 CONTAINER = "_unipet"
+_INPUTS = ("input_ids", "inputs_embeds", "pixel_values")  # what a stack may be called with, batch first
 
 
 class Adaptation(nn.Module):
@@ -33,6 +34,7 @@ class Adaptation(nn.Module):
         self.shared = nn.ModuleDict(shared)
         self.call_record = Call()
         self.entries = entries  # stack -> the module, below the base model, whose forward takes its attention mask
+        self.table: Architecture | None = None  # the user's own site table, where there is one; saved with the method
         self.unfrozen: dict[str, str] = {}  # base parameter name -> the part of `unfreeze` that named it
         self._handles: list[Any] = []
         self._attention: list[tuple[Any, Any]] = []  # (config, its attention implementation before)
@@ -92,32 +94,42 @@ class Adaptation(nn.Module):
                 "The attention implementation was changed after `adapt`, so insertions at attn.heads would do nothing. "
                 "Choose it before: unipet.eject(model), model.set_attn_implementation(...), unipet.adapt(model, ...)."
             )
-        record, cache = self.call_record, given.get("past_key_values")
-        first = next((value for value in given.values() if isinstance(value, Tensor)), None)
+        tensors = {name: value for name, value in given.items() if isinstance(value, Tensor)}
+        first = next((tensors[name] for name in (*_INPUTS, *tensors) if name in tensors), None)
         for stack in stacks:
-            record.masks_BS[stack] = self._mask(given.get("attention_mask"))
-            record.past[stack] = int(cache.get_seq_length()) if cache is not None else 0
-            if first is not None:
-                record.rows[stack] = first.shape[0]
-        record.views = self._views
+            self._note(stack, first, given.get("attention_mask"), given.get("past_key_values"))
+        if isinstance(memory := given.get("encoder_hidden_states"), Tensor):
+            # Keys and values of cross-attention: the encoder may have run long ago, and for fewer rows (beam search).
+            self._note("encoder", memory, given.get("encoder_attention_mask"), None)
+        self.call_record.views = self._views
         first_stack = next(iter(self.entries), None)
         if self.mixed and self.training and not self._driven and first_stack in stacks:
-            record.routes = self._draw(self._views)
+            self.call_record.routes = self._draw(self._views)
 
-    def _mask(self, mask: Any) -> Tensor | None:
-        if mask is None or (isinstance(mask, Tensor) and mask.dim() == 2):
-            return None if mask is None else mask.bool()
-        if any(i.needs_mask for i in self.items):
-            shown = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
+    def _note(self, stack: str, tokens: Tensor | None, mask: Any, cache: Any) -> None:
+        """Record the batch size, and where it matters the real tokens and the KV cache, of one stack."""
+        record = self.call_record
+        if tokens is not None:
+            record.rows[stack] = tokens.shape[0]
+        if not any(i.needs_mask and i.site.tokens_of == stack for i in self.items):
+            return
+        if mask is not None and not (isinstance(mask, Tensor) and mask.dim() == 2):
+            shown = f"one of shape {tuple(mask.shape)}" if isinstance(mask, Tensor) else f"a {type(mask).__name__}"
             raise UnipetError(
-                f"Gates and `tokens` need to know the real tokens: give a 2-D attention_mask, not {shown}."
+                f"Pooled gates and `tokens` need to know the real tokens: give a 2-D attention_mask, not {shown}. "
+                "generate() makes such masks for a static cache; use its default cache."
             )
-        return None
+        record.masks_BS[stack] = None if mask is None else mask.bool()
+        record.past[stack] = int(cache.get_seq_length()) if cache is not None else 0
 
     # -- attaching and detaching -----------------------------------------------------------------------------------
 
     def attach(self, model: nn.Module) -> None:
-        """Register the hooks, freeze the base model and train the parts that the method unfreezes."""
+        """Register the hooks, freeze the base model and train the parts that the method unfreezes.
+
+        Raises UnipetError, before any change, where the base model's attention cannot be wrapped.
+        """
+        self._wrap_attention(model)
         self._required_grad = {name: p.requires_grad for name, p in model.named_parameters()}
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name in self.unfrozen)
@@ -135,6 +147,15 @@ class Adaptation(nn.Module):
         self.train(model.training)
         model.add_module(CONTAINER, self)
 
+    def _wrap_attention(self, model: nn.Module) -> None:
+        paths = dict.fromkeys(i.site.path for i in self.items if i.site.at == "heads")
+        modules: list[Any] = [model.get_submodule(path) for path in paths]
+        wrapped = [wrap_implementation(module, path) for path, module in zip(paths, modules, strict=True)]
+        for module, implementation in zip(modules, wrapped, strict=True):
+            if all(module.config is not known for known, _ in self._attention):
+                self._attention.append((module.config, module.config._attn_implementation))
+                module.config._attn_implementation = implementation
+
     def _hook(self, model: nn.Module, insertion: Insertion) -> None:
         site = insertion.site
         module = model.get_submodule(site.path)
@@ -142,7 +163,7 @@ class Adaptation(nn.Module):
             self._hook_heads(model, module, insertion)
             return
         hook = Hook(insertion)
-        if site.x_path != site.path:
+        if site.x_path != site.path and insertion.parts.form == "parallel":
             self._before(model, site.x_path, hook.take_x)
         if site.at == "input":
             self._before(model, site.path, hook.on_input)
@@ -159,11 +180,6 @@ class Adaptation(nn.Module):
         if site is None:
             site = HeadsSite()
             setattr(module, ATTRIBUTE, site)
-            config: Any = module.config
-            if all(config is not known for known, _ in self._attention):
-                before = config._attn_implementation
-                config._attn_implementation = wrap_implementation(config, before)
-                self._attention.append((config, before))
         x_path = insertion.site.x_path
         if all(other.site.x_path != x_path for other in site.insertions):
             self._before(model, x_path, HeadsReader(site, x_path))

@@ -15,20 +15,25 @@ from unipet.method import Method
 from unipet.mixture import Bank
 from unipet.plan import build
 from unipet.report_table import AdaptReport, report_of
+from unipet.site_files import Sites, sites_for
 
 
-def adapt(model: nn.Module, method: str | Path | Mapping[str, Any] | Method) -> AdaptReport:
+def adapt(model: nn.Module, method: str | Path | Mapping[str, Any] | Method, sites: Sites = None) -> AdaptReport:
     """Insert a method into a transformers model, in place: all of it or nothing.
 
     The base model is frozen; the insertions and what the method unfreezes train. `method` is a name, the path of a
-    YAML file, or a mapping. Returns what was inserted where. Raises UnipetError for any mistake, before any change.
+    YAML file, or a mapping. `sites` is a site table of your own, as a YAML file or a mapping, for an architecture that
+    the package does not know; it goes before the package's. Returns what was inserted where. Raises UnipetError for
+    any mistake, before any change.
     """
     if isinstance(getattr(model, CONTAINER, None), Adaptation):
         raise UnipetError(
             f"The model already carries method {adaptation(model).method.name!r}. "
             "Call unipet.eject(model) or unipet.merge(model) first."
         )
-    inserted = build(model, load_method(method))
+    table = sites_for(model, sites)
+    inserted = build(model, load_method(method), table)
+    inserted.table = table
     report = report_of(model, inserted)
     inserted.attach(model)
     return report

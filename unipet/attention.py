@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from unipet.columns import Columns, columns_of, in_front
 from unipet.errors import UnipetError
 from unipet.functions.base import Heads
 from unipet.insertion import Insertion
@@ -44,8 +45,7 @@ class Attention:
     def _inner(self, module: nn.Module) -> Callable[..., tuple[Tensor, Tensor | None]]:
         if self.implementation == "eager":
             # Each modelling file brings its own eager attention; the interface only knows the others.
-            forward: Any = inspect.unwrap(type(module).forward)
-            inner: Callable[..., tuple[Tensor, Tensor | None]] = forward.__globals__["eager_attention_forward"]
+            inner: Callable[..., tuple[Tensor, Tensor | None]] = _namespace(module)["eager_attention_forward"]
             return inner
         from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -54,27 +54,37 @@ class Attention:
     def __call__(
         self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
     ) -> tuple[Tensor, Tensor | None]:
-        inner = self._inner(module)
+        inner, seen = self._inner(module), module
+        if self.implementation.startswith("flash"):
+            # It loads its kernel by the name that it reads from the configuration.
+            seen = _Seen(module, config=_Seen(module.config, _attn_implementation=self.implementation))  # type: ignore[assignment]
         site: HeadsSite | None = getattr(module, ATTRIBUTE, None)
         if site is None or not site.insertions:
-            return inner(module, query, key, value, attention_mask, **kwargs)
+            return inner(seen, query, key, value, attention_mask, **kwargs)
         heads = Heads(query, kwargs.get("scaling") or query.shape[-1] ** -0.5, key.shape[1])
-        flash = self.implementation.startswith("flash")
-        call = _Inside(inner, module, heads, key, value, attention_mask, {**kwargs, "scaling": heads.factor}, flash)
-        everywhere = [
-            (i, site.x.get(i.site.x_path)) for i in site.insertions if i.parts.rule.needs_mass and not i.parts.tokens
+        kwargs["scaling"] = heads.factor
+        call = _Inside(inner, self.implementation, seen, heads, key, value, attention_mask, kwargs)
+        columns = [
+            columns_of(insertion, heads, site.x.get(insertion.site.x_path))
+            for insertion in site.insertions
+            if insertion.parts.rule.needs_mass
         ]
-        h, weights = call.with_columns(everywhere)
+        h, weights = call.with_columns(columns)
         for insertion in site.insertions:
-            x = site.x.get(insertion.site.x_path)
-            if insertion.parts.rule.needs_mass:
-                if insertion.parts.tokens is not None:
-                    joined, _ = call.with_columns([*everywhere, (insertion, x)])
-                    h = insertion.at_tokens(h.flatten(2), joined.flatten(2)).view_as(h)
-            else:
-                h = insertion(h.flatten(2), x, heads).view_as(h)
+            if not insertion.parts.rule.needs_mass:
+                h = insertion(h.flatten(2), site.x.get(insertion.site.x_path), heads).view_as(h)
         site.x.clear()
         return h, weights
+
+
+class _Seen:
+    """An object as if some of its attributes were others."""
+
+    def __init__(self, of: Any, **attributes: Any):
+        self.__dict__.update(attributes, _of=of)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._of, name)
 
 
 @dataclass(frozen=True)
@@ -82,125 +92,123 @@ class _Inside:
     """The arguments of one attention call."""
 
     inner: Callable[..., tuple[Tensor, Tensor | None]]
+    implementation: str
     module: nn.Module
     heads: Heads
     key: Tensor
     value: Tensor
     mask: Tensor | None
     kwargs: dict[str, Any]
-    flash: bool
 
-    def _causal(self) -> bool:
-        """Whether no mask means "causal by position". Flash kernels then count from the end, which columns in front
-        do not change; the others count from the start."""
-        causal = self.kwargs.get("is_causal")
-        return not self.flash and bool(getattr(self.module, "is_causal", False) if causal is None else causal)
-
-    def with_columns(self, insertions: list[tuple[Insertion, Tensor | None]]) -> tuple[Tensor, Tensor | None]:
-        """The wrapped attention with the insertions' columns in front of its keys and values."""
-        if not insertions:
-            h, weights = self.inner(self.module, self.heads.q_BHTE, self.key, self.value, self.mask, **self.kwargs)
-            return h.contiguous(), weights
-        columns = [_columns(insertion, self.heads, x) for insertion, x in insertions]
-        length = sum(one.k_BGLE.shape[2] for one in columns)
-        kwargs = {**self.kwargs}
-        if (bias := kwargs.get("position_bias")) is not None:
-            kwargs["position_bias"] = F.pad(bias, (length, 0))
-        if self.flash and kwargs.get("sliding_window") is not None:
-            raise UnipetError(
-                "A prefix cannot stand in front of a sliding window inside a flash attention kernel. "
-                "Load the base model with attn_implementation='sdpa' or 'eager'."
-            )
-        mask = widen(self.mask, length, self._causal(), self.heads.q_BHTE.shape[2], self.key)
-        query, key, value = _blocks(columns, self.heads.q_BHTE, self.key, self.value)
+    def with_columns(self, columns: list[Columns]) -> tuple[Tensor, Tensor | None]:
+        """The wrapped attention with these columns in front of its keys and values."""
+        query, key, value, mask, kwargs = self.heads.q_BHTE, self.key, self.value, self.mask, self.kwargs
+        if columns:
+            if self.implementation.startswith("flash"):
+                self._check_flash(columns)
+            mask = self._widened(columns)
+            if (bias := kwargs.get("position_bias")) is not None:
+                kwargs = {**kwargs, "position_bias": F.pad(bias, (sum(one.length for one in columns), 0))}
+            query, key, value = in_front(columns, query, key, value)
         h_BTHF, weights = self.inner(self.module, query, key, value, mask, **kwargs)
         width = self.value.shape[-1]
         h_BTHE = h_BTHF[..., :width]
-        for number, one in enumerate(one for one in columns if one.gate_BT1 is not None):
-            gate_BT11 = one.gate_BT1.unsqueeze(-1).to(h_BTHE.dtype)  # type: ignore[union-attr]
-            h_BTHE = h_BTHE + gate_BT11 * h_BTHF[..., (number + 1) * width : (number + 2) * width]
+        for number, gate_BT1 in enumerate(one.gate_BT1 for one in columns if one.gate_BT1 is not None):
+            share_BTHE = h_BTHF[..., (number + 1) * width : (number + 2) * width]
+            h_BTHE = h_BTHE + gate_BT1.unsqueeze(-1).to(h_BTHE.dtype) * share_BTHE
         return h_BTHE.contiguous(), weights
 
+    def _widened(self, columns: list[Columns]) -> Tensor | None:
+        """The mask (4-D, or 2-D of real tokens, or None) with the columns in front: visible to all queries, or to the
+        selected ones."""
+        mask, selective = self.mask, any(one.chosen_BT is not None for one in columns)
+        if mask is None and (selective or self._causal()):
+            mask = self._explicit()
+        if mask is None:
+            return None
+        if not selective:
+            length = sum(one.length for one in columns)
+            return F.pad(mask, (length, 0), value=True if mask.dtype == torch.bool else 1 if mask.dim() == 2 else 0)
+        rows, _, queries, _ = self.heads.q_BHTE.shape
+        front_BTL = torch.cat([one.visible(rows, queries) for one in reversed(columns)], -1)
+        front = front_BTL[:, None].expand(-1, mask.shape[1], -1, -1)
+        if mask.dtype != torch.bool:
+            front = torch.zeros_like(front, dtype=mask.dtype).masked_fill(~front, torch.finfo(mask.dtype).min)
+        return torch.cat([front, mask.expand(rows, -1, queries, -1)], -1)
 
-@dataclass(frozen=True, eq=False)
-class _Columns:
-    """One insertion's keys and values for every example; `gate_BT1` is a scaling that differs by query, which acts on
-    the values' share of h, and with `gate_keys` on the logits."""
+    def _causal(self) -> bool:
+        """Whether no mask means "causal, counted from the first key": sdpa's way, with more than one query. Flash kernels
+        count from the last key, which columns in front do not change; eager shows all where there is no mask."""
+        given = self.kwargs.get("is_causal")
+        causal = getattr(self.module, "is_causal", True) if given is None else given
+        return self.implementation == "sdpa" and bool(causal) and self.heads.q_BHTE.shape[2] > 1
 
-    k_BGLE: Tensor
-    v_BGLE: Tensor
-    gate_BT1: Tensor | None = None
-    gate_keys: bool = False
+    def _explicit(self) -> Tensor:
+        """What no mask means, written out: (1, 1, T, S)."""
+        shape = (self.heads.q_BHTE.shape[2], self.key.shape[2])
+        if self.implementation == "eager":
+            return self.key.new_zeros(shape)[None, None]
+        visible_TS = torch.ones(shape, dtype=torch.bool, device=self.key.device)
+        return (visible_TS.tril() if self._causal() else visible_TS)[None, None]
+
+    def _check_flash(self, columns: list[Columns]) -> None:
+        """Raise UnipetError for what a flash kernel, which takes no 4-D mask, cannot do with columns in front."""
+        packed = self.kwargs.get("cu_seq_lens_k") is not None
+        why = (
+            "stand in front of a sliding window"
+            if self.kwargs.get("sliding_window") is not None
+            else "act on some tokens only"
+            if any(one.chosen_BT is not None for one in columns)
+            else "stand in front of each of several packed sequences"
+            if packed or (self.mask is None and _starts_again(self.kwargs.get("position_ids")))
+            else None
+        )
+        if why:
+            raise UnipetError(
+                f"A prefix cannot {why} inside a flash attention kernel. "
+                "Load the base model with attn_implementation='sdpa' or 'eager'."
+            )
 
 
-def _columns(insertion: Insertion, heads: Heads, x: Tensor | None) -> _Columns:
-    function: Any = insertion.parts.function  # has_mass promises columns() and scale_keys
-    rows = heads.q_BHTE.shape[0]
-    views = insertion.call_record.views if insertion.training and insertion.parts.mixture is not None else 1
-    parts = [function.columns(insertion.params(view), heads.kv_heads, insertion.training) for view in range(views)]
-    k_BGLE, v_BGLE = (torch.cat([part[i].expand(rows // views, *part[i].shape) for part in parts]) for i in (0, 1))
-    factor = insertion.factor(x, x) if x is not None else 1.0
-    if isinstance(factor, Tensor):
-        if insertion.parts.scaling.per_token(insertion.site.causal):
-            return _Columns(k_BGLE, v_BGLE, factor, function.scale_keys)
-        shape = (1, heads.kv_heads, 1, -1) if factor.dim() == 1 and factor.numel() > 1 else (-1, 1, 1, 1)
-        factor = factor.view(shape)
-    return _Columns(k_BGLE * factor if function.scale_keys else k_BGLE, v_BGLE * factor)
+def _starts_again(position_ids: Tensor | None) -> bool:
+    """Whether one row holds several sequences, as flash kernels read it from the positions."""
+    if position_ids is None or position_ids.shape[0] != 1:
+        return False
+    return bool((position_ids.diff(dim=-1) < 0).any())
 
 
-def _blocks(columns: list[_Columns], q_BHTE: Tensor, k_BGSE: Tensor, v_BGSE: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values of one softmax over all columns and the sequence.
+def wrap_implementation(module: nn.Module, where: str) -> str:
+    """Register the wrapper of a module's attention implementation (once per process) and return its name.
 
-    A column whose scaling differs by query gets E dimensions of its own: its logit is (s·q)·k there, and its share of
-    the values comes out apart, to be scaled by s afterwards. All else lives in the first E dimensions.
+    Raises UnipetError where the module's attention cannot be wrapped; `where` is its path.
     """
-    gated = [one for one in columns if one.gate_BT1 is not None]
-    queries = [q_BHTE] + [
-        q_BHTE * one.gate_BT1.unsqueeze(1).to(q_BHTE.dtype) if one.gate_keys else q_BHTE  # type: ignore[union-attr]
-        for one in gated
-    ]
-    keys, values = [], []
-    for one in [*reversed(columns), None]:
-        k, v = (one.k_BGLE.to(k_BGSE.dtype), one.v_BGLE.to(v_BGSE.dtype)) if one else (k_BGSE, v_BGSE)
-        block = gated.index(one) + 1 if one in gated else 0
-        keys.append(_in_block(k, block, len(gated) + 1))
-        values.append(_in_block(v, block, len(gated) + 1))
-    return torch.cat(queries, -1), torch.cat(keys, 2), torch.cat(values, 2)
-
-
-def _in_block(tensor: Tensor, block: int, blocks: int) -> Tensor:
-    """`tensor` in one of `blocks` equal blocks of the last dimension, zeros in the others."""
-    width = tensor.shape[-1]
-    return F.pad(tensor, (block * width, (blocks - 1 - block) * width)) if blocks > 1 else tensor
-
-
-def widen(mask: Tensor | None, length: int, causal: bool, queries: int, key: Tensor) -> Tensor | None:
-    """An attention mask (4-D, or 2-D of real tokens, or None) with `length` always visible columns in front."""
-    if mask is not None:
-        visible = True if mask.dtype == torch.bool else 1 if mask.dim() == 2 else 0
-        return F.pad(mask, (length, 0), value=visible)
-    if not causal or queries == 1:
-        return None
-    keys = key.shape[2]
-    visible_TS = torch.ones(queries, keys, dtype=torch.bool, device=key.device).tril(keys - queries)
-    return F.pad(visible_TS, (length, 0), value=True)[None, None]
-
-
-def wrap_implementation(model_config: Any, name: str | None) -> str:
-    """Register the wrapper of an attention implementation (once per process) and return its name."""
     from transformers import AttentionInterface
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
 
-    implementation = name or "eager"
+    config: Any = getattr(module, "config", None)
+    implementation = getattr(config, "_attn_implementation", None) or "eager"
     if implementation.startswith(PREFIX):
         return implementation
     known = implementation in ALL_MASK_ATTENTION_FUNCTIONS and implementation.startswith(("eager", "sdpa", "flash"))
     if not known:
         raise UnipetError(
-            f"attn.heads cannot wrap the attention implementation {implementation!r} of {type(model_config).__name__}. "
+            f"attn.heads cannot wrap the attention implementation {implementation!r} of {type(config).__name__}. "
             "Load the base model with attn_implementation='sdpa' or 'eager'."
+        )
+    needed = ["ALL_ATTENTION_FUNCTIONS"] + ["eager_attention_forward"] * (implementation == "eager")
+    if any(name not in _namespace(module) for name in needed):
+        raise UnipetError(
+            f"{where} ({type(module).__name__}) computes its attention by itself, not through transformers' "
+            "AttentionInterface, so nothing can act on its heads. Choose another site."
         )
     wrapped = PREFIX + implementation
     AttentionInterface.register(wrapped, Attention(implementation))
     AttentionMaskInterface.register(wrapped, ALL_MASK_ATTENTION_FUNCTIONS[implementation])
     return wrapped
+
+
+def _namespace(module: nn.Module) -> dict[str, Any]:
+    """The names that a module's forward sees: its modelling file's."""
+    forward: Any = inspect.unwrap(type(module).forward)
+    found: dict[str, Any] = forward.__globals__
+    return found

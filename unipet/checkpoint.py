@@ -1,7 +1,7 @@
 """Saving and loading what a method owns: tensors, the method, and the base model they belong to. Strict both ways.
 
-`adapter.safetensors` holds the tensors under their names; `adapter.json` holds the method, the base model's
-fingerprint, every tensor's shape, and the checksum that binds the two files.
+`adapter.safetensors` holds the tensors under their names; `adapter.json` holds the method, the user's own site table
+where there is one, the base model's fingerprint, every tensor's shape, and the checksum that binds the two files.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from unipet.fingerprint import fingerprint
 from unipet.method import parse_method
 from unipet.plan import build
 from unipet.report_table import AdaptReport, report_of
+from unipet.site_files import sites_for
+from unipet.sites import Architecture, parse_table, table_data
 
 TENSORS, DESCRIPTION = "adapter.safetensors", "adapter.json"
 FORMAT = 1
@@ -41,6 +43,7 @@ def save(model: nn.Module, directory: str | Path) -> Path:
     description = {
         "format": FORMAT,
         "method": inserted.method.to_dict(),
+        **({} if inserted.table is None else {"sites": table_data(inserted.table)}),
         "base_model": {
             "fingerprint": fingerprint(model, inserted.original),
             "name": str(getattr(model.config, "_name_or_path", "") or ""),
@@ -86,7 +89,9 @@ def load(model: nn.Module, directory: str | Path) -> AdaptReport:
             f"with fingerprint {expected}, this one is {model.config._name_or_path or '(unnamed)'} with {found}."  # type: ignore[union-attr]
         )
     tensors = _tensors(source, description)
-    inserted = build(model, parse_method(description["method"]))
+    table = sites_for(model, _saved_table(source, description))
+    inserted = build(model, parse_method(description["method"]), table)
+    inserted.table = table
     report = report_of(model, inserted)
     inserted.attach(model)
     try:
@@ -116,6 +121,16 @@ def _description(source: Path) -> dict[str, Any]:
     if description["format"] != FORMAT:
         raise UnipetError(f"{path} has format {description['format']!r}; this unipet reads format {FORMAT}.")
     return description
+
+
+def _saved_table(source: Path, description: dict[str, Any]) -> Architecture | None:
+    """The user's own site table, which an adapter for an architecture without a table in the package carries."""
+    if "sites" not in description:
+        return None
+    try:
+        return parse_table(description["sites"])
+    except UnipetError as error:
+        raise UnipetError(f"{source / DESCRIPTION}: {error}") from None
 
 
 def _tensors(source: Path, description: dict[str, Any]) -> dict[str, Tensor]:

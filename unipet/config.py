@@ -45,6 +45,7 @@ class ModelConfig:
     revision: str | None = None
     package: str | None = None  # path is then relative to this installed package
     sha256: str | None = None  # of model.safetensors; checked before loading
+    sites: str | None = None  # a YAML file: the site table of an architecture that the package does not know
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,29 +11,58 @@ import torch
 from torch import nn
 
 from unipet.adaptation import CONTAINER
+from unipet.errors import UnipetError
 from unipet.library import load_method
 from unipet.method import Method
 from unipet.plan import build
 from unipet.report_table import AdaptReport, report_of
+from unipet.site_files import Sites, sites_for
 
 
 def skeleton(config: Any) -> nn.Module:
-    """A sequence-classification model of this configuration without storage for its weights."""
+    """A model of this configuration without storage for its weights: of the class that `config.architectures` names, or
+    else a sequence classifier. Raises UnipetError where transformers has neither for it.
+    """
     from transformers import AutoModelForSequenceClassification
 
+    named = _class_of(config)
     with torch.device("meta"):
-        model: nn.Module = AutoModelForSequenceClassification.from_config(config)
+        if named is not None:
+            model: nn.Module = named(copy.deepcopy(config))
+            return model
+        try:
+            model = AutoModelForSequenceClassification.from_config(config)
+        except ValueError as error:
+            raise UnipetError(
+                f"{type(config).__name__} names no model class and transformers has no sequence classifier for it. Set "
+                'config.architectures = ["..."] to the class that you will adapt, or describe a model of that class.'
+            ) from error
     return model
 
 
-def describe(method: str | Path | Mapping[str, Any] | Method, config_or_model: Any) -> AdaptReport:
+def _class_of(config: Any) -> Any:
+    """The transformers class that a configuration names as its own, or None."""
+    import transformers
+
+    for name in getattr(config, "architectures", None) or ():
+        named = getattr(transformers, name, None)
+        if isinstance(getattr(named, "config_class", None), type) and isinstance(config, named.config_class):
+            return named
+    return None
+
+
+def describe(
+    method: str | Path | Mapping[str, Any] | Method, config_or_model: Any, sites: Sites = None
+) -> AdaptReport:
     """What `adapt` would insert: sites, shapes, parameters, and whether each insertion folds.
 
-    `config_or_model` is a transformers configuration or a model; a model is left untouched. Raises the errors that
-    `adapt` would raise.
+    `config_or_model` is a transformers configuration or a model; a model is left untouched. A configuration stands for
+    a model of the class that it names, or else for a sequence classifier. `sites` is a site table of your own, as for
+    `adapt`. Raises the errors that `adapt` would raise.
     """
     model = config_or_model if isinstance(config_or_model, nn.Module) else skeleton(config_or_model)
     if hasattr(model, CONTAINER):
-        model = skeleton(model.config)
+        with torch.device("meta"):
+            model = type(model)(copy.deepcopy(model.config))
     with torch.device("meta"):
-        return report_of(model, build(model, load_method(method)))
+        return report_of(model, build(model, load_method(method), sites_for(model, sites)))

@@ -6,9 +6,11 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from unipet.attention import HeadsSite
+from unipet.errors import UnipetError
 from unipet.insertion import Insertion
 from unipet.weights import join, split
 
@@ -18,18 +20,31 @@ class Hook:
 
     def __init__(self, insertion: Insertion):
         self.insertion = insertion
+        self.own = insertion.site.x_path == insertion.site.path  # one module both reads x and yields h
         self.x: Tensor | None = None
+        self.graph = True  # whether x was taken with its graph
 
     def take_x(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.x = _first(args, kwargs)
+        self.x, self.graph = _first(args, kwargs), torch.is_grad_enabled()
+
+    def _taken(self) -> Tensor | None:
+        """The x of this call. Raises UnipetError where gradients could not flow back through it."""
+        if self.insertion.training and torch.is_grad_enabled() and not self.graph:
+            raise UnipetError(
+                f"{self.insertion.name} at {self.insertion.site.path} reads x inside a layer that reentrant checkpointing "
+                "runs without a graph. Use model.gradient_checkpointing_enable({'use_reentrant': False})."
+            )
+        x, self.x = self.x, None
+        return x
 
     def _changed(self, h: Tensor, x: Any) -> Tensor:
         """h' in the shape of h; some models flatten examples and tokens into one dimension around a block."""
         part, flat = self.insertion.site.part, h.dim() == 2
-        if flat:
+        flat_x = isinstance(x, Tensor) and x.dim() == 2 and x.is_floating_point()  # not token ids; h may be whole again
+        if flat or flat_x:
             rows = self.insertion.call_record.rows[self.insertion.site.tokens_of]
-            h = h.unflatten(0, (rows, -1))
-            x = x.unflatten(0, (rows, -1)) if isinstance(x, Tensor) and x.dim() == 2 else x
+            h = h.unflatten(0, (rows, -1)) if flat else h
+            x = x.unflatten(0, (rows, -1)) if flat_x else x
         if part is None:
             h = self.insertion(h, x)
         else:
@@ -39,9 +54,7 @@ class Hook:
         return h.flatten(0, 1) if flat else h
 
     def on_output(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-        own = self.insertion.site.x_path == self.insertion.site.path
-        x = _first(args, kwargs) if own else self.x
-        self.x = None
+        x = _first(args, kwargs) if self.own else self._taken()
         if isinstance(output, tuple):
             return (self._changed(output[0], x), *output[1:])
         return self._changed(output, x)
@@ -49,16 +62,13 @@ class Hook:
     def on_input(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        own = self.insertion.site.x_path == self.insertion.site.path
         h = args[0]
-        x, self.x = (h if own else self.x), None
-        return (self._changed(h, x), *args[1:]), kwargs
+        return (self._changed(h, h if self.own else self._taken()), *args[1:]), kwargs
 
     def on_stream(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """In place, because the residual connection around `module` holds the same tensor."""
-        stream, x = _first(args, kwargs), self.x
-        self.x = None
-        stream.copy_(self._changed(stream.clone(), x))
+        stream = _first(args, kwargs)
+        stream.copy_(self._changed(stream.clone(), self._taken()))
 
 
 class HeadsReader:

@@ -22,8 +22,9 @@ from unipet.sites import Site
 class Call:
     """What one forward pass of the base model tells its insertions.
 
-    Per stack: its batch size, the real tokens of the whole sequence (those in the KV cache included; None: all are
-    real) and how many the cache holds. For all: how many views are stacked in the batch, and each view's routes.
+    Per stack: its batch size and, where an insertion needs them, the real tokens of the whole sequence (those in the KV
+    cache included; None: all are real) and how many the cache holds. For all: how many views are stacked in the batch,
+    and each view's routes.
     """
 
     rows: dict[str, int] = field(default_factory=dict)
@@ -80,7 +81,8 @@ class Insertion(nn.Module):
         """h' from h and x (heads: the queries, at a site inside attention)."""
         delta = self.factor(h, x) * self._delta(h, x, heads)
         joined = self.parts.rule.join(h, delta.to(h.dtype))
-        return self.at_tokens(h, joined)
+        chosen_BT = self.chosen(h)
+        return joined if chosen_BT is None else torch.where(chosen_BT.unsqueeze(-1), joined, h)
 
     def factor(self, h: Tensor, x: Tensor | None) -> Tensor | float:
         """s for this call."""
@@ -91,17 +93,17 @@ class Insertion(nn.Module):
         tokens = Tokens(self._real(h)[:, -h.shape[1] :], self.site.causal, self._past() > 0)
         return scaling.factor(self.scale.reduced(), size, u, tokens)
 
-    def at_tokens(self, h: Tensor, joined: Tensor) -> Tensor:
-        """`joined` at the selected token positions, h elsewhere."""
+    def chosen(self, h: Tensor) -> Tensor | None:
+        """The token positions of h that `tokens` selects, (B, T); None: all."""
         if self.parts.tokens is None:
-            return joined
+            return None
         which, count = self.parts.tokens
-        real_BS = self._real(h)
         if which == "last" and self._past() > 0:
-            return h  # the last tokens of the prompt; what is generated after it is not among them
+            # The last tokens of the prompt; what is generated after it is not among them.
+            return torch.zeros(h.shape[:2], dtype=torch.bool, device=h.device)
+        real_BS = self._real(h)
         ahead_BS = real_BS.cumsum(1) if which == "first" else real_BS.flip(1).cumsum(1).flip(1)
-        chosen_BT = (real_BS & (ahead_BS <= count))[:, -h.shape[1] :]
-        return torch.where(chosen_BT.unsqueeze(-1), joined, h)
+        return (real_BS & (ahead_BS <= count))[:, -h.shape[1] :]
 
     def _delta(self, h: Tensor, x: Tensor | None, heads: Heads | None) -> Tensor:
         function = self.parts.function
@@ -161,8 +163,9 @@ class Insertion(nn.Module):
 
     @property
     def needs_mask(self) -> bool:
-        """Whether the result depends on which tokens are real."""
-        return self.parts.scaling.dynamic is not None or self.parts.tokens is not None
+        """Whether the result depends on which tokens are real, and on how many stand in the KV cache."""
+        pooled = self.parts.scaling.dynamic is not None and not self.parts.scaling.per_token(self.site.causal)
+        return pooled or self.parts.tokens is not None
 
     @property
     def identity_at_start(self) -> bool:

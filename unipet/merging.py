@@ -169,6 +169,6 @@ def _keep(model: nn.Module, inserted: Adaptation, keep: list[Insertion], summary
     kept_unfrozen, required_grad = inserted.unfrozen, inserted._required_grad
     inserted.detach(model, restore=False)
     left = Adaptation(replace(inserted.method, insertions=specs), keep, {}, inserted.entries)
-    left.unfrozen = kept_unfrozen
+    left.table, left.unfrozen = inserted.table, kept_unfrozen
     left.attach(model)
     left._required_grad = required_grad

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from unipet.config import ModelConfig
 from unipet.errors import UnipetError
+from unipet.fitting import check_classifier, check_weights, fit_tokenizer, has_classifier
 
 if TYPE_CHECKING:
     from torch import nn
@@ -36,9 +37,19 @@ _ALTERNATIVES = (
 )
 
 
-def base_config(model: ModelConfig) -> Any:
-    """The base model's transformers configuration, without its weights. Raises `UnipetError` as `load_base_model`."""
-    return _read_config(_locate(model, weights=False), {})
+def base_config(model: ModelConfig, classifier: bool = True) -> Any:
+    """The base model's transformers configuration, without its weights. Raises `UnipetError` as `load_base_model`.
+
+    It names no class: a run puts a classification head on the base model, whatever the checkpoint was saved with. With
+    `classifier` false an architecture that transformers has no such head for keeps the class it was saved with.
+    """
+    directory = _locate(model, weights=False)
+    config = _read_config(directory, {})
+    if classifier:
+        check_classifier(config, directory)
+    if has_classifier(config):
+        config.architectures = None
+    return config
 
 
 def load_base_model(model: ModelConfig, labels: list[str], regression: bool) -> tuple[nn.Module, Any]:
@@ -53,11 +64,11 @@ def load_base_model(model: ModelConfig, labels: list[str], regression: bool) -> 
 
     directory = _locate(model, weights=True)
     _verify(directory, model)
+    check_classifier(_read_config(directory, {}), directory)
     names = ["value"] if regression else labels
     config = _read_config(
         directory,
         {
-            "num_labels": len(names),
             "id2label": dict(enumerate(names)),
             "label2id": {name: index for index, name in enumerate(names)},
             "problem_type": "regression" if regression else "single_label_classification",
@@ -81,8 +92,8 @@ def load_base_model(model: ModelConfig, labels: list[str], regression: bool) -> 
             )
     except Exception as error:  # the libraries below raise many kinds for a broken file
         raise UnipetError(f"model.path: cannot load {directory}: {_first_line(error)}") from error
-    _check_fit(loaded, found, directory)
-    _check_tokenizer(tokenizer, config, directory)
+    check_weights(loaded, found, directory)
+    fit_tokenizer(tokenizer, loaded, directory)
     return loaded, tokenizer
 
 
@@ -196,7 +207,7 @@ def _read_config(directory: Path, changes: dict[str, Any]) -> Any:
 
 @contextmanager
 def _quiet_loading() -> Iterator[None]:
-    """Hide the progress bar and the report of missing keys while loading: `_check_fit` looks at the keys itself."""
+    """Hide the progress bar and the report of missing keys while loading: `check_weights` looks at the keys itself."""
     from transformers.utils import logging as hf_logging
 
     logger = logging.getLogger("transformers.modeling_utils")
@@ -213,28 +224,6 @@ def _quiet_loading() -> Iterator[None]:
 
 def _not_a_load_report(line: logging.LogRecord) -> bool:
     return "LOAD REPORT" not in line.getMessage()
-
-
-def _check_fit(loaded: Any, found: dict[str, Any], directory: Path) -> None:
-    """Every weight below the head must come from the checkpoint; a pooler may be new, as the head it feeds."""
-    body = f"{loaded.base_model_prefix}."
-    mismatched = [key[0] if isinstance(key, tuple) else key for key in found["mismatched_keys"]]
-    wrong = sorted(key for key in [*found["missing_keys"], *mismatched] if key.startswith(body) and "pooler" not in key)
-    if wrong:
-        raise UnipetError(
-            f"model.path: {directory} holds no fitting weights for {len(wrong)} tensors of {type(loaded).__name__}, "
-            f"such as {', '.join(wrong[:3])}: its config.json and weights do not belong together."
-        )
-
-
-def _check_tokenizer(tokenizer: Any, config: Any, directory: Path) -> None:
-    if tokenizer.pad_token_id is None:
-        raise UnipetError(f"model.path: the tokenizer of {directory} has no padding token, so batches cannot be made.")
-    if len(tokenizer) > config.vocab_size:
-        raise UnipetError(
-            f"model.path: the tokenizer of {directory} knows {len(tokenizer)} tokens, the model only "
-            f"{config.vocab_size}: they do not belong together."
-        )
 
 
 def _first_line(error: Exception) -> str:

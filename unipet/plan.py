@@ -16,6 +16,8 @@ from unipet.weights import in_width, out_width
 
 #: How the class names of normalisation layers end.
 _NORMS = ("layernorm", "rmsnorm")
+#: In the class names of position embeddings that are a formula kept as a parameter: no gradient ever reaches them.
+_CONSTANT = "sinusoidal"
 
 
 def build(model: nn.Module, method: Method, sites: Architecture | None = None) -> Adaptation:
@@ -36,7 +38,7 @@ def build(model: nn.Module, method: Method, sites: Architecture | None = None) -
         _check_forms(spec, found, where)
         slots = spec.function.shared(widths[0]) if widths else {}
         if slots:
-            if len(set(widths)) > 1:
+            if any(spec.function.shared(other) != slots for other in widths):
                 raise UnipetError(
                     f"{where}: its sites share tensors but differ in width: {sorted({w.u for w in widths})}."
                 )
@@ -82,6 +84,8 @@ def _in_part(model: nn.Module, name: str, part: str, prefix: str) -> bool:
     is_head = bool(prefix) and not name.startswith(prefix)
     path, _, leaf = name.rpartition(".")
     module = model.get_submodule(path)
+    if _CONSTANT in type(module).__name__.lower():
+        return False
     if part == "head" or is_head:
         return is_head and part in ("head", "all")
     if part == "bias":

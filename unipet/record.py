@@ -51,6 +51,12 @@ def run_id(config: RunConfig) -> str:
 
 def _model_identity(model: ModelConfig) -> dict[str, Any]:
     identity = asdict(model)
+    if identity.pop("sites") is not None:  # a table of the user's own enters by what it says
+        from unipet.site_files import load_sites
+        from unipet.sites import table_data
+
+        table = load_sites(model.sites)
+        identity["sites"] = None if table is None else table_data(table)
     directory = Path(model.path)
     if model.package is None and directory.is_dir():
         # config.json in full and the sizes of the weight files: reading gigabytes for a name is not worth it.

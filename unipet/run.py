@@ -68,7 +68,7 @@ def prepare(config: RunConfig) -> Prepared:
     method = load_method(config.method)
     config = replace(config, method=method.to_dict())
     data = load_task(config.task)
-    describe(method, base_config(config.model))  # a site that matches nothing fails here, without weights
+    describe(method, base_config(config.model), config.model.sites)  # a site that matches nothing fails here, without weights
     return Prepared(config, method, data, records.run_id(config), records.run_dir(config))
 
 
@@ -129,7 +129,7 @@ def _work(prepared: Prepared, record: dict[str, Any], tracker: Tracker) -> None:
     config, method, data, directory = prepared.config, prepared.method, prepared.data, prepared.directory
     transformers.set_seed(config.seed)  # before the model: the new head and the insertions are drawn from it
     model, tokenizer = load_base_model(config.model, data.labels, data.regression)
-    adapted = adapt(model, method).to_dict()
+    adapted = adapt(model, method, config.model.sites).to_dict()
     record["params"], record["insertions"] = adapted["params"], adapted["insertions"]
     encoded = encode(data, tokenizer, config.task.max_length)
     record["data"]["truncated"] = encoded.truncated  # share of examples that max_length cut

@@ -32,6 +32,6 @@ def main(argv: Sequence[str]) -> int:
     from unipet.models import base_config
 
     method = unipet.load_method(config.method)  # a mistake here should not wait for the base model
-    report = unipet.describe(method, base_config(config.model))
+    report = unipet.describe(method, base_config(config.model, classifier=False), config.model.sites)
     print(json.dumps(report.to_dict(), indent=2) if asked.json else report.table())
     return 0

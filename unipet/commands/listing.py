@@ -51,37 +51,23 @@ def functions(overrides: Sequence[str], config_dir: str | None) -> Lines:
     return [(name, (kind.__doc__ or "").strip().split("\n")[0]) for name, kind in FUNCTIONS.items()]
 
 
-def sites(overrides: Sequence[str], config_dir: str | None) -> Lines:
-    """Every role; with model=NAME those of its architecture, with the modules whose output (or input) is h."""
+def sites(overrides: Sequence[str], config_dir: str | None) -> Lines | str:
+    """Every role; with model=NAME those of that base model, with its modules and a picture of its layers."""
     from unipet.sites import ARCHITECTURES, ROLES
 
     if not overrides:
         has = {role: [name for name, table in ARCHITECTURES.items() if role in table.roles()] for role in ROLES}
         return [(role, f"{what} ({', '.join(has[role])})") for role, what in ROLES.items() if has[role]]
-    from unipet.models import base_config
+    from unipet.commands.site_list import site_list
     from unipet.sweep.composer import composer
     from unipet.sweep.overrides import plan
 
     with composer(config_dir) as composing:
         model = plan(overrides, False, composing, command="list sites").config.model
-    kind = str(base_config(model).model_type)
-    tables = [table for table in ARCHITECTURES.values() if kind in table.model_types]
-    if not tables:
-        raise unknown(
-            "architecture of the base model", kind, [one for t in ARCHITECTURES.values() for one in t.model_types]
-        )
-    table = tables[0]
-    lines: Lines = []
-    for role in table.roles():
-        places = []
-        for stack in table.stacks.values():
-            places += [f"{tap.at} of {tap.h}" for tap in stack.outside.get(role, ())]
-            places += [f"{tap.at} of {stack.layers}.*.{tap.h}".rstrip(".") for tap in stack.roles.get(role, ())]
-        lines.append((role, "; ".join(places)))
-    return lines
+    return site_list(model)
 
 
-TOPICS: dict[str, Callable[[Sequence[str], str | None], Lines]] = {
+TOPICS: dict[str, Callable[[Sequence[str], str | None], Lines | str]] = {
     "methods": group("method"),
     "functions": functions,
     "sites": sites,
@@ -122,5 +108,6 @@ def main(argv: Sequence[str]) -> int:
     for topic in [asked.topic] if asked.topic else TOPICS:
         if not asked.topic:
             print(f"{topic}:")
-        print(table(TOPICS[topic](asked.overrides, asked.config_dir)))
+        found = TOPICS[topic](asked.overrides, asked.config_dir)
+        print(found if isinstance(found, str) else table(found))
     return 0

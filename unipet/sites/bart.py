@@ -27,30 +27,32 @@ FFN = {
 }
 _POST = {"attn.post": (Tap("self_attn_layer_norm", x="self_attn"),), "ffn.post": (Tap("final_layer_norm", x="fc1"),)}
 _CROSS_POST = {"cross.post": (Tap("encoder_attn_layer_norm", x="encoder_attn"),)}
-NORMS = (Tap("self_attn_layer_norm"), Tap("encoder_attn_layer_norm"), Tap("final_layer_norm"))
+ENCODER_NORMS = (Tap("self_attn_layer_norm"), Tap("final_layer_norm"))
+DECODER_NORMS = (Tap("self_attn_layer_norm"), Tap("encoder_attn_layer_norm"), Tap("final_layer_norm"))
 
 
-def outside(stack: str) -> dict[str, tuple[Tap, ...]]:
+def outside(stack: str, *norms: str) -> dict[str, tuple[Tap, ...]]:
     """The embedded sequence of one stack (token and position embeddings added, then normed), and the norms around it."""
     return {
         "embed": (Tap(f"{stack}.layers.0", x=f"{stack}.embed_tokens", at="input"),),
-        "norm": (Tap(f"{stack}.layernorm_embedding"), Tap(f"{stack}.layer_norm")),
+        "norm": tuple(Tap(f"{stack}.{norm}") for norm in norms),
     }
 
 
 ENCODER = Stack(
     layers="encoder.layers",
-    roles={**SELF, **FFN, **_POST, "norm": NORMS},
-    outside=outside("encoder"),
+    roles={**SELF, **FFN, **_POST, "norm": ENCODER_NORMS},
+    outside=outside("encoder", "layernorm_embedding"),
     entry="encoder",
     heads="encoder_attention_heads",
 )
 DECODER = Stack(
     layers="decoder.layers",
-    roles={**SELF, **CROSS, **FFN, **_POST, **_CROSS_POST, "norm": NORMS},
-    outside=outside("decoder"),
+    roles={**SELF, **CROSS, **FFN, **_POST, **_CROSS_POST, "norm": DECODER_NORMS},
+    outside=outside("decoder", "layernorm_embedding"),
     entry="decoder",
     heads="decoder_attention_heads",
     causal=True,
 )
 BART = Architecture(name="bart", model_types=("bart", "marian"), stacks={"encoder": ENCODER, "decoder": DECODER})
+TABLES = (BART,)

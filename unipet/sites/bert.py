@@ -23,3 +23,4 @@ ENCODER = Stack(
     outside={"embed": (Tap("embeddings"),), "norm": (Tap("embeddings.LayerNorm"),)},
 )
 BERT = Architecture(name="bert", model_types=("bert",), stacks={"encoder": ENCODER})
+TABLES = (BERT,)

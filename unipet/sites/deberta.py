@@ -23,3 +23,4 @@ DEBERTA = Architecture(
         "AttentionInterface, so nothing can be put in front of its keys"
     },
 )
+TABLES = (DEBERTA,)

@@ -28,3 +28,4 @@ DISTILBERT = Architecture(
         )
     },
 )
+TABLES = (DISTILBERT,)

@@ -19,3 +19,4 @@ ELECTRA = replace(
         )
     },
 )
+TABLES = (ELECTRA,)

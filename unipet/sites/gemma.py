@@ -27,3 +27,4 @@ GEMMA2 = replace(
         )
     },
 )
+TABLES = (GEMMA, GEMMA2)

@@ -31,3 +31,4 @@ GPT2 = Architecture(
         )
     },
 )
+TABLES = (GPT2,)

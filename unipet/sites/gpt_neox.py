@@ -29,7 +29,7 @@ _DECODER = Stack(
 GPT_NEOX = Architecture(
     name="gpt_neox",
     model_types=("gpt_neox",),
-    stacks={"decoder": _DECODER},
+    stacks={"decoder": replace(_DECODER, parallel=True)},
     when={"use_parallel_residual": True},
     without={"attn.post": "attention and feed-forward read the same stream and are added together"},
 )
@@ -45,3 +45,4 @@ GPT_NEOX_SERIAL = replace(
     when={"use_parallel_residual": False},
     without={},
 )
+TABLES = (GPT_NEOX, GPT_NEOX_SERIAL)

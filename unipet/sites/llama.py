@@ -26,3 +26,4 @@ DECODER = Stack(
     causal=True,
 )
 LLAMA = Architecture(name="llama", model_types=("llama", "mistral", "qwen2", "qwen3"), stacks={"decoder": DECODER})
+TABLES = (LLAMA,)

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from unipet.sites.bart import BART, CROSS, DECODER, ENCODER, FFN, NORMS, SELF
+from unipet.sites.bart import BART, CROSS, DECODER, DECODER_NORMS, ENCODER, ENCODER_NORMS, FFN, SELF, outside
 from unipet.sites.table import Tap
 
 _POST = {"ffn.post": (Tap("", x="fc1"),)}
@@ -19,8 +19,9 @@ MBART = replace(
                 **FFN,
                 **_POST,
                 "attn.post": (Tap("final_layer_norm", x="self_attn", at="stream"),),
-                "norm": NORMS,
+                "norm": ENCODER_NORMS,
             },
+            outside=outside("encoder", "layernorm_embedding", "layer_norm"),
             norms=_NORMS,
         ),
         "decoder": replace(
@@ -32,9 +33,11 @@ MBART = replace(
                 **_POST,
                 "attn.post": (Tap("encoder_attn_layer_norm", x="self_attn", at="stream"),),
                 "cross.post": (Tap("final_layer_norm", x="encoder_attn", at="stream"),),
-                "norm": NORMS,
+                "norm": DECODER_NORMS,
             },
+            outside=outside("decoder", "layernorm_embedding", "layer_norm"),
             norms={**_NORMS, "cross": "encoder_attn_layer_norm"},
         ),
     },
 )
+TABLES = (MBART,)

@@ -31,3 +31,4 @@ MODERNBERT = Architecture(
         )
     },
 )
+TABLES = (MODERNBERT,)

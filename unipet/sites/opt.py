@@ -36,8 +36,16 @@ OPT_POST_NORM = replace(
     name="opt_post_norm",
     stacks={
         "decoder": replace(
-            _PRE, roles={**_PRE.roles, "attn.post": (Tap("self_attn_layer_norm", x="self_attn"),)}, norms={}
+            _PRE,
+            roles={
+                **_PRE.roles,
+                "attn.post": (Tap("self_attn_layer_norm", x="self_attn"),),
+                "ffn.post": (Tap("final_layer_norm", x="fc1"),),
+            },
+            outside={"embed": _PRE.outside["embed"]},
+            norms={},
         )
     },
     when={"do_layer_norm_before": False},
 )
+TABLES = (OPT, OPT_POST_NORM)

@@ -67,27 +67,6 @@ def head_prefix(model: nn.Module) -> str:
     return "" if output is not None else prefix_of(model)
 
 
-def _without_numbers(path: str) -> str:
-    return ".".join("*" if part.isdigit() else part for part in path.split("."))
-
-
-def architecture_of(model: nn.Module, tables: dict[str, Architecture]) -> Architecture:
-    """The table for this model. Raises UnipetError with the modules found where there is none."""
-    config = getattr(model, "config", None)
-    for table in tables.values():
-        if table.fits(config):
-            return table
-    model_type = str(getattr(config, "model_type", type(model).__name__))
-    known = sorted({name for table in tables.values() for name in table.model_types})
-    kinds = sorted({_without_numbers(name) for name, _ in base_of(model).named_modules() if name})
-    shown = ", ".join(kinds[:30]) + (", ..." if len(kinds) > 30 else "")
-    raise UnipetError(
-        f"No site table for the architecture {model_type!r}.{nearest(model_type, known)} Tables exist for: "
-        f"{', '.join(known)}. A table is one file in unipet/sites naming the modules of each role; "
-        f"this model's modules are: {shown}."
-    )
-
-
 def resolve(model: nn.Module, table: Architecture, position: Position, where: str) -> list[Site]:
     """Every site of a position, in layer order. Raises UnipetError for a role that matches nothing here."""
     if position.stack != "all" and position.stack not in table.stacks:
@@ -122,7 +101,7 @@ def _sites_of(role: str, model: nn.Module, table: Architecture, position: Positi
     prefix = prefix_of(model)
     sites: list[Site] = []
     for name, stack in table.stacks.items():
-        if position.stack not in ("all", name) or not _has(model, prefix + stack.layers):
+        if position.stack not in ("all", name) or not has_module(model, prefix + stack.layers):
             continue
         if position.layers == "all":
             for tap in stack.outside.get(role, ()):
@@ -140,7 +119,7 @@ def _sites_of(role: str, model: nn.Module, table: Architecture, position: Positi
     return sites
 
 
-def _has(model: nn.Module, path: str) -> bool:
+def has_module(model: nn.Module, path: str) -> bool:
     """Whether there is such a module, and it does something."""
     try:
         return not isinstance(model.get_submodule(path.rstrip(".")), nn.Identity)
@@ -149,7 +128,7 @@ def _has(model: nn.Module, path: str) -> bool:
 
 
 def _exists(model: nn.Module, root: str, tap: Tap) -> bool:
-    return _has(model, root + tap.h) and (tap.x is None or _has(model, root + tap.x))
+    return has_module(model, root + tap.h) and (tap.x is None or has_module(model, root + tap.x))
 
 
 def _before_norm(site: Site, root: str, table: Architecture, stack: Stack, position: Position, where: str) -> Site:

@@ -5,3 +5,4 @@ from dataclasses import replace
 from unipet.sites.bert import BERT
 
 ROBERTA = replace(BERT, name="roberta", model_types=("roberta", "xlm-roberta", "camembert"))
+TABLES = (ROBERTA,)

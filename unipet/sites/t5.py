@@ -63,3 +63,4 @@ T5 = Architecture(
         ),
     },
 )
+TABLES = (T5,)

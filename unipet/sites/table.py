@@ -45,6 +45,9 @@ BLOCK_INPUT = frozenset(
     }.items()
     for role in roles
 )
+#: The blocks of a layer, in its order.
+BLOCKS = ("attn", "cross", "ffn")
+#: What of a module can be h.
 AT = ("output", "input", "stream", "heads")
 
 
@@ -70,16 +73,18 @@ class Tap:
 class Stack:
     """One stack of layers: the path of its layer list (relative to the base model) and the taps of each role.
 
-    `outside` holds roles outside any layer (embeddings, final norm), relative to the base model. `norms` names, for a
-    pre-norm model, the norm that each block (`attn`, `cross`, `ffn`) reads through. `entry` is the module whose forward
-    takes this stack's 2-D attention mask ("" the base model). `causal` says that a token must not see later ones.
-    `hidden`, `heads`, `kv_heads` and `head_dim` are the configuration's names for these numbers.
+    `outside` holds roles outside any layer (embeddings, final norm), relative to the base model. A layer's norms are
+    listed in the order in which it computes them; `norms` names, for a pre-norm model, those that its blocks (`attn`,
+    `cross`, `ffn`) read through. `parallel` says that attention and feed-forward read the same stream. `entry` is the
+    module whose forward takes this stack's 2-D attention mask ("" the base model). `causal` says that a token must not
+    see later ones. `hidden`, `heads`, `kv_heads` and `head_dim` are the configuration's names for these numbers.
     """
 
     layers: str
     roles: Mapping[str, tuple[Tap, ...]]
     outside: Mapping[str, tuple[Tap, ...]] = field(default_factory=dict)
     norms: Mapping[str, str] = field(default_factory=dict)
+    parallel: bool = False
     entry: str = ""
     causal: bool = False
     hidden: str = "hidden_size"

@@ -29,3 +29,4 @@ VIT = Architecture(
         )
     },
 )
+TABLES = (VIT,)

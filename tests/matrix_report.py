@@ -1,0 +1,88 @@
+"""`python tests/matrix_report.py [-n 2]`: run the matrix and print architectures x methods, with the reason of each
+refused pair and the property of each failing one. Further arguments go to pytest.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).parent
+MATRIX = ("test_behaviour.py", "test_matrix_inputs.py", "test_matrix_refused.py")
+
+
+class Tally:
+    """Collects, for each pair, how many properties held and which did not."""
+
+    def __init__(self) -> None:
+        self.passed: dict[tuple[str, str], int] = defaultdict(int)
+        self.failed: dict[tuple[str, str], set[str]] = defaultdict(set)
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        """Called by pytest for each phase of each test, in the controlling process if there are several."""
+        match = re.search(r"::(\w+)\[(\w+)-(\w+)", report.nodeid)
+        if match and report.failed:
+            self.failed[match[2], match[3]].add(match[1])
+        elif match and report.when == "call" and report.passed:
+            self.passed[match[2], match[3]] += 1
+
+
+def table(tally: Tally) -> str:
+    """One row per architecture, one column per method: `ok`, a letter for the reason of a refusal, `FAIL`, or `?` for
+    a pair that no test ran on."""
+    from architectures import ARCHS
+    from matrix_room import METHODS, REASONS
+
+    letters = {why: chr(ord("a") + n) for n, why in enumerate(sorted({why for why in REASONS.values() if why}))}
+
+    def cell(method: str, arch: str) -> str:
+        if tally.failed.get((method, arch)):
+            return "FAIL"
+        if not tally.passed.get((method, arch)):
+            return "?"
+        return letters.get(REASONS[method, arch] or "", "ok")
+
+    cells = {(m, a): cell(m, a) for m in METHODS for a in ARCHS}
+    numbers = {method: str(n + 1) for n, method in enumerate(METHODS)}
+    lines = [" " * 17 + "".join(f"{n:>5}" for n in numbers.values())]
+    lines += [f"{arch:17}" + "".join(f"{cells[method, arch]:>5}" for method in METHODS) for arch in ARCHS]
+    lines += ["", "methods: " + ", ".join(f"{n} {method}" for method, n in numbers.items())]
+    for why, letter in letters.items():
+        pairs = [pair for pair, reason in REASONS.items() if reason == why]
+        lines.append(
+            f"{letter}: {why} ({len(pairs)} pairs: {', '.join(dict.fromkeys(m for m, _ in pairs))} on "
+            f"{', '.join(dict.fromkeys(a for _, a in pairs))})"
+        )
+    lines += [f"FAIL {m} on {a}: {', '.join(sorted(tests))}" for (m, a), tests in tally.failed.items()]
+    counts = {kind: sum(value in kinds for value in cells.values()) for kind, kinds in kinds_of(letters).items()}
+    lines.append(
+        f"\n{len(ARCHS)} architectures x {len(METHODS)} methods = {len(cells)} pairs: "
+        + ", ".join(f"{count} {kind}" for kind, count in counts.items())
+        + f"; {sum(tally.passed.values())} properties held"
+    )
+    return "\n".join(lines)
+
+
+def kinds_of(letters: dict[str, str]) -> dict[str, set[str]]:
+    """What a cell means."""
+    return {"pass": {"ok"}, "refused with a reason": set(letters.values()), "failing": {"FAIL"}, "not run": {"?"}}
+
+
+def main(arguments: list[str]) -> int:
+    """Run and print; the exit status is pytest's."""
+    tally, start = Tally(), time.monotonic()
+    status = pytest.main(
+        ["-q", "--no-header", "--tb=line", *(str(HERE / name) for name in MATRIX), *arguments], [tally]
+    )
+    print(f"\n{table(tally)}, in {time.monotonic() - start:.0f} s")
+    return int(status)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,152 @@
+"""The matrix: every shipped method on every architecture of `architectures.py`. A new file under conf/method, or a new
+row of ARCHS, joins by itself.
+
+Which pairs must be refused is worked out here from facts that the package does not look at in the same way: whether the
+modelling code calls transformers' AttentionInterface, whether the base model has a bias, whether it has a task head.
+A pair refused without such a fact, or accepted in spite of one, fails.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+import torch
+from architectures import ARCHS, Arch
+from torch import Tensor, nn
+
+import unipet
+from unipet.adaptation import adaptation
+from unipet.library import load_method, method_names
+from unipet.sites import ARCHITECTURES
+
+#: Read once: the library's own tests load methods by name.
+METHODS = {name: load_method(name) for name in method_names()}
+
+
+@functools.cache
+def model_of(arch: str) -> Any:
+    """One tiny model per architecture to look at; tests that change a model build their own."""
+    return ARCHS[arch].build()
+
+
+@functools.cache
+def _has_bias(arch: str) -> bool:
+    model = model_of(arch)
+    pretrained = model.base_model if has_head(ARCHS[arch]) else model
+    return any(name.rpartition(".")[2] == "bias" for name, _ in pretrained.named_parameters())
+
+
+@functools.cache
+def _uses_the_attention_interface(arch: str) -> bool:
+    return "ALL_ATTENTION_FUNCTIONS" in inspect.getsource(sys.modules[type(model_of(arch)).__module__])
+
+
+@functools.cache
+def _roles(arch: str) -> list[str]:
+    return next(table.roles() for table in ARCHITECTURES.values() if table.fits(model_of(arch).config))
+
+
+def has_head(arch: Arch) -> bool:
+    """Classifiers have a task head; a language model's output layer is pretrained."""
+    return arch.kind in ("encoder", "image")
+
+
+def refusal(method: str, arch: str) -> str | None:
+    """What the error of a pair that cannot be must say, or None for a pair that must work."""
+    spec = METHODS[method]
+    for insertion in spec.insertions:
+        for role in insertion.position.site:
+            inside = role.endswith(".heads")
+            if not (_uses_the_attention_interface(arch) if inside else role in _roles(arch)):
+                return f"'{role}' matches nothing"
+    if "bias" in spec.unfreeze and not _has_bias(arch):
+        return "'bias' matches no parameter"
+    if not spec.insertions and set(spec.unfreeze) == {"head"} and not has_head(ARCHS[arch]):
+        return "would train nothing"
+    return None
+
+
+REASONS: dict[tuple[str, str], str | None] = {(m, a): refusal(m, a) for m in METHODS for a in ARCHS}
+SUPPORTED = [pytest.param(m, a, id=f"{m}-{a}") for (m, a), reason in REASONS.items() if reason is None]
+REFUSED = [pytest.param(m, a, why, id=f"{m}-{a}") for (m, a), why in REASONS.items() if why is not None]
+matrix = pytest.mark.parametrize(("method", "arch"), SUPPORTED)
+
+
+def adapted(method: str, arch: str, std: float = 0.3, **options: Any) -> Any:
+    """A model of this pair with values in every trained tensor."""
+    model = ARCHS[arch].build(**options)
+    unipet.adapt(model, METHODS[method])
+    randomise(model, std)
+    return model
+
+
+def logits(arch: str, model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+    """What the model says of real tokens."""
+    with torch.no_grad():
+        return ARCHS[arch].real(batch, model(**batch).logits)
+
+
+def loss(arch: str, model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+    found: Tensor = model(**batch, labels=ARCHS[arch].labels(batch)).loss
+    return found
+
+
+def randomise(model: nn.Module, std: float = 0.3, seed: int = 1) -> None:
+    """Zero-initialised halves hide everything: give every trained tensor a value."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in unipet.parameters(model, head=True).values():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * std)
+
+
+def train(model: nn.Module, loss_of: Callable[[], Tensor]) -> set[str]:
+    """A few steps of plain gradient descent on what the method owns; the names that had a gradient.
+
+    A router would take many steps to reach all of its experts, so expert 0, 1, ... is routed to everywhere in turn, and
+    the first once more: another tensor's start at zero may have hidden it.
+    """
+    inserted, owned = adaptation(model), unipet.parameters(model, head=True)
+    mixtures = {i.number: i.parts.mixture for i in inserted.items if i.parts.mixture is not None}
+    optimiser = torch.optim.SGD(owned.values(), lr=0.1)
+    learned: set[str] = set()
+    for step in range(max([3, *(mixture.experts + 1 for mixture in mixtures.values())])):
+        inserted.draw(step, seed=0)
+        for route in inserted.call_record.routes:
+            for number, mixture in mixtures.items():
+                route[number] = dict.fromkeys(route[number], step % mixture.experts)
+        loss_of().backward()
+        learned |= {name for name, p in owned.items() if p.grad is not None and p.grad.abs().max() > 0}
+        optimiser.step()
+        optimiser.zero_grad()
+    return learned
+
+
+def values(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def same_bits(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def close(found: Tensor, expected: Tensor, tolerance: float = 1e-5) -> bool:
+    """Equal within `tolerance` of the scale of what is expected (and of 1)."""
+    scale = max(1.0, expected.abs().max().item())
+    return torch.allclose(found, expected, rtol=0.0, atol=tolerance * scale)
+
+
+def untouched(model: nn.Module) -> dict[str, Any]:
+    """All that adapting changes and ejecting must put back, but for the values."""
+    configs = {id(module.config): module.config for module in model.modules() if hasattr(module, "config")}
+    return {
+        "modules": [name for name, _ in model.named_modules()],
+        "requires_grad": {name: p.requires_grad for name, p in model.named_parameters()},
+        "hooks": [n for n, m in model.named_modules() if m._forward_hooks or m._forward_pre_hooks],
+        "marks": [name for name, m in model.named_modules() if any("unipet" in key for key in vars(m))],
+        "attention": [config._attn_implementation for config in configs.values()],
+    }

@@ -1,0 +1,115 @@
+"""The matrix where inputs, attention implementations and checkpointing vary: none of them may change a result."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from architectures import ARCHS
+from matrix_room import SUPPORTED, adapted, close, logits, matrix
+from torch import Tensor, nn
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+import unipet
+from unipet.adaptation import adaptation
+
+ATTENTIONS = [
+    pytest.param(*pair.values, attention, id=f"{pair.id}-{attention}")
+    for pair in SUPPORTED
+    for attention in ARCHS[pair.values[1]].attentions
+]
+BOTH = [pair for pair in SUPPORTED if len(ARCHS[pair.values[1]].attentions) > 1]
+
+
+def widened(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """More padding to the right of every sequence, an encoder's and a decoder's alike."""
+    return {
+        name: nn.functional.pad(tensor, (0, 5 if name.startswith("decoder") else 3)) for name, tensor in batch.items()
+    }
+
+
+def padded_left(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same sequences against the right edge, with positions as `generate` counts them."""
+    real = batch["attention_mask"].sum(1).tolist()
+    left = {
+        name: torch.stack([row.roll(len(row) - n) for row, n in zip(tensor, real, strict=True)])
+        for name, tensor in batch.items()
+    }
+    return left | {"position_ids": (left["attention_mask"].cumsum(1) - 1).clamp(min=0)}
+
+
+def alone(batch: dict[str, Tensor], row: int) -> dict[str, Tensor]:
+    """One example without its company, and without padding if it is text."""
+    if "input_ids" not in batch:
+        return {name: tensor[row : row + 1] for name, tensor in batch.items()}
+
+    def length(name: str) -> int:
+        return int(batch["decoder_attention_mask" if name.startswith("decoder") else "attention_mask"][row].sum())
+
+    return {name: tensor[row : row + 1, : length(name)] for name, tensor in batch.items()}
+
+
+@pytest.mark.parametrize(("method", "arch", "attention"), ATTENTIONS)
+def test_padding_and_company_do_not_matter(method: str, arch: str, attention: str) -> None:
+    """A row's output depends neither on how far and on which side its batch is padded nor on the other rows."""
+    model, batch = adapted(method, arch, std=0.1, attention=attention), ARCHS[arch].batch()
+    together = logits(arch, model, batch)
+    if "input_ids" in batch:
+        assert close(logits(arch, model, widened(batch)), together)
+    if ARCHS[arch].kind == "decoder":
+        assert close(logits(arch, model, padded_left(batch)), together), "left padding"
+    rows = [logits(arch, model, alone(batch, row)) for row in range(len(next(iter(batch.values()))))]
+    assert close(torch.cat(rows), together)
+
+
+def trained(model: Any, arch: str, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    """The output on real tokens and the gradient of every tensor that has one, of one pass."""
+    out = model(**batch, labels=ARCHS[arch].labels(batch))
+    out.loss.backward()
+    own = unipet.parameters(model, head=True)
+    return ARCHS[arch].real(batch, out.logits.detach()), {n: p.grad for n, p in own.items() if p.grad is not None}
+
+
+def assert_same_gradients(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """Within 1e-5 of the scale of the largest."""
+    assert found.keys() == expected.keys() and expected
+    scale = max(1.0, *(tensor.abs().max().item() for tensor in expected.values()))
+    for name, tensor in expected.items():
+        assert torch.allclose(found[name], tensor, rtol=0.0, atol=1e-5 * scale), name
+
+
+@pytest.mark.parametrize(("method", "arch"), BOTH)
+def test_attention_implementations_agree(method: str, arch: str) -> None:
+    batch, results = ARCHS[arch].batch(), []
+    for attention in ARCHS[arch].attentions:
+        torch.manual_seed(0)
+        results.append(trained(adapted(method, arch, std=0.1, attention=attention), arch, batch))
+    (first, its_gradients), (second, other_gradients) = results
+    assert close(first, second)
+    assert_same_gradients(its_gradients, other_gradients)
+
+
+@matrix
+def test_gradient_checkpointing_trains_the_same(method: str, arch: str) -> None:
+    batch, calls = ARCHS[arch].batch(), []
+    results = []
+    for checkpointing in (False, True):
+        torch.manual_seed(0)
+        model = adapted(method, arch, std=0.1)
+        model.train()
+        if checkpointing:
+            # The newer name first: transformers 5.23 deprecates the older one.
+            enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+            enable({"use_reentrant": False})
+        passes: list[int] = []
+        for layer in (module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)):
+            for leaf in (module for module in layer.modules() if not any(module.children())):
+                leaf.register_forward_pre_hook(lambda *_, passes=passes: passes.append(1))
+        adaptation(model).draw(0, seed=0)
+        torch.manual_seed(1)
+        results.append(trained(model, arch, batch)[1])
+        calls.append(len(passes))
+    below_head = {name.split("/")[0] for name in results[0]} - {"head"}
+    assert calls[1] > calls[0] or not below_head, "no layer was run again, so nothing was checked"
+    assert_same_gradients(results[1], results[0])
