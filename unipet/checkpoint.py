@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from unipet.adaptation import CONTAINER, Adaptation
-from unipet.adapting import adaptation, parameters
+from unipet.adapting import adaptation, frozen, parameters
 from unipet.errors import UnipetError, nearest
 from unipet.fingerprint import fingerprint
 from unipet.method import parse_method
@@ -47,6 +47,7 @@ def save(model: nn.Module, directory: str | Path) -> Path:
             "model_type": str(getattr(model.config, "model_type", "")),
         },
         "tensors": {name: list(tensor.shape) for name, tensor in tensors.items()},
+        "frozen": _checksums(model),
         "sha256": hashlib.sha256(data).hexdigest(),
     }
     out = Path(directory)
@@ -92,6 +93,7 @@ def load(model: nn.Module, directory: str | Path) -> AdaptReport:
     try:
         own = parameters(model, head=True)
         _same_tensors(source, own, tensors)
+        _same_frozen(source, _checksums(model), description.get("frozen", {}))
         with torch.no_grad():
             for name, parameter in own.items():
                 parameter.copy_(tensors[name])
@@ -99,6 +101,24 @@ def load(model: nn.Module, directory: str | Path) -> AdaptReport:
         inserted.detach(model, restore=True)
         raise
     return report
+
+
+def _checksums(model: nn.Module) -> dict[str, str]:
+    """The frozen tensors as checksums: a seed makes them again, so they are not stored."""
+    found = frozen(model)
+    return {
+        name: hashlib.sha256(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()[:16]
+        for name, tensor in found.items()
+    }
+
+
+def _same_frozen(source: Path, made: dict[str, str], saved: dict[str, str]) -> None:
+    wrong = sorted(name for name in made.keys() | saved.keys() if made.get(name) != saved.get(name))
+    if wrong:
+        raise UnipetError(
+            f"{source}: {len(wrong)} frozen tensors, such as {wrong[0]}, came out of their seed differently than when the "
+            "adapter was saved. It needs the torch version that saved it."
+        )
 
 
 def _description(source: Path) -> dict[str, Any]:

@@ -5,17 +5,19 @@ Shapes: B batch, T positions, D width of h, U width of x.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import hashlib
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
-from unipet.composition import COMPOSITIONS, Rule
+from unipet.composition import Composition, Weights
 from unipet.errors import UnipetError
-from unipet.functions.base import Affine, Function, Heads, Params, Widths
+from unipet.functions.base import BASE, Affine, Function, Heads, LinearMap, Params, Widths
 from unipet.mixture import Bank, Mixture, Route, baked
 from unipet.scaling import Scaling, Tokens
 from unipet.sites import Site
+from unipet.weights import BaseWeight
 
 
 @dataclass
@@ -39,33 +41,67 @@ class Parts:
 
     function: Function
     form: str
-    composition: str
+    rule: Composition
     scaling: Scaling
     mixture: Mixture | None = None
     tokens: tuple[str, int] | None = None
 
     @property
-    def rule(self) -> Rule:
-        return COMPOSITIONS[self.composition]
+    def needs_weight(self) -> bool:
+        """Whether it reads the base model's weight, at the start or at each call."""
+        return self.function.starts_from_weight or self.rule.needs_weight
 
 
 class Insertion(nn.Module):
     """One function at one site, with its composition, scaling and bank of tensors."""
 
-    def __init__(self, name: str, parts: Parts, site: Site, widths: Widths, dtype: torch.dtype, device: torch.device):
+    def __init__(
+        self,
+        name: str,
+        parts: Parts,
+        site: Site,
+        widths: Widths,
+        dtype: torch.dtype,
+        device: torch.device,
+        base: BaseWeight | None = None,
+    ):
         super().__init__()
         self.name, self.parts, self.site, self.widths = name, parts, site, widths
         self.number = -1  # set by the adaptation; keys this insertion's routes
         self.call_record = Call()  # replaced by the adaptation's own
+        self.__dict__["base"] = base  # a module of the base model, read only: not registered here
         function, scaling = parts.function, parts.scaling
         scheme = getattr(function, "init", "torch")
-        self.bank = Bank(function.slots(widths), scheme, parts.mixture, dtype, device)
+        frozen = function.frozen(widths, seeded(getattr(function, "seed", 0), f"{name}/{site.name}"))
+        self.bank = Bank(function.slots(widths), scheme, parts.mixture, dtype, device, frozen)
         scale_widths = Widths(widths.u, widths.kv) if parts.rule.needs_mass else widths
         self.scale = Bank(scaling.slots(scale_widths), scaling.init, None, dtype, device)
         if (start := scaling.start_from()) is not None:
             for tensor in self.scale.tensors:
                 nn.init.constant_(tensor, start)
+        self.joint = Bank(parts.rule.slots(widths), "zeros", None, dtype, device)
         self.shared: Bank | None = None  # one bank for all sites of the insertion; owned by the adaptation
+        if device.type != "meta":
+            self._start()
+
+    @torch.no_grad()
+    def _start(self) -> None:
+        """What starts from the base model's weight."""
+        weight_DU = self._weight() if self.parts.needs_weight else None
+        for params in self.bank.copies():
+            self.parts.function.start(params, weight_DU)
+        if weight_DU is not None:
+            self.parts.rule.start(self.joint.reduced(), weight_DU)
+
+    def _weight(self) -> Tensor:
+        base: BaseWeight = self.__dict__["base"]
+        tensors = self.bank.tensors or self.joint.tensors
+        return base.weight().to(tensors[0].dtype if len(tensors) else torch.float32)
+
+    @property
+    def banks(self) -> tuple[Bank, Bank, Bank]:
+        """All that it learns at its own site."""
+        return self.bank, self.scale, self.joint
 
     def params(self, view: int = 0) -> Params:
         """The tensors in use: the routed experts in training, the reduced ones otherwise."""
@@ -74,13 +110,27 @@ class Insertion(nn.Module):
             params = self.bank.routed(routes[view][self.number])
         else:
             params = self.bank.reduced()
-        return self.parts.function.generate(params, self.shared.reduced() if self.shared else {})
+        return self._generated(params)
+
+    def _generated(self, params: Params) -> Params:
+        made = self.parts.function.generate(params, self.shared.reduced() if self.shared else {}, self.widths)
+        return {**made, BASE: self._weight()} if self.parts.function.needs_weight else made
 
     def forward(self, h: Tensor, x: Tensor | None, heads: Heads | None = None) -> Tensor:
         """h' from h and x (heads: the queries, at a site inside attention)."""
-        delta = self.factor(h, x) * self._delta(h, x, heads)
-        joined = self.parts.rule.join(h, delta.to(h.dtype))
+        factor = self.factor(h, x)
+        delta = factor * self._delta(h, x, heads)
+        at = self._at(self._cast(x), factor, self.params()) if self.parts.rule.needs_weight else None
+        joined = self.parts.rule.join(h, delta.to(h.dtype), self.joint.reduced(), at)
         return self.at_tokens(h, joined)
+
+    def _at(self, x: Tensor | None, factor: Tensor | float, params: Params) -> Weights:
+        """What a composition sees of its linear site."""
+        base: BaseWeight = self.__dict__["base"]
+        function, bias = self.parts.function, base.bias()
+        matrix = function.matrix(params) if isinstance(function, LinearMap) else None
+        weight = self._weight()
+        return Weights(x, weight, None if bias is None else bias.to(weight.dtype), matrix, factor)
 
     def factor(self, h: Tensor, x: Tensor | None) -> Tensor | float:
         """s for this call."""
@@ -147,6 +197,18 @@ class Insertion(nn.Module):
         return mask_BS
 
     @torch.no_grad()
+    def fold(self, W: Tensor, b: Tensor, affine: Affine) -> tuple[Tensor, Tensor]:
+        """The linear map (W, b) in float64 with this insertion, s·f as a map of the same input, joined to it."""
+        at = None
+        if self.parts.rule.needs_weight:
+            factor = self.parts.scaling.factor(
+                self.scale.reduced(), getattr(self.parts.function, "size", None), None, None
+            )
+            at = self._at(None, factor, self.params()).double()
+        own = {name: tensor.double() for name, tensor in self.joint.reduced().items()}
+        return self.parts.rule.fold(W, b, affine, own, at)
+
+    @torch.no_grad()
     def affine(self) -> Affine | None:
         """s · f as a map of its input, from the reduced tensors; None where it is not affine."""
         affine = self.parts.function.affine(self.params())
@@ -173,14 +235,14 @@ class Insertion(nn.Module):
     def bake(self) -> None:
         """Make one ordinary function of the bank and of a reparametrisation, in place."""
         function = self.parts.function.plain()
-        plain = Bank(function.slots(self.widths), "zeros", None, self._dtype(), self._device())
-        values = baked(self.parts.function.generate(self.bank.reduced(), self.shared.reduced() if self.shared else {}))
+        plain = Bank(function.slots(self.widths), "zeros", None, self._dtype(), self._device(), self.bank.frozen())
+        values = baked(self._generated(self.bank.reduced()))
         for (key, _), position in plain.index.items():
             plain.tensors[position] = values[key]
-        self.bank, self.shared = plain, None
-        self.parts = Parts(
-            function, self.parts.form, self.parts.composition, self.parts.scaling, None, self.parts.tokens
-        )
+        self.bank = plain
+        if function is not self.parts.function:
+            self.shared = None
+        self.parts = replace(self.parts, function=function, mixture=None)
 
     def _dtype(self) -> torch.dtype:
         dtype: torch.dtype = self.bank.tensors[0].dtype
@@ -189,6 +251,12 @@ class Insertion(nn.Module):
     def _device(self) -> torch.device:
         device: torch.device = self.bank.tensors[0].device
         return device
+
+
+def seeded(seed: int, name: str) -> torch.Generator:
+    """A random stream for one name, the same on every machine and device."""
+    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    return torch.Generator("cpu").manual_seed(int.from_bytes(digest[:7], "big"))
 
 
 def _split(source: Tensor | Heads | None, views: int) -> list[Tensor | Heads | None]:

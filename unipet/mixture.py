@@ -66,11 +66,24 @@ class Mixture:
 class Bank(nn.Module):
     """The tensors of one function at one site: one copy per slot, or M copies of a mixed one.
 
-    Names are `<slot>[.<expert>][.<tensor>]`: `down`, `up.weight`, `down.3.weight`.
+    Names are `<slot>[.<expert>][.<tensor>]`: `down`, `up.weight`, `down.3.weight`. Frozen tensors are the same for all
+    copies.
     """
 
-    def __init__(self, slots: Slots, scheme: str, mixture: Mixture | None, dtype: torch.dtype, device: torch.device):
+    def __init__(
+        self,
+        slots: Slots,
+        scheme: str,
+        mixture: Mixture | None,
+        dtype: torch.dtype,
+        device: torch.device,
+        frozen: Mapping[str, Tensor] | None = None,
+    ):
         super().__init__()
+        self.frozen_names = list(frozen or {})
+        for number, tensor in enumerate((frozen or {}).values()):
+            tensor = tensor.to(device, dtype if tensor.is_floating_point() else None)
+            self.register_buffer(f"frozen{number}", tensor, persistent=False)
         self.mixture = mixture
         self.index: dict[tuple[str, int | None], int] = {}  # ("down.weight", expert) -> position in `tensors`
         self.slot_of: dict[str, str] = {}  # "down.weight" -> "down"
@@ -86,7 +99,7 @@ class Bank(nn.Module):
                     if first is not None and mixture is not None and mixture.init == "cloned":
                         tensor.copy_(first)
                     elif tensor.device.type != "meta":
-                        initialise(tensor, scheme, spec.part)
+                        initialise(tensor, scheme, spec.part, spec.start)
                     first = tensor
                     self.index[key, expert] = len(self.tensors)
                     self.tensors.append(nn.Parameter(tensor))
@@ -97,6 +110,15 @@ class Bank(nn.Module):
             slot = self.slot_of[key]
             name = key if expert is None else f"{slot}.{expert}{key[len(slot) :]}"
             yield name, self.tensors[position]
+
+    def frozen(self) -> dict[str, Tensor]:
+        """What never trains, by name."""
+        return {name: getattr(self, f"frozen{number}") for number, name in enumerate(self.frozen_names)}
+
+    def copies(self) -> Iterator[Params]:
+        """The tensors of each expert in turn (once where nothing is mixed), frozen ones included."""
+        for expert in range(self.mixture.experts if self.mixture is not None else 1):
+            yield self.routed(dict.fromkeys(self.mixed_slots(), expert))
 
     def mixed_slots(self) -> list[str]:
         """The slots that a router chooses for, in a fixed order."""
@@ -111,7 +133,8 @@ class Bank(nn.Module):
 
     def routed(self, route: Route) -> Params:
         """The tensors of one route."""
-        return {key: self.tensors[self._at(key, route.get(self.slot_of[key]))] for key in self.slot_of}
+        own = {key: self.tensors[self._at(key, route.get(self.slot_of[key]))] for key in self.slot_of}
+        return {**own, **self.frozen()}
 
     def reduced(self) -> Params:
         """The tensors that evaluation and merging use."""
@@ -122,7 +145,7 @@ class Bank(nn.Module):
         for key in self.slot_of:
             copies = [self.tensors[at] for (name, _), at in self.index.items() if name == key]
             result[key] = copies[0] if len(copies) == 1 else reduce(copies)
-        return result
+        return {**result, **self.frozen()}
 
     def _at(self, key: str, expert: int | None) -> int:
         return self.index[key, expert]

@@ -8,11 +8,11 @@ from torch import nn
 from unipet.adaptation import Adaptation
 from unipet.errors import UnipetError
 from unipet.functions.base import Widths
-from unipet.insertion import Insertion
+from unipet.insertion import Insertion, seeded
 from unipet.method import InsertionSpec, Method
 from unipet.mixture import Bank
 from unipet.sites import ARCHITECTURES, Architecture, Site, architecture_of, head_prefix, resolve
-from unipet.weights import in_width, out_width
+from unipet.weights import BaseWeight, in_width, out_width, why_no_matrix
 
 #: How the class names of normalisation layers end.
 _NORMS = ("layernorm", "rmsnorm")
@@ -34,15 +34,14 @@ def build(model: nn.Module, method: Method, sites: Architecture | None = None) -
         found = resolve(model, table, spec.position, f"{where}.position")
         widths = [_read_by(spec, _widths(model, table, site)) for site in found]
         _check_forms(spec, found, where)
-        slots = spec.function.shared(widths[0]) if widths else {}
-        if slots:
-            if len(set(widths)) > 1:
-                raise UnipetError(
-                    f"{where}: its sites share tensors but differ in width: {sorted({w.u for w in widths})}."
-                )
-            shared[spec.name] = Bank(slots, getattr(spec.function, "init", "torch"), None, dtype, device)
+        try:
+            bank = _shared(spec, widths, dtype, device)
+        except UnipetError as error:
+            raise UnipetError(f"{where}: {error}") from error
+        if bank is not None:
+            shared[spec.name] = bank
         insertions += [
-            Insertion(spec.name, spec.parts, site, width, dtype, device)
+            Insertion(spec.name, spec.parts, site, width, dtype, device, _base(model, spec, site, where))
             for site, width in zip(found, widths, strict=True)
         ]
     entries = {name: stack.entry for name, stack in table.stacks.items()} if table else {}
@@ -55,6 +54,34 @@ def build(model: nn.Module, method: Method, sites: Architecture | None = None) -
             f"unfreeze: {list(method.unfreeze)} matches no parameter."
         )
     return adaptation
+
+
+def _shared(spec: InsertionSpec, widths: list[Widths], dtype: torch.dtype, device: torch.device) -> Bank | None:
+    """What all sites of an insertion use together."""
+    function = spec.function
+    slots = function.shared(widths)
+    frozen = function.shared_frozen(widths, seeded(getattr(function, "seed", 0), spec.name)) if widths else {}
+    if not slots and not frozen:
+        return None
+    return Bank(slots, getattr(function, "init", "torch"), None, dtype, device, frozen)
+
+
+def _base(model: nn.Module, spec: InsertionSpec, site: Site, where: str) -> BaseWeight | None:
+    """The weight that an insertion reads, where it reads one."""
+    if not spec.parts.needs_weight:
+        return None
+    module = model.get_submodule(site.path)
+    reason = why_no_matrix(module)
+    if reason is None and (module.weight.dim() != 2 or site.at not in ("output", "input")):  # type: ignore[operator]
+        reason = f"{type(module).__name__} is no linear map"
+    if reason is None and site.x_path != site.path:
+        reason = "x is not the input of the module that yields h"
+    if reason is not None:
+        raise UnipetError(
+            f"{where}.position.site: it computes with the base model's weight at {site.path}, and {reason}. "
+            "Use the site of a plain linear projection (attn.q, ffn.up, ...)."
+        )
+    return BaseWeight(module, site.part)
 
 
 def _dtype_and_device(model: nn.Module) -> tuple[torch.dtype, torch.device]:

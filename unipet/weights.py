@@ -5,6 +5,8 @@ Shapes: D out width, I in width.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
@@ -65,6 +67,27 @@ def updates(module: nn.Module, W: Tensor, b: Tensor) -> list[tuple[nn.Parameter,
     if getattr(module, "bias", None) is not None:
         found.append((module.bias, b))
     return found  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class BaseWeight:
+    """The weight of one module of the base model, or of one part of a fused one, read again at every use."""
+
+    module: nn.Module
+    part: Part | None
+
+    def weight(self) -> Tensor:
+        """(out, in)."""
+        weight: Tensor = self.module.weight  # type: ignore[assignment]
+        return self._own(weight.T if _transposed(self.module) else weight)
+
+    def bias(self) -> Tensor | None:
+        """(out,), or None."""
+        bias = getattr(self.module, "bias", None)
+        return None if bias is None else self._own(bias)
+
+    def _own(self, tensor: Tensor) -> Tensor:
+        return tensor if self.part is None else tensor[rows(self.part, len(tensor), tensor.device)]
 
 
 def rows(part: Part, width: int, device: torch.device | None = None) -> Tensor:

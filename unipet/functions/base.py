@@ -9,12 +9,13 @@ Shapes: B batch, T positions, D width of h, U width of what the function reads, 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
+from torch.nn import functional as F
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,14 @@ class Widths:
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One tensor of a slot: its shape, and which part it plays (`in`, `out`, `bias`, `table`) for the initialisers."""
+    """One tensor of a slot: its shape, and which part it plays (`in`, `out`, `bias`, `table`) for the initialisers.
+
+    `start` names a value of INITIALISERS that it starts with whatever the function's `init` says.
+    """
 
     shape: tuple[int, ...]
     part: str
+    start: str | None = None
 
     @property
     def count(self) -> int:
@@ -49,6 +54,8 @@ class TensorSpec:
 Slots = dict[str, dict[str, TensorSpec]]
 #: "down" or "down.weight" -> tensor
 Params = Mapping[str, Tensor]
+#: Among the params of a function that `needs_weight`: the base model's weight at the site, (out, in).
+BASE = "base"
 
 
 @dataclass(frozen=True)
@@ -84,11 +91,37 @@ class Function(ABC):
     def slots(self, widths: Widths) -> Slots:
         """The slots at one site."""
 
-    def shared(self, widths: Widths) -> Slots:
-        """Slots that all sites of the insertion use together."""
+    @property
+    def needs_weight(self) -> bool:
+        """Whether it computes with the base model's weight at its site, which is then among its params as `base`."""
+        return False
+
+    def frozen(self, widths: Widths, generator: Generator) -> Mapping[str, Tensor]:
+        """Tensors of one site that never train (masks, random bases). A saved adapter does not hold them: they are made
+        again from the function's `seed` option, and their checksum is compared."""
         return {}
 
-    def generate(self, params: Params, shared: Params) -> Params:
+    def shared(self, widths: Sequence[Widths]) -> Slots:
+        """Slots that all sites of the insertion use together; `widths` are those of all its sites."""
+        return {}
+
+    def shared_frozen(self, widths: Sequence[Widths], generator: Generator) -> Mapping[str, Tensor]:
+        """As `frozen`, one for all sites of the insertion."""
+        return {}
+
+    def start(self, params: Params, weight_DU: Tensor | None) -> None:  # noqa: B027 - most have nothing to set
+        """Set tensors, in place, that start from the base model's weight or from each other (an SVD, a copy).
+
+        `params` holds the trained and the frozen tensors of one site; `weight_DU` the weight of a function that
+        `needs_weight`, or whose `starts_from_weight` is true.
+        """
+
+    @property
+    def starts_from_weight(self) -> bool:
+        """Whether `start` reads the base model's weight."""
+        return self.needs_weight
+
+    def generate(self, params: Params, shared: Params, widths: Widths) -> Params:
         """The tensors that `delta` uses; a reparametrisation turns what is trained into them here."""
         return params
 
@@ -112,6 +145,22 @@ class Function(ABC):
     def with_size(self, size: int) -> Self:
         """The same function at another size. Raises TypeError where it has none."""
         return replace(self, size=size)  # type: ignore[call-arg]
+
+
+@dataclass(frozen=True)
+class LinearMap(Function):
+    """A function that is a matrix: f(u) = A u with A made of its tensors."""
+
+    @abstractmethod
+    def matrix(self, params: Params) -> Tensor:
+        """A_DU, differentiable."""
+
+    def delta(self, u: Tensor | Heads | None, params: Params, training: bool) -> Tensor:
+        assert isinstance(u, Tensor)
+        return F.linear(u, self.matrix(params))
+
+    def affine(self, params: Params) -> Affine | None:
+        return Affine(A_DU=self.matrix(params))
 
 
 def linear(slot: str, out_width: int, in_width: int, part: str, bias: bool = True) -> Slots:

@@ -47,7 +47,17 @@ SCHEMES: dict[str, Scheme] = {
 }
 
 
+#: What a tensor may start with whatever its scheme.
+INITIALISERS: dict[str, Callable[[Tensor], None]] = {
+    "zeros": _zeros,
+    "ones": _ones,
+    "normal": _normal_1,
+    "normal_002": _normal_002,
+    "kaiming": _kaiming,
+}
+
+
 @torch.no_grad()
-def initialise(tensor: Tensor, scheme: str, part: str) -> None:
-    """Start one tensor in place by the scheme's rule for its part."""
-    SCHEMES[scheme][part](tensor)
+def initialise(tensor: Tensor, scheme: str, part: str, start: str | None = None) -> None:
+    """Start one tensor in place: with INITIALISERS[start] where given, else by the scheme's rule for its part."""
+    (SCHEMES[scheme][part] if start is None else INITIALISERS[start])(tensor)

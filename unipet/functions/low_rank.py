@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional as F
 
-from unipet.functions.base import Affine, Function, Heads, Params, Slots, TensorSpec, Widths
+from unipet.functions.base import Heads, LinearMap, Params, Slots, TensorSpec, Widths
 from unipet.options import option
 
 
 @dataclass(frozen=True)
-class LowRank(Function):
+class LowRank(LinearMap):
     """A linear map of rank `size`; slots `down` (r, d_in) and `up` (d_out, r).
 
     `size` is the rank r of LoRA (its A is our `down`, its B our `up`). `dropout` acts on the input, as in loralib.
@@ -34,8 +34,8 @@ class LowRank(Function):
         u_BTU = F.dropout(u, self.dropout, training)
         return F.linear(F.linear(u_BTU, params["down"]), params["up"])
 
-    def affine(self, params: Params) -> Affine:
-        return Affine(A_DU=params["up"] @ params["down"])
+    def matrix(self, params: Params) -> Tensor:
+        return params["up"] @ params["down"]
 
     @property
     def starts_at_zero(self) -> bool:

@@ -6,6 +6,7 @@ reparametrisation.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from unipet.errors import UnipetError
 from unipet.functions.activations import ACTIVATIONS
 from unipet.functions.base import Function, Heads, Params, Slots, TensorSpec, Widths, linear
 from unipet.options import option
@@ -54,13 +56,18 @@ class Prefix(Function):
         hidden = self.reparam.hidden
         return {**linear("keys", widths.kv, hidden, "out"), **linear("values", widths.kv, hidden, "out")}
 
-    def shared(self, widths: Widths) -> Slots:
-        if self.reparam is None:
+    def shared(self, widths: Sequence[Widths]) -> Slots:
+        if self.reparam is None or not widths:
             return {}
-        tokens = {"tokens": {"": TensorSpec((self.size, widths.u), "table")}}
-        return {**tokens, **linear("hidden", self.reparam.hidden, widths.u, "in")}
+        if len({(one.u, one.kv) for one in widths}) > 1:
+            raise UnipetError(
+                f"its sites share one network but differ in width: {sorted({(one.u, one.kv) for one in widths})}. "
+                "Set function.reparam=null, or make one insertion for each width."
+            )
+        tokens = {"tokens": {"": TensorSpec((self.size, widths[0].u), "table")}}
+        return {**tokens, **linear("hidden", self.reparam.hidden, widths[0].u, "in")}
 
-    def generate(self, params: Params, shared: Params) -> Params:
+    def generate(self, params: Params, shared: Params, widths: Widths) -> Params:
         if self.reparam is None:
             return params
         z_LM = F.linear(shared["tokens"], shared["hidden.weight"], shared["hidden.bias"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
@@ -101,11 +101,11 @@ def resolve(model: nn.Module, table: Architecture, position: Position, where: st
                 f"{where}.site: unknown role {role!r}.{nearest(role, ROLES)} {table.name} has: {', '.join(table.roles())}."
             )
         found = _sites_of(role, model, table, position, where)
-        if not found and not position.optional:
+        if not found and not position.may_miss(role):
             why = f" ({table.without[role]})" if role in table.without else ""
             raise UnipetError(
                 f"{where}.site: {role!r} matches nothing on this {table.name} model{why}. "
-                f"It has: {', '.join(table.roles())}. Choose one of them, or say optional: true."
+                f"It has: {', '.join(table.roles())}. Choose one of them, or say optional: [{role}]."
             )
         sites += found
     names = [site.name for site in sites]
@@ -135,9 +135,19 @@ def _sites_of(role: str, model: nn.Module, table: Architecture, position: Positi
                 if _exists(model, root, tap):
                     site = _site(role, tap, root, name, index, table, model.config)
                     sites.append(_before_norm(site, root, table, stack, position, where))
+    if position.side == "input":
+        sites = [_on_input(site, where) for site in sites]
     if sites and position.input == "pre_norm" and role not in BLOCK_INPUT:
         raise UnipetError(f"{where}.input: {role} does not read the input of its block. Use post_norm.")
     return sites
+
+
+def _on_input(site: Site, where: str) -> Site:
+    """The same module's input as h."""
+    if site.part is not None or site.at != "output" or site.x_path != site.path:
+        also = " (it is a part of a fused projection: use attn.qkv)" if site.part else ""
+        raise UnipetError(f"{where}.side: {site.role} is not the output of one module with an input of its own{also}.")
+    return replace(site, at="input")
 
 
 def _has(model: nn.Module, path: str) -> bool:
@@ -161,7 +171,7 @@ def _before_norm(site: Site, root: str, table: Architecture, stack: Stack, posit
         raise UnipetError(
             f"{where}.input: {table.name} normalises after each block, so it has no pre_norm stream. Use post_norm."
         )
-    return Site(**{**vars(site), "x_path": root + stack.norms[block]})
+    return replace(site, x_path=root + stack.norms[block])
 
 
 def _site(role: str, tap: Tap, root: str, stack_name: str, layer: int | None, table: Architecture, config: Any) -> Site:
