@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -33,6 +33,7 @@ class HeadsSite:
     def __init__(self) -> None:
         self.insertions: list[Insertion] = []
         self.x: dict[str, Tensor] = {}  # path of the module that reads x -> x
+        self.biased: Any = None  # the module that computes the stack's relative position bias, where columns shift it
 
 
 class Attention:
@@ -60,7 +61,7 @@ class Attention:
             return inner(module, query, key, value, attention_mask, **kwargs)
         heads = Heads(query, kwargs.get("scaling") or query.shape[-1] ** -0.5, key.shape[1])
         flash = self.implementation.startswith("flash")
-        call = _Inside(inner, module, heads, key, value, attention_mask, {**kwargs, "scaling": heads.factor}, flash)
+        call = _Inside(inner, module, heads, key, value, attention_mask, {**kwargs, "scaling": heads.factor}, flash, site.biased)
         everywhere = [
             (i, site.x.get(i.site.x_path)) for i in site.insertions if i.parts.rule.needs_mass and not i.parts.tokens
         ]
@@ -72,9 +73,24 @@ class Attention:
                     joined, _ = call.with_columns([*everywhere, (insertion, x)])
                     h = insertion.at_tokens(h.flatten(2), joined.flatten(2)).view_as(h)
             else:
-                h = insertion(h.flatten(2), x, heads).view_as(h)
+                h = insertion(h.flatten(2), x, _with_x(heads, insertion, x)).view_as(h)
         site.x.clear()
         return h, weights
+
+
+def _with_x(heads: Heads, insertion: Insertion, x: Tensor | None) -> Heads:
+    """The heads with x and its query projection, where the function reads them."""
+    query = insertion.query
+    if query is None or x is None:
+        return heads
+    width = heads.q_BHTE.shape[-1]
+
+    def project(x_BTU: Tensor) -> Tensor:
+        weight, bias = query.weight().to(x_BTU.dtype), query.bias()
+        q_BTD = F.linear(x_BTU, weight, None if bias is None else bias.to(x_BTU.dtype))
+        return q_BTD.unflatten(-1, (-1, width)).transpose(1, 2)
+
+    return replace(heads, x_BTU=insertion.cast(x), project=project)
 
 
 @dataclass(frozen=True)
@@ -89,6 +105,16 @@ class _Inside:
     mask: Tensor | None
     kwargs: dict[str, Any]
     flash: bool
+    biased: Any = None
+
+    def _bias(self, bias_1HTS: Tensor, length: int) -> Tensor:
+        """The relative position bias with columns in front: none for them, or that of keys `length` places further."""
+        queries, keys = bias_1HTS.shape[-2:]
+        if self.biased is None:
+            return F.pad(bias_1HTS, (length, 0))
+        past = keys - queries if self.biased.is_decoder else 0
+        shifted: Tensor = self.biased.compute_bias(queries, keys + length, bias_1HTS.device, past)
+        return shifted
 
     def _causal(self) -> bool:
         """Whether no mask means "causal by position". Flash kernels then count from the end, which columns in front
@@ -105,7 +131,7 @@ class _Inside:
         length = sum(one.k_BGLE.shape[2] for one in columns)
         kwargs = {**self.kwargs}
         if (bias := kwargs.get("position_bias")) is not None:
-            kwargs["position_bias"] = F.pad(bias, (length, 0))
+            kwargs["position_bias"] = self._bias(bias, length)
         if self.flash and kwargs.get("sliding_window") is not None:
             raise UnipetError(
                 "A prefix cannot stand in front of a sliding window inside a flash attention kernel. "

@@ -48,6 +48,7 @@ class Composition(ABC):
     `foldable` says that there is a fold; `constant_only` that it needs a Δ that is the same for every input. `keeps_h`
     says that Δ = 0 leaves h as it was. `needs_mass` marks the one that shares h's own softmax. `of_weight` marks those
     that change the weight itself, W' = L(W ⊙ (1 + M) + Δ): f must be a matrix, and the site a linear map's output.
+    `lengthens` marks the one that makes the sequence longer.
     """
 
     foldable: ClassVar[bool] = True
@@ -55,6 +56,7 @@ class Composition(ABC):
     keeps_h: ClassVar[bool] = True
     needs_mass: ClassVar[bool] = False
     of_weight: ClassVar[bool] = False
+    lengthens: ClassVar[bool] = False
 
     @property
     def needs_weight(self) -> bool:
@@ -72,9 +74,9 @@ class Composition(ABC):
     def join(self, h_BTD: Tensor, delta_BTD: Tensor, own: Params, at: Weights | None) -> Tensor:
         """h' from h and s·Δ."""
 
-    @abstractmethod
     def fold(self, W_DI: Tensor, b_D: Tensor, affine: Affine, own: Params, at: Weights | None) -> tuple[Tensor, Tensor]:
-        """The linear map (W, b) with s·f, as a map of the same input, joined to it."""
+        """The linear map (W, b) with s·f, as a map of the same input, joined to it. Only what is `foldable` has one."""
+        raise AssertionError(f"{type(self).__name__} has no fold")
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,8 @@ class Multiply(Composition):
 
     def join(self, h_BTD: Tensor, delta_BTD: Tensor, own: Params, at: Weights | None) -> Tensor:
         if at is not None and at.bias_D is not None:
-            return at.bias_D + (h_BTD - at.bias_D) * (1 + delta_BTD)
+            # Written so that Δ = 0 gives h bit for bit, which b + (h - b)(1 + Δ) does not.
+            return h_BTD + ((h_BTD - at.bias_D) * delta_BTD).to(h_BTD.dtype)
         return h_BTD * (1 + delta_BTD)
 
     def fold(self, W_DI: Tensor, b_D: Tensor, affine: Affine, own: Params, at: Weights | None) -> tuple[Tensor, Tensor]:
@@ -191,17 +194,40 @@ class Normalise(Composition):
 
 @dataclass(frozen=True)
 class Gated(Composition):
-    """(1-λ)h + λΔ, λ the softmax mass that the prefix takes (He et al. 2022, eq. 5-10); computed inside attention."""
+    """(1-λ)h + λΔ, λ the softmax mass that the prefix takes (He et al. 2022, eq. 5-10); computed inside attention.
+
+    Real tokens keep their positions. `shift_positions` moves them behind the prefix, as peft's past_key_values do;
+    `shift_bias` moves keys but not queries in T5's relative position bias, as the adapters library does.
+    """
 
     foldable: ClassVar[bool] = False
     keeps_h: ClassVar[bool] = False
     needs_mass: ClassVar[bool] = True
 
+    shift_positions: bool = option(False)
+    shift_bias: bool = option(False)
+
     def join(self, h_BTD: Tensor, delta_BTD: Tensor, own: Params, at: Weights | None) -> Tensor:
         raise AssertionError("`gated` is computed inside attention (attention.py)")
 
-    def fold(self, W_DI: Tensor, b_D: Tensor, affine: Affine, own: Params, at: Weights | None) -> tuple[Tensor, Tensor]:
-        raise AssertionError("`gated` has no fold")
+
+@dataclass(frozen=True)
+class Concat(Composition):
+    """Δ as tokens of its own in the sequence: in front of it, or `after: first` behind its first token.
+
+    `auto` is `first` where heads read the first token: in a stack that is not causal and that no decoder reads.
+    `keep_outputs` leaves the outputs at these tokens in what the base model returns (peft); else they are taken out.
+    """
+
+    foldable: ClassVar[bool] = False
+    keeps_h: ClassVar[bool] = False
+    lengthens: ClassVar[bool] = True
+
+    after: str = option("auto", choices=("auto", "start", "first"))
+    keep_outputs: bool = option(False)
+
+    def join(self, h_BTD: Tensor, delta_BTD: Tensor, own: Params, at: Weights | None) -> Tensor:
+        return torch.cat([delta_BTD.expand(len(h_BTD), -1, -1), h_BTD], dim=1)
 
 
 def gated(h_BHTE: Tensor, delta_BHTE: Tensor, log_mass_h_BHT: Tensor, log_mass_delta_BHT: Tensor) -> Tensor:
@@ -221,4 +247,5 @@ COMPOSITIONS: dict[str, type[Composition]] = {
     "hadamard": Hadamard,
     "normalise": Normalise,
     "gated": Gated,
+    "concat": Concat,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import torch
@@ -19,6 +20,8 @@ from unipet.weights import in_width, read, rows, updates, why_no_matrix
 def why_not_foldable(insertion: Insertion, model: nn.Module) -> str | None:
     """The reason why an insertion cannot become part of the base weights, or None if it can."""
     parts, site = insertion.parts, insertion.site
+    if parts.mixture is not None and not parts.mixture.bakes:
+        return f"the reducer {parts.mixture.reducer!r} makes no single function of its experts"
     if parts.function.nonlinear:
         return parts.function.nonlinear
     if parts.scaling.dynamic:
@@ -38,6 +41,8 @@ def why_not_foldable(insertion: Insertion, model: nn.Module) -> str | None:
     module = model.get_submodule(site.path)
     if reason := why_no_matrix(module):
         return reason
+    if isinstance(module, nn.Embedding) and _owners(model)[id(module.weight)] > 1:
+        return "the embedding's weight is tied to another module"
     norm = in_width(module) is not None and module.weight.dim() == 1  # type: ignore[operator]
     if norm and not constant:
         return "a norm's weight holds no matrix"
@@ -117,9 +122,7 @@ def merge(model: nn.Module, partial: bool = False) -> dict[str, str]:
 
 def _folded(model: nn.Module, insertions: list[Insertion]) -> list[tuple[nn.Parameter, Tensor]]:
     """New values of every weight and bias that the insertions fold into, computed before any is written."""
-    owners: dict[int, int] = {}
-    for _, parameter in model.named_parameters(remove_duplicate=False):
-        owners[id(parameter)] = owners.get(id(parameter), 0) + 1
+    owners = _owners(model)
     maps: dict[str, tuple[Tensor, Tensor]] = {}
     # Output insertions first: they are written in terms of the input that an input insertion changes.
     for insertion in sorted(insertions, key=lambda i: i.site.at == "input"):
@@ -142,6 +145,11 @@ def _folded(model: nn.Module, insertions: list[Insertion]) -> list[tuple[nn.Para
     for path, (W, b) in maps.items():
         result += updates(model.get_submodule(path), W, b)
     return result
+
+
+def _owners(model: nn.Module) -> Counter[int]:
+    """How many modules hold each parameter, by its id."""
+    return Counter(id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False))
 
 
 def _fold_one(insertion: Insertion, W: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

@@ -122,6 +122,7 @@ def report_of(model: nn.Module, inserted: Adaptation) -> AdaptReport:
             head += parameter.numel()
     owned = sum(p.numel() for p in inserted.parameters())
     merged = sum(_merged_count(insertion) for insertion in inserted.items)
+    merged += sum(_kept_shared({i.name: i for i in inserted.items}[name]) for name in inserted.shared)
     rows = _rows(model, inserted, base)
     trainable = owned + unfrozen
     return AdaptReport(inserted.method.name, base, trainable, head, trainable, merged + unfrozen, rows, parts)
@@ -132,6 +133,12 @@ def _merged_count(insertion: Insertion) -> int:
     own = sum(spec.count for tensors in slots.values() for spec in tensors.values())
     kept = sum(p.numel() for bank in (insertion.scale, insertion.joint) for p in bank.parameters())
     return own + kept
+
+
+def _kept_shared(insertion: Insertion) -> int:
+    """What all sites share counts once, unless it only served a reparametrisation."""
+    function, shared = insertion.parts.function, insertion.shared
+    return sum(p.numel() for p in shared.parameters()) if shared and function.plain() is function else 0
 
 
 def _rows(model: nn.Module, inserted: Adaptation, base: int) -> list[InsertionRow]:

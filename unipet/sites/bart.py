@@ -38,10 +38,12 @@ def outside(stack: str) -> dict[str, tuple[Tap, ...]]:
     }
 
 
+_NORMS = {"attn": "self_attn_layer_norm", "ffn": "final_layer_norm"}
 ENCODER = Stack(
     layers="encoder.layers",
     roles={**SELF, **FFN, **_POST, "norm": NORMS},
     outside=outside("encoder"),
+    post_norms=_NORMS,
     entry="encoder",
     heads="encoder_attention_heads",
 )
@@ -49,6 +51,7 @@ DECODER = Stack(
     layers="decoder.layers",
     roles={**SELF, **CROSS, **FFN, **_POST, **_CROSS_POST, "norm": NORMS},
     outside=outside("decoder"),
+    post_norms={**_NORMS, "cross": "encoder_attn_layer_norm"},
     entry="decoder",
     heads="decoder_attention_heads",
     causal=True,

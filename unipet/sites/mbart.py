@@ -22,6 +22,7 @@ MBART = replace(
                 "norm": NORMS,
             },
             norms=_NORMS,
+            post_norms={},
         ),
         "decoder": replace(
             DECODER,
@@ -35,6 +36,7 @@ MBART = replace(
                 "norm": NORMS,
             },
             norms={**_NORMS, "cross": "encoder_attn_layer_norm"},
+            post_norms={},
         ),
     },
 )

@@ -19,7 +19,8 @@ class Position:
     `site` is a role or a list of roles. `form` is `parallel` (the function reads x) or `sequential` (it reads h).
     `layers`: `all`, a list of indices, "0-5" (inclusive), `first:k` or `last:k`. `stack`: `all`, `encoder`, `decoder`.
     `tokens`: `all`, `first:k` or `last:k`, counting real tokens only. `input`: `post_norm`, or `pre_norm` to read the
-    un-normed residual stream of a pre-norm model. `side: input` makes h what the site's module reads instead of what it
+    un-normed residual stream of a pre-norm model, or `block_output` for what the block would yield unchanged: N(h + r),
+    with r its residual and N its norm where the layer is post-norm (the adapters library's default). `side: input` makes h what the site's module reads instead of what it
     yields (a weight's right side instead of its left). `optional: true` allows roles that the base model does not have,
     a list of roles those alone.
     """
@@ -29,7 +30,7 @@ class Position:
     layers: Any = option("all")
     stack: str = option("all", choices=("all", "encoder", "decoder"))
     tokens: str = option("all")
-    input: str = option("post_norm", choices=("post_norm", "pre_norm"))
+    input: str = option("post_norm", choices=("post_norm", "pre_norm", "block_output"))
     side: str = option("output", choices=("output", "input"))
     optional: Any = option(False)
 
