@@ -105,6 +105,9 @@ def _built(config: str, model: str, options: str, attention: str, seed: int) -> 
         made = getattr(transformers, config)(**dict(literal_eval(options)), attn_implementation=attention)
         made.architectures = [model]
         found: nn.Module = getattr(transformers, model)(made)
+        for name, parameter in found.named_parameters():
+            if name.endswith("bias"):  # zeros would hide what a method does to a bias
+                nn.init.normal_(parameter, 0.0, 0.02)
     return found.eval()
 
 

@@ -45,6 +45,13 @@ def _unipelt(d: int, f: int, L: int, biases: int, base: int) -> Count:
     return Count(others + _prefix_network(d, L, 10, 512), others + L * 2 * 10 * d)
 
 
+def _lokr(d: int, r: int) -> int:
+    """d = m n with m the largest divisor up to √d: m² numbers whole, and n² or 2rn."""
+    m = max(divisor for divisor in range(1, int(d**0.5) + 1) if d % divisor == 0)
+    n = d // m
+    return m * m + (2 * r * n if r < n / 2 else n * n)
+
+
 CLOSED_FORMS: dict[str, Callable[..., Count]] = {
     "adapter": lambda d, f, L, biases, base: _same(2 * L * _bottleneck(d, 16)),
     "adapter_pfeiffer": lambda d, f, L, biases, base: _same(L * _bottleneck(d, 48)),
@@ -61,4 +68,31 @@ CLOSED_FORMS: dict[str, Callable[..., Count]] = {
     "bitfit": lambda d, f, L, biases, base: _same(biases),
     "full": lambda d, f, L, biases, base: _same(base),
     "head_only": lambda d, f, L, biases, base: _same(0),
+    # Two d × d weights a layer, query and value. Orthogonal families: r or b(b-1)/2 numbers for a block.
+    "oft": lambda d, f, L, biases, base: _same(L * 2 * (d // 32) * (32 * 31 // 2)),
+    "boft": lambda d, f, L, biases, base: _same(L * 2 * (2 * d * 8 + d)),
+    "hra": lambda d, f, L, biases, base: _same(L * 2 * 8 * d),
+    "road": lambda d, f, L, biases, base: _same(L * 2 * d),
+    "psoft": lambda d, f, L, biases, base: _same(L * 2 * (16 * 15 // 2 + 2 * 16)),
+    "deft": lambda d, f, L, biases, base: _same(L * 2 * 2 * 8 * d),
+    "loha": lambda d, f, L, biases, base: _same(L * 2 * 4 * 8 * d),
+    "lokr": lambda d, f, L, biases, base: _same(L * 2 * _lokr(d, 8)),
+    "gralora": lambda d, f, L, biases, base: _same(L * 2 * 2 * 32 * d),
+    "miss": lambda d, f, L, biases, base: _same(L * 2 * 64 * d),
+    "c3a": lambda d, f, L, biases, base: _same(L * 2 * d * d // 16),
+    "fourierft": lambda d, f, L, biases, base: _same(L * 2 * min(1000, d * d)),
+    "waveft": lambda d, f, L, biases, base: _same(L * 2 * min(2592, d * d)),
+    "shira": lambda d, f, L, biases, base: _same(L * 2 * min(16 * 2 * d, d * d)),
+    "supertuning": lambda d, f, L, biases, base: _same(L * 2 * (d * d // 100)),
+    "delora": lambda d, f, L, biases, base: _same(L * 2 * (2 * 8 * d + 1)),
+    "peanut": lambda d, f, L, biases, base: _same(L * 2 * 2 * 32 * d),
+    "glora": lambda d, f, L, biases, base: _same(L * 2 * (4 * 8 * d + 3 * d)),
+    "beft": lambda d, f, L, biases, base: _same(L * d),
+    "rslora": lambda d, f, L, biases, base: _same(L * 2 * 2 * 16 * d),
+    # Virtual tokens l d; through a network with two hidden layers of 128; gates (1,) per layer; rows of 10 tokens.
+    "prompt_tuning": lambda d, f, L, biases, base: _same(20 * d),
+    "p_tuning": lambda d, f, L, biases, base: Count(20 * d + 2 * 128 * d + d + 128 + 128 * 129, 20 * d),
+    "llama_adapter": lambda d, f, L, biases, base: _same(L * (10 * d + 1)),
+    "trainable_tokens": lambda d, f, L, biases, base: _same(10 * d),
+    "ln_tuning": lambda d, f, L, biases, base: _same((2 * L + 1) * 2 * d),
 }

@@ -25,17 +25,17 @@ HEAVY = {"torch", "transformers", "datasets", "wandb", "hydra", "omegaconf", "ac
 FLOORS = (
     {"errors"},
     {"options", "config", "conf_dir", "memory", "text_table"},
-    {"functions", "sites", "settings"},
+    {"functions", "sites", "settings", "positions"},
     {"composition", "scaling", "mixture", "objectives", "weights"},
     {"insertion"},
-    {"columns", "method"},
+    {"columns", "method", "prompting"},
     {"attention"},
-    {"hooks", "library", "site_files"},
+    {"hooks", "library", "site_files", "surroundings"},
     {"adaptation"},
-    {"plan", "merging", "fingerprint"},
+    {"plan", "merging", "fingerprint", "packing"},
     {"report_table"},
     {"adapting", "describing"},
-    {"checkpoint"},
+    {"checkpoint", "interop"},
     {"unipet"},  # unipet/__init__.py, the public interface
     {"tasks", "fitting", "models", "record", "tracking"},
     {"evaluation"},
@@ -181,13 +181,14 @@ def test_a_config_parses_and_says_what_it_is(path: Path) -> None:
 
 
 def dimension_tables() -> dict[str, dict[str, type]]:
+    from unipet.composition import COMPOSITIONS
     from unipet.functions import FUNCTIONS
     from unipet.scaling import SCALINGS
 
-    return {"function": FUNCTIONS, "scaling": SCALINGS}
+    return {"function": FUNCTIONS, "scaling": SCALINGS, "composition": COMPOSITIONS}
 
 
-@pytest.mark.parametrize("group", ["function", "scaling"])
+@pytest.mark.parametrize("group", ["function", "scaling", "composition"])
 def test_the_group_files_hold_the_defaults_of_the_code(group: str) -> None:
     values = dimension_tables()[group]
     files = {
@@ -199,7 +200,6 @@ def test_the_group_files_hold_the_defaults_of_the_code(group: str) -> None:
 
 
 def test_the_other_dimensions_files_are_values_that_the_code_has() -> None:
-    from unipet.composition import COMPOSITIONS
     from unipet.mixture import ROUTERS, Mixture
     from unipet.sites import Position
 
@@ -207,7 +207,6 @@ def test_the_other_dimensions_files_are_values_that_the_code_has() -> None:
         paths = (ROOT / "conf" / group).glob("*.yaml")
         return {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in paths}
 
-    assert files("composition") == {name: {"name": name} for name in COMPOSITIONS}
     assert files("mixture") == {name: dataclasses.asdict(Mixture(router=name)) for name in ROUTERS}
     known = {field.name for field in dataclasses.fields(Position)}
     assert all(set(given) <= known for given in files("position").values())

@@ -114,12 +114,14 @@ def test_group_files_hold_the_defaults_of_their_values(group: str) -> None:
     from unipet.sites import Position
 
     files = {path.stem: yaml.safe_load(path.read_text()) for path in (conf_dir() / group).glob("*.yaml")}
-    tables: dict[str, dict[str, Any]] = {"function": dict(FUNCTIONS), "scaling": dict(SCALINGS)}
+    tables: dict[str, dict[str, Any]] = {
+        "function": dict(FUNCTIONS),
+        "scaling": dict(SCALINGS),
+        "composition": dict(COMPOSITIONS),
+    }
     if group in tables:
         expected = {name: {"name": name, **dataclasses.asdict(cls())} for name, cls in tables[group].items()}
         assert files == expected
-    elif group == "composition":
-        assert files == {name: {"name": name} for name in COMPOSITIONS}
     else:
         cls = Position if group == "position" else Mixture
         for given in files.values():

@@ -74,7 +74,7 @@ MISTAKES: list[tuple[str, Any, list[str]]] = [
     (f"{INSERTION}.position.input", "pre_norm", ["position.input", "pre_norm", "post_norm"]),
     (f"{INSERTION}.position.wher", 1, ["position.wher"]),
     (f"{INSERTION}.composition", "ad", ["composition", "Did you mean 'add'"]),
-    (f"{INSERTION}.composition", 4, ["composition", "expected a name", "4"]),
+    (f"{INSERTION}.composition", 4, ["composition", "expected a composition", "4"]),
     (f"{INSERTION}.composition", "gated", ["composition", "'gated'", "prefix"]),
     (f"{INSERTION}.scaling", "constnt", ["scaling", "Did you mean 'constant'"]),
     (f"{INSERTION}.scaling", float("nan"), ["scaling", "finite number"]),

@@ -6,6 +6,7 @@ unipet.save(model, "out/")                # and unipet.load(base_model, "out/")
 unipet.merge(model)                       # fold into the base weights, or
 unipet.eject(model)                       # take out and restore the base model bit for bit
 unipet.describe(method, config_or_model)  # the report without weights
+unipet.export_peft(model, "out/")         # for peft, where it can express the method; unipet.import_peft reads it
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from unipet.checkpoint import save as save
     from unipet.describing import describe as describe
     from unipet.functions import register_function as register_function
+    from unipet.interop.peft import export_peft as export_peft
+    from unipet.interop.peft import import_peft as import_peft
     from unipet.library import load_method as load_method
     from unipet.merging import merge as merge
     from unipet.report_table import AdaptReport as AdaptReport
@@ -37,6 +40,8 @@ _HOME = {
     "save": "unipet.checkpoint",
     "load": "unipet.checkpoint",
     "describe": "unipet.describing",
+    "export_peft": "unipet.interop.peft",
+    "import_peft": "unipet.interop.peft",
     "load_method": "unipet.library",
     "merge": "unipet.merging",
     "register_function": "unipet.functions",

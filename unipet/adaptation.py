@@ -16,6 +16,7 @@ from unipet.insertion import Call, Insertion
 from unipet.method import Method
 from unipet.mixture import Bank
 from unipet.sites import Architecture, base_of
+from unipet.surroundings import changes
 
 CONTAINER = "_unipet"
 _INPUTS = ("input_ids", "inputs_embeds", "pixel_values")  # what a stack may be called with, batch first
@@ -35,6 +36,7 @@ class Adaptation(nn.Module):
         self.call_record = Call()
         self.entries = entries  # stack -> the module, below the base model, whose forward takes its attention mask
         self.table: Architecture | None = None  # the user's own site table, where there is one; saved with the method
+        self.unsavable: str | None = None  # why a saved adapter could not be loaded again
         self.unfrozen: dict[str, str] = {}  # base parameter name -> the part of `unfreeze` that named it
         self._handles: list[Any] = []
         self._attention: list[tuple[Any, Any]] = []  # (config, its attention implementation before)
@@ -43,6 +45,8 @@ class Adaptation(nn.Module):
         self._views = 1
         self._driven = False  # a training loop draws the routes; otherwise every forward pass does
         self._generator = torch.Generator()
+        self._number = -1  # of the step, for routers that take experts in turn
+        self._rows: dict[tuple[int, int], torch.Generator] = {}  # (view, insertion) -> the stream of its examples
         for number, insertion in enumerate(insertions):
             insertion.number = number
             insertion.call_record = self.call_record
@@ -67,13 +71,31 @@ class Adaptation(nn.Module):
         self._driven = True
         if self.mixed:
             self._generator.manual_seed((seed * 1_000_003 + step) % 2**63)
+            self._number, self._rows = step, {}
             self.call_record.routes = self._draw(views=2)
 
     def _draw(self, views: int) -> list[dict[int, Any]]:
-        return [
-            {i.number: i.bank.draw(self._generator) for i in self.items if i.parts.mixture is not None}
-            for _ in range(views)
-        ]
+        mixed = [i for i in self.items if i.parts.mixture is not None and i.parts.mixture.grain(True) == "call"]
+        return [{i.number: i.bank.draw(self._generator, self._number + view) for i in mixed} for view in range(views)]
+
+    def _draw_rows(self, stacks: list[str], rows: int, length: int) -> None:
+        """Routes of single examples or tokens, for one call. In training each view of each insertion has a stream of
+        its own, so that micro-batches take together what the whole batch would."""
+        record = self.call_record
+        for item in self.items:
+            mixture = item.parts.mixture
+            grain = mixture.grain(self.training) if mixture is not None and item.site.tokens_of in stacks else None
+            if not self.training and grain is not None:
+                shape = {"call": (), "example": (rows,), "token": (rows, length)}[grain]
+                record.evaluation[item.number] = item.bank.draw(self._generator, 0, shape, training=False)
+            elif grain == "example":
+                record.routes += [{} for _ in range(self._views - len(record.routes))]
+                for view in range(self._views):
+                    stream = self._rows.get((view, item.number))
+                    if stream is None:
+                        seed = int(torch.randint(2**62, (1,), generator=self._generator))
+                        stream = self._rows[view, item.number] = torch.Generator().manual_seed(seed)
+                    record.routes[view][item.number] = item.bank.draw(stream, 0, (rows // self._views,))
 
     @contextmanager
     def views(self, count: int) -> Iterator[None]:
@@ -104,7 +126,10 @@ class Adaptation(nn.Module):
         self.call_record.views = self._views
         first_stack = next(iter(self.entries), None)
         if self.mixed and self.training and not self._driven and first_stack in stacks:
+            self._number += 1
             self.call_record.routes = self._draw(self._views)
+        if self.mixed and first is not None:
+            self._draw_rows(stacks, *first.shape[:2])
 
     def _note(self, stack: str, tokens: Tensor | None, mask: Any, cache: Any) -> None:
         """Record the batch size, and where it matters the real tokens and the KV cache, of one stack."""
@@ -129,6 +154,7 @@ class Adaptation(nn.Module):
 
         Raises UnipetError, before any change, where the base model's attention cannot be wrapped.
         """
+        around = changes(model, self.items, self.entries)
         self._wrap_attention(model)
         self._required_grad = {name: p.requires_grad for name, p in model.named_parameters()}
         for name, parameter in model.named_parameters():
@@ -144,6 +170,7 @@ class Adaptation(nn.Module):
             self._handles.append(
                 module.register_forward_pre_hook(Entry(self.on_call, stacks, module), with_kwargs=True)
             )
+        self._handles += [handle for change in around if (handle := change()) is not None]
         self.train(model.training)
         model.add_module(CONTAINER, self)
 
@@ -158,11 +185,14 @@ class Adaptation(nn.Module):
 
     def _hook(self, model: nn.Module, insertion: Insertion) -> None:
         site = insertion.site
+        if insertion.parts.rule.lengthens:
+            return  # around its whole stack
         module = model.get_submodule(site.path)
         if site.at == "heads":
             self._hook_heads(model, module, insertion)
             return
-        hook = Hook(insertion)
+        norm = site.total.norm if site.total is not None else ""
+        hook = Hook(insertion, model.get_submodule(norm) if norm else None)
         if site.x_path != site.path and insertion.parts.form == "parallel":
             self._before(model, site.x_path, hook.take_x)
         if site.at == "input":

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from torch import nn
+from torch import Tensor, nn
 
 from unipet.adaptation import CONTAINER, Adaptation, adaptation
 from unipet.errors import UnipetError
@@ -51,7 +51,7 @@ def parameters(model: nn.Module, head: bool = False) -> dict[str, nn.Parameter]:
     inserted = adaptation(model)
     found: dict[str, nn.Parameter] = {}
     for insertion in inserted.items:
-        for bank in (insertion.bank, insertion.scale):
+        for bank in insertion.banks:
             for name, tensor in bank.named_tensors():
                 found[f"{insertion.name}/{insertion.site.name}/{name}"] = tensor
     for insertion_name, shared in inserted.shared.items():
@@ -65,4 +65,17 @@ def parameters(model: nn.Module, head: bool = False) -> dict[str, nn.Parameter]:
     return found
 
 
-__all__ = ["AdaptReport", "adapt", "adaptation", "eject", "parameters"]
+def frozen(model: nn.Module) -> dict[str, Tensor]:
+    """What the method adds that never trains (masks, random bases), by name as `parameters`. Seeds make it again."""
+    inserted = adaptation(model)
+    found = {
+        f"{insertion.name}/{insertion.site.name}/{name}": tensor
+        for insertion in inserted.items
+        for name, tensor in insertion.bank.frozen().items()
+    }
+    for insertion_name, shared in inserted.shared.items():
+        found |= {f"{insertion_name}/shared/{name}": tensor for name, tensor in cast(Bank, shared).frozen().items()}
+    return found
+
+
+__all__ = ["AdaptReport", "adapt", "adaptation", "eject", "frozen", "parameters"]

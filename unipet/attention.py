@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -34,6 +34,7 @@ class HeadsSite:
     def __init__(self) -> None:
         self.insertions: list[Insertion] = []
         self.x: dict[str, Tensor] = {}  # path of the module that reads x -> x
+        self.biased: Any = None  # the module that computes the stack's relative position bias, where columns shift it
 
 
 class Attention:
@@ -63,7 +64,7 @@ class Attention:
             return inner(seen, query, key, value, attention_mask, **kwargs)
         heads = Heads(query, kwargs.get("scaling") or query.shape[-1] ** -0.5, key.shape[1])
         kwargs["scaling"] = heads.factor
-        call = _Inside(inner, self.implementation, seen, heads, key, value, attention_mask, kwargs)
+        call = _Inside(inner, self.implementation, seen, heads, key, value, attention_mask, kwargs, site.biased)
         columns = [
             columns_of(insertion, heads, site.x.get(insertion.site.x_path))
             for insertion in site.insertions
@@ -72,7 +73,8 @@ class Attention:
         h, weights = call.with_columns(columns)
         for insertion in site.insertions:
             if not insertion.parts.rule.needs_mass:
-                h = insertion(h.flatten(2), site.x.get(insertion.site.x_path), heads).view_as(h)
+                x = site.x.get(insertion.site.x_path)
+                h = insertion(h.flatten(2), x, _with_x(heads, insertion, x)).view_as(h)
         site.x.clear()
         return h, weights
 
@@ -87,6 +89,21 @@ class _Seen:
         return getattr(self._of, name)
 
 
+def _with_x(heads: Heads, insertion: Insertion, x: Tensor | None) -> Heads:
+    """The heads with x and its query projection, where the function reads them."""
+    query = insertion.query
+    if query is None or x is None:
+        return heads
+    width = heads.q_BHTE.shape[-1]
+
+    def project(x_BTU: Tensor) -> Tensor:
+        weight, bias = query.weight().to(x_BTU.dtype), query.bias()
+        q_BTD = F.linear(x_BTU, weight, None if bias is None else bias.to(x_BTU.dtype))
+        return q_BTD.unflatten(-1, (-1, width)).transpose(1, 2)
+
+    return replace(heads, x_BTU=insertion.cast(x), project=project)
+
+
 @dataclass(frozen=True)
 class _Inside:
     """The arguments of one attention call."""
@@ -99,6 +116,7 @@ class _Inside:
     value: Tensor
     mask: Tensor | None
     kwargs: dict[str, Any]
+    biased: Any = None
 
     def with_columns(self, columns: list[Columns]) -> tuple[Tensor, Tensor | None]:
         """The wrapped attention with these columns in front of its keys and values."""
@@ -108,7 +126,7 @@ class _Inside:
                 self._check_flash(columns)
             mask = self._widened(columns)
             if (bias := kwargs.get("position_bias")) is not None:
-                kwargs = {**kwargs, "position_bias": F.pad(bias, (sum(one.length for one in columns), 0))}
+                kwargs = {**kwargs, "position_bias": self._bias(bias, sum(one.length for one in columns))}
             query, key, value = in_front(columns, query, key, value)
         h_BTHF, weights = self.inner(self.module, query, key, value, mask, **kwargs)
         width = self.value.shape[-1]
@@ -150,6 +168,15 @@ class _Inside:
             return self.key.new_zeros(shape)[None, None]
         visible_TS = torch.ones(shape, dtype=torch.bool, device=self.key.device)
         return (visible_TS.tril() if self._causal() else visible_TS)[None, None]
+
+    def _bias(self, bias_1HTS: Tensor, length: int) -> Tensor:
+        """The relative position bias with columns in front: none for them, or that of keys `length` places further."""
+        queries, keys = bias_1HTS.shape[-2:]
+        if self.biased is None:
+            return F.pad(bias_1HTS, (length, 0))
+        past = keys - queries if self.biased.is_decoder else 0
+        shifted: Tensor = self.biased.compute_bias(queries, keys + length, bias_1HTS.device, past)
+        return shifted
 
     def _check_flash(self, columns: list[Columns]) -> None:
         """Raise UnipetError for what a flash kernel, which takes no 4-D mask, cannot do with columns in front."""

@@ -1,7 +1,8 @@
 """Saving and loading what a method owns: tensors, the method, and the base model they belong to. Strict both ways.
 
-`adapter.safetensors` holds the tensors under their names; `adapter.json` holds the method, the user's own site table
-where there is one, the base model's fingerprint, every tensor's shape, and the checksum that binds the two files.
+`adapter.safetensors` holds the tensors under their names (many of one kind as a stack, see packing.py); `adapter.json`
+holds the method, the user's own site table where there is one, the base model's fingerprint, checksums of what is
+frozen, and the one that binds the two files.
 """
 
 from __future__ import annotations
@@ -16,17 +17,18 @@ import torch
 from torch import Tensor, nn
 
 from unipet.adaptation import CONTAINER, Adaptation
-from unipet.adapting import adaptation, parameters
+from unipet.adapting import adaptation, frozen, parameters
 from unipet.errors import UnipetError, nearest
 from unipet.fingerprint import fingerprint
 from unipet.method import parse_method
+from unipet.packing import pack, unpack
 from unipet.plan import build
 from unipet.report_table import AdaptReport, report_of
 from unipet.site_files import sites_for
 from unipet.sites import Architecture, parse_table, table_data
 
 TENSORS, DESCRIPTION = "adapter.safetensors", "adapter.json"
-FORMAT = 1
+FORMAT = 2
 
 
 def save(model: nn.Module, directory: str | Path) -> Path:
@@ -37,9 +39,11 @@ def save(model: nn.Module, directory: str | Path) -> Path:
     import safetensors.torch
 
     inserted = adaptation(model)
+    if inserted.unsavable:
+        raise UnipetError(f"Cannot save this method: {inserted.unsavable}. unipet.export_peft writes them.")
     tensors = {name: p.detach().to("cpu").contiguous() for name, p in parameters(model, head=True).items()}
     # One metadata key only: safetensors writes several in random order, and equal runs should give equal bytes.
-    data = safetensors.torch.save(tensors, metadata={"format": "pt"})
+    data = safetensors.torch.save(pack(tensors), metadata={"format": "pt"})
     description = {
         "format": FORMAT,
         "method": inserted.method.to_dict(),
@@ -49,14 +53,14 @@ def save(model: nn.Module, directory: str | Path) -> Path:
             "name": str(getattr(model.config, "_name_or_path", "") or ""),
             "model_type": str(getattr(model.config, "model_type", "")),
         },
-        "tensors": {name: list(tensor.shape) for name, tensor in tensors.items()},
+        "frozen": _checksums(model),
         "sha256": hashlib.sha256(data).hexdigest(),
     }
     out = Path(directory)
     try:
         out.mkdir(parents=True, exist_ok=True)
         _write(out / TENSORS, data)
-        _write(out / DESCRIPTION, json.dumps(description, indent=1).encode())
+        _write(out / DESCRIPTION, json.dumps(description, separators=(",", ":"), ensure_ascii=False).encode())
     except OSError as error:
         raise UnipetError(f"Cannot save the adapter to {out}: {error}.") from error
     return out
@@ -88,7 +92,7 @@ def load(model: nn.Module, directory: str | Path) -> AdaptReport:
             f"{source} belongs to another base model: it was trained on {description['base_model']['name'] or '(unnamed)'} "
             f"with fingerprint {expected}, this one is {model.config._name_or_path or '(unnamed)'} with {found}."  # type: ignore[union-attr]
         )
-    tensors = _tensors(source, description)
+    packed = _tensors(source, description)
     table = sites_for(model, _saved_table(source, description))
     inserted = build(model, parse_method(description["method"]), table)
     inserted.table = table
@@ -96,7 +100,9 @@ def load(model: nn.Module, directory: str | Path) -> AdaptReport:
     inserted.attach(model)
     try:
         own = parameters(model, head=True)
+        tensors = unpack(packed, own)
         _same_tensors(source, own, tensors)
+        _same_frozen(source, _checksums(model), description.get("frozen", {}))
         with torch.no_grad():
             for name, parameter in own.items():
                 parameter.copy_(tensors[name])
@@ -104,6 +110,44 @@ def load(model: nn.Module, directory: str | Path) -> AdaptReport:
         inserted.detach(model, restore=True)
         raise
     return report
+
+
+def _checksums(model: nn.Module) -> dict[str, Any]:
+    """The frozen tensors of each insertion, which are not stored: a checksum of what a seed makes again, and one rough
+    number for each tensor that comes from the base weight, whose last bits depend on the machine."""
+    of_weight = {item.name for item in adaptation(model).items if item.parts.function.starts_from_weight}
+    found: dict[str, Any] = {}
+    for name, tensor in frozen(model).items():
+        insertion = name.split("/", 1)[0]
+        if insertion in of_weight:
+            found.setdefault(insertion, []).append(_rough(tensor))
+        else:
+            digest = found.setdefault(insertion, hashlib.sha256())
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return {name: value if isinstance(value, list) else value.hexdigest()[:16] for name, value in found.items()}
+
+
+def _rough(tensor: Tensor) -> float:
+    """How far a tensor points into one fixed direction, about N(0, 1) for a random one."""
+    flat = tensor.detach().double().flatten()
+    direction = torch.sin(torch.arange(1, len(flat) + 1, device=flat.device, dtype=flat.dtype) * 1.618)
+    return round(float(flat @ direction / flat.norm().clamp(min=1e-30)) * 2**0.5, 2)
+
+
+def _same_frozen(source: Path, made: dict[str, Any], saved: dict[str, Any]) -> None:
+    wrong = sorted(name for name in made.keys() | saved.keys() if not _alike(made.get(name), saved.get(name)))
+    if wrong:
+        raise UnipetError(
+            f"{source}: the frozen tensors of {', '.join(wrong)} came out differently than when the adapter was saved. It "
+            "needs the torch version that saved it, and the base model in the precision that it had."
+        )
+
+
+def _alike(made: Any, saved: Any) -> bool:
+    if isinstance(made, list) and isinstance(saved, list):
+        return len(made) == len(saved) and all(abs(one - other) <= 0.1 for one, other in zip(made, saved, strict=True))
+    return bool(made == saved)
 
 
 def _description(source: Path) -> dict[str, Any]:
@@ -115,7 +159,7 @@ def _description(source: Path) -> dict[str, Any]:
         description = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UnipetError(f"{path} is corrupted: {error}.") from error
-    wanted = ("format", "method", "base_model", "tensors", "sha256")
+    wanted = ("format", "method", "base_model", "sha256")
     if not isinstance(description, dict) or any(key not in description for key in wanted):
         raise UnipetError(f"{path} is not a unipet adapter description: it needs {', '.join(wanted)}.")
     if description["format"] != FORMAT:

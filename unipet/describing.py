@@ -51,9 +51,7 @@ def _class_of(config: Any) -> Any:
     return None
 
 
-def describe(
-    method: str | Path | Mapping[str, Any] | Method, config_or_model: Any, sites: Sites = None
-) -> AdaptReport:
+def describe(method: str | Path | Mapping[str, Any] | Method, config_or_model: Any, sites: Sites = None) -> AdaptReport:
     """What `adapt` would insert: sites, shapes, parameters, and whether each insertion folds.
 
     `config_or_model` is a transformers configuration or a model; a model is left untouched. A configuration stands for

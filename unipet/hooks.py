@@ -18,9 +18,10 @@ from unipet.weights import join, split
 class Hook:
     """One insertion's two hooks on the base model: take x on the way in, put h' in the place of h on the way out."""
 
-    def __init__(self, insertion: Insertion):
+    def __init__(self, insertion: Insertion, norm: nn.Module | None = None):
         self.insertion = insertion
         self.own = insertion.site.x_path == insertion.site.path  # one module both reads x and yields h
+        self.norm = norm  # of the block, where x is the block's output
         self.x: Tensor | None = None
         self.graph = True  # whether x was taken with its graph
 
@@ -45,6 +46,8 @@ class Hook:
             rows = self.insertion.call_record.rows[self.insertion.site.tokens_of]
             h = h.unflatten(0, (rows, -1)) if flat else h
             x = x.unflatten(0, (rows, -1)) if flat_x else x
+        if (total := self.insertion.site.total) is not None:
+            x = self._normed(h) + x if total.of_h else self._normed(h + x)
         if part is None:
             h = self.insertion(h, x)
         else:
@@ -52,6 +55,10 @@ class Hook:
             pieces[part.index] = self.insertion(pieces[part.index], x)
             h = join(part, pieces)
         return h.flatten(0, 1) if flat else h
+
+    def _normed(self, z: Tensor) -> Tensor:
+        # Its forward alone: what hooks do at the norm is done once, when the block gets there.
+        return z if self.norm is None else self.norm.forward(z)  # type: ignore[no-any-return]
 
     def on_output(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         x = _first(args, kwargs) if self.own else self._taken()

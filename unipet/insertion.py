@@ -5,17 +5,19 @@ Shapes: B batch, T positions, D width of h, U width of x.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import hashlib
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
-from unipet.composition import COMPOSITIONS, Rule
+from unipet.composition import Composition, Replace, Weights
 from unipet.errors import UnipetError
-from unipet.functions.base import Affine, Function, Heads, Params, Widths
-from unipet.mixture import Bank, Mixture, Route, baked
-from unipet.scaling import Scaling, Tokens
+from unipet.functions.base import BASE, BASE_BIAS, Affine, Function, Heads, LinearMap, Params, Widths
+from unipet.mixture import Bank, Mixture, Route, baked, by_expert
+from unipet.scaling import Constant, Scaling, Tokens
 from unipet.sites import Site
+from unipet.weights import BaseWeight, read_all
 
 
 @dataclass
@@ -32,6 +34,7 @@ class Call:
     past: dict[str, int] = field(default_factory=dict)
     views: int = 1
     routes: list[dict[int, Route]] = field(default_factory=list)  # per view: insertion number -> route
+    evaluation: dict[int, Route] = field(default_factory=dict)  # the same, of reducers that draw
 
 
 @dataclass(frozen=True)
@@ -40,56 +43,136 @@ class Parts:
 
     function: Function
     form: str
-    composition: str
+    rule: Composition
     scaling: Scaling
     mixture: Mixture | None = None
     tokens: tuple[str, int] | None = None
 
     @property
-    def rule(self) -> Rule:
-        return COMPOSITIONS[self.composition]
+    def needs_weight(self) -> bool:
+        """Whether it reads the base model's weight, at the start or at each call."""
+        return self.function.starts_from_weight or self.function.needs_bias or self.rule.needs_weight
 
 
 class Insertion(nn.Module):
     """One function at one site, with its composition, scaling and bank of tensors."""
 
-    def __init__(self, name: str, parts: Parts, site: Site, widths: Widths, dtype: torch.dtype, device: torch.device):
+    def __init__(
+        self,
+        name: str,
+        parts: Parts,
+        site: Site,
+        widths: Widths,
+        dtype: torch.dtype,
+        device: torch.device,
+        base: BaseWeight | None = None,
+    ):
         super().__init__()
         self.name, self.parts, self.site, self.widths = name, parts, site, widths
         self.number = -1  # set by the adaptation; keys this insertion's routes
         self.call_record = Call()  # replaced by the adaptation's own
+        self.__dict__["base"] = base  # a module of the base model, read only: not registered here
+        self.query: BaseWeight | None = None  # the query projection, for a function that reads it
+        self.projections: dict[str, BaseWeight] = {}  # keys and values, for a function that needs them
         function, scaling = parts.function, parts.scaling
         scheme = getattr(function, "init", "torch")
-        self.bank = Bank(function.slots(widths), scheme, parts.mixture, dtype, device)
+        frozen = function.frozen(widths, seeded(getattr(function, "seed", 0), f"{name}/{site.name}"))
+        self.bank = Bank(function.slots(widths), scheme, parts.mixture, dtype, device, frozen)
         scale_widths = Widths(widths.u, widths.kv) if parts.rule.needs_mass else widths
         self.scale = Bank(scaling.slots(scale_widths), scaling.init, None, dtype, device)
         if (start := scaling.start_from()) is not None:
             for tensor in self.scale.tensors:
                 nn.init.constant_(tensor, start)
+        self.joint = Bank(parts.rule.slots(widths), "zeros", None, dtype, device)
         self.shared: Bank | None = None  # one bank for all sites of the insertion; owned by the adaptation
+        if device.type != "meta":
+            self._start()
+
+    @torch.no_grad()
+    def _start(self) -> None:
+        """What starts from the base model's weight."""
+        weight_DU = self._weight() if self.parts.needs_weight else None
+        for params in self.bank.copies():
+            self.parts.function.start(params, weight_DU)
+        if weight_DU is not None:
+            self.parts.rule.start(self.joint.reduced(), weight_DU)
+
+    def _weight(self) -> Tensor:
+        base: BaseWeight = self.__dict__["base"]
+        like = self._like()
+        return base.weight().to(torch.float32 if like is None else like.dtype)
+
+    @property
+    def banks(self) -> tuple[Bank, Bank, Bank]:
+        """All that it learns at its own site."""
+        return self.bank, self.scale, self.joint
 
     def params(self, view: int = 0) -> Params:
         """The tensors in use: the routed experts in training, the reduced ones otherwise."""
-        routes = self.call_record.routes
-        if self.training and self.parts.mixture is not None and routes:
-            params = self.bank.routed(routes[view][self.number])
-        else:
-            params = self.bank.reduced()
-        return self.parts.function.generate(params, self.shared.reduced() if self.shared else {})
+        ((route, _),) = by_expert(self._route(view) or {})
+        return self._generated(self.bank.routed(route) if route else self.bank.reduced())
+
+    def _route(self, view: int) -> Route | None:
+        """The route of this call, or None where all experts are reduced."""
+        mixture, record = self.parts.mixture, self.call_record
+        if mixture is None or mixture.grain(self.training) is None:
+            return None
+        if self.training:
+            return record.routes[view].get(self.number) if record.routes else None
+        return record.evaluation.get(self.number)
+
+    def _mixed(self, source: Tensor | Heads | None, view: int) -> Tensor:
+        """Δ of one view: of one expert per slot, of several where rows differ, or the mean of all their outputs."""
+        function, mixture = self.parts.function, self.parts.mixture
+        if mixture is not None and mixture.reducer == "mean_of_outputs" and not self.training:
+            every = [function.delta(source, self._generated(params), False) for params in self.bank.copies()]
+            return torch.stack(every).mean(0)
+        delta: Tensor | None = None
+        for route, rows in by_expert(self._route(view) or {}):
+            params = self.bank.routed(route) if route else self.bank.reduced()
+            one = function.delta(source, self._generated(params), self.training)
+            if delta is None or rows is None:
+                delta = one
+            else:
+                delta = torch.where(rows.to(one.device).view(*rows.shape, *[1] * (3 - rows.dim())), one, delta)
+        assert delta is not None
+        return delta
+
+    def _generated(self, params: Params) -> Params:
+        if self.parts.function.needs_projections:
+            like = next(iter(params.values()))
+            params = {**params, **{name: tensor.to(like.dtype) for name, tensor in read_all(self.projections).items()}}
+        made = self.parts.function.generate(params, self.shared.reduced() if self.shared else {}, self.widths)
+        if self.parts.function.needs_weight:
+            made = {**made, BASE: self._weight()}
+        if self.parts.function.needs_bias:
+            bias = self.__dict__["base"].bias()
+            made = {**made, BASE_BIAS: bias.to(next(iter(made.values())).dtype)}
+        return made
 
     def forward(self, h: Tensor, x: Tensor | None, heads: Heads | None = None) -> Tensor:
         """h' from h and x (heads: the queries, at a site inside attention)."""
-        delta = self.factor(h, x) * self._delta(h, x, heads)
-        joined = self.parts.rule.join(h, delta.to(h.dtype))
+        factor = self.factor(h, x)
+        delta = factor * self._delta(h, x, heads)
+        at = self._at(self.cast(x), factor, self.params()) if self.parts.rule.needs_weight else None
+        joined = self.parts.rule.join(h, delta.to(h.dtype), self.joint.reduced(), at)
         chosen_BT = self.chosen(h)
         return joined if chosen_BT is None else torch.where(chosen_BT.unsqueeze(-1), joined, h)
+
+    def _at(self, x: Tensor | None, factor: Tensor | float, params: Params) -> Weights:
+        """What a composition sees of its linear site."""
+        base: BaseWeight = self.__dict__["base"]
+        function, bias = self.parts.function, base.bias()
+        matrix = function.matrix(params) if isinstance(function, LinearMap) else None
+        weight = self._weight()
+        return Weights(x, weight, None if bias is None else bias.to(weight.dtype), matrix, factor)
 
     def factor(self, h: Tensor, x: Tensor | None) -> Tensor | float:
         """s for this call."""
         scaling, size = self.parts.scaling, getattr(self.parts.function, "size", None)
         if scaling.dynamic is None:
             return scaling.factor(self.scale.reduced(), size, None, None)
-        u = self._cast(h if self.parts.form == "sequential" else x)
+        u = self.cast(h if self.parts.form == "sequential" else x)
         tokens = Tokens(self._real(h)[:, -h.shape[1] :], self.site.causal, self._past() > 0)
         return scaling.factor(self.scale.reduced(), size, u, tokens)
 
@@ -112,25 +195,26 @@ class Insertion(nn.Module):
         elif function.reads == "heads":
             source = heads
         else:
-            source = self._cast(h if self.parts.form == "sequential" else x)
+            source = self.cast(h if self.parts.form == "sequential" else x)
         views = self.call_record.views if self.training and self.parts.mixture is not None else 1
         if views == 1:
-            return function.delta(source, self.params(), self.training)
+            return self._mixed(source, 0)
         chunks = _split(source, views)
         rows = h.shape[0] // views
-        return torch.cat(
-            [
-                _rows(function.delta(chunk, self.params(view), self.training), rows, h)
-                for view, chunk in enumerate(chunks)
-            ]
-        )
+        return torch.cat([_rows(self._mixed(chunk, view), rows, h) for view, chunk in enumerate(chunks)])
 
-    def _cast(self, u: Tensor | None) -> Tensor | None:
+    def cast(self, u: Tensor | None) -> Tensor | None:
+        """u in the dtype that this insertion computes with."""
         # Half-precision base models keep float32 insertions; autocast, where it is on, chooses by itself.
-        tensors = self.bank.tensors or self.scale.tensors
-        if u is None or not len(tensors) or torch.is_autocast_enabled(u.device.type):
+        like = self._like()
+        if u is None or like is None or torch.is_autocast_enabled(u.device.type):
             return u
-        return u.to(tensors[0].dtype) if u.is_floating_point() else u
+        return u.to(like.dtype) if u.is_floating_point() else u
+
+    def _like(self) -> Tensor | None:
+        """One of the tensors it computes with: their dtype and device are all the same."""
+        banks = (*self.banks, self.shared)
+        return next((bank.tensors[0] for bank in banks if bank is not None and len(bank.tensors)), None)
 
     def _past(self) -> int:
         return self.call_record.past.get(self.site.tokens_of, 0)
@@ -147,6 +231,18 @@ class Insertion(nn.Module):
                 f"hidden states are {(h.shape[0], length)}. Call the model with a 2-D attention_mask."
             )
         return mask_BS
+
+    @torch.no_grad()
+    def fold(self, W: Tensor, b: Tensor, affine: Affine) -> tuple[Tensor, Tensor]:
+        """The linear map (W, b) in float64 with this insertion, s·f as a map of the same input, joined to it."""
+        at = None
+        if self.parts.rule.needs_weight:
+            factor = self.parts.scaling.factor(
+                self.scale.reduced(), getattr(self.parts.function, "size", None), None, None
+            )
+            at = self._at(None, factor, self.params()).double()
+        own = {name: tensor.double() for name, tensor in self.joint.reduced().items()}
+        return self.parts.rule.fold(W, b, affine, own, at)
 
     @torch.no_grad()
     def affine(self) -> Affine | None:
@@ -170,38 +266,45 @@ class Insertion(nn.Module):
     @property
     def identity_at_start(self) -> bool:
         """Whether h' = h before training."""
-        rule = self.parts.rule
-        return rule.keeps_h and self.parts.function.starts_at_zero
+        rule, function = self.parts.rule, self.parts.function
+        if isinstance(rule, Replace):
+            return self.parts.form == "sequential" and self.parts.scaling == Constant() and function.starts_at_identity
+        return rule.keeps_h and (function.starts_at_zero or self.parts.scaling.start_from() == 0)
 
     def bake(self) -> None:
-        """Make one ordinary function of the bank and of a reparametrisation, in place."""
+        """Make one ordinary function of the bank and of a reparametrisation, in place, where there is one."""
+        if self.parts.mixture is not None and not self.parts.mixture.bakes:
+            return
         function = self.parts.function.plain()
-        plain = Bank(function.slots(self.widths), "zeros", None, self._dtype(), self._device())
-        values = baked(self.parts.function.generate(self.bank.reduced(), self.shared.reduced() if self.shared else {}))
+        like = self._like()
+        assert like is not None
+        plain = Bank(function.slots(self.widths), "zeros", None, like.dtype, like.device, self.bank.frozen())
+        values = baked(self._generated(self.bank.reduced()))
         for (key, _), position in plain.index.items():
             plain.tensors[position] = values[key]
-        self.bank, self.shared = plain, None
-        self.parts = Parts(
-            function, self.parts.form, self.parts.composition, self.parts.scaling, None, self.parts.tokens
-        )
+        self.bank = plain
+        if function is not self.parts.function:
+            self.shared = None
+        self.parts = replace(self.parts, function=function, mixture=None)
 
-    def _dtype(self) -> torch.dtype:
-        dtype: torch.dtype = self.bank.tensors[0].dtype
-        return dtype
 
-    def _device(self) -> torch.device:
-        device: torch.device = self.bank.tensors[0].device
-        return device
+def seeded(seed: int, name: str) -> torch.Generator:
+    """A random stream for one name, the same on every machine and device."""
+    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    return torch.Generator("cpu").manual_seed(int.from_bytes(digest[:7], "big"))
 
 
 def _split(source: Tensor | Heads | None, views: int) -> list[Tensor | Heads | None]:
     if isinstance(source, Tensor):
         return list(source.chunk(views))
     if isinstance(source, Heads):
-        return [Heads(q, source.factor, source.kv_heads) for q in source.q_BHTE.chunk(views)]
+        xs = [None] * views if source.x_BTU is None else source.x_BTU.chunk(views)
+        return [replace(source, q_BHTE=q, x_BTU=x) for q, x in zip(source.q_BHTE.chunk(views), xs, strict=True)]
     return [None] * views
 
 
 def _rows(delta: Tensor, rows: int, h: Tensor) -> Tensor:
     """A Δ that is the same for all examples still has to line up with its view's rows."""
-    return delta if delta.dim() == h.dim() else delta.expand(rows, *([1] * (h.dim() - 2)), delta.shape[-1])
+    if delta.dim() == h.dim():
+        return delta.expand(rows, *delta.shape[1:])
+    return delta.expand(rows, *([1] * (h.dim() - 2)), delta.shape[-1])

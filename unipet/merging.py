@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from unipet.adaptation import Adaptation, adaptation
+from unipet.composition import COMPOSITIONS, Multiply, Replace
 from unipet.errors import UnipetError
 from unipet.insertion import Insertion
+from unipet.method import name_of
 from unipet.sites import Site
 from unipet.weights import in_width, read, rows, updates, why_no_matrix
 
@@ -17,17 +20,20 @@ from unipet.weights import in_width, read, rows, updates, why_no_matrix
 def why_not_foldable(insertion: Insertion, model: nn.Module) -> str | None:
     """The reason why an insertion cannot become part of the base weights, or None if it can."""
     parts, site = insertion.parts, insertion.site
+    if parts.mixture is not None and not parts.mixture.bakes:
+        return f"the reducer {parts.mixture.reducer!r} makes no single function of its experts"
     if parts.function.nonlinear:
         return parts.function.nonlinear
     if parts.scaling.dynamic:
         return parts.scaling.dynamic
     if parts.tokens is not None:
         return "it acts on some tokens only"
-    if parts.rule.fold is None:
-        return f"composition {parts.composition!r} has no fold"
+    joined = name_of(COMPOSITIONS, parts.rule)
+    if not parts.rule.foldable:
+        return f"composition {joined!r} has no fold"
     constant = parts.function.reads == "nothing"
     if parts.rule.constant_only and not constant:
-        return f"composition {parts.composition!r} with a function of the input is not linear"
+        return f"composition {joined!r} with a function of the input is not linear"
     if site.at == "heads":
         return "the concatenated heads are no module's weights"
     if site.at == "stream":
@@ -35,16 +41,22 @@ def why_not_foldable(insertion: Insertion, model: nn.Module) -> str | None:
     module = model.get_submodule(site.path)
     if reason := why_no_matrix(module):
         return reason
+    if isinstance(module, nn.Embedding) and _owners(model)[id(module.weight)] > 1:
+        return "the embedding's weight is tied to another module"
     norm = in_width(module) is not None and module.weight.dim() == 1  # type: ignore[operator]
-    if site.at == "input":
-        return None if constant and parts.composition == "multiply" else "only a factor folds into the next projection"
     if norm and not constant:
         return "a norm's weight holds no matrix"
+    no_bias = getattr(module, "bias", None) is None
+    if site.at == "input":
+        if norm:
+            return "what changes a norm's input does not fold into its weight"
+        shifts = constant and not isinstance(parts.rule, Multiply)
+        return f"{type(module).__name__} has no bias to fold into" if shifts and no_bias else None
     if parts.form == "parallel" and not constant and site.x_path != site.path:
         return "x is not the input of the module that yields h"
-    if norm and parts.composition == "replace":
+    if norm and isinstance(parts.rule, Replace):
         return "replacing a norm's output leaves nothing to fold into"
-    if getattr(module, "bias", None) is None and (constant and parts.composition != "multiply"):
+    if no_bias and constant and not isinstance(parts.rule, Multiply):
         return f"{type(module).__name__} has no bias to fold into"
     return None
 
@@ -110,9 +122,7 @@ def merge(model: nn.Module, partial: bool = False) -> dict[str, str]:
 
 def _folded(model: nn.Module, insertions: list[Insertion]) -> list[tuple[nn.Parameter, Tensor]]:
     """New values of every weight and bias that the insertions fold into, computed before any is written."""
-    owners: dict[int, int] = {}
-    for _, parameter in model.named_parameters(remove_duplicate=False):
-        owners[id(parameter)] = owners.get(id(parameter), 0) + 1
+    owners = _owners(model)
     maps: dict[str, tuple[Tensor, Tensor]] = {}
     # Output insertions first: they are written in terms of the input that an input insertion changes.
     for insertion in sorted(insertions, key=lambda i: i.site.at == "input"):
@@ -137,23 +147,30 @@ def _folded(model: nn.Module, insertions: list[Insertion]) -> list[tuple[nn.Para
     return result
 
 
+def _owners(model: nn.Module) -> Counter[int]:
+    """How many modules hold each parameter, by its id."""
+    return Counter(id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False))
+
+
 def _fold_one(insertion: Insertion, W: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """One insertion's fold in float64. A norm's weight (D,) is the diagonal of its map."""
-    rule, affine = insertion.parts.rule, insertion.affine()
-    assert affine is not None and rule.fold is not None
+    affine = insertion.affine()
+    assert affine is not None
     A = None if affine.A_DU is None else affine.A_DU.double()
     c = None if affine.c_D is None else affine.c_D.double()
     if insertion.site.at == "input":
-        assert c is not None
-        return W * (1 + c), b
+        # h is the module's own input: join to the identity, then W(Rx + r) + b.
+        eye = torch.eye(W.shape[1], dtype=W.dtype, device=W.device)
+        R, r = insertion.fold(eye, eye.new_zeros(len(eye)), replace(affine, A_DU=A, c_D=c))
+        return W @ R, W @ r + b
     if A is not None and insertion.parts.form == "sequential":
         # Δ reads h = Wx + b, so as a map of x it is (AW)x + (Ab + c).
         c = A @ b if c is None else A @ b + c
         A = A @ W
     if W.dim() == 1:
-        diagonal, b = rule.fold(W.unsqueeze(-1), b, replace(affine, A_DU=A, c_D=c))
+        diagonal, b = insertion.fold(W.unsqueeze(-1), b, replace(affine, A_DU=A, c_D=c))
         return diagonal.squeeze(-1), b
-    return rule.fold(W, b, replace(affine, A_DU=A, c_D=c))
+    return insertion.fold(W, b, replace(affine, A_DU=A, c_D=c))
 
 
 def _keep(model: nn.Module, inserted: Adaptation, keep: list[Insertion], summary: dict[str, str]) -> None:
@@ -168,7 +185,8 @@ def _keep(model: nn.Module, inserted: Adaptation, keep: list[Insertion], summary
     )
     kept_unfrozen, required_grad = inserted.unfrozen, inserted._required_grad
     inserted.detach(model, restore=False)
-    left = Adaptation(replace(inserted.method, insertions=specs), keep, {}, inserted.entries)
+    shared = {i.name: i.shared for i in keep if i.shared is not None}
+    left = Adaptation(replace(inserted.method, insertions=specs), keep, shared, inserted.entries)
     left.table, left.unfrozen = inserted.table, kept_unfrozen
     left.attach(model)
     left._required_grad = required_grad

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from unipet.composition import COMPOSITIONS
+from unipet.composition import COMPOSITIONS, Composition
 from unipet.errors import UnipetError, nearest, unknown
 from unipet.functions import FUNCTIONS
-from unipet.functions.base import Function, Widths
+from unipet.functions.base import Function, LinearMap, Widths
 from unipet.insertion import Parts
 from unipet.mixture import Mixture
 from unipet.objectives import Objective
@@ -33,7 +33,7 @@ class InsertionSpec:
     name: str
     function: Function
     position: Position
-    composition: str
+    composition: Composition
     scaling: Scaling
     mixture: Mixture | None = None
 
@@ -44,10 +44,10 @@ class InsertionSpec:
 
     def to_dict(self) -> dict[str, Any]:
         given: dict[str, Any] = {
-            "function": {"name": _name_of(FUNCTIONS, self.function), **dataclasses.asdict(self.function)},
+            "function": {"name": name_of(FUNCTIONS, self.function), **dataclasses.asdict(self.function)},
             "position": dataclasses.asdict(self.position),
-            "composition": self.composition,
-            "scaling": {"name": _name_of(SCALINGS, self.scaling), **dataclasses.asdict(self.scaling)},
+            "composition": {"name": name_of(COMPOSITIONS, self.composition), **dataclasses.asdict(self.composition)},
+            "scaling": {"name": name_of(SCALINGS, self.scaling), **dataclasses.asdict(self.scaling)},
         }
         return given if self.mixture is None else {**given, "mixture": dataclasses.asdict(self.mixture)}
 
@@ -115,7 +115,8 @@ def _insertion(name: str, given: Any, where: str) -> InsertionSpec:
         site = {"site": site}
     position = parse_options(Position, site or {}, f"{where}.position", "the position")
     position.check(f"{where}.position")
-    composition = _composition(given.get("composition", "add"), f"{where}.composition")
+    given_composition = given.get("composition", "add")
+    composition = _named(Composition, COMPOSITIONS, given_composition, f"{where}.composition", "composition")
     scaling = given.get("scaling", 1.0)
     if isinstance(scaling, int | float) or scaling is None:
         scaling = {"name": "constant", "value": number(1.0 if scaling is None else scaling, f"{where}.scaling")}
@@ -127,17 +128,6 @@ def _insertion(name: str, given: Any, where: str) -> InsertionSpec:
     spec = InsertionSpec(name, function, position, composition, parsed_scaling, parsed)
     _check_pairs(spec, where)
     return spec
-
-
-def _composition(given: Any, where: str) -> str:
-    if isinstance(given, Mapping):
-        _known_keys(given, ("name",), where)
-        given = given.get("name")
-    if not isinstance(given, str):
-        raise UnipetError(f"{where}: expected a name ({', '.join(COMPOSITIONS)}), got {given!r}.")
-    if given not in COMPOSITIONS:
-        raise unknown(where, given, COMPOSITIONS)
-    return given
 
 
 def _named(kind: type[T], table: Mapping[str, type[T]], given: Any, where: str, what: str) -> T:
@@ -168,23 +158,51 @@ def _known_keys(given: Mapping[str, Any], allowed: tuple[str, ...], where: str) 
 def _check_pairs(spec: InsertionSpec, where: str) -> None:
     """Raise UnipetError for choices that are fine alone but not together."""
     function, position = spec.function, spec.position
-    label = _name_of(FUNCTIONS, function)
-    rule = COMPOSITIONS[spec.composition]
+    label = name_of(FUNCTIONS, function)
+    rule, joined = spec.composition, name_of(COMPOSITIONS, spec.composition)
     in_heads = [role for role in position.site if role.endswith("heads")]
     if rule.needs_mass and not function.has_mass:
         able = ", ".join(name for name, cls in FUNCTIONS.items() if cls.has_mass)
         raise UnipetError(
-            f"{where}.composition: {spec.composition!r} shares the attention's softmax, which function {label!r} takes "
+            f"{where}.composition: {joined!r} shares the attention's softmax, which function {label!r} takes "
             f"no part in. Use function {able}, or another composition (add, multiply, replace)."
         )
-    if rule.needs_mass and getattr(function, "activation", "softmax") != "softmax":
-        raise UnipetError(f"{where}: composition {spec.composition!r} needs function.activation softmax.")
+    needed = {"activation": "softmax", "norm": "none", "scaled": True}
+    for key, value in needed.items():
+        if rule.needs_mass and getattr(function, key, value) != value:
+            raise UnipetError(f"{where}: composition {joined!r} needs function.{key} {str(value).lower()}.")
+    if rule.lengthens or function.makes_tokens:
+        _check_lengthening(spec, label, joined, where)
     if function.reads == "heads" and len(in_heads) != len(position.site):
         raise UnipetError(
             f"{where}.position.site: function {label!r} works inside attention, at attn.heads; got {position.site}."
         )
     if function.reads == "heads" and position.form != "parallel":
         raise UnipetError(f"{where}.position.form: function {label!r} reads the queries, so its form is parallel.")
+    if rule.of_weight and not (isinstance(function, LinearMap) and position.form == "parallel"):
+        raise UnipetError(
+            f"{where}.composition: {joined!r} changes the weight itself, which needs a function that is a matrix "
+            f"(low_rank, ...) in parallel form; got function {label!r}, form {position.form}."
+        )
+    if rule.of_weight and getattr(function, "bias", False):
+        raise UnipetError(f"{where}.function.bias: composition {joined!r} is about the weight alone. Use bias: false.")
+    if function.starts_from_weight and function.reads == "u" and position.form != "parallel":
+        raise UnipetError(
+            f"{where}.position.form: function {label!r} needs the base weight, a map of x. Use form: parallel."
+        )
+    if rule.needs_weight and position.side == "input":
+        raise UnipetError(
+            f"{where}.position.side: composition {joined!r} is about a linear map's output. Use side: output."
+        )
+    if position.side == "input" and position.form == "parallel" and function.reads != "nothing":
+        raise UnipetError(f"{where}.position.form: on the input side h is what the module reads. Use form: sequential.")
+    if function.reads == "ids" and (position.site[0] != "embed.tokens" or not {*position.site[1:]} <= {"head.tokens"}):
+        raise UnipetError(
+            f"{where}.position.site: function {label!r} is about tokens. Use embed.tokens, and with it head.tokens where "
+            f"an output layer is tied to it; got {position.site}."
+        )
+    if "embed.tokens" in position.site and position.form == "parallel" and function.reads not in ("nothing", "ids"):
+        raise UnipetError(f"{where}.position: at embed.tokens, x is token ids. Use form: sequential.")
     if "embed" in position.site and position.form == "parallel" and function.reads != "nothing":
         raise UnipetError(
             f"{where}.position: at embed, x is token ids, which function {label!r} cannot read. Use form: sequential."
@@ -194,11 +212,37 @@ def _check_pairs(spec: InsertionSpec, where: str) -> None:
     if spec.scaling.needs_size and getattr(function, "size", None) is None:
         raise UnipetError(f"{where}.scaling: it divides by the function's size, and function {label!r} has none.")
     if spec.mixture is not None:
-        spec.mixture.check(function.slots(Widths(1, 1, 1, 1, 1)), f"{where}.mixture")
+        some = 2**12 * 3**3 * 5 * 7  # any widths will do, as long as every usual size divides them
+        if spec.mixture.by_row and (rule.needs_mass or rule.needs_weight):
+            raise UnipetError(
+                f"{where}.mixture: with router {spec.mixture.router}, reducer {spec.mixture.reducer} the examples of a "
+                f"batch have functions of their own, which composition {joined!r} cannot join. Use composition: add."
+            )
+        spec.mixture.check(function.slots(Widths(some, some, 1, 1, some)), f"{where}.mixture")
 
 
-def _name_of(table: Mapping[str, type[Any]], value: object) -> str:
+def _check_lengthening(spec: InsertionSpec, label: str, joined: str, where: str) -> None:
+    """Tokens of its own go into the embedded input, the same for every example."""
+    if not (spec.composition.lengthens and spec.function.makes_tokens):
+        makers = ", ".join(name for name, cls in FUNCTIONS.items() if cls.makes_tokens)
+        rules = ", ".join(name for name, cls in COMPOSITIONS.items() if cls.lengthens)
+        raise UnipetError(
+            f"{where}.composition: functions that make tokens ({makers}) and compositions that lengthen the sequence "
+            f"({rules}) need each other; got function {label!r} with composition {joined!r}."
+        )
+    if spec.position.site != ["embed"] or spec.position.tokens != "all" or spec.position.side == "input":
+        raise UnipetError(
+            f"{where}.position: tokens are put into the embedded input. Use site: embed and nothing else."
+        )
+    if spec.scaling.dynamic:
+        raise UnipetError(
+            f"{where}.scaling: a gate has nothing to read where tokens are added. Use a constant, or learned."
+        )
+
+
+def name_of(table: Mapping[str, type[Any]], value: object) -> str:
+    """What a method file calls this value of a dimension."""
     return next(name for name, cls in table.items() if cls is type(value))
 
 
-__all__ = ["UNFREEZE", "Constant", "InsertionSpec", "Method", "parse_method"]
+__all__ = ["UNFREEZE", "Constant", "InsertionSpec", "Method", "name_of", "parse_method"]

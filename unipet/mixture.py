@@ -7,7 +7,7 @@ bakes the bank into one ordinary set of slots (Wang et al., EMNLP 2022; see ther
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -18,22 +18,29 @@ from unipet.functions.base import Params, Slots
 from unipet.functions.initialisers import initialise
 from unipet.options import option
 
-#: slot -> expert index; shared slots are absent.
-Route = Mapping[str, int]
+#: slot -> the expert's index, or one for each example (B,), or for each token (B, T); shared slots are absent.
+Route = Mapping[str, "int | Tensor"]
 
-
-def _uniform(experts: int, generator: Generator) -> int:
-    return int(torch.randint(experts, (1,), generator=generator))
-
-
-def _mean_of_weights(copies: list[Tensor]) -> Tensor:
-    return torch.stack(copies).mean(0)
-
-
-#: How a training step picks an expert: (number of experts, random stream) -> index.
-ROUTERS: dict[str, Callable[[int, Generator], int]] = {"uniform": _uniform}
-#: How evaluation makes one slot of the copies.
-REDUCERS: dict[str, Callable[[list[Tensor]], Tensor]] = {"mean_of_weights": _mean_of_weights}
+#: How a training step picks experts.
+ROUTERS: dict[str, str] = {
+    "uniform": "one at random for each slot of each site, for a whole step and view",
+    "round_robin": "all sites the same, each expert in turn: step n takes expert n mod M",
+    "fixed": "always `expert`",
+    "per_example": "one at random for each slot of each site and each example",
+    "soft": "none: training uses what the reducer makes of all of them",
+}
+#: What evaluation uses.
+REDUCERS: dict[str, str] = {
+    "mean_of_weights": "the mean of each slot's copies",
+    "weighted": "their mean weighted by softmax(scores), which train; the scores start at 0, the plain mean",
+    "fixed": "`expert`",
+    "mean_of_outputs": "the mean of the experts' outputs, expert i of every slot together",
+    "random": "a route drawn for each call",
+    "random_example": "a route for each example",
+    "random_token": "a route for each token",
+}
+#: Reducers whose result is one ordinary set of slots, which merging can bake.
+_OF_WEIGHTS = ("mean_of_weights", "weighted", "fixed")
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,7 @@ class Mixture:
     `router: uniform` draws each slot of each site independently, once per optimiser step and view, from a random
     stream of its own (AdaMix §3.1). `init: independent` starts every copy on its own (AdaMix for NLU), `cloned` starts
     them equal (its NLG code). Experts that a step does not pick get no gradient and are left alone by the optimiser.
+    ROUTERS and REDUCERS say what the others do; `expert` is the one that `fixed` means.
     """
 
     experts: int = option(4, low=2)
@@ -50,9 +58,30 @@ class Mixture:
     router: str = option("uniform", choices=tuple(ROUTERS))
     reducer: str = option("mean_of_weights", choices=tuple(REDUCERS))
     init: str = option("independent", choices=("independent", "cloned"))
+    expert: int = option(0, low=0)
+
+    @property
+    def bakes(self) -> bool:
+        """Whether evaluation uses one ordinary set of slots."""
+        return self.reducer in _OF_WEIGHTS
+
+    @property
+    def by_row(self) -> bool:
+        """Whether examples, or tokens, of one call may take different experts, in training or in evaluation."""
+        return self.router == "per_example" or self.reducer in ("random_example", "random_token", "mean_of_outputs")
+
+    def grain(self, training: bool) -> str | None:
+        """What takes a route of its own: a `call`, an `example` or a `token`; None where all experts are reduced."""
+        if training:
+            return {"soft": None, "per_example": "example"}.get(self.router, "call")
+        return {"random": "call", "random_example": "example", "random_token": "token"}.get(self.reducer)
 
     def check(self, slots: Slots, where: str) -> None:
         """Raise UnipetError unless `share` names some, but not all, of the function's slots."""
+        if self.expert >= self.experts:
+            raise UnipetError(
+                f"{where}.expert: {self.expert} is out of range, it must be between 0 and {self.experts - 1}."
+            )
         for slot in self.share:
             if slot not in slots:
                 raise unknown(f"{where}.share", slot, slots)
@@ -66,11 +95,24 @@ class Mixture:
 class Bank(nn.Module):
     """The tensors of one function at one site: one copy per slot, or M copies of a mixed one.
 
-    Names are `<slot>[.<expert>][.<tensor>]`: `down`, `up.weight`, `down.3.weight`.
+    Names are `<slot>[.<expert>][.<tensor>]`: `down`, `up.weight`, `down.3.weight`. Frozen tensors are the same for all
+    copies.
     """
 
-    def __init__(self, slots: Slots, scheme: str, mixture: Mixture | None, dtype: torch.dtype, device: torch.device):
+    def __init__(
+        self,
+        slots: Slots,
+        scheme: str,
+        mixture: Mixture | None,
+        dtype: torch.dtype,
+        device: torch.device,
+        frozen: Mapping[str, Tensor] | None = None,
+    ):
         super().__init__()
+        self.frozen_names = list(frozen or {})
+        for number, tensor in enumerate((frozen or {}).values()):
+            tensor = tensor.to(device, dtype if tensor.is_floating_point() else None)
+            self.register_buffer(f"frozen{number}", tensor, persistent=False)
         self.mixture = mixture
         self.index: dict[tuple[str, int | None], int] = {}  # ("down.weight", expert) -> position in `tensors`
         self.slot_of: dict[str, str] = {}  # "down.weight" -> "down"
@@ -86,10 +128,14 @@ class Bank(nn.Module):
                     if first is not None and mixture is not None and mixture.init == "cloned":
                         tensor.copy_(first)
                     elif tensor.device.type != "meta":
-                        initialise(tensor, scheme, spec.part)
+                        initialise(tensor, scheme, spec.part, spec.start)
                     first = tensor
                     self.index[key, expert] = len(self.tensors)
                     self.tensors.append(nn.Parameter(tensor))
+        self.scores = nn.ParameterDict()
+        if mixture is not None and mixture.reducer == "weighted":
+            for slot in self.mixed_slots():
+                self.scores[slot] = nn.Parameter(torch.zeros(mixture.experts, dtype=dtype, device=device))
 
     def named_tensors(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Every tensor under the name that a saved adapter gives it."""
@@ -97,35 +143,64 @@ class Bank(nn.Module):
             slot = self.slot_of[key]
             name = key if expert is None else f"{slot}.{expert}{key[len(slot) :]}"
             yield name, self.tensors[position]
+        for slot, scores in self.scores.items():
+            yield f"{slot}.scores", scores
+
+    def frozen(self) -> dict[str, Tensor]:
+        """What never trains, by name."""
+        return {name: getattr(self, f"frozen{number}") for number, name in enumerate(self.frozen_names)}
+
+    def copies(self) -> Iterator[Params]:
+        """The tensors of each expert in turn (once where nothing is mixed), frozen ones included."""
+        for expert in range(self.mixture.experts if self.mixture is not None else 1):
+            yield self.routed(dict.fromkeys(self.mixed_slots(), expert))
 
     def mixed_slots(self) -> list[str]:
         """The slots that a router chooses for, in a fixed order."""
         return list(dict.fromkeys(self.slot_of[key] for key, expert in self.index if expert is not None))
 
-    def draw(self, generator: Generator) -> Route:
-        """One expert per mixed slot."""
+    def draw(self, generator: Generator, number: int = 0, shape: tuple[int, ...] = (), training: bool = True) -> Route:
+        """One expert per mixed slot, or one for each element of `shape`, for the `number`-th step."""
         if self.mixture is None:
             return {}
-        router = ROUTERS[self.mixture.router]
-        return {slot: router(self.mixture.experts, generator) for slot in self.mixed_slots()}
+        count, router = self.mixture.experts, self.mixture.router
+        if training and router in ("round_robin", "fixed"):
+            return dict.fromkeys(self.mixed_slots(), number % count if router == "round_robin" else self.mixture.expert)
+        drawn = {slot: torch.randint(count, shape or (1,), generator=generator) for slot in self.mixed_slots()}
+        return drawn if shape else {slot: int(expert) for slot, expert in drawn.items()}
 
     def routed(self, route: Route) -> Params:
         """The tensors of one route."""
-        return {key: self.tensors[self._at(key, route.get(self.slot_of[key]))] for key in self.slot_of}
+        own = {key: self.tensors[self.index[key, route.get(self.slot_of[key])]] for key in self.slot_of}  # type: ignore[index]
+        return {**own, **self.frozen()}
 
     def reduced(self) -> Params:
         """The tensors that evaluation and merging use."""
         if self.mixture is None:
             return self.routed({})
-        reduce = REDUCERS[self.mixture.reducer]
+        if self.mixture.reducer == "fixed":
+            return self.routed(dict.fromkeys(self.mixed_slots(), self.mixture.expert))
         result: dict[str, Tensor] = {}
-        for key in self.slot_of:
+        for key, slot in self.slot_of.items():
             copies = [self.tensors[at] for (name, _), at in self.index.items() if name == key]
-            result[key] = copies[0] if len(copies) == 1 else reduce(copies)
-        return result
+            result[key] = copies[0] if len(copies) == 1 else self._mean(torch.stack(list(copies)), slot)
+        return {**result, **self.frozen()}
 
-    def _at(self, key: str, expert: int | None) -> int:
-        return self.index[key, expert]
+    def _mean(self, copies: Tensor, slot: str) -> Tensor:
+        if slot not in self.scores:
+            return copies.mean(0)
+        return torch.tensordot(self.scores[slot].softmax(0), copies, dims=1)
+
+
+def by_expert(route: Route) -> Iterator[tuple[dict[str, int], Tensor | None]]:
+    """The routes of single experts that a route is made of, each with the rows that take it (None: all)."""
+    if not any(isinstance(choice, Tensor) for choice in route.values()):
+        yield {slot: int(choice) for slot, choice in route.items()}, None
+        return
+    chosen = torch.stack([torch.as_tensor(choice) for choice in route.values()])  # (slots, B) or (slots, B, T)
+    for experts in chosen.flatten(1).unique(dim=1).T:
+        rows = (chosen == experts.view(-1, *[1] * (chosen.dim() - 1))).all(0)
+        yield dict(zip(route, experts.tolist(), strict=True)), rows
 
 
 @torch.no_grad()

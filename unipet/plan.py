@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import nn
 
 from unipet.adaptation import Adaptation
 from unipet.errors import UnipetError
 from unipet.functions.base import Widths
-from unipet.insertion import Insertion
+from unipet.insertion import Insertion, seeded
 from unipet.method import InsertionSpec, Method
 from unipet.mixture import Bank
-from unipet.sites import ARCHITECTURES, Architecture, Site, architecture_of, head_prefix, resolve
-from unipet.weights import in_width, out_width
+from unipet.sites import ARCHITECTURES, Architecture, Position, Site, architecture_of, head_prefix, resolve
+from unipet.surroundings import Vocabulary, lengthened, stacks_of, vocabulary
+from unipet.weights import BaseWeight, in_width, out_width, why_no_matrix
 
 #: How the class names of normalisation layers end.
 _NORMS = ("layernorm", "rmsnorm")
@@ -33,22 +36,33 @@ def build(model: nn.Module, method: Method, sites: Architecture | None = None) -
     for spec in method.insertions:
         assert table is not None
         where = f"method.insertions.{spec.name}"
-        found = resolve(model, table, spec.position, f"{where}.position")
-        widths = [_read_by(spec, _widths(model, table, site)) for site in found]
-        _check_forms(spec, found, where)
-        slots = spec.function.shared(widths[0]) if widths else {}
-        if slots:
-            if any(spec.function.shared(other) != slots for other in widths):
-                raise UnipetError(
-                    f"{where}: its sites share tensors but differ in width: {sorted({w.u for w in widths})}."
-                )
-            shared[spec.name] = Bank(slots, getattr(spec.function, "init", "torch"), None, dtype, device)
-        insertions += [
-            Insertion(spec.name, spec.parts, site, width, dtype, device)
-            for site, width in zip(found, widths, strict=True)
+        found = _with_bias(model, spec, resolve(model, table, spec.position, f"{where}.position"), where)
+        widths = [
+            replace(_read_by(spec, _widths(model, table, site)), number=number) for number, site in enumerate(found)
         ]
+        if spec.composition.lengthens:
+            found, widths = lengthened(model, table, spec, found, widths)
+        _check_forms(spec, found, where)
+        try:
+            bank = _shared(spec, widths, dtype, device)
+        except UnipetError as error:
+            raise UnipetError(f"{where}: {error}") from error
+        if bank is not None:
+            shared[spec.name] = bank
+        for site, width in zip(found, widths, strict=True):
+            base = _base(model, table, spec, site, where)
+            try:
+                insertions.append(Insertion(spec.name, spec.parts, site, width, dtype, device, base))
+            except UnipetError as error:
+                raise UnipetError(f"{where} at {site.name}: {error}") from error
+            if spec.function.needs_projections:
+                insertions[-1].projections = _projections(model, table, site, where)
+            if spec.function.reads_x:
+                insertions[-1].query = _query(model, table, site, where)
     entries = {name: stack.entry for name, stack in table.stacks.items()} if table else {}
     present = {insertion.site.stack for insertion in insertions} | {i.site.tokens_of for i in insertions}
+    if table and any(insertion.parts.rule.lengthens for insertion in insertions):
+        present |= set(stacks_of(model, table))
     adaptation = Adaptation(method, insertions, shared, {k: v for k, v in entries.items() if k in present})
     adaptation.unfrozen = unfrozen(model, method)
     if not insertions and not adaptation.unfrozen:
@@ -57,6 +71,78 @@ def build(model: nn.Module, method: Method, sites: Architecture | None = None) -
             f"unfreeze: {list(method.unfreeze)} matches no parameter."
         )
     return adaptation
+
+
+def _shared(spec: InsertionSpec, widths: list[Widths], dtype: torch.dtype, device: torch.device) -> Bank | None:
+    """What all sites of an insertion use together."""
+    function = spec.function
+    slots = function.shared(widths)
+    frozen = function.shared_frozen(widths, seeded(getattr(function, "seed", 0), spec.name)) if widths else {}
+    if not slots and not frozen:
+        return None
+    return Bank(slots, getattr(function, "init", "torch"), None, dtype, device, frozen)
+
+
+def _with_bias(model: nn.Module, spec: InsertionSpec, sites: list[Site], where: str) -> list[Site]:
+    """The sites without those whose module lacks the bias that the function computes with."""
+    if not spec.function.needs_bias:
+        return sites
+    lacking = [site for site in sites if getattr(model.get_submodule(site.path), "bias", None) is None]
+    for site in lacking:
+        if not spec.position.may_miss(site.role):
+            raise UnipetError(
+                f"{where}.position.site: it computes with the bias of {site.path}, which has none. Leave {site.role} "
+                f"out, or say optional: [{site.role}]."
+            )
+    return [site for site in sites if site not in lacking]
+
+
+def _query(model: nn.Module, table: Architecture, site: Site, where: str) -> BaseWeight:
+    """The query projection of the attention at `site`; its output must be what the attention multiplies with the keys."""
+    position = Position(site=[site.role.replace("heads", "q")], layers=[site.layer], stack=site.stack)
+    found = resolve(model, table, position, f"{where}.position")[0]
+    changed = [name for name, _ in model.named_modules() if "rotary" in name or "q_norm" in name]
+    reason = why_no_matrix(model.get_submodule(found.path)) or (f"the model has {changed[0]}" if changed else None)
+    if reason:
+        raise UnipetError(
+            f"{where}.function.norm: it makes queries with {found.path} alone, but {reason}. Use function.norm: none."
+        )
+    return BaseWeight(model.get_submodule(found.path), found.part)
+
+
+def _projections(model: nn.Module, table: Architecture, site: Site, where: str) -> dict[str, BaseWeight]:
+    """The key and value projections of the attention at `site`."""
+    made: dict[str, BaseWeight] = {}
+    for name, letter in (("keys", "k"), ("values", "v")):
+        position = Position(site=[site.role.replace("heads", letter)], layers=[site.layer], stack=site.stack)
+        found = resolve(model, table, position, f"{where}.position")[0]
+        module = model.get_submodule(found.path)
+        if reason := why_no_matrix(module):
+            raise UnipetError(f"{where}.function: it makes {name} with {found.path}, but {reason}.")
+        made[name] = BaseWeight(module, found.part)
+    return made
+
+
+def _base(
+    model: nn.Module, table: Architecture, spec: InsertionSpec, site: Site, where: str
+) -> BaseWeight | Vocabulary | None:
+    """The weight that an insertion reads, where it reads one."""
+    if not spec.parts.needs_weight:
+        return None
+    if spec.composition.lengthens:
+        return vocabulary(model, table, site, where)
+    module = model.get_submodule(site.path)
+    reason = why_no_matrix(module)
+    if reason is None and (module.weight.dim() != 2 or site.at not in ("output", "input")):  # type: ignore[operator]
+        reason = f"{type(module).__name__} is no linear map"
+    if reason is None and site.x_path != site.path:
+        reason = "x is not the input of the module that yields h"
+    if reason is not None:
+        raise UnipetError(
+            f"{where}.position.site: it computes with the base model's weight at {site.path}, and {reason}. "
+            "Use the site of a plain linear projection (attn.q, ffn.up, ...)."
+        )
+    return BaseWeight(module, site.part)
 
 
 def _dtype_and_device(model: nn.Module) -> tuple[torch.dtype, torch.device]:
@@ -101,6 +187,9 @@ def _widths(model: nn.Module, table: Architecture, site: Site) -> Widths:
     """Widths at a site, read from its modules; a block counts as wide as the residual stream."""
     hidden, heads, kv_heads, head_dim = table.stacks[site.stack].geometry(model.config)
     module, reader = model.get_submodule(site.path), model.get_submodule(site.x_path)
+    if site.role == "embed.tokens":
+        scale = getattr(module, "scalar_embed_scale", getattr(module, "embed_scale", 1.0))
+        return Widths(module.num_embeddings, module.embedding_dim, scale=float(scale))  # type: ignore[arg-type]
     if site.at == "heads":
         return Widths(in_width(reader) or hidden, heads * head_dim, heads, kv_heads, head_dim)
     if site.at in ("input", "stream"):

@@ -122,6 +122,7 @@ def report_of(model: nn.Module, inserted: Adaptation) -> AdaptReport:
             head += parameter.numel()
     owned = sum(p.numel() for p in inserted.parameters())
     merged = sum(_merged_count(insertion) for insertion in inserted.items)
+    merged += sum(_kept_shared({i.name: i for i in inserted.items}[name]) for name in inserted.shared)
     rows = _rows(model, inserted, base)
     trainable = owned + unfrozen
     return AdaptReport(inserted.method.name, base, trainable, head, trainable, merged + unfrozen, rows, parts)
@@ -130,7 +131,14 @@ def report_of(model: nn.Module, inserted: Adaptation) -> AdaptReport:
 def _merged_count(insertion: Insertion) -> int:
     slots = insertion.parts.function.plain().slots(insertion.widths)
     own = sum(spec.count for tensors in slots.values() for spec in tensors.values())
-    return own + sum(p.numel() for p in insertion.scale.parameters())
+    kept = sum(p.numel() for bank in (insertion.scale, insertion.joint) for p in bank.parameters())
+    return own + kept
+
+
+def _kept_shared(insertion: Insertion) -> int:
+    """What all sites share counts once, unless it only served a reparametrisation."""
+    function, shared = insertion.parts.function, insertion.shared
+    return sum(p.numel() for p in shared.parameters()) if shared and function.plain() is function else 0
 
 
 def _rows(model: nn.Module, inserted: Adaptation, base: int) -> list[InsertionRow]:
@@ -141,7 +149,7 @@ def _rows(model: nn.Module, inserted: Adaptation, base: int) -> list[InsertionRo
         given = spec.to_dict()
         shapes: dict[str, list[int]] = {}
         for insertion in own:
-            for bank in (insertion.bank, insertion.scale):
+            for bank in insertion.banks:
                 for name, tensor in bank.named_tensors():
                     shapes.setdefault(name, list(tensor.shape))
         if spec.name in inserted.shared:
@@ -154,9 +162,9 @@ def _rows(model: nn.Module, inserted: Adaptation, base: int) -> list[InsertionRo
             InsertionRow(
                 name=spec.name,
                 function=given["function"]["name"],
-                sites=list(spec.position.site),
+                sites=list(dict.fromkeys(i.site.role for i in own)),
                 form=spec.position.form,
-                composition=spec.composition,
+                composition=given["composition"]["name"],
                 scaling=given["scaling"]["name"],
                 modules=[i.site.name for i in own],
                 shapes=shapes,

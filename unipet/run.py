@@ -68,7 +68,9 @@ def prepare(config: RunConfig) -> Prepared:
     method = load_method(config.method)
     config = replace(config, method=method.to_dict())
     data = load_task(config.task)
-    describe(method, base_config(config.model), config.model.sites)  # a site that matches nothing fails here, without weights
+    describe(
+        method, base_config(config.model), config.model.sites
+    )  # a site that matches nothing fails here, without weights
     return Prepared(config, method, data, records.run_id(config), records.run_dir(config))
 
 

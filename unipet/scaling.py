@@ -67,15 +67,16 @@ class Constant(Scaling):
 
 @dataclass(frozen=True)
 class AlphaOverRank(Scaling):
-    """s = α/r with r the function's size (Hu et al. 2022, §4.1)."""
+    """s = α/(r + ε) with r the function's size (Hu et al. 2022, §4.1; AdaLoRA's code adds ε = 0.00001, LoRA's nothing)."""
 
     needs_size: ClassVar[bool] = True
 
     alpha: float = option(16.0)
+    epsilon: float = option(0.0, low=0.0)
 
     def factor(self, params: Params, size: int | None, u_BTU: Tensor | None, tokens: Tokens | None) -> Tensor | float:
         assert size is not None
-        return self.alpha / size
+        return self.alpha / (size + self.epsilon)
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,8 @@ class InputGate(Scaling):
     padding is left out of it (the released UniPELT code averages over it, so there an example's output depends on how
     far its batch is padded). `pool: token` gives each token its own gate. `auto` is `sequence`, and `token` where the
     stack is causal: a mean would let a token see later ones, and generation with a KV cache could not compute it.
-    `alpha` makes `value` α/r; the released code drops α/r wherever it gates.
+    `pool: all` takes the mean over every position, padding included, one gate per example in any stack: what the
+    released code computes. `alpha` makes `value` α/r; the released code drops α/r wherever it gates.
     """
 
     dynamic: ClassVar[str | None] = "the gate depends on the input"
@@ -139,7 +141,7 @@ class InputGate(Scaling):
 
     value: float = option(1.0)
     alpha: float | None = option(None)
-    pool: str = option("auto", choices=("auto", "sequence", "token"))
+    pool: str = option("auto", choices=("auto", "sequence", "token", "all"))
 
     def slots(self, widths: Widths) -> Slots:
         return {"gate": {"weight": TensorSpec((1, widths.u), "in"), "bias": TensorSpec((1,), "bias")}}
@@ -155,9 +157,11 @@ class InputGate(Scaling):
             return constant * gate_BT1
         if tokens.cached:
             raise UnipetError(
-                "scaling.pool: sequence averages over all tokens, and some are in the KV cache, out of its sight. "
-                "Generate with use_cache=False, or train with scaling.pool=token."
+                f"scaling.pool: {'sequence' if self.pool == 'auto' else self.pool} averages over all tokens, and some are in "
+                "the KV cache, out of its sight. Generate with use_cache=False, or train with scaling.pool=token."
             )
+        if self.pool == "all":
+            return constant * gate_BT1.mean(1, keepdim=True)
         real_BT1 = tokens.real_BT.unsqueeze(-1).to(gate_BT1.dtype)
         return constant * (gate_BT1 * real_BT1).sum(1, keepdim=True) / real_BT1.sum(1, keepdim=True).clamp(min=1)
 

@@ -5,6 +5,9 @@ Shapes: D out width, I in width.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
@@ -12,8 +15,8 @@ from unipet.sites import Part
 
 
 def _transposed(module: nn.Module) -> bool:
-    """transformers' Conv1D (GPT-2) stores its weight as (in, out)."""
-    return type(module).__name__ == "Conv1D"
+    """transformers' Conv1D (GPT-2) stores its weight as (in, out), and so does an embedding, a map of one-hot ids."""
+    return type(module).__name__ == "Conv1D" or type(module) is nn.Embedding
 
 
 def in_width(module: nn.Module) -> int | None:
@@ -40,7 +43,7 @@ def _norm_width(module: nn.Module) -> int | None:
 def why_no_matrix(module: nn.Module) -> str | None:
     """Why nothing can fold into this module's weight, or None."""
     weight = getattr(module, "weight", None)
-    if not isinstance(weight, nn.Parameter) or isinstance(module, nn.Embedding):
+    if not isinstance(weight, nn.Parameter) or (isinstance(module, nn.Embedding) and not _transposed(module)):
         return f"{type(module).__name__} has no weight to fold into"
     kind = type(weight.data)
     if kind is not Tensor or not weight.is_floating_point():
@@ -65,6 +68,34 @@ def updates(module: nn.Module, W: Tensor, b: Tensor) -> list[tuple[nn.Parameter,
     if getattr(module, "bias", None) is not None:
         found.append((module.bias, b))
     return found  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class BaseWeight:
+    """The weight of one module of the base model, or of one part of a fused one, read again at every use."""
+
+    module: nn.Module
+    part: Part | None
+
+    def weight(self) -> Tensor:
+        """(out, in)."""
+        weight: Tensor = self.module.weight  # type: ignore[assignment]
+        return self._own(weight.T if _transposed(self.module) else weight)
+
+    def bias(self) -> Tensor | None:
+        """(out,), or None."""
+        bias = getattr(self.module, "bias", None)
+        return None if bias is None else self._own(bias)
+
+    def _own(self, tensor: Tensor) -> Tensor:
+        return tensor if self.part is None else tensor[rows(self.part, len(tensor), tensor.device)]
+
+
+def read_all(projections: Mapping[str, BaseWeight]) -> dict[str, Tensor]:
+    """Their weights and biases as `base.<name>.weight`, `base.<name>.bias`."""
+    found = {f"base.{name}.weight": one.weight() for name, one in projections.items()}
+    biases = {f"base.{name}.bias": one.bias() for name, one in projections.items()}
+    return {**found, **{name: bias for name, bias in biases.items() if bias is not None}}
 
 
 def rows(part: Part, width: int, device: torch.device | None = None) -> Tensor:

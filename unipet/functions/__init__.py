@@ -6,16 +6,68 @@ import dataclasses
 
 from unipet.errors import UnipetError
 from unipet.functions.base import Function
+from unipet.functions.block_sum import BlockSum
 from unipet.functions.bottleneck import Bottleneck
+from unipet.functions.butterfly import Butterfly
+from unipet.functions.circulant import Circulant
+from unipet.functions.fourier import Fourier
+from unipet.functions.grid import Grid
+from unipet.functions.hadamard_product import HadamardProduct
+from unipet.functions.hashed_low_rank import HashedLowRank
+from unipet.functions.kronecker import Kronecker
+from unipet.functions.kronecker_bottleneck import KroneckerBottleneck
 from unipet.functions.low_rank import LowRank
+from unipet.functions.normalised_low_rank import NormalisedLowRank
+from unipet.functions.plane_rotation import PlaneRotation
 from unipet.functions.prefix import Prefix
+from unipet.functions.projected_prefix import ProjectedPrefix
+from unipet.functions.projection import Projection
+from unipet.functions.prompt import Prompt
+from unipet.functions.random_bases import RandomBases
+from unipet.functions.random_low_rank import RandomLowRank
+from unipet.functions.reflection import Reflection
+from unipet.functions.rotation import Rotation
+from unipet.functions.rows import Rows
+from unipet.functions.singular_core import SingularCore
+from unipet.functions.sparse import Sparse
+from unipet.functions.subspace import Subspace
+from unipet.functions.subspace_rotation import SubspaceRotation
 from unipet.functions.vector import Vector
+from unipet.functions.vector_bank import VectorBank
+from unipet.functions.wavelet import Wavelet
+from unipet.functions.weight_network import WeightNetwork
 
 FUNCTIONS: dict[str, type[Function]] = {
     "low_rank": LowRank,
     "bottleneck": Bottleneck,
     "prefix": Prefix,
+    "projected_prefix": ProjectedPrefix,
+    "prompt": Prompt,
     "vector": Vector,
+    "rows": Rows,
+    "rotation": Rotation,
+    "butterfly": Butterfly,
+    "reflection": Reflection,
+    "plane_rotation": PlaneRotation,
+    "subspace_rotation": SubspaceRotation,
+    "projection": Projection,
+    "hadamard_product": HadamardProduct,
+    "kronecker": Kronecker,
+    "grid": Grid,
+    "block_sum": BlockSum,
+    "circulant": Circulant,
+    "fourier": Fourier,
+    "wavelet": Wavelet,
+    "sparse": Sparse,
+    "normalised_low_rank": NormalisedLowRank,
+    "weight_network": WeightNetwork,
+    "random_low_rank": RandomLowRank,
+    "random_bases": RandomBases,
+    "vector_bank": VectorBank,
+    "hashed_low_rank": HashedLowRank,
+    "singular_core": SingularCore,
+    "kronecker_bottleneck": KroneckerBottleneck,
+    "subspace": Subspace,
 }
 
 

@@ -9,23 +9,29 @@ Shapes: B batch, T positions, D width of h, U width of what the function reads, 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
+from torch.nn import functional as F
 
 
 @dataclass(frozen=True)
 class Widths:
-    """What a site tells a function: `u` width of its input, `h` width of what it changes, and the head geometry."""
+    """What a site tells a function: `u` width of its input, `h` width of what it changes, and the head geometry.
+
+    `scale` is what a token embedding multiplies its rows by. `number` counts the sites of the insertion, for a function whose frozen tensors differ by site yet depend on all.
+    """
 
     u: int
     h: int
     heads: int = 0
     kv_heads: int = 0
     head_dim: int = 0
+    scale: float = 1.0
+    number: int = 0
 
     @property
     def kv(self) -> int:
@@ -35,10 +41,14 @@ class Widths:
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One tensor of a slot: its shape, and which part it plays (`in`, `out`, `bias`, `table`) for the initialisers."""
+    """One tensor of a slot: its shape, and which part it plays (`in`, `out`, `bias`, `table`) for the initialisers.
+
+    `start` names a value of INITIALISERS that it starts with whatever the function's `init` says.
+    """
 
     shape: tuple[int, ...]
     part: str
+    start: str | None = None
 
     @property
     def count(self) -> int:
@@ -49,15 +59,24 @@ class TensorSpec:
 Slots = dict[str, dict[str, TensorSpec]]
 #: "down" or "down.weight" -> tensor
 Params = Mapping[str, Tensor]
+#: Among the params of a function that `needs_weight`: the base model's weight at the site, (out, in).
+BASE = "base"
+#: Likewise the bias, (out,), of a function that `needs_bias`.
+BASE_BIAS = "base_bias"
 
 
 @dataclass(frozen=True)
 class Heads:
-    """The inside of one attention call: q_BHTE, its logit factor, and how query heads map to key/value heads."""
+    """The inside of one attention call: q_BHTE, its logit factor, and how query heads map to key/value heads.
+
+    For a function that `reads_x`, also x_BTU and the base model's query projection of it.
+    """
 
     q_BHTE: Tensor
     factor: float
     kv_heads: int
+    x_BTU: Tensor | None = None
+    project: Callable[[Tensor], Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -72,23 +91,56 @@ class Affine:
 class Function(ABC):
     """A modification function with its options (the dataclass fields of a subclass).
 
-    `reads` says what it computes from: "u" (the position's input), "heads" (queries inside attention) or "nothing".
+    `reads` says what it computes from: "u" (the position's input), "heads" (queries inside attention), "ids" (tokens) or "nothing".
     `nonlinear` says in words why it cannot fold into a weight; None when `affine` gives the map.
     """
 
     reads: ClassVar[str] = "u"
     nonlinear: ClassVar[str | None] = None
     has_mass: ClassVar[bool] = False  # takes a softmax mass λ, which `gated` needs
+    needs_projections: ClassVar[bool] = False  # `generate` reads the key and value projections: base.keys.weight, ...
+    makes_tokens: ClassVar[bool] = False  # Δ is tokens (1, L, D) of its own, which `concat` needs
 
     @abstractmethod
     def slots(self, widths: Widths) -> Slots:
         """The slots at one site."""
 
-    def shared(self, widths: Widths) -> Slots:
-        """Slots that all sites of the insertion use together."""
+    @property
+    def needs_weight(self) -> bool:
+        """Whether it computes with the base model's weight at its site, which is then among its params as `base`."""
+        return False
+
+    @property
+    def reads_x(self) -> bool:
+        """Whether, inside attention, it makes queries of its own from x with the base model's query projection."""
+        return False
+
+    def frozen(self, widths: Widths, generator: Generator) -> Mapping[str, Tensor]:
+        """Tensors of one site that never train (masks, random bases). A saved adapter does not hold them: they are made
+        again from the function's `seed` option, and their checksum is compared."""
         return {}
 
-    def generate(self, params: Params, shared: Params) -> Params:
+    def shared(self, widths: Sequence[Widths]) -> Slots:
+        """Slots that all sites of the insertion use together; `widths` are those of all its sites."""
+        return {}
+
+    def shared_frozen(self, widths: Sequence[Widths], generator: Generator) -> Mapping[str, Tensor]:
+        """As `frozen`, one for all sites of the insertion."""
+        return {}
+
+    def start(self, params: Params, weight_DU: Tensor | None) -> None:  # noqa: B027 - most have nothing to set
+        """Set tensors, in place, that start from the base model's weight or from each other (an SVD, a copy).
+
+        `params` holds the trained and the frozen tensors of one site; `weight_DU` the weight of a function that
+        `needs_weight`, or whose `starts_from_weight` is true.
+        """
+
+    @property
+    def starts_from_weight(self) -> bool:
+        """Whether `start` reads the base model's weight."""
+        return self.needs_weight
+
+    def generate(self, params: Params, shared: Params, widths: Widths) -> Params:
         """The tensors that `delta` uses; a reparametrisation turns what is trained into them here."""
         return params
 
@@ -109,9 +161,35 @@ class Function(ABC):
     def starts_at_zero(self) -> bool:
         """Whether Δ is exactly 0 before training."""
 
+    @property
+    def starts_at_identity(self) -> bool:
+        """Whether f(h) is h before training, bit for bit: then `replace` changes nothing at the start."""
+        return False
+
+    @property
+    def needs_bias(self) -> bool:
+        """Whether it computes with the bias of the base model's linear map, which is then among its params."""
+        return False
+
     def with_size(self, size: int) -> Self:
         """The same function at another size. Raises TypeError where it has none."""
         return replace(self, size=size)  # type: ignore[call-arg]
+
+
+@dataclass(frozen=True)
+class LinearMap(Function):
+    """A function that is a matrix: f(u) = A u with A made of its tensors."""
+
+    @abstractmethod
+    def matrix(self, params: Params) -> Tensor:
+        """A_DU, differentiable."""
+
+    def delta(self, u: Tensor | Heads | None, params: Params, training: bool) -> Tensor:
+        assert isinstance(u, Tensor)
+        return F.linear(u, self.matrix(params))
+
+    def affine(self, params: Params) -> Affine | None:
+        return Affine(A_DU=self.matrix(params))
 
 
 def linear(slot: str, out_width: int, in_width: int, part: str, bias: bool = True) -> Slots:
@@ -120,3 +198,8 @@ def linear(slot: str, out_width: int, in_width: int, part: str, bias: bool = Tru
     if bias:
         tensors["bias"] = TensorSpec((out_width,), "bias")
     return {slot: tensors}
+
+
+def layer_norm(slot: str, width: int) -> Slots:
+    """One slot holding a LayerNorm that starts as the plain one: weight and bias (width)."""
+    return {slot: {"weight": TensorSpec((width,), "table", "ones"), "bias": TensorSpec((width,), "bias", "zeros")}}

@@ -33,6 +33,24 @@ def _kaiming(tensor: Tensor) -> None:
     nn.init.kaiming_uniform_(tensor, a=math.sqrt(5))
 
 
+def _normal_01(tensor: Tensor) -> None:
+    tensor.normal_(0.0, 0.1)
+
+
+def _normal_001(tensor: Tensor) -> None:
+    tensor.normal_(0.0, 0.01)
+
+
+def _uniform_002(tensor: Tensor) -> None:
+    tensor.uniform_(-0.02, 0.02)
+
+
+def _glorot(tensor: Tensor) -> None:
+    """Of each matrix in a stack of them."""
+    bound = math.sqrt(6 / (tensor.shape[-2] + tensor.shape[-1]))
+    tensor.uniform_(-bound, bound)
+
+
 Scheme = dict[str, Callable[[Tensor], None]]
 
 #: `lora`: Hu et al. 2022 (Kaiming-uniform in, zero out: Δ = 0).  `bert`: N(0, 0.02), as He et al.'s code.
@@ -47,7 +65,21 @@ SCHEMES: dict[str, Scheme] = {
 }
 
 
+#: What a tensor may start with whatever its scheme.
+INITIALISERS: dict[str, Callable[[Tensor], None]] = {
+    "zeros": _zeros,
+    "ones": _ones,
+    "normal": _normal_1,
+    "normal_002": _normal_002,
+    "normal_01": _normal_01,
+    "normal_001": _normal_001,
+    "uniform_002": _uniform_002,
+    "glorot": _glorot,
+    "kaiming": _kaiming,
+}
+
+
 @torch.no_grad()
-def initialise(tensor: Tensor, scheme: str, part: str) -> None:
-    """Start one tensor in place by the scheme's rule for its part."""
-    SCHEMES[scheme][part](tensor)
+def initialise(tensor: Tensor, scheme: str, part: str, start: str | None = None) -> None:
+    """Start one tensor in place: with INITIALISERS[start] where given, else by the scheme's rule for its part."""
+    (SCHEMES[scheme][part] if start is None else INITIALISERS[start])(tensor)

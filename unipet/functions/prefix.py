@@ -6,6 +6,7 @@ reparametrisation.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
@@ -13,17 +14,22 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from unipet.errors import UnipetError
 from unipet.functions.activations import ACTIVATIONS
-from unipet.functions.base import Function, Heads, Params, Slots, TensorSpec, Widths, linear
+from unipet.functions.base import Function, Heads, Params, Slots, TensorSpec, Widths, layer_norm, linear
 from unipet.options import option
 
 
 @dataclass(frozen=True)
 class Reparam:
-    """The two-layer network that produces the prefix in training and is dropped by merging (Li & Liang 2021, §4.3)."""
+    """The two-layer network that produces the prefix in training and is dropped by merging (Li & Liang 2021, §4.3).
+
+    It reads `tokens` of `width`; null: as wide as the block's input (peft: as wide as all keys).
+    """
 
     hidden: int = option(800, low=1)
     activation: str = option("tanh", choices=tuple(ACTIVATIONS))
+    width: int | None = option(None, low=1)
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,9 @@ class Prefix(Function):
     `size` is the prefix length l. `activation: softmax` is prefix tuning; `relu` makes it the multi-head parallel
     adapter of He et al. (Table 4), whose down-projection is the frozen query projection times Kᵀ. With `reparam` the
     slots hold the last layer per site (`keys.weight` (d_kv, m), ...) and all sites share `tokens` (l, d) and `hidden`.
-    `scale_keys` lets the scaling act on the keys as well as on the values, as UniPELT's gate does.
+    `norm: in` makes queries of its own, the query projection of a LayerNorm of x (slot `norm`), and `scaled: false` leaves
+    1/√E out (both as He et al.'s code does outside the softmax that attention shares). `scale_keys` lets the scaling
+    act on the keys as well as on the values, as UniPELT's gate does.
     """
 
     reads: ClassVar[str] = "heads"
@@ -46,26 +54,42 @@ class Prefix(Function):
     dropout: float = option(0.0, low=0.0, high=0.999)
     scale_keys: bool = option(False)
     reparam: Reparam | None = option(None)
+    norm: str = option("none", choices=("none", "in"))
+    eps: float = option(1e-5, low=0.0)
+    scaled: bool = option(True)
+
+    @property
+    def reads_x(self) -> bool:
+        return self.norm == "in"
 
     def slots(self, widths: Widths) -> Slots:
+        own = layer_norm("norm", widths.u) if self.norm == "in" else {}
         if self.reparam is None:
             spec = TensorSpec((self.size, widths.kv), "table")
-            return {"keys": {"": spec}, "values": {"": spec}}
+            return {"keys": {"": spec}, "values": {"": spec}, **own}
         hidden = self.reparam.hidden
-        return {**linear("keys", widths.kv, hidden, "out"), **linear("values", widths.kv, hidden, "out")}
+        return {**own, **linear("keys", widths.kv, hidden, "out"), **linear("values", widths.kv, hidden, "out")}
 
-    def shared(self, widths: Widths) -> Slots:
-        if self.reparam is None:
+    def shared(self, widths: Sequence[Widths]) -> Slots:
+        if self.reparam is None or not widths:
             return {}
-        tokens = {"tokens": {"": TensorSpec((self.size, widths.u), "table")}}
-        return {**tokens, **linear("hidden", self.reparam.hidden, widths.u, "in")}
+        if len({(one.u, one.kv) for one in widths}) > 1:
+            raise UnipetError(
+                f"its sites share one network but differ in width: {sorted({(one.u, one.kv) for one in widths})}. "
+                "Set function.reparam=null, or make one insertion for each width."
+            )
+        width = self.reparam.width or widths[0].u
+        tokens = {"tokens": {"": TensorSpec((self.size, width), "table")}}
+        return {**tokens, **linear("hidden", self.reparam.hidden, width, "in")}
 
-    def generate(self, params: Params, shared: Params) -> Params:
+    def generate(self, params: Params, shared: Params, widths: Widths) -> Params:
         if self.reparam is None:
             return params
         z_LM = F.linear(shared["tokens"], shared["hidden.weight"], shared["hidden.bias"])
         z_LM = ACTIVATIONS[self.reparam.activation](z_LM)
-        return {slot: F.linear(z_LM, params[f"{slot}.weight"], params[f"{slot}.bias"]) for slot in ("keys", "values")}
+        own = {name: tensor for name, tensor in params.items() if name.startswith("norm.")}
+        made = {slot: F.linear(z_LM, params[f"{slot}.weight"], params[f"{slot}.bias"]) for slot in ("keys", "values")}
+        return {**own, **made}
 
     def plain(self) -> Self:
         return replace(self, reparam=None)
@@ -80,6 +104,12 @@ class Prefix(Function):
     def delta(self, u: Tensor | Heads | None, params: Params, training: bool) -> Tensor:
         """Δ over the concatenated heads, (B, T, H·E)."""
         assert isinstance(u, Heads)
+        if self.norm == "in":
+            assert u.x_BTU is not None and u.project is not None
+            x_BTU = F.layer_norm(u.x_BTU, u.x_BTU.shape[-1:], params["norm.weight"], params["norm.bias"], self.eps)
+            u = replace(u, q_BHTE=u.project(x_BTU))
+        if not self.scaled:
+            u = replace(u, factor=1.0)
         k_GLE, v_GLE = self.columns(params, u.kv_heads, training)
         logits_BHTL, v_HLE = self._logits(u, k_GLE, v_GLE)
         weights_BHTL = F.relu(logits_BHTL) if self.activation == "relu" else logits_BHTL.softmax(-1)

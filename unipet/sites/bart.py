@@ -39,10 +39,12 @@ def outside(stack: str, *norms: str) -> dict[str, tuple[Tap, ...]]:
     }
 
 
+_NORMS = {"attn": "self_attn_layer_norm", "ffn": "final_layer_norm"}
 ENCODER = Stack(
     layers="encoder.layers",
     roles={**SELF, **FFN, **_POST, "norm": ENCODER_NORMS},
     outside=outside("encoder", "layernorm_embedding"),
+    post_norms=_NORMS,
     entry="encoder",
     heads="encoder_attention_heads",
 )
@@ -50,6 +52,7 @@ DECODER = Stack(
     layers="decoder.layers",
     roles={**SELF, **CROSS, **FFN, **_POST, **_CROSS_POST, "norm": DECODER_NORMS},
     outside=outside("decoder", "layernorm_embedding"),
+    post_norms={**_NORMS, "cross": "encoder_attn_layer_norm"},
     entry="decoder",
     heads="decoder_attention_heads",
     causal=True,

@@ -20,6 +20,7 @@ ENCODER = Stack(
         "layer": (Tap(""),),
         "norm": (Tap("attention.output.LayerNorm"), Tap("output.LayerNorm")),
     },
+    post_norms={"attn": "attention.output.LayerNorm", "ffn": "output.LayerNorm"},
     outside={"embed": (Tap("embeddings"),), "norm": (Tap("embeddings.LayerNorm"),)},
 )
 BERT = Architecture(name="bert", model_types=("bert",), stacks={"encoder": ENCODER})

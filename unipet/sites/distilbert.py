@@ -24,6 +24,7 @@ DISTILBERT = Architecture(
                 "layer": (Tap(""),),
                 "norm": (Tap("sa_layer_norm"), Tap("output_layer_norm")),
             },
+            post_norms={"attn": "sa_layer_norm", "ffn": "output_layer_norm"},
             outside={"embed": (Tap("embeddings"),), "norm": (Tap("embeddings.LayerNorm"),)},
         )
     },

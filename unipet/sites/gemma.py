@@ -24,6 +24,7 @@ GEMMA2 = replace(
                 ),
             },
             norms={"attn": "input_layernorm", "ffn": "pre_feedforward_layernorm"},
+            post_norms={"attn": "post_attention_layernorm", "ffn": "post_feedforward_layernorm"},
         )
     },
 )

@@ -23,6 +23,7 @@ MBART = replace(
             },
             outside=outside("encoder", "layernorm_embedding", "layer_norm"),
             norms=_NORMS,
+            post_norms={},
         ),
         "decoder": replace(
             DECODER,
@@ -37,6 +38,7 @@ MBART = replace(
             },
             outside=outside("decoder", "layernorm_embedding", "layer_norm"),
             norms={**_NORMS, "cross": "encoder_attn_layer_norm"},
+            post_norms={},
         ),
     },
 )

@@ -44,6 +44,7 @@ OPT_POST_NORM = replace(
             },
             outside={"embed": _PRE.outside["embed"]},
             norms={},
+            post_norms=_PRE.norms,
         )
     },
     when={"do_layer_norm_before": False},

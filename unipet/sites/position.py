@@ -19,7 +19,10 @@ class Position:
     `site` is a role or a list of roles. `form` is `parallel` (the function reads x) or `sequential` (it reads h).
     `layers`: `all`, a list of indices, "0-5" (inclusive), `first:k` or `last:k`. `stack`: `all`, `encoder`, `decoder`.
     `tokens`: `all`, `first:k` or `last:k`, counting real tokens only. `input`: `post_norm`, or `pre_norm` to read the
-    un-normed residual stream of a pre-norm model. `optional` allows a site that the base model does not have.
+    un-normed residual stream of a pre-norm model, or `block_output` for what the block would yield unchanged: N(h + r),
+    with r its residual and N its norm where the layer is post-norm (the adapters library's default). `side: input` makes h what the site's module reads instead of what it
+    yields (a weight's right side instead of its left). `optional: true` allows roles that the base model does not have,
+    a list of roles those alone.
     """
 
     site: list[str] = option([])
@@ -27,8 +30,13 @@ class Position:
     layers: Any = option("all")
     stack: str = option("all", choices=("all", "encoder", "decoder"))
     tokens: str = option("all")
-    input: str = option("post_norm", choices=("post_norm", "pre_norm"))
-    optional: bool = option(False)
+    input: str = option("post_norm", choices=("post_norm", "pre_norm", "block_output"))
+    side: str = option("output", choices=("output", "input"))
+    optional: Any = option(False)
+
+    def may_miss(self, role: str) -> bool:
+        """Whether the base model may lack this role."""
+        return self.optional is True or (isinstance(self.optional, list) and role in self.optional)
 
     def check(self, where: str) -> None:
         """Raise UnipetError where the options do not make sense by themselves, without any base model."""
@@ -38,6 +46,12 @@ class Position:
             )
         if len(set(self.site)) != len(self.site):
             raise UnipetError(f"{where}.site: a role is listed twice in {self.site}.")
+        if not isinstance(self.optional, bool):
+            listed = self.optional if isinstance(self.optional, list) else None
+            if listed is None or any(role not in self.site for role in listed):
+                raise UnipetError(
+                    f"{where}.optional: expected true, false or a list of roles among {self.site}, got {self.optional!r}."
+                )
         layer_indices(self.layers, None, f"{where}.layers")
         token_span(self.tokens, f"{where}.tokens")
 

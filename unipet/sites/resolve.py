@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
 
 from unipet.errors import UnipetError, nearest
 from unipet.sites.position import Position, layer_indices
-from unipet.sites.table import BLOCK_INPUT, ROLES, Architecture, Stack, Tap
+from unipet.sites.table import BLOCK_INPUT, BLOCKS, OF_TOKENS, ROLES, Architecture, Stack, Tap
+from unipet.sites.tokens import tied_head, token_embeddings
 
 
 @dataclass(frozen=True)
@@ -22,12 +23,20 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Total:
+    """What a block yields: N(h + x), or N(h) + x where `of_h`, with x the residual and `norm` N's path ("": no norm)."""
+
+    norm: str
+    of_h: bool
+
+
+@dataclass(frozen=True)
 class Site:
     """One place on one base model.
 
     `path` names the module whose output (or input, stream, heads) is h; `x_path` the module whose first input is x.
     `tokens_of` is the stack whose tokens h runs over: the encoder for keys and values of cross-attention.
-    `norm_offset` is what a norm adds to its weight before it scales.
+    `norm_offset` is what a norm adds to its weight before it scales. `total` makes x the block's output.
     """
 
     role: str
@@ -40,6 +49,7 @@ class Site:
     tokens_of: str = ""
     causal: bool = False
     norm_offset: float = 0.0
+    total: Total | None = None
 
     @property
     def name(self) -> str:
@@ -80,11 +90,11 @@ def resolve(model: nn.Module, table: Architecture, position: Position, where: st
                 f"{where}.site: unknown role {role!r}.{nearest(role, ROLES)} {table.name} has: {', '.join(table.roles())}."
             )
         found = _sites_of(role, model, table, position, where)
-        if not found and not position.optional:
+        if not found and not position.may_miss(role):
             why = f" ({table.without[role]})" if role in table.without else ""
             raise UnipetError(
                 f"{where}.site: {role!r} matches nothing on this {table.name} model{why}. "
-                f"It has: {', '.join(table.roles())}. Choose one of them, or say optional: true."
+                f"It has: {', '.join(table.roles())}. Choose one of them, or say optional: [{role}]."
             )
         sites += found
     names = [site.name for site in sites]
@@ -99,6 +109,8 @@ def resolve(model: nn.Module, table: Architecture, position: Position, where: st
 
 def _sites_of(role: str, model: nn.Module, table: Architecture, position: Position, where: str) -> list[Site]:
     prefix = prefix_of(model)
+    if role in OF_TOKENS:
+        return _of_tokens(role, model, table, position, prefix)
     sites: list[Site] = []
     for name, stack in table.stacks.items():
         if position.stack not in ("all", name) or not has_module(model, prefix + stack.layers):
@@ -113,10 +125,40 @@ def _sites_of(role: str, model: nn.Module, table: Architecture, position: Positi
             for tap in stack.roles.get(role, ()):
                 if _exists(model, root, tap):
                     site = _site(role, tap, root, name, index, table, model.config)
-                    sites.append(_before_norm(site, root, table, stack, position, where))
+                    sites.append(_reading(site, root, table, stack, position, where))
+    if position.side == "input":
+        # The parts of a fused projection read one input together: optional, they leave it to attn.qkv.
+        kept = [site for site in sites if site.part is None or not position.may_miss(role)]
+        sites = [_on_input(site, where) for site in kept]
     if sites and position.input == "pre_norm" and role not in BLOCK_INPUT:
         raise UnipetError(f"{where}.input: {role} does not read the input of its block. Use post_norm.")
+    if sites and position.input == "block_output" and (role not in BLOCKS or position.form != "parallel"):
+        raise UnipetError(
+            f"{where}.input: block_output is for form parallel at {', '.join(BLOCKS)}; got {position.form} at {role}."
+        )
     return sites
+
+
+def _of_tokens(role: str, model: nn.Module, table: Architecture, position: Position, prefix: str) -> list[Site]:
+    embeddings = token_embeddings(model, table, prefix)
+    chosen = {name: path for name, (path, _) in embeddings.items() if position.stack in ("all", name)}
+    if position.layers != "all":
+        return []
+    if role == "head.tokens":
+        head, last = tied_head(model, embeddings), list(table.stacks)[-1]
+        chosen = {last: head} if head is not None and position.stack in ("all", last) else {}
+    return [
+        Site(role, path, path, "output", name, None, tokens_of=name, causal=table.stacks[name].causal)
+        for name, path in chosen.items()
+    ]
+
+
+def _on_input(site: Site, where: str) -> Site:
+    """The same module's input as h."""
+    if site.part is not None or site.at != "output" or site.x_path != site.path:
+        also = " (it is a part of a fused projection: use attn.qkv)" if site.part else ""
+        raise UnipetError(f"{where}.side: {site.role} is not the output of one module with an input of its own{also}.")
+    return replace(site, at="input")
 
 
 def has_module(model: nn.Module, path: str) -> bool:
@@ -131,16 +173,21 @@ def _exists(model: nn.Module, root: str, tap: Tap) -> bool:
     return has_module(model, root + tap.h) and (tap.x is None or has_module(model, root + tap.x))
 
 
-def _before_norm(site: Site, root: str, table: Architecture, stack: Stack, position: Position, where: str) -> Site:
-    """The site as `input` asks: x is the block's input, or with pre_norm the stream before the block's norm."""
+def _reading(site: Site, root: str, table: Architecture, stack: Stack, position: Position, where: str) -> Site:
+    """The site as `input` asks: x is the block's input, with pre_norm the stream before the block's norm, and with
+    block_output that stream summed with h."""
     if position.input == "post_norm" or site.role not in BLOCK_INPUT:
         return site
     block = site.role.split(".")[0]
+    if position.input == "block_output":
+        stream = root + stack.norms[block] if block in stack.norms else site.x_path
+        norm = root + stack.post_norms[block] if block in stack.post_norms else ""
+        return replace(site, x_path=stream, total=Total(norm, of_h=block in stack.norms))
     if block not in stack.norms:
         raise UnipetError(
             f"{where}.input: {table.name} normalises after each block, so it has no pre_norm stream. Use post_norm."
         )
-    return Site(**{**vars(site), "x_path": root + stack.norms[block]})
+    return replace(site, x_path=root + stack.norms[block])
 
 
 def _site(role: str, tap: Tap, root: str, stack_name: str, layer: int | None, table: Architecture, config: Any) -> Site:

@@ -24,6 +24,7 @@ _CROSS = {
 #: Every role of the vocabulary, in the order of one layer. `cross.` repeats the attention roles on encoder-decoders.
 ROLES: dict[str, str] = {
     "embed": "the embedded input sequence; x is the token ids",
+    "embed.tokens": "the token embedding's output, before anything is added to it; x is the token ids",
     **_ATTENTION,
     **_CROSS,
     "ffn.up": "output of the first feed-forward projection",
@@ -34,7 +35,10 @@ ROLES: dict[str, str] = {
     "ffn.post": "after the feed-forward block's residual add (and norm, in a post-norm layer)",
     "layer": "the residual stream leaving a layer; x is the stream entering it",
     "norm": "a norm's output; x is its input",
+    "head.tokens": "scores from an output layer that is tied to the token embedding; x is its input",
 }
+#: Roles that no table has to hold: the model itself says where they are.
+OF_TOKENS = ("embed.tokens", "head.tokens")
 #: Roles whose x is the input of their block, so that it can be read before or after a pre-norm model's norm.
 BLOCK_INPUT = frozenset(
     f"{block}{role}"
@@ -45,7 +49,7 @@ BLOCK_INPUT = frozenset(
     }.items()
     for role in roles
 )
-#: The blocks of a layer, in its order.
+#: The blocks of a layer, in its order; also the roles whose h is a block's output before its residual sum.
 BLOCKS = ("attn", "cross", "ffn")
 #: What of a module can be h.
 AT = ("output", "input", "stream", "heads")
@@ -75,7 +79,8 @@ class Stack:
 
     `outside` holds roles outside any layer (embeddings, final norm), relative to the base model. A layer's norms are
     listed in the order in which it computes them; `norms` names, for a pre-norm model, those that its blocks (`attn`,
-    `cross`, `ffn`) read through. `parallel` says that attention and feed-forward read the same stream. `entry` is the
+    `cross`, `ffn`) read through; `post_norms` the norm after each block: of its residual sum, or of its output alone
+    where the stack has both. `parallel` says that attention and feed-forward read the same stream. `entry` is the
     module whose forward takes this stack's 2-D attention mask ("" the base model). `causal` says that a token must not
     see later ones. `hidden`, `heads`, `kv_heads` and `head_dim` are the configuration's names for these numbers.
     """
@@ -85,6 +90,7 @@ class Stack:
     outside: Mapping[str, tuple[Tap, ...]] = field(default_factory=dict)
     norms: Mapping[str, str] = field(default_factory=dict)
     parallel: bool = False
+    post_norms: Mapping[str, str] = field(default_factory=dict)
     entry: str = ""
     causal: bool = False
     hidden: str = "hidden_size"
@@ -118,6 +124,7 @@ class Architecture:
     def roles(self) -> list[str]:
         """The roles this architecture has, in the vocabulary's order."""
         found = {role for stack in self.stacks.values() for role in (*stack.roles, *stack.outside)}
+        found |= set(OF_TOKENS) - set(self.without)
         return [role for role in ROLES if role in found] + sorted(found - set(ROLES))
 
     def fits(self, config: Any) -> bool:

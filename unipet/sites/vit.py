@@ -5,6 +5,7 @@ from unipet.sites.table import Architecture, Stack, Tap
 VIT = Architecture(
     name="vit",
     model_types=("vit",),
+    without={"embed.tokens": "it reads images", "head.tokens": "it reads images"},
     stacks={
         "encoder": Stack(
             layers="layers",

@@ -1,0 +1,297 @@
+"""peft's directories: what we write, peft loads to the same outputs; what peft wrote, we read to the same parameters."""
+
+from __future__ import annotations
+
+import copy
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import peft
+import pytest
+import torch
+from architectures import ARCHS
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+import unipet
+
+# peft 0.21 asks transformers by a name that 5.23 deprecates.
+pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+
+QV = {"site": ["attn.q", "attn.v"]}
+ALPHA = {"name": "alpha_over_rank", "alpha": 12}
+PREFIX = {
+    "function": {"name": "prefix", "size": 5},
+    "position": "attn.heads",
+    "composition": {"name": "gated", "shift_positions": True},
+}
+TOKENS = {
+    "function": {"name": "prompt", "size": 5},
+    "position": "embed",
+    "composition": {"name": "concat", "after": "start", "keep_outputs": True},
+}
+
+
+def one(function: Any, position: Any = QV, composition: Any = "add", scaling: Any = ALPHA) -> dict[str, Any]:
+    return {"function": function, "position": position, "composition": composition, "scaling": scaling}
+
+
+def method(*insertions: dict[str, Any]) -> dict[str, Any]:
+    return {"name": "x", "insertions": {f"part{n}": given for n, given in enumerate(insertions)}}
+
+
+LOW_RANK = {"name": "low_rank", "size": 4}
+INPUT = {"site": "ffn.mid", "form": "sequential"}
+#: Written as they are: reading gives every parameter back bit for bit.
+DIRECT: dict[str, dict[str, Any]] = {
+    "low_rank": method(one(LOW_RANK)),
+    "low_rank_root": method(one(LOW_RANK, scaling={"name": "alpha_over_sqrt_rank", "alpha": 12})),
+    "low_rank_some_layers": method(one(LOW_RANK, {"site": ["attn.q", "ffn.down"], "layers": [1]})),
+    "low_rank_two_insertions": method(one(LOW_RANK), one(LOW_RANK, {"site": "ffn.down", "layers": [0]})),
+    "normalised": method(one(LOW_RANK, composition="normalise")),
+    "vectors": method(
+        one("vector", {"site": ["attn.k", "attn.v"]}, "multiply", 1.0), one("vector", INPUT, "multiply", 1.0)
+    ),
+    "random_pair": method(one({"name": "random_low_rank", "size": 4}, {"site": ["attn.q", "ffn.down"]}, scaling=1.0)),
+    "hadamard": method(one({"name": "hadamard_product", "size": 4})),
+    "kronecker": method(one({"name": "kronecker", "size": 2}, {"site": ["attn.q", "ffn.down"]})),
+    "kronecker_both": method(one({"name": "kronecker", "size": 1, "decompose_both": True, "factor": 4})),
+    "prefix": method(PREFIX),
+    "tokens": method(TOKENS),
+}
+#: Written as what they amount to.
+BAKED: dict[str, dict[str, Any]] = {
+    "constant": method(one(LOW_RANK, scaling=0.7)),
+    "learned": method(one(LOW_RANK, scaling="learned")),
+    "learned_vector": method(one(LOW_RANK, scaling="learned_vector")),
+    "learned_vector_hadamard": method(one({"name": "hadamard_product", "size": 4}, scaling="learned_vector")),
+    "learned_kronecker": method(one({"name": "kronecker", "size": 2}, scaling="learned")),
+    "scaled_pair": method(one({"name": "random_low_rank", "size": 4}, scaling="learned_vector")),
+    "diagonal": method(one({**LOW_RANK, "diagonal": True}, scaling={**ALPHA, "epsilon": 1e-5})),
+    "frozen_half": method(one({**LOW_RANK, "freeze": ["down"]})),
+    "from_start": method(one({**LOW_RANK, "init": "svd", "from_start": True})),
+    "from_start_root": method(
+        one({**LOW_RANK, "init": "qr", "from_start": True}, scaling={"name": "alpha_over_sqrt_rank", "alpha": 3})
+    ),
+    "mixture": method({**one(LOW_RANK), "mixture": {"experts": 3, "share": ["up"]}}),
+    "network_prefix": method({**PREFIX, "function": {"name": "prefix", "size": 5, "reparam": {"hidden": 6}}}),
+}
+HAS_NO = {"t5": {"prefix", "tokens", "network_prefix"}, "gpt2": set()}
+#: What peft takes at transposed linear layers, with the sites that are no part of a fused projection.
+FUSED = {"low_rank", "low_rank_root", "normalised"}
+
+
+def cases(table: dict[str, dict[str, Any]]) -> list[Any]:
+    found = [(name, arch) for name in table for arch in ("bert", "llama", "t5")]
+    return [pytest.param(*case, id="-".join(case)) for case in found if case[0] not in HAS_NO.get(case[1], ())]
+
+
+def adapted(spec: dict[str, Any], arch: str) -> nn.Module:
+    model: nn.Module = ARCHS[arch].build()
+    unipet.adapt(model, spec)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in unipet.parameters(model, head=True).values():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.3)
+    return model
+
+
+def logits(model: Any, arch: str) -> Tensor:
+    with torch.no_grad():
+        found: Tensor = model(**ARCHS[arch].batch()).logits
+    return found
+
+
+def loaded(directory: Path, arch: str) -> Any:
+    """peft's own model from the directory; a key that it misses or does not know is a warning, so an error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        return peft.PeftModel.from_pretrained(ARCHS[arch].build(), str(directory)).eval()
+
+
+def owned(model: nn.Module) -> dict[str, Tensor]:
+    """By module and slot; how the insertions are called does not matter."""
+    return {name.split("/", 1)[1]: p for name, p in unipet.parameters(model, head=True).items()}
+
+
+def close(one: Tensor, other: Tensor) -> bool:
+    one, other = one.detach(), other.detach()
+    return one.shape == other.shape and torch.allclose(one, other, atol=1e-5 * max(1.0, float(other.abs().max())))
+
+
+@pytest.mark.parametrize(("name", "arch"), cases({**DIRECT, **BAKED}))
+def test_peft_computes_what_we_compute(name: str, arch: str, tmp_path: Path) -> None:
+    model = adapted({**DIRECT, **BAKED}[name], arch)
+    unipet.export_peft(model, tmp_path)
+    theirs = loaded(tmp_path, arch)
+    expected = logits(model, arch)
+    assert not close(logits(ARCHS[arch].build(), arch)[..., : expected.shape[1], :], expected) or name == "tokens"
+    assert close(logits(theirs, arch), expected)
+    if name not in ("prefix", "tokens", "network_prefix", "vectors"):
+        merged = theirs.merge_and_unload()
+        unipet.merge(model)
+        ours = dict(model.named_parameters())
+        assert all(close(p, ours[path.replace(".modules_to_save.default", "")]) for path, p in merged.named_parameters()
+                   if ".original_module" not in path)  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "arch"), cases(DIRECT))
+def test_reading_gives_every_parameter_back(name: str, arch: str, tmp_path: Path) -> None:
+    model = adapted(DIRECT[name], arch)
+    unipet.export_peft(model, tmp_path)
+    again = ARCHS[arch].build()
+    report = unipet.import_peft(again, tmp_path)
+    assert report.method == "imported"
+    first, second = owned(model), owned(again)
+    assert first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+    assert torch.equal(logits(again, arch), logits(model, arch))
+
+
+@pytest.mark.parametrize(("name", "arch"), cases(BAKED))
+def test_reading_what_it_amounts_to(name: str, arch: str, tmp_path: Path) -> None:
+    model = adapted(BAKED[name], arch)
+    unipet.export_peft(model, tmp_path)
+    again = ARCHS[arch].build()
+    unipet.import_peft(again, tmp_path)
+    assert close(logits(again, arch), logits(model, arch))
+
+
+@pytest.mark.parametrize("name", sorted(FUSED))
+def test_transposed_and_fused_projections(name: str, tmp_path: Path) -> None:
+    """GPT-2's Conv1D, whole: peft has one pair for query, key and value."""
+    spec = copy.deepcopy(DIRECT[name])
+    spec["insertions"]["part0"]["position"] = {"site": ["attn.qkv", "ffn.down"]}
+    model = adapted(spec, "gpt2")
+    unipet.export_peft(model, tmp_path)
+    assert close(logits(loaded(tmp_path, "gpt2"), "gpt2"), logits(model, "gpt2"))
+    again = ARCHS["gpt2"].build()
+    unipet.import_peft(again, tmp_path)
+    assert torch.equal(logits(again, "gpt2"), logits(model, "gpt2"))
+
+
+CONFIGS: dict[str, tuple[str, Any]] = {
+    "LORA": ("bert", lambda: peft.LoraConfig(r=3, lora_alpha=7, target_modules=["query", "output.dense"])),
+    "LORA-seqcls": ("bert", lambda: peft.LoraConfig(r=3, target_modules=["value"], task_type="SEQ_CLS")),
+    "LORA-root": ("llama", lambda: peft.LoraConfig(r=3, use_rslora=True, target_modules="all-linear")),
+    "LORA-layers": ("llama", lambda: peft.LoraConfig(r=3, target_modules=["q_proj"], layers_to_transform=[1])),
+    "DORA": ("llama", lambda: peft.LoraConfig(r=3, use_dora=True, target_modules=["q_proj", "down_proj"])),
+    "IA3": (
+        "llama",
+        lambda: peft.IA3Config(target_modules=["k_proj", "v_proj", "down_proj"], feedforward_modules=["down_proj"]),
+    ),
+    "VERA": ("llama", lambda: peft.VeraConfig(r=5, target_modules=["q_proj", "down_proj"])),
+    "LOHA": ("bert", lambda: peft.LoHaConfig(r=3, alpha=5, target_modules=["query", "output.dense"])),
+    "LOKR": (
+        "bert",
+        lambda: peft.LoKrConfig(r=2, alpha=5, target_modules=["query", "output.dense"], decompose_both=True),
+    ),
+    "PREFIX": ("llama", lambda: peft.PrefixTuningConfig(num_virtual_tokens=4, task_type="CAUSAL_LM")),
+    "TOKENS": ("gpt2", lambda: peft.PromptTuningConfig(num_virtual_tokens=4, task_type="CAUSAL_LM")),
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_what_peft_wrote_computes_the_same_here(name: str, tmp_path: Path) -> None:
+    arch, config = CONFIGS[name]
+    theirs: Any = peft.get_peft_model(ARCHS[arch].build(), config()).eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.3)
+    theirs.save_pretrained(tmp_path)
+    model = ARCHS[arch].build()
+    unipet.import_peft(model, tmp_path)
+    assert close(logits(model, arch), logits(theirs, arch))
+    if name == "VERA":
+        with pytest.raises(unipet.UnipetError, match="random projections came from"):
+            unipet.save(model, tmp_path / "ours")
+
+
+@pytest.mark.parametrize(
+    ("spec", "match"),
+    [
+        ("adapter", "function 'bottleneck' is none of peft's"),
+        ("compacter", "function 'kronecker_bottleneck' is none of peft's"),
+        ("mam", "virtual tokens stand alone"),
+        ("unipelt", "virtual tokens stand alone"),
+        ("bitfit", "trains parts of the base model .unfreeze: bias"),
+        ("head_only", "no insertions"),
+        ("hira", "composition Hadamard is none of peft's"),
+        ("prefix_flat", "shift_positions: true"),
+        (method(one(LOW_RANK, scaling="input_gate")), "the gate depends on the input"),
+        (method(one(LOW_RANK, {"site": "attn.q", "tokens": "first:2"})), "some tokens only"),
+        (method(one(LOW_RANK, {"site": "ffn.down", "form": "sequential"})), "does not read the input of"),
+        (method(one(LOW_RANK, {"site": "ffn"})), "does not read the input of"),
+        (method(one(LOW_RANK), one({**LOW_RANK, "size": 5}, {"site": "ffn.up"})), "part0 and part1 differ in r"),
+        (method(one(LOW_RANK), one(LOW_RANK)), "carries an insertion already"),
+        (method(one(LOW_RANK, composition={"name": "normalise", "detach": False})), "renormalises with detach"),
+        (method(one("vector", {"site": "norm"}, "multiply", 1.0)), "no linear layer"),
+        (method(one("vector", composition={"name": "multiply", "bias": False}, scaling=1.0)), "scales the bias"),
+        (
+            method(one({"name": "hadamard_product"}, scaling={"name": "alpha_over_sqrt_rank", "alpha": 1})),
+            "no α/√r here",
+        ),
+        (method({**PREFIX, "position": {"site": "attn.heads", "layers": [0]}}), "for every layer"),
+        (method({**TOKENS, "composition": "concat"}), "puts tokens first"),
+    ],
+)
+def test_what_peft_cannot_say(spec: Any, match: str, tmp_path: Path) -> None:
+    model = ARCHS["bert"].build()
+    unipet.adapt(model, spec)
+    with pytest.raises(unipet.UnipetError, match=f"peft cannot express this method: .*{match}"):
+        unipet.export_peft(model, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_part_of_a_fused_projection_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(unipet.UnipetError, match="part of a fused projection"):
+        unipet.export_peft(adapted(DIRECT["low_rank"], "gpt2"), tmp_path)
+
+
+def changed(directory: Path, **keys: Any) -> None:
+    path = directory / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **keys}))
+
+
+@pytest.mark.parametrize(
+    ("keys", "match"),
+    [
+        ({"peft_type": "XLORA"}, "peft_type 'XLORA' cannot be imported"),
+        ({"lora_bias": True}, "lora_bias: True has no counterpart"),
+        ({"rank_pattern": {"query": 3}}, "rank_pattern: .* has no counterpart"),
+        ({"bias": "all"}, "bias: 'all' trains the base model's biases"),
+        ({"r": 5}, "does not fit this model"),
+        ({"use_dora": True}, "does not fit this model"),
+    ],
+)
+def test_directories_that_say_something_else(keys: dict[str, Any], match: str, tmp_path: Path) -> None:
+    unipet.export_peft(adapted(DIRECT["low_rank"], "bert"), tmp_path)
+    changed(tmp_path, **keys)
+    model = ARCHS["bert"].build()
+    before = logits(model, "bert")
+    with pytest.raises(unipet.UnipetError, match=match):
+        unipet.import_peft(model, tmp_path)
+    assert not hasattr(model, "_unipet") and torch.equal(logits(model, "bert"), before)
+
+
+def test_damaged_directories(tmp_path: Path) -> None:
+    model = ARCHS["bert"].build()
+    with pytest.raises(unipet.UnipetError, match="adapter_config.json is missing"):
+        unipet.import_peft(model, tmp_path)
+    unipet.export_peft(adapted(DIRECT["low_rank"], "bert"), tmp_path)
+    tensors = load_file(tmp_path / "adapter_model.safetensors")
+    save_file({**tensors, "base_model.model.bert.nowhere.lora_A.weight": torch.zeros(2)}, tmp_path / "adapter_model.safetensors")  # fmt: skip
+    with pytest.raises(unipet.UnipetError, match="nowhere"):
+        unipet.import_peft(model, tmp_path)
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"x")
+    with pytest.raises(unipet.UnipetError, match="corrupted"):
+        unipet.import_peft(model, tmp_path)
+    with pytest.raises(unipet.UnipetError, match="has no place here"):
+        other = tmp_path / "other"
+        unipet.export_peft(adapted(DIRECT["low_rank"], "llama"), other)
+        unipet.import_peft(model, other)

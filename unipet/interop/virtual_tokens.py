@@ -1,0 +1,94 @@
+"""What peft calls its prompt-learning types: prefixes inside attention and tokens in the input, one table for the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unipet.adaptation import Adaptation
+from unipet.composition import Concat, Gated
+from unipet.functions.prefix import Prefix
+from unipet.functions.prompt import Prompt
+from unipet.insertion import Insertion
+from unipet.interop.forms import factor_of
+from unipet.sites import ARCHITECTURES, architecture_of
+
+#: The tensor that holds the prefixes of all layers, or the tokens.
+TABLE = "prompt_embeddings"
+PREFIX, TOKENS = "PREFIX_TUNING", "PROMPT_TUNING"
+#: Keys of the configuration that `method_of` understands, or that follow from the base model.
+READS = (
+    "num_virtual_tokens", "token_dim", "num_attention_heads", "num_layers", "num_transformer_submodules",
+    "encoder_hidden_size", "prompt_tuning_init",
+)  # fmt: skip
+
+
+def why_not(insertions: list[Insertion], model: nn.Module) -> str | None:
+    """Why peft cannot say these virtual tokens; None if it can."""
+    parts = insertions[0].parts
+    if isinstance(parts.function, Prompt):
+        rule = parts.rule
+        if not isinstance(rule, Concat) or rule.after != "start" or not rule.keep_outputs:
+            return "peft puts tokens first and keeps their outputs (composition: {name: concat, after: start, keep_outputs: true})"
+        return None
+    if not isinstance(parts.rule, Gated) or not parts.rule.shift_positions or parts.rule.shift_bias:
+        return "peft's past keys move the real tokens' positions (composition: {name: gated, shift_positions: true})"
+    stacks = architecture_of(model, ARCHITECTURES).stacks
+    layers = sorted(i.site.layer for i in insertions if i.site.layer is not None)
+    count = int(model.config.num_hidden_layers)  # type: ignore[union-attr, arg-type]
+    if len(stacks) != 1 or layers != list(range(count)):
+        return "peft's prefix is for every layer of a model of one stack"
+    return None
+
+
+def config(inserted: Adaptation, model: nn.Module) -> dict[str, Any]:
+    """The configuration's options."""
+    first = inserted.items[0]
+    hidden, heads, kv_heads, head_dim = next(iter(architecture_of(model, ARCHITECTURES).stacks.values())).geometry(
+        model.config
+    )
+    prefix = isinstance(first.parts.function, Prefix)
+    given = {
+        "peft_type": PREFIX if prefix else TOKENS,
+        "num_virtual_tokens": getattr(first.parts.function, "size", 0),
+        "token_dim": kv_heads * head_dim if prefix else hidden,
+        "num_attention_heads": kv_heads if prefix else heads,
+        "num_layers": int(model.config.num_hidden_layers),  # type: ignore[union-attr, arg-type]
+        "num_transformer_submodules": 1,
+    }
+    return {**given, **({"prefix_projection": False} if prefix else {"prompt_tuning_init": "RANDOM"})}
+
+
+def table(inserted: Adaptation) -> Tensor:
+    """`prompt_embeddings`: tokens (l, d), or (l, layers · 2 · d_kv) with keys and values of a layer side by side."""
+    items = sorted(inserted.items, key=lambda i: i.site.layer or 0)
+    if isinstance(items[0].parts.function, Prompt):
+        return items[0].params()["tokens"] * factor_of(items[0])
+    columns: list[Tensor] = []
+    for item in items:
+        own, factor, function = item.params(), factor_of(item), item.parts.function
+        assert isinstance(function, Prefix)
+        columns += [own["keys"] * factor if function.scale_keys else own["keys"], own["values"] * factor]
+    return torch.cat(columns, dim=1)
+
+
+def method_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The insertion that computes what peft does with this configuration."""
+    size = config["num_virtual_tokens"]
+    if config["peft_type"] == TOKENS:
+        rule = {"name": "concat", "after": "start", "keep_outputs": True}
+        return {"function": {"name": "prompt", "size": size}, "position": {"site": "embed"}, "composition": rule}
+    rule = {"name": "gated", "shift_positions": True}
+    return {"function": {"name": "prefix", "size": size}, "position": {"site": "attn.heads"}, "composition": rule}
+
+
+def assign(inserted: Adaptation, embeddings: Tensor) -> dict[int, dict[str, Tensor]]:
+    """The slots of each insertion, by its number."""
+    items = sorted(inserted.items, key=lambda i: i.site.layer or 0)
+    if isinstance(items[0].parts.function, Prompt):
+        return {items[0].number: {"tokens": embeddings}}
+    pieces = embeddings.chunk(2 * len(items), dim=1)
+    return {item.number: {"keys": pieces[2 * n], "values": pieces[2 * n + 1]} for n, item in enumerate(items)}

@@ -1,0 +1,102 @@
+"""The positions of a stack's tokens: what they are where nobody says, and moving them behind a prefix.
+
+Shapes: B batch, T tokens of this pass, S tokens including the KV cache.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unipet.errors import UnipetError
+
+
+def named(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a call of `module` by name."""
+    names = list(inspect.signature(type(module).forward).parameters)[1:]
+    return {**dict(zip(names, args, strict=False)), **kwargs}
+
+
+def takes(module: nn.Module, name: str) -> bool:
+    """Whether the module's forward has an argument of this name."""
+    return name in inspect.signature(type(module).forward).parameters
+
+
+def past_of(given: dict[str, Any]) -> int:
+    """How many tokens the KV cache of a call holds."""
+    cache = given.get("past_key_values")
+    return 0 if cache is None else int(cache.get_seq_length())
+
+
+def tokens_of(given: dict[str, Any]) -> Tensor:
+    """The input of a call, (B, T, ...): its ids or its embeddings."""
+    ids: Tensor | None = given.get("input_ids")
+    return ids if ids is not None else given["inputs_embeds"]
+
+
+def padding_counter(module: nn.Module) -> Any:
+    """The embeddings that count positions from their padding index over real tokens (RoBERTa's), or None."""
+    counts = "create_position_ids_from_input_ids"
+    return next((one for one in module.modules() if hasattr(one, counts) and hasattr(one, "padding_idx")), None)
+
+
+def positions(module: nn.Module, given: dict[str, Any]) -> Tensor:
+    """The position ids of a call of the stack's entry module, (B or 1, T): those given, else the model's own."""
+    if isinstance(own := given.get("position_ids"), Tensor):
+        return own
+    past, tokens = past_of(given), tokens_of(given)
+    counter, ids_BT = padding_counter(module), given.get("input_ids")
+    if counter is not None and ids_BT is not None:
+        counted: Tensor = counter.create_position_ids_from_input_ids(ids_BT, counter.padding_idx, past)
+        return counted
+    mask_BS = given.get("attention_mask")
+    learned = getattr(module, "embed_positions", None)
+    if mask_BS is not None and learned is not None and takes(learned, "attention_mask"):  # OPT counts real tokens
+        return (mask_BS.long().cumsum(1) * mask_BS.long() - 1)[:, past:]
+    first = past if counter is None else past + counter.padding_idx + 1
+    return torch.arange(first, first + tokens.shape[1], device=tokens.device).unsqueeze(0)
+
+
+class Shift:
+    """A pre-hook that moves all positions by `by`: on a stack's entry module, or on a position embedding that counts
+    by itself."""
+
+    def __init__(self, by: int):
+        self.by = by
+
+    def on_entry(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        given = named(module, args, kwargs)
+        return (), {**given, "position_ids": positions(module, given) + self.by}
+
+    def on_embedding(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        given = named(module, args, kwargs)
+        if given.get("position_ids") is not None:
+            return (), {**given, "position_ids": given["position_ids"] + self.by}
+        return (), {**given, "past_key_values_length": given.get("past_key_values_length", 0) + self.by}
+
+
+def hook_shift(module: nn.Module, by: int, where: str) -> Callable[[], Any]:
+    """What moves the positions of the stack that `module` enters, when it is called. Raises UnipetError if it has none."""
+    if takes(module, "position_ids"):
+        return partial(module.register_forward_pre_hook, Shift(by).on_entry, with_kwargs=True)
+    embedding = getattr(module, "embed_positions", None)
+    if embedding is None:
+        raise UnipetError(
+            f"{where}.composition.shift_positions: {type(module).__name__} has no absolute positions to shift."
+        )
+    return partial(embedding.register_forward_pre_hook, Shift(by).on_embedding, with_kwargs=True)
+
+
+def biased_in(module: nn.Module, where: str) -> Any:
+    """The attention module that computes the relative position bias of a stack. Raises UnipetError if there is none."""
+    for one in module.modules():
+        if getattr(one, "has_relative_attention_bias", False):
+            return one
+    raise UnipetError(
+        f"{where}.composition.shift_bias: {type(module).__name__} has no relative position bias (T5 has) to shift."
+    )
