@@ -278,7 +278,7 @@ def test_list(capsys: pytest.CaptureFixture[str], world: Path, root: Path) -> No
     code, out, _ = call(capsys, "list", "methods", "--config-dir", str(world / "mine"))
     assert code == 0 and "mine: a test's own\n" in out
     code, out, _ = call(capsys, "list", "sites", f"model={world / 'model'}")
-    assert code == 0 and "output of encoder.layer.*.attention.self.query" in out
+    assert code == 0 and "output of bert.encoder.layer.*.attention.self.query" in out and "◄ attn.q" in out
 
 
 def test_cfg_shows_the_rewritten_configuration(capsys: pytest.CaptureFixture[str], here: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import transformers
 import yaml
 from architectures import ARCHS, HIDDEN, VOCABULARY
 from torch import Tensor, nn
-from transformers import BertConfig, BertForSequenceClassification, LlamaConfig, LlamaForSequenceClassification
+from transformers import BertConfig, BertForSequenceClassification, LlamaConfig, LlamaForCausalLM
 
 import unipet
 from unipet.sites import ARCHITECTURES, architecture_of, base_of, check_table, parse_table
@@ -31,7 +32,11 @@ SEPARATE = ("attn.q", "attn.k", "attn.v", "attn.o", "attn", "ffn.up", "ffn.mid",
 FUSED = ("attn.qkv", *SEPARATE[3:])
 UNKNOWN: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
     "phi": ("Phi", {**SIZES, **SPECIAL, "intermediate_size": 48}, (*SEPARATE, "attn.heads")),
-    "stablelm": ("StableLm", {**SIZES, **SPECIAL, "intermediate_size": 48}, (*SEPARATE, "attn.heads", "ffn.gate")),
+    "stablelm": (
+        "StableLm",
+        {**SIZES, **SPECIAL, "intermediate_size": 48, "num_key_value_heads": 2},
+        (*SEPARATE, "attn.heads", "ffn.gate"),
+    ),
     "gptj": ("GPTJ", {**SPECIAL, "vocab_size": 64, "n_embd": 32, "n_head": 4, "n_layer": 2, "rotary_dim": 4}, SEPARATE),
     "albert": (
         "Albert",
@@ -56,7 +61,7 @@ RENAMED = {
     "llama": (
         LlamaConfig,
         RenamedLlamaConfig,
-        LlamaForSequenceClassification,
+        LlamaForCausalLM,
         {**SIZES, **SPECIAL, "intermediate_size": 48, "num_key_value_heads": 2},
     ),
 }
@@ -76,8 +81,9 @@ def offered(model: nn.Module) -> str:
     """The YAML in the error for a model without a table."""
     with pytest.raises(unipet.UnipetError) as caught:
         unipet.adapt(model, "lora")
-    first, text = str(caught.value).split("\n\n", 1)
-    assert "No site table for the architecture" in first and "model.sites=" in first and 'sites="' in first
+    first, second, text = str(caught.value).split("\n\n", 2)
+    assert "No site table for the architecture" in first and "model.sites=FILE" in first and "sites=FILE" in first
+    assert f"model.sites={model.config.model_type}.yaml" in second  # type: ignore[union-attr]
     return text
 
 
@@ -131,8 +137,8 @@ def test_parts_of_a_fused_projection_are_the_users_to_uncomment(tmp_path: Path) 
     """Bloom keeps each head's query, key and value together, which no shape shows."""
     text = offered(unknown("bloom"))
     assert "# attn.q: {h: self_attention.query_key_value, part: [0, 3]}" in text
-    lines = [line.replace("# attn.", "attn.").replace("3]}", "3], per_head: true}") for line in text.splitlines()]
-    table = parse_table(yaml.safe_load("\n".join(lines)))
+    uncommented = re.sub(r"# (attn\.[qkv]: .*)}", r"\1, per_head: true}", text)
+    table = parse_table(yaml.safe_load(uncommented))
     report = unipet.describe(low_rank(["attn.q", "attn.v"]), unknown("bloom"), sites=table)
     assert report.insertions[0].shapes == {"down": [2, HIDDEN], "up": [HIDDEN, 2]} and report.insertions[0].foldable
 
@@ -147,10 +153,12 @@ def test_a_renamed_architecture_behaves_as_the_known_one(name: str, tmp_path: Pa
     file = tmp_path / "renamed.yaml"
     file.write_text(offered(models[1]))
     method = low_rank(["attn.q", "attn.v"])
-    reports = [unipet.adapt(models[0], method), unipet.adapt(models[1], method, sites=str(file))]
-    assert reports[0].to_dict() == reports[1].to_dict()
-    for model in models:
+    reports = []
+    for model, sites in zip(models, (None, str(file)), strict=True):
+        torch.manual_seed(1)
+        reports.append(unipet.adapt(model, method, sites=sites).to_dict())
         train_a_little(model)
+    assert reports[0] == reports[1]
     assert torch.equal(logits(models[0]), logits(models[1]))
 
 

@@ -33,8 +33,9 @@ class Adaptation(nn.Module):
         self.method = method
         self.insertions = nn.ModuleList(insertions)
         self.shared = nn.ModuleDict(shared)
-        self.call_record = Call()
         self.entries = entries  # stack -> the module, below the base model, whose forward takes its attention mask
+        # Every key is there from the start, or torch.compile would see another record on the second call.
+        self.call_record = Call(dict.fromkeys(entries, 0), dict.fromkeys(entries), dict.fromkeys(entries, 0))
         self.table: Architecture | None = None  # the user's own site table, where there is one; saved with the method
         self.unsavable: str | None = None  # why a saved adapter could not be loaded again
         self.unfrozen: dict[str, str] = {}  # base parameter name -> the part of `unfreeze` that named it
@@ -120,7 +121,7 @@ class Adaptation(nn.Module):
         first = next((tensors[name] for name in (*_INPUTS, *tensors) if name in tensors), None)
         for stack in stacks:
             self._note(stack, first, given.get("attention_mask"), given.get("past_key_values"))
-        if isinstance(memory := given.get("encoder_hidden_states"), Tensor):
+        if isinstance(memory := given.get("encoder_hidden_states"), Tensor) and "encoder" in self.entries:
             # Keys and values of cross-attention: the encoder may have run long ago, and for fewer rows (beam search).
             self._note("encoder", memory, given.get("encoder_attention_mask"), None)
         self.call_record.views = self._views

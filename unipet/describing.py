@@ -45,7 +45,7 @@ def _class_of(config: Any) -> Any:
     import transformers
 
     for name in getattr(config, "architectures", None) or ():
-        named = getattr(transformers, name, None)
+        named: Any = getattr(transformers, name, None)
         if isinstance(getattr(named, "config_class", None), type) and isinstance(config, named.config_class):
             return named
     return None

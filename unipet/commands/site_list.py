@@ -16,6 +16,7 @@ from unipet.sites import (
     Architecture,
     Position,
     Site,
+    Stack,
     architecture_of,
     base_of,
     prefix_of,
@@ -29,9 +30,9 @@ _ABSENT = {
     "ffn.gate": "its feed-forward block is not gated",
 }
 LEGEND = """\
-An insertion of form parallel reads x, of form sequential h. x of a block's own roles (attn.q ... attn,
-ffn.up ... ffn) is what enters the block, in a pre-norm layer after the norm; position.input=pre_norm
-reads the stream before that norm."""
+An insertion of form parallel reads x, of form sequential h. x of a block's own roles (attn.q ...
+attn, ffn.up ... ffn) is what enters the block, in a pre-norm layer after the norm; with
+position.input=pre_norm it is the stream before that norm."""
 
 
 def site_list(model: ModelConfig) -> str:
@@ -45,7 +46,8 @@ def site_list(model: ModelConfig) -> str:
     parts = [roles_of(built, table)]
     for name, stack in table.stacks.items():
         layers: Any = base_of(built).get_submodule(stack.layers)
-        parts.append("\n".join([_heading(built, table, name, len(layers)), "", *picture(stack, layers[-1])]))
+        said = [_heading(built, table, name, len(layers)), *_unsaid(stack), ""]
+        parts.append("\n".join([*said, *picture(stack, layers[-1])]))
     parts.append(LEGEND)
     return "\n\n".join(parts)
 
@@ -58,7 +60,7 @@ def roles_of(model: nn.Module, table: Architecture) -> str:
         places = _places(resolve(model, table, Position(site=[role], optional=True), role), model, table)
         rows += [[role if number == 0 else "", *place] for number, place in enumerate(places)]
         if not places:
-            usual = _CROSS if role.startswith("cross") else _ABSENT.get(role, "the table does not say where it is")
+            usual = _CROSS if role.startswith("cross") else _ABSENT.get(role, "the table does not say where")
             absent[role] = table.without.get(role, usual)
     text = text_table(["role", "stack", "h", "x"], rows)
     return f"{text}\n\nnot here:\n{_reasons(absent)}" if absent else text
@@ -86,6 +88,13 @@ def _places(sites: list[Site], model: nn.Module, table: Architecture) -> list[li
         some = f" (layer {_range(numbers)})" if numbers and len(numbers) < count else ""
         result.append([stack, h + some, x])
     return result
+
+
+def _unsaid(stack: Stack) -> list[str]:
+    """What the picture of a drafted table leaves out."""
+    if stack.norms or stack.parallel or "attn.post" in stack.roles:
+        return []
+    return ["  The table does not say where the norms stand (norms, attn.post, parallel), so none is drawn."]
 
 
 def _h(site: Site, layers: str) -> str:

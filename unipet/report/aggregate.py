@@ -186,12 +186,12 @@ def make_row(key: tuple[str, ...], variant: str, group: Sequence[Entry]) -> Row:
 
 
 def reason_of(record: Mapping[str, Any]) -> str:
-    """Why a run has no score, as its record tells it, on one line; empty when it does not."""
+    """Why a run has no score, the first paragraph of what its record tells on one line; empty when it tells nothing."""
     error = record.get("error")
     if isinstance(error, Mapping):
         kind, message = str(error.get("type") or ""), str(error.get("message") or "")
         error = message if kind in ("", "UnipetError") else f"{kind}: {message}"
-    return " ".join(str(error or record.get("stopped_by") or "").split())
+    return " ".join(str(error or record.get("stopped_by") or "").split("\n\n")[0].split())
 
 
 def unscored(entries: Iterable[Entry]) -> list[Unscored]:

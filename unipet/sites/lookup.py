@@ -31,9 +31,9 @@ def architecture_of(model: nn.Module, tables: Mapping[str, Architecture]) -> Arc
             f"Its modules are: {', '.join(list(kinds)[:30])}{', ...' if len(kinds) > 30 else ''}."
         )
     raise UnipetError(
-        f"{problem} To give a table of your own, save the lines below as {kind}.yaml, compare them with the modelling code, "
-        f'and say model.sites={kind}.yaml on the command line or sites="{kind}.yaml" in Python '
-        f"(`unipet list sites` explains the roles):\n\n{text}"
+        f"{problem} Give a table of your own: model.sites=FILE on the command line, sites=FILE in Python; "
+        f"`unipet list sites model=...` drafts it.\n\nA draft from this model's modules. Save it as {kind}.yaml, compare it "
+        f"with the modelling code, and say model.sites={kind}.yaml (`unipet list sites` explains the roles):\n\n{text}"
     )
 
 
