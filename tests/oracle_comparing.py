@@ -132,7 +132,11 @@ def agree_routed(which: Oracle, build: Any) -> dict[str, Any]:
             inserted.call_record.routes = [chosen]
         model.zero_grad()
         out = outputs(model(**which.inputs()))
-        expected = {f"out/{name}": which.tensors[f"out/{scenario}/{name}"] for name in out if f"{scenario}/{name}" in which.keys("out")}
+        expected = {
+            f"out/{name}": which.tensors[f"out/{scenario}/{name}"]
+            for name in out
+            if f"{scenario}/{name}" in which.keys("out")
+        }
         one = Oracle(which.name, which.entry, {**which.tensors, **expected})
         errors["out"] = max(errors["out"], compare(one, out))
         (out["last_hidden_state"] * which.tensors["probe"]).sum().backward()

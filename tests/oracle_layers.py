@@ -252,7 +252,9 @@ def consistency(which: Oracle) -> dict[str, float]:
 
 def _module(which: Oracle, name: str) -> nn.Module:
     """The base module of one layer: an embedding, a linear map, or one that keeps its weight as (in, out)."""
-    state = {key.partition("/")[2]: which.tensors[f"base/{key}"] for key in which.keys("base") if key.startswith(f"{name}/")}
+    state = {
+        key.partition("/")[2]: which.tensors[f"base/{key}"] for key in which.keys("base") if key.startswith(f"{name}/")
+    }
     first, second = state["weight"].shape
     if name == "embedding":
         module: nn.Module = nn.Embedding(first, second)

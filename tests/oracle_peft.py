@@ -217,7 +217,10 @@ def boft(which: Oracle, model: nn.Module) -> Case:
     c, roles = which.config, sites(which, model, "boft_R")
     orders = {key for key in which.keys("delta") if key.endswith("boft_P")}
     if c["boft_n_butterfly_factor"] == 1:  # with one factor nothing is permuted: the stored order says so itself
-        assert all(torch.equal(which.tensors[f"delta/{key}"][0], torch.eye(which.tensors[f"delta/{key}"].shape[1])) for key in orders)
+        assert all(
+            torch.equal(which.tensors[f"delta/{key}"][0], torch.eye(which.tensors[f"delta/{key}"].shape[1]))
+            for key in orders
+        )
     size, factors = which.shape("boft_R")[-1], c["boft_n_butterfly_factor"]
     options = {"position.site": roles, "position.optional": False}
     insertions = {
@@ -291,6 +294,3 @@ def peft(which: Oracle, model: nn.Module) -> Case | None:
     if kind in LINEAR:
         return linear(which, model, kind)
     return OTHERS[kind](which, model) if kind in OTHERS else None
-
-
-

@@ -55,7 +55,9 @@ def test_factors_of_the_weight_are_made_again_or_refused(tmp_path: Path) -> None
     """In half precision close singular values change places: another start, so another model."""
     spec = {
         "name": "x",
-        "insertions": {"a": {"function": {"name": "low_rank", "init": "svd", "from_start": True}, "position": "attn.q"}},
+        "insertions": {
+            "a": {"function": {"name": "low_rank", "init": "svd", "from_start": True}, "position": "attn.q"}
+        },
     }
     model = deep()
     unipet.adapt(model, spec)

@@ -69,7 +69,9 @@ def test_two_vectors_around_one_frozen_pair() -> None:
     assert A.shape == (5, 48) and B.shape == (48, 5)  # as wide as the widest site
     for number, insertion in enumerate(adaptation(model).items):
         own = insertion.bank.reduced()
-        expected = torch.diag(own["outer"]) @ B[: insertion.widths.h] @ torch.diag(own["inner"]) @ A[:, : insertion.widths.u]
+        expected = (
+            torch.diag(own["outer"]) @ B[: insertion.widths.h] @ torch.diag(own["inner"]) @ A[:, : insertion.widths.u]
+        )
         assert torch.allclose(effect(model, number), expected, atol=1e-5)
     fresh = TINY["bert"](head=False)
     unipet.adapt(fresh, method(function={"name": "random_low_rank", "start_at": 0.25}))
@@ -101,7 +103,9 @@ def test_random_bases_against_the_sum_written_out(released: bool, number: int) -
 
 
 def test_pieces_are_mixtures_of_the_bank_s_vectors() -> None:
-    model = adapted(method(function={"name": "vector_bank", "size": 3, "vectors": 7, "vector": 4, "top": 2}, position=QV))
+    model = adapted(
+        method(function={"name": "vector_bank", "size": 3, "vectors": 7, "vector": 4, "top": 2}, position=QV)
+    )
     bank = unipet.parameters(model)["one/shared/bank"]
     insertion = adaptation(model).items[2]
     own = insertion.bank.reduced()
@@ -228,7 +232,9 @@ def test_an_edit_touches_the_chosen_tokens_alone() -> None:
 
 
 def test_a_linear_edit_folds_where_it_can() -> None:
-    model = adapted(method(function={"name": "subspace", "size": 3}, position={"site": "ffn.down", "form": "sequential"}))
+    model = adapted(
+        method(function={"name": "subspace", "size": 3}, position={"site": "ffn.down", "form": "sequential"})
+    )
     before = output(model)
     unipet.merge(model)
     assert torch.allclose(output(model), before, atol=2e-5)
@@ -249,7 +255,9 @@ def test_stochastic_depth_drops_whole_examples_in_training_only() -> None:
 def test_the_diagonal_starts_at_zero_and_alpha_obeys_epsilon() -> None:
     scaling = {"name": "alpha_over_rank", "alpha": 6, "epsilon": 1e-5}
     model = TINY["bert"](head=False)
-    unipet.adapt(model, method(function={"name": "low_rank", "size": 3, "init": "bert", "diagonal": True}, scaling=scaling))
+    unipet.adapt(
+        model, method(function={"name": "low_rank", "size": 3, "init": "bert", "diagonal": True}, scaling=scaling)
+    )
     own = only(model).bank.reduced()
     assert torch.all(own["diagonal"] == 0) and own["down"].abs().max() > 0 and own["up"].abs().max() > 0
     assert only(model).factor(torch.zeros(1), None) == 6 / (3 + 1e-5)

@@ -74,9 +74,7 @@ class Adaptation(nn.Module):
 
     def _draw(self, views: int) -> list[dict[int, Any]]:
         mixed = [i for i in self.items if i.parts.mixture is not None and i.parts.mixture.grain(True) == "call"]
-        return [
-            {i.number: i.bank.draw(self._generator, self._number + view) for i in mixed} for view in range(views)
-        ]
+        return [{i.number: i.bank.draw(self._generator, self._number + view) for i in mixed} for view in range(views)]
 
     def _draw_rows(self, stacks: list[str], rows: int, length: int) -> None:
         """Routes of single examples or tokens, for one call. In training each view of each insertion has a stream of

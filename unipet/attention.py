@@ -61,7 +61,8 @@ class Attention:
             return inner(module, query, key, value, attention_mask, **kwargs)
         heads = Heads(query, kwargs.get("scaling") or query.shape[-1] ** -0.5, key.shape[1])
         flash = self.implementation.startswith("flash")
-        call = _Inside(inner, module, heads, key, value, attention_mask, {**kwargs, "scaling": heads.factor}, flash, site.biased)
+        kwargs["scaling"] = heads.factor
+        call = _Inside(inner, module, heads, key, value, attention_mask, kwargs, flash, site.biased)
         everywhere = [
             (i, site.x.get(i.site.x_path)) for i in site.insertions if i.parts.rule.needs_mass and not i.parts.tokens
         ]

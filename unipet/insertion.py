@@ -199,12 +199,7 @@ class Insertion(nn.Module):
             return self._mixed(source, 0)
         chunks = _split(source, views)
         rows = h.shape[0] // views
-        return torch.cat(
-            [
-                _rows(self._mixed(chunk, view), rows, h)
-                for view, chunk in enumerate(chunks)
-            ]
-        )
+        return torch.cat([_rows(self._mixed(chunk, view), rows, h) for view, chunk in enumerate(chunks)])
 
     def cast(self, u: Tensor | None) -> Tensor | None:
         """u in the dtype that this insertion computes with."""

@@ -231,9 +231,13 @@ def _check_lengthening(spec: InsertionSpec, label: str, joined: str, where: str)
             f"({rules}) need each other; got function {label!r} with composition {joined!r}."
         )
     if spec.position.site != ["embed"] or spec.position.tokens != "all" or spec.position.side == "input":
-        raise UnipetError(f"{where}.position: tokens are put into the embedded input. Use site: embed and nothing else.")
+        raise UnipetError(
+            f"{where}.position: tokens are put into the embedded input. Use site: embed and nothing else."
+        )
     if spec.scaling.dynamic:
-        raise UnipetError(f"{where}.scaling: a gate has nothing to read where tokens are added. Use a constant, or learned.")
+        raise UnipetError(
+            f"{where}.scaling: a gate has nothing to read where tokens are added. Use a constant, or learned."
+        )
 
 
 def name_of(table: Mapping[str, type[Any]], value: object) -> str:

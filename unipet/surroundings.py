@@ -99,7 +99,9 @@ def vocabulary(model: nn.Module, table: Architecture, site: Site, where: str) ->
     """The token embedding that tokens start from. Raises UnipetError where there is none."""
     known = vocabulary_of(entry_of(model, table, site))
     if known is None:
-        raise UnipetError(f"{where}.function.init: {table.name} reads no tokens, so it has no vocab. Use bert or torch.")
+        raise UnipetError(
+            f"{where}.function.init: {table.name} reads no tokens, so it has no vocab. Use bert or torch."
+        )
     return known
 
 

@@ -32,7 +32,11 @@ class KroneckerBottleneck(Bottleneck):
     rank: int = option(1, low=1)
 
     def slots(self, widths: Widths) -> Slots:
-        return {**self._map("down", widths.u, self.size), **self._map("up", self.size, widths.h), **self._norm_slot(widths)}
+        return {
+            **self._map("down", widths.u, self.size),
+            **self._map("up", self.size, widths.h),
+            **self._norm_slot(widths),
+        }
 
     def _map(self, slot: str, in_width: int, out_width: int) -> Slots:
         n = self.terms

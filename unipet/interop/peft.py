@@ -17,7 +17,8 @@ from unipet.functions.prefix import Prefix
 from unipet.functions.prompt import Prompt
 from unipet.insertion import Insertion
 from unipet.interop import virtual_tokens
-from unipet.interop.forms import FORMS, Form
+from unipet.interop.form import Form
+from unipet.interop.forms import FORMS
 from unipet.interop.reading import check_config, imported, read
 from unipet.method import name_of
 from unipet.report_table import AdaptReport
@@ -127,7 +128,9 @@ def _linear(model: nn.Module, inserted: Adaptation) -> tuple[dict[str, Any], dic
         own = {"peft_type": form.peft_type, **form.config(item)}
         if owner and own != options:
             differing = next(key for key in own if own.get(key) != options.get(key))
-            raise _refuse(f"one of its adapters has one set of options, and {owner} and {item.name} differ in {differing}")
+            raise _refuse(
+                f"one of its adapters has one set of options, and {owner} and {item.name} differ in {differing}"
+            )
         common = {f"base_model.{name}": tensor for name, tensor in form.common(item).items()}
         if any(name in tensors and tensors[name] is not tensor for name, tensor in common.items()):
             raise _refuse(f"{owner} and {item.name} have shared tensors of their own")

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from unipet.adaptation import Adaptation
 from unipet.errors import UnipetError
 from unipet.interop import virtual_tokens
-from unipet.interop.forms import FORMS, Form
+from unipet.interop.form import Form
+from unipet.interop.forms import FORMS
 from unipet.sites import ARCHITECTURES, Architecture, Position, architecture_of, head_prefix, resolve
 
 #: Keys that say nothing of what is computed after training.
@@ -58,7 +59,9 @@ def check_config(source: Path, config: Mapping[str, Any]) -> None:
     understood = _NEUTRAL | set(form.reads if form else virtual_tokens.READS)
     for key, value in config.items():
         if key not in understood and value:
-            raise UnipetError(f"{source}: {key}: {value!r} has no counterpart here, so the import would compute otherwise.")
+            raise UnipetError(
+                f"{source}: {key}: {value!r} has no counterpart here, so the import would compute otherwise."
+            )
     if config.get("bias", "none") != "none":
         raise UnipetError(f"{source}: bias: {config['bias']!r} trains the base model's biases, which is not imported.")
 
@@ -94,8 +97,8 @@ def imported(
             if own.keys() != given.keys() or any(own[name].shape != given[name].shape for name in own):
                 mine, theirs = ({name: tuple(t.shape) for name, t in one.items()} for one in (own, given))
                 raise UnipetError(f"{source} does not fit this model at {item.site.path}: {theirs} there, {mine} here.")
-            for name, tensor in own.items():
-                tensor.copy_(given[name])
+            for name, parameter in own.items():
+                parameter.copy_(given[name])
         for name, tensor in heads.items():
             if named[name].shape != tensor.shape:
                 raise UnipetError(
@@ -118,9 +121,7 @@ def _bare(name: str, model: nn.Module) -> str:
     return name
 
 
-def _by_module(
-    model: nn.Module, source: Path, form: Form, bare: Mapping[str, Tensor]
-) -> dict[str, dict[str, Tensor]]:
+def _by_module(model: nn.Module, source: Path, form: Form, bare: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     """module path -> peft's suffix -> tensor. Every tensor has its place, or UnipetError names it."""
     modules = {name for name, _ in model.named_modules() if name}
     found: dict[str, dict[str, Tensor]] = {}

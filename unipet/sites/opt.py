@@ -36,7 +36,10 @@ OPT_POST_NORM = replace(
     name="opt_post_norm",
     stacks={
         "decoder": replace(
-            _PRE, roles={**_PRE.roles, "attn.post": (Tap("self_attn_layer_norm", x="self_attn"),)}, norms={}, post_norms=_PRE.norms
+            _PRE,
+            roles={**_PRE.roles, "attn.post": (Tap("self_attn_layer_norm", x="self_attn"),)},
+            norms={},
+            post_norms=_PRE.norms,
         )
     },
     when={"do_layer_norm_before": False},

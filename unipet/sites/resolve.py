@@ -9,7 +9,7 @@ from torch import nn
 
 from unipet.errors import UnipetError, nearest
 from unipet.sites.position import Position, layer_indices
-from unipet.sites.table import BLOCKS, BLOCK_INPUT, OF_TOKENS, ROLES, Architecture, Stack, Tap
+from unipet.sites.table import BLOCK_INPUT, BLOCKS, OF_TOKENS, ROLES, Architecture, Stack, Tap
 from unipet.sites.tokens import tied_head, token_embeddings
 
 
