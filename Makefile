@@ -9,7 +9,7 @@ JOBS ?= 2
 SWEEP := method=adapter,prefix,lora,mam,adamix model=minilm task=synthetic_verdicts optim.batch_size=16 budget.max_steps=300
 
 .DEFAULT_GOAL := help
-.PHONY: help sweep test check lint types format clean
+.PHONY: help sweep test check lint types docs format clean
 
 help:  ## what there is
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -37,6 +37,9 @@ lint: $(VENV)/installed  ## ruff: mistakes and layout
 
 types: $(VENV)/installed  ## mypy, strict on the calculus
 	$(BIN)/mypy
+
+docs: $(VENV)/installed  ## docs/methods.md, from the methods and the measured parity
+	$(BIN)/python docs/make_methods.py
 
 format: $(VENV)/installed  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .

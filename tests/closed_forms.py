@@ -7,6 +7,7 @@ sub-layer, LoRA 4rd per attention sub-layer (their counts leave biases out; ours
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import gcd
 from typing import NamedTuple
 
 
@@ -55,6 +56,7 @@ def _lokr(d: int, r: int) -> int:
 CLOSED_FORMS: dict[str, Callable[..., Count]] = {
     "adapter": lambda d, f, L, biases, base: _same(2 * L * _bottleneck(d, 16)),
     "adapter_pfeiffer": lambda d, f, L, biases, base: _same(L * _bottleneck(d, 48)),
+    "seq_bn": lambda d, f, L, biases, base: _same(L * _bottleneck(d, 48)),
     "parallel_adapter": lambda d, f, L, biases, base: _same(L * _bottleneck(d, 512)),
     "scaled_parallel_adapter": lambda d, f, L, biases, base: _same(L * _bottleneck(d, 512)),
     "multihead_parallel_adapter": lambda d, f, L, biases, base: _same(L * 2 * 200 * d),
@@ -95,4 +97,27 @@ CLOSED_FORMS: dict[str, Callable[..., Count]] = {
     "llama_adapter": lambda d, f, L, biases, base: _same(L * (10 * d + 1)),
     "trainable_tokens": lambda d, f, L, biases, base: _same(10 * d),
     "ln_tuning": lambda d, f, L, biases, base: _same((2 * L + 1) * 2 * d),
+    # Shared and frozen: vectors r and d_out per weight; bases n = d/r; logits and one bank; one vector for all.
+    "vera": lambda d, f, L, biases, base: _same(L * 2 * (1024 + d)),
+    "randlora": lambda d, f, L, biases, base: _same(L * 5 * -(-d // 32) * (32 + d)),
+    "vblora": lambda d, f, L, biases, base: _same(L * 2 * 2 * 4 * 90 * d // gcd(256, d) + 90 * gcd(256, d)),
+    "unilora": lambda d, f, L, biases, base: _same(23040),
+    "tinylora": lambda d, f, L, biases, base: _same(16),
+    "adalora_fixed": lambda d, f, L, biases, base: _same(L * 12 * (3 * (2 * d + 1) + 2 * (d + f + 1))),
+    "lora_fa": lambda d, f, L, biases, base: _same(L * 2 * 16 * d),
+    "pissa": lambda d, f, L, biases, base: _same(L * 4 * 16 * d),
+    "milora": lambda d, f, L, biases, base: _same(L * 4 * 16 * d),
+    "olora": lambda d, f, L, biases, base: _same(L * 4 * 16 * d),
+    # Compacter: of each map two factors of rank one, a bias; n = 4, so a rule of 4³ (Karimi Mahabadi et al., Table 1).
+    "compacter": lambda d, f, L, biases, base: _same(2 * L * 3 * (d + 24) + 4**3),
+    "compacterpp": lambda d, f, L, biases, base: _same(L * 3 * (d + 24) + 4**3),
+    "adapter_plus": lambda d, f, L, biases, base: _same(L * (_bottleneck(d, 8) + d)),
+    "scaled_par_bn": lambda d, f, L, biases, base: _same(L * (_bottleneck(d, 384) + 1)),
+    "prefix_flat": lambda d, f, L, biases, base: _same(L * 2 * 32 * d),
+    "prefix_gated": lambda d, f, L, biases, base: Count(
+        _prefix_network(d, L, 32, 512) + L * (d + 1), L * (2 * 32 * d + d + 1)
+    ),
+    "loreft": lambda d, f, L, biases, base: _same(2 * L * (2 * 8 * d + 8)),
+    "noreft": lambda d, f, L, biases, base: _same(2 * L * (2 * 8 * d + 8)),
+    "direft": lambda d, f, L, biases, base: _same(2 * L * (2 * 8 * d + 8)),
 }

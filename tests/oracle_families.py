@@ -72,7 +72,7 @@ def fused(which: Oracle, model: nn.Module, letters: list[str]) -> tuple[list[str
     paths = linear_sites(which, "lora_A")
     if "attn.qkv" not in table.roles():
         return roles_of(model, paths), {slot: part(name) for slot, name in SLOTS_OF_A_PAIR.items()}
-    own = {path for path in paths if roles_of(model, {path_all for path_all in like(path, paths)}) == ["attn.qkv"]}
+    own = {path for path in paths if roles_of(model, like(path, paths)) == ["attn.qkv"]}
     roles = [f"attn.{letter}" for letter in order] if own else []
     return roles + roles_of(model, paths - own), {slot: part(name) for slot, name in SLOTS_OF_A_PAIR.items()}
 

@@ -236,6 +236,13 @@ def test_one_run_from_train_to_merge(capsys: pytest.CaptureFixture[str], world: 
     names = [name for name, _ in AutoModelForSequenceClassification.from_pretrained(here / "merged").named_parameters()]
     assert names and not any("_unipet" in name for name in names)
 
+    code, out, _ = call(capsys, "export", str(run), "for_peft", "--to", "peft")
+    assert code == 0 and {"adapter_config.json", "adapter_model.safetensors"} <= {
+        path.name for path in (here / "for_peft").iterdir()
+    }
+    code, _, err = call(capsys, "export", str(run), "for_peft", "--to", "peft")
+    assert code == 2 and "exists already" in err
+
     code, out, _ = call(capsys, "report", "runs", "--csv", "table.csv")
     assert code == 0 and "mine" in out and "mine" in (here / "table.csv").read_text()
 
@@ -246,6 +253,9 @@ def test_what_cannot_merge_says_why(capsys: pytest.CaptureFixture[str], world: P
     capsys.readouterr()
     code, _, err = call(capsys, "merge", str(run), "merged")
     assert code == 2 and "attention" in err and not (here / "merged").exists()
+
+    code, _, err = call(capsys, "export", str(run), "for_peft", "--to", "peft")
+    assert code == 2 and "peft cannot express this method" in err and not (here / "for_peft").exists()
 
     code, _, err = call(capsys, "merge", str(run), "merged", "--partial")
     assert code == 0, err

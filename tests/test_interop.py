@@ -50,6 +50,7 @@ DIRECT: dict[str, dict[str, Any]] = {
     "low_rank_root": method(one(LOW_RANK, scaling={"name": "alpha_over_sqrt_rank", "alpha": 12})),
     "low_rank_some_layers": method(one(LOW_RANK, {"site": ["attn.q", "ffn.down"], "layers": [1]})),
     "low_rank_two_insertions": method(one(LOW_RANK), one(LOW_RANK, {"site": "ffn.down", "layers": [0]})),
+    "low_rank_bias": method(one({**LOW_RANK, "bias": True})),
     "normalised": method(one(LOW_RANK, composition="normalise")),
     "vectors": method(
         one("vector", {"site": ["attn.k", "attn.v"]}, "multiply", 1.0), one("vector", INPUT, "multiply", 1.0)
@@ -78,7 +79,7 @@ BAKED: dict[str, dict[str, Any]] = {
     "mixture": method({**one(LOW_RANK), "mixture": {"experts": 3, "share": ["up"]}}),
     "network_prefix": method({**PREFIX, "function": {"name": "prefix", "size": 5, "reparam": {"hidden": 6}}}),
 }
-HAS_NO = {"t5": {"prefix", "tokens", "network_prefix"}, "gpt2": set()}
+HAS_NO = {"t5": {"prefix", "tokens", "network_prefix", "low_rank_bias"}, "llama": {"low_rank_bias"}}
 #: What peft takes at transposed linear layers, with the sites that are no part of a fused projection.
 FUSED = {"low_rank", "low_rank_root", "normalised"}
 
@@ -262,7 +263,7 @@ def changed(directory: Path, **keys: Any) -> None:
     ("keys", "match"),
     [
         ({"peft_type": "XLORA"}, "peft_type 'XLORA' cannot be imported"),
-        ({"lora_bias": True}, "lora_bias: True has no counterpart"),
+        ({"use_qalora": True}, "use_qalora: True has no counterpart"),
         ({"rank_pattern": {"query": 3}}, "rank_pattern: .* has no counterpart"),
         ({"bias": "all"}, "bias: 'all' trains the base model's biases"),
         ({"r": 5}, "does not fit this model"),
@@ -281,11 +282,12 @@ def test_directories_that_say_something_else(keys: dict[str, Any], match: str, t
 
 def test_damaged_directories(tmp_path: Path) -> None:
     model = ARCHS["bert"].build()
-    with pytest.raises(unipet.UnipetError, match="adapter_config.json is missing"):
+    with pytest.raises(unipet.UnipetError, match=r"adapter_config\.json is missing"):
         unipet.import_peft(model, tmp_path)
     unipet.export_peft(adapted(DIRECT["low_rank"], "bert"), tmp_path)
     tensors = load_file(tmp_path / "adapter_model.safetensors")
-    save_file({**tensors, "base_model.model.bert.nowhere.lora_A.weight": torch.zeros(2)}, tmp_path / "adapter_model.safetensors")  # fmt: skip
+    extra = {"base_model.model.bert.nowhere.lora_A.weight": torch.zeros(2)}
+    save_file({**tensors, **extra}, tmp_path / "adapter_model.safetensors")
     with pytest.raises(unipet.UnipetError, match="nowhere"):
         unipet.import_peft(model, tmp_path)
     (tmp_path / "adapter_model.safetensors").write_bytes(b"x")

@@ -15,11 +15,11 @@ from unipet.adaptation import adaptation
 from unipet.sites.bert import BERT
 
 
-@pytest.mark.parametrize("role", BERT.roles())
+@pytest.mark.parametrize("role", sorted(set(BERT.roles()) - {"head.tokens"}))  # no output layer here
 @pytest.mark.parametrize("arch", TINY)
 def test_every_role_changes_the_output(role: str, arch: str) -> None:
     for form in ("parallel", "sequential"):
-        if form == "parallel" and role in ("embed", "ffn.mid"):
+        if form == "parallel" and role in ("embed", "embed.tokens", "ffn.mid"):
             continue
         spec = method(position={"site": role, "form": form}, function={"name": "low_rank", "size": 2})
         assert not torch.allclose(output(adapted(spec, arch)), output(TINY[arch](head=False)), atol=1e-6)

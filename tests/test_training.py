@@ -158,6 +158,28 @@ def test_only_matrices_decay(tmp_path: Path) -> None:
         assert (name in decays) == (parameter.ndim >= 2), name
 
 
+def test_up_slots_learn_faster_by_the_ratio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """LoRA+: also through warm-up and decay, and decay and clipping stay what they were."""
+    made: list[Any] = []
+    create = ObjectiveTrainer.create_optimizer
+
+    def spy(self: ObjectiveTrainer, *args: Any, **kwargs: Any) -> Any:
+        made.append(create(self, *args, **kwargs))
+        return made[-1]
+
+    monkeypatch.setattr(ObjectiveTrainer, "create_optimizer", spy)
+    model, _, _ = fit(tmp_path, LOW_RANK, optim__lr_ratio=16.0, optim__warmup_ratio=0.5, budget__max_steps=2)
+    names = {id(p): name for name, p in unipet.parameters(model, head=True).items()}
+    rates = {names[id(p)]: group["initial_lr"] for group in made[0].param_groups for p in group["params"]}
+    decays = {names[id(p)]: group["weight_decay"] for group in made[0].param_groups for p in group["params"]}
+    assert set(rates) == set(names.values())
+    for name, rate in rates.items():
+        assert rate == pytest.approx(1e-2 * (16 if name.endswith("/up") else 1)), name
+        assert (decays[name] > 0) == (unipet.parameters(model, head=True)[name].ndim >= 2)
+    with pytest.raises(UnipetError, match=r"optim\.lr_ratio: .*'tiny_head' has none"):
+        fit(tmp_path, HEAD_ONLY, optim__lr_ratio=2.0)
+
+
 def test_same_seed_same_weights_other_seed_other_weights(tmp_path: Path) -> None:
     one, two, other = (owned(fit(tmp_path, MIXTURE, seed=seed)[0]) for seed in (0, 0, 1))
     assert all(torch.equal(one[name], two[name]) for name in one)

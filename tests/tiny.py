@@ -36,6 +36,7 @@ def _build(cls: type[PreTrainedModel], config: Any, seed: int) -> PreTrainedMode
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = cls(config).eval()
+        torch.manual_seed(seed)  # again, so that the head's size changes nothing below it
         for name, parameter in model.named_parameters():
             if name.endswith("bias"):  # zeros would hide what a method does to a bias
                 torch.nn.init.normal_(parameter, 0.0, 0.02)

@@ -25,6 +25,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "list": ("unipet.commands.listing", "[TOPIC]", "methods, functions, sites, tasks, models or budgets"),
     "evaluate": ("unipet.commands.evaluate", "RUN", "load a finished run and score it again"),
     "report": ("unipet.commands.report", "DIR [--csv FILE]", "one comparison table from all runs below a directory"),
+    "export": (
+        "unipet.commands.export",
+        "RUN OUT --to peft",
+        "a run's adapter in peft's files, where peft can express it",
+    ),
     "merge": ("unipet.commands.merge", "RUN OUT [--partial]", "fold a run's method into a plain transformers model"),
 }
 

@@ -233,8 +233,7 @@ class Concat(Composition):
 def gated(h_BHTE: Tensor, delta_BHTE: Tensor, log_mass_h_BHT: Tensor, log_mass_delta_BHT: Tensor) -> Tensor:
     """(1-λ)h + λΔ with λ the share of Δ's softmax mass (He et al. 2022, eq. 7-10).
 
-    Reference form. Inside attention the same number comes from prepending keys and values (`attention.py`), which needs
-    one softmax instead of two; a test holds the two together.
+    Inside attention (`attention.py`) it comes from prepending keys and values, with one softmax; a test compares them.
     """
     lam_BHT1 = torch.sigmoid(log_mass_delta_BHT - log_mass_h_BHT).unsqueeze(-1)
     return (1 - lam_BHT1) * h_BHTE + lam_BHT1 * delta_BHTE

@@ -62,6 +62,7 @@ class OptimConfig:
 
     name: str = "adamw"
     lr: float = 5e-4
+    lr_ratio: float = 1.0  # the learning rate of `up` slots over that of all others (LoRA+)
     epochs: float = 3.0
     batch_size: int = 32
     eval_batch_size: int = 64

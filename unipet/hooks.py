@@ -58,7 +58,7 @@ class Hook:
 
     def _normed(self, z: Tensor) -> Tensor:
         # Its forward alone: what hooks do at the norm is done once, when the block gets there.
-        return z if self.norm is None else self.norm.forward(z)  # type: ignore[no-any-return]
+        return z if self.norm is None else self.norm.forward(z)
 
     def on_output(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         x = _first(args, kwargs) if self.own else self._taken()

@@ -166,8 +166,11 @@ class Bank(nn.Module):
         count, router = self.mixture.experts, self.mixture.router
         if training and router in ("round_robin", "fixed"):
             return dict.fromkeys(self.mixed_slots(), number % count if router == "round_robin" else self.mixture.expert)
-        drawn = {slot: torch.randint(count, shape or (1,), generator=generator) for slot in self.mixed_slots()}
-        return drawn if shape else {slot: int(expert) for slot, expert in drawn.items()}
+        slots = self.mixed_slots()
+        drawn = torch.randint(
+            count, (*shape, len(slots)), generator=generator
+        )  # row by row: batches may be cut anywhere
+        return {slot: drawn[..., i] if shape else int(drawn[i]) for i, slot in enumerate(slots)}
 
     def routed(self, route: Route) -> Params:
         """The tensors of one route."""
@@ -189,7 +192,8 @@ class Bank(nn.Module):
     def _mean(self, copies: Tensor, slot: str) -> Tensor:
         if slot not in self.scores:
             return copies.mean(0)
-        return torch.tensordot(self.scores[slot].softmax(0), copies, dims=1)
+        mean: Tensor = torch.tensordot(self.scores[slot].softmax(0), copies, dims=1)
+        return mean
 
 
 def by_expert(route: Route) -> Iterator[tuple[dict[str, int], Tensor | None]]:
@@ -198,7 +202,7 @@ def by_expert(route: Route) -> Iterator[tuple[dict[str, int], Tensor | None]]:
         yield {slot: int(choice) for slot, choice in route.items()}, None
         return
     chosen = torch.stack([torch.as_tensor(choice) for choice in route.values()])  # (slots, B) or (slots, B, T)
-    for experts in chosen.flatten(1).unique(dim=1).T:
+    for experts in torch.unique(chosen.flatten(1), dim=1).T:
         rows = (chosen == experts.view(-1, *[1] * (chosen.dim() - 1))).all(0)
         yield dict(zip(route, experts.tolist(), strict=True)), rows
 

@@ -14,7 +14,7 @@ from unipet.insertion import Insertion, seeded
 from unipet.method import InsertionSpec, Method
 from unipet.mixture import Bank
 from unipet.sites import ARCHITECTURES, Architecture, Position, Site, architecture_of, head_prefix, resolve
-from unipet.surroundings import Vocabulary, lengthened, stacks_of, vocabulary
+from unipet.surroundings import lengthened, stacks_of, vocabulary
 from unipet.weights import BaseWeight, in_width, out_width, why_no_matrix
 
 #: How the class names of normalisation layers end.
@@ -123,9 +123,7 @@ def _projections(model: nn.Module, table: Architecture, site: Site, where: str) 
     return made
 
 
-def _base(
-    model: nn.Module, table: Architecture, spec: InsertionSpec, site: Site, where: str
-) -> BaseWeight | Vocabulary | None:
+def _base(model: nn.Module, table: Architecture, spec: InsertionSpec, site: Site, where: str) -> BaseWeight | None:
     """The weight that an insertion reads, where it reads one."""
     if not spec.parts.needs_weight:
         return None

@@ -18,26 +18,25 @@ from torch import Tensor, nn
 from unipet.errors import UnipetError
 from unipet.insertion import Insertion
 from unipet.positions import named, padding_counter, past_of, positions, takes, tokens_of
+from unipet.weights import BaseWeight
 
 
 @dataclass(frozen=True)
-class Vocabulary:
+class Vocabulary(BaseWeight):
     """The token embedding of a stack as a weight that tokens may start from, (V, D)."""
 
-    embedding: nn.Module
-
     def weight(self) -> Tensor:
-        weight: Tensor = self.embedding.weight  # type: ignore[assignment]
-        scale = getattr(self.embedding, "embed_scale", 1.0)  # what BART and Gemma multiply embedded tokens by
+        # BART and Gemma multiply embedded tokens by a scale.
+        scale: Tensor | float = getattr(self.module, "embed_scale", 1.0)
+        weight: Tensor = self.module.weight  # type: ignore[assignment]
         return weight * scale
-
-    def bias(self) -> None:
-        return None
 
 
 def vocabulary_of(module: nn.Module) -> Vocabulary | None:
     """The token embedding of the stack that `module` enters; None where it reads no token ids (images)."""
-    return Vocabulary(module.get_input_embeddings()) if takes(module, "input_ids") else None  # type: ignore[operator]
+    if not takes(module, "input_ids"):
+        return None
+    return Vocabulary(module.get_input_embeddings(), None)  # type: ignore[operator]
 
 
 def places(mask_BT: Tensor | None, after: int, rows: int, device: torch.device) -> Tensor:
@@ -191,12 +190,11 @@ class Crossing:
         if memory is None:
             return None
         rows, length = memory.shape[:2]
-        longer = mask_BS is not None and mask_BS.shape[1] == length  # the user's own, or there were no tokens to add
         place_B = places(mask_BS, self.after, rows, memory.device)
+        user_BS = mask_BS if mask_BS is not None else memory.new_ones(rows, length - self.size)
+        longer = user_BS.shape[1] == length  # the user knows of the added tokens
         if longer:
-            user_BS = without(mask_BS, self.size, place_B)
-        else:
-            user_BS = mask_BS if mask_BS is not None else memory.new_ones(rows, length - self.size)
+            user_BS = without(user_BS, self.size, place_B)
         real_BS = among(user_BS, user_BS.new_zeros(rows, self.size), place_B).bool()
         self.insertion.call_record.masks_BS[self.insertion.site.tokens_of] = real_BS
         if mask_BS is None or longer:

@@ -16,6 +16,7 @@ PRECISIONS = ("fp32", "bf16")
 # key: (lowest, lowest allowed itself, highest, highest allowed itself)
 _NUMBERS: dict[str, tuple[float, bool, float, bool]] = {
     "optim.lr": (0, False, math.inf, False),
+    "optim.lr_ratio": (0, False, math.inf, False),
     "optim.epochs": (0, False, math.inf, False),
     "optim.weight_decay": (0, True, math.inf, False),
     "optim.warmup_ratio": (0, True, 1, True),

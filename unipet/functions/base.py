@@ -22,7 +22,8 @@ from torch.nn import functional as F
 class Widths:
     """What a site tells a function: `u` width of its input, `h` width of what it changes, and the head geometry.
 
-    `scale` is what a token embedding multiplies its rows by. `number` counts the sites of the insertion, for a function whose frozen tensors differ by site yet depend on all.
+    `scale` is what a token embedding multiplies its rows by. `number` counts the sites of the insertion, for a function
+    whose frozen tensors differ by site yet depend on all.
     """
 
     u: int
@@ -91,8 +92,8 @@ class Affine:
 class Function(ABC):
     """A modification function with its options (the dataclass fields of a subclass).
 
-    `reads` says what it computes from: "u" (the position's input), "heads" (queries inside attention), "ids" (tokens) or "nothing".
-    `nonlinear` says in words why it cannot fold into a weight; None when `affine` gives the map.
+    `reads` says what it computes from: "u" (the position's input), "heads" (queries inside attention), "ids" (tokens)
+    or "nothing". `nonlinear` says in words why it cannot fold into a weight; None when `affine` gives the map.
     """
 
     reads: ClassVar[str] = "u"

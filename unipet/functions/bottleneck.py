@@ -22,7 +22,8 @@ class Bottleneck(Function):
     `size` is the bottleneck dimension r. `dropout` acts after the non-linearity (He et al.'s Adapter_Layer). In
     training `drop_path` leaves Δ out of that share of the examples and scales the others up (stochastic depth; Steitz &
     Roth 2024, §3.1). `norm: in` puts a LayerNorm of its own (slot `norm`, with `eps`) before the down-projection, `out`
-    one after the up-projection, as He et al.'s code can. The residual is not part of the function: composition `add` is what adds h.
+    one after the up-projection, as He et al.'s code can. The residual is not part of the function: composition `add` is
+    what adds h.
     """
 
     nonlinear: ClassVar[str | None] = "a bottleneck is not linear"

@@ -34,7 +34,8 @@ class LowRank(LinearMap):
     2024). Their papers subtract that start from the base weight; here `from_start: true` measures the map from it, up
     down - up₀ down₀, which is the same sum and leaves the base weight alone: Δ is exactly zero at the start.
     `diagonal` starts at zero (AdaLoRA: Zhang et al. 2023, eq. 3). `freeze: [down]` keeps a half as it started: made from
-    `seed`, or from the base weight. At an embedding it reads ids as one-hot vectors, as loralib does. `bias` adds `up.bias` (d_out,), inside the scaling (peft's lora_bias).
+    `seed`, or from the base weight. At an embedding it reads ids as one-hot vectors, as loralib does. `bias` adds
+    `up.bias` (d_out,), inside the scaling (peft's lora_bias).
     """
 
     size: int = option(8, low=1)

@@ -19,11 +19,11 @@ from unipet.options import option
 def places(total: int, count: int, generator: Generator) -> Tensor:
     """`count` different numbers below `total`, in rising order."""
     if 4 * count > total:
-        return torch.randperm(total, generator=generator)[:count].sort().values
-    found = torch.empty(0, dtype=torch.long)
+        return torch.randperm(total, generator=generator, device="cpu")[:count].sort().values
+    found = torch.empty(0, dtype=torch.long, device="cpu")
     while len(found) < count:  # once, almost always: sorting a few draws is cheaper than shuffling a whole weight
-        found = torch.unique(torch.randint(total, (2 * count,), generator=generator))
-    return found[torch.randperm(len(found), generator=generator)[:count]].sort().values
+        found = torch.unique(torch.randint(total, (2 * count,), generator=generator, device="cpu"))
+    return found[torch.randperm(len(found), generator=generator, device="cpu")[:count]].sort().values
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,9 @@ class Subspace(Function):
     def _orthonormal(basis_RD: Tensor) -> Tensor:
         """Gram-Schmidt of the rows, by QR with R's diagonal positive, so that orthonormal rows stay as they are."""
         q_DR, r_RR = torch.linalg.qr(basis_RD.T)
-        return (q_DR * torch.where(r_RR.diagonal() < 0, -1.0, 1.0).to(q_DR)).T
+        sign_R: Tensor = torch.where(r_RR.diagonal() < 0, -1.0, 1.0).to(q_DR)
+        rows_RD: Tensor = (q_DR * sign_R).T
+        return rows_RD
 
     def delta(self, u: Tensor | Heads | None, params: Params, training: bool) -> Tensor:
         assert isinstance(u, Tensor)

@@ -1,12 +1,7 @@
-"""What peft calls our compositions: for each of its types the function, the options and the names of the tensors.
-
-Decided from an insertion's parts, never from a method's name. A form writes what trains where it can be written as it is;
-what peft has no option for but a matrix can hold (a learned scale, a diagonal, a start to subtract) goes into the matrix.
-"""
+"""What peft calls our compositions: for each of its types the function, the options and the names of the tensors."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from math import sqrt
 from typing import Any, ClassVar
@@ -14,91 +9,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from unipet.composition import Add, Composition, Multiply, Normalise
-from unipet.functions.base import Function
+from unipet.composition import Add, Multiply, Normalise
 from unipet.functions.hadamard_product import HadamardProduct
 from unipet.functions.kronecker import Kronecker
 from unipet.functions.low_rank import LowRank
 from unipet.functions.random_low_rank import RandomLowRank
 from unipet.functions.vector import Vector
 from unipet.insertion import Insertion
-from unipet.scaling import AlphaOverRank, AlphaOverSqrtRank, Constant
-
-
-class Form(ABC):
-    """One type of peft that acts at linear layers.
-
-    `tensors` are those of one site by peft's suffix, `common` those of all sites; `slots` and `parts` read them and the
-    configuration back into the slots and the choices of an insertion.
-    """
-
-    peft_type: ClassVar[str]
-    function: ClassVar[type[Function]]
-    compositions: ClassVar[tuple[type[Composition], ...]] = (Add,)
-    #: The names of its tensors at a module, and of those that all share.
-    suffixes: ClassVar[tuple[str, ...]] = ()
-    shares: ClassVar[tuple[str, ...]] = ()
-    #: Keys of its configuration that `parts` understands.
-    reads: ClassVar[tuple[str, ...]] = ()
-    conv1d: ClassVar[bool] = False  # whether it takes transformers' transposed Conv1D
-
-    def why_not(self, insertion: Insertion) -> str | None:
-        """Why this insertion, whose function is the form's, is nothing that peft can say; None if it is."""
-        return (
-            None if isinstance(insertion.parts.rule, self.compositions) else _other("composition", insertion.parts.rule)
-        )
-
-    @abstractmethod
-    def config(self, insertion: Insertion) -> dict[str, Any]:
-        """Its options in peft's words."""
-
-    @abstractmethod
-    def tensors(self, insertion: Insertion) -> dict[str, Tensor]:
-        """The tensors of one site."""
-
-    def common(self, insertion: Insertion) -> dict[str, Tensor]:
-        """The tensors that all sites share."""
-        return {}
-
-    @abstractmethod
-    def parts(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        """`function`, `composition` and `scaling` of a method's insertion."""
-
-    @abstractmethod
-    def slots(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Our slots from peft's tensors of one site."""
-
-
-def _other(what: str, value: object) -> str:
-    return f"its {what} {type(value).__name__} is none of peft's"
-
-
-def factor_of(insertion: Insertion) -> Tensor | float:
-    """s of a scaling that is the same for all inputs."""
-    size = getattr(insertion.parts.function, "size", None)
-    return insertion.parts.scaling.factor(insertion.scale.reduced(), size, None, None)
-
-
-def _alpha(insertion: Insertion) -> tuple[float, bool, Tensor | float]:
-    """(α, whether it is α/√r, what is left of s for the tensors to hold)."""
-    scaling, size = insertion.parts.scaling, getattr(insertion.parts.function, "size", 1)
-    if isinstance(scaling, AlphaOverSqrtRank):
-        return scaling.alpha, True, 1.0
-    if isinstance(scaling, AlphaOverRank) and not scaling.epsilon:
-        return scaling.alpha, False, 1.0
-    if isinstance(scaling, Constant):
-        return scaling.value * size, False, 1.0
-    return float(size), False, factor_of(insertion)
-
-
-def _rows_by(factor: Tensor | float, tensor: Tensor) -> Tensor:
-    """Output rows times s, a number or one number per row."""
-    column = factor.unsqueeze(-1) if isinstance(factor, Tensor) and factor.numel() > 1 else factor
-    return tensor if isinstance(factor, float) and factor == 1.0 else tensor * column
-
-
-def _whole(number: float) -> float | int:
-    return int(number) if float(number).is_integer() else number
+from unipet.interop.form import Form, alpha_of, factor_of, rows_by, whole
 
 
 class LowRankForm(Form):
@@ -107,14 +25,19 @@ class LowRankForm(Form):
     peft_type = "LORA"
     function = LowRank
     compositions = (Add, Normalise)
-    suffixes = ("lora_A.weight", "lora_B.weight", "lora_magnitude_vector")
-    reads = ("r", "lora_alpha", "use_rslora", "use_dora", "lora_dropout")
+    names: ClassVar[dict[str, str]] = {
+        "lora_A.weight": "down", "lora_B.weight": "up", "lora_B.bias": "up.bias", "lora_magnitude_vector": "magnitude",
+    }  # fmt: skip
+    suffixes = tuple(names)
+    reads = ("lora_bias", "r", "lora_alpha", "use_rslora", "use_dora", "lora_dropout")
     conv1d = True
 
     def why_not(self, insertion: Insertion) -> str | None:
         rule = insertion.parts.rule
         if isinstance(rule, Normalise) and not (rule.detach and rule.scaled and not rule.bias):
             return "peft renormalises with detach: true, scaled: true and bias: false alone"
+        if isinstance(rule, Normalise) and getattr(insertion.parts.function, "bias", False):
+            return "peft has no bias of its own where it renormalises rows"
         return super().why_not(insertion)
 
     def _size(self, insertion: Insertion) -> int:
@@ -125,15 +48,16 @@ class LowRankForm(Form):
     def config(self, insertion: Insertion) -> dict[str, Any]:
         function = insertion.parts.function
         assert isinstance(function, LowRank)
-        alpha, root, _ = _alpha(insertion)
+        alpha, root, _ = alpha_of(insertion)
         size = self._size(insertion)
         ratio = size / function.size  # the start to subtract doubles the rank, not s
         return {
             "r": size,
-            "lora_alpha": _whole(alpha * (sqrt(ratio) if root else ratio)),
+            "lora_alpha": whole(alpha * (sqrt(ratio) if root else ratio)),
             "use_rslora": root,
             "use_dora": isinstance(insertion.parts.rule, Normalise),
             "lora_dropout": function.dropout,
+            "lora_bias": function.bias,
             "bias": "none",
             "init_lora_weights": True,
         }
@@ -147,7 +71,10 @@ class LowRankForm(Form):
         if function.from_start:
             down = torch.cat([down, own["start_down"]])
             up = torch.cat([up, -own["start_up"]], dim=1)
-        made = {"lora_A.weight": down, "lora_B.weight": _rows_by(_alpha(insertion)[2], up)}
+        rest = alpha_of(insertion)[2]
+        made = {"lora_A.weight": down, "lora_B.weight": rows_by(rest, up)}
+        if function.bias:
+            made["lora_B.bias"] = own["up.bias"] * rest
         if isinstance(insertion.parts.rule, Normalise):
             made["lora_magnitude_vector"] = insertion.joint.reduced()["magnitude"]
         return made
@@ -155,14 +82,18 @@ class LowRankForm(Form):
     def parts(self, config: Mapping[str, Any]) -> dict[str, Any]:
         root = config.get("use_rslora", False)
         return {
-            "function": {"name": "low_rank", "size": config["r"], "dropout": config.get("lora_dropout", 0.0)},
+            "function": {
+                "name": "low_rank",
+                "size": config["r"],
+                "dropout": config.get("lora_dropout", 0.0),
+                "bias": config.get("lora_bias", False),
+            },
             "composition": "normalise" if config.get("use_dora") else "add",
             "scaling": {"name": "alpha_over_sqrt_rank" if root else "alpha_over_rank", "alpha": config["lora_alpha"]},
         }
 
     def slots(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        names = {"lora_A.weight": "down", "lora_B.weight": "up", "lora_magnitude_vector": "magnitude"}
-        return {names[suffix]: tensor for suffix, tensor in tensors.items()}
+        return {self.names[suffix]: tensor for suffix, tensor in tensors.items()}
 
 
 class RandomLowRankForm(Form):
@@ -254,16 +185,16 @@ class HadamardProductForm(Form):
     suffixes = tuple(names)
 
     def why_not(self, insertion: Insertion) -> str | None:
-        root = _alpha(insertion)[1]
+        root = alpha_of(insertion)[1]
         return "peft has no α/√r here" if root else super().why_not(insertion)
 
     def config(self, insertion: Insertion) -> dict[str, Any]:
         size = getattr(insertion.parts.function, "size", 0)
-        return {"r": size, "alpha": _whole(_alpha(insertion)[0]), "init_weights": True}
+        return {"r": size, "alpha": whole(alpha_of(insertion)[0]), "init_weights": True}
 
     def tensors(self, insertion: Insertion) -> dict[str, Tensor]:
-        own, rest = dict(insertion.params()), _alpha(insertion)[2]
-        own["up2"] = _rows_by(rest, own["up2"])  # (s a) ⊙ b = a ⊙ (s b), row by row, too
+        own, rest = dict(insertion.params()), alpha_of(insertion)[2]
+        own["up2"] = rows_by(rest, own["up2"])  # (s a) ⊙ b = a ⊙ (s b), row by row, too
         return {name: own[slot] for name, slot in self.names.items()}
 
     def parts(self, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -287,7 +218,7 @@ class KroneckerForm(Form):
     suffixes = tuple(names)
 
     def why_not(self, insertion: Insertion) -> str | None:
-        _, root, rest = _alpha(insertion)
+        _, root, rest = alpha_of(insertion)
         if root or (isinstance(rest, Tensor) and rest.numel() > 1):
             return "peft has neither α/√r nor a scale per channel here"
         return super().why_not(insertion)
@@ -296,12 +227,12 @@ class KroneckerForm(Form):
         function = insertion.parts.function
         assert isinstance(function, Kronecker)
         factors = {"decompose_factor": function.factor, "decompose_both": function.decompose_both}
-        return {"r": function.size, "alpha": _whole(_alpha(insertion)[0]), **factors, "init_weights": True}
+        return {"r": function.size, "alpha": whole(alpha_of(insertion)[0]), **factors, "init_weights": True}
 
     def tensors(self, insertion: Insertion) -> dict[str, Tensor]:
-        own, rest = dict(insertion.params()), _alpha(insertion)[2]
+        own, rest = dict(insertion.params()), alpha_of(insertion)[2]
         first = "outer" if "outer" in own else "outer_up"
-        own[first] = _rows_by(rest, own[first])
+        own[first] = rows_by(rest, own[first])
         return {name: own[slot] for name, slot in self.names.items() if slot in own}
 
     def parts(self, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,8 @@ from unipet.functions.prefix import Prefix
 from unipet.functions.prompt import Prompt
 from unipet.insertion import Insertion
 from unipet.interop import virtual_tokens
-from unipet.interop.forms import FORMS, Form
+from unipet.interop.form import Form
+from unipet.interop.forms import FORMS
 from unipet.interop.reading import check_config, imported, read
 from unipet.method import name_of
 from unipet.report_table import AdaptReport

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from unipet.adaptation import Adaptation
 from unipet.errors import UnipetError
 from unipet.interop import virtual_tokens
-from unipet.interop.forms import FORMS, Form
+from unipet.interop.form import Form
+from unipet.interop.forms import FORMS
 from unipet.sites import ARCHITECTURES, Architecture, Position, architecture_of, head_prefix, resolve
 
 #: Keys that say nothing of what is computed after training.
@@ -96,8 +97,8 @@ def imported(
             if own.keys() != given.keys() or any(own[name].shape != given[name].shape for name in own):
                 mine, theirs = ({name: tuple(t.shape) for name, t in one.items()} for one in (own, given))
                 raise UnipetError(f"{source} does not fit this model at {item.site.path}: {theirs} there, {mine} here.")
-            for name, tensor in own.items():
-                tensor.copy_(given[name])
+            for name, parameter in own.items():
+                parameter.copy_(given[name])
         for name, tensor in heads.items():
             if named[name].shape != tensor.shape:
                 raise UnipetError(

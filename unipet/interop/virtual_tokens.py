@@ -13,7 +13,7 @@ from unipet.composition import Concat, Gated
 from unipet.functions.prefix import Prefix
 from unipet.functions.prompt import Prompt
 from unipet.insertion import Insertion
-from unipet.interop.forms import factor_of
+from unipet.interop.form import factor_of
 from unipet.sites import ARCHITECTURES, architecture_of
 
 #: The tensor that holds the prefixes of all layers, or the tokens.
@@ -32,7 +32,10 @@ def why_not(insertions: list[Insertion], model: nn.Module) -> str | None:
     if isinstance(parts.function, Prompt):
         rule = parts.rule
         if not isinstance(rule, Concat) or rule.after != "start" or not rule.keep_outputs:
-            return "peft puts tokens first and keeps their outputs (composition: {name: concat, after: start, keep_outputs: true})"
+            return (
+                "peft puts tokens first and keeps their outputs "
+                "(composition: {name: concat, after: start, keep_outputs: true})"
+            )
         return None
     if not isinstance(parts.rule, Gated) or not parts.rule.shift_positions or parts.rule.shift_bias:
         return "peft's past keys move the real tokens' positions (composition: {name: gated, shift_positions: true})"

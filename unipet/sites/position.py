@@ -20,9 +20,9 @@ class Position:
     `layers`: `all`, a list of indices, "0-5" (inclusive), `first:k` or `last:k`. `stack`: `all`, `encoder`, `decoder`.
     `tokens`: `all`, `first:k` or `last:k`, counting real tokens only. `input`: `post_norm`, or `pre_norm` to read the
     un-normed residual stream of a pre-norm model, or `block_output` for what the block would yield unchanged: N(h + r),
-    with r its residual and N its norm where the layer is post-norm (the adapters library's default). `side: input` makes h what the site's module reads instead of what it
-    yields (a weight's right side instead of its left). `optional: true` allows roles that the base model does not have,
-    a list of roles those alone.
+    with r its residual and N its norm where the layer is post-norm (the adapters library's default). `side: input` makes
+    h what the site's module reads instead of what it yields (a weight's right side instead of its left). `optional:
+    true` allows roles that the base model does not have, a list of roles those alone.
     """
 
     site: list[str] = option([])

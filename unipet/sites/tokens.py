@@ -32,7 +32,7 @@ def token_embeddings(model: nn.Module, table: Architecture, prefix: str) -> dict
 
 def tied_head(model: nn.Module, embeddings: dict[str, tuple[str, nn.Module]]) -> str | None:
     """The path of the output layer whose weight is the token embedding's, or None."""
-    output = getattr(model, "get_output_embeddings", lambda: None)()
+    output: Any = getattr(model, "get_output_embeddings", lambda: None)()
     if output is None or all(module.weight is not output.weight for _, module in embeddings.values()):
         return None
-    return next(path for path, module in model.named_modules() if module is output)
+    return next((path for path, module in model.named_modules() if module is output), None)

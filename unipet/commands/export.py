@@ -1,0 +1,48 @@
+"""`unipet export RUN OUT --to peft`: a run's adapter in another library's files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from unipet.commands.arguments import Parser, read
+from unipet.commands.examples import examples
+
+
+def main(argv: Sequence[str]) -> int:
+    """Write the adapter to OUT in the format asked for."""
+    parser = Parser(
+        prog="unipet export",
+        description="Write a finished run's adapter as peft's adapter_config.json and adapter_model.safetensors, where "
+        "peft can express the method; else say why it cannot.",
+        epilog=examples("export"),
+    )
+    parser.add_argument("run", metavar="RUN", type=Path, help="a run's directory")
+    parser.add_argument("out", metavar="OUT", type=Path, help="a directory that does not exist yet, or is empty")
+    parser.add_argument("--to", required=True, choices=("peft",), help="whose format: peft")
+    asked = read(parser, argv)
+    if asked is None:
+        return 0
+    from unipet.commands.merge import check_out
+    from unipet.commands.runs import check_run
+
+    check_run(asked.run)
+    check_out(asked.out)
+    export_run(asked.run, asked.out)
+    print(f"exported {asked.run} to {asked.out}")
+    return 0
+
+
+def export_run(run: Path, out: Path) -> None:
+    """Load base model and adapter, export."""
+    import unipet
+    from unipet.models import load_base_model
+    from unipet.record import ADAPTER, CONFIG, read_config
+    from unipet.tasks import load_task
+
+    config = read_config(run / CONFIG)
+    data = load_task(config.task)  # the head's labels
+    model, tokenizer = load_base_model(config.model, data.labels, data.regression)
+    unipet.load(model, run / ADAPTER)
+    unipet.export_peft(model, out)
+    tokenizer.save_pretrained(out)
