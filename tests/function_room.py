@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import unipet
 from unipet.adapting import AdaptReport
 from unipet.functions.base import BASE, Function, LinearMap, Params, Widths
-from unipet.insertion import seeded
+from unipet.parts import seeded
 
 #: Deliberately not square.
 WIDTHS = Widths(u=16, h=24)

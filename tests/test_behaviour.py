@@ -12,15 +12,27 @@ from pathlib import Path
 import pytest
 import torch
 from architectures import ARCHS
-from matrix_room import METHODS, adapted, close, logits, loss, matrix, randomise, same_bits, train, untouched, values
+from matrix_room import (
+    METHODS,
+    adapted,
+    close,
+    every_pair,
+    logits,
+    loss,
+    matrix,
+    randomise,
+    same_bits,
+    train,
+    untouched,
+    values,
+)
 from torch import Tensor, nn
 
 import unipet
 from unipet.adaptation import adaptation
 
-pytestmark = matrix
 
-
+@every_pair
 def test_starts_where_it_says(method: str, arch: str) -> None:
     """The output before training equals the base model's exactly where the report promises it, and nowhere else."""
     model, batch = ARCHS[arch].build(), ARCHS[arch].batch()
@@ -31,6 +43,7 @@ def test_starts_where_it_says(method: str, arch: str) -> None:
     assert change == 0.0 if promised else change > 0.0
 
 
+@matrix
 def test_every_trainable_tensor_learns_and_no_frozen_one_moves(method: str, arch: str) -> None:
     torch.manual_seed(0)
     model, batch = ARCHS[arch].build(), ARCHS[arch].batch()
@@ -46,6 +59,7 @@ def test_every_trainable_tensor_learns_and_no_frozen_one_moves(method: str, arch
             assert torch.equal(tensor, frozen_before[name]), f"frozen {name} moved"
 
 
+@matrix
 def test_saving_and_loading_is_exact(method: str, arch: str, tmp_path: Path) -> None:
     model, fresh, batch = adapted(method, arch), ARCHS[arch].build(), ARCHS[arch].batch()
     unipet.save(model, tmp_path / "adapter")
@@ -54,6 +68,7 @@ def test_saving_and_loading_is_exact(method: str, arch: str, tmp_path: Path) -> 
     assert same_bits(unipet.parameters(fresh, head=True), unipet.parameters(model, head=True))
 
 
+@every_pair
 def test_merging_keeps_the_output_or_says_why_not(method: str, arch: str) -> None:
     model, batch = ARCHS[arch].build(), ARCHS[arch].batch()
     names = model.state_dict().keys()
@@ -80,6 +95,7 @@ def test_merging_keeps_the_output_or_says_why_not(method: str, arch: str) -> Non
     assert close(logits(arch, model, batch), before)
 
 
+@every_pair
 def test_ejecting_restores_every_bit(method: str, arch: str) -> None:
     model, batch = ARCHS[arch].build(), ARCHS[arch].batch()
     state, outside = values(model), untouched(model)
@@ -93,6 +109,7 @@ def test_ejecting_restores_every_bit(method: str, arch: str) -> None:
     assert torch.equal(logits(arch, model, batch), before)
 
 
+@matrix
 def test_same_seed_same_result(method: str, arch: str) -> None:
     """The second time on a model that carried the method before, so taking it out leaves no trace in training either."""
     model, batch = ARCHS[arch].build(), ARCHS[arch].batch()
@@ -115,6 +132,7 @@ def test_same_seed_same_result(method: str, arch: str) -> None:
     assert same_bits(once(), once())
 
 
+@matrix
 def test_bfloat16_base_model_with_float32_insertions(method: str, arch: str) -> None:
     reference, batch = adapted(method, arch, std=0.1), ARCHS[arch].batch()
     expected = logits(arch, reference, batch)
@@ -135,6 +153,7 @@ def test_bfloat16_base_model_with_float32_insertions(method: str, arch: str) -> 
     assert all(torch.isfinite(p.grad).all() for p in own.values() if p.grad is not None)
 
 
+@matrix
 def test_a_copy_of_an_adapted_model_stands_alone(method: str, arch: str) -> None:
     """Hooks and routes of a deep copy belong to the copy."""
     model, batch = adapted(method, arch), ARCHS[arch].batch()
@@ -145,6 +164,7 @@ def test_a_copy_of_an_adapted_model_stands_alone(method: str, arch: str) -> None
     assert torch.equal(logits(arch, clone, batch), expected)
 
 
+@matrix
 def test_describe_needs_no_weights_and_agrees(method: str, arch: str) -> None:
     model = ARCHS[arch].build()
     described = unipet.describe(METHODS[method], model.config).to_dict()

@@ -27,6 +27,7 @@ FLOORS = (
     {"options", "config", "conf_dir", "memory", "text_table"},
     {"functions", "sites", "settings", "positions"},
     {"composition", "scaling", "mixture", "objectives", "weights"},
+    {"parts"},
     {"insertion"},
     {"columns", "method", "prompting"},
     {"attention"},

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from unipet.attention import ATTRIBUTE, PREFIX, HeadsSite, wrap_implementation
 from unipet.errors import UnipetError
 from unipet.hooks import Entry, HeadsReader, Hook
-from unipet.insertion import Call, Insertion
+from unipet.insertion import Insertion
 from unipet.method import Method
 from unipet.mixture import Bank
+from unipet.parts import Call
 from unipet.sites import Architecture, base_of
 from unipet.surroundings import changes
 

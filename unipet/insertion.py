@@ -5,53 +5,19 @@ Shapes: B batch, T positions, D width of h, U width of x.
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from unipet.composition import Composition, Replace, Weights
+from unipet.composition import Replace, Weights
 from unipet.errors import UnipetError
-from unipet.functions.base import BASE, BASE_BIAS, Affine, Function, Heads, LinearMap, Params, Widths
-from unipet.mixture import Bank, Mixture, Route, baked, by_expert
-from unipet.scaling import Constant, Scaling, Tokens
+from unipet.functions.base import BASE, BASE_BIAS, Affine, Heads, LinearMap, Params, Widths
+from unipet.mixture import Bank, Route, baked, by_expert
+from unipet.parts import Call, Parts, rows_of, seeded, split_views
+from unipet.scaling import Constant, Tokens
 from unipet.sites import Site
 from unipet.weights import BaseWeight, read_all
-
-
-@dataclass
-class Call:
-    """What one forward pass of the base model tells its insertions.
-
-    Per stack: its batch size and, where an insertion needs them, the real tokens of the whole sequence (those in the KV
-    cache included; None: all are real) and how many the cache holds. For all: how many views are stacked in the batch,
-    and each view's routes.
-    """
-
-    rows: dict[str, int] = field(default_factory=dict)
-    masks_BS: dict[str, Tensor | None] = field(default_factory=dict)
-    past: dict[str, int] = field(default_factory=dict)
-    views: int = 1
-    routes: list[dict[int, Route]] = field(default_factory=list)  # per view: insertion number -> route
-    evaluation: dict[int, Route] = field(default_factory=dict)  # the same, of reducers that draw
-
-
-@dataclass(frozen=True)
-class Parts:
-    """The four choices of an insertion and its optional mixture, before any site is known."""
-
-    function: Function
-    form: str
-    rule: Composition
-    scaling: Scaling
-    mixture: Mixture | None = None
-    tokens: tuple[str, int] | None = None
-
-    @property
-    def needs_weight(self) -> bool:
-        """Whether it reads the base model's weight, at the start or at each call."""
-        return self.function.starts_from_weight or self.function.needs_bias or self.rule.needs_weight
 
 
 class Insertion(nn.Module):
@@ -199,9 +165,9 @@ class Insertion(nn.Module):
         views = self.call_record.views if self.training and self.parts.mixture is not None else 1
         if views == 1:
             return self._mixed(source, 0)
-        chunks = _split(source, views)
+        chunks = split_views(source, views)
         rows = h.shape[0] // views
-        return torch.cat([_rows(self._mixed(chunk, view), rows, h) for view, chunk in enumerate(chunks)])
+        return torch.cat([rows_of(self._mixed(chunk, view), rows, h) for view, chunk in enumerate(chunks)])
 
     def cast(self, u: Tensor | None) -> Tensor | None:
         """u in the dtype that this insertion computes with."""
@@ -286,25 +252,3 @@ class Insertion(nn.Module):
         if function is not self.parts.function:
             self.shared = None
         self.parts = replace(self.parts, function=function, mixture=None)
-
-
-def seeded(seed: int, name: str) -> torch.Generator:
-    """A random stream for one name, the same on every machine and device."""
-    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
-    return torch.Generator("cpu").manual_seed(int.from_bytes(digest[:7], "big"))
-
-
-def _split(source: Tensor | Heads | None, views: int) -> list[Tensor | Heads | None]:
-    if isinstance(source, Tensor):
-        return list(source.chunk(views))
-    if isinstance(source, Heads):
-        xs = [None] * views if source.x_BTU is None else source.x_BTU.chunk(views)
-        return [replace(source, q_BHTE=q, x_BTU=x) for q, x in zip(source.q_BHTE.chunk(views), xs, strict=True)]
-    return [None] * views
-
-
-def _rows(delta: Tensor, rows: int, h: Tensor) -> Tensor:
-    """A Δ that is the same for all examples still has to line up with its view's rows."""
-    if delta.dim() == h.dim():
-        return delta.expand(rows, *delta.shape[1:])
-    return delta.expand(rows, *([1] * (h.dim() - 2)), delta.shape[-1])

@@ -11,10 +11,10 @@ from unipet.composition import COMPOSITIONS, Composition
 from unipet.errors import UnipetError, nearest, unknown
 from unipet.functions import FUNCTIONS
 from unipet.functions.base import Function, LinearMap, Widths
-from unipet.insertion import Parts
 from unipet.mixture import Mixture
 from unipet.objectives import Objective
 from unipet.options import number, parse_options, remove_hint
+from unipet.parts import Parts
 from unipet.scaling import SCALINGS, Constant, Scaling
 from unipet.sites.position import Position, token_span
 

@@ -10,9 +10,10 @@ from torch import nn
 from unipet.adaptation import Adaptation
 from unipet.errors import UnipetError
 from unipet.functions.base import Widths
-from unipet.insertion import Insertion, seeded
+from unipet.insertion import Insertion
 from unipet.method import InsertionSpec, Method
 from unipet.mixture import Bank
+from unipet.parts import seeded
 from unipet.sites import ARCHITECTURES, Architecture, Position, Site, architecture_of, head_prefix, resolve
 from unipet.surroundings import lengthened, stacks_of, vocabulary
 from unipet.weights import BaseWeight, in_width, out_width, why_no_matrix

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -71,7 +72,7 @@ class AdaptReport:
         rows = [
             [
                 row.name,
-                ", ".join(row.sites),
+                "\n".join(textwrap.wrap(", ".join(row.sites), 24)),
                 "\n".join(f"{count} x {kind}" for kind, count in _patterns(row.modules).items()),
                 "\n".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in row.shapes.items()),
                 f"{row.parameters:,}",
