@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from unipet.insertion import Call, Insertion
 from unipet.method import Method
 from unipet.mixture import Bank
 from unipet.sites import Architecture, base_of
+from unipet.weights import passes_gradients, quantised
 
 CONTAINER = "_unipet"
 _INPUTS = ("input_ids", "inputs_embeds", "pixel_values")  # what a stack may be called with, batch first
@@ -41,6 +42,7 @@ class Adaptation(nn.Module):
         self._attention: list[tuple[Any, Any]] = []  # (config, its attention implementation before)
         self._required_grad: dict[str, bool] = {}
         self._originals: dict[str, Tensor] = {}
+        self._unproved: list[tuple[str, nn.Module]] = []  # quantised modules, until a training mode asks for gradients
         self._views = 1
         self._driven = False  # a training loop draws the routes; otherwise every forward pass does
         self._generator = torch.Generator()
@@ -52,6 +54,18 @@ class Adaptation(nn.Module):
     @property
     def items(self) -> list[Insertion]:
         return list(self.insertions)  # type: ignore[arg-type]
+
+    def train(self, mode: bool = True) -> Self:
+        """Raises UnipetError where a quantised module below would keep gradients from the insertions."""
+        while mode and self._unproved:
+            path, module = self._unproved[-1]
+            if not passes_gradients(module):
+                raise UnipetError(
+                    f"{path} ({quantised(module.weight)}) passes no gradients on, so insertions below it would not train. "  # type: ignore[arg-type]
+                    "Quantise weights only, not activations, or train on the unquantised base model."
+                )
+            self._unproved.pop()
+        return super().train(mode)
 
     # -- routes and views ------------------------------------------------------------------------------------------
 
@@ -128,8 +142,10 @@ class Adaptation(nn.Module):
     def attach(self, model: nn.Module) -> None:
         """Register the hooks, freeze the base model and train the parts that the method unfreezes.
 
-        Raises UnipetError, before any change, where the base model's attention cannot be wrapped.
+        Raises UnipetError, before any change, where the base model's attention cannot be wrapped or keeps gradients back.
         """
+        self._unproved = [(p, m) for p, m in model.named_modules() if isinstance(m, nn.Linear) and quantised(m.weight)]
+        self.train(model.training)
         self._wrap_attention(model)
         self._required_grad = {name: p.requires_grad for name, p in model.named_parameters()}
         for name, parameter in model.named_parameters():
@@ -145,7 +161,6 @@ class Adaptation(nn.Module):
             self._handles.append(
                 module.register_forward_pre_hook(Entry(self.on_call, stacks, module), with_kwargs=True)
             )
-        self.train(model.training)
         model.add_module(CONTAINER, self)
 
     def _wrap_attention(self, model: nn.Module) -> None:
