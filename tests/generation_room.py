@@ -32,7 +32,7 @@ def lively(arch: str, **options: Any) -> Any:
     return model
 
 
-def adapted(arch: str, method: Any, *, implementation: str | None = None, **options: Any) -> Any:
+def adapted(arch: str, method: Any, *, std: float = 0.3, implementation: str | None = None, **options: Any) -> Any:
     """The same with a method whose tensors are all random, and the same on every call."""
     model = lively(arch, **options)
     if implementation is not None:
@@ -40,7 +40,7 @@ def adapted(arch: str, method: Any, *, implementation: str | None = None, **opti
     with torch.random.fork_rng():
         torch.manual_seed(0)
         unipet.adapt(model, method)
-    randomise(model)
+    randomise(model, std)
     return model
 
 

@@ -203,6 +203,12 @@ def test_files_that_are_no_table(tmp_path: Path) -> None:
         unipet.adapt(tiny_bert(), LOW_RANK, sites=tmp_path / "mine.yaml")
 
 
+def test_the_documented_example_is_a_table(root: Path) -> None:
+    text = (root / "docs" / "sites.md").read_text(encoding="utf-8")
+    table = parse_table(yaml.safe_load(text.split("```yaml\n")[1].split("```")[0]))
+    assert table.name == "mine" and len(table.stacks["decoder"].roles) == 6
+
+
 def test_a_table_enters_a_runs_identity_by_what_it_says(tmp_path: Path) -> None:
     def identity(name: str | None, content: str = "") -> str:
         path = None if name is None else tmp_path / name

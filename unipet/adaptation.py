@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from unipet.mixture import Bank
 from unipet.parts import Call
 from unipet.sites import Architecture, base_of
 from unipet.surroundings import changes
+from unipet.weights import passes_gradients, quantised
 
 CONTAINER = "_unipet"
 _INPUTS = ("input_ids", "inputs_embeds", "pixel_values")  # what a stack may be called with, batch first
@@ -44,6 +45,7 @@ class Adaptation(nn.Module):
         self._attention: list[tuple[Any, Any]] = []  # (config, its attention implementation before)
         self._required_grad: dict[str, bool] = {}
         self._originals: dict[str, Tensor] = {}
+        self._unproved: list[tuple[str, nn.Module]] = []  # quantised modules, until a training mode asks for gradients
         self._views = 1
         self._driven = False  # a training loop draws the routes; otherwise every forward pass does
         self._generator = torch.Generator()
@@ -57,6 +59,18 @@ class Adaptation(nn.Module):
     @property
     def items(self) -> list[Insertion]:
         return list(self.insertions)  # type: ignore[arg-type]
+
+    def train(self, mode: bool = True) -> Self:
+        """Raises UnipetError where a quantised module below would keep gradients from the insertions."""
+        while mode and self._unproved:
+            path, module = self._unproved[-1]
+            if not passes_gradients(module):
+                raise UnipetError(
+                    f"{path} ({quantised(module.weight)}) passes no gradients on, so insertions below it would not train. "  # type: ignore[arg-type]
+                    "Quantise weights only, not activations, or train on the unquantised base model."
+                )
+            self._unproved.pop()
+        return super().train(mode)
 
     # -- routes and views ------------------------------------------------------------------------------------------
 
@@ -154,9 +168,11 @@ class Adaptation(nn.Module):
     def attach(self, model: nn.Module) -> None:
         """Register the hooks, freeze the base model and train the parts that the method unfreezes.
 
-        Raises UnipetError, before any change, where the base model's attention cannot be wrapped.
+        Raises UnipetError, before any change, where the base model's attention cannot be wrapped or keeps gradients back.
         """
         around = changes(model, self.items, self.entries)
+        self._unproved = [(p, m) for p, m in model.named_modules() if isinstance(m, nn.Linear) and quantised(m.weight)]
+        self.train(model.training)
         self._wrap_attention(model)
         self._required_grad = {name: p.requires_grad for name, p in model.named_parameters()}
         for name, parameter in model.named_parameters():

@@ -7,6 +7,7 @@ module is imported when the command is called, and offers `main(argv) -> int`, t
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -60,6 +61,11 @@ def dispatch(argv: Sequence[str]) -> int:
     name, rest = argv[0], list(argv[1:])
     if name not in COMMANDS:
         raise unknown("command", name, COMMANDS)
+    for talker in (
+        "torchao",
+        "torch.utils._pytree",
+    ):  # transformers imports torchao, needed or not; it warns of kernels
+        logging.getLogger(talker).setLevel(logging.ERROR)
     code: int = importlib.import_module(COMMANDS[name][0]).main(rest)
     return code
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from unipet.sites import head_prefix
+from unipet.weights import plain_tensors
 
 _SAMPLES = 64
 
@@ -24,8 +25,12 @@ def fingerprint(model: nn.Module, original: Callable[[str, Tensor], Tensor] = la
     for name, parameter in sorted(model.named_parameters()):
         if not name.startswith(prefix) or name.startswith("_unipet."):
             continue
-        flat = original(name, parameter).detach().flatten()
-        at = torch.linspace(0, max(flat.numel() - 1, 0), min(_SAMPLES, flat.numel()), device=flat.device).long()
-        values = flat[at].to("cpu", torch.bfloat16).view(torch.int16).numpy().tobytes()
+        values = b"".join(_sampled(plain) for plain in plain_tensors(original(name, parameter)))
         digest.update(f"{name[len(prefix) :]} {tuple(parameter.shape)} ".encode() + values)
     return digest.hexdigest()[:16]
+
+
+def _sampled(tensor: Tensor) -> bytes:
+    flat = tensor.flatten()
+    at = torch.linspace(0, max(flat.numel() - 1, 0), min(_SAMPLES, flat.numel()), device=flat.device).long()
+    return flat[at].to("cpu", torch.bfloat16).view(torch.int16).numpy().tobytes()

@@ -16,7 +16,7 @@ from unipet.mixture import Bank
 from unipet.parts import seeded
 from unipet.sites import ARCHITECTURES, Architecture, Position, Site, architecture_of, head_prefix, resolve
 from unipet.surroundings import lengthened, stacks_of, vocabulary
-from unipet.weights import BaseWeight, in_width, out_width, why_no_matrix
+from unipet.weights import BaseWeight, in_width, out_width, quantised, why_no_matrix
 
 #: How the class names of normalisation layers end.
 _NORMS = ("layernorm", "rmsnorm")
@@ -155,11 +155,17 @@ def unfrozen(model: nn.Module, method: Method) -> dict[str, str]:
     """Base parameters that train, each with the part that named it. `all` is the base model and the head."""
     prefix = head_prefix(model)
     found: dict[str, str] = {}
+    given = dict(model.named_parameters())
     for part in method.unfreeze:
-        names = [name for name, _ in model.named_parameters() if _in_part(model, name, part, prefix)]
+        names = [name for name in given if _in_part(model, name, part, prefix)]
         if not names and part != "head":
             raise UnipetError(f"method.unfreeze: {part!r} matches no parameter of this {type(model).__name__}.")
         for name in names:
+            if stored := quantised(given[name]):
+                raise UnipetError(
+                    f"method.unfreeze: {part!r} includes {name}, which is stored quantised ({stored}) and cannot train. "
+                    "Unfreeze other parts (norm, bias), or load the base model with that weight unquantised."
+                )
             is_head = bool(prefix) and not name.startswith(prefix)
             found.setdefault(name, "head" if is_head else part)
     return found

@@ -14,6 +14,7 @@ from unipet.merging import reasons
 from unipet.mixture import Bank
 from unipet.sites import head_prefix
 from unipet.text_table import text_table
+from unipet.weights import size
 
 
 @dataclass(frozen=True)
@@ -115,12 +116,12 @@ def report_of(model: nn.Module, inserted: Adaptation) -> AdaptReport:
         part = inserted.unfrozen.get(name)
         if part is not None:
             tensors, count = parts.get(part, (0, 0))
-            parts[part] = (tensors + 1, count + parameter.numel())
+            parts[part] = (tensors + 1, count + size(parameter))
         if name.startswith(prefix):
-            base += parameter.numel()
-            unfrozen += parameter.numel() if part is not None else 0
+            base += size(parameter)
+            unfrozen += size(parameter) if part is not None else 0
         elif part == "head":
-            head += parameter.numel()
+            head += size(parameter)
     owned = sum(p.numel() for p in inserted.parameters())
     merged = sum(_merged_count(insertion) for insertion in inserted.items)
     merged += sum(_kept_shared({i.name: i for i in inserted.items}[name]) for name in inserted.shared)

@@ -1,4 +1,5 @@
-"""The weights of a base model's modules as one shape: (out, in) whatever the module calls or transposes.
+"""The weights of a base model's modules as one shape: (out, in) whatever the module calls or transposes; and how
+quantised ones are stored.
 
 Shapes: D out width, I in width.
 """
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,14 +42,45 @@ def _norm_width(module: nn.Module) -> int | None:
     return len(weight) if isinstance(weight, nn.Parameter) and weight.dim() == 1 else None
 
 
+def quantised(parameter: Tensor) -> str | None:
+    """How a parameter is stored where that is quantised (`int8`, `Int8Tensor`); None for ordinary numbers."""
+    kind = type(parameter.data)
+    if kind is Tensor:
+        return None if parameter.is_floating_point() else str(parameter.dtype).removeprefix("torch.")
+    return kind.__name__
+
+
+def plain_tensors(parameter: Tensor) -> list[Tensor]:
+    """What a parameter is stored as: itself, or the integers and scales inside a quantised tensor class."""
+    data: Any = parameter.detach()
+    if not hasattr(data, "__tensor_flatten__"):
+        return [data]
+    return [plain for name in data.__tensor_flatten__()[0] for plain in plain_tensors(getattr(data, name))]
+
+
+def size(parameter: Tensor) -> int:
+    """How many numbers a parameter stands for; 4-bit storage packs several into one byte."""
+    state = getattr(parameter, "quant_state", None)
+    return torch.Size(state.shape).numel() if state is not None else parameter.numel()
+
+
+def passes_gradients(module: nn.Module) -> bool:
+    """Whether a linear module whose weight is a quantised tensor class lets gradients through to its input."""
+    weight: Any = module.weight
+    if not hasattr(weight, "__tensor_flatten__") or weight.device.type == "meta":
+        return True
+    with torch.enable_grad():
+        x = torch.ones(1, weight.shape[1], dtype=weight.dtype, device=weight.device, requires_grad=True)
+        found: Tensor = module.forward(x)  # past the hooks
+        return found.requires_grad and torch.autograd.grad(found.sum(), x, allow_unused=True)[0] is not None
+
+
 def why_no_matrix(module: nn.Module) -> str | None:
     """Why nothing can fold into this module's weight, or None."""
     weight = getattr(module, "weight", None)
     if not isinstance(weight, nn.Parameter) or (isinstance(module, nn.Embedding) and not _transposed(module)):
         return f"{type(module).__name__} has no weight to fold into"
-    kind = type(weight.data)
-    if kind is not Tensor or not weight.is_floating_point():
-        stored = str(weight.dtype).removeprefix("torch.") if kind is Tensor else kind.__name__
+    if stored := quantised(weight):
         return f"the weight is stored quantised ({stored})"
     if weight.dim() not in (1, 2):
         return f"{type(module).__name__} has no weight to fold into"

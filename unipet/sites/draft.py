@@ -17,7 +17,7 @@ from unipet.sites.resolve import base_of
 from unipet.sites.table import ROLES, Stack
 
 _HEADS = ("num_attention_heads", "num_heads", "n_head", "n_heads")
-_HIDDEN = ("hidden_size", "d_model", "n_embd", "dim", "embed_dim")
+_HIDDEN = ("hidden_size", "d_model", "n_embd", "dim", "embed_dim", "true_hidden_size")
 _THIRDS = (
     "# Uncomment if it yields query, key and value in this order, each a third of the whole; with per_head: true",
     "# in the braces if each is a third of every head's share. The modelling code tells.",
@@ -51,8 +51,9 @@ def _stack_lines(layer: Guess, name: str, path: str, base: nn.Module, config: An
         lines += ["    outside:", f"      embed: {embed}"]
     entry = path.split(".")[0] if several else ""
     lines += [f"    entry: {_text(entry)}"] if entry else []
-    if name == "decoder":
-        lines.append("    causal: true    # a token does not see later ones")
+    if name == "decoder" or not several:
+        guess = "" if name == "decoder" else "# "
+        lines.append(f"    {guess}causal: true    # if a token does not see later ones")
     if layer.norms:
         lines.append(
             "    # If the norms stand before the blocks, and if attention and feed-forward read the same stream:"
@@ -101,7 +102,8 @@ def _geometry(layer: Guess, name: str, config: Any) -> list[str]:
     q, k = (layer.linear.get(layer.roles.get(f"attn.{key}", "")) for key in ("q", "k"))
     fused = layer.linear.get(layer.roles.get("attn.qkv", ""))
     width = q[0] if q else fused[0] if fused else None
-    found = {"hidden": next((n for n in _HIDDEN if getattr(config, n, None) == width), None)}
+    known = [name for name in _HIDDEN if isinstance(getattr(config, name, None), int)]
+    found = {"hidden": next((name for name in known if width in (None, getattr(config, name))), None)}
     found["heads"] = next(
         (n for n in (f"{name}_attention_heads", *_HEADS) if isinstance(getattr(config, n, None), int)), None
     )

@@ -6,6 +6,7 @@ Names and widths together decide; where they leave a doubt, a role stays without
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,11 +59,15 @@ def guess_stacks(base: nn.Module, config: Any) -> dict[str, str]:
 
 
 def _causal(base: nn.Module, layer: nn.Module) -> bool:
-    """A guess: whether the attention calls itself causal, or the model makes causal masks and no other."""
-    says = [bool(one.is_causal) for one in layer.modules() if isinstance(getattr(one, "is_causal", None), bool)]
-    names = names_in_forward(base)
-    masks = any("causal" in name for name in names) and not any("bidirectional" in name for name in names)
-    return any(says) or (masks and not says)
+    """Whether a single stack is a decoder: its attention or its masks say so, or it comes with causal heads only."""
+    if any(getattr(one, "is_causal", None) is True for one in layer.modules()):
+        return True
+    classes = [name for name in vars(sys.modules[type(base).__module__]) if name.startswith(type(base).__name__[:3])]
+    causal = any(name.endswith(("ForCausalLM", "LMHeadModel")) and "WithLMHead" not in name for name in classes)
+    masked = any(name.endswith("ForMaskedLM") for name in classes)
+    masks = [name for name in names_in_forward(base) if name.endswith("_mask")]
+    only_causal = any("causal" in name for name in masks) and not any("bidirectional" in name for name in masks)
+    return (causal and not masked) or only_causal
 
 
 def guess_layer(layers: Any) -> Guess:
