@@ -136,7 +136,7 @@ def soup(which: Oracle) -> dict[str, float]:
         number, own = inserted.items[0].number, unipet.parameters(model)
         chosen = {slot: one for slot, one in zip(("down", "up"), route or (), strict=False) if slot in free}
         inserted.call_record.routes = [{number: chosen}]
-        inserted._draw_rows = lambda *given: None  # type: ignore[method-assign]
+        inserted._routing.draw_rows = lambda *given: None  # type: ignore[method-assign]
         inserted.call_record.evaluation = {number: chosen}
         if scores:
             with torch.no_grad():

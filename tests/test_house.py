@@ -31,7 +31,7 @@ FLOORS = (
     {"insertion"},
     {"columns", "method", "prompting"},
     {"attention"},
-    {"hooks", "library", "site_files", "surroundings"},
+    {"hooks", "library", "routing", "site_files", "surroundings"},
     {"adaptation"},
     {"plan", "merging", "fingerprint", "packing"},
     {"report_table"},

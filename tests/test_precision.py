@@ -58,7 +58,7 @@ def test_lower_precision_computes_and_trains_the_same(arch: str, method: str, mo
     gradients = {name: gradient.clone() for name, gradient in gradients.items()}
     found, lower = trained(arch, half(arch, method, full, mode), mode)
     assert close(found, expected, 0.05)
-    for name, gradient in lower.items():
+    for gradient in lower.values():
         assert gradient.dtype == torch.float32 and gradient.isfinite().all()
     one, other = (torch.cat([g.flatten() for g in each.values()]) for each in (gradients, lower))
     assert nn.functional.cosine_similarity(one, other, dim=0) > 0.99

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Self
 
-import torch
 from torch import Tensor, nn
 
 from unipet.attention import ATTRIBUTE, PREFIX, HeadsSite, wrap_implementation
@@ -16,6 +15,7 @@ from unipet.insertion import Insertion
 from unipet.method import Method
 from unipet.mixture import Bank
 from unipet.parts import Call
+from unipet.routing import Routing
 from unipet.sites import Architecture, base_of
 from unipet.surroundings import changes
 from unipet.weights import passes_gradients, quantised
@@ -48,9 +48,7 @@ class Adaptation(nn.Module):
         self._unproved: list[tuple[str, nn.Module]] = []  # quantised modules, until a training mode asks for gradients
         self._views = 1
         self._driven = False  # a training loop draws the routes; otherwise every forward pass does
-        self._generator = torch.Generator()
-        self._number = -1  # of the step, for routers that take experts in turn
-        self._rows: dict[tuple[int, int], torch.Generator] = {}  # (view, insertion) -> the stream of its examples
+        self._routing = Routing(insertions)
         for number, insertion in enumerate(insertions):
             insertion.number = number
             insertion.call_record = self.call_record
@@ -86,32 +84,8 @@ class Adaptation(nn.Module):
         """
         self._driven = True
         if self.mixed:
-            self._generator.manual_seed((seed * 1_000_003 + step) % 2**63)
-            self._number, self._rows = step, {}
-            self.call_record.routes = self._draw(views=2)
-
-    def _draw(self, views: int) -> list[dict[int, Any]]:
-        mixed = [i for i in self.items if i.parts.mixture is not None and i.parts.mixture.grain(True) == "call"]
-        return [{i.number: i.bank.draw(self._generator, self._number + view) for i in mixed} for view in range(views)]
-
-    def _draw_rows(self, stacks: list[str], rows: int, length: int) -> None:
-        """Routes of single examples or tokens, for one call. In training each view of each insertion has a stream of
-        its own, so that micro-batches take together what the whole batch would."""
-        record = self.call_record
-        for item in self.items:
-            mixture = item.parts.mixture
-            grain = mixture.grain(self.training) if mixture is not None and item.site.tokens_of in stacks else None
-            if not self.training and grain is not None:
-                shape = {"call": (), "example": (rows,), "token": (rows, length)}[grain]
-                record.evaluation[item.number] = item.bank.draw(self._generator, 0, shape, training=False)
-            elif grain == "example":
-                record.routes += [{} for _ in range(self._views - len(record.routes))]
-                for view in range(self._views):
-                    stream = self._rows.get((view, item.number))
-                    if stream is None:
-                        seed = int(torch.randint(2**62, (1,), generator=self._generator))
-                        stream = self._rows[view, item.number] = torch.Generator().manual_seed(seed)
-                    record.routes[view][item.number] = item.bank.draw(stream, 0, (rows // self._views,))
+            self._routing.restart((seed * 1_000_003 + step) % 2**63, step)
+            self.call_record.routes = self._routing.draw(views=2)
 
     @contextmanager
     def views(self, count: int) -> Iterator[None]:
@@ -142,10 +116,9 @@ class Adaptation(nn.Module):
         self.call_record.views = self._views
         first_stack = next(iter(self.entries), None)
         if self.mixed and self.training and not self._driven and first_stack in stacks:
-            self._number += 1
-            self.call_record.routes = self._draw(self._views)
+            self.call_record.routes = self._routing.next(self._views)
         if self.mixed and first is not None:
-            self._draw_rows(stacks, *first.shape[:2])
+            self._routing.draw_rows(self.call_record, stacks, self.training, *first.shape[:2])
 
     def _note(self, stack: str, tokens: Tensor | None, mask: Any, cache: Any) -> None:
         """Record the batch size, and where it matters the real tokens and the KV cache, of one stack."""

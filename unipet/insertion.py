@@ -135,12 +135,14 @@ class Insertion(nn.Module):
 
     def factor(self, h: Tensor, x: Tensor | None) -> Tensor | float:
         """s for this call."""
-        scaling, size = self.parts.scaling, getattr(self.parts.function, "size", None)
-        if scaling.dynamic is None:
-            return scaling.factor(self.scale.reduced(), size, None, None)
-        u = self.cast(h if self.parts.form == "sequential" else x)
+        if self.parts.scaling.dynamic is None:
+            return self._scaled()
         tokens = Tokens(self._real(h)[:, -h.shape[1] :], self.site.causal, self._past() > 0)
-        return scaling.factor(self.scale.reduced(), size, u, tokens)
+        return self._scaled(self.cast(h if self.parts.form == "sequential" else x), tokens)
+
+    def _scaled(self, u: Tensor | None = None, tokens: Tokens | None = None) -> Tensor | float:
+        size = getattr(self.parts.function, "size", None)
+        return self.parts.scaling.factor(self.scale.reduced(), size, u, tokens)
 
     def chosen(self, h: Tensor) -> Tensor | None:
         """The token positions of h that `tokens` selects, (B, T); None: all."""
@@ -201,12 +203,7 @@ class Insertion(nn.Module):
     @torch.no_grad()
     def fold(self, W: Tensor, b: Tensor, affine: Affine) -> tuple[Tensor, Tensor]:
         """The linear map (W, b) in float64 with this insertion, s·f as a map of the same input, joined to it."""
-        at = None
-        if self.parts.rule.needs_weight:
-            factor = self.parts.scaling.factor(
-                self.scale.reduced(), getattr(self.parts.function, "size", None), None, None
-            )
-            at = self._at(None, factor, self.params()).double()
+        at = self._at(None, self._scaled(), self.params()).double() if self.parts.rule.needs_weight else None
         own = {name: tensor.double() for name, tensor in self.joint.reduced().items()}
         return self.parts.rule.fold(W, b, affine, own, at)
 
@@ -214,9 +211,9 @@ class Insertion(nn.Module):
     def affine(self) -> Affine | None:
         """s · f as a map of its input, from the reduced tensors; None where it is not affine."""
         affine = self.parts.function.affine(self.params())
-        factor = self.parts.scaling.factor(self.scale.reduced(), getattr(self.parts.function, "size", None), None, None)
         if affine is None:
             return None
+        factor = self._scaled()
         column = factor.unsqueeze(-1) if isinstance(factor, Tensor) and factor.numel() > 1 else factor
         return Affine(
             None if affine.A_DU is None else column * affine.A_DU,
