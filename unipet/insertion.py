@@ -141,8 +141,7 @@ class Insertion(nn.Module):
         return self._scaled(self.cast(h if self.parts.form == "sequential" else x), tokens)
 
     def _scaled(self, u: Tensor | None = None, tokens: Tokens | None = None) -> Tensor | float:
-        size = getattr(self.parts.function, "size", None)
-        return self.parts.scaling.factor(self.scale.reduced(), size, u, tokens)
+        return self.parts.scaling.factor(self.scale.reduced(), getattr(self.parts.function, "size", None), u, tokens)
 
     def chosen(self, h: Tensor) -> Tensor | None:
         """The token positions of h that `tokens` selects, (B, T); None: all."""
