@@ -56,7 +56,10 @@ def dispatch(argv: Sequence[str]) -> int:
     name, rest = argv[0], list(argv[1:])
     if name not in COMMANDS:
         raise unknown("command", name, COMMANDS)
-    for talker in ("torchao", "torch.utils._pytree"):  # transformers imports torchao, needed or not; it warns of kernels
+    for talker in (
+        "torchao",
+        "torch.utils._pytree",
+    ):  # transformers imports torchao, needed or not; it warns of kernels
         logging.getLogger(talker).setLevel(logging.ERROR)
     code: int = importlib.import_module(COMMANDS[name][0]).main(rest)
     return code
