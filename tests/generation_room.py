@@ -18,7 +18,7 @@ MODES: dict[str, dict[str, Any]] = {
     "sampling": {"do_sample": True, "top_k": 0},
     "beams": {"num_beams": 3, "num_return_sequences": 2},
 }
-NEW = 5
+NEW = 4
 
 
 def lively(arch: str, **options: Any) -> Any:

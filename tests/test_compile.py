@@ -30,9 +30,10 @@ def fresh() -> Iterator[None]:
     torch._dynamo.reset()
 
 
-def small(arch: str) -> Arch:
+def small(arch: str, attention: str = "sdpa") -> Arch:
     options = {**ARCHS[arch].options}
-    return replace(ARCHS[arch], options=options | {key: 1 for key in ONE_LAYER if key in options})
+    options |= {key: 1 for key in ONE_LAYER if key in options}
+    return replace(ARCHS[arch], options=options, attentions=(attention,))
 
 
 def everything(*stacks: str) -> dict[str, Any]:
@@ -72,20 +73,11 @@ def adapted(arch: Arch, method: Any, std: float = 0.1) -> nn.Module:
     return model
 
 
-@pytest.mark.parametrize(
-    ("arch", "method"),
-    [
-        ("bert", everything("all")),
-        ("gpt2", everything("all")),
-        ("t5", everything("encoder", "decoder")),
-        ("gemma2", "mam"),
-    ],
-    ids=["bert", "gpt2", "t5", "gemma2"],
-)
-def test_an_adapted_model_is_one_graph(arch: str, method: Any) -> None:
-    """Gemma 2 is there for its eager attention."""
-    tiny = small(arch)
-    model, batch, other = adapted(tiny, method), tiny.batch(2, 6), tiny.batch(2, 6, seed=1)
+@pytest.mark.parametrize(("arch", "stacks"), [("bert", ["all"]), ("gpt2", ["all"]), ("t5", ["encoder", "decoder"])])
+def test_an_adapted_model_is_one_graph(arch: str, stacks: list[str]) -> None:
+    """GPT-2 with eager attention, the others with sdpa."""
+    tiny = small(arch, attention="eager" if arch == "gpt2" else "sdpa")
+    model, batch, other = adapted(tiny, everything(*stacks)), tiny.batch(2, 6), tiny.batch(2, 6, seed=1)
     graphs, backend = counted("eager")
     compiled = torch.compile(model, fullgraph=True, backend=backend)
     with torch.no_grad():
@@ -131,7 +123,3 @@ def test_a_mixture_in_training_compiles_once_per_route() -> None:
         assert gradients[0].keys() == gradients[1].keys(), "experts that were not picked have no gradient"
         assert all(close(gradients[1][name], gradients[0][name]) for name in gradients[0])
     assert len(graphs) == len(seen) == 2
-    model.eval()
-    with torch.no_grad():
-        assert close(compiled(**batch).logits, model(**batch).logits)
-    assert len(graphs) == 3, "in evaluation the experts are one function"

@@ -15,9 +15,7 @@ def test_a_refused_pair_says_why_and_touches_nothing(method: str, arch: str, why
     state, outside = values(model), untouched(model)
     with pytest.raises(unipet.UnipetError, match=why) as caught:
         unipet.adapt(model, METHODS[method])
-    assert (caught.value.__cause__ is None and f"method {method!r}" in str(caught.value)) or "method." in str(
-        caught.value
-    )
+    assert str(caught.value).startswith(("method.", f"method {method!r}")), "the key, or the method"
     assert same_bits(values(model), state) and untouched(model) == outside
     for asked in (model, model.config):
         with pytest.raises(unipet.UnipetError) as described:

@@ -23,10 +23,10 @@ def half(arch: str, method: str, full: nn.Module, mode: str) -> Any:
         return full
     model = lively(arch).to(MODES[mode])
     unipet.adapt(model, method)
+    assert all(parameter.dtype == torch.float32 for parameter in unipet.parameters(model).values())
     with torch.no_grad():
-        for name, parameter in unipet.parameters(model).items():
-            assert parameter.dtype == torch.float32
-            parameter.copy_(unipet.parameters(full)[name])
+        for name, parameter in unipet.parameters(model, head=True).items():
+            parameter.copy_(unipet.parameters(full, head=True)[name])
     return model
 
 
@@ -61,7 +61,7 @@ def test_lower_precision_computes_and_trains_the_same(arch: str, method: str, mo
     for gradient in lower.values():
         assert gradient.dtype == torch.float32 and gradient.isfinite().all()
     one, other = (torch.cat([g.flatten() for g in each.values()]) for each in (gradients, lower))
-    assert nn.functional.cosine_similarity(one, other, dim=0) > 0.99
+    assert nn.functional.cosine_similarity(one, other, dim=0) > 0.98
 
 
 @pytest.mark.parametrize("arch", ["llama", "bart"])

@@ -173,12 +173,12 @@ def unfrozen(model: nn.Module, method: Method) -> dict[str, str]:
 
 def _in_part(model: nn.Module, name: str, part: str, prefix: str) -> bool:
     is_head = bool(prefix) and not name.startswith(prefix)
+    if part == "head" or is_head:
+        return is_head and part in ("head", "all")
     path, _, leaf = name.rpartition(".")
     module = model.get_submodule(path)
     if _CONSTANT in type(module).__name__.lower():
         return False
-    if part == "head" or is_head:
-        return is_head and part in ("head", "all")
     if part == "bias":
         return leaf == "bias"
     if part == "norm":
