@@ -14,12 +14,13 @@ from torch.utils.data import DataLoader, Sampler
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArguments
 
 from unipet.adaptation import adaptation
-from unipet.callbacks import Clock, GradientProbe, Journal, Log, Progress, Routes
+from unipet.callbacks import Best, Clock, GradientProbe, Journal, Log, Progress, Routes
 from unipet.config import OptimConfig, RunConfig
 from unipet.errors import UnipetError
-from unipet.evaluation import Collate, Examples, autocast, lengths
+from unipet.forward import Examples, autocast, lengths, model_inputs, real_tokens
 from unipet.objectives import consistency_loss, task_loss
 from unipet.settings import SCHEDULES
+from unipet.tasks import Collate, Readout, read_rows
 
 
 class Diverged(UnipetError):
@@ -47,9 +48,12 @@ def train(
     directory: Path,
     metrics: TextIO,
     log: Log,
+    read: Readout = read_rows,
+    best: Best | None = None,
 ) -> Trained:
     """Train what requires a gradient in `model`, in place, and leave it on the training device.
 
+    `read` finds the answers in the model's output; `best` watches a selection split, and its time counts as no training.
     Every log interval one line goes to `metrics` as JSON and to `log(values, step)`. Nothing is written elsewhere.
     Equal seeds give equal data order and dropout whatever the method is. Raises `Diverged` on a loss that is not
     finite, and `UnipetError` when no tensor of the method ever received a gradient.
@@ -88,9 +92,16 @@ def train(
         args=arguments,
         data_collator=collate,
         train_dataset=examples,
-        callbacks=[Routes(model, config.seed), probe, clock, progress, Journal(metrics, log)],
+        callbacks=[
+            Routes(model, config.seed),
+            probe,
+            clock,
+            progress,
+            Journal(metrics, log),
+            *([best] if best else []),
+        ],
     )
-    trainer.configure(objective, regression, optim, config.precision)
+    trainer.configure(objective, regression, optim, config.precision, read)
     for unwanted in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(unwanted)
     try:
@@ -98,7 +109,8 @@ def train(
     finally:
         progress.close()
     probe.check()
-    return Trained(trainer.state.global_step, clock.seconds, trainer.tokens, stopped_by, probe.untouched())
+    seconds = clock.seconds - (best.seconds if best else 0.0)
+    return Trained(trainer.state.global_step, seconds, trainer.tokens, stopped_by, probe.untouched())
 
 
 def plan_steps(examples: int, config: RunConfig) -> tuple[int, str]:
@@ -113,12 +125,15 @@ def plan_steps(examples: int, config: RunConfig) -> tuple[int, str]:
 class ObjectiveTrainer(Trainer):
     """`Trainer` with the loss, the data order and the weight decay that every method shares."""
 
-    def configure(self, objective: Any, regression: bool, optim: OptimConfig, precision: str) -> None:
+    def configure(
+        self, objective: Any, regression: bool, optim: OptimConfig, precision: str, read: Readout = read_rows
+    ) -> None:
         """Set what the loss is made of; call it once, before `train`."""
         self.objective = objective
         self.regression = regression
         self.label_smoothing = optim.label_smoothing
         self.precision = precision
+        self.read = read
         self.tokens = 0
         # The loss below is a mean over the micro-batch, so the Trainer must average it over an accumulation.
         self.model_accepts_loss_kwargs = False
@@ -127,10 +142,9 @@ class ObjectiveTrainer(Trainer):
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """The task loss on the first view, plus the consistency between the views where the objective has two."""
-        inputs = dict(inputs)
-        labels = inputs.pop("labels")
+        inputs, labels = model_inputs(model, inputs)
         if model.training:
-            self.tokens += int(inputs["attention_mask"].sum())
+            self.tokens += real_tokens(inputs)
         views = self.objective.views if model.training else 1
         with autocast(labels.device, self.precision):
             if views == 1:
@@ -139,11 +153,13 @@ class ObjectiveTrainer(Trainer):
                 stacked = {name: torch.cat([value] * views) for name, value in inputs.items()}
                 with adaptation(model).views(views):
                     outputs = model(**stacked)
-        logits = outputs.logits.float()  # losses in float32 under autocast, too
-        first = logits[: len(labels)]
-        loss = task_loss(first, labels, self.regression, self.label_smoothing)
+        size = len(labels)
+        first, answers = self.read(outputs.logits[:size], inputs, labels)
+        first = first.float()  # losses in float32 under autocast, too
+        loss = task_loss(first, answers, self.regression, self.label_smoothing)
         if views == 2:
-            loss = loss + consistency_loss(self.objective.consistency, first, logits[len(labels) :], self.regression)
+            second, _ = self.read(outputs.logits[size:], inputs, labels)
+            loss = loss + consistency_loss(self.objective.consistency, first, second.float(), self.regression)
         if model.training and not torch.isfinite(loss):
             raise Diverged(
                 f"training: the loss became {loss.item()} at step {self.state.global_step + 1} of "

@@ -29,9 +29,9 @@ def main(argv: Sequence[str]) -> int:
         config = plan(asked.overrides, False, composing, command="describe").config
 
     import unipet
-    from unipet.models import base_config
+    from unipet.models import skeleton
 
     method = unipet.load_method(config.method)  # a mistake here should not wait for the base model
-    report = unipet.describe(method, base_config(config.model))
+    report = unipet.describe(method, skeleton(config.model, config.task.kind))
     print(json.dumps(report.to_dict(), indent=2) if asked.json else report.table())
     return 0
