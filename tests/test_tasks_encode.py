@@ -13,8 +13,8 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from unipet.errors import UnipetError
 from unipet.config import TaskConfig
+from unipet.errors import UnipetError
 from unipet.tasks import collate, encode
 from unipet.tasks.load import TaskData
 
@@ -135,10 +135,13 @@ def test_tokenised_once_per_data_tokenizer_and_length() -> None:
     first = encode(here, counted(), task(10))
     calls = Counted.calls
     assert calls == 2, "one call per split"
-    assert encode(here, counted(), task(10)).train is first.train, "another tokenizer of the same content is the same tokenizer"
+    assert encode(here, counted(), task(10)).train is first.train, (
+        "another tokenizer of the same content is the same tokenizer"
+    )
     assert Counted.calls == calls
     assert encode(here, counted(), task(11)).train is not first.train and Counted.calls == 2 * calls
-    assert encode(data([["a b"], ["c"]], [["d"]], print_="others"), counted(), task(10)).train is not first.train
+    assert encode(data([["a b"], ["d"]], [["d"]]), counted(), task(10)).train is not first.train
+    assert encode(data([["a b"], ["c"]], [["e"]]), counted(), task(10)).train is first.train, "a split is its rows"
 
 
 def test_tokenizers_that_differ_do_not_share() -> None:

@@ -20,10 +20,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "describe": (
         "unipet.commands.describe",
         "KEY=VALUE ... [--json]",
-        "what a method inserts, without loading weights",
+        "what a method inserts, without weights; or what a task's data look like",
     ),
     "list": ("unipet.commands.listing", "[TOPIC]", "methods, functions, sites, tasks, models or budgets"),
     "evaluate": ("unipet.commands.evaluate", "RUN", "load a finished run and score it again"),
+    "submit": ("unipet.commands.submit", "RUN [--out DIR]", "answer a task's hidden test sets, one file each"),
     "report": ("unipet.commands.report", "DIR [--csv FILE]", "one comparison table from all runs below a directory"),
     "merge": ("unipet.commands.merge", "RUN OUT [--partial]", "fold a run's method into a plain transformers model"),
 }

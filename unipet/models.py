@@ -64,19 +64,15 @@ def load_base_model(
     model cannot do.
     """
     import torch
-    from transformers import AutoTokenizer
 
     directory = locate(model, weights=True)
     verify(directory, model)
     row = kind_of(kind)
     config = _read_config(directory, {} if row.pretrained_head else _head(labels, regression, kind))
     loader = _loader(config, row, kind, model)
-    if not any((directory / name).is_file() for name in _TOKENIZERS):
-        # transformers would quietly build an empty tokenizer, and every word would become [UNK]
-        raise UnipetError(f"model.path: {directory} has no tokenizer (looked for {', '.join(_TOKENIZERS)}).")
+    tokenizer = _read_tokenizer(directory)
     try:
         with _quiet_loading():
-            tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
             loaded, found = loader.from_pretrained(
                 directory,
                 config=config,
@@ -94,6 +90,27 @@ def load_base_model(
     if loaded.config.pad_token_id is None:
         loaded.config.pad_token_id = tokenizer.pad_token_id  # a decoder's classifier finds the last real token by it
     return loaded, tokenizer
+
+
+def load_tokenizer(model: ModelConfig) -> Any:
+    """The base model's tokenizer alone. Raises `UnipetError` as `load_base_model`."""
+    directory = locate(model, weights=True)
+    tokenizer = _read_tokenizer(directory)
+    _check_tokenizer(tokenizer, _read_config(directory, {}), directory)
+    return tokenizer
+
+
+def _read_tokenizer(directory: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    if not any((directory / name).is_file() for name in _TOKENIZERS):
+        # transformers would quietly build an empty tokenizer, and every word would become [UNK]
+        raise UnipetError(f"model.path: {directory} has no tokenizer (looked for {', '.join(_TOKENIZERS)}).")
+    try:
+        with _quiet_loading():
+            return AutoTokenizer.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
+    except Exception as error:  # the libraries below raise many kinds for a broken file
+        raise UnipetError(f"model.path: cannot load {directory}: {first_line(error)}") from error
 
 
 def _head(labels: list[str], regression: bool, kind: str) -> dict[str, Any]:
@@ -126,9 +143,10 @@ def _loader(config: Any, row: Kind, kind: str, model: ModelConfig) -> Any:
         able = False
     if able:
         return loader
+    name = model.path if model.name == "auto" else model.name
     what = "an encoder-decoder" if both else f"a {config.model_type} model"
     raise UnipetError(
-        f"task.kind={kind}: the base model {model.path} is {what}, which cannot do it; needed: {row.base}. "
+        f"task.kind={kind}: the base model {name} is {what}, which cannot do it; needed: {row.base}. "
         "Choose another model=..., or a task of another kind."
     )
 

@@ -151,7 +151,8 @@ def _work(prepared: Prepared, record: dict[str, Any], tracker: Tracker) -> None:
             best=best,
         )
     if best is not None:
-        record["data"]["selection"].update(step=best.restore(), scores=best.scores)
+        scored = {str(step): score for step, score in best.scores.items()}  # JSON has no other keys
+        record["data"]["selection"].update(step=best.restore(), scores=scored)
     record["memory"] = memory.read()
     record["stopped_by"] = trained.stopped_by
     for row in record["insertions"]:  # experts that no step was routed to, say: a warning to the reader

@@ -6,7 +6,7 @@ from unipet.tasks.collate import Collate, collate, left_padded
 from unipet.tasks.encode import encode
 from unipet.tasks.encoded import Encoded, EncodedRows
 from unipet.tasks.kinds import KINDS, Kind, kind_of
-from unipet.tasks.load import TaskData, load_task
+from unipet.tasks.load import TaskData, load_hidden, load_task
 from unipet.tasks.readout import Readout, readout
 from unipet.tasks.readout import rows as read_rows
 from unipet.tasks.rows import Row
@@ -29,6 +29,7 @@ __all__ = [
     "encode",
     "kind_of",
     "left_padded",
+    "load_hidden",
     "load_task",
     "read_rows",
     "readout",

@@ -14,7 +14,7 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
-from unipet.tasks.text_metrics import References, TextScore, Texts
+from unipet.tasks.text_metrics import References, Texts, TextScore
 
 Gram = tuple[str, ...]
 
@@ -37,14 +37,15 @@ _ALPHA, _BETA, _GAMMA = 0.9, 3.0, 0.5
 def meteor(predictions: Texts, references: References) -> TextScore:
     """METEOR (Banerjee and Lavie 2005; alpha .9, beta 3, gamma .5) x 100 with its exact and stem stages only.
 
-    Deviations: no WordNet synonyms, no paraphrases, no function-word weights (the jar of METEOR 1.5 has them and other
-    parameters). Of several references the best counts; the corpus value is the mean.
+    Deviations: words are paired greedily from the end (as nltk does), not with the fewest chunks; no WordNet synonyms,
+    no paraphrases, no function-word weights (the jar of METEOR 1.5 has them and other parameters). Of several references
+    the best counts; the corpus value is the mean.
     """
     each = [
         100 * max(_meteor(tokens(prediction), tokens(text)) for text in texts)
         for prediction, texts in zip(predictions, references, strict=True)
     ]
-    note = "own METEOR 2005, exact+stem stages (no WordNet), best reference, mean; not METEOR 1.5"
+    note = "own METEOR 2005, exact+stem stages (no WordNet), greedy pairing, best reference, mean; not METEOR 1.5"
     return TextScore(sum(each) / len(each), each, note)
 
 
@@ -105,7 +106,7 @@ def nist(predictions: Texts, references: References) -> TextScore:
         for text in texts:
             words += len(text)
             for size in range(1, _NIST_ORDER + 1):
-                counts += grams(text, size)
+                counts.update(grams(text, size))  # += would copy the whole counter each time
 
     def information(gram: Gram) -> float:
         return math.log2((counts[gram[:-1]] if len(gram) > 1 else words) / counts[gram])

@@ -15,7 +15,8 @@ from unipet.errors import UnipetError
 from unipet.tasks.check import check_task
 from unipet.tasks.columns import wanted
 from unipet.tasks.files import read_files
-from unipet.tasks.hub import hub_source, read_hub
+from unipet.tasks.hub import hub_source, read_hidden, read_hub
+from unipet.tasks.kinds import KINDS
 from unipet.tasks.rows import Row
 from unipet.tasks.selection import carve
 from unipet.tasks.synthetic import generate
@@ -78,6 +79,24 @@ def load_task(task: TaskConfig) -> TaskData:
         selection=selection,
         protocol=task.selection,
     )
+
+
+def load_hidden(task: TaskConfig, split: str) -> TaskData:
+    """A split without answers, as training and evaluation rows both. Raises UnipetError where it cannot be had, and for
+    a kind whose answers are not one per example."""
+    if KINDS[task.kind].answer not in ("index", "number"):
+        raise UnipetError(
+            f"task.submission: task.kind={task.kind} has no submission files; one answer per row is needed."
+        )
+    if task.data_dir is not None:
+        rows = read_files(task, split, True, hidden=True)
+    elif task.hub is not None:
+        rows = read_hidden(task, split)
+    else:
+        raise UnipetError(
+            f"task.submission: task {task.name} has neither task.hub nor task.data_dir to read {split} from."
+        )
+    return TaskData(rows, rows, list(task.labels), task.kind == "regression", f"hidden:{split}", False, "")
 
 
 def _read(task: TaskConfig) -> tuple[list[Row], list[Row], list[Row], str]:

@@ -28,6 +28,7 @@ class RowReader:
         self.rows: list[Row] = []
         self.evaluation, self.hidden = evaluation, hidden
         self._ids: dict[str, str] = {}
+        self._listed = False
         self._labels = LabelReader(task.labels)
         self._columns = text_columns(task)
 
@@ -48,7 +49,8 @@ class RowReader:
         """All rows; raises UnipetError(empty) when there are none."""
         if not self.rows:
             raise UnipetError(empty)
-        return grouped(self.rows) if self.task.group_references and self.evaluation else self.rows
+        one_each = self.evaluation and not self._listed  # lists of references are grouped already
+        return grouped(self.rows) if self.task.group_references and one_each else self.rows
 
     def _texts(self, record: dict[str, Any], where: str) -> Row:
         values = {name: self._text(record, name, where) for name in self._columns}
@@ -62,6 +64,7 @@ class RowReader:
     def _answer(self, record: dict[str, Any], row: Row, answer: str, where: str) -> Row:
         if answer == "text":
             if self.evaluation:
+                self._listed |= self.task.references in record
                 return {"references": answers.references(record, self.task, where)}
             value = self._cell(record, self.task.target, "task.target", where)
             return {"target": answers.text(value, f"{where}, field {self.task.target!r}")}

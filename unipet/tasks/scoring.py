@@ -13,7 +13,7 @@ from unipet.config import TaskConfig
 from unipet.errors import UnipetError, unknown
 from unipet.tasks import data_to_text, metrics
 from unipet.tasks.kinds import KINDS
-from unipet.tasks.text_metrics import TEXT_METRICS, References, TextScore, Texts
+from unipet.tasks.text_metrics import TEXT_METRICS, References, Texts, TextScore
 
 
 @dataclass(frozen=True)
