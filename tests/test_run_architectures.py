@@ -16,7 +16,7 @@ import unipet
 from unipet.cli import main
 from unipet.config import ModelConfig
 from unipet.errors import UnipetError
-from unipet.models import base_config, load_base_model
+from unipet.models import load_base_model, skeleton
 from unipet.record import read_config
 
 TASK = ["task=synthetic_verdicts", "task.max_train=24", "task.max_evaluation=12", "task.max_length=24"]
@@ -137,10 +137,10 @@ def test_what_has_no_classifier_can_be_described_but_not_trained(
     monkeypatch.chdir(tmp_path)
     write(ARCHS["marian"].build(), tmp_path / "model")
     model = ModelConfig("auto", "model")
-    for load in (lambda: base_config(model), lambda: load_base_model(model, ["a", "b"], False)):
-        with pytest.raises(UnipetError, match=r"is a marian model.*no sequence classifier"):
+    for load in (lambda: skeleton(model, "classification"), lambda: load_base_model(model, ["a", "b"], False)):
+        with pytest.raises(UnipetError, match=r"task\.kind=classification: .*cannot do it"):
             load()
     assert main(["train", "method=lora", "model=auto", "model.path=model", *SHORT]) == 2
-    assert "no sequence classifier" in capsys.readouterr().err and not (tmp_path / "runs").exists()
+    assert "cannot do it" in capsys.readouterr().err and not (tmp_path / "runs").exists()
     assert main(["describe", "method=lora", "model=auto", "model.path=model"]) == 0
     assert "2 x model.decoder.layers.*.self_attn.q_proj" in capsys.readouterr().out

@@ -112,7 +112,7 @@ def test_listed_modules_are_the_models_own(name: str, tmp_path: Path) -> None:
     from unipet.models import base_config
 
     config = saved(name, tmp_path)
-    modules = {path for path, _ in skeleton(base_config(config, classifier=False)).named_modules()}
+    modules = {path for path, _ in skeleton(base_config(config)).named_modules()}
     rows = site_list(config).partition("\n\n")[0].splitlines()[2:]
     places = [re.search(r"(?:of|entering|inside) ([\w.]+(?:\*[\w.]*)?)(?: \(|  |$)", row) for row in rows]
     assert len(places) >= 15 and all(places)

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import yaml
 
-from unipet.config import TaskConfig
+from unipet.config import DecodingConfig, TaskConfig
 from unipet.errors import UnipetError
-from unipet.tasks import check_task, load_task
+from unipet.tasks import KINDS, check_task, load_task
 from unipet.tasks.stories import GENERATORS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,8 +24,13 @@ REAL = [path.stem for path in FILES if not path.stem.startswith("synthetic_")]
 
 
 def read(name: str, **changes: Any) -> TaskConfig:
-    values = yaml.safe_load((ROOT / "conf" / "task" / f"{name}.yaml").read_text(encoding="utf-8"))
-    return TaskConfig(**{**values, **changes})
+    return made_of({**yaml.safe_load((ROOT / "conf" / "task" / f"{name}.yaml").read_text(encoding="utf-8")), **changes})
+
+
+def made_of(values: dict[str, Any]) -> TaskConfig:
+    if isinstance(values.get("decoding"), dict):
+        values = {**values, "decoding": DecodingConfig(**values["decoding"])}
+    return TaskConfig(**values)
 
 
 def local(folder: Path, **changes: Any) -> TaskConfig:
@@ -69,11 +74,45 @@ def test_a_task_file_is_valid_and_says_only_what_differs(path: Path) -> None:
     assert content.startswith("# ") and f"unipet train task={path.stem}" in content.split("\nname:")[0]
     values = yaml.safe_load(content)
     assert values["name"] == path.stem
-    check_task(TaskConfig(**values))
+    check_task(made_of(values))
     defaults = TaskConfig()
     allowed = {field.name for field in fields(TaskConfig)}
     assert set(values) <= allowed
     assert not [key for key, value in values.items() if value == getattr(defaults, key)]
+
+
+def test_the_tasks_that_papers_report_are_there_with_their_splits() -> None:
+    glue = {"cola", "sst2", "mrpc", "qqp", "mnli", "qnli", "rte", "wnli", "stsb", "ax"}
+    superglue = {"boolq", "cb", "copa", "wic"}
+    few = {"mr", "cr", "subj", "mpqa", "trec", "ag_news", "imdb"}
+    text = {"e2e", "webnlg", "dart", "xsum", "cnn_dailymail", "samsum", "dialogsum", "wmt16_en_ro", "multi30k_en_de"}
+    assert glue | superglue | few | text <= set(REAL)
+    assert all(read(name).submission and read(name).revision for name in glue)
+    assert all(read(name).evaluation_split == "test" for name in few | text)
+    assert all(KINDS[read(name).kind].generates for name in text)
+
+
+def test_generation_tasks_decode_as_the_papers_do() -> None:
+    """He et al. 2022 (reference/unified_view.md section 4) and AdaMix's scripts (reference/adamix_unipelt.md 2.2)."""
+    xsum, en_ro, e2e = (read(name) for name in ("xsum", "wmt16_en_ro", "e2e"))
+    assert (xsum.max_source, xsum.max_target) == (512, 128)
+    assert xsum.decoding == DecodingConfig(6, 1.0, 10, 60, 3)
+    assert (en_ro.max_source, en_ro.max_target, en_ro.decoding) == (150, 150, DecodingConfig(5, 1.0, 1, 150, 0))
+    assert e2e.decoding == DecodingConfig(10, 0.8, 0, 64, 4)
+
+
+FEW_SHOT = sorted(DATA.glob("*/fewshot/k16_seed13_train.jsonl"))
+
+
+@pytest.mark.parametrize("path", FEW_SHOT, ids=lambda path: path.parts[-3])
+def test_few_shot_splits_run_from_the_same_directory(path: Path) -> None:
+    name = path.parts[-3]
+    changes = {"train_split": "fewshot/k16_seed13_train", "selection_split": "fewshot/k16_seed13_dev"}
+    evaluation = "validation" if (DATA / name / "validation.jsonl").is_file() else "test"
+    task = read(name, data_dir=str(DATA / name), selection="validation", evaluation_split=evaluation, **changes)
+    data = load_task(task)
+    assert len(data.selection) > 0 and len(data.train) < 100
+    assert data.record()["selection"] == {"by": "validation", "examples": len(data.selection)}
 
 
 @pytest.mark.parametrize("name", REAL)
@@ -83,13 +122,15 @@ def test_a_real_task_reads_its_local_files(name: str) -> None:
     meta = json.loads((DATA / name / "meta.json").read_text(encoding="utf-8"))
     task = read(name, data_dir=str(DATA / name))
     data = load_task(task)
-    assert data.source == f"jsonl:{DATA / name}" and not data.synthetic
+    assert data.source == f"files:{DATA / name}" and not data.synthetic
     lines = {
         split: (DATA / name / f"{split}.jsonl").read_bytes().count(b"\n") for split in ("train", task.evaluation_split)
     }
     assert len(data.train) == lines["train"] and len(data.evaluation) == lines[task.evaluation_split]
     assert all(len(row["text"]) == len(task.text) for row in data.train)
-    if not data.regression:
+    if KINDS[task.kind].generates:
+        assert all(row["target"] for row in data.train) and all(row["references"] for row in data.evaluation)
+    elif not data.regression:
         assert data.labels == (meta.get("labels") or meta.get("label_names"))
         assert {row["label"] for row in data.train} == set(range(len(data.labels)))
 
@@ -185,7 +226,7 @@ def test_more_synthetic_rows_than_there_are() -> None:
 def test_json_lines_take_the_place_of_a_generator(tmp_path: Path) -> None:
     folder = write(tmp_path / "d", [{"sentence": "a", "label": "positive"}], [{"sentence": "b", "label": "negative"}])
     data = load_task(read("synthetic_verdicts", data_dir=str(folder)))
-    assert not data.synthetic and data.source.startswith("jsonl:")
+    assert not data.synthetic and data.source.startswith("files:")
 
 
 # --- JSON lines ---------------------------------------------------------------------------------------------------
@@ -280,7 +321,7 @@ def test_missing_files_and_directories(tmp_path: Path) -> None:
 
 
 def test_no_source_at_all() -> None:
-    refused(read("mr"), "task.data_dir", "train.jsonl", "validation.jsonl", "sentence, label")
+    refused(read("mr"), "task.data_dir", "train.jsonl", "test.jsonl", "sentence, label")
 
 
 # --- subsets ------------------------------------------------------------------------------------------------------
@@ -349,6 +390,27 @@ def test_hub_regression_and_the_matched_split(monkeypatch: pytest.MonkeyPatch) -
     assert data.source == "hub:someone/some@main"
 
 
+def test_hub_texts_reach_into_columns_and_gather_references(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    pairs = [{"en": "a", "ro": "x"}, {"en": "a", "ro": "y"}, {"en": "b", "ro": "z"}]
+    table = datasets.Dataset.from_dict({"translation": pairs})
+    asked: list[Any] = []
+
+    def load(*args: Any, **options: Any) -> Any:
+        asked.append(options)
+        return datasets.DatasetDict({"train": table, "test": table})
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    data = load_task(read("wmt16_en_ro"))
+    assert data.train[1] == {"id": "train-1", "text": ["a"], "target": "y"}
+    assert [row["references"] for row in data.evaluation] == [["x"], ["y"], ["z"]]
+    grouped = load_task(read("wmt16_en_ro", group_references=True))
+    assert [row["references"] for row in grouped.evaluation] == [["x", "y"], ["z"]] and len(grouped.train) == 3
+    assert all("trust_remote_code" not in options for options in asked)
+    refused(read("wmt16_en_ro", rename={"translation.en": "en"}), "task.rename", "no column 'ro'", "translation.ro")
+
+
 def test_hub_mistakes(monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 
@@ -378,7 +440,10 @@ def test_the_hub_out_of_reach_names_the_local_way(monkeypatch: pytest.MonkeyPatc
 
 BAD_TASKS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "no name": ({"name": "???"}, ["task.name"]),
-    "kind": ({"kind": "clasification"}, ["task.kind", "classification, regression", "Did you mean 'classification'"]),
+    "kind": (
+        {"kind": "clasification"},
+        ["task.kind", "classification, masked_prompt", "Did you mean 'classification'"],
+    ),
     "no text": ({"text": []}, ["task.text", "0 columns"]),
     "three texts": ({"text": ["a", "b", "c"]}, ["task.text", "3 columns"]),
     "same text twice": ({"text": ["a", "a"]}, ["task.text", "twice"]),

@@ -13,6 +13,7 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from unipet.config import TaskConfig
 from unipet.errors import UnipetError
 from unipet.tasks import collate, encode
 from unipet.tasks.load import TaskData
@@ -56,13 +57,17 @@ def data(
     )
 
 
+def task(max_length: int) -> TaskConfig:
+    return TaskConfig(name="t", text=["a"], max_length=max_length)
+
+
 SINGLE = data([["a b c"], ["A"], ["d e f g h i j"]], [["b"]])
 PAIR = data([["a b", "c"], ["d e f g h i", "j j"]], [["a", "b"]], labels=(0.5, 5.0))
 
 
 def test_single_texts_and_their_batch() -> None:
     tokenizer = build()
-    encoded = encode(SINGLE, tokenizer, 16)
+    encoded = encode(SINGLE, tokenizer, task(16))
     assert len(encoded.train) == 3 and len(encoded.evaluation) == 1
     assert encoded.train[1] == {
         "input_ids": [2, 4, 3],
@@ -86,39 +91,39 @@ def test_single_texts_and_their_batch() -> None:
 def test_it_is_a_data_set_for_torch() -> None:
     tokenizer = build()
     loader = torch.utils.data.DataLoader(
-        encode(SINGLE, tokenizer, 16).train, batch_size=2, collate_fn=collate(tokenizer)
+        encode(SINGLE, tokenizer, task(16)).train, batch_size=2, collate_fn=collate(tokenizer)
     )  # type: ignore[arg-type]
     assert [tuple(batch["input_ids"].shape) for batch in loader] == [(2, 5), (1, 9)]
 
 
 def test_pairs_lose_from_the_longer_text_and_the_loss_is_reported() -> None:
-    encoded = encode(PAIR, build(), 8)
+    encoded = encode(PAIR, build(), task(8))
     assert encoded.train[1]["input_ids"] == [2, 7, 8, 9, 3, 13, 13, 3]
     assert encoded.train[1]["token_type_ids"] == [0, 0, 0, 0, 0, 1, 1, 1]
     assert encoded.truncated == {"train": 0.5, "evaluation": 0.0}
 
 
 def test_a_text_that_just_fits_is_not_truncated() -> None:
-    assert encode(SINGLE, build(), 9).truncated == {"train": 0.0, "evaluation": 0.0}
-    assert encode(SINGLE, build(), 8).truncated["train"] == pytest.approx(1 / 3)
+    assert encode(SINGLE, build(), task(9)).truncated == {"train": 0.0, "evaluation": 0.0}
+    assert encode(SINGLE, build(), task(8)).truncated["train"] == pytest.approx(1 / 3)
 
 
 def test_regression_labels_are_floats() -> None:
     tokenizer = build()
-    batch = collate(tokenizer)([encode(PAIR, tokenizer, 16).train[i] for i in range(2)])
+    batch = collate(tokenizer)([encode(PAIR, tokenizer, task(16)).train[i] for i in range(2)])
     assert batch["labels"].dtype == torch.float32 and batch["labels"].tolist() == [0.5, 5.0]
 
 
 def test_a_tokenizer_without_types_makes_none() -> None:
     tokenizer = build(types=False)
-    encoded = encode(SINGLE, tokenizer, 16)
+    encoded = encode(SINGLE, tokenizer, task(16))
     assert set(encoded.train[0]) == {"input_ids", "attention_mask", "labels"}
     assert set(collate(tokenizer)([encoded.train[0]])) == {"input_ids", "attention_mask", "labels"}
 
 
 def test_padding_uses_the_padding_token_on_the_right_whatever_the_tokenizer_prefers() -> None:
     tokenizer = build(padding_side="left", pad_token="j")
-    encoded = encode(SINGLE, tokenizer, 16)
+    encoded = encode(SINGLE, tokenizer, task(16))
     assert collate(tokenizer)([encoded.train[0], encoded.train[1]])["input_ids"][1].tolist() == [2, 4, 3, 13, 13]
 
 
@@ -127,25 +132,28 @@ def test_tokenised_once_per_data_tokenizer_and_length() -> None:
         return Counted(tokenizer_object=build().backend_tokenizer, pad_token="[PAD]", unk_token="[UNK]")
 
     here = data([["a b"], ["c"]], [["d"]], print_="tokenised once")
-    first = encode(here, counted(), 10)
+    first = encode(here, counted(), task(10))
     calls = Counted.calls
     assert calls == 2, "one call per split"
-    assert encode(here, counted(), 10) is first, "another tokenizer of the same content is the same tokenizer"
+    assert encode(here, counted(), task(10)).train is first.train, (
+        "another tokenizer of the same content is the same tokenizer"
+    )
     assert Counted.calls == calls
-    assert encode(here, counted(), 11) is not first and Counted.calls == 2 * calls
-    assert encode(data([["a b"], ["c"]], [["d"]], print_="others"), counted(), 10) is not first
+    assert encode(here, counted(), task(11)).train is not first.train and Counted.calls == 2 * calls
+    assert encode(data([["a b"], ["d"]], [["d"]]), counted(), task(10)).train is not first.train
+    assert encode(data([["a b"], ["c"]], [["e"]]), counted(), task(10)).train is first.train, "a split is its rows"
 
 
 def test_tokenizers_that_differ_do_not_share() -> None:
-    assert encode(SINGLE, build(), 16).train[1]["input_ids"] == [2, 4, 3]
-    assert encode(SINGLE, build(lower=False), 16).train[1]["input_ids"] == [2, 1, 3]
-    assert "token_type_ids" not in encode(SINGLE, build(types=False), 16).train[0]
+    assert encode(SINGLE, build(), task(16)).train[1]["input_ids"] == [2, 4, 3]
+    assert encode(SINGLE, build(lower=False), task(16)).train[1]["input_ids"] == [2, 1, 3]
+    assert "token_type_ids" not in encode(SINGLE, build(types=False), task(16)).train[0]
 
 
 @pytest.mark.parametrize(("length", "limit"), [(2, 512), (513, 512)])
 def test_a_length_that_cannot_be(length: int, limit: int) -> None:
     with pytest.raises(UnipetError, match=r"task\.max_length: .* allows 3 to 512"):
-        encode(SINGLE, build(model_max_length=limit), length)
+        encode(SINGLE, build(model_max_length=limit), task(length))
 
 
 def test_no_padding_token() -> None:

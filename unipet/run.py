@@ -8,6 +8,7 @@ does the work in the run's directory: whatever breaks there becomes a record wit
 from __future__ import annotations
 
 import shutil
+import sys
 import time
 import traceback
 from dataclasses import dataclass, replace
@@ -58,7 +59,7 @@ def prepare(config: RunConfig) -> Prepared:
     method's sites exist on it. Writes nothing. Raises `UnipetError` for the first mistake found."""
     from unipet.describing import describe
     from unipet.library import load_method
-    from unipet.models import base_config
+    from unipet.models import skeleton
     from unipet.settings import check_settings
     from unipet.tasks import load_task
     from unipet.tracking import check_tracking
@@ -69,7 +70,7 @@ def prepare(config: RunConfig) -> Prepared:
     config = replace(config, method=method.to_dict())
     data = load_task(config.task)
     describe(
-        method, base_config(config.model), config.model.sites
+        method, skeleton(config.model, config.task.kind), config.model.sites
     )  # a site that matches nothing fails here, without weights
     return Prepared(config, method, data, records.run_id(config), records.run_dir(config))
 
@@ -121,27 +122,37 @@ def _work(prepared: Prepared, record: dict[str, Any], tracker: Tracker) -> None:
     import transformers
 
     from unipet.adapting import adapt
+    from unipet.callbacks import Best
     from unipet.checkpoint import save
-    from unipet.evaluation import check_lengths, check_mixture, score_split
+    from unipet.evaluation import check_lengths, check_mixture, score_split, selection_score
     from unipet.memory import PeakMemory
     from unipet.models import load_base_model
-    from unipet.tasks import collate, encode
+    from unipet.tasks import cache_directory, collate, encode, readout
     from unipet.training import train
 
     config, method, data, directory = prepared.config, prepared.method, prepared.data, prepared.directory
     transformers.set_seed(config.seed)  # before the model: the new head and the insertions are drawn from it
-    model, tokenizer = load_base_model(config.model, data.labels, data.regression)
+    model, tokenizer = load_base_model(config.model, data.labels, data.regression, config.task.kind)
     adapted = adapt(model, method, config.model.sites).to_dict()
     record["params"], record["insertions"] = adapted["params"], adapted["insertions"]
-    encoded = encode(data, tokenizer, config.task.max_length)
-    record["data"]["truncated"] = encoded.truncated  # share of examples that max_length cut
-    check_lengths(encoded, model)
+    encoded = encode(data, tokenizer, config.task, cache_directory(config.runs_dir))
+    record["data"]["truncated"] = encoded.truncated  # share of examples that a length limit cut
+    record["data"]["warnings"] = encoded.warnings(config.task.max_target)
+    for warning in record["data"]["warnings"]:
+        print(f"warning: {warning}", file=sys.stderr)
+    check_lengths(encoded, model, config.task)
     memory = PeakMemory("cuda:0" if torch.cuda.is_available() else "cpu")
-    batch = collate(tokenizer)
+    batch, read = collate(tokenizer), readout(config.task, tokenizer)
+    best = Best(model, selection_score(config, model, data, encoded, tokenizer)) if encoded.selection else None
     with open(directory / records.METRICS, "w", encoding="utf-8") as metrics:
         trained = train(
-            model, method.objective, encoded.train, batch, data.regression, config, directory, metrics, tracker.log
+            *(model, method.objective, encoded.train, batch, data.regression, config, directory, metrics, tracker.log),
+            read=read,
+            best=best,
         )
+    if best is not None:
+        scored = {str(step): score for step, score in best.scores.items()}  # JSON has no other keys
+        record["data"]["selection"].update(step=best.restore(), scores=scored)
     record["memory"] = memory.read()
     record["stopped_by"] = trained.stopped_by
     for row in record["insertions"]:  # experts that no step was routed to, say: a warning to the reader
@@ -152,10 +163,11 @@ def _work(prepared: Prepared, record: dict[str, Any], tracker: Tracker) -> None:
         steps=trained.steps,
         tokens_per_s=trained.tokens / trained.seconds,
     )
-    scores, rows = score_split(config, model, data, encoded, batch)
+    scores, rows = score_split(config, model, data.evaluation, encoded.evaluation, tokenizer)
+    record["data"]["scoring"] = scores.record()
     save(model, directory / records.ADAPTER)
     records.write_jsonl_atomic(directory / records.PREDICTIONS, rows)
-    check_mixture(model, encoded.evaluation, batch, config.optim.eval_batch_size)  # last: it bakes the model
+    check_mixture(model, encoded.evaluation, batch, config.optim.eval_batch_size, read)  # last: it bakes
     record.update(score=scores.score, metric=scores.metric, metrics=dict(scores.metrics))
 
 
@@ -169,7 +181,7 @@ def evaluate(directory: str | Path) -> dict[str, Any]:
     from unipet.checkpoint import load
     from unipet.evaluation import score_split
     from unipet.models import load_base_model
-    from unipet.tasks import collate, encode, load_task
+    from unipet.tasks import cache_directory, encode, load_task
 
     directory = Path(directory)
     if not (directory / records.RESULT).is_file():
@@ -186,11 +198,11 @@ def evaluate(directory: str | Path) -> dict[str, Any]:
             f"{directory}: the data of task {config.task.name} are not those of the run: {data.source} has fingerprint "
             f"{data.fingerprint}, the run saw {record['data']['source']} with {record['data']['fingerprint']}."
         )
-    model, tokenizer = load_base_model(config.model, data.labels, data.regression)
+    model, tokenizer = load_base_model(config.model, data.labels, data.regression, config.task.kind)
     load(model, directory / records.ADAPTER)
-    encoded = encode(data, tokenizer, config.task.max_length)
+    encoded = encode(data, tokenizer, config.task, cache_directory(config.runs_dir))
     model.to(_device())
-    scores, _ = score_split(config, model, data, encoded, collate(tokenizer))
+    scores, _ = score_split(config, model, data.evaluation, encoded.evaluation, tokenizer)
     difference = scores.score - record["score"]
     return {
         "run_id": record["run_id"],

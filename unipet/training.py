@@ -16,12 +16,13 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArg
 
 from unipet.adaptation import adaptation
 from unipet.adapting import parameters
-from unipet.callbacks import Clock, GradientProbe, Journal, Log, Progress, Routes
+from unipet.callbacks import Best, Clock, GradientProbe, Journal, Log, Progress, Routes
 from unipet.config import OptimConfig, RunConfig
 from unipet.errors import UnipetError
-from unipet.evaluation import Collate, Examples, autocast, lengths
+from unipet.forward import Examples, autocast, lengths, model_inputs, real_tokens
 from unipet.objectives import consistency_loss, task_loss
 from unipet.settings import SCHEDULES
+from unipet.tasks import Collate, Readout, read_rows
 
 
 class Diverged(UnipetError):
@@ -33,7 +34,7 @@ class Trained:
     """What one training cost and how it ended."""
 
     steps: int = 0
-    seconds: float = 0.0  # of the steps themselves, without setting up
+    seconds: float = 0.0  # of the steps themselves
     tokens: int = 0  # real ones, padding left out; an example seen in two views counts once
     stopped_by: str = "epochs"  # epochs | max_steps
     untrained: list[str] = field(default_factory=list)  # trainable tensors that never got a gradient
@@ -49,12 +50,14 @@ def train(
     directory: Path,
     metrics: TextIO,
     log: Log,
+    read: Readout = read_rows,
+    best: Best | None = None,
 ) -> Trained:
     """Train what requires a gradient in `model`, in place, and leave it on the training device.
 
-    Every log interval one line goes to `metrics` as JSON and to `log(values, step)`. Nothing is written elsewhere.
-    Equal seeds give equal data order and dropout whatever the method is. Raises `Diverged` on a loss that is not
-    finite, and `UnipetError` when no tensor of the method ever received a gradient.
+    `read` finds the answers in the model's output; `best` watches a selection split, and its time counts as no training.
+    Every log interval one line goes to `metrics` as JSON and to `log(values, step)`. Equal seeds give equal data order
+    and dropout. Raises `Diverged` on a loss that is not finite, `UnipetError` when no tensor ever received a gradient.
     """
     optim = config.optim
     steps, stopped_by = plan_steps(len(examples), config)
@@ -90,9 +93,16 @@ def train(
         args=arguments,
         data_collator=collate,
         train_dataset=examples,
-        callbacks=[Routes(model, config.seed), probe, clock, progress, Journal(metrics, log)],
+        callbacks=[
+            Routes(model, config.seed),
+            probe,
+            clock,
+            progress,
+            Journal(metrics, log),
+            *([best] if best else []),
+        ],
     )
-    trainer.configure(objective, regression, optim, config.precision)
+    trainer.configure(objective, regression, optim, config.precision, read)
     if optim.lr_ratio != 1.0:
         trainer.faster = faster(model)
     for unwanted in (ProgressCallback, PrinterCallback):
@@ -102,7 +112,8 @@ def train(
     finally:
         progress.close()
     probe.check()
-    return Trained(trainer.state.global_step, clock.seconds, trainer.tokens, stopped_by, probe.untouched())
+    seconds = clock.seconds - (best.seconds if best else 0.0)
+    return Trained(trainer.state.global_step, seconds, trainer.tokens, stopped_by, probe.untouched())
 
 
 def plan_steps(examples: int, config: RunConfig) -> tuple[int, str]:
@@ -130,13 +141,16 @@ class ObjectiveTrainer(Trainer):
 
     faster: AbstractSet[int] = frozenset()
 
-    def configure(self, objective: Any, regression: bool, optim: OptimConfig, precision: str) -> None:
+    def configure(
+        self, objective: Any, regression: bool, optim: OptimConfig, precision: str, read: Readout = read_rows
+    ) -> None:
         """Set what the loss is made of; call it once, before `train`."""
         self.objective = objective
         self.regression = regression
         self.label_smoothing = optim.label_smoothing
         self.lr_ratio = optim.lr_ratio
         self.precision = precision
+        self.read = read
         self.tokens = 0
         # The loss below is a mean over the micro-batch, so the Trainer must average it over an accumulation.
         self.model_accepts_loss_kwargs = False
@@ -145,10 +159,9 @@ class ObjectiveTrainer(Trainer):
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """The task loss on the first view, plus the consistency between the views where the objective has two."""
-        inputs = dict(inputs)
-        labels = inputs.pop("labels")
+        inputs, labels = model_inputs(model, inputs)
         if model.training:
-            self.tokens += int(inputs["attention_mask"].sum())
+            self.tokens += real_tokens(inputs)
         views = self.objective.views if model.training else 1
         with autocast(labels.device, self.precision):
             if views == 1:
@@ -157,11 +170,13 @@ class ObjectiveTrainer(Trainer):
                 stacked = {name: torch.cat([value] * views) for name, value in inputs.items()}
                 with adaptation(model).views(views):
                     outputs = model(**stacked)
-        logits = outputs.logits.float()  # losses in float32 under autocast, too
-        first = logits[: len(labels)]
-        loss = task_loss(first, labels, self.regression, self.label_smoothing)
+        size = len(labels)
+        first, answers = self.read(outputs.logits[:size], inputs, labels)
+        first = first.float()  # losses in float32 under autocast, too
+        loss = task_loss(first, answers, self.regression, self.label_smoothing)
         if views == 2:
-            loss = loss + consistency_loss(self.objective.consistency, first, logits[len(labels) :], self.regression)
+            second, _ = self.read(outputs.logits[size:], inputs, labels)
+            loss = loss + consistency_loss(self.objective.consistency, first, second.float(), self.regression)
         if model.training and not torch.isfinite(loss):
             raise Diverged(
                 f"training: the loss became {loss.item()} at step {self.state.global_step + 1} of "

@@ -1,23 +1,29 @@
-"""`unipet describe method=NAME model=minilm [--json]`: what a method inserts, without loading weights."""
+"""`unipet describe method=NAME model=minilm [--json]`: what a method inserts, without loading weights; `task=NAME` instead
+of a method: what a task's data look like."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 from unipet.commands.arguments import Parser, read
 from unipet.commands.examples import examples
+from unipet.errors import UnipetError
 
 
 def main(argv: Sequence[str]) -> int:
     """Print the report of `unipet.describe`; with --json nothing else goes to stdout."""
     parser = Parser(
         prog="unipet describe",
-        description="One row per insertion: role, modules, shapes, parameters, percent of the base model, foldable or why not.",
+        description="method=NAME: one row per insertion, with modules, shapes, parameters, percent of the base model, "
+        "foldable or why not. task=NAME without a method: three examples as the model sees them, labels, lengths, and the "
+        "share that length limits cut.",
         epilog=examples("describe"),
     )
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for `unipet train`")
     parser.add_argument("--json", action="store_true", help="print JSON alone on stdout")
+    parser.add_argument("--png", type=Path, metavar="FILE", help="with task=NAME: draw the lengths into FILE")
     parser.add_argument("-cd", "--config-dir", metavar="DIR", help="a directory with groups of your own")
     asked = read(parser, argv)
     if asked is None:
@@ -28,10 +34,19 @@ def main(argv: Sequence[str]) -> int:
     with composer(asked.config_dir) as composing:
         config = plan(asked.overrides, False, composing, command="describe").config
 
+    names = {override.split("=")[0].lstrip("+") for override in asked.overrides}
+    if "task" in names and "method" not in names:
+        from unipet.commands.describe_task import describe_task
+
+        describe_task(config, asked.json, asked.png)
+        return 0
+    if asked.png is not None:
+        raise UnipetError("unipet describe: --png draws a task's lengths; say task=NAME and no method.")
     import unipet
-    from unipet.models import base_config
+    from unipet.models import skeleton
 
     method = unipet.load_method(config.method)  # a mistake here should not wait for the base model
-    report = unipet.describe(method, base_config(config.model, classifier=False), config.model.sites)
+    built = skeleton(config.model, config.task.kind, as_saved="task" not in names)
+    report = unipet.describe(method, built, config.model.sites)
     print(json.dumps(report.to_dict(), indent=2) if asked.json else report.table())
     return 0

@@ -42,7 +42,7 @@ def export_run(run: Path, out: Path) -> None:
 
     config = read_config(run / CONFIG)
     data = load_task(config.task)  # the head's labels
-    model, tokenizer = load_base_model(config.model, data.labels, data.regression)
+    model, tokenizer = load_base_model(config.model, data.labels, data.regression, config.task.kind)
     unipet.load(model, run / ADAPTER)
     unipet.export_peft(model, out)
     tokenizer.save_pretrained(out)

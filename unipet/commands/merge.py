@@ -19,7 +19,7 @@ def main(argv: Sequence[str]) -> int:
     parser = Parser(
         prog="unipet merge",
         description="Fold a finished run's method into the base model's weights and save a plain transformers model, "
-        "which AutoModelForSequenceClassification.from_pretrained(OUT) loads without unipet.",
+        "which from_pretrained(OUT) of the task's transformers class loads without unipet.",
         epilog=examples("merge"),
     )
     parser.add_argument("run", metavar="RUN", type=Path, help="a run's directory")
@@ -56,7 +56,7 @@ def merge_run(run: Path, out: Path, partial: bool) -> None:
 
     config = read_config(run / CONFIG)
     data = load_task(config.task)  # the head's labels
-    model, tokenizer = load_base_model(config.model, data.labels, data.regression)
+    model, tokenizer = load_base_model(config.model, data.labels, data.regression, config.task.kind)
     unipet.load(model, run / ADAPTER)
     unipet.merge(model, partial=partial)
     save(model, tokenizer, out)

@@ -41,7 +41,7 @@ def site_list(model: ModelConfig) -> str:
     from unipet.models import base_config
     from unipet.site_files import sites_for
 
-    built = skeleton(base_config(model, classifier=False))
+    built = skeleton(base_config(model))
     table = sites_for(built, model.sites) or architecture_of(built, ARCHITECTURES)
     parts = [roles_of(built, table)]
     for name, stack in table.stacks.items():

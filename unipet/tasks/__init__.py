@@ -1,18 +1,39 @@
 """Tasks: where examples come from, how they become batches, how answers are scored."""
 
+from unipet.tasks.cache import cache_directory
 from unipet.tasks.check import check_task
-from unipet.tasks.encode import Encoded, EncodedRows, collate, encode
-from unipet.tasks.load import TaskData, load_task
-from unipet.tasks.metrics import Scores, score_predictions
+from unipet.tasks.collate import Collate, collate, left_padded
+from unipet.tasks.encode import encode
+from unipet.tasks.encoded import Encoded, EncodedRows
+from unipet.tasks.kinds import KINDS, Kind, kind_of
+from unipet.tasks.load import TaskData, load_hidden, load_task
+from unipet.tasks.readout import Readout, readout
+from unipet.tasks.readout import rows as read_rows
+from unipet.tasks.rows import Row
+from unipet.tasks.scoring import METRICS, Scores, score_predictions, score_tags, score_texts
 
 __all__ = [
+    "KINDS",
+    "METRICS",
+    "Collate",
     "Encoded",
     "EncodedRows",
+    "Kind",
+    "Readout",
+    "Row",
     "Scores",
     "TaskData",
+    "cache_directory",
     "check_task",
     "collate",
     "encode",
+    "kind_of",
+    "left_padded",
+    "load_hidden",
     "load_task",
+    "read_rows",
+    "readout",
     "score_predictions",
+    "score_tags",
+    "score_texts",
 ]

@@ -2,43 +2,51 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from unipet.config import TaskConfig
 from unipet.errors import UnipetError, unknown
-from unipet.tasks.metrics import METRICS
+from unipet.tasks.columns import MASK, answer_columns, columns, text_columns
+from unipet.tasks.kinds import kind_of
+from unipet.tasks.scoring import METRICS
 from unipet.tasks.stories import GENERATORS
+
+SELECTIONS = ("none", "train_holdout", "validation")
+_COUNTS = {"generated_train": 1, "generated_evaluation": 1, "max_length": 1, "max_source": 1, "max_target": 2}
+_COUNTS |= {"selection_size": 1, "max_train": 1, "max_evaluation": 1}
+_NAMES = ("hub", "subset", "revision", "generator", "data_dir")
 
 
 def check_task(task: TaskConfig) -> None:
     """Raise UnipetError at the first thing in `task` that cannot be meant."""
     if not isinstance(task.name, str) or task.name.strip() in ("", "???"):
         raise UnipetError("task.name: missing. Choose a task (`unipet list tasks`), for example task=sst2.")
-    if task.kind not in METRICS:
-        raise unknown("task.kind", task.kind, METRICS)
+    kind = kind_of(task.kind)
     text = _names("task.text", task.text)
-    if len(text) not in (1, 2):
-        raise UnipetError(f"task.text: {len(text)} columns given ({text}); allowed: one, or two for a sentence pair.")
-    if not isinstance(task.label, str) or not task.label or task.label in text:
-        raise UnipetError(f"task.label: {task.label!r} given; allowed: one column name other than task.text {text}.")
-    _check_labels(task)
+    _check_texts(task, text)
+    for key in ("label", "target", "references"):
+        column = getattr(task, key)
+        if not isinstance(column, str) or not column or column in text_columns(task):
+            raise UnipetError(
+                f"task.{key}: {column!r} given; allowed: one column name other than those of task.text {text}."
+            )
+    _check_labels(task, kind.answer)
     _check_metrics(task)
-    for key in ("generated_train", "generated_evaluation", "max_length", "max_train", "max_evaluation"):
+    for key, lowest in _COUNTS.items():
         value = getattr(task, key)
-        if value is None and key.startswith("max_") and key != "max_length":
+        if value is None and key in ("max_train", "max_evaluation"):
             continue
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            none = ", or null for all" if key in ("max_train", "max_evaluation") else ""
-            raise UnipetError(f"task.{key}: {value!r} given; allowed: a whole number from 1{none}.")
-    for key in ("train_split", "evaluation_split"):
-        split = getattr(task, key)
-        if not isinstance(split, str) or not split or "/" in split or "\\" in split:
-            raise UnipetError(f"task.{key}: {split!r} given; allowed: the name of a split, for example 'train'.")
-    for key in ("hub", "subset", "revision", "generator", "data_dir"):
+        _count(f"task.{key}", value, lowest, ", or null for all" if key in ("max_train", "max_evaluation") else "")
+    for key in ("train_split", "evaluation_split", "selection_split"):
+        _check_split(f"task.{key}", getattr(task, key))
+    for key in _NAMES:
         value = getattr(task, key)
         if value is not None and (not isinstance(value, str) or not value):
             raise UnipetError(f"task.{key}: {value!r} given; allowed: a name, or null.")
     _check_source(task, text)
+    _check_selection(task)
+    _check_decoding(task)
 
 
 def _names(key: str, given: object) -> list[str]:
@@ -54,25 +62,62 @@ def _names(key: str, given: object) -> list[str]:
     return names
 
 
-def _check_labels(task: TaskConfig) -> None:
+def _count(key: str, value: object, lowest: int, more: str = "") -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
+        raise UnipetError(f"{key}: {value!r} given; allowed: a whole number from {lowest}{more}.")
+
+
+def _check_split(key: str, split: object) -> None:
+    parts = split.split("/") if isinstance(split, str) else [""]
+    if not isinstance(split, str) or "\\" in split or any(part in ("", ".", "..") for part in parts):
+        raise UnipetError(f"{key}: {split!r} given; allowed: the name of a split, for example 'train'.")
+
+
+def _check_texts(task: TaskConfig, text: list[str]) -> None:
+    one = task.kind in ("seq2seq", "causal_generation", "masked_prompt", "token_classification", "multiple_choice")
+    if len(text) not in ((1,) if one else (1, 2)):
+        allowed = "one column or template" if one else "one, or two for a sentence pair"
+        raise UnipetError(f"task.text: {len(text)} columns given ({text}); allowed: {allowed}.")
+    choices = _names("task.choices", task.choices)
+    if (task.kind == "multiple_choice") != bool(choices) or len(choices) == 1:
+        raise UnipetError(
+            f"task.choices: {choices} given; allowed: two or more columns for task.kind=multiple_choice, [] otherwise."
+        )
+    for entry in [*text, *choices]:
+        columns(entry)
+    if task.kind == "masked_prompt" and text[0].count("{" + MASK + "}") != 1:
+        raise UnipetError(f"task.text: {text[0]!r} given; a masked prompt has {{{MASK}}} exactly once.")
+    if task.kind == "token_classification" and "{" in text[0]:
+        raise UnipetError(f"task.text: {text[0]!r} given; token_classification needs one column with a list of words.")
+
+
+def _check_labels(task: TaskConfig, answer: str) -> None:
     labels = _names("task.labels", task.labels)
-    if task.kind == "regression" and labels:
-        raise UnipetError(f"task.labels: {labels} given, but task.kind=regression has none; use task.labels=[].")
-    if task.kind == "classification" and len(labels) < 2:
-        raise UnipetError(f"task.labels: {labels} given; classification needs at least two label names.")
+    if answer in ("number", "text") and labels:
+        raise UnipetError(f"task.labels: {labels} given, but task.kind={task.kind} has none; use task.labels=[].")
+    if task.kind == "multiple_choice" and labels and len(labels) != len(task.choices):
+        raise UnipetError(f"task.labels: {labels} given; allowed: one name per choice ({len(task.choices)}).")
+    if answer in ("index", "tags") and len(labels) < 2:
+        raise UnipetError(f"task.labels: {labels} given; {task.kind} needs at least two label names.")
+    words = _names("task.verbalizers", task.verbalizers)
+    if len(words) != (len(labels) if task.kind == "masked_prompt" else 0):
+        raise UnipetError(
+            f"task.verbalizers: {words} given; allowed: one word per label {labels} for task.kind=masked_prompt, "
+            "[] otherwise."
+        )
 
 
 def _check_metrics(task: TaskConfig) -> None:
     metrics = _names("task.metrics", task.metrics)
-    known = METRICS[task.kind]
+    known = {name for name, metric in METRICS.items() if metric.fits(task.kind)}
     if not metrics:
         raise UnipetError(f"task.metrics: empty; the first is the score. Allowed: {', '.join(sorted(known))}.")
     for name in metrics:
         if name not in known:
             raise unknown(f"task.metrics (task.kind={task.kind})", name, known)
-    if "f1" in metrics and len(task.labels) != 2:
+    if "f1" in metrics and task.kind != "token_classification" and len(task.labels) != 2:
         raise UnipetError(
-            f"task.metrics: f1 is that of label index 1 among two, but task.labels has {len(task.labels)}; use accuracy."
+            f"task.metrics: f1 is that of label index 1 among two, but task.labels has {len(task.labels)}; use f1_macro."
         )
 
 
@@ -81,9 +126,14 @@ def _check_source(task: TaskConfig, text: list[str]) -> None:
         raise UnipetError(
             f"task.rename: {task.rename!r} given; allowed: a mapping from a hub column to task.text/label."
         )
+    allowed = [*text_columns(task), *answer_columns(task, True)]
     for column in task.rename.values():
-        if column not in (*text, task.label):
-            raise unknown("task.rename", column, (*text, task.label))
+        if column not in allowed:
+            raise unknown("task.rename", column, allowed)
+    if not isinstance(task.submission, Mapping) or not all(isinstance(n, str) and n for n in task.submission.values()):
+        raise UnipetError(
+            f"task.submission: {task.submission!r} given; allowed: a mapping from a file name to a split."
+        )
     if isinstance(task.generator_seed, bool) or not isinstance(task.generator_seed, int):
         raise UnipetError(f"task.generator_seed: {task.generator_seed!r} given; allowed: a whole number.")
     if task.hub is not None and task.generator is not None:
@@ -108,3 +158,38 @@ def _check_generator(task: TaskConfig, text: list[str]) -> None:
                 f"task.{key}: {given[key]} {what}given, but task.generator={task.generator} makes {allowed} {what}".strip()
                 + "."
             )
+
+
+def _check_selection(task: TaskConfig) -> None:
+    if task.selection not in SELECTIONS:
+        raise unknown("task.selection", task.selection, SELECTIONS)
+    if task.selection != "validation":
+        return
+    if task.selection_split == task.evaluation_split:
+        raise UnipetError(
+            f"task.selection=validation: task.selection_split and task.evaluation_split are both "
+            f"{task.evaluation_split!r}: the score would be selected on. Use task.selection=train_holdout, or report "
+            "another split (task.evaluation_split=test)."
+        )
+    if task.generator is not None and task.data_dir is None:
+        raise UnipetError("task.selection=validation: a synthetic task has no such split; use train_holdout.")
+
+
+def _check_decoding(task: TaskConfig) -> None:
+    decoding, key = task.decoding, "task.decoding"
+    for name, lowest in {"num_beams": 1, "min_new_tokens": 0, "no_repeat_ngram_size": 0}.items():
+        _count(f"{key}.{name}", getattr(decoding, name), lowest)
+    longest = decoding.max_new_tokens
+    if longest is not None:
+        _count(f"{key}.max_new_tokens", longest, 1, ", or null for task.max_target")
+    if decoding.min_new_tokens > (longest or task.max_target):
+        raise UnipetError(
+            f"{key}.min_new_tokens: {decoding.min_new_tokens} given, more than the {longest or task.max_target} at most."
+        )
+    penalty = decoding.length_penalty
+    if isinstance(penalty, bool) or not isinstance(penalty, int | float) or not math.isfinite(penalty):
+        raise UnipetError(f"{key}.length_penalty: {penalty!r} given; allowed: a finite number.")
+    if not isinstance(task.separator, str) or (task.kind == "causal_generation" and not task.separator):
+        raise UnipetError(f"task.separator: {task.separator!r} given; a text between source and target is needed.")
+    if len(_names("task.languages", task.languages)) not in (0, 2):
+        raise UnipetError(f"task.languages: {list(task.languages)} given; allowed: [source, target], or [].")

@@ -1,77 +1,47 @@
-"""From text to token ids, once; and from rows of ids to padded batches."""
+"""From text to token ids, once per content, tokenizer and settings: in this process, and on disk."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
-import numpy as np
-
+from unipet.config import TaskConfig
 from unipet.errors import UnipetError
+from unipet.tasks.cache import read_cached, write_cached
+from unipet.tasks.encode_text import encode_causal, encode_seq2seq
+from unipet.tasks.encoded import Encoded, EncodedRows
 from unipet.tasks.load import TaskData
+from unipet.tasks.prompt import encode_prompts
 from unipet.tasks.rows import Row
 
-if TYPE_CHECKING:
-    from torch import Tensor
+FORMAT = 1  # of what is cached; a change of any encoder below must change it
 
-Feature = dict[str, Any]  # {"input_ids": [int], "attention_mask": [int], "token_type_ids": [int] if used, "labels"}
-
-
-class EncodedRows:
-    """A data set as torch's DataLoader wants it: `len(rows)`, `rows[i]` -> Feature. `lengths[i]` counts its tokens."""
-
-    def __init__(self, columns: dict[str, list[list[int]]], labels: list[int | float], truncated: float) -> None:
-        self.lengths: list[int] = [len(ids) for ids in columns["input_ids"]]
-        self.truncated = truncated  # the share of rows that max_length cut
-        self._labels = labels
-        self._ends = np.cumsum([0, *self.lengths])
-        # One flat array per column: lists of Python numbers would take eight times the memory.
-        self._columns = {
-            name: np.fromiter((i for row in rows for i in row), dtype=np.int32, count=int(self._ends[-1]))
-            for name, rows in columns.items()
-        }
-
-    def __len__(self) -> int:
-        return len(self._labels)
-
-    def __getitem__(self, index: int) -> Feature:
-        index = range(len(self))[index]
-        start, end = self._ends[index], self._ends[index + 1]
-        feature: Feature = {name: column[start:end].tolist() for name, column in self._columns.items()}
-        return {**feature, "attention_mask": [1] * int(end - start), "labels": self._labels[index]}
+_ENCODED: dict[str, EncodedRows] = {}
 
 
-@dataclass(frozen=True)
-class Encoded:
-    """Both splits, tokenised. `truncated` gives the share of rows that max_length cut, per split."""
+def encode(data: TaskData, tokenizer: Any, task: TaskConfig, cache: Path | None = None) -> Encoded:
+    """Tokenise the splits, each once per (rows, tokenizer, settings that decide ids); pairs lose from the longer text.
 
-    train: EncodedRows
-    evaluation: EncodedRows
-    max_length: int
-
-    @property
-    def truncated(self) -> dict[str, float]:
-        return {"train": self.train.truncated, "evaluation": self.evaluation.truncated}
-
-
-_ENCODED: dict[tuple[str, str, int], Encoded] = {}
-
-
-def encode(data: TaskData, tokenizer: Any, max_length: int) -> Encoded:
-    """Tokenise both splits, once per (data, tokenizer, max_length) in this process; pairs lose from the longer text.
-
-    Raises UnipetError when `max_length` is more than the tokenizer's model can take or leaves no room for text.
+    With a `cache` directory that holds across processes: a second run tokenises nothing. Raises UnipetError when a
+    length is more than the tokenizer's model can take or leaves no room for text.
     """
-    key = (data.fingerprint, tokenizer_identity(tokenizer), max_length)
-    if key not in _ENCODED:
-        _check_length(data, tokenizer, max_length)
-        _ENCODED[key] = Encoded(
-            _tokenise(data.train, tokenizer, max_length), _tokenise(data.evaluation, tokenizer, max_length), max_length
-        )
-    return _ENCODED[key]
+    _check_lengths(data, tokenizer, task)
+    identity = tokenizer_identity(tokenizer)
+
+    def split(rows: list[Row]) -> EncodedRows:
+        key = _key(rows, identity, task)
+        if key not in _ENCODED:
+            found = read_cached(cache, key)
+            if found is None:
+                found = ENCODERS[task.kind](rows, tokenizer, task)
+                write_cached(cache, key, found)
+            _ENCODED[key] = found
+        return _ENCODED[key]
+
+    return Encoded(split(data.train), split(data.evaluation), split(data.selection) if data.selection else None)
 
 
 def tokenizer_identity(tokenizer: Any) -> str:
@@ -83,56 +53,106 @@ def tokenizer_identity(tokenizer: Any) -> str:
         state.pop("padding", None)
     else:
         state = sorted(tokenizer.get_vocab().items())
-    given = [type(tokenizer).__name__, list(tokenizer.model_input_names), tokenizer.truncation_side, state]
+    special = [tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.mask_token_id]
+    given = [type(tokenizer).__name__, list(tokenizer.model_input_names), tokenizer.truncation_side, special, state]
     return hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()
 
 
-def collate(tokenizer: Any) -> Callable[[list[Feature]], dict[str, Tensor]]:
-    """A function from features to tensors padded on the right to the longest of the batch.
-
-    ids, mask and types are int64 (B, L); labels are int64 (B,), or float32 (B,) for regression. Raises UnipetError for
-    a tokenizer without a padding token.
-    """
-    import torch
-
-    if tokenizer.pad_token_id is None:
-        raise UnipetError("model: its tokenizer has no padding token, so examples cannot be batched. Choose another.")
-    padding = {"input_ids": tokenizer.pad_token_id, "attention_mask": 0, "token_type_ids": tokenizer.pad_token_type_id}
-
-    def batch(features: list[Feature]) -> dict[str, Tensor]:
-        longest = max(len(feature["input_ids"]) for feature in features)
-        tensors: dict[str, Tensor] = {}
-        for name, pad in padding.items():
-            if name in features[0]:
-                rows = [feature[name] + [pad] * (longest - len(feature[name])) for feature in features]
-                tensors[name] = torch.tensor(rows, dtype=torch.int64)
-        labels = [feature["labels"] for feature in features]
-        tensors["labels"] = torch.tensor(labels, dtype=torch.float32 if isinstance(labels[0], float) else torch.int64)
-        return tensors
-
-    return batch
+def _key(rows: list[Row], identity: str, task: TaskConfig) -> str:
+    settings: dict[str, Any] = {"format": FORMAT, "kind": task.kind, "tokenizer": identity}
+    names = {
+        "seq2seq": ("max_source", "max_target", "languages"),
+        "causal_generation": ("max_source", "max_target", "separator"),
+        "masked_prompt": ("max_length", "text"),
+    }.get(task.kind, ("max_length",))
+    for name in names:
+        value = getattr(task, name)
+        settings[name] = value if isinstance(value, int | str) else list(value)
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for row in rows:
+        content = [row[name] for name in ("text", "choices", "label", "target", "references") if name in row]
+        digest.update(json.dumps(content).encode())
+    return digest.hexdigest()
 
 
-def _check_length(data: TaskData, tokenizer: Any, max_length: int) -> None:
-    pair = len(data.train[0]["text"]) == 2
-    room = tokenizer.num_special_tokens_to_add(pair=pair) + (2 if pair else 1)
+def _check_lengths(data: TaskData, tokenizer: Any, task: TaskConfig) -> None:
     limit = tokenizer.model_max_length  # a huge number when the tokenizer does not know
-    if not room <= max_length <= limit:
+    if task.kind in ("seq2seq", "causal_generation"):
+        both = task.kind == "causal_generation"
+        longest = task.max_source + task.max_target if both else max(task.max_source, task.max_target)
+        if longest > limit:
+            what = "task.max_source + task.max_target" if both else "task.max_source and task.max_target"
+            raise UnipetError(
+                f"{what}: {longest} tokens asked for; this base model's tokenizer allows {limit}. Lower them."
+            )
+        return
+    pair = task.kind == "multiple_choice" or (task.kind != "token_classification" and len(data.train[0]["text"]) == 2)
+    room = tokenizer.num_special_tokens_to_add(pair=pair) + (2 if pair else 1)
+    if not room <= task.max_length <= limit:
         raise UnipetError(
-            f"task.max_length: {max_length} given; this base model's tokenizer allows {room} to {limit} tokens here."
+            f"task.max_length: {task.max_length} given; this base model's tokenizer allows {room} to {limit} tokens here."
         )
 
 
-def _tokenise(rows: list[Row], tokenizer: Any, max_length: int) -> EncodedRows:
-    columns = _call(rows, tokenizer, truncation=True, max_length=max_length)
-    # Only a row that fills max_length can have been cut: those few are tokenised whole to know.
-    full = [row for row, ids in zip(rows, columns["input_ids"], strict=True) if len(ids) >= max_length]
-    whole = _call(full, tokenizer, truncation=False)["input_ids"] if full else []
-    cut = sum(len(ids) > max_length for ids in whole)
-    return EncodedRows(columns, [row["label"] for row in rows], cut / len(rows))
-
-
-def _call(rows: list[Row], tokenizer: Any, **options: Any) -> dict[str, list[list[int]]]:
+def _texts(rows: list[Row], tokenizer: Any, task: TaskConfig) -> EncodedRows:
+    """One text or a pair per row, one label."""
     texts = [list(column) for column in zip(*(row["text"] for row in rows), strict=True)]
-    made = tokenizer(*texts, padding=False, return_attention_mask=False, verbose=False, **options)
-    return {name: made[name] for name in ("input_ids", "token_type_ids") if name in made}
+    columns, cut = _call(tokenizer, texts, task.max_length)
+    return EncodedRows(columns, [row.get("label", 0) for row in rows], sum(cut) / len(rows))
+
+
+def _choices(rows: list[Row], tokenizer: Any, task: TaskConfig) -> EncodedRows:
+    """The context with each choice, as pairs."""
+    first = [row["text"][0] for row in rows for _ in row["choices"]]
+    second = [choice for row in rows for choice in row["choices"]]
+    columns, cut = _call(tokenizer, [first, second], task.max_length)
+    count = len(task.choices)
+    any_cut = sum(any(cut[i : i + count]) for i in range(0, len(cut), count))
+    return EncodedRows(columns, [row.get("label", 0) for row in rows], any_cut / len(rows), group=count)
+
+
+def _words(rows: list[Row], tokenizer: Any, task: TaskConfig) -> EncodedRows:
+    """Sentences that come as words; the label of a word stands at its first token, -100 everywhere else."""
+    made = tokenizer(
+        [row["text"] for row in rows],
+        is_split_into_words=True,
+        truncation=True,
+        max_length=task.max_length,
+        return_attention_mask=False,
+        verbose=False,
+    )
+    labels, cut = [], 0
+    for i, row in enumerate(rows):
+        tags, before, own = row.get("label", [0] * len(row["text"])), None, []
+        for word in made.word_ids(i):
+            own.append(-100 if word is None or word == before else tags[word])
+            before = word
+        labels.append(own)
+        cut += sum(label != -100 for label in own) < len(tags)
+    columns = {name: made[name] for name in ("input_ids", "token_type_ids") if name in made}
+    return EncodedRows({**columns, "labels": labels}, None, cut / len(rows))
+
+
+def _call(tokenizer: Any, texts: list[list[str]], max_length: int) -> tuple[dict[str, list[list[int]]], list[bool]]:
+    """Token ids (and types), and which rows were cut: only one that fills max_length can have been, those few are
+    tokenised whole to know."""
+    options = {"padding": False, "return_attention_mask": False, "verbose": False}
+    made = tokenizer(*texts, truncation=True, max_length=max_length, **options)
+    cut = [len(ids) >= max_length for ids in made["input_ids"]]
+    full = [i for i, filled in enumerate(cut) if filled]
+    if full:
+        whole = tokenizer(*([column[i] for i in full] for column in texts), truncation=False, **options)["input_ids"]
+        for i, ids in zip(full, whole, strict=True):
+            cut[i] = len(ids) > max_length
+    return {name: made[name] for name in ("input_ids", "token_type_ids") if name in made}, cut
+
+
+ENCODERS: dict[str, Callable[[list[Row], Any, TaskConfig], EncodedRows]] = {
+    "classification": _texts,
+    "regression": _texts,
+    "multiple_choice": _choices,
+    "token_classification": _words,
+    "masked_prompt": encode_prompts,
+    "seq2seq": encode_seq2seq,
+    "causal_generation": encode_causal,
+}

@@ -3,26 +3,53 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 from unipet.config import TaskConfig
 from unipet.errors import UnipetError, nearest
+from unipet.tasks.columns import answer_columns, text_columns, wanted
+from unipet.tasks.kinds import KINDS
 from unipet.tasks.rows import Row, RowReader
 
 # MNLI calls its validation split so; its files in JSON lines are plain validation.jsonl.
 OTHER_NAMES = {"validation": "validation_matched"}
 
 
-def read_hub(task: TaskConfig) -> tuple[list[Row], list[Row]]:
-    """The training and evaluation rows of `task.hub`. Raises one UnipetError when it cannot be had, or has bad rows."""
+def read_hub(task: TaskConfig, *wanted_splits: tuple[str, bool]) -> list[list[Row]]:
+    """The rows of some splits of `task.hub`: (name, whether it is an evaluation split) each.
+
+    Raises one UnipetError when it cannot be had, or has bad rows.
+    """
     splits = _download(task)
-    return _rows(task, splits, "train_split"), _rows(task, splits, "evaluation_split")
+    return [
+        _rows(task, *_split(task, splits, name, evaluation), RowReader(task, name, evaluation))
+        for name, evaluation in wanted_splits
+    ]
+
+
+def read_hidden(task: TaskConfig, split: str) -> list[Row]:
+    """The rows of a split without answers: "test", or "ax/test" for a split of another subset."""
+    subset, _, name = split.rpartition("/")
+    task = replace(task, subset=subset or task.subset)
+    return _rows(task, *_split(task, _download(task), name, True), RowReader(task, name, True, hidden=True))
+
+
+def _split(task: TaskConfig, splits: Any, split: str, evaluation: bool) -> tuple[Any, str]:
+    name = split if split in splits else OTHER_NAMES.get(split, split)
+    if name not in splits:
+        found = sorted(map(str, splits))
+        key = "evaluation_split" if evaluation else "train_split"
+        raise UnipetError(
+            f"task.{key}: {_address(task)} has no split {name!r}; it has {', '.join(found)}.{nearest(name, found)}"
+        )
+    return splits[name], name
 
 
 def _download(task: TaskConfig) -> Any:
     instead = (
         f"Or give the examples as JSON lines: task.data_dir=DIR with {task.train_split}.jsonl and "
-        f"{task.evaluation_split}.jsonl (columns: {', '.join([*task.text, task.label])})."
+        f"{task.evaluation_split}.jsonl (columns: {wanted(task)})."
     )
     try:
         import datasets
@@ -45,18 +72,13 @@ def _download(task: TaskConfig) -> Any:
         log.setLevel(level)
 
 
-def _rows(task: TaskConfig, splits: Any, key: str) -> list[Row]:
-    split = getattr(task, key)
-    if split not in splits:
-        split = OTHER_NAMES.get(split, split)
-    if split not in splits:
-        found = sorted(map(str, splits))
-        raise UnipetError(
-            f"task.{key}: {_address(task)} has no split {split!r}; it has {', '.join(found)}.{nearest(split, found)}"
-        )
-    table = splits[split]
+def _rows(task: TaskConfig, table: Any, split: str, reader: RowReader) -> list[Row]:
+    if any("." in theirs for theirs in task.rename):
+        table = table.flatten()  # translation.en is a column of its own then
     source = {ours: theirs for theirs, ours in task.rename.items()}
-    names = {source.get(column, column): column for column in (*task.text, task.label)}
+    answers = [] if reader.hidden else answer_columns(task, reader.evaluation)
+    there = [column for column in answers if source.get(column, column) in table.column_names]
+    names = {source.get(column, column): column for column in (*text_columns(task), *(there or answers[:1]))}
     for theirs, ours in names.items():
         if theirs not in table.column_names:
             raise UnipetError(
@@ -64,19 +86,17 @@ def _rows(task: TaskConfig, splits: Any, key: str) -> list[Row]:
                 f"{', '.join(table.column_names)}.{nearest(theirs, table.column_names)}"
             )
     columns = {ours: list(table[theirs]) for theirs, ours in names.items()}
-    columns[task.label] = _label_names(task, table, source.get(task.label, task.label), columns[task.label])
-    reader = RowReader(task, split)
+    if task.label in columns and KINDS[task.kind].answer == "index":
+        columns[task.label] = _label_names(task, table, source.get(task.label, task.label), columns[task.label])
     for i, values in enumerate(zip(*columns.values(), strict=True)):
         reader.add(dict(zip(columns, values, strict=True)), f"{_address(task)}, split {split!r}, row {i}")
-    if not reader.rows:
-        raise UnipetError(f"task.{key}: {_address(task)} has an empty split {split!r}.")
-    return reader.rows
+    return reader.finished(f"task.hub: {_address(task)} has an empty split {split!r}.")
 
 
 def _label_names(task: TaskConfig, table: Any, column: str, values: list[Any]) -> list[Any]:
     """By name where the hub has names: its order of labels need not be ours (trec's is not). -1 stays for the reader."""
     names = getattr(table.features[column], "names", None)
-    if task.kind == "regression" or names is None or -1 in values:
+    if names is None or -1 in values:
         return values
     if set(names) != set(task.labels):
         raise UnipetError(f"task.labels: {list(task.labels)} given, but {_address(task)} has the labels {list(names)}.")

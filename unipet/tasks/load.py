@@ -1,10 +1,11 @@
-"""The examples of one run: from JSON lines, from the hub, or generated."""
+"""The examples of one run: from local files, from the hub, or generated."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -12,9 +13,12 @@ from typing import Any
 from unipet.config import TaskConfig
 from unipet.errors import UnipetError
 from unipet.tasks.check import check_task
-from unipet.tasks.hub import hub_source, read_hub
-from unipet.tasks.jsonl import read_jsonl
+from unipet.tasks.columns import wanted
+from unipet.tasks.files import read_files
+from unipet.tasks.hub import hub_source, read_hidden, read_hub
+from unipet.tasks.kinds import KINDS
 from unipet.tasks.rows import Row
+from unipet.tasks.selection import carve
 from unipet.tasks.synthetic import generate
 
 SUBSET_SEED = 20240229  # any fixed number, and never the run's seed: every method and seed sees the same examples
@@ -22,20 +26,22 @@ SUBSET_SEED = 20240229  # any fixed number, and never the run's seed: every meth
 
 @dataclass(frozen=True)
 class TaskData:
-    """Checked examples. A row is `{"id": str, "text": [str] or [str, str], "label": int | float}`."""
+    """Checked examples; `rows.py` says what a row holds for each kind."""
 
     train: list[Row]
     evaluation: list[Row]
-    labels: list[str]  # names in index order; empty for regression
+    labels: list[str]  # names in index order; empty for regression and generation
     regression: bool
-    source: str  # "hub:<address>@<revision>", "jsonl:<directory>" or "synthetic:<generator> seed <n>"
+    source: str  # "hub:<address>@<revision>", "files:<directory>" or "synthetic:<generator> seed <n>"
     synthetic: bool
     fingerprint: str  # of the labels and of every row: the same examples give the same 16 hex digits
     available: dict[str, int] = field(default_factory=dict)  # rows before task.max_train / task.max_evaluation
+    selection: list[Row] = field(default_factory=list)  # what chooses the checkpoint; never scored in the record
+    protocol: str = "none"  # task.selection
 
     def record(self) -> dict[str, Any]:
         """What a run's record says of its data (DESIGN 7): JSON-ready."""
-        counts = Counter(row["label"] for row in self.train)
+        counts = Counter(row["label"] for row in self.train if isinstance(row.get("label"), int))
         return {
             "source": self.source,
             "fingerprint": self.fingerprint,
@@ -45,44 +51,73 @@ class TaskData:
             "evaluation_available": self.available.get("evaluation", len(self.evaluation)),
             "synthetic": self.synthetic,
             "regression": self.regression,
-            "train_labels": {name: counts[i] for i, name in enumerate(self.labels)},
+            "train_labels": {name: counts[i] for i, name in enumerate(self.labels)} if counts else {},
+            "selection": {"by": self.protocol, "examples": len(self.selection)},
         }
 
 
 def load_task(task: TaskConfig) -> TaskData:
     """Check `task`, read or generate its examples and cut them to size. Raises UnipetError for every mistake."""
     check_task(task)
-    train, evaluation, source, synthetic = _read(task)
+    train, evaluation, selection, source = _read(task)
+    if task.selection == "train_holdout":
+        train, selection = carve(train, task.selection_size)
     chosen_train, chosen_evaluation = _first(train, task.max_train), _first(evaluation, task.max_evaluation)
     labels = list(task.labels)
+    splits = {"train": chosen_train, "evaluation": chosen_evaluation}
+    if selection:
+        splits["selection"] = selection
     return TaskData(
         train=chosen_train,
         evaluation=chosen_evaluation,
         labels=labels,
         regression=task.kind == "regression",
         source=source,
-        synthetic=synthetic,
-        fingerprint=_fingerprint(labels, chosen_train, chosen_evaluation),
+        synthetic=source.startswith("synthetic:"),
+        fingerprint=_fingerprint(labels, splits),
         available={"train": len(train), "evaluation": len(evaluation)},
+        selection=selection,
+        protocol=task.selection,
     )
 
 
-def _read(task: TaskConfig) -> tuple[list[Row], list[Row], str, bool]:
-    if task.data_dir is not None:
-        return (
-            read_jsonl(task, task.train_split),
-            read_jsonl(task, task.evaluation_split),
-            f"jsonl:{task.data_dir}",
-            False,
+def load_hidden(task: TaskConfig, split: str) -> TaskData:
+    """A split without answers, as training and evaluation rows both. Raises UnipetError where it cannot be had, and for
+    a kind whose answers are not one per example."""
+    if KINDS[task.kind].answer not in ("index", "number"):
+        raise UnipetError(
+            f"task.submission: task.kind={task.kind} has no submission files; one answer per row is needed."
         )
+    if task.data_dir is not None:
+        rows = read_files(task, split, True, hidden=True)
+    elif task.hub is not None:
+        rows = read_hidden(task, split)
+    else:
+        raise UnipetError(
+            f"task.submission: task {task.name} has neither task.hub nor task.data_dir to read {split} from."
+        )
+    return TaskData(rows, rows, list(task.labels), task.kind == "regression", f"hidden:{split}", False, "")
+
+
+def _read(task: TaskConfig) -> tuple[list[Row], list[Row], list[Row], str]:
+    """Training, evaluation and selection rows, and the source's name."""
+    splits = [(task.train_split, False), (task.evaluation_split, True)]
+    if task.selection == "validation":
+        splits.append((task.selection_split, True))
+    if task.data_dir is not None:
+        return _three([read_files(task, *split) for split in splits], f"files:{task.data_dir}")
     if task.generator is not None:
-        return *generate(task), f"synthetic:{task.generator} seed {task.generator_seed}", True
+        return _three(generate(task), f"synthetic:{task.generator} seed {task.generator_seed}")
     if task.hub is not None:
-        return *read_hub(task), hub_source(task), False
+        return _three(read_hub(task, *splits), hub_source(task))
     raise UnipetError(
         f"task.data_dir: task {task.name} has neither a hub data set nor a generator, so task.data_dir=DIR is needed, "
-        f"with {task.train_split}.jsonl and {task.evaluation_split}.jsonl (columns: {', '.join([*task.text, task.label])})."
+        f"with {task.train_split}.jsonl and {task.evaluation_split}.jsonl (columns: {wanted(task)})."
     )
+
+
+def _three(rows: Sequence[list[Row]], source: str) -> tuple[list[Row], list[Row], list[Row], str]:
+    return rows[0], rows[1], rows[2] if len(rows) > 2 else [], source
 
 
 def _first(rows: list[Row], count: int | None) -> list[Row]:
@@ -92,10 +127,11 @@ def _first(rows: list[Row], count: int | None) -> list[Row]:
     return [rows[i] for i in Random(SUBSET_SEED).sample(range(len(rows)), len(rows))[:count]]
 
 
-def _fingerprint(labels: list[str], train: list[Row], evaluation: list[Row]) -> str:
+def _fingerprint(labels: list[str], splits: dict[str, list[Row]]) -> str:
     digest = hashlib.sha256(json.dumps(labels).encode())
-    for name, rows in (("train", train), ("evaluation", evaluation)):
+    for name, rows in splits.items():
         digest.update(f"\n{name} {len(rows)}\n".encode())
         for row in rows:
-            digest.update(json.dumps([row["id"], row["text"], row["label"]]).encode())
+            rest = [row[key] for key in ("choices", "target", "references") if key in row]
+            digest.update(json.dumps([row["id"], row["text"], row.get("label"), *rest]).encode())
     return digest.hexdigest()[:16]

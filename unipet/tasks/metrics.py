@@ -1,16 +1,10 @@
-"""How an answer is scored: numpy only, one table from metric names to formulas."""
+"""The formulas of answers that are labels, numbers or tags: numpy only."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
-
-from unipet.config import TaskConfig
-from unipet.errors import UnipetError, unknown
-
-Metric = Callable[[np.ndarray, np.ndarray], float]  # (predictions, answers), both of shape (n,)
 
 
 def accuracy(predictions: np.ndarray, answers: np.ndarray) -> float:
@@ -48,59 +42,34 @@ def spearman(predictions: np.ndarray, answers: np.ndarray) -> float:
     return pearson(_ranks(predictions), _ranks(answers))
 
 
-CLASSIFICATION: dict[str, Metric] = {"accuracy": accuracy, "f1": f1, "matthews_correlation": matthews_correlation}
-REGRESSION: dict[str, Metric] = {"pearson": pearson, "spearman": spearman}
-METRICS: dict[str, dict[str, Metric]] = {"classification": CLASSIFICATION, "regression": REGRESSION}
+def f1_macro(predictions: np.ndarray, answers: np.ndarray) -> float:
+    """The mean of every label's own F1, over the labels that are predicted or right somewhere (as SuperGLUE's CB)."""
+    found = np.union1d(predictions, answers)
+    return float(np.mean([f1(predictions == label, answers == label) for label in found]))
 
 
-@dataclass(frozen=True)
-class Scores:
-    """What a model's answers are worth: `score` is the value of `metric`, the task's first metric."""
-
-    score: float
-    metric: str
-    metrics: dict[str, float]
-    predictions: list[int] | list[float]  # label indices, or the predicted values
-    per_example: list[float]  # higher is better: 1.0 / 0.0 for right / wrong, or minus the squared error
-
-
-def score_predictions(task: TaskConfig, logits: np.ndarray, labels: np.ndarray) -> Scores:
-    """Score `logits` (n, labels), or for regression (n, 1) or (n,), against `labels` (n,).
-
-    Raises UnipetError for no examples, shapes that do not fit the task, and logits that are not finite.
-    """
-    regression = task.kind == "regression"
-    logits, labels = np.asarray(logits, dtype=np.float64), np.asarray(labels)
-    if regression and logits.ndim == 2 and logits.shape[1] == 1:
-        logits = logits[:, 0]
-    expected = (len(labels),) if regression else (len(labels), len(task.labels))
-    if len(labels) == 0 or labels.ndim != 1 or logits.shape != expected:
-        raise UnipetError(
-            f"task {task.name}: cannot score logits of shape {logits.shape} against labels of shape {labels.shape}; "
-            f"needed: at least one example and logits of shape {expected}."
-        )
-    if not np.isfinite(logits).all():
-        bad = int(np.sum(~np.isfinite(logits.reshape(len(labels), -1)).all(axis=1)))
-        raise UnipetError(
-            f"task {task.name}: the model's output is not finite for {bad} of {len(labels)} examples (training "
-            "diverged). Lower optim.lr, or set precision=fp32."
-        )
-    known = METRICS[task.kind]
-    for name in task.metrics:
-        if name not in known:
-            raise unknown("task.metrics", name, known)
-    if regression:
-        labels = labels.astype(np.float64)
-        values = {name: known[name](logits, labels) for name in task.metrics}
-        return _scores(task, values, logits.tolist(), (-((logits - labels) ** 2)).tolist())
-    predicted = logits.argmax(axis=1)
-    values = {name: known[name](predicted, labels) for name in task.metrics}
-    return _scores(task, values, predicted.tolist(), (predicted == labels).astype(np.float64).tolist())
+def spans(tags: Sequence[str]) -> set[tuple[int, int, str]]:
+    """(first word, last word, type) of every span in BIO tags, as conlleval reads them: an I- of another type begins
+    a span as a B- does; a tag that is neither B- nor I- is outside."""
+    found: set[tuple[int, int, str]] = set()
+    start, kind = 0, ""
+    for i, tag in enumerate([*tags, "O"]):
+        begins, _, name = tag.partition("-")
+        inside = begins in ("B", "I") and bool(name)
+        if kind and (not inside or begins == "B" or name != kind):
+            found.add((start, i - 1, kind))
+            kind = ""
+        if inside and not kind:
+            start, kind = i, name
+    return found
 
 
-def _scores(task: TaskConfig, values: dict[str, float], predictions: list, per_example: list[float]) -> Scores:
-    first = task.metrics[0]
-    return Scores(values[first], first, values, predictions, per_example)
+def span_f1(predicted: Sequence[Sequence[str]], answers: Sequence[Sequence[str]]) -> float:
+    """Micro F1 of exactly right spans over all sentences; 0.0 when there is none on either side."""
+    guessed, right = [spans(tags) for tags in predicted], [spans(tags) for tags in answers]
+    hits = sum(len(a & b) for a, b in zip(guessed, right, strict=True))
+    total = sum(map(len, guessed)) + sum(map(len, right))
+    return 2 * hits / total if total else 0.0
 
 
 def _ratio(covariance: float, x: float, y: float) -> float:

@@ -1,0 +1,31 @@
+"""`unipet submit RUN`: answer the hidden test sets of a run's task, one TSV file each, as GLUE's server wants them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from unipet.commands.arguments import Parser, read
+from unipet.commands.examples import examples
+
+
+def main(argv: Sequence[str]) -> int:
+    """Write the files and print their paths."""
+    parser = Parser(
+        prog="unipet submit",
+        description="Load a finished run's adapter, answer every split of task.submission, and write NAME.tsv with the "
+        "columns index and prediction.",
+        epilog=examples("submit"),
+    )
+    parser.add_argument("run", metavar="RUN", type=Path, help="a run's directory")
+    parser.add_argument("--out", metavar="DIR", type=Path, help="where to write (default: RUN/submission)")
+    asked = read(parser, argv)
+    if asked is None:
+        return 0
+    from unipet.commands.runs import check_run
+    from unipet.submission import submit
+
+    check_run(asked.run)
+    for path in submit(asked.run, asked.out or asked.run / "submission"):
+        print(path)
+    return 0

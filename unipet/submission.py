@@ -1,0 +1,58 @@
+"""Answers to hidden test sets: the predictions of a finished run on splits without labels, as files for a server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from unipet import record as records
+from unipet.config import TaskConfig
+from unipet.errors import UnipetError
+
+
+def submit(directory: Path, out: Path) -> list[Path]:
+    """Write `<out>/<name>.tsv` for every entry of the run's `task.submission` and return their paths.
+
+    Raises `UnipetError` for a task without hidden splits, a run that is not finished, and splits that cannot be had.
+    """
+    import torch
+
+    from unipet.checkpoint import load
+    from unipet.evaluation import predict
+    from unipet.models import load_base_model
+    from unipet.tasks import cache_directory, check_task, collate, encode, load_hidden, readout
+
+    record = records.read_record(directory / records.RESULT)
+    config = records.read_config(directory / records.CONFIG)
+    task = config.task
+    if record["status"] != "ok":
+        raise UnipetError(f"{directory}: the run's status is {record['status']!r}, only finished runs can answer.")
+    if not task.submission:
+        raise UnipetError(
+            f"{directory}: task {task.name} has no hidden test set. Name its files and splits in task.submission, for "
+            "example task.submission={MINE: test}."
+        )
+    check_task(task)
+    hidden = {name: load_hidden(task, split) for name, split in task.submission.items()}  # before the model loads
+    regression = task.kind == "regression"
+    model, tokenizer = load_base_model(config.model, list(task.labels), regression, task.kind)
+    load(model, directory / records.ADAPTER)
+    model.to("cuda:0" if torch.cuda.is_available() else "cpu")
+    batch, read = collate(tokenizer), readout(task, tokenizer)
+    written = []
+    out.mkdir(parents=True, exist_ok=True)
+    for name, data in hidden.items():
+        rows = encode(data, tokenizer, task, cache_directory(config.runs_dir)).evaluation
+        logits, _ = predict(model, rows, batch, config.optim.eval_batch_size, config.precision, read)
+        lines = [f"{i}\t{_answer(task, row)}\n" for i, row in enumerate(logits)]
+        path = out / f"{name}.tsv"
+        records.write_text_atomic(path, "index\tprediction\n" + "".join(lines))
+        written.append(path)
+    return written
+
+
+def _answer(task: TaskConfig, logits: Any) -> str:
+    if task.kind == "regression":
+        return f"{min(5.0, max(0.0, float(logits[0]))):.3f}"  # STS-B's scale, the one hidden regression there is
+    best = int(logits.argmax())
+    return task.labels[best] if task.submission_names else str(best)

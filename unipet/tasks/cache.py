@@ -1,0 +1,61 @@
+"""Tokenised splits on disk: one safetensors file per content, tokenizer and settings; safe under concurrent jobs.
+
+The directory is `<runs_dir>/.cache`, or what the environment variable UNIPET_CACHE names ("off": none). Files are written
+whole or not at all and never change, so deleting the directory is always allowed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from unipet.tasks.encoded import EncodedRows
+
+VARIABLE = "UNIPET_CACHE"
+
+
+def cache_directory(runs_dir: str) -> Path | None:
+    """Where tokenised data are kept for runs below `runs_dir`; None when the user turned it off."""
+    given = os.environ.get(VARIABLE, "")
+    if given.lower() in ("off", "none", "0"):
+        return None
+    return Path(given).expanduser() if given else Path(runs_dir) / ".cache"
+
+
+def read_cached(directory: Path | None, key: str) -> EncodedRows | None:
+    """What `write_cached` left under `key`; None when there is nothing readable."""
+    if directory is None:
+        return None
+    path = _path(directory, key)
+    if not path.is_file():
+        return None
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            facts = json.loads(file.metadata()["facts"])
+            return EncodedRows.restored({name: file.get_tensor(name) for name in file.keys()}, facts)  # noqa: SIM118
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError):
+        return None  # a damaged file is made again
+
+
+def write_cached(directory: Path | None, key: str, rows: EncodedRows) -> None:
+    """Keep `rows` under `key`, atomically; a directory that cannot be written to costs the cache, not the run."""
+    if directory is None:
+        return
+    from safetensors.numpy import save_file
+
+    path = _path(directory, key)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    tensors, facts = rows.stored()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, temporary, metadata={"facts": json.dumps(facts)})
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+
+
+def _path(directory: Path, key: str) -> Path:
+    return directory / "tokenised" / f"{key[:32]}.safetensors"

@@ -1,0 +1,105 @@
+"""Sources and targets to token ids, for encoder-decoders and for decoders."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from unipet.config import TaskConfig
+from unipet.errors import UnipetError
+from unipet.tasks.encoded import EncodedRows
+from unipet.tasks.rows import Row
+
+IGNORED = -100  # a label that the loss leaves out
+
+
+def target_of(row: Row) -> str:
+    """The text that the loss (and perplexity) sees: the target, or an evaluation row's first reference."""
+    found: str = row["target"] if "target" in row else row["references"][0]
+    return found
+
+
+def encode_seq2seq(rows: list[Row], tokenizer: Any, task: TaskConfig) -> EncodedRows:
+    """The source as the encoder's input, the target as labels, closed by the end token, each within its limit."""
+    set_languages(tokenizer, task)
+    sources, cut = _limited(tokenizer, [row["text"][0] for row in rows], task.max_source)
+    targets, cut_targets = _limited(tokenizer, [target_of(row) for row in rows], task.max_target, target=True)
+    end = tokenizer.eos_token_id
+    if end is not None:
+        # mBART ends with the end token and a language code; a tokenizer that adds no end token at all gets one here
+        targets = [ids if end in ids[-2:] else [*ids[: task.max_target - 1], end] for ids in targets]
+    return EncodedRows(
+        {"input_ids": sources, "labels": targets}, None, sum(cut) / len(rows), sum(cut_targets) / len(rows)
+    )
+
+
+def encode_causal(rows: list[Row], tokenizer: Any, task: TaskConfig) -> EncodedRows:
+    """[begin] source separator target end, in one sequence; everything before the target has no label.
+
+    The parts are tokenised one by one, so that a prompt at evaluation has exactly the ids that training saw. Raises
+    UnipetError for a tokenizer without an end token, and for a separator that is no token to it.
+    """
+    if tokenizer.eos_token_id is None:
+        raise UnipetError("model: its tokenizer has no end token, so a decoder cannot learn where a text ends.")
+    begin = [tokenizer.bos_token_id] if begins(tokenizer) else []
+    between = _ids(tokenizer, [task.separator])[0]
+    if not between:
+        raise UnipetError(
+            f"task.separator: {task.separator!r} gives no token with this base model's tokenizer, so the model could not "
+            "tell where the source ends. Choose another, for example task.separator=' = '."
+        )
+    room = task.max_source - len(begin) - len(between)
+    if room < 1:
+        raise UnipetError(f"task.max_source: {task.max_source} given; the separator alone fills it.")
+    sources = _ids(tokenizer, [row["text"][0] for row in rows])
+    targets = _ids(tokenizer, [target_of(row) for row in rows])
+    ids, labels, cut, cut_targets = [], [], 0, 0
+    for source, target in zip(sources, targets, strict=True):
+        cut += len(source) > room
+        cut_targets += len(target) > task.max_target - 1
+        prompt = [*begin, *source[:room], *between]
+        answer = [*target[: task.max_target - 1], tokenizer.eos_token_id]
+        ids.append(prompt + answer)
+        labels.append([IGNORED] * len(prompt) + answer)
+    return EncodedRows({"input_ids": ids, "labels": labels}, None, cut / len(rows), cut_targets / len(rows))
+
+
+def begins(tokenizer: Any) -> bool:
+    """Whether this tokenizer starts every text with its begin token (Llama does, GPT-2 does not)."""
+    begin = tokenizer.bos_token_id
+    return begin is not None and list(tokenizer("a")["input_ids"][:1]) == [begin]
+
+
+def set_languages(tokenizer: Any, task: TaskConfig) -> None:
+    """Tell a multilingual tokenizer its source and target language. Raises UnipetError where a code is missing or
+    unknown; a tokenizer without codes ignores `task.languages`."""
+    if not hasattr(tokenizer, "src_lang"):
+        return
+    known = getattr(tokenizer, "lang_code_to_id", None) or tokenizer.get_vocab()
+    for code in task.languages:
+        if code not in known:
+            raise UnipetError(f"task.languages: this base model's tokenizer has no language {code!r}.")
+    if len(task.languages) != 2:
+        raise UnipetError(
+            "task.languages: not given, but this base model needs codes, for example task.languages=[en_XX,ro_RO]."
+        )
+    tokenizer.src_lang, tokenizer.tgt_lang = task.languages
+
+
+def _limited(tokenizer: Any, texts: list[str], limit: int, target: bool = False) -> tuple[list[list[int]], list[bool]]:
+    """Ids with the tokenizer's own special tokens, and which texts the limit cut."""
+    options: dict[str, Any] = {"padding": False, "return_attention_mask": False, "verbose": False}
+    made = tokenizer(**{"text_target" if target else "text": texts}, truncation=True, max_length=limit, **options)
+    cut = [len(ids) >= limit for ids in made["input_ids"]]
+    full = [i for i, filled in enumerate(cut) if filled]
+    if full:
+        some = {"text_target" if target else "text": [texts[i] for i in full]}
+        for i, ids in zip(full, tokenizer(**some, truncation=False, **options)["input_ids"], strict=True):
+            cut[i] = len(ids) > limit
+    return made["input_ids"], cut
+
+
+def _ids(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+    found: list[list[int]] = tokenizer(
+        texts, add_special_tokens=False, padding=False, truncation=False, return_attention_mask=False, verbose=False
+    )["input_ids"]
+    return found

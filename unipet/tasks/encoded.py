@@ -1,0 +1,128 @@
+"""Tokenised examples in memory: flat arrays, one feature per example on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Feature = dict[str, Any]  # {"input_ids": [int], "attention_mask": [int], "token_type_ids": [int] if used, "labels"}
+Ragged = Mapping[str, Sequence[Sequence[int]]]
+
+
+class EncodedRows:
+    """A data set as torch's DataLoader wants it: `len(rows)`, `rows[i]` -> Feature. `lengths[i]` counts its tokens.
+
+    `columns` hold one list of ids per sequence; `group` sequences in a row make one example (its choices). Labels are
+    one value per example, or None where `columns["labels"]` has them per token. `truncated` and `truncated_targets` are
+    shares of examples that a length limit cut.
+    """
+
+    def __init__(
+        self,
+        columns: Ragged,
+        labels: Sequence[int | float] | None,
+        truncated: float,
+        truncated_targets: float | None = None,
+        group: int = 1,
+    ) -> None:
+        # One flat array per column: lists of Python numbers would take eight times the memory.
+        arrays = {}
+        for name, rows in columns.items():
+            ends = np.cumsum([0, *(len(row) for row in rows)])
+            flat = np.fromiter((i for row in rows for i in row), dtype=np.int32, count=int(ends[-1]))
+            arrays[name] = (flat, ends)
+        kind = np.float64 if labels is not None and len(labels) and isinstance(labels[0], float) else np.int64
+        self._set(arrays, None if labels is None else np.asarray(labels, kind), truncated, truncated_targets, group)
+
+    def _set(
+        self,
+        arrays: dict[str, tuple[np.ndarray, np.ndarray]],
+        labels: np.ndarray | None,
+        truncated: float,
+        truncated_targets: float | None,
+        group: int,
+    ) -> None:
+        self.arrays, self.labels, self.group = arrays, labels, group
+        self.truncated, self.truncated_targets = truncated, truncated_targets
+        sizes = np.diff(arrays["input_ids"][1])
+        self.lengths: list[int] = sizes.reshape(-1, group).max(axis=1).tolist()
+        self.target_lengths: list[int] = []
+        if labels is None:
+            self.target_lengths = [sum(i != -100 for i in self._row("labels", k)) for k in range(len(self))]
+
+    @classmethod
+    def restored(cls, tensors: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> EncodedRows:
+        """What `stored` gave, again."""
+        made = cls.__new__(cls)
+        arrays = {name: (tensors[f"{name}.ids"], tensors[f"{name}.ends"]) for name in facts["columns"]}
+        labels = tensors.get("answers")
+        made._set(arrays, labels, facts["truncated"], facts["truncated_targets"], facts["group"])
+        return made
+
+    def stored(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Everything as arrays, and the rest as JSON-ready facts."""
+        tensors = {} if self.labels is None else {"answers": self.labels}
+        for name, (flat, ends) in self.arrays.items():
+            tensors |= {f"{name}.ids": flat, f"{name}.ends": ends}
+        facts = {"columns": list(self.arrays), "truncated": self.truncated, "group": self.group}
+        return tensors, {**facts, "truncated_targets": self.truncated_targets}
+
+    def __len__(self) -> int:
+        return (len(self.arrays["input_ids"][1]) - 1) // self.group
+
+    def __getitem__(self, index: int) -> Feature:
+        index = range(len(self))[index]
+        if self.group > 1:
+            rows = range(index * self.group, (index + 1) * self.group)
+            feature: Feature = {name: [self._row(name, row) for row in rows] for name in self.arrays}
+            feature["attention_mask"] = [[1] * len(ids) for ids in feature["input_ids"]]
+        else:
+            feature = {name: self._row(name, index) for name in self.arrays}
+            feature["attention_mask"] = [1] * len(feature["input_ids"])
+        if self.labels is not None:
+            feature["labels"] = self.labels[index].item()
+        return feature
+
+    def prompt(self, index: int) -> list[int]:
+        """The ids before the target, of a causal example: those that carry no label."""
+        labels = self._row("labels", index)
+        before = next((at for at, label in enumerate(labels) if label != -100), len(labels))
+        return self._row("input_ids", index)[:before]
+
+    def _row(self, name: str, index: int) -> list[int]:
+        flat, ends = self.arrays[name]
+        found: list[int] = flat[ends[index] : ends[index + 1]].tolist()
+        return found
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The splits, tokenised."""
+
+    train: EncodedRows
+    evaluation: EncodedRows
+    selection: EncodedRows | None = None
+
+    @property
+    def truncated(self) -> dict[str, float]:
+        """The share of examples that max_length or max_source cut, per split; of targets under `<split>_targets`."""
+        found: dict[str, float] = {}
+        for name in ("train", "evaluation"):
+            rows: EncodedRows = getattr(self, name)
+            found[name] = rows.truncated
+            if rows.truncated_targets is not None:
+                found[f"{name}_targets"] = rows.truncated_targets
+        return found
+
+    def warnings(self, max_target: int) -> list[str]:
+        """What a user should know before trusting a score: targets that were cut, with their share."""
+        share = self.train.truncated_targets
+        if not share:
+            return []
+        return [
+            f"{share:.1%} of the training targets are longer than task.max_target={max_target} tokens and were cut; "
+            "the model learns to stop there. Raise task.max_target."
+        ]

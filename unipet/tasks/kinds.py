@@ -1,0 +1,41 @@
+"""The kinds of tasks: one row each. What a kind needs of a base model, and what its answers look like."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from unipet.errors import unknown
+
+
+@dataclass(frozen=True)
+class Kind:
+    """`auto`: the transformers class that loads the base model. `answer`: what one example's answer is (`index` of a
+    label, `number`, `tags` of words, `text`). `base`: which base models can do it, in words for an error."""
+
+    auto: str
+    answer: str
+    base: str
+    pretrained_head: bool = False  # the output layer belongs to the base model
+
+    @property
+    def generates(self) -> bool:
+        """Whether evaluation writes text instead of choosing among answers."""
+        return self.answer == "text"
+
+
+KINDS: dict[str, Kind] = {
+    "classification": Kind("AutoModelForSequenceClassification", "index", "one with a sequence classifier"),
+    "regression": Kind("AutoModelForSequenceClassification", "number", "one with a sequence classifier"),
+    "multiple_choice": Kind("AutoModelForMultipleChoice", "index", "an encoder such as BERT or RoBERTa"),
+    "token_classification": Kind("AutoModelForTokenClassification", "tags", "one with a token classifier"),
+    "masked_prompt": Kind("AutoModelForMaskedLM", "index", "an encoder with a masked language model's head", True),
+    "seq2seq": Kind("AutoModelForSeq2SeqLM", "text", "an encoder-decoder such as BART or T5", True),
+    "causal_generation": Kind("AutoModelForCausalLM", "text", "a decoder such as GPT-2 or Llama", True),
+}
+
+
+def kind_of(name: str) -> Kind:
+    """The row of `name`. Raises UnipetError, with the nearest name, for an unknown one."""
+    if name not in KINDS:
+        raise unknown("task.kind", name, KINDS)
+    return KINDS[name]

@@ -1,0 +1,48 @@
+"""What of a model's output is the answer: from logits of any shape to rows that the loss and the scores compare.
+
+Shapes: B batch, L tokens, V vocabulary, C answers, N answers counted in a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from unipet.config import TaskConfig
+from unipet.tasks.prompt import mask_token, verbalizer_ids
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+#: (logits, inputs, labels) -> (answers' logits (N, C), their labels (N,))
+Readout = Callable[["Tensor", "Mapping[str, Tensor]", "Tensor"], "tuple[Tensor, Tensor]"]
+
+
+def rows(logits: Tensor, inputs: Mapping[str, Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
+    """One answer per example: the logits as they are."""
+    return logits, labels
+
+
+def tokens(logits: Tensor, inputs: Mapping[str, Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
+    """One answer per labelled token: logits (B, L, V) and labels (B, L), -100 left out."""
+    real = labels != -100
+    return logits[real], labels[real]
+
+
+def next_tokens(logits: Tensor, inputs: Mapping[str, Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
+    """One answer per labelled token of a decoder, read where the token before it stands."""
+    return tokens(logits[:, :-1], inputs, labels[:, 1:])
+
+
+def readout(task: TaskConfig, tokenizer: Any) -> Readout:
+    """The readout of a task's kind. Raises UnipetError for verbalizers that the tokenizer cannot express."""
+    if task.kind == "masked_prompt":
+        mask_token(tokenizer)
+        mask, words = tokenizer.mask_token_id, verbalizer_ids(tokenizer, task)
+
+        def at_mask(logits: Tensor, inputs: Mapping[str, Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
+            return logits[inputs["input_ids"] == mask][:, words], labels
+
+        return at_mask
+    found: dict[str, Readout] = {"token_classification": tokens, "seq2seq": tokens, "causal_generation": next_tokens}
+    return found.get(task.kind, rows)

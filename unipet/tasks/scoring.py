@@ -1,0 +1,173 @@
+"""How a task's answers are scored: one table of metrics, and from a model's outputs to `Scores`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from unipet.config import TaskConfig
+from unipet.errors import UnipetError, unknown
+from unipet.tasks import data_to_text, metrics
+from unipet.tasks.kinds import KINDS
+from unipet.tasks.text_metrics import TEXT_METRICS, References, Texts, TextScore
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric: what kind of answers it scores (`Kind.answer`), how, and which end of its scale is the good one."""
+
+    answers: tuple[str, ...]
+    compute: Callable[..., Any] | None = None  # None: `score_texts` and `score_tags` compute it themselves
+    higher_is_better: bool = True
+    scale: str = "0 to 1"
+
+    def fits(self, kind: str) -> bool:
+        """Whether a task of this kind can be scored by it."""
+        return KINDS[kind].answer in self.answers
+
+
+_PERCENT = "0 to 100"
+METRICS: dict[str, Metric] = {
+    "accuracy": Metric(("index", "tags"), metrics.accuracy),
+    "f1": Metric(("index", "tags"), metrics.f1),
+    "f1_macro": Metric(("index",), metrics.f1_macro),
+    "matthews_correlation": Metric(("index",), metrics.matthews_correlation, scale="-1 to 1"),
+    "pearson": Metric(("number",), metrics.pearson, scale="-1 to 1"),
+    "spearman": Metric(("number",), metrics.spearman, scale="-1 to 1"),
+    "exact_match": Metric(("text",), TEXT_METRICS["exact_match"]),
+    "perplexity": Metric(("text",), None, higher_is_better=False, scale="from 1; of the first reference, per token"),
+    "ter": Metric(("text",), TEXT_METRICS["ter"], higher_is_better=False, scale="percent of the references' length"),
+    **{
+        name: Metric(("text",), TEXT_METRICS[name], scale=_PERCENT)
+        for name in ("bleu", "chrf", "rouge1", "rouge2", "rougeL", "rougeLsum")
+    },
+    "meteor": Metric(("text",), data_to_text.meteor, scale=_PERCENT),
+    "nist": Metric(("text",), data_to_text.nist, scale="from 0"),
+    "cider": Metric(("text",), data_to_text.cider, scale="0 to 10"),
+}
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a model's answers are worth: `score` is the value of `metric`, the task's first metric."""
+
+    score: float
+    metric: str
+    metrics: dict[str, float]
+    predictions: list[Any]  # label indices, values, texts, or one list of label indices per sentence
+    per_example: list[float]  # of the first metric where it has one per example; higher is better
+    notes: dict[str, str] = field(default_factory=dict)  # metric -> how it was computed
+
+    def record(self) -> dict[str, Any]:
+        """What a record says of the scoring: JSON-ready."""
+        return {
+            "higher_is_better": METRICS[self.metric].higher_is_better,
+            "scales": {name: METRICS[name].scale for name in self.metrics},
+            "notes": self.notes,
+        }
+
+
+def score_predictions(task: TaskConfig, logits: np.ndarray, labels: np.ndarray) -> Scores:
+    """Score `logits` (n, labels), or for regression (n, 1) or (n,), against `labels` (n,).
+
+    Per example: 1.0 or 0.0 for right or wrong, or minus the squared error. Raises UnipetError for no examples, shapes
+    that do not fit the task, and logits that are not finite.
+    """
+    regression = task.kind == "regression"
+    logits, labels = np.asarray(logits, dtype=np.float64), np.asarray(labels)
+    if regression and logits.ndim == 2 and logits.shape[1] == 1:
+        logits = logits[:, 0]
+    expected = (len(labels),) if regression else (len(labels), len(task.labels))
+    if len(labels) == 0 or labels.ndim != 1 or logits.shape != expected:
+        raise UnipetError(
+            f"task {task.name}: cannot score logits of shape {logits.shape} against labels of shape {labels.shape}; "
+            f"needed: at least one example and logits of shape {expected}."
+        )
+    if not np.isfinite(logits).all():
+        bad = int(np.sum(~np.isfinite(logits.reshape(len(labels), -1)).all(axis=1)))
+        raise UnipetError(
+            f"task {task.name}: the model's output is not finite for {bad} of {len(labels)} examples (training "
+            "diverged). Lower optim.lr, or set precision=fp32."
+        )
+    if regression:
+        labels = labels.astype(np.float64)
+        values = {name: _formula(task, name)(logits, labels) for name in task.metrics}
+        return _scores(task, values, logits.tolist(), (-((logits - labels) ** 2)).tolist())
+    predicted = logits.argmax(axis=1)
+    values = {name: _formula(task, name)(predicted, labels) for name in task.metrics}
+    return _scores(task, values, predicted.tolist(), (predicted == labels).astype(np.float64).tolist())
+
+
+def score_tags(task: TaskConfig, predicted: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> Scores:
+    """Score one label index per word and sentence: accuracy over words, f1 over spans of BIO labels.
+
+    Per example: the share of right words. A sentence that max_length cut is scored on all its words: those without a
+    prediction are wrong (their prediction is -1), and no span.
+    """
+    hits = [[a == b for a, b in zip(p, t, strict=True)] for p, t in zip(predicted, answers, strict=True)]
+    values = {}
+    for name in task.metrics:
+        if name == "accuracy":
+            values[name] = sum(map(sum, hits)) / sum(map(len, hits))
+        else:
+            words = (
+                [[task.labels[i] if i >= 0 else "O" for i in row] for row in rows] for rows in (predicted, answers)
+            )
+            values[name] = metrics.span_f1(*words)
+    return _scores(task, values, [list(row) for row in predicted], [sum(row) / len(row) for row in hits])
+
+
+def score_texts(
+    task: TaskConfig,
+    predictions: Texts,
+    references: References,
+    losses: tuple[Sequence[float], Sequence[int]] | None = None,
+) -> Scores:
+    """Score generated texts. `losses` are each example's summed negative log-likelihood and number of target tokens;
+    perplexity needs them. Raises UnipetError for no examples and a perplexity that is not finite."""
+    if not predictions:
+        raise UnipetError(f"task {task.name}: no examples to score.")
+    found: dict[str, TextScore] = {}
+    for name in task.metrics:
+        if name == "perplexity":
+            assert losses is not None
+            found[name] = _perplexity(*losses)
+        else:
+            found[name] = _formula(task, name)(predictions, references)
+    values = {name: one.corpus for name, one in found.items()}
+    notes = {name: one.note for name, one in found.items()}
+    return _scores(task, values, list(predictions), found[task.metrics[0]].per_example, notes)
+
+
+def _perplexity(losses: Sequence[float], counts: Sequence[int]) -> TextScore:
+    mean = sum(losses) / max(sum(counts), 1)
+    if not mean < 700:  # exp overflows; NaN
+        raise UnipetError("evaluation: perplexity is not finite: training diverged. Try a lower optim.lr.")
+    each = [-loss / max(count, 1) for loss, count in zip(losses, counts, strict=True)]
+    return TextScore(
+        math.exp(mean), each, "tokens of the first reference and its end, under the base model's tokenizer"
+    )
+
+
+def _formula(task: TaskConfig, name: str) -> Callable[..., Any]:
+    known = {key: one for key, one in METRICS.items() if one.fits(task.kind)}
+    if name not in known:
+        raise unknown("task.metrics", name, known)
+    compute = known[name].compute
+    assert compute is not None
+    return compute
+
+
+def _scores(
+    task: TaskConfig,
+    values: Mapping[str, float],
+    predictions: list[Any],
+    per_example: list[float],
+    notes: Mapping[str, str] | None = None,
+) -> Scores:
+    first = task.metrics[0]
+    return Scores(values[first], first, dict(values), predictions, per_example, dict(notes or {}))

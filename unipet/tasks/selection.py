@@ -1,0 +1,40 @@
+"""A split for choosing checkpoints and learning rates, carved from the training set: never what is reported."""
+
+from __future__ import annotations
+
+from random import Random
+
+from unipet.errors import UnipetError
+from unipet.tasks.rows import Row, grouped
+
+HOLDOUT_SEED = 20240301  # fixed, never the run's seed: every method and seed is chosen on the same examples
+LARGEST_SHARE = 5  # at most one example in five
+
+
+def carve(rows: list[Row], size: int) -> tuple[list[Row], list[Row]]:
+    """(what is left for training, the selection split) with about `size` examples, at most a fifth, in the data's order.
+
+    Examples of one source text stay together, so that no held-out source is seen in training with another target.
+    Raises UnipetError where fewer than two different sources exist.
+    """
+    sources: dict[tuple[str, ...], list[int]] = {}
+    for i, row in enumerate(rows):
+        sources.setdefault(tuple(row["text"]), []).append(i)
+    if len(sources) < 2:
+        raise UnipetError("task.selection: too few training examples to hold some out; use task.selection=none.")
+    wanted = max(1, min(size, len(rows) // LARGEST_SHARE))
+    order = list(sources)
+    Random(HOLDOUT_SEED).shuffle(order)
+    held: set[int] = set()
+    for source in order[: len(order) - 1]:
+        if len(held) >= wanted:
+            break
+        held.update(sources[source])
+    chosen = [rows[i] for i in sorted(held)]
+    if "target" in rows[0]:
+        with_references = [
+            {**{key: value for key, value in row.items() if key != "target"}, "references": [row["target"]]}
+            for row in chosen
+        ]
+        chosen = grouped(with_references)
+    return [row for i, row in enumerate(rows) if i not in held], chosen

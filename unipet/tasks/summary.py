@@ -1,0 +1,115 @@
+"""What a task looks like before any training: examples as the model will see them, labels, lengths, what is cut."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from unipet.config import TaskConfig
+from unipet.tasks.encoded import Encoded, EncodedRows
+from unipet.tasks.kinds import KINDS
+from unipet.tasks.load import TaskData
+from unipet.tasks.rows import Row
+
+BINS = 12
+BAR = 40  # characters of the longest bar
+SHOWN = 3
+Bins = list[tuple[int, int, int]]  # (from, to, how many): both ends belong to the bin
+
+
+def histogram(lengths: Sequence[int], bins: int = BINS) -> Bins:
+    """Counts of lengths in at most `bins` ranges of equal width."""
+    low, high = min(lengths), max(lengths)
+    width = max(1, -(-(high - low + 1) // bins))
+    counts = Counter((length - low) // width for length in lengths)
+    return [(low + i * width, low + (i + 1) * width - 1, counts[i]) for i in range((high - low) // width + 1)]
+
+
+def summary(task: TaskConfig, data: TaskData, encoded: Encoded, tokenizer: Any) -> dict[str, Any]:
+    """Everything that `unipet describe task=...` tells, JSON-ready."""
+    found: dict[str, Any] = {
+        "task": task.name,
+        "kind": task.kind,
+        "data": data.record(),
+        "metrics": list(task.metrics),
+        "examples": [_example(data.train[i], encoded.train, i, tokenizer) for i in range(min(SHOWN, len(data.train)))],
+        "labels": {"train": _labels(data.train, data), "evaluation": _labels(data.evaluation, data)},
+        "values": _values(data.train) if data.regression else [],
+        "lengths": {"train": histogram(encoded.train.lengths), "evaluation": histogram(encoded.evaluation.lengths)},
+        "truncated": encoded.truncated,
+        "warnings": encoded.warnings(task.max_target),
+    }
+    if KINDS[task.kind].generates:
+        found["target_lengths"] = {"train": histogram(encoded.train.target_lengths)}
+    return found
+
+
+def text(found: dict[str, Any]) -> str:
+    """The summary for a terminal."""
+    data = found["data"]
+    lines = [
+        f"task: {found['task']} ({found['kind']})   source: {data['source']}   fingerprint: {data['fingerprint']}",
+        f"training {data['train']}, evaluation {data['evaluation']}; selection: {data['selection']['by']} "
+        f"({data['selection']['examples']} examples); metrics: {', '.join(found['metrics'])}",
+    ]
+    for number, example in enumerate(found["examples"], start=1):
+        lines += ["", f"example {number} ({example['id']})"]
+        lines += [f"  {name}: {value}" for name, value in example.items() if name != "id"]
+    for split, counts in found["labels"].items():
+        if counts:
+            total = sum(counts.values())
+            shares = ", ".join(f"{name} {count} ({count / total:.1%})" for name, count in counts.items())
+            lines += ["", f"labels, {split}: {shares}"]
+    if found["values"]:
+        low, mean, high = found["values"]
+        lines += ["", f"answers, train: from {low:g} to {high:g}, mean {mean:.3f}"]
+    for split, bins in found["lengths"].items():
+        lines += ["", f"tokens, {split}:", *bars(bins)]
+    for split, bins in found.get("target_lengths", {}).items():
+        lines += ["", f"tokens of targets, {split}:", *bars(bins)]
+    shares = ", ".join(f"{name} {share:.2%}" for name, share in found["truncated"].items())
+    lines += ["", f"truncated: {shares}", *(f"warning: {each}" for each in found["warnings"])]
+    return "\n".join(lines)
+
+
+def bars(bins: Bins) -> list[str]:
+    """One line per range, its bar as long as its count."""
+    most = max(count for _, _, count in bins)
+    size = len(str(bins[-1][1]))
+    return [
+        f"  {low:>{size}}-{high:<{size}} {'#' * -(-BAR * count // most):<{BAR}} {count}" for low, high, count in bins
+    ]
+
+
+def _example(row: Row, encoded: EncodedRows, index: int, tokenizer: Any) -> dict[str, Any]:
+    """One row as the model reads it: decoded again, special tokens included."""
+    feature = encoded[index]
+    ids = feature["input_ids"]
+    shown: dict[str, Any] = {"id": row["id"]}
+    if isinstance(ids[0], list):
+        shown["input"] = " | ".join(tokenizer.decode(each) for each in ids)
+    else:
+        shown["input"] = tokenizer.decode(ids)
+    if "target" in row:
+        shown["target"] = tokenizer.decode([i for i in feature["labels"] if i != -100])
+    else:
+        shown["label"] = row["label"]
+    return shown
+
+
+def _labels(rows: Sequence[Row], data: TaskData) -> dict[str, int]:
+    """How often each label is the answer; over words where every word has one."""
+    answers = [label for row in rows for label in _as_list(row.get("label"))]
+    counts = Counter(label for label in answers if isinstance(label, int))
+    return {name: counts[i] for i, name in enumerate(data.labels)} if counts else {}
+
+
+def _as_list(label: Any) -> list[Any]:
+    return label if isinstance(label, list) else [label]
+
+
+def _values(rows: Sequence[Row]) -> list[float]:
+    """Lowest, mean and highest answer of a regression."""
+    found = [row["label"] for row in rows]
+    return [min(found), sum(found) / len(found), max(found)]

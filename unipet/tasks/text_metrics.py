@@ -1,0 +1,110 @@
+"""Scores of generated texts against one or more references, from the libraries that papers cite.
+
+Every function takes predictions (n texts) and references (n lists of texts) and gives one value for the corpus, one per
+example (higher is better there, whatever the metric) and a note that makes the value reproducible.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+Texts = Sequence[str]
+References = Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class TextScore:
+    """One metric of a corpus: its value, every example's, and how it was computed."""
+
+    corpus: float
+    per_example: list[float]
+    note: str
+
+
+def exact_match(predictions: Texts, references: References) -> TextScore:
+    """The share of predictions that equal a reference, spaces at both ends aside; 0 to 1."""
+    hits = [
+        float(prediction.strip() in {text.strip() for text in texts})
+        for prediction, texts in zip(predictions, references, strict=True)
+    ]
+    return TextScore(sum(hits) / len(hits), hits, "equal to a reference, stripped; case counts")
+
+
+def bleu(predictions: Texts, references: References) -> TextScore:
+    """Corpus BLEU on detokenised text (Post 2018), 0 to 100; per example with effective order."""
+    from sacrebleu.metrics import BLEU
+
+    return _sacre(BLEU(), BLEU(effective_order=True), predictions, references)
+
+
+def chrf(predictions: Texts, references: References) -> TextScore:
+    """Corpus chrF2, 0 to 100."""
+    from sacrebleu.metrics import CHRF
+
+    return _sacre(CHRF(), CHRF(), predictions, references)
+
+
+def ter(predictions: Texts, references: References) -> TextScore:
+    """Translation edit rate, percent of the references' length: lower is better; per example its negative."""
+    from sacrebleu.metrics import TER
+
+    found = _sacre(TER(), TER(), predictions, references)
+    return TextScore(found.corpus, [-value for value in found.per_example], found.note)
+
+
+def _sacre(corpus: object, sentence: object, predictions: Texts, references: References) -> TextScore:
+    whole = corpus.corpus_score(list(predictions), _streams(references))  # type: ignore[attr-defined]
+    each = [
+        sentence.sentence_score(prediction, list(texts)).score  # type: ignore[attr-defined]
+        for prediction, texts in zip(predictions, references, strict=True)
+    ]
+    return TextScore(float(whole.score), each, f"sacrebleu {corpus.get_signature()}")  # type: ignore[attr-defined]
+
+
+def _streams(references: References) -> list[list[str | None]]:
+    """References as sacrebleu wants them: stream k has every example's k-th, None where there are fewer."""
+    count = max(len(texts) for texts in references)
+    return [[texts[k] if k < len(texts) else None for texts in references] for k in range(count)]
+
+
+def rouge(predictions: Texts, references: References, kind: str) -> TextScore:
+    """ROUGE F-measure x 100 with Porter stemming, the best reference per example, mean over examples.
+
+    `kind` is rouge1, rouge2, rougeL or rougeLsum; the last compares sentence by sentence.
+    """
+    from rouge_score import rouge_scorer
+
+    scorer = rouge_scorer.RougeScorer([kind], use_stemmer=True)
+    each = [
+        100 * scorer.score_multi([sentences(text) for text in texts], sentences(prediction))[kind].fmeasure
+        for prediction, texts in zip(predictions, references, strict=True)
+    ]
+    note = "rouge-score, Porter stemmer, best reference"
+    note += "; sentences split after .!? (no punkt model)" if kind == "rougeLsum" else ""
+    return TextScore(sum(each) / len(each), each, note)
+
+
+def sentences(text: str) -> str:
+    """One sentence a line, as rougeLsum wants it: split after . ! ? and a following space."""
+    return re.sub(r"(?<=[.!?])\s+", "\n", text.strip())
+
+
+def _rouge(kind: str) -> Callable[[Texts, References], TextScore]:
+    def metric(predictions: Texts, references: References) -> TextScore:
+        return rouge(predictions, references, kind)
+
+    return metric
+
+
+TEXT_METRICS: dict[str, Callable[[Texts, References], TextScore]] = {
+    "exact_match": exact_match,
+    "bleu": bleu,
+    "chrf": chrf,
+    "ter": ter,
+    "rouge1": _rouge("rouge1"),
+    "rouge2": _rouge("rouge2"),
+    "rougeL": _rouge("rougeL"),
+    "rougeLsum": _rouge("rougeLsum"),
+}
