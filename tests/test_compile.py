@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from architectures import ARCHS, Arch
-from matrix_room import METHODS, close, randomise
+from matrix_room import FIRST, METHODS, close, mechanism, randomise
 from torch import Tensor, nn
 
 import unipet
@@ -37,13 +37,18 @@ def small(arch: str, attention: str = "sdpa") -> Arch:
 
 
 def everything(*stacks: str) -> dict[str, Any]:
-    """Every insertion that ships, mixtures included; once where two differ in numbers only. `stacks` take turns."""
+    """The insertions of one method of each mechanism, mixtures included; once where two differ in numbers only.
+
+    `stacks` take turns. Prompts lengthen the sequence outside the stack: they are not among them.
+    """
     insertions: dict[str, Any] = {}
     seen: set[str] = set()
-    for name in METHODS:
+    for name in (name for name in METHODS if FIRST[mechanism(name)] == name):
         for key, insertion in load_method(name).to_dict()["insertions"].items():
+            if insertion["composition"]["name"] == "concat":
+                continue
             if "size" in insertion["function"]:
-                insertion["function"]["size"] = 3
+                insertion["function"]["size"] = 4
             kind = repr({**insertion, "scaling": insertion["scaling"]["name"]}).replace("'lora'", "'bert'")
             if kind not in seen:
                 insertion["position"]["stack"] = stacks[len(insertions) % len(stacks)]

@@ -9,13 +9,22 @@ import pytest
 import torch
 from architectures import ARCHS
 from generation_room import MODES, NEW, adapted, alone, generate, lively, of_the_base_model, prompts, steps
-from matrix_room import METHODS, REASONS, close, randomise
+from matrix_room import ALL, FIRST, METHODS, REASONS, close, mechanism, randomise
 from torch import nn
 
 import unipet
 
+ROUNDING = 1e-4  # of the largest score, over five steps of another order of float32 additions
 GENERATORS = ("gpt2", "llama", "qwen3", "bart", "t5")
-PAIRS = [(m, a) for m in METHODS for a in GENERATORS if REASONS[m, a] is None]
+
+
+def looks_ahead(method: str) -> bool:
+    """`last:k` is about the last tokens of what a call sees: the prompt's with a cache, the newest without one."""
+    return any(str(one.position.tokens).startswith("last") for one in METHODS[method].insertions)
+
+
+TAKEN = [m for m in METHODS if (ALL or FIRST[mechanism(m)] == m) and not looks_ahead(m)]
+PAIRS = [(m, a) for m in TAKEN for a in GENERATORS if REASONS[m, a] is None]
 # Prompts are longer than the window of 4; Gemma alternates it with full attention. Flan-T5's feed-forward block is gated.
 PAIRS += [(m, a) for m in ("unipelt", "mam", "lora") for a in ("mistral", "gemma2", "flan_t5")]
 FOLDABLE = ("lora", "adamix_lora", "ia3")
@@ -28,15 +37,16 @@ def test_neither_the_cache_nor_padding_nor_company_changes_a_token(method: str, 
         cached, whole = generate(model, batch, **options), generate(model, batch, use_cache=False, **options)
         assert torch.equal(cached.sequences, whole.sequences), mode
         if mode == "beams":
-            assert close(cached.sequences_scores, whole.sequences_scores)
+            assert close(cached.sequences_scores, whole.sequences_scores, ROUNDING)
         else:
-            assert close(steps(cached), steps(whole)), mode
+            assert close(steps(cached), steps(whole), ROUNDING), mode
         if mode == "greedy":
             together = cached
-    assert not torch.allclose(together.logits[0], of_the_base_model(arch), atol=0.01), "the method does nothing here"
+    if all(one.function.reads != "ids" for one in METHODS[method].insertions):  # those know some tokens only
+        assert not torch.allclose(together.logits[0], of_the_base_model(arch), atol=0.01), "it does nothing here"
     single = generate(model, alone(batch, 1))
     assert torch.equal(single.sequences[0, -NEW:], together.sequences[1, -NEW:])
-    assert close(steps(single)[:, 0], steps(together)[:, 1])
+    assert close(steps(single)[:, 0], steps(together)[:, 1], ROUNDING)
 
 
 @pytest.mark.parametrize("method", ["prefix", "unipelt"])

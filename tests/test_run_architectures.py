@@ -49,7 +49,7 @@ def test_from_train_to_merge(
     directory = checkpoint(name, tmp_path / "model")
     argv = ["train", "method=lora", "model=auto", f"model.path={directory}", *SHORT]
     assert main(argv) == 0, capsys.readouterr()
-    (run,) = (tmp_path / "runs").iterdir()
+    (run,) = (tmp_path / "runs").glob("[!.]*")
     record = json.loads((run / "result.json").read_text())
     assert record["status"] == "ok" and record["time"]["steps"] == 2 and record["insertions"][0]["foldable"]
     capsys.readouterr()
@@ -84,7 +84,7 @@ def test_an_architecture_without_a_table_runs_with_a_users(
     assert offered(model) in capsys.readouterr().err and not (tmp_path / "runs").exists()
     (tmp_path / "mine.yaml").write_text(offered(model))
     assert main([*argv, "model.sites=mine.yaml"]) == 0
-    (run,) = (tmp_path / "runs").iterdir()
+    (run,) = (tmp_path / "runs").glob("[!.]*")
     (tmp_path / "mine.yaml").unlink()
     assert main(["evaluate", str(run)]) == 0 and main(["merge", str(run), "merged"]) == 0
     assert "reproduced" in capsys.readouterr().out

@@ -18,6 +18,7 @@ import unipet
 from unipet.commands.picture import DrawnLayer
 from unipet.sites import ARCHITECTURES, FILES, ROLES, Stack, base_of, prefix_of
 from unipet.sites.resolve import has_module
+from unipet.sites.table import OF_TOKENS
 
 SITES = Path(__file__).resolve().parent.parent / "unipet" / "sites"
 everywhere = pytest.mark.parametrize("name", list(ARCHS))
@@ -148,8 +149,8 @@ def test_every_role_is_there_or_the_table_says_why(name: str) -> None:
         cross = ARCHS[name].kind == "encoder-decoder" and stack == "decoder"
         wanted = [*COMMON, *(CROSS if cross else []), *(["ffn.gate"] if _gated(seen, stack, cross) else [])]
         present = {role for role, where, _ in seen.h if where == stack}
-        assert set(wanted) - present == set(seen.table.without), f"{stack} of {seen.table.name}"
-        assert present - {"attn.qkv", "ffn.mid"} <= set(wanted)
+        assert set(wanted) - present == set(seen.table.without) - set(OF_TOKENS), f"{stack} of {seen.table.name}"
+        assert present - {"attn.qkv", "ffn.mid", *OF_TOKENS} <= set(wanted)
         assert table.causal == (stack == "decoder")
 
 

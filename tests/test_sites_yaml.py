@@ -184,7 +184,7 @@ def test_adapters_of_shipped_architectures_carry_none(tmp_path: Path) -> None:
     model = tiny_bert()
     unipet.adapt(model, LOW_RANK)
     description = json.loads((unipet.save(model, tmp_path / "a") / "adapter.json").read_text())
-    assert description["format"] == 1 and "sites" not in description
+    assert description["format"] == 2 and "sites" not in description
 
 
 def test_files_that_are_no_table(tmp_path: Path) -> None:

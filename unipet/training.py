@@ -56,8 +56,8 @@ def train(
     """Train what requires a gradient in `model`, in place, and leave it on the training device.
 
     `read` finds the answers in the model's output; `best` watches a selection split, and its time counts as no training.
-    Every log interval one line goes to `metrics` as JSON and to `log(values, step)`. Equal seeds give equal data order
-    and dropout. Raises `Diverged` on a loss that is not finite, `UnipetError` when no tensor ever received a gradient.
+    Every log interval one line goes to `metrics` as JSON and to `log(values, step)`. Equal seeds, equal data and dropout.
+    Raises `Diverged` on a loss that is not finite, `UnipetError` when no tensor ever had a gradient.
     """
     optim = config.optim
     steps, stopped_by = plan_steps(len(examples), config)
@@ -209,8 +209,7 @@ class ObjectiveTrainer(Trainer):
         return optimiser
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
-        """Weight decay pulls towards zero, which is "no change" for a matrix but not for a scale, a norm or a gain
-        whose neutral value is one, nor a prior for a bias: so only tensors of two or more dimensions decay."""
+        """Only tensors of two or more dimensions decay: zero is "no change" for a matrix, but for no scale or bias."""
         return [name for name, parameter in model.named_parameters() if parameter.ndim >= 2]
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
@@ -234,9 +233,8 @@ class GroupedOrder(Sampler[int]):
         return len(self._sizes)
 
     def __iter__(self) -> Iterator[int]:
-        order = self.order(self._epoch)
         self._epoch += 1
-        return iter(order)
+        return iter(self.order(self._epoch - 1))
 
     def order(self, epoch: int) -> list[int]:
         """The indices of one epoch; an incomplete batch comes last, so that the others stay whole."""

@@ -37,11 +37,10 @@ position.input=pre_norm it is the stream before that norm."""
 
 def site_list(model: ModelConfig) -> str:
     """The whole answer, built on a model without weights. Raises `UnipetError` for a model without a table."""
-    from unipet.describing import skeleton
-    from unipet.models import base_config
+    from unipet.models import skeleton
     from unipet.site_files import sites_for
 
-    built = skeleton(base_config(model))
+    built = skeleton(model, "classification", as_saved=True)
     table = sites_for(built, model.sites) or architecture_of(built, ARCHITECTURES)
     parts = [roles_of(built, table)]
     for name, stack in table.stacks.items():
@@ -100,7 +99,7 @@ def _unsaid(stack: Stack) -> list[str]:
 def _h(site: Site, layers: str) -> str:
     path = _starred(site.path, site, layers)
     if site.part is not None:
-        share = "each head's share of " if site.part.groups > 1 else ""
+        share = "each head of " if site.part.groups > 1 else ""
         return f"part {site.part.index + 1} of {site.part.count} of {share}{path}"
     words = {"output": "output of", "input": "input of", "stream": "stream entering", "heads": "heads inside"}
     return f"{words[site.at]} {path}"

@@ -63,8 +63,9 @@ def _check_stack(stack: Stack, base: nn.Module, config: Any, where: str) -> None
         _check_role(taps, layers, f"{where}.roles.{role}", f"no layer of {stack.layers}")
     for role, taps in stack.outside.items():
         _check_role(taps, [base], f"{where}.outside.{role}", type(base).__name__)
-    for block, path in stack.norms.items():
-        _check_role((Tap(path),), layers, f"{where}.norms.{block}", f"no layer of {stack.layers}")
+    for key, norms in (("norms", stack.norms), ("post_norms", stack.post_norms)):
+        for block, path in norms.items():
+            _check_role((Tap(path),), layers, f"{where}.{key}.{block}", f"no layer of {stack.layers}")
     if not has_module(base, stack.entry):
         raise UnipetError(
             f"{where}.entry: {type(base).__name__} has no module {stack.entry!r}.{_near(stack.entry, [base])}"

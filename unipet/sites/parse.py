@@ -14,6 +14,7 @@ _TABLE = tuple(field.name for field in fields(Architecture))
 _STACK = {field.name: field for field in fields(Stack)}
 _TAP = tuple(field.name for field in fields(Tap))
 _FLAGS = ("parallel", "causal")
+_NORMS = {"norms": "the norm before each block", "post_norms": "the norm after each block"}
 Taps = dict[str, tuple[Tap, ...]]
 
 
@@ -65,8 +66,8 @@ def _stack(given: Any, where: str) -> Stack:
     roles = _taps(stack["roles"], f"{where}.roles")
     if not roles:
         raise UnipetError(f"{where}.roles: empty. Name the module of at least one role, for example attn.q.")
-    norms = _mapping(stack.get("norms") or {}, f"{where}.norms", BLOCKS, "the norm before each block")
-    others = {name: field for name, field in _STACK.items() if name not in ("layers", "roles", "outside", "norms")}
+    norms = {key: _mapping(stack.get(key) or {}, f"{where}.{key}", BLOCKS, what) for key, what in _NORMS.items()}
+    others = {name: field for name, field in _STACK.items() if name not in ("layers", "roles", "outside", *_NORMS)}
     read: dict[str, Any] = {}
     for name, field in others.items():
         value, key = stack.get(name, field.default), f"{where}.{name}"
@@ -75,9 +76,14 @@ def _stack(given: Any, where: str) -> Stack:
         layers=_text(stack["layers"], f"{where}.layers"),
         roles=roles,
         outside=_taps(stack.get("outside") or {}, f"{where}.outside"),
-        norms={block: _text(path, f"{where}.norms.{block}") for block, path in norms.items()},
+        norms=_paths(norms["norms"], f"{where}.norms"),
+        post_norms=_paths(norms["post_norms"], f"{where}.post_norms"),
         **read,
     )
+
+
+def _paths(given: Mapping[str, Any], where: str) -> dict[str, str]:
+    return {block: _text(path, f"{where}.{block}") for block, path in given.items()}
 
 
 def _taps(given: Any, where: str) -> Taps:
