@@ -65,6 +65,8 @@ def refusal(method: str, arch: str) -> str | None:
     for insertion in spec.insertions:
         for role in insertion.position.site:
             inside = role.endswith(".heads")
+            if insertion.position.may_miss(role):
+                continue
             if not (_uses_the_attention_interface(arch) if inside else role in _roles(arch)):
                 return f"'{role}' matches nothing"
     if "bias" in spec.unfreeze and not _has_bias(arch):
