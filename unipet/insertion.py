@@ -34,15 +34,15 @@ class Insertion(nn.Module):
         base: BaseWeight | None = None,
     ):
         super().__init__()
-        self.name, self.parts, self.site, self.widths = name, parts, site, widths
-        self.number = -1  # set by the adaptation; keys this insertion's routes
+        self.name, self.parts, self.site, self.widths, self.number = name, parts, site, widths, -1
         self.call_record = Call()  # replaced by the adaptation's own
         self.__dict__["base"] = base  # a module of the base model, read only: not registered here
         self.query: BaseWeight | None = None  # the query projection, for a function that reads it
         self.projections: dict[str, BaseWeight] = {}  # keys and values, for a function that needs them
         function, scaling = parts.function, parts.scaling
         scheme = getattr(function, "init", "torch")
-        frozen = function.frozen(widths, seeded(getattr(function, "seed", 0), f"{name}/{site.name}"))
+        with torch.device("cpu"):
+            frozen = function.frozen(widths, seeded(getattr(function, "seed", 0), f"{name}/{site.name}"))
         self.bank = Bank(function.slots(widths), scheme, parts.mixture, dtype, device, frozen)
         scale_widths = Widths(widths.u, widths.kv) if parts.rule.needs_mass else widths
         self.scale = Bank(scaling.slots(scale_widths), scaling.init, None, dtype, device)

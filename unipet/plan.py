@@ -78,7 +78,8 @@ def _shared(spec: InsertionSpec, widths: list[Widths], dtype: torch.dtype, devic
     """What all sites of an insertion use together."""
     function = spec.function
     slots = function.shared(widths)
-    frozen = function.shared_frozen(widths, seeded(getattr(function, "seed", 0), spec.name)) if widths else {}
+    with torch.device("cpu"):  # from a seed, and so the same whatever device is the default
+        frozen = function.shared_frozen(widths, seeded(getattr(function, "seed", 0), spec.name)) if widths else {}
     if not slots and not frozen:
         return None
     return Bank(slots, getattr(function, "init", "torch"), None, dtype, device, frozen)
