@@ -26,6 +26,7 @@ from unipet.text_table import text_table
 
 _CROSS = "it has no cross-attention"
 _ABSENT = {
+    "head.tokens": "no output layer that is tied to its token embedding",
     "attn.qkv": "query, key and value are projections of their own",
     "ffn.gate": "its feed-forward block is not gated",
 }
