@@ -111,8 +111,9 @@ def test_merging_keeps_the_output_or_says_why_not(method: str, arch: str) -> Non
         unipet.merge(model)
         assert not hasattr(model, "_unipet")
         assert model.state_dict().keys() == names
-    # Folding is one float32 rounding of each weight.
-    assert close(logits(arch, model, batch), before)
+    # Folding is one float32 rounding of each weight; T5, which does not scale its logits, magnifies it.
+    unscaled = model.config.model_type in ("t5", "mt5")
+    assert close(logits(arch, model, batch), before, 1e-4 if unscaled else 1e-5)
 
 
 @matrix

@@ -73,12 +73,23 @@ def reasons(model: nn.Module, inserted: Adaptation) -> list[str | None]:
         if reason is not None:
             stays.append(insertion)
         result.append(reason)
+    readers = {other.site.path: other for other in stays if _reads_weight(other)}
+    for number, insertion in enumerate(inserted.items):
+        # What stays and computes with the base weight must find it as it was.
+        if result[number] is None and (reader := readers.get(insertion.site.path)) is not None:
+            result[number] = f"{reader.name!r}, which stays, computes with the weight that it would change"
+            stays.append(insertion)
     blocked_outputs = {other.site.path for other in stays if other.site.at == "output"}
     for number, insertion in enumerate(inserted.items):
         # A factor on a module's input also feeds what stays at its output, unless that reads h alone.
         if result[number] is None and insertion.site.at == "input" and insertion.site.path in blocked_outputs:
             result[number] = "an insertion at the same module, which stays, reads the same activation"
     return result
+
+
+def _reads_weight(insertion: Insertion) -> bool:
+    function = insertion.parts.function
+    return function.needs_weight or function.needs_bias or insertion.parts.rule.needs_weight
 
 
 def _same_activation(one: Site, other: Site) -> bool:
