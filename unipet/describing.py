@@ -63,4 +63,4 @@ def describe(method: str | Path | Mapping[str, Any] | Method, config_or_model: A
         with torch.device("meta"):
             model = type(model)(copy.deepcopy(model.config))
     with torch.device("meta"):
-        return report_of(model, build(model, load_method(method), sites_for(model, sites)))
+        return report_of(model, build(model, load_method(method), sites_for(model, sites), torch.device("meta")))

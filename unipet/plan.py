@@ -24,14 +24,18 @@ _NORMS = ("layernorm", "rmsnorm")
 _CONSTANT = "sinusoidal"
 
 
-def build(model: nn.Module, method: Method, sites: Architecture | None = None) -> Adaptation:
-    """The adaptation of `model` by `method`, not yet attached; `sites` is a table for an architecture of the user's own.
+def build(
+    model: nn.Module, method: Method, sites: Architecture | None = None, device: torch.device | None = None
+) -> Adaptation:
+    """The adaptation of `model` by `method`, not yet attached; `sites` is a table for an architecture of the user's own,
+    `device` where to make it, if not where the model is ("meta" makes nothing and starts nothing).
 
     Raises UnipetError if any part does not fit.
     """
     insertions: list[Insertion] = []
     shared: dict[str, Bank] = {}
-    dtype, device = _dtype_and_device(model)
+    dtype, where_it_is = _dtype_and_device(model)
+    device = device or where_it_is
     # A method without insertions needs to know nothing of the architecture.
     table = (sites or architecture_of(model, ARCHITECTURES)) if method.insertions else None
     for spec in method.insertions:
