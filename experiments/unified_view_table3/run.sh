@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# He et al. 2022, Tables 3 and 12: attention or feed-forward, sequential or parallel. Any further words are overrides.
+#   bash experiments/unified_view_table3/run.sh
+#   bash experiments/unified_view_table3/run.sh debug=small task=dialogsum task.data_dir=../shared/data/dialogsum model=auto model.path=runs/own_base_models/encoder_decoder
+set -euo pipefail
+out=runs/unified_view_table3
+unipet train --config-dir experiments/unified_view experiment=table3_xsum runs_dir=$out "$@"
+unipet train --config-dir experiments/unified_view experiment=table3_en_ro runs_dir=$out "$@"
+unipet train --config-dir experiments/unified_view experiment=table3_en_ro method=pa_ffn_r200,pa_ffn_r512,pa_ffn_r1024 method.insertions.ffn.position.input=pre_norm runs_dir=$out "$@"
+unipet report $out --published experiments/unified_view_table3/published.csv
