@@ -6,6 +6,7 @@ tests/test_parity.py measures (`UNIPET_PARITY_OUT=docs/parity.json`).
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,8 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 import unipet
 from unipet.composition import COMPOSITIONS
@@ -116,6 +119,11 @@ def _dimension(values: Mapping[str, int], size: int | None) -> Polynomial:
             triangle = True
         elif ratio in (Fraction(1, 2), 1, 2, 4):
             exponents[letter] = {Fraction(1, 2): -1, Fraction(1): 0, Fraction(2): 1, Fraction(4): 2}[ratio]
+        elif letter == "r" and size is not None and not any(exponents.values()) and coefficient == start:
+            slope = (values["r"] - start) / size  # r of which some do not train: r - 1
+            return {
+                key: number for key, number in {(0, 0, 1): slope, (0, 0, 0): start - slope * size}.items() if number
+            }
         else:
             raise NotPolynomial
         coefficient /= Fraction(base[letter]) ** exponents[letter]
@@ -319,10 +327,24 @@ def _folds(name: str) -> str:
     return ("in part: " if some else "no: ") + "; ".join(str(reason) for reason in reasons)
 
 
+@functools.cache
+def beside_peft() -> set[str]:
+    """Methods that a test compares with the installed peft, as the tests' tables name them."""
+    tables = {
+        "test_peft_live.py": r'Row\(\s*"(\w+)"',
+        "test_peft_live_tokens.py": r'shipped\("(\w+)"\)',
+        "test_prefix_text.py": r'(?m)^METHOD = "(\w+)"',
+    }
+    tests = DOCS.parent / "tests"
+    return {
+        name for file, row in tables.items() for name in re.findall(row, (tests / file).read_text(encoding="utf-8"))
+    }
+
+
 def _parity(name: str, measured: Mapping[str, Mapping[str, Any]]) -> str:
     own = [one for one in measured.values() if one["family"] in ORACLES.get(name, ())]
     if not own:
-        return "formula test only"
+        return "beside peft, 1e-5 of the output" if name in beside_peft() else "formula test only"
     out, grad = (max(one[kind] for one in own) for kind in ("out", "grad"))
     return f"{len(own)} oracle{'s' * (len(own) > 1)}: {out:.0e}, gradients {grad:.0e}"
 
@@ -344,7 +366,8 @@ cross-attention are left out. *Parameters* counts what trains on an encoder of L
 task head left out; r is the insertion's `size`. *Folds*: whether it becomes part of the base weights by `unipet.merge`, on
 a BERT. *Parity*: the largest absolute error of outputs and of gradients against tensors computed by the reference
 implementations (adapters, peft, the unified-view code, AdaMix, loralib), sizes and factors set to theirs; each oracle's
-own tolerance is met (tests/test_parity.py).
+own tolerance is met (tests/test_parity.py). *Beside peft*: outputs, gradients and merged weights of the installed peft at
+random parameters (tests/test_peft_live.py, test_peft_live_tokens.py, test_prefix_text.py).
 
 | method | function | position | composition | scaling | more | parameters | folds | parity | source |
 |---|---|---|---|---|---|---|---|---|---|
@@ -361,8 +384,41 @@ def rows() -> Iterator[str]:
         yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
+COVERAGE = """
+## Other libraries' names
+
+Made from docs/coverage.yaml. {types} of the {all} types of peft 0.21 are files under conf/method; the others, with the reason:
+"""
+
+
+def coverage() -> dict[str, dict[str, Any]]:
+    given: dict[str, dict[str, Any]] = yaml.safe_load((DOCS / "coverage.yaml").read_text(encoding="utf-8"))
+    return given
+
+
+def _names(values: list[str]) -> str:
+    return ", ".join(f"`{value}`" for value in values)
+
+
+def names() -> str:
+    """What peft and the adapters library call our methods, and what they have that we have not."""
+    known = coverage()
+    lines = [COVERAGE.format(types=len(known["peft"]), all=len(known["peft"]) + len(known["peft_without"]))]
+    lines += [f"- {kind}: {reason}." for kind, reason in known["peft_without"].items()]
+    for title, key in (
+        ("peft's type", "peft"),
+        ("variant of LoRA", "variants"),
+        ("adapters' configuration", "adapters"),
+    ):
+        lines += ["", f"| {title} | here |", "|---|---|"]
+        lines += [f"| {kind} | {_names(files)} |" for kind, files in known[key].items()]
+    lines += ["", "Of the adapters library, left out:", ""]
+    lines += [f"- {kind}: {reason}." for kind, reason in known["adapters_without"].items()]
+    return "\n".join(lines) + "\n"
+
+
 def text() -> str:
-    return HEADER + "\n".join(rows()) + "\n"
+    return HEADER + "\n".join(rows()) + "\n" + names()
 
 
 if __name__ == "__main__":

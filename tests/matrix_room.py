@@ -64,8 +64,8 @@ def refusal(method: str, arch: str) -> str | None:
     """What the error of a pair that cannot be must say, or None for a pair that must work."""
     spec = METHODS[method]
     for insertion in spec.insertions:
-        if getattr(insertion.function, "init", None) == "vocab" and ARCHS[arch].kind == "image":
-            return "vocab"
+        if getattr(insertion.function, "init", None) in ("vocab", "tokens") and ARCHS[arch].kind == "image":
+            return "reads no tokens"
         for role in insertion.position.site:
             inside = role.endswith(".heads")
             if insertion.position.may_miss(role):

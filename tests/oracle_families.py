@@ -220,6 +220,19 @@ def _scaled(roles: list[str], letters: list[str]) -> tuple[dict[str, Any], NameM
     return {"output": insertion("vectors", "output", {"position.site": sites})}, {"value": find}
 
 
+def knows(entry: dict[str, Any]) -> bool:
+    """Whether a builder of GROUPS has all that the entry's configuration says."""
+    if entry["group"] != "adapters":
+        return True
+    config = entry.get("method_config") or {}
+    return all(
+        (c.get("architecture") == "lora" and c["vera_d"] is None)
+        or c.get("architecture") == "prefix_tuning"
+        or (c.get("architecture") is None and c.get("inv_adapter", "?") is None)
+        for c in config.get("configs", [config])
+    )
+
+
 def adapters(which: Oracle, model: nn.Module) -> Case | None:
     """Configurations of the adapters library; a union is all of its parts."""
     names: dict[str, Any] = {}

@@ -289,8 +289,17 @@ OTHERS: dict[str, Callable[[Oracle, nn.Module], Case]] = {
 }
 
 
+def _type(entry: dict[str, Any]) -> str:
+    return str((entry.get("method_config") or {}).get("peft_type", entry.get("method", ""))).upper()
+
+
+def peft_knows(entry: dict[str, Any]) -> bool:
+    """Whether one of the tables has the entry's type."""
+    return _type(entry) in LINEAR or _type(entry) in OTHERS
+
+
 def peft(which: Oracle, model: nn.Module) -> Case | None:
-    kind = str(which.config.get("peft_type", which.entry.get("method", ""))).upper()
+    kind = _type(which.entry)
     if kind in LINEAR:
         return linear(which, model, kind)
     return OTHERS[kind](which, model) if kind in OTHERS else None

@@ -7,9 +7,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import peft
 import pytest
 
 import unipet
+from unipet.conf_dir import conf_dir
 from unipet.library import method_names
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -34,6 +36,24 @@ def test_every_oracle_s_family_stands_at_a_method(maker: Any) -> None:
     assert set(maker.ORACLES) <= set(method_names())
 
 
+def test_every_type_of_peft_is_a_file_or_has_a_reason(maker: Any) -> None:
+    known = maker.coverage()
+    types = {one.value for one in peft.PeftType}
+    assert set(known["peft"]) | set(known["peft_without"]) == types
+    assert not set(known["peft"]) & set(known["peft_without"])
+    assert len(known["peft"]) >= 34
+    for group in ("peft", "variants", "adapters"):
+        for kind, files in known[group].items():
+            assert files, kind
+            for file in files:
+                assert (conf_dir() / (file if "/" in file else f"method/{file}")).with_suffix(".yaml").is_file(), file
+
+
+@pytest.mark.parametrize("method", sorted(set(method_names()) - {"full", "head_only"}))
+def test_every_method_has_a_source(maker: Any, method: str) -> None:
+    assert maker._source(method) != "-"
+
+
 @pytest.mark.parametrize(
     ("method", "expected"),
     [
@@ -44,6 +64,7 @@ def test_every_oracle_s_family_stands_at_a_method(maker: Any) -> None:
         ("prompt_tuning", "rd"),
         ("bitfit", "all biases"),
         ("vera", "L·(2r + 2d)"),
+        ("cartridge", "L·(2rd - 2d)"),
     ],
 )
 def test_formulas(maker: Any, method: str, expected: str) -> None:

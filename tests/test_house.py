@@ -44,7 +44,7 @@ FLOORS = (
     {"insertion"},
     {"columns", "method", "prompting"},
     {"attention"},
-    {"hooks", "library", "routing", "site_files", "surroundings"},
+    {"hooks", "library", "prefill", "routing", "site_files", "surroundings"},
     {"adaptation"},
     {"plan", "merging", "fingerprint", "packing"},
     {"report_table"},

@@ -249,9 +249,48 @@ def test_what_peft_cannot_say(spec: Any, match: str, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_a_part_of_a_fused_projection_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(unipet.UnipetError, match="part of a fused projection"):
-        unipet.export_peft(adapted(DIRECT["low_rank"], "gpt2"), tmp_path)
+PARTS = {
+    "low_rank": method(one(LOW_RANK)),
+    "low_rank_three_parts": method(one(LOW_RANK, {"site": ["attn.q", "attn.k", "attn.v"]})),
+    "low_rank_root": method(one(LOW_RANK, scaling={"name": "alpha_over_sqrt_rank", "alpha": 12})),
+    "low_rank_bias": method(one({**LOW_RANK, "bias": True}, {"site": "attn.v"})),
+    "normalised": method(one(LOW_RANK, composition="normalise")),
+    "from_start": method(one({**LOW_RANK, "init": "svd", "from_start": True})),
+    "vectors": DIRECT["vectors"],
+}
+
+
+@pytest.mark.parametrize("arch", ["gpt2", "gpt_neox"])
+@pytest.mark.parametrize("name", PARTS)
+def test_parts_of_a_fused_projection_are_one_adapter_of_the_whole(name: str, arch: str, tmp_path: Path) -> None:
+    """Whole thirds of the projection (GPT-2), or a third of every head (GPT-NeoX)."""
+    model = adapted(PARTS[name], arch)
+    unipet.export_peft(model, tmp_path)
+    expected = logits(model, arch)
+    assert not close(logits(ARCHS[arch].build(), arch), expected)
+    theirs = loaded(tmp_path, arch)
+    assert close(logits(theirs, arch), expected)
+    again = ARCHS[arch].build()
+    unipet.import_peft(again, tmp_path)
+    assert close(logits(again, arch), expected)
+
+
+@pytest.mark.parametrize(
+    ("spec", "match"),
+    [
+        (
+            method(one({"name": "random_low_rank", "size": 4}, scaling=1.0)),
+            "part of a fused projection, which its VERA",
+        ),
+        (method(one(LOW_RANK, {"site": "attn.q"}), one(LOW_RANK, {"site": "attn.v"})), "Make them one insertion"),
+        (method(one(LOW_RANK), one(LOW_RANK)), "carries an insertion already"),
+        (method(one(LOW_RANK, {"site": ["attn.q", "attn.v", "ffn.down"]})), "differ in r"),
+    ],
+)
+def test_parts_that_are_no_adapter_of_the_whole(spec: Any, match: str, tmp_path: Path) -> None:
+    with pytest.raises(unipet.UnipetError, match=match):
+        unipet.export_peft(adapted(spec, "gpt2"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def changed(directory: Path, **keys: Any) -> None:
@@ -263,6 +302,7 @@ def changed(directory: Path, **keys: Any) -> None:
     ("keys", "match"),
     [
         ({"peft_type": "XLORA"}, "peft_type 'XLORA' cannot be imported"),
+        ({"peft_type": "LORRA"}, "Did you mean 'LORA'"),
         ({"use_qalora": True}, "use_qalora: True has no counterpart"),
         ({"rank_pattern": {"query": 3}}, "rank_pattern: .* has no counterpart"),
         ({"bias": "all"}, "bias: 'all' trains the base model's biases"),
@@ -280,10 +320,47 @@ def test_directories_that_say_something_else(keys: dict[str, Any], match: str, t
     assert not hasattr(model, "_unipet") and torch.equal(logits(model, "bert"), before)
 
 
+@pytest.mark.parametrize(
+    ("name", "key", "match"),
+    [
+        ("low_rank", "r", "it does not say r, which a LORA needs"),
+        ("low_rank", "lora_alpha", "it does not say lora_alpha, which a LORA needs"),
+        ("hadamard", "alpha", "it does not say alpha, which a LOHA needs"),
+        ("prefix", "num_virtual_tokens", "it does not say num_virtual_tokens, which a PREFIX_TUNING needs"),
+    ],
+)
+def test_a_configuration_that_lacks_something(name: str, key: str, match: str, tmp_path: Path) -> None:
+    unipet.export_peft(adapted(DIRECT[name], "bert"), tmp_path)
+    path = tmp_path / "adapter_config.json"
+    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != key}))
+    model = ARCHS["bert"].build()
+    with pytest.raises(unipet.UnipetError, match=match):
+        unipet.import_peft(model, tmp_path)
+    assert not hasattr(model, "_unipet")
+
+
+@pytest.mark.parametrize("kind", ["PREFIX_TUNING", "CARTRIDGE"])
+@pytest.mark.parametrize("columns", [None, 64, 100])
+def test_virtual_tokens_of_another_model(kind: str, columns: int | None, tmp_path: Path) -> None:
+    unipet.export_peft(adapted(DIRECT["prefix"], "bert"), tmp_path)
+    changed(tmp_path, peft_type=kind, **({"num_frozen_tokens": 1} if kind == "CARTRIDGE" else {}))
+    tensors = {} if columns is None else {"base_model.prompt_embeddings": torch.zeros(5, columns)}
+    save_file({"base_model.classifier.bias": torch.zeros(2), **tensors}, tmp_path / "adapter_model.safetensors")
+    model = ARCHS["bert"].build()
+    with pytest.raises(
+        unipet.UnipetError, match="prompt_embeddings are missing" if columns is None else "does not fit"
+    ):
+        unipet.import_peft(model, tmp_path)
+    assert not hasattr(model, "_unipet")
+
+
 def test_damaged_directories(tmp_path: Path) -> None:
     model = ARCHS["bert"].build()
     with pytest.raises(unipet.UnipetError, match=r"adapter_config\.json is missing"):
         unipet.import_peft(model, tmp_path)
+    for place in (tmp_path / "nowhere", Path(__file__)):
+        with pytest.raises(unipet.UnipetError, match="is no directory"):
+            unipet.import_peft(model, place)
     unipet.export_peft(adapted(DIRECT["low_rank"], "bert"), tmp_path)
     tensors = load_file(tmp_path / "adapter_model.safetensors")
     extra = {"base_model.model.bert.nowhere.lora_A.weight": torch.zeros(2)}

@@ -299,6 +299,21 @@ ROWS: dict[str, Row] = {
         {"values": at("supertuning_values")},
         flat_places,
     ),
+    "GLORA": Row(
+        "glora",
+        {"A.function.size": 4, "B.function.size": 4},
+        lambda: peft.GloraConfig(r=4, config_A_B="lora", config_C="vector", config_D_E="vector", target_modules=QV),
+        {
+            **{
+                f"{one}:{slot}": at(f"glora_{one}.default.{x}")
+                for one in "AB"
+                for slot, x in (("up", "Xd"), ("down", "Xu"))
+            },
+            "C:value": at("glora_C.default.X", column),
+            "D:value": at("glora_D.default.X"),
+            "E:value": at("glora_E.default.X"),
+        },
+    ),
     "DELORA": Row(
         "delora",
         {"attention.function.size": 4},

@@ -99,7 +99,7 @@ def test_generation_with_a_moved_bias(arch: str) -> None:
 @pytest.mark.parametrize(
     ("arch", "rule", "message"),
     [
-        ("t5", "shift_positions", "no absolute positions"),
+        ("vit", "shift_positions", "no positions"),
         ("bert", "shift_bias", "no relative position bias"),
     ],
 )

@@ -35,6 +35,8 @@ class HeadsSite:
         self.insertions: list[Insertion] = []
         self.x: dict[str, Tensor] = {}  # path of the module that reads x -> x
         self.biased: Any = None  # the module that computes the stack's relative position bias, where columns shift it
+        self.behind = False  # whether queries move with the keys: real tokens stand behind the columns
+        self.watch: Callable[[Tensor, Tensor], None] | None = None  # is shown the keys and values of a call
 
 
 class Attention:
@@ -60,11 +62,13 @@ class Attention:
             # It loads its kernel by the name that it reads from the configuration.
             seen = _Seen(module, config=_Seen(module.config, _attn_implementation=self.implementation))  # type: ignore[assignment]
         site: HeadsSite | None = getattr(module, ATTRIBUTE, None)
+        if site is not None and site.watch is not None:
+            site.watch(key, value)
         if site is None or not site.insertions:
             return inner(seen, query, key, value, attention_mask, **kwargs)
         heads = Heads(query, kwargs.get("scaling") or query.shape[-1] ** -0.5, key.shape[1])
         kwargs["scaling"] = heads.factor
-        call = _Inside(inner, self.implementation, seen, heads, key, value, attention_mask, kwargs, site.biased)
+        call = _Inside(inner, self.implementation, seen, heads, key, value, attention_mask, kwargs, site)
         columns = [
             columns_of(insertion, heads, site.x.get(insertion.site.x_path))
             for insertion in site.insertions
@@ -116,7 +120,7 @@ class _Inside:
     value: Tensor
     mask: Tensor | None
     kwargs: dict[str, Any]
-    biased: Any = None
+    site: HeadsSite
 
     def with_columns(self, columns: list[Columns]) -> tuple[Tensor, Tensor | None]:
         """The wrapped attention with these columns in front of its keys and values."""
@@ -172,10 +176,11 @@ class _Inside:
     def _bias(self, bias_1HTS: Tensor, length: int) -> Tensor:
         """The relative position bias with columns in front: none for them, or that of keys `length` places further."""
         queries, keys = bias_1HTS.shape[-2:]
-        if self.biased is None:
+        biased = self.site.biased
+        if biased is None:
             return F.pad(bias_1HTS, (length, 0))
-        past = keys - queries if self.biased.is_decoder else 0
-        shifted: Tensor = self.biased.compute_bias(queries, keys + length, bias_1HTS.device, past)
+        past = (keys - queries if biased.is_decoder else 0) + (length if self.site.behind else 0)
+        shifted: Tensor = biased.compute_bias(queries, keys + length, bias_1HTS.device, past)
         return shifted
 
     def _check_flash(self, columns: list[Columns]) -> None:

@@ -115,7 +115,8 @@ def load(model: nn.Module, directory: str | Path) -> AdaptReport:
 def _checksums(model: nn.Module) -> dict[str, Any]:
     """The frozen tensors of each insertion, which are not stored: a checksum of what a seed makes again, and one rough
     number for each tensor that comes from the base weight, whose last bits depend on the machine."""
-    of_weight = {item.name for item in adaptation(model).items if item.parts.function.starts_from_weight}
+    starts = {item.name: item.parts.function for item in adaptation(model).items}
+    of_weight = {name for name, one in starts.items() if one.starts_from_weight or one.starts_from_text}
     found: dict[str, Any] = {}
     for name, tensor in frozen(model).items():
         insertion = name.split("/", 1)[0]

@@ -196,8 +196,8 @@ class Normalise(Composition):
 class Gated(Composition):
     """(1-λ)h + λΔ, λ the softmax mass that the prefix takes (He et al. 2022, eq. 5-10); computed inside attention.
 
-    Real tokens keep their positions. `shift_positions` moves them behind the prefix, as peft's past_key_values do;
-    `shift_bias` moves keys but not queries in T5's relative position bias, as the adapters library does.
+    Real tokens keep their positions. `shift_positions` moves them behind the prefix, as peft's past_key_values do (T5's
+    relative position bias then counts it); `shift_bias` moves keys but not queries there, as the adapters library does.
     """
 
     foldable: ClassVar[bool] = False

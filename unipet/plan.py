@@ -14,6 +14,7 @@ from unipet.insertion import Insertion
 from unipet.method import InsertionSpec, Method
 from unipet.mixture import Bank
 from unipet.parts import seeded
+from unipet.prefill import start_from_text
 from unipet.sites import ARCHITECTURES, Architecture, Position, Site, architecture_of, head_prefix, resolve
 from unipet.surroundings import lengthened, stacks_of, vocabulary
 from unipet.weights import BaseWeight, in_width, out_width, quantised, why_no_matrix
@@ -64,6 +65,8 @@ def build(
                 insertions[-1].projections = _projections(model, table, site, where)
             if spec.function.reads_x:
                 insertions[-1].query = _query(model, table, site, where)
+    if table is not None:
+        start_from_text(model, table, insertions)
     entries = {name: stack.entry for name, stack in table.stacks.items()} if table else {}
     present = {insertion.site.stack for insertion in insertions} | {i.site.tokens_of for i in insertions}
     if table and any(insertion.parts.rule.lengthens for insertion in insertions):

@@ -87,9 +87,14 @@ def hook_shift(module: nn.Module, by: int, where: str) -> Callable[[], Any]:
     embedding = getattr(module, "embed_positions", None)
     if embedding is None:
         raise UnipetError(
-            f"{where}.composition.shift_positions: {type(module).__name__} has no absolute positions to shift."
+            f"{where}.composition.shift_positions: {type(module).__name__} has no positions to shift. Use false."
         )
     return partial(embedding.register_forward_pre_hook, Shift(by).on_embedding, with_kwargs=True)
+
+
+def is_biased(module: nn.Module) -> bool:
+    """Whether positions enter a stack as a relative position bias (T5's) alone."""
+    return any(getattr(one, "has_relative_attention_bias", False) for one in module.modules())
 
 
 def biased_in(module: nn.Module, where: str) -> Any:

@@ -15,7 +15,7 @@ from unipet.errors import UnipetError
 from unipet.functions.base import Widths
 from unipet.insertion import Insertion
 from unipet.method import InsertionSpec
-from unipet.positions import biased_in, hook_shift
+from unipet.positions import biased_in, hook_shift, is_biased
 from unipet.prompting import Crossing, Prompting, Vocabulary, vocabulary_of
 from unipet.sites import Architecture, Site, base_of
 
@@ -39,8 +39,11 @@ def changes(model: nn.Module, insertions: list[Insertion], entries: Mapping[str,
             found += _lengthening(model, base, insertion, module, entries, alone)
         if getattr(rule, "shift_bias", False) and insertion.site.role == "attn.heads":
             biased, heads = biased_in(module, where), model.get_submodule(insertion.site.path)
-            found.append(partial(_set_biased, heads, biased))
-        if getattr(rule, "shift_positions", False) and (insertion.name, stack) not in seen:
+            found.append(partial(_set_biased, heads, biased, False))
+        if getattr(rule, "shift_positions", False) and insertion.site.role == "attn.heads" and is_biased(module):
+            heads = model.get_submodule(insertion.site.path)
+            found.append(partial(_set_biased, heads, biased_in(module, where), True))
+        elif getattr(rule, "shift_positions", False) and (insertion.name, stack) not in seen:
             size: int = insertion.parts.function.size  # type: ignore[attr-defined]
             found.append(hook_shift(module, size, where))
         if rule.lengthens or getattr(rule, "shift_positions", False):
@@ -110,5 +113,6 @@ def entry_of(model: nn.Module, table: Architecture, site: Site) -> nn.Module:
     return base_of(model).get_submodule(table.stacks[site.stack].entry)
 
 
-def _set_biased(heads: nn.Module, biased: Any) -> None:
-    getattr(heads, ATTRIBUTE).biased = biased
+def _set_biased(heads: nn.Module, biased: Any, behind: bool) -> None:
+    site = getattr(heads, ATTRIBUTE)
+    site.biased, site.behind = biased, behind

@@ -141,6 +141,18 @@ class Function(ABC):
         """Whether `start` reads the base model's weight."""
         return self.needs_weight
 
+    @property
+    def starts_from_text(self) -> bool:
+        """Whether the base model reads a `text` before training, whose keys and values some tensors start from."""
+        return False
+
+    def text(self, vocabulary: int) -> list[int]:
+        """The ids of that text's tokens. Raises UnipetError where they do not fit the vocabulary's size."""
+        return []
+
+    def start_from_heads(self, params: Params, keys_SK: Tensor, values_SK: Tensor) -> None:  # noqa: B027 - as `start`
+        """Set tensors, in place, from the keys and values that the base model computes of `text` at one site."""
+
     def generate(self, params: Params, shared: Params, widths: Widths) -> Params:
         """The tensors that `delta` uses; a reparametrisation turns what is trained into them here."""
         return params

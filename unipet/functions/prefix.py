@@ -6,17 +6,19 @@ reparametrisation.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from unipet.errors import UnipetError
 from unipet.functions.activations import ACTIVATIONS
 from unipet.functions.base import Function, Heads, Params, Slots, TensorSpec, Widths, layer_norm, linear
+from unipet.functions.factors import uniform
 from unipet.options import option
 
 
@@ -42,6 +44,11 @@ class Prefix(Function):
     `norm: in` makes queries of its own, the query projection of a LayerNorm of x (slot `norm`), and `scaled: false` leaves
     1/√E out (both as He et al.'s code does outside the softmax that attention shares). `scale_keys` lets the scaling
     act on the keys as well as on the values, as UniPELT's gate does.
+
+    `init: tokens` starts it as a KV cache: the frozen base model reads the text `ids` once, and each site takes the keys
+    and values of its first l tokens (without `ids`: of l random ones that `seed` draws). The first `freeze_first`
+    positions stay as they started and are no part of the slots, which then hold the other l - `freeze_first` (both:
+    Eyuboglu et al. 2025, Cartridges).
     """
 
     reads: ClassVar[str] = "heads"
@@ -50,7 +57,10 @@ class Prefix(Function):
 
     size: int = option(30, low=1)
     activation: str = option("softmax", choices=("softmax", "relu"))
-    init: str = option("bert", choices=("bert", "torch", "zeros"))
+    init: str = option("bert", choices=("bert", "torch", "zeros", "tokens"))
+    ids: list[int] = option([], low=0)
+    freeze_first: int = option(0, low=0)
+    seed: int = option(0, low=0)
     dropout: float = option(0.0, low=0.0, high=0.999)
     scale_keys: bool = option(False)
     reparam: Reparam | None = option(None)
@@ -63,16 +73,63 @@ class Prefix(Function):
         return self.norm == "in"
 
     def slots(self, widths: Widths) -> Slots:
+        self._check()
         own = layer_norm("norm", widths.u) if self.norm == "in" else {}
         if self.reparam is None:
-            spec = TensorSpec((self.size, widths.kv), "table")
+            start = "zeros" if self.starts_from_text else None  # until `start_from_heads`
+            spec = TensorSpec((self.size - self.freeze_first, widths.kv), "table", start)
             return {"keys": {"": spec}, "values": {"": spec}, **own}
         hidden = self.reparam.hidden
         return {**own, **linear("keys", widths.kv, hidden, "out"), **linear("values", widths.kv, hidden, "out")}
 
+    def _check(self) -> None:
+        given = "init: tokens" if self.starts_from_text else f"freeze_first: {self.freeze_first}"
+        if self.reparam is not None and (self.starts_from_text or self.freeze_first):
+            raise UnipetError(f"function.reparam: {given} is about keys and values themselves. Use reparam: null.")
+        if self.freeze_first >= self.size:
+            raise UnipetError(
+                f"function.freeze_first: {self.freeze_first} of {self.size} positions given; allowed: at most "
+                f"{self.size - 1}, so that something trains."
+            )
+        if self.ids and not self.starts_from_text:
+            raise UnipetError(f"function.ids: a text to start from needs init: tokens; got init: {self.init}.")
+        if self.ids and len(self.ids) < self.size:
+            raise UnipetError(
+                f"function.ids: {len(self.ids)} tokens given, and the prefix has {self.size} positions. Give as many "
+                f"tokens or more, or set function.size={len(self.ids)}."
+            )
+
+    def frozen(self, widths: Widths, generator: Generator) -> Mapping[str, Tensor]:
+        if not self.freeze_first:
+            return {}
+        # As wide as what trains, but uniform: the same bits on every machine, which normal numbers are not.
+        bound = {"bert": 0.02, "torch": 1.0}.get(self.init, 0.0) * math.sqrt(3)
+        shape = (self.freeze_first, widths.kv)
+        return {f"first_{slot}": uniform(shape, bound, generator) for slot in ("keys", "values")}
+
+    @property
+    def starts_from_text(self) -> bool:
+        return self.init == "tokens"
+
+    def text(self, vocabulary: int) -> list[int]:
+        if not self.ids:
+            order = torch.randperm(vocabulary, generator=torch.Generator().manual_seed(self.seed), device="cpu")
+            found: list[int] = order[torch.arange(self.size, device="cpu") % vocabulary].tolist()
+            return found
+        if max(self.ids) >= vocabulary:
+            raise UnipetError(f"function.ids: {max(self.ids)} is no token, the vocabulary has 0-{vocabulary - 1}.")
+        return self.ids
+
+    def start_from_heads(self, params: Params, keys_SK: Tensor, values_SK: Tensor) -> None:
+        for slot, read_SK in (("keys", keys_SK), ("values", values_SK)):
+            if self.freeze_first:
+                params[f"first_{slot}"].copy_(read_SK[: self.freeze_first])
+            params[slot].copy_(read_SK[self.freeze_first : self.size])
+
     def shared(self, widths: Sequence[Widths]) -> Slots:
         if self.reparam is None or not widths:
             return {}
+        self._check()
         if len({(one.u, one.kv) for one in widths}) > 1:
             raise UnipetError(
                 f"its sites share one network but differ in width: {sorted({(one.u, one.kv) for one in widths})}. "
@@ -96,10 +153,14 @@ class Prefix(Function):
 
     def columns(self, params: Params, kv_heads: int, training: bool) -> tuple[Tensor, Tensor]:
         """Keys and values per head, k_GLE and v_GLE: what prepending puts in front of the sequence."""
-        k_LK, v_LK = (F.dropout(params[slot], self.dropout, training) for slot in ("keys", "values"))
+        k_LK, v_LK = (F.dropout(self.whole(params, slot), self.dropout, training) for slot in ("keys", "values"))
         k_GLE = k_LK.view(self.size, kv_heads, -1).transpose(0, 1)
         v_GLE = v_LK.view(self.size, kv_heads, -1).transpose(0, 1)
         return k_GLE, v_GLE
+
+    def whole(self, params: Params, slot: str) -> Tensor:
+        """All `keys` or `values`, (l, d_kv), those that do not train included."""
+        return torch.cat([params[f"first_{slot}"], params[slot]]) if self.freeze_first else params[slot]
 
     def delta(self, u: Tensor | Heads | None, params: Params, training: bool) -> Tensor:
         """Δ over the concatenated heads, (B, T, H·E)."""

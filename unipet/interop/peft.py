@@ -16,7 +16,7 @@ from unipet.functions import FUNCTIONS
 from unipet.functions.prefix import Prefix
 from unipet.functions.prompt import Prompt
 from unipet.insertion import Insertion
-from unipet.interop import virtual_tokens
+from unipet.interop import fused, virtual_tokens
 from unipet.interop.form import Form
 from unipet.interop.forms import FORMS
 from unipet.interop.reading import check_config, imported, read
@@ -123,9 +123,9 @@ def _linear(model: nn.Module, inserted: Adaptation) -> tuple[dict[str, Any], dic
     targets: list[str] = []
     inputs: list[str] = []
     owner = ""
-    for item in inserted.items:
+    for item, parts in _by_projection(inserted.items):
         form = _form(item, model)
-        own = {"peft_type": form.peft_type, **form.config(item)}
+        own = {"peft_type": form.peft_type, **(fused.config(form, parts) if parts else form.config(item))}
         if owner and own != options:
             differing = next(key for key in own if own.get(key) != options.get(key))
             raise _refuse(
@@ -141,7 +141,8 @@ def _linear(model: nn.Module, inserted: Adaptation) -> tuple[dict[str, Any], dic
         targets.append(path)
         if item.site.at == "input":
             inputs.append(path)
-        tensors |= common | {f"base_model.model.{path}.{suffix}": one for suffix, one in form.tensors(item).items()}
+        made = fused.tensors(form, parts, model.get_submodule(path)) if parts else form.tensors(item)
+        tensors |= common | {f"base_model.model.{path}.{suffix}": one for suffix, one in made.items()}
     modules = [model.get_submodule(path) for path in targets]
     transposed = any(type(module).__name__ == "Conv1D" for module in modules)
     options |= {"target_modules": targets, "fan_in_fan_out": transposed}
@@ -150,6 +151,24 @@ def _linear(model: nn.Module, inserted: Adaptation) -> tuple[dict[str, Any], dic
     if options["peft_type"] in ("LOHA", "LOKR"):
         del options["fan_in_fan_out"]
     return options, tensors
+
+
+def _by_projection(items: list[Insertion]) -> list[tuple[Insertion, list[Insertion]]]:
+    """Every insertion alone, but those at parts of one fused projection together, as the first of them with all."""
+    groups: dict[str, list[Insertion]] = {}
+    for item in items:
+        if item.site.part is not None:
+            groups.setdefault(item.site.path, []).append(item)
+    for path, parts in groups.items():
+        if len({part.site.name for part in parts}) < len(parts):
+            raise _refuse(f"{parts[-1].name}: a part of {path} carries an insertion already")
+        names = {part.name: type(part.parts.function) for part in parts}
+        if len(names) > 1:
+            raise _refuse(
+                f"{' and '.join(names)} act on parts of one fused projection, {path}. Make them one insertion"
+            )
+    alone: list[tuple[Insertion, list[Insertion]]] = [(item, []) for item in items if item.site.part is None]
+    return alone + [(parts[0], parts) for parts in groups.values()]
 
 
 def _form(insertion: Insertion, model: nn.Module) -> Form:
@@ -164,8 +183,10 @@ def _form(insertion: Insertion, model: nn.Module) -> Form:
     constant = function.reads == "nothing"
     if not isinstance(module, nn.Linear) and not (kind == "Conv1D" and form.conv1d):
         raise _refuse(f"{insertion.name}: {site.path} is no linear layer that its {form.peft_type} takes ({kind})")
-    if site.part is not None:
-        raise _refuse(f"{insertion.name}: {site.name} is a part of a fused projection")
+    if site.part is not None and form.peft_type not in fused.JOINED:
+        raise _refuse(
+            f"{insertion.name}: {site.name} is a part of a fused projection, which its {form.peft_type} takes whole"
+        )
     if not constant and (insertion.parts.form != "parallel" or site.at != "output" or site.x_path != site.path):
         raise _refuse(f"{insertion.name}: it does not read the input of the linear layer {site.path}")
     return form

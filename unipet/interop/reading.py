@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from unipet.adaptation import Adaptation
-from unipet.errors import UnipetError
+from unipet.errors import UnipetError, nearest
 from unipet.interop import virtual_tokens
 from unipet.interop.form import Form
 from unipet.interop.forms import FORMS
@@ -33,6 +33,8 @@ def read(source: Path, config_name: str, tensors_name: str) -> tuple[dict[str, A
     import safetensors
     import safetensors.torch
 
+    if not source.is_dir():
+        raise UnipetError(f"{source} is no adapter of peft's: it is no directory. Give the one that peft saved into.")
     for name in (config_name, tensors_name):
         if not (source / name).is_file():
             raise UnipetError(f"{source} is no adapter of peft's: {name} is missing.")
@@ -53,9 +55,11 @@ def _form(config: Mapping[str, Any]) -> Form | None:
 def check_config(source: Path, config: Mapping[str, Any]) -> None:
     """Raise UnipetError for a type or an option that nothing here computes."""
     form, kind = _form(config), config["peft_type"]
-    if form is None and kind not in (virtual_tokens.PREFIX, virtual_tokens.TOKENS):
-        known = ", ".join([*(one.peft_type for one in FORMS), virtual_tokens.PREFIX, virtual_tokens.TOKENS])
-        raise UnipetError(f"{source}: peft_type {kind!r} cannot be imported. Types that can: {known}.")
+    if form is None and kind not in virtual_tokens.KINDS:
+        known = [*(one.peft_type for one in FORMS), *virtual_tokens.KINDS]
+        raise UnipetError(
+            f"{source}: peft_type {kind!r} cannot be imported. Types that can: {', '.join(known)}.{nearest(str(kind), known)}"
+        )
     understood = _NEUTRAL | set(form.reads if form else virtual_tokens.READS)
     for key, value in config.items():
         if key not in understood and value:
@@ -74,18 +78,21 @@ def imported(
     bare = {_bare(name, model): tensor for name, tensor in tensors.items()}
     heads = {name: bare.pop(name) for name in list(bare) if name in named and not name.startswith(prefix or "\0")}
     form = _form(config)
-    if form is None:
-        insertions = {"tokens": virtual_tokens.method_of(config)}
-        sites: dict[str, dict[str, Tensor]] = {}
-    else:
-        sites = _by_module(model, source, form, bare)
-        insertions = _insertions(model, form, config, sites)
+    sites = _by_module(model, source, form, bare) if form is not None else {}
+    if form is None and virtual_tokens.TABLE not in bare:
+        raise UnipetError(f"{source}: its {virtual_tokens.TABLE} are missing.")
+    try:
+        insertions = _insertions(model, form, config, sites) if form else {"tokens": virtual_tokens.method_of(config)}
+    except KeyError as error:
+        raise UnipetError(f"{source}: it does not say {error.args[0]}, which a {config['peft_type']} needs.") from None
     method = {"name": "imported", "insertions": insertions, "unfreeze": ["head"] if heads else []}
 
     @torch.no_grad()
     def fill(inserted: Adaptation) -> None:
         if form is None:
-            slots = virtual_tokens.assign(inserted, bare[virtual_tokens.TABLE])
+            slots = virtual_tokens.assign(inserted, bare[virtual_tokens.TABLE], source)
+            if any(item.bank.frozen_names for item in inserted.items):
+                inserted.unsavable = f"its frozen positions came from {source}, no text here makes them again"
         else:
             slots = {item.number: form.slots(sites[item.site.path]) for item in inserted.items}
             for item in inserted.items:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from unipet.adaptation import Adaptation
 from unipet.composition import Concat, Gated
+from unipet.errors import UnipetError
 from unipet.functions.prefix import Prefix
 from unipet.functions.prompt import Prompt
 from unipet.insertion import Insertion
@@ -19,10 +21,12 @@ from unipet.sites import ARCHITECTURES, architecture_of
 #: The tensor that holds the prefixes of all layers, or the tokens.
 TABLE = "prompt_embeddings"
 PREFIX, TOKENS = "PREFIX_TUNING", "PROMPT_TUNING"
+FIRST_FROZEN = "CARTRIDGE"  # a prefix whose first positions do not train
+KINDS = (PREFIX, TOKENS, FIRST_FROZEN)
 #: Keys of the configuration that `method_of` understands, or that follow from the base model.
 READS = (
     "num_virtual_tokens", "token_dim", "num_attention_heads", "num_layers", "num_transformer_submodules",
-    "encoder_hidden_size", "prompt_tuning_init",
+    "encoder_hidden_size", "prompt_tuning_init", "num_frozen_tokens",
 )  # fmt: skip
 
 
@@ -54,14 +58,17 @@ def config(inserted: Adaptation, model: nn.Module) -> dict[str, Any]:
         model.config
     )
     prefix = isinstance(first.parts.function, Prefix)
+    fixed: int = getattr(first.parts.function, "freeze_first", 0)
     given = {
-        "peft_type": PREFIX if prefix else TOKENS,
+        "peft_type": FIRST_FROZEN if fixed else PREFIX if prefix else TOKENS,
         "num_virtual_tokens": getattr(first.parts.function, "size", 0),
         "token_dim": kv_heads * head_dim if prefix else hidden,
         "num_attention_heads": kv_heads if prefix else heads,
         "num_layers": int(model.config.num_hidden_layers),  # type: ignore[union-attr, arg-type]
         "num_transformer_submodules": 1,
     }
+    if fixed:
+        return {**given, "num_frozen_tokens": fixed}
     return {**given, **({"prefix_projection": False} if prefix else {"prompt_tuning_init": "RANDOM"})}
 
 
@@ -74,7 +81,8 @@ def table(inserted: Adaptation) -> Tensor:
     for item in items:
         own, factor, function = item.params(), factor_of(item), item.parts.function
         assert isinstance(function, Prefix)
-        columns += [own["keys"] * factor if function.scale_keys else own["keys"], own["values"] * factor]
+        keys, values = (function.whole(own, slot) for slot in ("keys", "values"))
+        columns += [keys * factor if function.scale_keys else keys, values * factor]
     return torch.cat(columns, dim=1)
 
 
@@ -85,13 +93,29 @@ def method_of(config: Mapping[str, Any]) -> dict[str, Any]:
         rule = {"name": "concat", "after": "start", "keep_outputs": True}
         return {"function": {"name": "prompt", "size": size}, "position": {"site": "embed"}, "composition": rule}
     rule = {"name": "gated", "shift_positions": True}
-    return {"function": {"name": "prefix", "size": size}, "position": {"site": "attn.heads"}, "composition": rule}
+    function = {"name": "prefix", "size": size, "freeze_first": config.get("num_frozen_tokens") or 0}
+    return {"function": function, "position": {"site": "attn.heads"}, "composition": rule}
 
 
-def assign(inserted: Adaptation, embeddings: Tensor) -> dict[int, dict[str, Tensor]]:
-    """The slots of each insertion, by its number."""
+def assign(inserted: Adaptation, embeddings: Tensor, source: Path) -> dict[int, dict[str, Tensor]]:
+    """The slots of each insertion, by its number. Positions that do not train are put in place here.
+
+    Raises UnipetError if the table is another model's.
+    """
     items = sorted(inserted.items, key=lambda i: i.site.layer or 0)
     if isinstance(items[0].parts.function, Prompt):
         return {items[0].number: {"tokens": embeddings}}
+    expected = (getattr(items[0].parts.function, "size", 0), sum(2 * item.widths.kv for item in items))
+    if tuple(embeddings.shape) != expected:
+        raise UnipetError(
+            f"{source} does not fit this model: {TABLE} {tuple(embeddings.shape)} there, {expected} here."
+        )
     pieces = embeddings.chunk(2 * len(items), dim=1)
-    return {item.number: {"keys": pieces[2 * n], "values": pieces[2 * n + 1]} for n, item in enumerate(items)}
+    found: dict[int, dict[str, Tensor]] = {}
+    for n, item in enumerate(items):
+        whole = {"keys": pieces[2 * n], "values": pieces[2 * n + 1]}
+        fixed: int = getattr(item.parts.function, "freeze_first", 0)
+        for name, tensor in item.bank.frozen().items():
+            tensor.copy_(whole[name.removeprefix("first_")][:fixed])
+        found[item.number] = {slot: tensor[fixed:] for slot, tensor in whole.items()}
+    return found
