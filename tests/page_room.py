@@ -95,5 +95,7 @@ def write_study(root: Path) -> Path:
             write_run(root, given, seed, 0.6 + 0.05 * at + 0.01 * seed, trainable=10 ** (3 + at))
             write_run(root, given, seed, 0.7 + 0.03 * at, budget="steps_100", synthetic=True, task="made_up")
     write_run(root, method("plain"), 2, None, error={"type": "ValueError", "message": EVIL})
-    write_run(root, method(EVIL, mixture={"experts": 2}, scaling={"name": "learned", "start": 1.0}), 0, 0.4, trainable=500)
+    write_run(
+        root, method(EVIL, mixture={"experts": 2}, scaling={"name": "learned", "start": 1.0}), 0, 0.4, trainable=500
+    )
     return root

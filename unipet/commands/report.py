@@ -24,6 +24,7 @@ def main(argv: Sequence[str]) -> int:
     for name, (what, _) in WRITERS.items():
         parser.add_argument(f"--{name}", metavar="FILE", type=Path, help=what)
     parser.add_argument("--figures", metavar="DIR", type=Path, help="figures as PDF and PNG (needs matplotlib)")
+    parser.add_argument("--published", metavar="CSV", type=Path, help="a paper's numbers, to print beside ours")
     parser.add_argument("--serve", action="store_true", help="show the page on this machine alone, following a sweep")
     parser.add_argument("--port", metavar="N", type=int, help="of --serve; 0 takes a free one (default: 8765)")
     parser.add_argument(
@@ -37,7 +38,7 @@ def main(argv: Sequence[str]) -> int:
     if asked.serve:
         from unipet.report.page.serve import PORT, serve
 
-        others = [name for name in (*WRITERS, "figures", "anyway") if getattr(asked, name)]
+        others = [name for name in (*WRITERS, "figures", "published", "anyway") if getattr(asked, name)]
         if others:
             raise UnipetError(f"--serve writes no file: leave out --{others[0]}, or write it by a second command.")
         return serve(asked.directory, PORT if asked.port is None else asked.port)
@@ -45,6 +46,7 @@ def main(argv: Sequence[str]) -> int:
     from unipet.report.collect import collect
     from unipet.report.comparing import compare
     from unipet.report.figures import check_figures, write_figures
+    from unipet.report.published import published_text, read_published
     from unipet.report.table import text_table, write_text
     from unipet.report.verdicts import verdicts_text
 
@@ -53,6 +55,7 @@ def main(argv: Sequence[str]) -> int:
         raise UnipetError("unipet report: two files of one name; give each its own.")
     if asked.figures:
         check_figures()
+    published = read_published(asked.published) if asked.published else None
     entries = collect(asked.directory)
     report = Report(entries, aggregate(entries), unscored(entries), compare(entries, asked.anyway))
     texts = {path: make(report) for name, (_, make) in WRITERS.items() if (path := getattr(asked, name))}
@@ -62,4 +65,6 @@ def main(argv: Sequence[str]) -> int:
         write_figures(asked.figures, report.groups)
     print(text_table(report.rows, report.missing))
     print(f"\n{verdicts_text(report.groups)}")
+    if published:
+        print(f"\n{published_text(published, entries)}")
     return 0

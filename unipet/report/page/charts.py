@@ -13,7 +13,7 @@ from typing import Any
 
 from unipet.errors import UnipetError
 from unipet.report.page.comparisons import COSTS, Comparison
-from unipet.report.page.curves import MEASURES
+from unipet.report.page.curves import MEASURES, POINTS
 from unipet.report.page.points import Rows, cost_points, curve_points, effect_points, seed_points
 
 INK, MUTE, LINE, ACCENT = "var(--ink)", "var(--mute)", "var(--line)", "var(--accent)"
@@ -46,8 +46,11 @@ class Drawn:
     rows: Rows
 
 
-def charts(comparisons: Sequence[Comparison]) -> dict[str, Drawn]:
-    """Name -> chart, of those that have anything to show. Raises `UnipetError` where Altair is missing."""
+def charts(comparisons: Sequence[Comparison], points: int = POINTS) -> dict[str, Drawn]:
+    """Name -> chart, of those that have anything to show; the curves of a measure have `points` points in all.
+
+    Raises `UnipetError` where Altair is missing.
+    """
     try:
         import altair  # noqa: F401
     except ImportError:
@@ -55,7 +58,7 @@ def charts(comparisons: Sequence[Comparison]) -> dict[str, Drawn]:
             "unipet report --html needs Altair and vl-convert for its charts. Install them: pip install 'unipet[report]'."
         ) from None
     first = comparisons[0].id if comparisons else ""
-    curves = curve_points(comparisons)
+    curves = curve_points(comparisons, points)
     asked: dict[str, tuple[Rows, Callable[[Any, Rows], Any]]] = {
         "scores": (seed_points(comparisons), _scores),
         **{f"front-{cost}": (cost_points(comparisons, cost), partial(_front, cost=cost)) for cost in COSTS},

@@ -18,8 +18,8 @@ MEASURES: dict[str, str] = {
     "grad_norm": "gradient norm",
     "lr": "learning rate",
 }
-POINTS = 12_000  # on the whole page
-FEWEST, MOST = 8, 60  # of one curve
+POINTS = 12_000  # of each measure, on the whole page
+FEWEST, MOST = 3, 60  # of one curve
 
 
 def read_steps(path: Path) -> list[dict[str, Any]]:
@@ -50,9 +50,9 @@ def curve(entry: Entry, points: int = MOST) -> dict[str, list[tuple[float, float
     return {measure: thinned(line, points) for measure, line in found.items() if line}
 
 
-def points_per_run(runs: int) -> int:
-    """How many points a curve may have on a page with so many runs."""
-    return max(FEWEST, min(MOST, POINTS // max(runs, 1)))
+def points_per_run(runs: int, points: int = POINTS) -> int:
+    """How many points a curve may have on a page with so many runs and so many points in all."""
+    return max(FEWEST, min(MOST, points // max(runs, 1)))
 
 
 def thinned(line: Sequence[tuple[float, float]], points: int) -> list[tuple[float, float]]:

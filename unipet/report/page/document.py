@@ -16,7 +16,7 @@ from unipet.report.aggregate import named
 from unipet.report.collect import Entry
 from unipet.report.comparing import Group
 from unipet.report.page.charts import Drawn, charts
-from unipet.report.page.comparisons import comparisons_of
+from unipet.report.page.comparisons import Comparison, comparisons_of
 from unipet.report.page.grid import comparison_table
 from unipet.report.page.markup import e, tag
 from unipet.report.page.methods import methods
@@ -30,6 +30,9 @@ PARTS = (
     ("table", "Comparison"), ("scores", "Scores"), ("trade-offs", "Cost"), ("learning", "Learning"), ("dimensions", "Dimensions"),
     ("methods", "Methods"), ("failures", "Without a score"), ("runs", "Any two runs"),
 )  # fmt: skip
+LIMIT = 3_000_000  # bytes of the whole page
+#: (points of each measure's curves, compositions drawn): all that a page below the limit has room for.
+DETAIL = ((12_000, 60), (4_000, 20), (1_000, 5))
 
 
 def page(entries: Sequence[Entry], groups: Sequence[Group] = (), stamp: str = "") -> str:
@@ -38,7 +41,17 @@ def page(entries: Sequence[Entry], groups: Sequence[Group] = (), stamp: str = ""
     Raises `UnipetError` where Altair or vl-convert is missing, or a predictions.jsonl is damaged.
     """
     comparisons = sorted(comparisons_of(entries, groups), key=lambda one: -len(one.scored))
-    drawn = charts(comparisons)
+    for points, drawings in DETAIL:
+        html = _detailed(entries, comparisons, stamp, points, drawings)
+        if len(html.encode()) < LIMIT:
+            break
+    return html
+
+
+def _detailed(
+    entries: Sequence[Entry], comparisons: Sequence[Comparison], stamp: str, points: int, drawings: int
+) -> str:
+    drawn = charts(comparisons, points)
     title = title_of(entries)
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     body = [
@@ -46,7 +59,7 @@ def page(entries: Sequence[Entry], groups: Sequence[Group] = (), stamp: str = ""
         notices(comparisons),
         comparison_table(comparisons),
         plots(comparisons, drawn),
-        methods(comparisons),
+        methods(comparisons, drawings),
         failures(entries),
         pair(entries),
     ]

@@ -45,8 +45,8 @@ COMPOSITIONS: dict[str, tuple[str, str]] = {
     "replace": ("s·Δ", "="),
     "hadamard": ("(W ⊙ (1 + s·A)) x", "⊙"),
     "normalise": ("m ⊙ (W + s·A)/‖W + s·A‖ · x", "m"),
-    "gated": ("(1 − λ)·h + λ·Δ", "λ"),
-    "concat": ("[Δ ; tokens]", "‖"),
+    "gated": ("(1 − λ)·h + λ·s·Δ", "λ"),
+    "concat": ("[s·Δ ; tokens]", "‖"),
 }
 
 

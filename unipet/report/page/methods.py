@@ -14,14 +14,14 @@ from unipet.report.page.layer import layer_svg
 from unipet.report.page.markup import e, number, section, table, tag
 from unipet.report.table import score_text, seeds_text
 
-MOST = 60  # compositions that are drawn; the others are described in words
+MOST = 60  # compositions that are drawn unless told otherwise; the others are described in words
 
 
-def methods(comparisons: Sequence[Comparison]) -> str:
-    """The parts of all methods, and the list that leads to them."""
+def methods(comparisons: Sequence[Comparison], most: int = MOST) -> str:
+    """The parts of all methods, and the list that leads to them; so many compositions are drawn."""
     found = compositions(comparisons)
     links = "".join(tag("li", tag("a", e(method), href=f"#{method_id(method)}")) for method in found)
-    left, parts = MOST, []
+    left, parts = most, []
     for method, kinds in found.items():
         parts.append(_method(method, kinds, max(left, 0)))
         left -= len(kinds)
@@ -29,6 +29,10 @@ def methods(comparisons: Sequence[Comparison]) -> str:
         "Each drawing is made from the configuration of a run. The layer is a scheme, bottom to top, with norms after "
         "their blocks."
     )
+    if left < 0:
+        note += (
+            f" The first {most} compositions are drawn, the others described: a report of fewer runs draws them all."
+        )
     return section(
         "methods",
         "Methods",

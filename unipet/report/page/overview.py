@@ -7,8 +7,11 @@ from collections.abc import Sequence
 
 from unipet.report.aggregate import named
 from unipet.report.collect import Entry
+from unipet.report.comparing import BEST
 from unipet.report.page.comparisons import Comparison
 from unipet.report.page.markup import e, number, table, tag
+
+PAIRS = 60  # that a comparison shows: their number grows with the square of the configurations
 
 
 def header(title: str, entries: Sequence[Entry], comparisons: Sequence[Comparison], stamp: str) -> str:
@@ -83,6 +86,8 @@ def verdicts(comparison: Comparison) -> str:
     said = [tag("li", e(f"{how} {one}.")) for one in group.differences]
     beware = [tag("li", e(f"{one}.")) for one in group.warnings]
     heads = ("better mean", "other", "difference", "95 % interval", "p, corrected", "verdict", "tested over")
+    best = next((label for label, standing in group.standings.items() if standing == BEST), None)
+    shown = sorted(group.pairs, key=lambda pair: pair.a != best)[:PAIRS]
     rows = [
         (
             pair.a,
@@ -93,12 +98,17 @@ def verdicts(comparison: Comparison) -> str:
             pair.verdict,
             pair.basis or "–",
         )
-        for pair in group.pairs
+        for pair in shown
     ]
     pairs = table(f"Paired tests: {comparison.title}", heads, rows, (2, 3, 4))
+    what = f"Every pair, tested ({len(rows)})"
+    if len(rows) < len(group.pairs):
+        what = (
+            f"{len(rows)} of {len(group.pairs)} pairs, those with the best first; unipet report --pairs FILE writes all"
+        )
     parts = [
         tag("ul", *said) if said else "",
-        tag("details", tag("summary", f"Every pair, tested ({len(rows)})"), pairs) if rows else "",
+        tag("details", tag("summary", e(what)), pairs) if rows else "",
         tag("details", tag("summary", f"What to beware of ({len(beware)})"), tag("ul", *beware)) if beware else "",
     ]
     return tag("div", *parts, data_group=comparison.id)

@@ -7,7 +7,7 @@ from typing import Any
 
 from unipet.report.aggregate import score_of
 from unipet.report.page.comparisons import Comparison, Line
-from unipet.report.page.curves import curve, points_per_run
+from unipet.report.page.curves import POINTS, curve, points_per_run
 from unipet.report.page.effects import effects
 from unipet.report.page.front import front
 
@@ -63,7 +63,7 @@ def cost_points(comparisons: Sequence[Comparison], cost: str) -> Rows:
     return rows
 
 
-def curve_points(comparisons: Sequence[Comparison]) -> dict[str, Rows]:
+def curve_points(comparisons: Sequence[Comparison], points: int = POINTS) -> dict[str, Rows]:
     """Measure -> one row per step of every run that is finished or still running."""
     runs = sum(len(line.entries) for comparison in comparisons for line in comparison.lines)
     found: dict[str, Rows] = {}
@@ -71,11 +71,11 @@ def curve_points(comparisons: Sequence[Comparison]) -> dict[str, Rows]:
         for entry in line.entries:
             if entry.record.get("status") not in ("ok", "running"):
                 continue  # a diverged run's loss would hide all others
-            for measure, points in curve(entry, points_per_run(runs)).items():
+            for measure, steps in curve(entry, points_per_run(runs, points)).items():
                 name = f"{line.id}s{entry.record.get('seed')}"
                 found.setdefault(measure, []).extend(
                     {"group": comparison.id, "label": line.label, "run": name, "step": step, "value": _round(value)}
-                    for step, value in points
+                    for step, value in steps
                 )
     return found
 
