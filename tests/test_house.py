@@ -37,7 +37,7 @@ HEAVY = {
 #: Bottom to top. A room imports from its own floor and from the floors below it, never from above.
 FLOORS = (
     {"errors"},
-    {"options", "config", "conf_dir", "memory", "text_table"},
+    {"options", "config", "conf_dir", "design", "memory", "text_table"},
     {"functions", "sites", "settings", "positions"},
     {"composition", "scaling", "mixture", "objectives", "weights"},
     {"parts"},
@@ -51,7 +51,7 @@ FLOORS = (
     {"adapting", "describing"},
     {"checkpoint", "interop"},
     {"unipet"},  # unipet/__init__.py, the public interface
-    {"tasks", "fitting", "record", "tracking", "model_files"},
+    {"tasks", "fitting", "record", "mirror", "tracking", "model_files"},
     {"models", "forward"},
     {"generation"},
     {"evaluation"},
@@ -73,9 +73,14 @@ ONLY = {
     "hydra": {"sweep", "commands"},
     "omegaconf": {"sweep"},
     "wandb": {"tracking", "report"},
+    "wandb_workspaces": {"report"},
+    "trackio": {"tracking"},
     "datasets": {"tasks"},
     "pyarrow": {"tasks"},
-    "matplotlib": {"commands"},
+    "scipy": {"report"},
+    "matplotlib": {"commands", "report"},
+    "altair": {"report"},
+    "vl_convert": {"report"},
 }
 #: Rooms that answer before torch could be loaded.
 LIGHT = {"__main__", "cli", "config", "errors", "options", "record", "report", "unipet"}
@@ -145,12 +150,14 @@ def test_a_file_keeps_to_its_room(path: Path) -> None:
 def test_every_package_that_is_imported_is_asked_for() -> None:
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg", encoding="utf-8")
-    asked = setup["options"]["install_requires"] + setup["options.extras_require"]["plots"]
+    extras = setup["options.extras_require"]
+    optional = [extras[name] for name in ("plots", "report", "dashboard", "trackio")]
+    asked = "\n".join([setup["options"]["install_requires"], *optional])
     wanted = {re.split(r"[ <>=]", line)[0] for line in asked.split("\n")}
     imported = set().union(*(third_party(imports(path)) for path in SOURCES))
-    assert {
-        {"hydra": "hydra-core", "yaml": "pyyaml", "rouge_score": "rouge-score"}.get(name, name) for name in imported
-    } <= wanted
+    called = {name: name.replace("_", "-") for name in ("rouge_score", "wandb_workspaces")}
+    called |= {"hydra": "hydra-core", "yaml": "pyyaml", "vl_convert": "vl-convert-python"}
+    assert {called.get(name, name) for name in imported} <= wanted
 
 
 def test_the_command_line_loads_nothing_heavy() -> None:

@@ -26,7 +26,16 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "list": ("unipet.commands.listing", "[TOPIC]", "methods, functions, sites, tasks, models or budgets"),
     "evaluate": ("unipet.commands.evaluate", "RUN", "load a finished run and score it again"),
     "submit": ("unipet.commands.submit", "RUN [--out DIR]", "answer a task's hidden test sets, one file each"),
-    "report": ("unipet.commands.report", "DIR [--csv FILE]", "one comparison table from all runs below a directory"),
+    "report": (
+        "unipet.commands.report",
+        "DIR [--latex FILE] ...",
+        "compare all runs below a directory: table, tests, files",
+    ),
+    "dashboard": (
+        "unipet.commands.dashboard",
+        "DIR --dry-run|--push",
+        "a wandb workspace and report of all runs below a directory",
+    ),
     "export": (
         "unipet.commands.export",
         "RUN OUT --to peft",

@@ -107,7 +107,7 @@ class OptimConfig:
 class TrackingConfig:
     """Where metrics are mirrored besides the run's own record."""
 
-    name: str = "none"  # none | wandb
+    name: str = "none"  # none | wandb | trackio
     project: str = "unipet"
     mode: str = "offline"  # offline | online
     group: str | None = None

@@ -111,8 +111,7 @@ def execute(prepared: Prepared) -> dict[str, Any]:
         record["time"]["total_s"] = time.perf_counter() - started
         record["finished"] = records.now()
         records.write_json_atomic(directory / records.RESULT, record)
-        mirrored = ("score", "metric", "metrics", "params", "time", "memory", "stopped_by")
-        tracker.finish({key: record[key] for key in mirrored}, record["status"])
+        tracker.finish(record, record["status"])
     return record
 
 

@@ -1,23 +1,28 @@
-"""Mirror a run's metrics elsewhere: the only importer of wandb, and only when it is asked for.
+"""Mirror a run's metrics elsewhere: the only importer of wandb and trackio, and only when one is asked for.
 
 The run's own `result.json` is the record; a tracker is a copy of it. So a tracker that breaks (no network, a full
 disk) warns once and is silent from then on, and the run goes on. Every run opens its own tracker and finishes it:
-two runs of one process never share one.
+two runs of one process never share one. A run that is started again continues the same tracked run.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
 from unipet.config import TrackingConfig
 from unipet.errors import UnipetError, unknown
+from unipet.mirror import flat_summary, mirrored_config
 
-TRACKERS = ("none", "wandb")
 MODES = ("offline", "online")
+JOB_TYPE = "train"
+INIT_S, FINISH_S = 60.0, 300.0  # how long an online run waits for the network before it goes on without
+RESULTS = ("ok", "skipped", "exceeded")  # statuses that are results, not failures
 
 
 class Tracker(Protocol):
@@ -27,7 +32,7 @@ class Tracker(Protocol):
         """Mirror metrics of one optimiser step."""
 
     def finish(self, summary: Mapping[str, Any], status: str) -> None:
-        """Mirror the run's end: flat or nested summary values, and the record's status. Call exactly once."""
+        """Mirror the run's end: the record, or the part of it that there is, and its status. Call exactly once."""
 
 
 class NullTracker:
@@ -40,19 +45,21 @@ class NullTracker:
         """Nothing."""
 
 
-class WandbTracker:
-    """One wandb run. Any error inside wandb ends the mirroring, never the training."""
+class LiveTracker:
+    """A run of wandb or trackio. Any error inside it ends the mirroring, never the training."""
+
+    name = ""
 
     def __init__(self, run: Any) -> None:
         self.run = run
 
-    def _guarded(self, what: str, call: Any) -> None:
+    def _guarded(self, what: str, call: Callable[[Any], Any]) -> None:
         if self.run is None:
             return
         try:
             call(self.run)
-        except Exception as error:  # whatever wandb raises, the run is worth more than its mirror
-            _warn(what, error)
+        except Exception as error:  # whatever it raises, the run is worth more than its mirror
+            _warn(self.name, what, error)
             self.run = None
 
     def log(self, values: Mapping[str, float], step: int) -> None:
@@ -60,27 +67,53 @@ class WandbTracker:
         self._guarded("logging", lambda run: run.log(dict(values), step=step))
 
     def finish(self, summary: Mapping[str, Any], status: str) -> None:
-        """Write the summary (nested keys joined by '/') and close this wandb run."""
+        """Write the summary (`SUMMARY`, `metrics/...`, `status`) and close this run."""
         run = self.run
-        self._guarded("the summary", lambda run: run.summary.update({**flatten(summary), "status": status}))
+        self._guarded("the summary", lambda run: self._summarise(run, {**flat_summary(summary), "status": status}))
         self.run = run  # close it even if the summary could not be written, so that the next job gets a run of its own
-        self._guarded("finishing", lambda run: run.finish(exit_code=0 if status == "ok" else 1))
+        self._guarded("finishing", lambda run: self._close(run, status))
         self.run = None
 
+    def _summarise(self, run: Any, summary: dict[str, Any]) -> None:
+        raise NotImplementedError
 
-def _warn(what: str, error: Exception) -> None:
-    print(f"warning: wandb failed at {what} ({error}). The run goes on without it.", file=sys.stderr)
+    def _close(self, run: Any, status: str) -> None:
+        raise NotImplementedError
 
 
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"params": {"trainable": 1}} -> {"params/trainable": 1}."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat.update(flatten(value, f"{prefix}{key}/"))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+class WandbTracker(LiveTracker):
+    """One wandb run."""
+
+    name = "wandb"
+
+    def _summarise(self, run: Any, summary: dict[str, Any]) -> None:
+        run.summary.update(summary)
+
+    def _close(self, run: Any, status: str) -> None:
+        run.finish(exit_code=0 if status in RESULTS else 1)
+
+
+class TrackioTracker(LiveTracker):
+    """One trackio run. It has no summary, so the summary is its last line of metrics; it tells its story to nobody."""
+
+    name = "trackio"
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """Mirror metrics of one optimiser step."""
+        known = {key: value for key, value in values.items() if value is not None}
+        with contextlib.redirect_stdout(sys.stderr):
+            super().log(known, step)
+
+    def _summarise(self, run: Any, summary: dict[str, Any]) -> None:
+        run.log({key: value for key, value in summary.items() if value is not None})
+
+    def _close(self, run: Any, status: str) -> None:
+        with contextlib.redirect_stdout(sys.stderr):
+            run.finish()
+
+
+def _warn(name: str, what: str, error: Exception) -> None:
+    print(f"warning: {name} failed at {what} ({error}). The run goes on without it.", file=sys.stderr)
 
 
 def check_tracking(config: TrackingConfig) -> None:
@@ -91,9 +124,10 @@ def check_tracking(config: TrackingConfig) -> None:
         return
     if config.mode not in MODES:
         raise unknown("tracking.mode", config.mode, MODES)
-    if find_spec("wandb") is None:
+    if find_spec(config.name) is None:
         raise UnipetError(
-            "tracking=wandb: the package wandb is not installed. Install it with `pip install wandb`, or set tracking=none."
+            f"tracking={config.name}: the package {config.name} is not installed. Install it with "
+            f"`pip install {config.name}`, or set tracking=none."
         )
 
 
@@ -102,30 +136,86 @@ def open_tracker(
 ) -> Tracker:
     """A tracker for one run.
 
-    `run_id` becomes the wandb run's id, `config.group` (the sweep) its group, `resolved` (the nested configuration of the
-    run) its config; files go below `<runs_dir>/wandb`. Raises `UnipetError` for a tracker that cannot work.
+    `run_id` becomes the tracked run's id, `config.group` (the sweep) its group, `resolved` (the nested configuration of the
+    run) its config; files go below `<runs_dir>/<tracker>`. Raises `UnipetError` for a tracker that cannot work.
     """
     check_tracking(config)
-    if config.name == "none":
-        return NullTracker()
     try:
-        import wandb
-
-        directory = Path(str(resolved.get("runs_dir", "runs")))
-        (directory / "wandb").mkdir(parents=True, exist_ok=True)  # else wandb falls back to a temporary directory
-        run = wandb.init(
-            project=config.project,
-            mode="online" if config.mode == "online" else "offline",
-            id=run_id,
-            name=name,
-            group=config.group,
-            tags=[tag[:64] for tag in tags],  # wandb refuses longer ones
-            config=dict(resolved),
-            dir=str(directory),
-            reinit="finish_previous",
-            settings=wandb.Settings(silent=True, console="off"),
-        )
+        return TRACKERS[config.name](config, run_id, name, tags, resolved)
     except Exception as error:
-        _warn("its start", error)
+        _warn(config.name, "its start", error)
         return NullTracker()
-    return WandbTracker(run)
+
+
+def _directory(resolved: Mapping[str, Any], name: str) -> Path:
+    directory = Path(str(resolved.get("runs_dir", "runs"))) / name
+    directory.mkdir(parents=True, exist_ok=True)  # else wandb falls back to a temporary directory
+    return directory
+
+
+def _wandb(
+    config: TrackingConfig, run_id: str, name: str, tags: Sequence[str], resolved: Mapping[str, Any]
+) -> WandbTracker:
+    """Offline unless asked; without a network or a login an online run becomes an offline one, to be synced later."""
+    import wandb
+
+    waits = {"init_timeout": INIT_S, "finish_timeout": FINISH_S}
+    known = getattr(wandb.Settings, "model_fields", {})
+    said: dict[str, Any] = {
+        "project": config.project,
+        "id": run_id,
+        "resume": "allow",  # the same id is the same run: a job that was killed continues it
+        "name": name,
+        "group": config.group,
+        "job_type": JOB_TYPE,
+        "tags": [tag[:64] for tag in tags],  # wandb refuses longer ones
+        "config": mirrored_config(resolved, run_id, tags),
+        "dir": str(_directory(resolved, "wandb").parent),
+        "reinit": "finish_previous",
+        "settings": wandb.Settings(
+            silent=True, console="off", **{key: value for key, value in waits.items() if key in known}
+        ),
+    }
+    if config.mode == "online":
+        try:
+            return WandbTracker(wandb.init(mode="online", **said))
+        except Exception as error:
+            print(
+                f"warning: wandb is not reached ({_first_line(error)}). This run is tracked offline; `wandb sync` in "
+                f"{said['dir']} uploads it later.",
+                file=sys.stderr,
+            )
+            wandb.teardown()  # the failed run's id counts as in use until then
+    return WandbTracker(wandb.init(mode="offline", **said))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _trackio(
+    config: TrackingConfig, run_id: str, name: str, tags: Sequence[str], resolved: Mapping[str, Any]
+) -> TrackioTracker:
+    """Always local. trackio knows runs by name alone, so the id is part of it."""
+    os.environ.setdefault("TRACKIO_DIR", str(_directory(resolved, "trackio").resolve()))  # read when it is imported
+    import trackio
+
+    with contextlib.redirect_stdout(sys.stderr):
+        run = trackio.init(
+            project=config.project,
+            name=f"{name}-{run_id}",
+            group=config.group,
+            config={**mirrored_config(resolved, run_id, tags), "job_type": JOB_TYPE},
+            resume="allow",
+            embed=False,
+            auto_log_gpu=False,
+            auto_log_cpu=False,
+        )
+    return TrackioTracker(run)
+
+
+TRACKERS: dict[str, Callable[..., Tracker]] = {
+    "none": lambda *_: NullTracker(),
+    "wandb": _wandb,
+    "trackio": _trackio,
+}

@@ -11,4 +11,4 @@ unipet train -m method=lora optim.lr=2e-3 $common
 unipet train -m method=mam optim.lr=2e-4 $common
 unipet train -m method=full optim.lr=2e-4 $common
 unipet train -m method=head_only optim.lr=1e-1 $common
-unipet report $out --csv experiments/first_light/results.csv
+unipet report $out --rows experiments/first_light/results.csv

@@ -39,6 +39,13 @@ class Row:
     runs: int  # runs there are
     train_s: float | None
     scores: tuple[float, ...] = field(default=(), compare=False)
+    higher_is_better: bool = True  # of the metric
+    scale: str = ""  # of the metric, in words: "0 to 1"
+
+    @property
+    def sign(self) -> float:
+        """What turns a score into one of which more is better."""
+        return 1.0 if self.higher_is_better else -1.0
 
     @property
     def label(self) -> str:
@@ -139,6 +146,11 @@ def score_of(record: Mapping[str, Any]) -> float | None:
 
 def aggregate(entries: Iterable[Entry]) -> list[Row]:
     """One row per distinct configuration apart from the seed, best score first within each task; unscored rows last."""
+    return [row for row, _ in grouped(entries)]
+
+
+def grouped(entries: Iterable[Entry]) -> list[tuple[Row, list[Entry]]]:
+    """The rows of `aggregate`, each with its runs."""
     groups: dict[tuple[str, ...], list[Entry]] = {}
     for entry in entries:
         record = entry.record
@@ -153,8 +165,12 @@ def aggregate(entries: Iterable[Entry]) -> list[Row]:
         for keys in same_names.values()
         for key, text in zip(keys, variants([identity(groups[key][0]) for key in keys]), strict=True)
     }
-    rows = [make_row(key, variant[key], group) for key, group in groups.items()]
-    return sorted(rows, key=lambda row: (row.task, row.score is None, -(row.score or 0.0), row.label))
+    pairs = [(make_row(key, variant[key], group), group) for key, group in groups.items()]
+    return sorted(pairs, key=lambda pair: _order(pair[0]))
+
+
+def _order(row: Row) -> tuple[Any, ...]:
+    return row.task, row.score is None, -row.sign * (row.score or 0.0), row.label
 
 
 def make_row(key: tuple[str, ...], variant: str, group: Sequence[Entry]) -> Row:
@@ -165,7 +181,7 @@ def make_row(key: tuple[str, ...], variant: str, group: Sequence[Entry]) -> Row:
         float(record["time"]["train_s"]) for record in scored if (record.get("time") or {}).get("train_s") is not None
     ]
     best = scored[0] if scored else group[0].record
-    params = best.get("params") or {}
+    params, scoring = best.get("params") or {}, (best.get("data") or {}).get("scoring") or {}
     return Row(
         method=key[0],
         variant=variant,
@@ -182,6 +198,8 @@ def make_row(key: tuple[str, ...], variant: str, group: Sequence[Entry]) -> Row:
         runs=len(group),
         train_s=mean(times) if times else None,
         scores=scores,
+        higher_is_better=scoring.get("higher_is_better") is not False,
+        scale=str((scoring.get("scales") or {}).get(best.get("metric")) or ""),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,15 @@ from unipet.record import CONFIG, RESULT, read_record
 
 @dataclass(frozen=True)
 class Entry:
-    """One run as a report sees it: its record, its resolved configuration and, in a sweep, its overrides."""
+    """One run as a report sees it: its record, its resolved configuration, in a sweep its overrides, and its directory.
+
+    `directory` is None for a job that failed before it had one.
+    """
 
     record: Mapping[str, Any]
     config: Mapping[str, Any] = field(default_factory=dict)
     overrides: tuple[str, ...] = ()
+    directory: Path | None = field(default=None, compare=False)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -47,7 +51,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 def read_run(directory: Path, overrides: tuple[str, ...] = ()) -> Entry:
     """The run in `directory`."""
-    return Entry(read_record(directory / RESULT), read_config(directory / CONFIG), overrides)
+    return Entry(read_record(directory / RESULT), read_config(directory / CONFIG), overrides, directory)
 
 
 def collect_sweep(directory: Path) -> list[Entry]:
@@ -72,15 +76,30 @@ def collect(directory: Path) -> list[Entry]:
         raise UnipetError(f"{directory}: no such directory. Give the directory of your runs, for example `runs`.")
     if any(directory.glob("jobs/*.json")):
         return collect_sweep(directory)
+    sweeps = sorted({path.parent.parent for path in directory.rglob("jobs/*.json")})
+    jobs = [entry for sweep in sweeps for entry in collect_sweep(sweep)]
     entries = [read_run(path.parent) for path in sorted(directory.rglob(RESULT))]
-    if not entries:  # a directory of sweeps: they point to runs elsewhere
-        sweeps = sorted({path.parent.parent for path in directory.rglob("jobs/*.json")})
-        entries = [entry for sweep in sweeps for entry in collect_sweep(sweep)]
+    if entries:
+        entries = [*with_overrides(entries, jobs), *never_begun(jobs)]
+    else:  # a directory of sweeps: they point to runs elsewhere
+        entries = jobs
     if not entries:
         raise UnipetError(
             f"{directory}: no {RESULT} below it, so there is nothing to report. Run `unipet train` first."
         )
     return last_of_each(entries)
+
+
+def with_overrides(entries: Sequence[Entry], jobs: Sequence[Entry]) -> list[Entry]:
+    """The runs, each with the overrides of the last job that it was."""
+    typed = {job.directory.resolve(): job.overrides for job in jobs if job.directory is not None}
+    return [replace(one, overrides=typed.get(one.directory.resolve(), ())) if one.directory else one for one in entries]
+
+
+def never_begun(jobs: Sequence[Entry]) -> list[Entry]:
+    """Jobs that failed before they had a run directory, each command line once, unless a later job of it did better."""
+    last = {job.overrides: job for job in jobs}
+    return [job for job in last.values() if job.directory is None and job.record.get("status") == "failed"]
 
 
 def last_of_each(entries: Sequence[Entry]) -> list[Entry]:

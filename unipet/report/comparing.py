@@ -1,0 +1,233 @@
+"""Which methods differ, and which cannot be told apart: every pair within one task, base model and budget.
+
+A `Group` is what may be ranked together. Where its runs differ in more than the method (data, what chose the checkpoint,
+what was spent), it names the difference and is not ranked, unless asked. Both verdicts are results: "different" and "not
+distinguishable"; "not tested" says that the runs do not allow a test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import combinations
+
+import numpy as np
+
+from unipet.report import statistics
+from unipet.report.aggregate import Row, grouped, score_of
+from unipet.report.collect import Entry
+from unipet.report.protocol import differing
+from unipet.report.resampling import Answers, answers
+
+ALPHA = 1 - statistics.LEVEL
+FEW = 3  # seeds: fewer are warned of
+DIFFERENT, SAME, UNTESTED = "different", "not distinguishable", "not tested"
+BEST, NOT_WORSE, WORSE = "best", "not distinguishable from the best", "worse than the best"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two methods of a group: `a` has the higher mean score. All differences are a - b, signed so that more is better.
+
+    `low` and `high` are the limits of the deciding test at 95 %, for this pair alone; `p_adjusted` is Holm's over the group.
+    """
+
+    a: str
+    b: str
+    seeds: int  # that both have
+    examples: int = 0
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p_seeds: float | None = None
+    p_examples: float | None = None
+    basis: str = ""  # what the deciding test speaks of: "seeds and examples", "examples", "seeds", or nothing
+    p: float | None = None  # of the deciding test
+    p_adjusted: float | None = None
+    verdict: str = UNTESTED
+
+
+@dataclass(frozen=True)
+class Group:
+    """The rows of one task, base model and budget, best first, and what the runs say about them."""
+
+    task: str
+    model: str
+    budget: str
+    rows: tuple[Row, ...]
+    labels: tuple[str, ...]  # of the rows; with the budget where there are several
+    pairs: tuple[Pair, ...] = ()
+    warnings: tuple[str, ...] = ()
+    differences: tuple[str, ...] = ()  # besides the method: reasons not to rank
+    ranked: bool = True
+    standings: Mapping[str, str] = field(default_factory=dict)  # row label -> BEST, NOT_WORSE, WORSE or UNTESTED
+
+    @property
+    def name(self) -> str:
+        """Task, base model and budget, as a heading."""
+        return f"{self.rows[0].task_label}, {self.model}, budget {self.budget}"
+
+
+@dataclass
+class _Scored:
+    """A row's runs by seed: scores, and answers where they can be used."""
+
+    row: Row
+    label: str
+    scores: dict[int, float]
+    answers: dict[int, Answers]
+    replicates: dict[int, np.ndarray] = field(default_factory=dict)
+
+
+def compare(entries: Iterable[Entry], anyway: bool = False) -> list[Group]:
+    """Every group with its pairs. `anyway` ranks across budgets and despite differences, which stay named.
+
+    Raises `UnipetError` for a damaged predictions.jsonl.
+    """
+    rows: dict[tuple[str, ...], list[tuple[Row, list[Entry]]]] = {}
+    for row, runs in grouped(entries):
+        key = (row.task, row.model) if anyway else (row.task, row.model, row.budget)
+        rows.setdefault(key, []).append((row, runs))
+    return [_group(members, anyway) for members in rows.values()]
+
+
+def _group(members: Sequence[tuple[Row, list[Entry]]], anyway: bool) -> Group:
+    first = members[0][0]
+    budgets = list(dict.fromkeys(row.budget for row, _ in members))
+    labels = [row.label if len(budgets) == 1 else f"{row.label} [{row.budget}]" for row, _ in members]
+    differences = differing(dict(zip(labels, (runs for _, runs in members), strict=True)))
+    if len(budgets) > 1:
+        differences.insert(0, f"budgets differ: {', '.join(budgets)}")
+    ranked = anyway or not differences
+    warnings: list[str] = []
+    scored = [
+        _scored(row, label, runs, warnings)
+        for label, (row, runs) in zip(labels, members, strict=True)
+        if row.score is not None
+    ]
+    few = [one.label for one in scored if len(one.scores) < FEW]
+    if few:
+        warnings.append(f"fewer than three seeds: {', '.join(few)}. A standard deviation of so few says little")
+    lost = [f"{row.label} ({row.runs - row.scored} of {row.runs})" for row, _ in members if row.scored < row.runs]
+    if lost:
+        warnings.append(f"runs without a score: {', '.join(lost)}. The mean is over the others")
+    pairs = _pairs(scored, warnings) if ranked else []
+    if any(pair.basis == "examples" for pair in pairs):
+        warnings.append("one seed in common: the test speaks of these trained models, not of the methods")
+    return Group(
+        task=first.task,
+        model=first.model,
+        budget=", ".join(budgets),
+        rows=tuple(row for row, _ in members),
+        labels=tuple(labels),
+        pairs=tuple(pairs),
+        warnings=tuple(warnings),
+        differences=tuple(differences),
+        ranked=ranked,
+        standings=standings([one.label for one in scored], pairs) if ranked else {},
+    )
+
+
+def _scored(row: Row, label: str, runs: Sequence[Entry], warnings: list[str]) -> _Scored:
+    """The runs with a score, by seed; a second run of a seed is left out, and said."""
+    one = _Scored(row, label, {}, {})
+    why: dict[str, int] = {}
+    for entry in runs:
+        score, seed = score_of(entry.record), int(entry.record.get("seed") or 0)
+        if score is None or seed in one.scores:
+            continue
+        one.scores[seed] = score
+        names = (entry.config.get("task") or {}).get("labels") or []
+        found = answers(entry.directory, str(entry.record.get("metric")), score, names)
+        if isinstance(found, Answers):
+            one.answers[seed] = found
+        else:
+            why[found] = why.get(found, 0) + 1
+    for reason, count in why.items():
+        warnings.append(f"{label}: examples are not compared in {count} of {len(one.scores)} runs: {reason}")
+    if len(one.scores) < row.scored:
+        warnings.append(f"{label}: several runs of one seed; the first of each is compared")
+    return one
+
+
+def _pairs(scored: Sequence[_Scored], warnings: list[str]) -> list[Pair]:
+    """Every pair, tested; Holm's correction over all of them, since the best is chosen by the same data."""
+    examples = _resample(scored, warnings)
+    ordered = sorted(scored, key=_goodness, reverse=True)
+    pairs = [_pair(a, b, examples) for a, b in combinations(ordered, 2)]
+    tested = [pair.p for pair in pairs if pair.p is not None]
+    adjusted = iter(statistics.holm(tested))
+    judged = []
+    for pair in pairs:
+        p = None if pair.p is None else next(adjusted)
+        verdict = UNTESTED if p is None else DIFFERENT if p <= ALPHA else SAME
+        judged.append(replace(pair, p_adjusted=p, verdict=verdict))
+    return judged
+
+
+def _goodness(one: _Scored) -> float:
+    """The mean score, turned so that more is better."""
+    return one.row.sign * float(np.mean(list(one.scores.values())))
+
+
+def _resample(scored: Sequence[_Scored], warnings: list[str]) -> int:
+    """Fill `replicates` of every run with answers, all from the same resamples; how many examples there are."""
+    ids = {found.ids for one in scored for found in one.answers.values()}
+    if len(ids) != 1:
+        if len(ids) > 1:
+            warnings.append("the runs were not scored on the same examples: they are compared over seeds alone")
+        return 0
+    (examples,) = (len(one) for one in ids)
+    runs = [(one, seed) for one in scored for seed in one.answers]
+    found: list[list[np.ndarray]] = [[] for _ in runs]
+    for drawn in statistics.resamples(examples):
+        for parts, (one, seed) in zip(found, runs, strict=True):
+            parts.append(one.answers[seed].rescore(drawn))
+    for parts, (one, seed) in zip(found, runs, strict=True):
+        one.replicates[seed] = np.concatenate(parts)
+    return examples
+
+
+def _pair(a: _Scored, b: _Scored, examples: int) -> Pair:
+    """One comparison: over seeds and examples where both can be had, else over what there is."""
+    seeds = sorted(a.scores.keys() & b.scores.keys())
+    if not seeds:
+        return Pair(a.label, b.label, 0)
+    sign = a.row.sign
+    differences = sign * np.array([a.scores[seed] - b.scores[seed] for seed in seeds])
+    by_seed = statistics.over_seeds(differences)
+    tests = {"seeds": by_seed}
+    if all(seed in a.replicates and seed in b.replicates for seed in seeds):
+        resampled = sign * np.stack([a.replicates[seed] - b.replicates[seed] for seed in seeds])
+        tests["examples"] = statistics.over_examples(differences, resampled, examples)
+        tests["seeds and examples"] = statistics.combined(differences, resampled, examples)
+    usable = [name for name, test in tests.items() if not np.isnan(test.p)]
+    deciding = max(usable, key=("seeds", "examples", "seeds and examples").index) if usable else ""
+    test = tests.get(deciding, by_seed)
+    return Pair(
+        a=a.label,
+        b=b.label,
+        seeds=len(seeds),
+        examples=examples if "examples" in tests else 0,
+        difference=float(differences.mean()),
+        low=_known(test.low),
+        high=_known(test.high),
+        p_seeds=_known(by_seed.p),
+        p_examples=_known(tests["examples"].p) if "examples" in tests else None,
+        basis=deciding,
+        p=_known(test.p),
+    )
+
+
+def _known(value: np.ndarray) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def standings(labels: Sequence[str], pairs: Sequence[Pair]) -> dict[str, str]:
+    """How every row stands to the best mean: `labels` in any order, `pairs` best first. One row alone is no best."""
+    if len(labels) < 2 or not pairs:
+        return {}
+    best = pairs[0].a
+    against = {pair.b: pair.verdict for pair in pairs if pair.a == best}
+    words = {DIFFERENT: WORSE, SAME: NOT_WORSE, UNTESTED: UNTESTED}
+    return {label: BEST if label == best else words[against[label]] for label in labels}

@@ -1,0 +1,172 @@
+"""Figures for papers, each as PDF and PNG: every group's scores by method, and scores against trainable parameters."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unipet.errors import UnipetError
+from unipet.report.comparing import BEST, NOT_WORSE, Group
+from unipet.report.paper import factor_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+FORMATS = ("pdf", "png")
+ACROSS = 3  # panels in a row
+MARKERS = "osD^vP*X<>ph"
+SETTINGS = {"pdf.fonttype": 42, "font.size": 8, "axes.spines.top": False, "axes.spines.right": False}
+
+
+def check_figures() -> None:
+    """Raise `UnipetError` where matplotlib is missing."""
+    if find_spec("matplotlib") is None:
+        raise UnipetError(
+            "--figures: the package matplotlib is not installed. Install it: `pip install 'unipet[plots]'`."
+        )
+
+
+def write_figures(directory: Path, groups: Sequence[Group]) -> list[Path]:
+    """`scores` and `scores_by_parameters` as .pdf and .png in `directory`; the paths.
+
+    Raises `UnipetError` where matplotlib is missing, no run has a score, or a file cannot be written.
+    """
+    check_figures()
+    import matplotlib
+
+    shown = [group for group in groups if any(row.score is not None for row in group.rows)]
+    if not shown:
+        raise UnipetError("--figures: no run has a score, so there is nothing to draw.")
+    drawn: list[tuple[Path, bytes]] = []
+    with matplotlib.rc_context(SETTINGS):
+        for name, draw in FIGURES.items():
+            figure = draw(shown)
+            for kind in FORMATS:
+                buffer = io.BytesIO()
+                dates = {"CreationDate": None} if kind == "pdf" else {"Software": None}  # the same input, the same file
+                figure.savefig(buffer, format=kind, dpi=200, metadata=dates)
+                drawn.append((directory / f"{name}.{kind}", buffer.getvalue()))
+    for path, content in drawn:
+        _write(path, content)
+    return [path for path, _ in drawn]
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_bytes(content)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise UnipetError(f"{path}: cannot be written ({error.strerror or error}). Choose another place.") from None
+
+
+def _panels(count: int, height: float) -> tuple[Figure, list[Axes]]:
+    from matplotlib.figure import Figure
+
+    across = min(count, ACROSS)
+    down = math.ceil(count / across)
+    figure = Figure(figsize=(2.2 + 2.4 * across, 0.6 + height * down), layout="constrained")
+    axes = figure.subplots(down, across, squeeze=False).ravel().tolist()
+    for spare in axes[count:]:
+        spare.set_visible(False)
+    return figure, axes[:count]
+
+
+def _factor(group: Group) -> float:
+    row = next(row for row in group.rows if row.score is not None)
+    return factor_of(row.scale, row.metric)
+
+
+def _title(group: Group) -> str:
+    return f"{group.rows[0].task_label}\n{group.model}, budget {group.budget}"
+
+
+def _axis(group: Group) -> str:
+    row = next(row for row in group.rows if row.score is not None)
+    return (
+        row.metric + (" × 100" if _factor(group) == 100 else "") + ("" if row.higher_is_better else " (less is better)")
+    )
+
+
+def scores(groups: Sequence[Group]) -> Figure:
+    """One panel per group: methods from best to worst, every seed a dot, mean and ± one standard deviation."""
+    rows = max(len(group.rows) for group in groups)
+    figure, axes = _panels(len(groups), 0.9 + 0.2 * rows)
+    for group, axis in zip(groups, axes, strict=True):
+        factor = _factor(group)
+        there = [(row, label) for row, label in zip(group.rows, group.labels, strict=True) if row.score is not None]
+        for place, (row, label) in enumerate(there):
+            standing = group.standings.get(label)
+            colour = {BEST: "#0b5fa5", NOT_WORSE: "#0b5fa5"}.get(standing or "", "#444444")
+            axis.plot(
+                [factor * value for value in row.scores], [place] * row.scored, "o", ms=3.5, mfc="none", mec=colour
+            )
+            error = None if row.std is None else [factor * row.std]
+            full = colour if standing == BEST else "white"  # filled: best; white: the others
+            axis.errorbar([factor * (row.score or 0.0)], [place], xerr=error, fmt="D", ms=5, color=colour, mfc=full)
+        names = [label + (" =" if group.standings.get(label) == NOT_WORSE else "") for _, label in there]
+        axis.set_yticks(range(len(there)), names)
+        axis.set_ylim(len(there) - 0.5, -0.5)
+        axis.set_xlabel(_axis(group))
+        axis.set_title(_title(group), fontsize=8)
+        axis.grid(axis="x", alpha=0.3)
+    figure.supxlabel(
+        "○ a seed   ◇ mean ± one standard deviation   ◆ best mean   = not distinguishable from it at 5 %", fontsize=7
+    )
+    return figure
+
+
+def scores_by_parameters(groups: Sequence[Group]) -> Figure:
+    """One panel per group: mean score ± one standard deviation against trainable parameters in percent."""
+    methods = list(dict.fromkeys(label for group in groups for label in group.labels))
+    looks: dict[str, dict[str, Any]] = {
+        label: {"marker": MARKERS[i % len(MARKERS)], "color": f"C{i % 10}"} for i, label in enumerate(methods)
+    }
+    figure, axes = _panels(len(groups), 2.3)
+    positive = [row.percent for group in groups for row in group.rows if row.percent]
+    handles: dict[str, Any] = {}
+    for group, axis in zip(groups, axes, strict=True):
+        factor = _factor(group)
+        for row, label in zip(group.rows, group.labels, strict=True):
+            if row.score is None or row.percent is None:
+                continue
+            error = None if row.std is None else [factor * row.std]
+            handles[label] = axis.errorbar(
+                [row.percent], [factor * row.score], yerr=error, linestyle="none", ms=5, **looks[label]
+            )
+        _percent_axis(axis, positive)
+        axis.set_xlabel("trainable parameters, % of the base model")
+        axis.set_ylabel(_axis(group))
+        axis.set_title(_title(group), fontsize=8)
+        axis.grid(alpha=0.3)
+    if handles:
+        figure.legend(list(handles.values()), list(handles), loc="outside right upper", fontsize=7)
+    return figure
+
+
+def _percent_axis(axis: Axes, positive: Sequence[float]) -> None:
+    """Logarithmic, the same in every panel, with a place for zero on the left, which a logarithm has not."""
+    if not positive:
+        return
+    low, high = min(positive), max(positive)
+    ticks = [m * 10.0**e for e in range(-6, 3) for m in (1, 2, 5) if low / 1.5 <= m * 10.0**e <= 1.5 * high]
+    axis.set_xscale("symlog", linthresh=low, linscale=0.4)
+    axis.set_xticks([0.0, *ticks], ["0", *(f"{tick:g}" for tick in ticks)])
+    axis.set_xticks([], minor=True)
+    axis.set_xlim(-0.4 * low, 1.6 * high)
+
+
+FIGURES: dict[str, Callable[[Sequence[Group]], Figure]] = {
+    "scores": scores,
+    "scores_by_parameters": scores_by_parameters,
+}

@@ -1,0 +1,217 @@
+"""The charts as Vega-Lite, written with Altair: one specification per chart, a signal `group` choosing the comparison.
+
+Colours are the page's CSS variables, so that a chart follows the light or dark scheme by itself. No chart says by
+colour alone: means are diamonds, members of a front are filled and named, curves have dashes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from unipet.errors import UnipetError
+from unipet.report.page.comparisons import COSTS, Comparison
+from unipet.report.page.curves import MEASURES, POINTS
+from unipet.report.page.points import Rows, cost_points, curve_points, effect_points, seed_points
+
+INK, MUTE, LINE, ACCENT = "var(--ink)", "var(--mute)", "var(--line)", "var(--accent)"
+HUES = [f"var(--hue{number})" for number in range(1, 9)]
+DASHES = [[1, 0], [7, 3], [2, 2], [8, 2, 2, 2], [4, 4], [12, 3], [1, 4]]  # one fewer than hues, so that 56 lines differ
+CONFIG: dict[str, Any] = {
+    "background": "transparent",
+    "font": "system-ui, sans-serif",
+    "view": {"stroke": None},
+    "axis": {
+        "labelColor": INK,
+        "titleColor": MUTE,
+        "titleFontWeight": "normal",
+        "gridColor": LINE,
+        "domainColor": LINE,
+        "tickColor": LINE,
+        "labelFontSize": 12,
+        "titleFontSize": 12,
+    },
+    "axisY": {"labelLimit": 430},
+    "legend": {"labelColor": INK, "titleColor": MUTE, "titleFontWeight": "normal", "labelLimit": 500},
+}
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A chart: its specification, whose data are named `rows`, and these rows."""
+
+    spec: dict[str, Any]
+    rows: Rows
+
+
+def charts(comparisons: Sequence[Comparison], points: int = POINTS) -> dict[str, Drawn]:
+    """Name -> chart, of those that have anything to show; the curves of a measure have `points` points in all.
+
+    Raises `UnipetError` where Altair is missing.
+    """
+    try:
+        import altair  # noqa: F401
+    except ImportError:
+        raise UnipetError(
+            "unipet report --html needs Altair and vl-convert for its charts. Install them: pip install 'unipet[report]'."
+        ) from None
+    first = comparisons[0].id if comparisons else ""
+    curves = curve_points(comparisons, points)
+    asked: dict[str, tuple[Rows, Callable[[Any, Rows], Any]]] = {
+        "scores": (seed_points(comparisons), _scores),
+        **{f"front-{cost}": (cost_points(comparisons, cost), partial(_front, cost=cost)) for cost in COSTS},
+        **{f"curves-{one}": (curves.get(one, []), partial(_curves, measure=one)) for one in MEASURES},
+        "effects": (effect_points(comparisons), _effects),
+    }
+    return {name: Drawn(_spec(draw, rows, first), rows) for name, (rows, draw) in asked.items() if rows}
+
+
+def _spec(draw: Callable[[Any, Rows], Any], rows: Rows, first: str) -> dict[str, Any]:
+    import altair as alt
+    from altair.utils.schemapi import debug_mode
+
+    with debug_mode(False):  # checking each piece against the schema takes seconds; a test checks the whole
+        chart = draw(alt.NamedData("rows"), rows).transform_filter("datum.group === group")
+        sized = chart.properties(width="container", autosize=alt.AutoSizeParams(type="fit-x", contains="padding"))
+        spec: dict[str, Any] = sized.add_params(alt.param(name="group", value=first)).to_dict(validate=False)
+    return {**spec, "config": CONFIG}
+
+
+def _tip(*fields: str) -> list[Any]:
+    import altair as alt
+
+    return [alt.Tooltip(field) for field in fields]
+
+
+def _label_axis() -> Any:
+    import altair as alt
+
+    return alt.Y(
+        "label:N",
+        sort=alt.EncodingSortField("rank", op="min"),
+        title=None,
+        axis=alt.Axis(domain=False, ticks=False, grid=True),
+    )
+
+
+def _scores(data: Any, rows: Rows) -> Any:
+    """Every seed a ring, their mean a diamond, ± one sample standard deviation a line."""
+    import altair as alt
+
+    base = alt.Chart(data).encode(y=_label_axis())
+    scale = alt.Scale(zero=False, nice=True)
+    spread = (
+        base.mark_rule(color=INK, strokeWidth=2)
+        .encode(
+            x=alt.X("low:Q", scale=scale, title="score", axis=alt.Axis(tickCount=8)),
+            x2="high:Q",
+            tooltip=_tip("label:N", "mean:Q", "std:Q"),
+        )
+        .transform_filter("datum.first && isValid(datum.low)")
+    )
+    mean = (
+        base.mark_point(shape="diamond", size=110, color=INK, fill=INK, opacity=1)
+        .encode(x=alt.X("mean:Q", scale=scale), tooltip=_tip("label:N", "mean:Q", "std:Q", "seeds:Q"))
+        .transform_filter("datum.first")
+    )
+    seeds = base.mark_point(size=70, color=ACCENT, fill="transparent", strokeWidth=2, opacity=1).encode(
+        x=alt.X("score:Q", scale=scale), tooltip=_tip("label:N", "seed:N", "score:Q")
+    )
+    return alt.layer(spread, mean, seeds).properties(height={"step": 30})
+
+
+def _front(data: Any, rows: Rows, cost: str) -> Any:
+    import altair as alt
+
+    part, _, title, _ = COSTS[cost]
+    zeros = any(row["cost"] <= 0 for row in rows)
+    kind = alt.Scale(type="symlog", constant=1000) if zeros else alt.Scale(type="log", nice=False, padding=30)
+    ticks = (
+        alt.Axis(values=[0, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9], format="~s") if zeros else alt.Axis(format="~s", tickCount=6)
+    )
+    x = alt.X("cost:Q", scale=kind, title=title + (" (as measured)" if part == "memory" else ""), axis=ticks)
+    base = alt.Chart(data).encode(x=x, y=alt.Y("score:Q", scale=alt.Scale(zero=False, padding=18), title="mean score"))
+    tips = _tip("label:N", "score:Q", "cost:Q", "on the front:N")
+    steps = (
+        base.mark_line(interpolate="step-after", color=ACCENT, strokeWidth=2)
+        .transform_filter("datum.front")
+        .encode(order="cost:Q")
+    )
+    inside = (
+        base.mark_point(size=70, color=MUTE, fill="transparent", strokeWidth=1.5, opacity=1)
+        .encode(tooltip=tips)
+        .transform_filter("!datum.front")
+    )
+    best = (
+        base.mark_point(shape="diamond", size=140, color=ACCENT, fill=ACCENT, opacity=1)
+        .encode(tooltip=tips)
+        .transform_filter("datum.front")
+    )
+    names = (
+        base.mark_text(align="center", dy=-13, color=INK, fontWeight="bold", fontSize=12, limit=150)
+        .encode(text="short:N")
+        .transform_filter("datum.front")
+    )
+    others = (
+        base.mark_text(align="center", dy=15, color=MUTE, fontSize=11, limit=130)
+        .encode(text="short:N")
+        .transform_filter("!datum.front")
+    )
+    return alt.layer(steps, inside, best, others, names).properties(height=360)
+
+
+def _curves(data: Any, rows: Rows, measure: str) -> Any:
+    """Every seed a thin line, the mean over seeds a thick one; `highlight` names the one to look at."""
+    import altair as alt
+
+    positive = measure in ("loss", "grad_norm", "lr") and all(row["value"] > 0 for row in rows)
+    scale = alt.Scale(type="log", nice=False, padding=6) if positive and measure != "lr" else alt.Scale(zero=False)
+    legend = alt.Legend(
+        title=None,
+        orient="bottom",
+        columns=2,
+        symbolType="stroke",
+        symbolSize=400,
+        symbolStrokeWidth=2,
+        symbolOpacity=1,
+        labelFontSize=12,
+    )
+    colour = alt.Color("label:N", scale=alt.Scale(range=HUES), legend=legend)
+    dash = alt.StrokeDash("label:N", scale=alt.Scale(range=DASHES), legend=legend)
+    x, y = alt.X("step:Q", title="optimiser step"), alt.Y("value:Q", scale=scale, title=MEASURES[measure])
+    chosen = "highlight === '' || datum.label === highlight"
+    base = alt.Chart(data).encode(x=x, color=colour, strokeDash=dash)
+    seeds = base.mark_line(strokeWidth=1).encode(
+        y=y, detail="run:N", opacity=alt.condition(chosen, alt.value(0.35), alt.value(0.04))
+    )
+    mean = base.mark_line(strokeWidth=2.5).encode(
+        y=alt.Y("mean(value):Q", scale=scale, title=MEASURES[measure]),
+        opacity=alt.condition(chosen, alt.value(1), alt.value(0.08)),
+    )
+    return alt.layer(seeds, mean).add_params(alt.param(name="highlight", value="")).properties(height=340)
+
+
+def _effects(data: Any, rows: Rows) -> Any:
+    """Every pair a ring, their mean a diamond, no change the line at zero."""
+    import altair as alt
+
+    base = alt.Chart(data).encode(y=_label_axis())
+    x = alt.X("difference:Q", title="difference in score", axis=alt.Axis(format="+.3~f"))
+    zero = alt.Chart(data).mark_rule(color=MUTE, strokeDash=[4, 3]).encode(x=alt.datum(0))
+    pairs = base.mark_point(size=60, color=ACCENT, fill="transparent", strokeWidth=2, opacity=1).encode(
+        x=x,
+        shape=alt.Shape(
+            "rest:N",
+            scale=alt.Scale(range=["circle", "square"]),
+            legend=alt.Legend(title="apart from it", orient="bottom", direction="vertical"),
+        ),
+        tooltip=_tip("before:N", "after:N", "difference:Q", "seeds:Q", "rest:N"),
+    )
+    mean = (
+        base.mark_point(shape="diamond", size=120, color=INK, fill=INK, opacity=1)
+        .encode(x=alt.X("mean:Q"), tooltip=_tip("label:N", "mean:Q", "pairs:Q"))
+        .transform_filter("datum.first")
+    )
+    return alt.layer(zero, mean, pairs).properties(height={"step": 34})

@@ -1,0 +1,138 @@
+"""What may stand in one chart: configurations of the same task, base model, budget and metric."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import mean
+from typing import Any
+
+from unipet.report.aggregate import Row, grouped, leaves, named, score_of
+from unipet.report.collect import Entry
+from unipet.report.comparing import Group, compare
+
+#: cost -> (where a record holds it, what the axis says, how a value is written)
+COSTS: dict[str, tuple[str, str, str, str]] = {
+    "parameters": ("params", "trainable", "trainable parameters", ",.0f"),
+    "memory": ("memory", "peak_gib", "peak memory, GiB", ".2f"),
+    "time": ("time", "train_s", "training time, s", ".1f"),
+}
+UNLIMITED = "none"  # the budget that says nothing, so that what a run adds to it must be shown
+LIMITS = {"max_steps"}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One configuration in a comparison: its row and its runs, one per seed. `id` is unique on the page."""
+
+    id: str
+    row: Row
+    entries: tuple[Entry, ...]
+    costs: Mapping[str, float] = field(default_factory=dict)  # means over the runs with a score; absent: not recorded
+
+    @property
+    def label(self) -> str:
+        return self.row.label
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Configurations that one chart may show side by side, best mean first."""
+
+    id: str
+    task: str
+    synthetic: bool
+    model: str
+    budget: str
+    metric: str
+    lines: tuple[Line, ...]
+    verdict: Group | None = None  # what the statistics say
+
+    @property
+    def title(self) -> str:
+        """Task (marked where it is synthetic), base model, budget."""
+        task = f"{self.task} (synthetic)" if self.synthetic else self.task
+        return f"{task} · {self.model} · budget {self.budget}"
+
+    @property
+    def scored(self) -> list[Line]:
+        """The configurations with a score, best mean first."""
+        return [line for line in self.lines if line.row.score is not None]
+
+    @property
+    def ranked(self) -> bool:
+        """Whether the runs have enough in common to be ranked."""
+        return self.verdict is None or self.verdict.ranked
+
+    @property
+    def shown(self) -> list[Line]:
+        """In the order of a chart: by mean score, or by name where there is no ranking."""
+        return self.scored if self.ranked else sorted(self.scored, key=lambda line: line.label)
+
+    def standing(self, line: Line) -> str:
+        """What the statistics say of one configuration; empty where they say nothing."""
+        return self.verdict.standings.get(line.label, "") if self.verdict else ""
+
+
+def comparisons_of(entries: Sequence[Entry], known: Sequence[Group] = ()) -> list[Comparison]:
+    """The comparisons among these runs. A run without a score joins the one that its task, model and budget name.
+
+    `known`: what the statistics already said of groups; it is asked again only for others.
+    Raises `UnipetError` for a damaged predictions.jsonl.
+    """
+    budgets = budget_labels(entries)
+    groups: dict[tuple[str, str, str, str], list[Line]] = {}
+    for number, (row, runs) in enumerate(grouped(entries)):
+        key = (row.task, row.model, budgets[_budget(runs[0])], row.metric)
+        groups.setdefault(key, []).append(Line(f"c{number}", row, tuple(runs), costs_of(runs)))
+    for key in [key for key in groups if not key[3]]:  # no run of it has a score, so none names the metric
+        home = next((other for other in groups if other[:3] == key[:3] and other[3]), None)
+        if home is not None:
+            groups[home] += groups.pop(key)
+    return [_comparison(f"g{number}", key, groups[key], known) for number, key in enumerate(sorted(groups))]
+
+
+def _comparison(name: str, key: tuple[str, str, str, str], lines: Sequence[Line], known: Sequence[Group]) -> Comparison:
+    rows = {line.row for line in lines}
+    verdict = next((group for group in known if set(group.rows) == rows), None)
+    if verdict is None:
+        (verdict,) = compare([entry for line in lines for entry in line.entries])
+    synthetic = any(line.row.synthetic for line in lines)
+    return Comparison(name, key[0], synthetic, *key[1:], tuple(lines), verdict)
+
+
+def costs_of(entries: Iterable[Entry]) -> dict[str, float]:
+    """What the scored runs cost on average."""
+    scored = [entry.record for entry in entries if score_of(entry.record) is not None]
+    found = {}
+    for cost, (part, key, _, _) in COSTS.items():
+        values = [value for record in scored if (value := (record.get(part) or {}).get(key)) is not None]
+        if values and len(values) == len(scored):
+            found[cost] = float(mean(values))
+    return found
+
+
+def _budget(entry: Entry) -> str:
+    """A budget in full: two budgets of one name are two budgets."""
+    content = entry.config.get("budget")
+    name = named(entry.record.get("budget"))
+    return json.dumps(
+        {**leaves(content), "name": name} if isinstance(content, Mapping) else {"name": name}, sort_keys=True
+    )
+
+
+def budget_labels(entries: Iterable[Entry]) -> dict[str, str]:
+    """Budget in full -> its name, with its limits where the name alone would not tell them."""
+    contents: dict[str, dict[str, Any]] = {text: json.loads(text) for text in dict.fromkeys(map(_budget, entries))}
+    labels = {}
+    for text, content in contents.items():
+        namesakes = [other for other in contents.values() if other["name"] == content["name"]]
+        differing = {
+            key for one in namesakes for key in one if any(other.get(key) != one.get(key) for other in namesakes)
+        }
+        if content["name"] == UNLIMITED:
+            differing |= LIMITS & content.keys()
+        says = ", ".join(f"{key} {content[key]}" for key in sorted(differing) if content.get(key) is not None)
+        labels[text] = content["name"] + (f" ({says})" if says else "")
+    return labels

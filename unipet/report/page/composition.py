@@ -1,0 +1,144 @@
+"""A method as a page shows it: its insertions as plain mappings, from a run's configuration or, without one, its record."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from unipet.report.collect import Entry
+from unipet.report.page.comparisons import Comparison, Line
+from unipet.report.page.formulas import formula, joined, reads, scale
+
+
+@dataclass(frozen=True)
+class Inserted:
+    """One insertion: number and name, and its dimensions as mappings with a `name` each."""
+
+    number: int
+    name: str
+    function: Mapping[str, Any]
+    position: Mapping[str, Any]
+    composition: Mapping[str, Any]
+    scaling: Mapping[str, Any]
+    mixture: Mapping[str, Any] | None
+    matched: tuple[str, ...] = ()  # the sites that the base model has, where the record says which
+
+    @property
+    def sites(self) -> list[str]:
+        """Where it sits; without a record those sites that a base model may not lack."""
+        if self.matched:
+            return list(self.matched)
+        site, optional = self.position.get("site") or [], self.position.get("optional")
+        asked = [site] if isinstance(site, str) else [str(one) for one in site]
+        sure = [role for role in asked if not (optional is True or (isinstance(optional, list) and role in optional))]
+        return sure or [role for role in asked if not role.startswith("cross") and not role.endswith("qkv")] or asked
+
+    @property
+    def input(self) -> str:
+        """The name of what f reads: x, h, or nothing."""
+        if reads(self.function) == "nothing":
+            return ""
+        if reads(self.function) == "heads":
+            return "q"
+        return "h" if self.position.get("form") == "sequential" else "x"
+
+    @property
+    def s(self) -> str:
+        return scale(self.scaling, self.function.get("size"))
+
+    @property
+    def what(self) -> str:
+        """The function with its size."""
+        size = self.function.get("size")
+        return f"{self.function.get('name')}" + (f" {size}" if size is not None else "")
+
+    @property
+    def equation(self) -> str:
+        return f"h′ = {joined(self.composition, self.s)},  Δ = {formula(self.function, self.input or 'u')}"
+
+    @property
+    def sentence(self) -> str:
+        """For those who do not see the drawing."""
+        fed = {"": "reads nothing", "q": "reads the queries", "h": "reads h, the site's own output (sequential)"}.get(
+            self.input, "reads x, the site's input (parallel)"
+        )
+        copies = f" It has {self.mixture.get('experts')} copies of its tensors." if self.mixture else ""
+        return (
+            f"Insertion {self.number}, {self.name}: function {self.what} at {', '.join(self.sites)}; it {fed}; "
+            f"composition {self.composition.get('name')}; scaling {self.s}.{copies}"
+        )
+
+
+@dataclass(frozen=True)
+class Composed:
+    """One distinct composition of a method, and the lines of the comparisons that used it."""
+
+    method: str
+    insertions: tuple[Inserted, ...]
+    unfreeze: tuple[str, ...]
+    objective: Mapping[str, Any]
+    content: Mapping[str, Any]  # the whole method as configured; {} where only the record tells
+    lines: tuple[tuple[Comparison, Line], ...]
+
+
+def compositions(comparisons: Sequence[Comparison]) -> dict[str, list[Composed]]:
+    """Method name -> its distinct compositions, in the order in which they appear."""
+    found: dict[str, dict[str, tuple[Entry, list[tuple[Comparison, Line]]]]] = {}
+    for comparison in comparisons:
+        for line in comparison.lines:
+            entry = line.entries[0]
+            key = json.dumps(entry.config.get("method") or entry.record.get("insertions"), default=str)
+            found.setdefault(line.row.method, {}).setdefault(key, (entry, []))[1].append((comparison, line))
+    return {
+        method: [_composed(method, entry, lines) for entry, lines in kinds.values()]
+        for method, kinds in sorted(found.items())
+    }
+
+
+def _composed(method: str, entry: Entry, lines: Sequence[tuple[Comparison, Line]]) -> Composed:
+    content = entry.config.get("method")
+    if not isinstance(content, Mapping) or not isinstance(content.get("insertions"), Mapping):
+        return Composed(method, _recorded(entry.record.get("insertions") or ()), (), {}, {}, tuple(lines))
+    matched = {str(one.get("name")): tuple(one.get("sites") or ()) for one in entry.record.get("insertions") or ()}
+    insertions = tuple(
+        Inserted(
+            number,
+            str(name),
+            _mapping(given.get("function")),
+            _mapping(given.get("position")),
+            _mapping(given.get("composition")),
+            _mapping(given.get("scaling")),
+            given.get("mixture"),
+            matched.get(str(name), ()),
+        )
+        for number, (name, given) in enumerate(content["insertions"].items(), 1)
+        if isinstance(given, Mapping)
+    )
+    unfreeze = content.get("unfreeze") or ()
+    return Composed(
+        method, insertions, tuple(map(str, unfreeze)), _mapping(content.get("objective")), content, tuple(lines)
+    )
+
+
+def _recorded(insertions: Sequence[Mapping[str, Any]]) -> tuple[Inserted, ...]:
+    """What a record alone tells: names, without options."""
+    return tuple(
+        Inserted(
+            number,
+            str(one.get("name")),
+            {"name": one.get("function")},
+            {"site": one.get("sites"), "form": one.get("form")},
+            {"name": one.get("composition")},
+            {"name": one.get("scaling")},
+            None,
+        )
+        for number, one in enumerate(insertions, 1)
+    )
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    if isinstance(value, Mapping):
+        return value
+    return {} if value is None else {"name": value}

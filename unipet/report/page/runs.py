@@ -1,0 +1,77 @@
+"""The parts of the page about single runs: those without a score and why, and what any two differ in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from unipet.report.aggregate import named, score_of, unscored
+from unipet.report.collect import Entry
+from unipet.report.page.command import command_of
+from unipet.report.page.differences import own_values
+from unipet.report.page.markup import e, options, section, table, tag
+
+
+def failures(entries: Sequence[Entry]) -> str:
+    """Every run without a score, with its reason."""
+    missing = unscored(entries)
+    if not missing:
+        return section("failures", "Runs without a score", tag("p", "Every run has a score."))
+    rows = [(one.status, one.what, one.error) for one in sorted(missing, key=lambda one: one.status)]
+    return section(
+        "failures",
+        "Runs without a score",
+        table("Failed, skipped and unfinished runs", ("status", "run", "reason"), rows),
+    )
+
+
+def run_label(entry: Entry, number: int) -> str:
+    """A run in a list: unique by its number."""
+    record = entry.record
+    score = score_of(record)
+    shown = f"{score:.4f}" if score is not None else str(record.get("status") or "no record")
+    names = " · ".join(named(record.get(key)) for key in ("method", "task", "budget"))
+    return f"{number + 1}: {names} · seed {record.get('seed')} · {shown}"
+
+
+def pair(entries: Sequence[Entry]) -> str:
+    """Two selects; page.js fills in the commands and the differences."""
+    values = [(str(number), run_label(entry, number)) for number, entry in enumerate(entries)]
+    selects = "".join(
+        tag("label", f"run {side} ", tag("select", options(values), id=f"run-{side}")) for side in ("A", "B")
+    )
+    hint = tag("noscript", tag("p", "Choosing two runs needs JavaScript.", css="empty"))
+    note = "The command repeats a run. Values that begin with “record:” are recorded, not configured: versions, commit, data."
+    return section(
+        "runs",
+        "Any two runs",
+        tag("div", selects, css="bar"),
+        hint,
+        tag("div", id="pair", aria_live="polite"),
+        tag("p", e(note), css="note"),
+    )
+
+
+def run_data(entries: Sequence[Entry]) -> dict[str, Any]:
+    """For page.js: commands, and the values that not all runs share, every text once."""
+    shared, own = own_values(entries)
+    keys: dict[str, int] = {}
+    values: dict[str, int] = {}
+    coded = [
+        [
+            [
+                keys.setdefault(key, len(keys)),
+                values.setdefault(json.dumps(value, default=str, ensure_ascii=False), len(values)),
+            ]
+            for key, value in one.items()
+        ]
+        for one in own
+    ]
+    return {
+        "shared": shared,
+        "keys": list(keys),
+        "values": list(values),
+        "own": coded,
+        "commands": [command_of(one) for one in entries],
+    }

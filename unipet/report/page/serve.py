@@ -1,0 +1,111 @@
+"""A live page on this machine alone: made anew when records change, asked for by the page itself."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from unipet.errors import UnipetError
+from unipet.record import METRICS, RESULT
+from unipet.report.collect import collect
+from unipet.report.page.document import bundle, message, page
+
+HOST, PORT = "127.0.0.1", 8765
+REST = 4.0  # times as long as making the page took: a training run beside it needs the processor more
+
+
+def version(directory: Path) -> str:
+    """A name for the present state of all records below the directory: changes when one of them does."""
+    state = hashlib.sha256()
+    for pattern in (RESULT, METRICS, "jobs/*.json"):
+        for path in sorted(directory.rglob(pattern)):
+            try:
+                now = path.stat()
+            except OSError:  # replaced at this moment
+                continue
+            state.update(f"{path}:{now.st_mtime_ns}:{now.st_size}\n".encode())
+    return state.hexdigest()[:16]
+
+
+class Live:
+    """The page of a directory: `html` and `stamp` of its newest version. Safe to ask from several threads."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._lock = threading.Lock()
+        self._html, self._stamp, self._next = "", "", 0.0
+
+    def current(self) -> tuple[str, str]:
+        """(html, stamp), made anew when records changed and the last time is long enough ago."""
+        with self._lock:
+            if time.monotonic() >= self._next and (stamp := version(self.directory)) != self._stamp:
+                started = time.monotonic()
+                try:
+                    self._html = page(collect(self.directory), stamp=stamp)
+                except UnipetError as error:  # no record yet, or one that cannot be read: the next look may do better
+                    self._html = message(str(error), stamp)
+                self._stamp = stamp
+                self._next = time.monotonic() + REST * (time.monotonic() - started)
+            return self._html, self._stamp
+
+
+def server(directory: Path, port: int = PORT) -> ThreadingHTTPServer:
+    """A server on the loopback address, not started yet; port 0 takes a free one.
+
+    Raises `UnipetError` for a directory that does not exist, a port that is taken, or a missing package.
+    """
+    if not directory.is_dir():
+        raise UnipetError(f"{directory}: no such directory. Give the directory of your runs, for example `runs`.")
+    bundle()  # a missing package is one error now, not one for each request
+    live = Live(directory)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            """The page at /, its version at /stamp."""
+            known = {f"{name}:{self.server.server_port}" for name in (HOST, "localhost")}  # type: ignore[attr-defined]
+            if self.headers.get("Host") not in known:  # a stranger's page that calls this machine by another name
+                return self.send_error(HTTPStatus.FORBIDDEN)
+            if self.path == "/":
+                return self._answer("text/html", live.current()[0])
+            if self.path == "/stamp":
+                return self._answer("text/plain", live.current()[1])
+            return self.send_error(HTTPStatus.NOT_FOUND)
+
+        def _answer(self, kind: str, text: str) -> None:
+            body = text.encode()
+            self.send_response(HTTPStatus.OK)
+            for name, value in (
+                ("Content-Type", f"{kind}; charset=utf-8"),
+                ("Content-Length", str(len(body))),
+                ("Cache-Control", "no-store"),
+                ("X-Content-Type-Options", "nosniff"),
+                ("Content-Security-Policy", "frame-ancestors 'none'"),
+            ):
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Silent: the page asks every two seconds."""
+
+    try:
+        return ThreadingHTTPServer((HOST, port), Handler)
+    except (OSError, OverflowError) as error:
+        raise UnipetError(
+            f"--port {port}: {getattr(error, 'strerror', None) or error}. Choose another, or 0 for a free one."
+        ) from None
+
+
+def serve(directory: Path, port: int = PORT) -> int:
+    """Serve until interrupted; exit code 0."""
+    with server(directory, port) as running:
+        print(f"live report of {directory}: http://{HOST}:{running.server_port}/ (Ctrl-C ends it)", flush=True)
+        try:
+            running.serve_forever()
+        except KeyboardInterrupt:
+            print()
+    return 0

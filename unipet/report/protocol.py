@@ -1,0 +1,53 @@
+"""What runs must have in common to be ranked: data, what chose the checkpoint, limits, and how much training there was."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from unipet.report.aggregate import leaves, score_of
+from unipet.report.collect import Entry
+
+#: Keys of the configuration that must agree for a ranking, besides all of task.* and budget.*.
+EFFORT = ("optim.epochs", "optim.batch_size")
+#: What may differ: names, places, and metrics beside the first.
+FREE = ("task.name", "task.data_dir", "task.metrics", "task.submission", "task.submission_names", "budget.name")
+
+
+def protocol(entry: Entry) -> dict[str, Any]:
+    """What must agree for two runs to be ranked: data, selection, limits, and how much training there was."""
+    data = entry.record.get("data") or {}
+    found: dict[str, Any] = {"metric": entry.record.get("metric"), "data fingerprint": data.get("fingerprint")}
+    found |= {f"{name} examples": data.get(name) for name in ("train", "evaluation")}
+    selection = data.get("selection") or {}
+    found["selection"] = selection.get("by")
+    found["selection examples"] = selection.get("examples")
+    for key, value in leaves(entry.config).items():
+        if key not in FREE and (key.startswith(("task.", "budget.")) or key in EFFORT):
+            found[key] = value
+    return found
+
+
+def differing(runs: Mapping[str, Sequence[Entry]]) -> list[str]:
+    """One sentence per part of the protocol that is not the same in all scored runs; unknown values do not count."""
+    values: dict[str, dict[str, list[str]]] = {}  # part -> value -> labels
+    for label, entries in runs.items():
+        for entry in entries:
+            if score_of(entry.record) is None:
+                continue
+            for part, value in protocol(entry).items():
+                if value is not None or part.startswith(("task.", "budget.")):
+                    who = values.setdefault(part, {}).setdefault(json.dumps(value, default=str), [])
+                    if label not in who:
+                        who.append(label)
+    said = []
+    for part, found in values.items():
+        if len(found) > 1:
+            each = "; ".join(f"{value} ({_some(labels)})" for value, labels in found.items())
+            said.append(f"{part} differs: {each}")
+    return said
+
+
+def _some(labels: Sequence[str], most: int = 3) -> str:
+    return ", ".join(labels[:most]) + (f" and {len(labels) - most} more" if len(labels) > most else "")

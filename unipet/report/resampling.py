@@ -1,0 +1,225 @@
+"""A run's score on resampled examples, computed again from its predictions.
+
+Where a metric is a mean of per-example scores, resampling is a weighted mean. Where it belongs to the corpus (F1, Matthews,
+correlations, BLEU) it is computed anew for every resample, from what each example adds to the corpus's counts: exactly what
+the metric gives for the drawn examples, without scoring thousands of corpora. `RESAMPLED` has a row for every metric that can be.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unipet.errors import UnipetError
+from unipet.record import PREDICTIONS
+
+Rescore = Callable[[np.ndarray], np.ndarray]  # how often each example is drawn (B, N) -> scores (B,)
+Lines = Sequence[Mapping[str, Any]]  # of predictions.jsonl
+TOLERANCE = 1e-5  # of the recorded score, relative: the predictions must give it
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The predictions of one run: the examples' ids, in order, and the score of any resample of them."""
+
+    ids: tuple[str, ...]
+    rescore: Rescore
+
+
+def answers(directory: Path | None, metric: str, score: float, labels: Sequence[str]) -> Answers | str:
+    """The answers of the run in `directory`, or why they cannot be used, in words.
+
+    `labels` are the task's label names, which spans need. What is read must give the recorded `score` again.
+    Raises `UnipetError`, naming the file and line, for a file that is damaged.
+    """
+    path = None if directory is None else directory / PREDICTIONS
+    if path is None or not path.is_file():
+        return f"no {PREDICTIONS}"
+    lines = read_lines(path)
+    build = _builder(metric, lines)
+    if build is None:
+        return f"{metric} cannot be computed on resampled examples"
+    try:
+        rescore = build(lines, labels)
+        again = float(rescore(np.ones((1, len(lines))))[0])
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise UnipetError(
+            f"{path}: cannot be scored by {metric} ({type(error).__name__}: {error}). Run it again."
+        ) from None
+    if abs(again - score) > TOLERANCE * max(1.0, abs(score)):
+        return f"{PREDICTIONS} gives {metric} {again:.6g}, the record says {score:.6g}"
+    return Answers(tuple(str(line["id"]) for line in lines), rescore)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Every line of a predictions.jsonl. Raises `UnipetError` naming file and line."""
+    lines = []
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UnipetError(f"{path}: cannot be read ({error}).") from None
+    for number, line in enumerate(text.splitlines(), 1):
+        try:
+            lines.append(json.loads(line))
+        except ValueError as error:
+            raise UnipetError(f"{path}, line {number}: not JSON ({error}). Run its configuration again.") from None
+        if not isinstance(lines[-1], dict) or "id" not in lines[-1]:
+            raise UnipetError(f"{path}, line {number}: not a prediction (an object with an id is needed).")
+    if not lines:
+        raise UnipetError(f"{path}: holds no prediction. Run its configuration again.")
+    return lines
+
+
+def _builder(metric: str, lines: Lines) -> Callable[[Lines, Sequence[str]], Rescore] | None:
+    """The row of `metric`; sentences of tags have rows of their own."""
+    tags = isinstance(lines[0].get("prediction"), list)
+    return RESAMPLED.get(f"{metric} of tags" if tags else metric)
+
+
+def _mean(lines: Lines, labels: Sequence[str]) -> Rescore:
+    scores = np.array([line["score"] for line in lines], dtype=np.float64)
+    return lambda drawn: drawn @ scores / drawn.sum(1)
+
+
+def _ratio(parts: np.ndarray, scale: float = 1.0) -> Rescore:
+    """Of two sums over examples, `parts` (N, 2); 0 where the second is 0."""
+
+    def rescore(drawn: np.ndarray) -> np.ndarray:
+        sums = drawn @ parts
+        return scale * np.divide(sums[:, 0], sums[:, 1], out=np.zeros(len(sums)), where=sums[:, 1] != 0)
+
+    return rescore
+
+
+def _pairs(lines: Lines) -> tuple[np.ndarray, np.ndarray]:
+    return np.array([line["prediction"] for line in lines]), np.array([line["label"] for line in lines])
+
+
+def _f1(lines: Lines, labels: Sequence[str]) -> Rescore:
+    guess, truth = (one == 1 for one in _pairs(lines))
+    return _ratio(np.stack([2.0 * (guess & truth), 1.0 * guess + truth], axis=1))
+
+
+def _confusion(lines: Lines) -> Callable[[np.ndarray], np.ndarray]:
+    """Drawn examples -> (B, K, K): how often the first label was predicted where the second is right."""
+    guess, truth = _pairs(lines)
+    size = int(max(guess.max(), truth.max())) + 1
+    cells = np.eye(size * size)[guess * size + truth]
+    return lambda drawn: (drawn @ cells).reshape(-1, size, size)
+
+
+def _f1_macro(lines: Lines, labels: Sequence[str]) -> Rescore:
+    confusion = _confusion(lines)
+
+    def rescore(drawn: np.ndarray) -> np.ndarray:
+        counts = confusion(drawn)
+        total = counts.sum(1) + counts.sum(2)  # (B, K)
+        each = np.divide(
+            2 * np.einsum("bkk->bk", counts), total, out=np.zeros_like(total), where=total > 0
+        )  # a label that a resample lacks has no F1
+        return each.sum(1) / (total > 0).sum(1)
+
+    return rescore
+
+
+def _matthews(lines: Lines, labels: Sequence[str]) -> Rescore:
+    confusion = _confusion(lines)
+
+    def rescore(drawn: np.ndarray) -> np.ndarray:
+        counts = confusion(drawn)
+        n, hits = counts.sum((1, 2)), np.einsum("bkk->b", counts)
+        guess, truth = counts.sum(2), counts.sum(1)
+        spread = np.sqrt((n**2 - (guess**2).sum(1)) * (n**2 - (truth**2).sum(1)))
+        return np.divide(n * hits - (guess * truth).sum(1), spread, out=np.zeros(len(n)), where=spread > 0)
+
+    return rescore
+
+
+def _pearson(lines: Lines, labels: Sequence[str]) -> Rescore:
+    guess, truth = (one.astype(np.float64) for one in _pairs(lines))
+    return lambda drawn: _correlation(drawn, guess[None], truth[None])
+
+
+def _spearman(lines: Lines, labels: Sequence[str]) -> Rescore:
+    places = [np.unique(one, return_inverse=True) for one in _pairs(lines)]
+    return lambda drawn: _correlation(drawn, *(_ranks(drawn, place, len(values)) for values, place in places))
+
+
+def _ranks(drawn: np.ndarray, place: np.ndarray, values: int) -> np.ndarray:
+    """(B, N): each example's rank within its resample, ties averaged; `place` is its value's among all values."""
+    order = np.argsort(place, kind="stable")
+    starts = np.searchsorted(place[order], np.arange(values))
+    counts = np.add.reduceat(drawn[:, order], starts, axis=1)  # (B, values)
+    return (np.cumsum(counts, axis=1) - (counts - 1) / 2)[:, place]
+
+
+def _correlation(drawn: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Weighted Pearson correlation (B,) of x and y (B or 1, N); 0 where one of them is constant."""
+    total = drawn.sum(1, keepdims=True)
+    x = x - (drawn * x).sum(1, keepdims=True) / total
+    y = y - (drawn * y).sum(1, keepdims=True) / total
+    spread = np.sqrt((drawn * x**2).sum(1) * (drawn * y**2).sum(1))
+    return np.divide((drawn * x * y).sum(1), spread, out=np.zeros(len(drawn)), where=spread > 0)
+
+
+def _tag_accuracy(lines: Lines, labels: Sequence[str]) -> Rescore:
+    hits = [
+        [sum(a == b for a, b in zip(line["prediction"], line["label"], strict=True)), len(line["label"])]
+        for line in lines
+    ]
+    return _ratio(np.array(hits, dtype=np.float64))
+
+
+def _span_f1(lines: Lines, labels: Sequence[str]) -> Rescore:
+    from unipet.tasks.metrics import spans
+
+    counts = []
+    for line in lines:
+        guess, truth = (spans([labels[i] if i >= 0 else "O" for i in line[key]]) for key in ("prediction", "label"))
+        counts.append([2.0 * len(guess & truth), float(len(guess) + len(truth))])
+    return _ratio(np.array(counts))
+
+
+def _bleu(lines: Lines, labels: Sequence[str]) -> Rescore:
+    """A sentence's matches, totals and lengths add up to the corpus's; sacrebleu makes BLEU of the sums."""
+    from sacrebleu.metrics import BLEU
+
+    sentence = BLEU(effective_order=True)
+    counts = []
+    for line in lines:
+        found = sentence.sentence_score(line["prediction"], list(line["references"]))
+        counts.append([*found.counts, *found.totals, found.sys_len, found.ref_len])
+    table = np.array(counts, dtype=np.float64)
+
+    def one(sums: Sequence[int]) -> float:
+        return float(BLEU.compute_bleu(sums[:4], sums[4:8], sums[8], sums[9], smooth_method="exp").score)
+
+    return lambda drawn: np.array([one(sums) for sums in (drawn @ table).round().astype(int).tolist()])
+
+
+def _ter(lines: Lines, labels: Sequence[str]) -> Rescore:
+    from sacrebleu.metrics import TER
+
+    sentence = TER()
+    found = [sentence.sentence_score(line["prediction"], list(line["references"])) for line in lines]
+    return _ratio(np.array([[one.num_edits, one.ref_length] for one in found], dtype=np.float64), 100.0)
+
+
+#: metric -> how; a metric that is not here (chrf, nist, perplexity) is tested over seeds alone, and the report says so.
+RESAMPLED: dict[str, Callable[[Lines, Sequence[str]], Rescore]] = {
+    **dict.fromkeys(("accuracy", "exact_match", "rouge1", "rouge2", "rougeL", "rougeLsum", "meteor", "cider"), _mean),
+    "accuracy of tags": _tag_accuracy,
+    "f1": _f1,
+    "f1 of tags": _span_f1,
+    "f1_macro": _f1_macro,
+    "matthews_correlation": _matthews,
+    "pearson": _pearson,
+    "spearman": _spearman,
+    "bleu": _bleu,
+    "ter": _ter,
+}

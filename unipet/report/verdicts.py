@@ -1,0 +1,81 @@
+"""What the statistics say: in words for a terminal, and every pair as CSV."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+from collections.abc import Sequence
+
+from unipet.report.comparing import BEST, NOT_WORSE, UNTESTED, WORSE, Group, Pair
+
+TEXT_COLUMNS = [field.name for field in dataclasses.fields(Pair)]
+
+
+def verdicts_text(groups: Sequence[Group]) -> str:
+    """Per group: the best, what cannot be told from it, what is worse, and what to beware of."""
+    return "\n".join(line for group in groups for line in _group(group))
+
+
+def _group(group: Group) -> list[str]:
+    lines = [f"{group.name}: {_tests(group)}"]
+    best = next((label for label, standing in group.standings.items() if standing == BEST), None)
+    if best is not None:
+        against = {pair.b: pair for pair in group.pairs if pair.a == best}
+        lines.append(f"  best mean: {best}")
+        for standing in (NOT_WORSE, WORSE, UNTESTED):
+            named = [_named(against[one]) for one, found in group.standings.items() if found == standing]
+            if named:
+                lines.append(f"  {standing}: {', '.join(named)}")
+    if not group.ranked:
+        lines += [f"  not ranked: {one}" for one in group.differences] + ["  --anyway ranks all the same"]
+    else:
+        lines += [f"  warning: ranked although {one}" for one in group.differences]
+    return lines + [f"  warning: {one}" for one in group.warnings]
+
+
+def _named(pair: Pair) -> str:
+    return pair.b if pair.p_adjusted is None else f"{pair.b} (p {p_text(pair.p_adjusted)})"
+
+
+def p_text(p: float) -> str:
+    """Two digits, and no more than the resamples bear."""
+    return "< 0.001" if p < 0.001 else f"{p:.2g}"
+
+
+def _tests(group: Group) -> str:
+    """What the group's tests speak of."""
+    if not group.ranked:
+        return "no ranking"
+    tested = [pair for pair in group.pairs if pair.basis]
+    if not tested:
+        return "nothing to compare" if len(group.rows) < 2 else "nothing can be tested (one seed and no predictions)"
+    parts = []
+    for basis in dict.fromkeys(pair.basis for pair in tested):
+        some = [pair for pair in tested if pair.basis == basis]
+        seeds, examples = sorted({pair.seeds for pair in some}), some[0].examples
+        over = {
+            "seeds": f"{_range(seeds)} seeds",
+            "examples": f"{examples} examples, the trained models fixed",
+            "seeds and examples": f"{_range(seeds)} seeds and {examples} examples",
+        }
+        parts.append(over[basis])
+    return f"paired over {'; or '.join(parts)}; Holm over {len(tested)} pair{'s' * (len(tested) > 1)}"
+
+
+def _range(values: Sequence[int]) -> str:
+    return str(values[0]) if len(values) == 1 else f"{values[0]} to {values[-1]}"
+
+
+def pairs_csv(groups: Sequence[Group]) -> str:
+    """Every pair of every group: difference (a - b, more is better), limits, p-values, verdict. Empty: not to be had."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["task", "model", "budget", "metric", *TEXT_COLUMNS])
+    for group in groups:
+        metric = next((row.metric for row in group.rows if row.metric), "")
+        for pair in group.pairs:
+            values = [getattr(pair, name) for name in TEXT_COLUMNS]
+            named = [group.task, group.model, group.budget, metric]
+            writer.writerow([*named, *("" if value is None else value for value in values)])
+    return buffer.getvalue()

@@ -1,0 +1,49 @@
+"""The files that `unipet report` writes: option -> what it is, and how it is made. A new file is a row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from unipet.report.aggregate import Row, Unscored
+from unipet.report.collect import Entry
+from unipet.report.comparing import Group
+from unipet.report.latex import latex
+from unipet.report.page.document import page
+from unipet.report.paper import markdown, paper_table, wide_csv
+from unipet.report.table import csv_table
+from unipet.report.verdicts import pairs_csv
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that a file may show."""
+
+    entries: Sequence[Entry]
+    rows: Sequence[Row]
+    missing: Sequence[Unscored]
+    groups: Sequence[Group]
+
+    @property
+    def order(self) -> list[str]:
+        """The methods in the order of their runs: in a sweep, the order in which they were asked for."""
+        return [str(entry.record.get("method")) for entry in self.entries]
+
+
+WRITERS: dict[str, tuple[str, Callable[[Report], str]]] = {
+    "html": (
+        "one page with tables, charts, drawings and differences, which needs no network (needs unipet[report])",
+        lambda report: page(report.entries, report.groups),
+    ),
+    "latex": (
+        "a paper's table in LaTeX: rows methods, columns tasks, best bold, not distinguishable from it underlined",
+        lambda report: latex(paper_table(report.groups, report.order)),
+    ),
+    "markdown": ("the same table in Markdown", lambda report: markdown(paper_table(report.groups, report.order))),
+    "csv": ("the same table in full precision", lambda report: wide_csv(paper_table(report.groups, report.order))),
+    "rows": ("one line per method, task, base model and budget, as printed", lambda report: csv_table(report.rows)),
+    "pairs": (
+        "every pair of methods: difference, interval, p-values, verdict",
+        lambda report: pairs_csv(report.groups),
+    ),
+}
