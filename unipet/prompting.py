@@ -80,7 +80,7 @@ class Prompting:
         self.after = int(rule.after == "first" or (rule.after == "auto" and not insertion.site.causal and not read_on))
         self.keeps = read_on or rule.keep_outputs
         self.size: int = insertion.parts.function.size  # type: ignore[attr-defined]
-        self.limit = _position_limit(module)
+        self.limit = position_limit(module)
         self.total = 0  # the length of this pass, added tokens included; 0 where none were added
         self.place_B: Tensor = torch.zeros(1)  # where they are in each row
 
@@ -202,7 +202,7 @@ class Crossing:
         return (), {**given, "encoder_attention_mask": among(mask_BS, mask_BS.new_ones(rows, self.size), place_B)}
 
 
-def _position_limit(module: nn.Module) -> int | None:
+def position_limit(module: nn.Module) -> int | None:
     """How many positions a stack with learned positions has; None where they are computed."""
     names = ("position", "wpe")
     tables = [

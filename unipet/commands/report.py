@@ -1,4 +1,4 @@
-"""`unipet report DIR [--csv FILE]`: one comparison from every record below a directory."""
+"""`unipet report DIR [--csv FILE] [--across-budgets]`: one comparison from every record below a directory."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("directory", metavar="DIR", type=Path)
     parser.add_argument("--csv", metavar="FILE", type=Path, help="write the table, in full precision, to this file too")
+    parser.add_argument(
+        "--across-budgets", action="store_true", help="rank what ran on different budgets in one table, too"
+    )
     asked = read(parser, argv)
     if asked is None:
         return 0
@@ -26,8 +29,8 @@ def main(argv: Sequence[str]) -> int:
     from unipet.report.table import csv_table, text_table, write_text
 
     entries = collect(asked.directory)
-    rows = aggregate(entries)
+    rows = aggregate(entries, asked.across_budgets)
     if asked.csv:
         write_text(asked.csv, csv_table(rows))
-    print(text_table(rows, unscored(entries)))
+    print(text_table(rows, unscored(entries), across_budgets=asked.across_budgets))
     return 0
