@@ -147,6 +147,13 @@ def test_a_step_that_depends_on_weights_is_said_to_be_untraceable() -> None:
         trace_step(model, method, Loss(method.objective), batch_of(ARCHS["bert"]))
 
 
+def test_an_adapted_model_is_not_traced() -> None:
+    model, method = ARCHS["bert"].build(), load_method("lora")
+    unipet.adapt(model, method)
+    with pytest.raises(UnipetError, match=r"Call unipet\.eject"):
+        trace_step(model, method, Loss(method.objective), batch_of(ARCHS["bert"]))
+
+
 # -- micro-batches ---------------------------------------------------------------------------------------------------
 
 PER_EXAMPLE = {
@@ -293,10 +300,6 @@ def test_a_fitted_run_gives_the_result_of_the_unfitted_one(tmp_path: Path) -> No
     assert (skipped["status"], skipped["score"], skipped["error"]) == ("skipped", None, None)
     assert "too much" in skipped["reason"]
     assert skipped["params"]["trainable"] == plain["params"]["trainable"]
-    limit["budget__on_exceed"] = "error"
-    failed = run(tiny_config(tmp_path, MIXTURE, runs="failed", **limit))
-    assert failed["status"] == "failed"
-    assert "Raise the limit" in failed["error"]["message"]
 
 
 def _logits(runs: Path) -> Tensor:

@@ -283,3 +283,28 @@ def test_bf16_trains_in_bfloat16_and_keeps_float32_weights(tmp_path: Path) -> No
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     assert lines[-1]["loss"] < lines[0]["loss"]
     assert trained.steps == 18
+
+
+def test_micro_batches_and_checkpointing_train_the_same(tmp_path: Path) -> None:
+    """Also a micro-batch that does not divide the batch, and a last batch that is not full."""
+    found = {}
+    for micro_batch, checkpointing in ((None, False), (3, False), (4, True)):
+        config = tiny_config(tmp_path, MIXTURE, optim__batch_size=10)
+        torch.manual_seed(0)
+        model, lines = tiny_bert(), io.StringIO()
+        unipet.adapt(model, MIXTURE)
+        trained = train(
+            *(model, load_method(MIXTURE).objective, examples(), collate, False, config, tmp_path / "out", lines),
+            lambda values, step: None,
+            micro_batch=micro_batch,
+            checkpointing=checkpointing,
+        )
+        assert (trained.steps, trained.stopped_by) == (6, "epochs")
+        assert not any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
+        found[micro_batch] = (trained.tokens, [json.loads(line)["loss"] for line in lines.getvalue().splitlines()])
+        found[micro_batch] += (owned(model),)
+    tokens, losses, weights = found[None]
+    for other in (3, 4):
+        assert found[other][0] == tokens
+        assert found[other][1] == pytest.approx(losses, rel=1e-4)
+        assert all(torch.allclose(found[other][2][name], weights[name], atol=1e-4) for name in weights)

@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import flop_registry
 
+from unipet.adaptation import CONTAINER
 from unipet.budget.checkpointing import checkpointed
 from unipet.budget.hollow import fill, hollow
 from unipet.errors import UnipetError
@@ -87,28 +88,29 @@ def trace_step(
     micro-batches do, too. `device`: "cpu" or "cuda"; unless given, where the real model is. Random numbers that training
     draws later are not touched. Raises `Untraceable` where the step cannot be followed, and UnipetError as `adapt`.
     """
+    if hasattr(model, CONTAINER):
+        raise UnipetError("trace_step needs the base model without a method. Call unipet.eject(model) first.")
     kind = torch.device(device or _device_of(model))
-    empty = hollow(model)
-    with torch.device("meta"):
-        inserted = build(empty, method, sites)
     fake = FakeTensorMode(allow_non_fake_inputs=True)
-    for each in (empty, inserted):
-        fill(each, fake, kind)
     counter = Live(fake, kind)
     devices = [kind] if kind.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), warnings.catch_warnings(), counter.running():
+    with torch.random.fork_rng(devices=devices), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the real step gives them again
         try:
-            inserted.attach(empty)
-            inserted.draw(0, 0)
-            return _step(empty, loss, micro_batch, plan, counter, kind)
+            empty = hollow(model)
+            with torch.device("meta"):
+                inserted = build(empty, method, sites)
+            for each in (empty, inserted):
+                fill(each, fake, kind)
+            with counter.running():
+                inserted.attach(empty)
+                inserted.draw(0, 0)
+                return _step(empty, loss, micro_batch, plan, counter, kind)
         except UnipetError:
             raise
         except Exception as error:
-            line = (str(error).splitlines() or [""])[0]
-            raise Untraceable(
-                f"memory of {method.name!r} cannot be predicted: {type(error).__name__}: {line}"
-            ) from error
+            line = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+            raise Untraceable(f"memory of {method.name!r} cannot be predicted: {line}") from error
 
 
 def _step(model: nn.Module, loss: Loss, batch: Batch, plan: StepPlan, counter: Live, device: torch.device) -> Trace:
