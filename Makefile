@@ -9,10 +9,10 @@ JOBS ?= 2
 SWEEP := method=adapter,prefix,lora,mam,adamix model=minilm task=synthetic_verdicts optim.batch_size=16 budget.max_steps=300
 
 .DEFAULT_GOAL := help
-.PHONY: help sweep test check lint types docs format clean
+.PHONY: help sweep test check lint types docs bench-memory bench-gpu format clean
 
 help:  ## what there is
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
 
 # Installed again only when what is asked for changes. The base model's package is data: --no-deps keeps its
 # own requirements (an older torch) out.
@@ -40,6 +40,12 @@ types: $(VENV)/installed  ## mypy, strict on the calculus
 
 docs: $(VENV)/installed  ## docs/methods.md, from the methods and the measured parity
 	$(BIN)/python docs/make_methods.py
+
+bench-memory: $(VENV)/installed  ## predicted against measured memory of training, on the CPU
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python benchmarks/memory.py
+
+bench-gpu: $(VENV)/installed  ## the same on this machine's GPU, and the margin that its allocator needs
+	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/gpu.py
 
 format: $(VENV)/installed  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .

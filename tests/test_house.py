@@ -38,7 +38,7 @@ HEAVY = {
 FLOORS = (
     {"errors"},
     {"options", "config", "conf_dir", "design", "memory", "text_table"},
-    {"functions", "sites", "settings", "positions"},
+    {"functions", "sites", "settings", "positions", "budget_label", "order"},
     {"composition", "scaling", "mixture", "objectives", "weights"},
     {"parts"},
     {"insertion"},
@@ -53,10 +53,11 @@ FLOORS = (
     {"unipet"},  # unipet/__init__.py, the public interface
     {"tasks", "fitting", "record", "mirror", "tracking", "model_files"},
     {"models", "forward"},
-    {"generation"},
+    {"generation", "step"},
+    {"budget"},
     {"evaluation"},
     {"callbacks"},
-    {"training"},
+    {"training", "reevaluation"},
     {"run", "submission"},
     {"report"},
     {"sweep"},

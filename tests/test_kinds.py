@@ -42,6 +42,7 @@ def test_a_run_of_every_kind(case: str, tmp_path: Path) -> None:
     kind, arch, model = ABLE[case]
     config = config_of(kind, tmp_path, write_arch(tmp_path / "model", arch, model), LOW_RANK)
     record = run(config)
+    assert record["memory"]["predicted_gib"], record["data"]["warnings"]
     assert record["status"] == "ok", record["error"]
     assert record["metric"] == config.task.metrics[0] and set(record["metrics"]) == set(config.task.metrics)
     if KINDS[kind].pretrained_head:

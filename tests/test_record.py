@@ -101,12 +101,13 @@ def test_record_has_every_key_from_the_start(tmp_path: Path) -> None:
     record = blank_record(tiny_config(tmp_path), "tiny_low_rank", "0" * 16)
     assert set(record) == {
         *("status", "run_id", "method", "task", "model", "budget", "seed", "score", "metric", "metrics", "params"),
+        *("limits", "fitted", "reason"),
         *("time", "memory", "insertions", "stopped_by", "error", "versions", "git_commit", "data", "started"),
         "finished",
     }
-    assert set(record["params"]) == {"base", "trainable", "head", "stored", "merged", "percent"}
+    assert set(record["params"]) == {"base", "trainable", "head", "stored", "merged", "formula", "percent"}
     assert set(record["time"]) == {"total_s", "train_s", "step_ms", "steps", "tokens_per_s"}
-    assert set(record["memory"]) == {"peak_gib", "predicted_gib", "measured_by"}
+    assert set(record["memory"]) == {"peak_gib", "predicted_gib", "measured_by", "allocated_gib", "context_gib"}
     assert set(record["data"]) == {"source", "fingerprint", "train", "evaluation"}
     assert set(record["versions"]) == {"python", "torch", "transformers", "hydra", "unipet", "machine"}
     assert record["status"] == "running"

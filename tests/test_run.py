@@ -11,8 +11,9 @@ import torch
 import yaml
 from run_room import HEAD_ONLY, LOW_RANK, MIXTURE, tiny_config, write_model, write_task
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
-from unipet import training
+from unipet import step as stepping
 from unipet.errors import UnipetError
 from unipet.record import read_config, run_dir
 from unipet.run import evaluate, prepare, run
@@ -20,6 +21,7 @@ from unipet.run import evaluate, prepare, run
 KEYS = {
     *("status", "run_id", "method", "task", "model", "budget", "seed", "score", "metric", "metrics", "params", "time"),
     *("memory", "insertions", "stopped_by", "error", "versions", "git_commit", "data", "started", "finished"),
+    *("limits", "fitted", "reason"),
 }
 
 
@@ -48,6 +50,8 @@ def test_a_run_leaves_a_complete_record(tmp_path: Path) -> None:
     assert [row["name"] for row in record["insertions"]] == ["attention"]
     assert record["started"] <= record["finished"]
     assert record["memory"]["measured_by"] in ("process_rss", "cuda_reserved", None)
+    assert record["memory"]["predicted_gib"] > 0
+    assert record["fitted"]["micro_batch"] == 8 and not record["fitted"]["checkpointing"]
     assert (record["memory"]["peak_gib"] is None) == (record["memory"]["measured_by"] is None)
 
 
@@ -141,7 +145,7 @@ def test_a_finished_run_on_other_data_is_repeated(tmp_path: Path) -> None:
 
 def test_budget_ends_training(tmp_path: Path) -> None:
     record = run(tiny_config(tmp_path, budget__max_steps=3, budget__name="three"))
-    assert (record["time"]["steps"], record["stopped_by"], record["budget"]) == (3, "max_steps", "three")
+    assert (record["time"]["steps"], record["stopped_by"], record["budget"]) == (3, "max_steps", "three, max_steps=3")
 
 
 def test_regression(tmp_path: Path) -> None:
@@ -161,14 +165,16 @@ def test_bf16(tmp_path: Path) -> None:
 
 def break_loss(monkeypatch: pytest.MonkeyPatch, step: int, what: Any) -> None:
     count = 0
-    original = training.task_loss
+    original = stepping.task_loss
 
     def broken(*args: Any) -> Tensor:
         nonlocal count
+        if isinstance(args[0], FakeTensor):  # the prediction of memory, before training
+            return original(*args)
         count += 1
         return what(original(*args)) if count == step else original(*args)
 
-    monkeypatch.setattr(training, "task_loss", broken)
+    monkeypatch.setattr(stepping, "task_loss", broken)
 
 
 def test_nan_is_a_failed_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,10 +15,12 @@ from tiny import tiny_bert, tiny_tokenizer
 from torch import Tensor, nn
 
 import unipet
+from unipet.budget.limits import plan_steps
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
 from unipet.library import load_method
-from unipet.training import Diverged, GroupedOrder, ObjectiveTrainer, Trained, plan_steps, train
+from unipet.order import GroupedOrder
+from unipet.training import Diverged, ObjectiveTrainer, Trained, train
 
 
 def examples(count: int = 24) -> list[dict[str, Any]]:
@@ -134,14 +136,14 @@ def test_order_is_a_function_of_seed_and_epoch_and_groups_lengths() -> None:
 def test_every_method_sees_the_same_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def batches(method: dict[str, Any]) -> list[Any]:
         seen: list[Any] = []
-        original = ObjectiveTrainer.compute_loss
+        original = ObjectiveTrainer.training_step
 
         def watch(self: Any, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
             seen.append(inputs["input_ids"].tolist())
             return original(self, model, inputs, *args, **kwargs)
 
         with monkeypatch.context() as patch:
-            patch.setattr(ObjectiveTrainer, "compute_loss", watch)
+            patch.setattr(ObjectiveTrainer, "training_step", watch)
             fit(tmp_path, method)
         return seen
 
@@ -198,19 +200,19 @@ def test_consistency_changes_what_is_learned(tmp_path: Path) -> None:
 def test_two_views_are_one_pass_and_the_task_loss_is_the_first_views(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from unipet import training
+    from unipet import step
 
     calls: list[tuple[str, tuple[int, ...]]] = []
     model = tiny_bert()
     model.bert.register_forward_pre_hook(
         lambda module, args, kwargs: calls.append(("forward", tuple(args[0].shape))), with_kwargs=True
     )
-    task, consistency = training.task_loss, training.consistency_loss
+    task, consistency = step.task_loss, step.consistency_loss
     monkeypatch.setattr(
-        training, "task_loss", lambda logits, *rest: calls.append(("task", tuple(logits.shape))) or task(logits, *rest)
+        step, "task_loss", lambda logits, *rest: calls.append(("task", tuple(logits.shape))) or task(logits, *rest)
     )
     monkeypatch.setattr(
-        training,
+        step,
         "consistency_loss",
         lambda rule, first, second, *rest: (
             calls.append(("consistency", tuple(second.shape))) or consistency(rule, first, second, *rest)
@@ -240,17 +242,17 @@ def test_routes_hold_for_a_whole_step(tmp_path: Path) -> None:
 def test_a_loss_that_is_not_finite_ends_training_before_the_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float
 ) -> None:
-    from unipet import training
+    from unipet import step
 
     count = 0
-    original = training.task_loss
+    original = step.task_loss
 
     def broken(*args: Any) -> Tensor:
         nonlocal count
         count += 1
         return original(*args) * (value if count == 3 else 1.0)
 
-    monkeypatch.setattr(training, "task_loss", broken)
+    monkeypatch.setattr(step, "task_loss", broken)
     model = tiny_bert()
     with pytest.raises(Diverged, match=r"became (nan|inf) at step 3 of 6\. Try a lower optim\.lr \(it is 0\.01\)"):
         fit(tmp_path, LOW_RANK, model=model)
@@ -281,3 +283,28 @@ def test_bf16_trains_in_bfloat16_and_keeps_float32_weights(tmp_path: Path) -> No
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     assert lines[-1]["loss"] < lines[0]["loss"]
     assert trained.steps == 18
+
+
+def test_micro_batches_and_checkpointing_train_the_same(tmp_path: Path) -> None:
+    """Also a micro-batch that does not divide the batch, and a last batch that is not full."""
+    found = {}
+    for micro_batch, checkpointing in ((None, False), (3, False), (4, True)):
+        config = tiny_config(tmp_path, MIXTURE, optim__batch_size=10)
+        torch.manual_seed(0)
+        model, lines = tiny_bert(), io.StringIO()
+        unipet.adapt(model, MIXTURE)
+        trained = train(
+            *(model, load_method(MIXTURE).objective, examples(), collate, False, config, tmp_path / "out", lines),
+            lambda values, step: None,
+            micro_batch=micro_batch,
+            checkpointing=checkpointing,
+        )
+        assert (trained.steps, trained.stopped_by) == (6, "epochs")
+        assert not any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
+        found[micro_batch] = (trained.tokens, [json.loads(line)["loss"] for line in lines.getvalue().splitlines()])
+        found[micro_batch] += (owned(model),)
+    tokens, losses, weights = found[None]
+    for other in (3, 4):
+        assert found[other][0] == tokens
+        assert found[other][1] == pytest.approx(losses, rel=1e-4)
+        assert all(torch.allclose(found[other][2][name], weights[name], atol=1e-4) for name in weights)

@@ -72,6 +72,24 @@ class Clock(TrainerCallback):
         self.seconds = time.perf_counter() - self._started
 
 
+class TimeLimit(TrainerCallback):
+    """Ends training at the first step that finds `seconds` of it gone by (None: never).
+
+    `aside` tells the seconds that were spent on something else, a selection split's scores, and do not count.
+    """
+
+    def __init__(self, seconds: float | None, aside: Callable[[], float]) -> None:
+        self._seconds, self._aside = seconds, aside
+        self.reached = False
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._started = time.perf_counter()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self._seconds is not None and time.perf_counter() - self._started - self._aside() >= self._seconds:
+            self.reached = control.should_training_stop = True
+
+
 class Progress(TrainerCallback):
     """A progress bar with the loss; only where standard error is a terminal."""
 
@@ -126,7 +144,8 @@ class Best(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         interval = math.ceil(state.max_steps / self.CHECKPOINTS)
-        if state.global_step % interval and state.global_step != state.max_steps:
+        last = state.global_step == state.max_steps or control.should_training_stop
+        if state.global_step % interval and not last:
             return
         started = time.perf_counter()
         score = self._score()

@@ -77,10 +77,18 @@ class ModelConfig:
 
 @dataclass
 class BudgetConfig:
-    """What a run may spend."""
+    """What a run may spend; null is no limit. The effective batch is `optim.batch_size`, which no budget changes."""
 
     name: str = "none"
+    trainable_params: int | None = None  # parameters that train, the head excluded
+    trainable_percent: float | None = None  # the same, in percent of the base model without its head
+    peak_memory_gib: float | None = None  # of one device, in training
+    memory_margin: float = 0.05  # share of peak_memory_gib that fitting leaves free: a prediction may be wrong by that
     max_steps: int | None = None  # optimiser steps
+    max_tokens: int | None = None  # tokens that training reads, padding excluded
+    gpu_hours: float | None = None  # gpus x training wall seconds / 3600
+    gpus: int = 1  # devices that the run holds
+    on_exceed: str = "fit"  # fit | skip | error: solve sizes and micro-batch, leave the run out, or stop
 
 
 @dataclass
@@ -91,7 +99,7 @@ class OptimConfig:
     lr: float = 5e-4
     lr_ratio: float = 1.0  # the learning rate of `up` slots over that of all others (LoRA+)
     epochs: float = 3.0
-    batch_size: int = 32
+    batch_size: int = 32  # the effective batch: examples of one optimiser step, whatever micro-batch fits in memory
     eval_batch_size: int = 64
     weight_decay: float = 0.01
     warmup_ratio: float = 0.06

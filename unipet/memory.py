@@ -6,6 +6,8 @@ import ctypes
 import gc
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 GIB = 2**30
@@ -25,7 +27,7 @@ class PeakMemory:
         """`device`: "cpu", or a CUDA device such as "cuda:0"."""
         gc.collect()  # an earlier run in this process may lie about in reference cycles
         self._device = device
-        self._start = 0
+        self._start = self._allocated = 0
         self._process_peak = False
         if device.startswith("cuda"):
             import torch
@@ -34,23 +36,61 @@ class PeakMemory:
             torch.cuda.empty_cache()  # what an earlier run left in the allocator's cache is not this run's
             torch.cuda.reset_peak_memory_stats(device)
             self._start = torch.cuda.memory_reserved(device)
+            self._allocated = torch.cuda.memory_allocated(device)
         else:
             _return_freed_memory()
             self._process_peak = _reset_process_peak()
 
     def read(self) -> dict[str, float | str | None]:
-        """`{"peak_gib", "predicted_gib", "measured_by"}`; nothing predicts memory yet, so `predicted_gib` is null."""
-        peak: float | None = None
-        measured_by: str | None = None
+        """`{"peak_gib", "measured_by", "allocated_gib", "context_gib"}`, null for what is not measured.
+
+        The last two are CUDA's alone: the peak of allocated bytes, which `predicted_gib` of a run's record predicts (the
+        rest of the peak is fragmentation), and what the driver's context takes on the device outside the allocator.
+        """
+        found: dict[str, float | str | None] = dict.fromkeys(
+            ("peak_gib", "measured_by", "allocated_gib", "context_gib")
+        )
         if self._device.startswith("cuda"):
             import torch
 
-            peak = (torch.cuda.max_memory_reserved(self._device) - self._start) / GIB
-            measured_by = "cuda_reserved"
+            peak = torch.cuda.max_memory_reserved(self._device) - self._start
+            allocated = torch.cuda.max_memory_allocated(self._device) - self._allocated
+            free, total = torch.cuda.mem_get_info(self._device)
+            context = total - free - torch.cuda.memory_reserved(self._device)
+            found.update(peak_gib=peak / GIB, measured_by="cuda_reserved")
+            found.update(allocated_gib=allocated / GIB, context_gib=context / GIB)
         elif self._process_peak:
-            peak = _process_peak_bytes() / GIB
-            measured_by = "process_rss"
-        return {"peak_gib": peak, "predicted_gib": None, "measured_by": measured_by}
+            found.update(peak_gib=_process_peak_bytes() / GIB, measured_by="process_rss")
+        return found
+
+
+@contextmanager
+def limited(device: str, gib: float | None) -> Iterator[None]:
+    """On CUDA, no more than `gib` of `device` for this process' allocator inside (None: all): more raises
+    torch.OutOfMemoryError. Elsewhere nothing can be enforced."""
+    if gib is None or not device.startswith("cuda"):
+        yield
+        return
+    import torch
+
+    total = torch.cuda.get_device_properties(device).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(1.0, gib * GIB / total), device)
+    try:
+        yield
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0, device)
+
+
+def out_of_memory(error: BaseException) -> str | None:
+    """In one line how memory ran out, if that is what `error` says; None for any other error."""
+    import torch
+
+    on_cpu = isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
+    if not (isinstance(error, torch.OutOfMemoryError) or on_cpu):
+        return None
+    return "out of memory: " + (str(error).splitlines() or ["no more is known"])[0]
 
 
 def _return_freed_memory() -> None:

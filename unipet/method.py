@@ -13,7 +13,7 @@ from unipet.functions import FUNCTIONS
 from unipet.functions.base import Function, LinearMap, Widths
 from unipet.mixture import Mixture
 from unipet.objectives import Objective
-from unipet.options import number, parse_options, remove_hint
+from unipet.options import number, parse_options, remove_hint, share
 from unipet.parts import Parts
 from unipet.scaling import SCALINGS, Constant, Scaling
 from unipet.sites.position import Position, token_span
@@ -22,13 +22,14 @@ T = TypeVar("T")
 
 #: Parts of the base model that a method may train besides its insertions.
 UNFREEZE = ("head", "norm", "bias", "embeddings", "all")
-_INSERTION_KEYS = ("function", "position", "composition", "scaling", "mixture")
+_INSERTION_KEYS = ("function", "position", "composition", "scaling", "mixture", "ratio")
 _METHOD_KEYS = ("name", "insertions", "unfreeze", "objective")
 
 
 @dataclass(frozen=True)
 class InsertionSpec:
-    """One insertion of a method: the four dimensions and the optional mixture."""
+    """One insertion of a method: the four dimensions, the optional mixture, and `ratio`, in proportion to which a budget
+    lets sizes grow (None: in proportion to the sizes given; 0: the size stays as given)."""
 
     name: str
     function: Function
@@ -36,6 +37,7 @@ class InsertionSpec:
     composition: Composition
     scaling: Scaling
     mixture: Mixture | None = None
+    ratio: float | None = field(default=None, compare=False)  # changes nothing that the method computes
 
     @property
     def parts(self) -> Parts:
@@ -49,7 +51,8 @@ class InsertionSpec:
             "composition": {"name": name_of(COMPOSITIONS, self.composition), **dataclasses.asdict(self.composition)},
             "scaling": {"name": name_of(SCALINGS, self.scaling), **dataclasses.asdict(self.scaling)},
         }
-        return given if self.mixture is None else {**given, "mixture": dataclasses.asdict(self.mixture)}
+        optional = {"mixture": self.mixture and dataclasses.asdict(self.mixture), "ratio": self.ratio}
+        return given | {key: value for key, value in optional.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -110,10 +113,9 @@ def _insertion(name: str, given: Any, where: str) -> InsertionSpec:
         raise UnipetError(f"{where}: expected a mapping with {', '.join(_INSERTION_KEYS)}, got {given!r}.")
     _known_keys(given, _INSERTION_KEYS, where)
     function = _named(Function, FUNCTIONS, given.get("function"), f"{where}.function", "function")
-    site = given.get("position")
-    if isinstance(site, (str, list)):
-        site = {"site": site}
-    position = parse_options(Position, site or {}, f"{where}.position", "the position")
+    site = given.get("position") or {}
+    site = {"site": site} if isinstance(site, str | list) else site
+    position = parse_options(Position, site, f"{where}.position", "the position")
     position.check(f"{where}.position")
     given_composition = given.get("composition", "add")
     composition = _named(Composition, COMPOSITIONS, given_composition, f"{where}.composition", "composition")
@@ -123,9 +125,10 @@ def _insertion(name: str, given: Any, where: str) -> InsertionSpec:
     if isinstance(scaling, Mapping) and "name" not in scaling:
         scaling = {"name": "constant", **scaling}  # `scaling.value=2` over a file that says `scaling: 4.0`
     parsed_scaling = _named(Scaling, SCALINGS, scaling, f"{where}.scaling", "scaling")
-    mixture = given.get("mixture")
-    parsed = None if mixture is None else parse_options(Mixture, mixture, f"{where}.mixture", "the mixture")
-    spec = InsertionSpec(name, function, position, composition, parsed_scaling, parsed)
+    if (parsed := given.get("mixture")) is not None:
+        parsed = parse_options(Mixture, parsed, f"{where}.mixture", "the mixture")
+    ratio = share(given.get("ratio"), f"{where}.ratio")
+    spec = InsertionSpec(name, function, position, composition, parsed_scaling, parsed, ratio)
     _check_pairs(spec, where)
     return spec
 
@@ -158,9 +161,8 @@ def _known_keys(given: Mapping[str, Any], allowed: tuple[str, ...], where: str) 
 def _check_pairs(spec: InsertionSpec, where: str) -> None:
     """Raise UnipetError for choices that are fine alone but not together."""
     function, position = spec.function, spec.position
-    label = name_of(FUNCTIONS, function)
+    label, in_heads = name_of(FUNCTIONS, function), [role for role in position.site if role.endswith("heads")]
     rule, joined = spec.composition, name_of(COMPOSITIONS, spec.composition)
-    in_heads = [role for role in position.site if role.endswith("heads")]
     if rule.needs_mass and not function.has_mass:
         able = ", ".join(name for name, cls in FUNCTIONS.items() if cls.has_mass)
         raise UnipetError(

@@ -82,6 +82,11 @@ def number(value: Any, where: str) -> int | float:
     return typing.cast("int | float", _typed(value, numeric, where, "a finite number"))
 
 
+def share(value: Any, where: str) -> float | None:
+    """A number of at least 0, or None; anything else is a UnipetError that names the key."""
+    return None if value is None else _in_range(float(number(value, where)), where, {"low": 0})
+
+
 def _typed(value: Any, fits: bool, where: str, expected: str) -> Any:
     if not fits:
         raise UnipetError(f"{where}: expected {expected}, got {value!r} ({type(value).__name__}).")

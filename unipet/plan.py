@@ -42,13 +42,7 @@ def build(
     for spec in method.insertions:
         assert table is not None
         where = f"method.insertions.{spec.name}"
-        found = _with_bias(model, spec, resolve(model, table, spec.position, f"{where}.position"), where)
-        widths = [
-            replace(_read_by(spec, _widths(model, table, site)), number=number) for number, site in enumerate(found)
-        ]
-        if spec.composition.lengthens:
-            found, widths = lengthened(model, table, spec, found, widths)
-        _check_forms(spec, found, where)
+        found, widths = places(model, table, spec)
         try:
             bank = _shared(spec, widths, dtype, device)
         except UnipetError as error:
@@ -79,6 +73,17 @@ def build(
             f"unfreeze: {list(method.unfreeze)} matches no parameter."
         )
     return adaptation
+
+
+def places(model: nn.Module, table: Architecture, spec: InsertionSpec) -> tuple[list[Site], list[Widths]]:
+    """The sites of one insertion, and what each tells its function. Raises UnipetError where they cannot be."""
+    where = f"method.insertions.{spec.name}"
+    found = _with_bias(model, spec, resolve(model, table, spec.position, f"{where}.position"), where)
+    widths = [replace(_read_by(spec, _widths(model, table, site)), number=number) for number, site in enumerate(found)]
+    if spec.composition.lengthens:
+        found, widths = lengthened(model, table, spec, found, widths)
+    _check_forms(spec, found, where)
+    return found, widths
 
 
 def _shared(spec: InsertionSpec, widths: list[Widths], dtype: torch.dtype, device: torch.device) -> Bank | None:

@@ -15,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from unipet.budget_label import budget_label, set_limits
 from unipet.config import ModelConfig, RunConfig
 from unipet.errors import UnipetError
 
@@ -91,16 +92,19 @@ def blank_record(config: RunConfig, method: str, identity: str) -> dict[str, Any
         "method": method,
         "task": config.task.name,
         "model": model_label(config.model),
-        "budget": config.budget.name,
+        "budget": budget_label(asdict(config.budget)),
+        "limits": set_limits(asdict(config.budget)),
         "seed": config.seed,
         "score": None,
         "metric": None,
         "metrics": {},
-        "params": dict.fromkeys(("base", "trainable", "head", "stored", "merged", "percent")),
+        "params": dict.fromkeys(("base", "trainable", "head", "stored", "merged", "formula", "percent")),
+        "fitted": {},  # what was solved for the budget: {parameter_limit, requested, sizes, ...}
         "time": dict.fromkeys(("total_s", "train_s", "step_ms", "steps", "tokens_per_s")),
-        "memory": dict.fromkeys(("peak_gib", "predicted_gib", "measured_by")),
+        "memory": dict.fromkeys(("peak_gib", "predicted_gib", "measured_by", "allocated_gib", "context_gib")),
         "insertions": [],
         "stopped_by": None,
+        "reason": None,  # why a run was skipped, or exceeded its budget
         "error": None,  # {type, message} of a failed run
         "versions": versions(),
         "git_commit": git_commit(),

@@ -41,7 +41,8 @@ class AdaptReport:
     """A method on a base model. Counts are parameters; `percent` is trainable over base, the head in neither.
 
     `stored` is what a saved adapter holds without the head; `merged` what remains of the insertions once mixtures and
-    reparametrisations are baked (the papers' #Param), unfrozen base parameters included.
+    reparametrisations are baked, unfrozen base parameters included; `formula` the same without the biases and norms of
+    functions, as the papers' formulas count (He et al. 2022, App. B: prefix 2ld, adapter 2rd, LoRA 4rd per sub-layer).
     """
 
     method: str
@@ -50,6 +51,7 @@ class AdaptReport:
     head: int
     stored: int
     merged: int
+    formula: int
     insertions: list[InsertionRow]
     unfrozen: dict[str, tuple[int, int]]  # part of `unfreeze` -> (tensors, parameters)
 
@@ -59,7 +61,7 @@ class AdaptReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as `--json` prints and as a run's record keeps it."""
-        params = {key: getattr(self, key) for key in ("base", "trainable", "head", "stored", "merged")}
+        params = {key: getattr(self, key) for key in ("base", "trainable", "head", "stored", "merged", "formula")}
         return {
             "method": self.method,
             "params": {**params, "percent": round(self.percent, 6)},
@@ -91,8 +93,10 @@ class AdaptReport:
         lines.append(
             f"{self.method}: {self.trainable:,} trainable parameters, {self.percent:.3f} % of the base model's {self.base:,}"
         )
-        if self.merged != self.trainable:
-            lines.append(f"after merging mixtures and dropping reparametrisations: {self.merged:,}")
+        lines.append(
+            f"stored {self.stored:,}; merged {self.merged:,} (mixtures averaged, reparametrisations dropped); by formula "
+            f"{self.formula:,}\n(merged, without biases and norms of functions); the head's {self.head:,} are in none of these"
+        )
         return "\n".join(lines)
 
 
@@ -126,8 +130,9 @@ def report_of(model: nn.Module, inserted: Adaptation) -> AdaptReport:
     merged = sum(_merged_count(insertion) for insertion in inserted.items)
     merged += sum(_kept_shared({i.name: i for i in inserted.items}[name]) for name in inserted.shared)
     rows = _rows(model, inserted, base)
-    trainable = owned + unfrozen
-    return AdaptReport(inserted.method.name, base, trainable, head, trainable, merged + unfrozen, rows, parts)
+    trainable, left = owned + unfrozen, merged + unfrozen
+    formula = left - sum(_small(insertion) for insertion in inserted.items)
+    return AdaptReport(inserted.method.name, base, trainable, head, trainable, left, formula, rows, parts)
 
 
 def _merged_count(insertion: Insertion) -> int:
@@ -135,6 +140,17 @@ def _merged_count(insertion: Insertion) -> int:
     own = sum(spec.count for tensors in slots.values() for spec in tensors.values())
     kept = sum(p.numel() for bank in (insertion.scale, insertion.joint) for p in bank.parameters())
     return own + kept
+
+
+def _small(insertion: Insertion) -> int:
+    """The biases and norms of the function, which formulas leave out."""
+    slots = insertion.parts.function.plain().slots(insertion.widths)
+    return sum(
+        spec.count
+        for slot, tensors in slots.items()
+        for spec in tensors.values()
+        if slot == "norm" or spec.part == "bias"
+    )
 
 
 def _kept_shared(insertion: Insertion) -> int:

@@ -1,5 +1,4 @@
-"""The story of one run, callable from Python: `run(config)` trains, evaluates and records, `evaluate(directory)`
-repeats the evaluation of a finished run.
+"""The story of one run, callable from Python: `run(config)` trains, evaluates and records.
 
 `prepare` does everything that a mistake of the user can break and writes nothing: it raises `UnipetError`. `execute`
 does the work in the run's directory: whatever breaks there becomes a record with status "failed".
@@ -20,9 +19,10 @@ import yaml
 from unipet import record as records
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
+from unipet.reevaluation import evaluate as evaluate
 
 if TYPE_CHECKING:
-    from unipet.method import Method
+    from unipet.budget.parameters import ParameterFit
     from unipet.tasks import TaskData
     from unipet.tracking import Tracker
 
@@ -32,7 +32,7 @@ class Prepared:
     """A run whose configuration, data and base model were found to fit together; nothing is written yet."""
 
     config: RunConfig  # the method spelled out in full
-    method: Method
+    fit: ParameterFit  # the method as the budget leaves it
     data: TaskData
     run_id: str
     directory: Path
@@ -57,11 +57,11 @@ def run(config: RunConfig) -> dict[str, Any]:
 def prepare(config: RunConfig) -> Prepared:
     """Check everything that can be checked without training: settings, method, task data, base model, and that the
     method's sites exist on it. Writes nothing. Raises `UnipetError` for the first mistake found."""
-    from unipet.describing import describe
+    from unipet.budget.parameters import fit_parameters
     from unipet.library import load_method
     from unipet.models import skeleton
     from unipet.settings import check_settings
-    from unipet.tasks import load_task
+    from unipet.tasks import input_length, load_task
     from unipet.tracking import check_tracking
 
     check_settings(config)
@@ -69,10 +69,10 @@ def prepare(config: RunConfig) -> Prepared:
     method = load_method(config.method)
     config = replace(config, method=method.to_dict())
     data = load_task(config.task)
-    describe(
-        method, skeleton(config.model, config.task.kind), config.model.sites
-    )  # a site that matches nothing fails here, without weights
-    return Prepared(config, method, data, records.run_id(config), records.run_dir(config))
+    # A site that matches nothing fails here, without weights.
+    built = skeleton(config.model, config.task.kind)
+    fit = fit_parameters(method, built, config.budget, config.model.sites, input_length(config.task))
+    return Prepared(config, fit, data, records.run_id(config), records.run_dir(config))
 
 
 def finished_record(prepared: Prepared) -> dict[str, Any] | None:
@@ -87,26 +87,34 @@ def finished_record(prepared: Prepared) -> dict[str, Any] | None:
 
 def execute(prepared: Prepared) -> dict[str, Any]:
     """Do the run in its directory and return the record; see `run` for what becomes of errors."""
+    from unipet.memory import out_of_memory
     from unipet.tracking import open_tracker
 
     config, directory = prepared.config, prepared.directory
     started = time.perf_counter()
-    record = records.blank_record(config, prepared.method.name, prepared.run_id)
-    record["data"] = prepared.data.record()
+    record = records.blank_record(config, prepared.fit.method.name, prepared.run_id)
+    record["data"], record["fitted"] = prepared.data.record(), prepared.fit.record()
     _clear(directory)
     resolved = records.resolved(config)
-    records.write_text_atomic(directory / records.CONFIG, yaml.safe_dump(resolved, sort_keys=False))
+    fitted = "".join(f"# fitted to the budget: {key}={size}\n" for key, size in (prepared.fit.sizes or {}).items())
+    records.write_text_atomic(directory / records.CONFIG, fitted + yaml.safe_dump(resolved, sort_keys=False))
     records.write_json_atomic(directory / records.RESULT, record)
     tags = [f"{key}:{record[key]}" for key in ("method", "task", "model", "budget")]
     tracker = open_tracker(config.tracking, prepared.run_id, directory.name.rsplit("-", 1)[0], tags, resolved)
     try:
-        _work(prepared, record, tracker)
-        record["status"] = "ok"
+        if prepared.fit.why_not is None:
+            record["status"] = _work(prepared, record, tracker)
+        else:
+            record["params"] = prepared.fit.report.to_dict()["params"]
+            record.update(status="skipped", reason=prepared.fit.why_not)
     except KeyboardInterrupt:
         record.update(status="failed", error={"type": "KeyboardInterrupt", "message": "interrupted"})
         raise
     except Exception as error:
-        record.update(status="failed", error=_explain(error, directory), **_stopped(error))
+        if (reason := out_of_memory(error)) is None:
+            record.update(status="failed", error=_explain(error, directory), **_stopped(error))
+        else:  # a result, and never a retry with other settings
+            record.update(status="exceeded", stopped_by="out_of_memory", reason=reason)
     finally:
         record["time"]["total_s"] = time.perf_counter() - started
         record["finished"] = records.now()
@@ -115,44 +123,60 @@ def execute(prepared: Prepared) -> dict[str, Any]:
     return record
 
 
-def _work(prepared: Prepared, record: dict[str, Any], tracker: Tracker) -> None:
-    """Seed, base model, insertions, training, evaluation, saving. Fills `record` as results become known."""
+def _work(prepared: Prepared, record: dict[str, Any], tracker: Tracker) -> str:
+    """Seed, base model, memory fit, insertions, training, evaluation, saving: fills `record` as results become known.
+    Returns the status: "ok", or "skipped" where the budget leaves too little memory."""
     import torch
     import transformers
 
     from unipet.adapting import adapt
+    from unipet.budget.memory_fit import fit_run
     from unipet.callbacks import Best
     from unipet.checkpoint import save
     from unipet.evaluation import check_lengths, check_mixture, score_split, selection_score
-    from unipet.memory import PeakMemory
+    from unipet.memory import PeakMemory, limited
     from unipet.models import load_base_model
     from unipet.tasks import cache_directory, collate, encode, readout
     from unipet.training import train
 
-    config, method, data, directory = prepared.config, prepared.method, prepared.data, prepared.directory
+    config, method, data, directory = prepared.config, prepared.fit.method, prepared.data, prepared.directory
+    device = "cuda:0" if torch.cuda.is_available() else "cpu"
     transformers.set_seed(config.seed)  # before the model: the new head and the insertions are drawn from it
     model, tokenizer = load_base_model(config.model, data.labels, data.regression, config.task.kind)
-    adapted = adapt(model, method, config.model.sites).to_dict()
-    record["params"], record["insertions"] = adapted["params"], adapted["insertions"]
     encoded = encode(data, tokenizer, config.task, cache_directory(config.runs_dir))
     record["data"]["truncated"] = encoded.truncated  # share of examples that a length limit cut
-    record["data"]["warnings"] = encoded.warnings(config.task.max_target)
-    for warning in record["data"]["warnings"]:
-        print(f"warning: {warning}", file=sys.stderr)
-    check_lengths(encoded, model, config.task)
-    memory = PeakMemory("cuda:0" if torch.cuda.is_available() else "cpu")
+    warnings = encoded.warnings(config.task.max_target)
     batch, read = collate(tokenizer), readout(config.task, tokenizer)
+    fit = fit_run(config, model, method, encoded.train, batch, read, data.regression, device)
+    warnings += [fit.warning] if fit.warning else []
+    record["fitted"].update(fit.record())
+    record["memory"]["predicted_gib"] = fit.predicted_gib
+    record["data"]["warnings"] = warnings
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    adapted = adapt(model, method, config.model.sites).to_dict()
+    record["params"], record["insertions"] = adapted["params"], adapted["insertions"]
+    if fit.why_not is not None:
+        record["reason"] = fit.why_not
+        return "skipped"
+    check_lengths(encoded, model, config.task)
+    memory = PeakMemory(device)
     best = Best(model, selection_score(config, model, data, encoded, tokenizer)) if encoded.selection else None
-    with open(directory / records.METRICS, "w", encoding="utf-8") as metrics:
+    with (
+        limited(device, config.budget.peak_memory_gib),
+        open(directory / records.METRICS, "w", encoding="utf-8") as metrics,
+    ):
         trained = train(
             *(model, method.objective, encoded.train, batch, data.regression, config, directory, metrics, tracker.log),
             read=read,
             best=best,
+            micro_batch=fit.micro_batch,
+            checkpointing=fit.checkpointing,
         )
     if best is not None:
         scored = {str(step): score for step, score in best.scores.items()}  # JSON has no other keys
         record["data"]["selection"].update(step=best.restore(), scores=scored)
-    record["memory"] = memory.read()
+    record["memory"].update(memory.read())
     record["stopped_by"] = trained.stopped_by
     for row in record["insertions"]:  # experts that no step was routed to, say: a warning to the reader
         row["untrained"] = [name for name in trained.untrained if name.startswith(f"{row['name']}/")]
@@ -168,58 +192,7 @@ def _work(prepared: Prepared, record: dict[str, Any], tracker: Tracker) -> None:
     records.write_jsonl_atomic(directory / records.PREDICTIONS, rows)
     check_mixture(model, encoded.evaluation, batch, config.optim.eval_batch_size, read)  # last: it bakes
     record.update(score=scores.score, metric=scores.metric, metrics=dict(scores.metrics))
-
-
-def evaluate(directory: str | Path) -> dict[str, Any]:
-    """Load a finished run's base model and adapter again, evaluate, and compare with its record.
-
-    Returns `{"run_id", "directory", "metric", "score", "recorded", "difference", "reproduced", "metrics", "examples"}`;
-    `reproduced` means equal to six decimals. Raises `UnipetError` for a directory that is not a finished run's, or data
-    other than the run's.
-    """
-    from unipet.checkpoint import load
-    from unipet.evaluation import score_split
-    from unipet.models import load_base_model
-    from unipet.tasks import cache_directory, encode, load_task
-
-    directory = Path(directory)
-    if not (directory / records.RESULT).is_file():
-        raise UnipetError(f"{directory}: not the directory of a run (no {records.RESULT}).")
-    record = records.read_record(directory / records.RESULT)
-    if record["status"] != "ok":
-        raise UnipetError(
-            f"{directory}: the run's status is {record['status']!r}, only finished runs can be evaluated."
-        )
-    config = records.read_config(directory / records.CONFIG)
-    data = load_task(config.task)
-    if data.fingerprint != record["data"]["fingerprint"]:
-        raise UnipetError(
-            f"{directory}: the data of task {config.task.name} are not those of the run: {data.source} has fingerprint "
-            f"{data.fingerprint}, the run saw {record['data']['source']} with {record['data']['fingerprint']}."
-        )
-    model, tokenizer = load_base_model(config.model, data.labels, data.regression, config.task.kind)
-    load(model, directory / records.ADAPTER)
-    encoded = encode(data, tokenizer, config.task, cache_directory(config.runs_dir))
-    model.to(_device())
-    scores, _ = score_split(config, model, data.evaluation, encoded.evaluation, tokenizer)
-    difference = scores.score - record["score"]
-    return {
-        "run_id": record["run_id"],
-        "directory": str(directory),
-        "metric": scores.metric,
-        "score": scores.score,
-        "recorded": record["score"],
-        "difference": difference,
-        "reproduced": abs(difference) < 5e-7,
-        "metrics": dict(scores.metrics),
-        "examples": len(data.evaluation),
-    }
-
-
-def _device() -> str:
-    import torch
-
-    return "cuda:0" if torch.cuda.is_available() else "cpu"
+    return "ok"
 
 
 def _clear(directory: Path) -> None:

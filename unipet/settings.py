@@ -12,6 +12,7 @@ from unipet.errors import UnipetError, unknown
 
 SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}  # ours -> transformers'
 PRECISIONS = ("fp32", "bf16")
+ON_EXCEED = ("fit", "skip", "error")  # what becomes of a run that its budget does not allow as it is
 
 # key: (lowest, lowest allowed itself, highest, highest allowed itself)
 _NUMBERS: dict[str, tuple[float, bool, float, bool]] = {
@@ -25,27 +26,47 @@ _NUMBERS: dict[str, tuple[float, bool, float, bool]] = {
     "optim.beta1": (0, True, 1, False),
     "optim.beta2": (0, True, 1, False),
     "optim.epsilon": (0, False, math.inf, False),
+    "budget.trainable_percent": (0, True, math.inf, False),
+    "budget.peak_memory_gib": (0, False, math.inf, False),
+    "budget.memory_margin": (0, True, 1, False),
+    "budget.gpu_hours": (0, False, math.inf, False),
 }
-_COUNTS = {"optim.batch_size": 1, "optim.eval_batch_size": 1, "budget.max_steps": 1, "seed": 0}  # key: lowest
-_OPTIONAL = ("budget.max_steps",)
-_LARGEST = 2**32 - 1  # what numpy takes as a seed; no count comes near it
+_LARGEST = 2**32 - 1  # what numpy takes as a seed
+# key: (lowest, highest)
+_COUNTS = {
+    "optim.batch_size": (1, _LARGEST),
+    "optim.eval_batch_size": (1, _LARGEST),
+    "budget.trainable_params": (0, 2**63 - 1),
+    "budget.max_steps": (1, _LARGEST),
+    "budget.max_tokens": (1, 2**63 - 1),
+    "budget.gpus": (1, _LARGEST),
+    "seed": (0, _LARGEST),
+}
+# A limit that may be absent.
+_OPTIONAL = tuple(
+    f"budget.{name}"
+    for name in ("trainable_params", "trainable_percent", "peak_memory_gib", "max_steps", "max_tokens", "gpu_hours")
+)
 
 
 def check_settings(config: RunConfig) -> None:
     """Raises `UnipetError` naming the full key for a wrong optimiser, budget, seed, precision or runs directory."""
     for key, limits in _NUMBERS.items():
-        _check_number(key, _get(config, key), limits)
-    for key, lowest in _COUNTS.items():
+        value = _get(config, key)
+        if value is not None or key not in _OPTIONAL:
+            _check_number(key, value, limits)
+    for key, (lowest, highest) in _COUNTS.items():
         value = _get(config, key)
         if value is None and key in _OPTIONAL:
             continue
-        if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value <= _LARGEST:
-            optional = " or null" if key in _OPTIONAL else ""
-            raise UnipetError(f"{key}: {value!r} given; allowed: a whole number from {lowest}{optional}.")
+        if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value <= highest:
+            raise UnipetError(f"{key}: {value!r} given; allowed: a whole number from {lowest}{_or_null(key)}.")
     if config.optim.schedule not in SCHEDULES:
         raise unknown("optim.schedule", config.optim.schedule, SCHEDULES)
     if config.precision not in PRECISIONS:
         raise unknown("precision", config.precision, PRECISIONS)
+    if config.budget.on_exceed not in ON_EXCEED:
+        raise unknown("budget.on_exceed", config.budget.on_exceed, ON_EXCEED)
     _check_runs_dir(config.runs_dir)
 
 
@@ -67,7 +88,11 @@ def _check_number(key: str, value: Any, limits: tuple[float, bool, float, bool])
         return
     least = f"at least {low:g}" if low_allowed else f"greater than {low:g}"
     most = "" if math.isinf(high) else f" and {'at most' if high_allowed else 'less than'} {high:g}"
-    raise UnipetError(f"{key}: {value!r} given; allowed: a finite number {least}{most}.")
+    raise UnipetError(f"{key}: {value!r} given; allowed: a finite number {least}{most}{_or_null(key)}.")
+
+
+def _or_null(key: str) -> str:
+    return " or null" if key in _OPTIONAL else ""
 
 
 def _check_runs_dir(runs_dir: str) -> None:

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
 import torch
-from torch import nn
-from torch.utils.data import DataLoader, Sampler
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArguments
 
 from unipet.adaptation import adaptation
 from unipet.adapting import parameters
-from unipet.callbacks import Best, Clock, GradientProbe, Journal, Log, Progress, Routes
-from unipet.config import OptimConfig, RunConfig
+from unipet.budget.checkpointing import checkpointed
+from unipet.budget.limits import batch_tokens, plan_steps, seconds_allowed
+from unipet.callbacks import Best, Clock, GradientProbe, Journal, Log, Progress, Routes, TimeLimit
+from unipet.config import RunConfig
 from unipet.errors import UnipetError
-from unipet.forward import Examples, autocast, lengths, model_inputs, real_tokens
-from unipet.objectives import consistency_loss, task_loss
+from unipet.forward import Examples, lengths, model_inputs, real_tokens
+from unipet.order import GroupedOrder
 from unipet.settings import SCHEDULES
+from unipet.step import Loss
 from unipet.tasks import Collate, Readout, read_rows
 
 
@@ -36,7 +38,7 @@ class Trained:
     steps: int = 0
     seconds: float = 0.0  # of the steps themselves
     tokens: int = 0  # real ones, padding left out; an example seen in two views counts once
-    stopped_by: str = "epochs"  # epochs | max_steps
+    stopped_by: str = "epochs"  # epochs | max_steps | max_tokens | gpu_hours
     untrained: list[str] = field(default_factory=list)  # trainable tensors that never got a gradient
 
 
@@ -52,15 +54,21 @@ def train(
     log: Log,
     read: Readout = read_rows,
     best: Best | None = None,
+    micro_batch: int | None = None,
+    checkpointing: bool = False,
 ) -> Trained:
     """Train what requires a gradient in `model`, in place, and leave it on the training device.
 
     `read` finds the answers in the model's output; `best` watches a selection split, and its time counts as no training.
+    A step takes its batch in pieces of `micro_batch` examples (null: whole), which changes nothing but memory and the
+    draws of dropout; `checkpointing` computes activations twice instead of keeping them.
     Every log interval one line goes to `metrics` as JSON and to `log(values, step)`. Equal seeds, equal data and dropout.
     Raises `Diverged` on a loss that is not finite, `UnipetError` when no tensor ever had a gradient.
     """
     optim = config.optim
-    steps, stopped_by = plan_steps(len(examples), config)
+    order = GroupedOrder(lengths(examples), optim.batch_size, config.seed)
+    both = bool(getattr(model.config, "is_encoder_decoder", False))
+    steps, stopped_by = plan_steps(len(examples), config, batch_tokens(examples, order.batches(), both))
     arguments = TrainingArguments(
         output_dir=str(directory),
         per_device_train_batch_size=optim.batch_size,
@@ -88,6 +96,7 @@ def train(
     if torch.cuda.is_available():
         arguments._n_gpu = 1  # one device per run: DataParallel's copies would not carry the adaptation
     probe, clock, progress = GradientProbe(model), Clock(), Progress()
+    hours = TimeLimit(seconds_allowed(config.budget), lambda: best.seconds if best else 0.0)
     trainer = ObjectiveTrainer(
         model=model,
         args=arguments,
@@ -99,30 +108,25 @@ def train(
             clock,
             progress,
             Journal(metrics, log),
-            *([best] if best else []),
+            hours,
+            *([best] if best else []),  # last: it looks whether this step ends training
         ],
     )
-    trainer.configure(objective, regression, optim, config.precision, read)
+    trainer.loss = Loss(objective, regression, optim.label_smoothing, config.precision, read)
+    trainer.order, trainer.micro_batch, trainer.lr_ratio = order, micro_batch or optim.batch_size, optim.lr_ratio
     if optim.lr_ratio != 1.0:
         trainer.faster = faster(model)
     for unwanted in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(unwanted)
     try:
-        trainer.train()
+        with checkpointed(model, checkpointing):
+            trainer.train()
     finally:
         progress.close()
     probe.check()
     seconds = clock.seconds - (best.seconds if best else 0.0)
-    return Trained(trainer.state.global_step, seconds, trainer.tokens, stopped_by, probe.untouched())
-
-
-def plan_steps(examples: int, config: RunConfig) -> tuple[int, str]:
-    """The number of optimiser steps, and what ends training: "epochs" or "max_steps"."""
-    steps = math.ceil(config.optim.epochs * math.ceil(examples / config.optim.batch_size))
-    limit = config.budget.max_steps
-    if limit is not None and limit < steps:
-        return limit, "max_steps"
-    return max(steps, 1), "epochs"
+    ended_by = "gpu_hours" if hours.reached and trainer.state.global_step < steps else stopped_by
+    return Trained(trainer.state.global_step, seconds, trainer.tokens, ended_by, probe.untouched())
 
 
 def faster(model: nn.Module) -> set[int]:
@@ -139,60 +143,34 @@ def faster(model: nn.Module) -> set[int]:
 class ObjectiveTrainer(Trainer):
     """`Trainer` with the loss, the data order and the weight decay that every method shares."""
 
+    loss: Loss
+    order: GroupedOrder
+    micro_batch: int
+    lr_ratio: float = 1.0
     faster: AbstractSet[int] = frozenset()
+    tokens = 0
 
-    def configure(
-        self, objective: Any, regression: bool, optim: OptimConfig, precision: str, read: Readout = read_rows
-    ) -> None:
-        """Set what the loss is made of; call it once, before `train`."""
-        self.objective = objective
-        self.regression = regression
-        self.label_smoothing = optim.label_smoothing
-        self.lr_ratio = optim.lr_ratio
-        self.precision = precision
-        self.read = read
-        self.tokens = 0
-        # The loss below is a mean over the micro-batch, so the Trainer must average it over an accumulation.
-        self.model_accepts_loss_kwargs = False
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        """The gradients of one batch: the whole effective one, which `micro_batch` cuts. Returns its loss."""
+        model.train()
+        batch = self._prepare_inputs(inputs)
+        self.tokens += real_tokens(model_inputs(model, batch)[0])
+        return self.loss.gradients(model, batch, self.micro_batch, self.accelerator.backward, self._finite)
 
-    def compute_loss(
-        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
-        """The task loss on the first view, plus the consistency between the views where the objective has two."""
-        inputs, labels = model_inputs(model, inputs)
-        if model.training:
-            self.tokens += real_tokens(inputs)
-        views = self.objective.views if model.training else 1
-        with autocast(labels.device, self.precision):
-            if views == 1:
-                outputs = model(**inputs)
-            else:
-                stacked = {name: torch.cat([value] * views) for name, value in inputs.items()}
-                with adaptation(model).views(views):
-                    outputs = model(**stacked)
-        size = len(labels)
-        first, answers = self.read(outputs.logits[:size], inputs, labels)
-        first = first.float()  # losses in float32 under autocast, too
-        loss = task_loss(first, answers, self.regression, self.label_smoothing)
-        if views == 2:
-            second, _ = self.read(outputs.logits[size:], inputs, labels)
-            loss = loss + consistency_loss(self.objective.consistency, first, second.float(), self.regression)
-        if model.training and not torch.isfinite(loss):
+    def _finite(self, loss: Tensor) -> None:
+        if not torch.isfinite(loss):
             raise Diverged(
                 f"training: the loss became {loss.item()} at step {self.state.global_step + 1} of "
                 f"{self.state.max_steps}. Try a lower optim.lr (it is {self.args.learning_rate:g}), a longer "
                 "optim.warmup_ratio or a smaller optim.clip."
             )
-        return (loss, outputs) if return_outputs else loss
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Batches of similar length in an order that depends on the data and the seed alone."""
-        size = self.args.train_batch_size
-        order = GroupedOrder(lengths(self.train_dataset), size, self.args.data_seed)
         loader = DataLoader(
             self.train_dataset,
-            batch_size=size,
-            sampler=order,
+            batch_size=self.args.train_batch_size,
+            sampler=self.order,
             collate_fn=self.data_collator,
             generator=torch.Generator().manual_seed(self.args.data_seed),
         )
@@ -215,36 +193,3 @@ class ObjectiveTrainer(Trainer):
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Not counted: the Trainer's formula assumes that every parameter trains."""
         return 0
-
-
-class GroupedOrder(Sampler[int]):
-    """A shuffled order in which each run of `batch_size` examples has similar lengths.
-
-    The order of an epoch is a function of (lengths, batch size, seed, epoch) and uses no global random state, so that
-    two methods of one seed see the same batches although they draw different amounts of random numbers.
-    """
-
-    def __init__(self, sizes: Sequence[int], batch_size: int, seed: int, pool: int = 50) -> None:
-        """`pool`: how many batches' worth of shuffled examples are sorted together."""
-        self._sizes, self._batch_size, self._seed, self._pool = sizes, batch_size, seed, pool
-        self._epoch = 0
-
-    def __len__(self) -> int:
-        return len(self._sizes)
-
-    def __iter__(self) -> Iterator[int]:
-        self._epoch += 1
-        return iter(self.order(self._epoch - 1))
-
-    def order(self, epoch: int) -> list[int]:
-        """The indices of one epoch; an incomplete batch comes last, so that the others stay whole."""
-        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + epoch)
-        shuffled = torch.randperm(len(self._sizes), generator=generator).tolist()
-        whole = len(shuffled) - len(shuffled) % self._batch_size
-        batches = []
-        for start in range(0, whole, self._pool * self._batch_size):
-            pool = shuffled[start : min(start + self._pool * self._batch_size, whole)]
-            pool.sort(key=self._sizes.__getitem__)
-            batches += [pool[at : at + self._batch_size] for at in range(0, len(pool), self._batch_size)]
-        mixed = [batches[index] for index in torch.randperm(len(batches), generator=generator).tolist()]
-        return [index for batch in mixed for index in batch] + shuffled[whole:]

@@ -43,10 +43,17 @@ def main(argv: Sequence[str]) -> int:
     if asked.png is not None:
         raise UnipetError("unipet describe: --png draws a task's lengths; say task=NAME and no method.")
     import unipet
+    from unipet.budget.parameters import fit_parameters
     from unipet.models import skeleton
+    from unipet.settings import check_settings
+    from unipet.tasks import input_length
 
+    check_settings(config)
     method = unipet.load_method(config.method)  # a mistake here should not wait for the base model
     built = skeleton(config.model, config.task.kind, as_saved="task" not in names)
-    report = unipet.describe(method, built, config.model.sites)
-    print(json.dumps(report.to_dict(), indent=2) if asked.json else report.table())
+    fit = fit_parameters(method, built, config.budget, config.model.sites, input_length(config.task))
+    if asked.json:
+        print(json.dumps({**fit.report.to_dict(), "fitted": fit.record(), "reason": fit.why_not}, indent=2))
+    else:
+        print("\n".join(filter(None, [fit.report.table(), fit.text()])))
     return 0

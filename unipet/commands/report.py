@@ -57,13 +57,13 @@ def main(argv: Sequence[str]) -> int:
         check_figures()
     published = read_published(asked.published) if asked.published else None
     entries = collect(asked.directory)
-    report = Report(entries, aggregate(entries), unscored(entries), compare(entries, asked.anyway))
+    report = Report(entries, aggregate(entries, asked.anyway), unscored(entries), compare(entries, asked.anyway))
     texts = {path: make(report) for name, (_, make) in WRITERS.items() if (path := getattr(asked, name))}
     for path, text in texts.items():
         write_text(path, text)
     if asked.figures:
         write_figures(asked.figures, report.groups)
-    print(text_table(report.rows, report.missing))
+    print(text_table(report.rows, report.missing, across_budgets=asked.anyway))
     print(f"\n{verdicts_text(report.groups)}")
     if published:
         print(f"\n{published_text(published, entries)}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import ClassVar, Self
 
 import torch
@@ -64,6 +64,8 @@ Params = Mapping[str, Tensor]
 BASE = "base"
 #: Likewise the bias, (out,), of a function that `needs_bias`.
 BASE_BIAS = "base_bias"
+#: Beyond any size that a budget can allow.
+UNBOUNDED = 2**30
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ class Function(ABC):
     has_mass: ClassVar[bool] = False  # takes a softmax mass λ, which `gated` needs
     needs_projections: ClassVar[bool] = False  # `generate` reads the key and value projections: base.keys.weight, ...
     makes_tokens: ClassVar[bool] = False  # Δ is tokens (1, L, D) of its own, which `concat` needs
+    knob: ClassVar[str] = "size"  # the option that says how much it trains; a budget solves it
 
     @abstractmethod
     def slots(self, widths: Widths) -> Slots:
@@ -184,9 +187,22 @@ class Function(ABC):
         """Whether it computes with the bias of the base model's linear map, which is then among its params."""
         return False
 
+    def sizes(self, widths: Sequence[Widths]) -> Sequence[int]:
+        """The values of its `knob` that sites of these widths allow; none where it has no size.
+
+        A range where a larger value trains more. A list where not every value is allowed or the count does not follow
+        the value: then all that are allowed, in ascending order.
+        """
+        low = next((field.metadata.get("low") or 1 for field in fields(self) if field.name == self.knob), None)
+        return () if low is None else range(int(low), UNBOUNDED)
+
     def with_size(self, size: int) -> Self:
         """The same function at another size. Raises TypeError where it has none."""
         return replace(self, size=size)  # type: ignore[call-arg]
+
+    def with_knob(self, value: int) -> Self:
+        """The same function with its knob at `value`. Raises TypeError where it has none."""
+        return replace(self, **{self.knob: value})
 
 
 @dataclass(frozen=True)

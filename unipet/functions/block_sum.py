@@ -5,13 +5,14 @@ Shapes: R width of a block (the size), N = d_in/R and M = d_out/R blocks.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from unipet.functions.base import BASE, Heads, LinearMap, Params, Slots, TensorSpec, Widths
-from unipet.functions.blocks import cut, must_divide
+from unipet.functions.blocks import cut, divisors, must_divide
 from unipet.options import option
 
 
@@ -35,6 +36,11 @@ class BlockSum(LinearMap):
             return {"up": {"": TensorSpec((widths.h, self.size), "out", "zeros")}}
         must_divide("size", self.size, input=widths.u, output=widths.h)
         return {"blocks": {"": TensorSpec((widths.h // self.size, self.size, self.size), "out", "zeros")}}
+
+    def sizes(self, widths: Sequence[Widths]) -> Sequence[int]:
+        if self.of_weight:
+            return divisors(width for one in widths for width in (one.u, one.h))
+        return range(1, min(one.u for one in widths) + 1)  # a wider block would sum nothing but padding
 
     def generate(self, params: Params, shared: Params, widths: Widths) -> Params:
         # How often `up` repeats along the input: an empty tensor, for its shape.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
+
 from torch import Tensor
 
 from unipet.errors import UnipetError
@@ -12,11 +15,17 @@ def cut(u: Tensor, *shape: int) -> Tensor:
     return u.reshape(*u.shape[:-1], *shape)
 
 
+def divisors(widths: Iterable[int], least: int = 1) -> list[int]:
+    """The numbers from `least` that divide every width."""
+    common = math.gcd(*widths)
+    return [number for number in range(least, common + 1) if common % number == 0]
+
+
 def must_divide(option: str, number: int, **widths: int) -> None:
     """Raise UnipetError unless `number` divides every width; `option` is the option that set it."""
     for what, width in widths.items():
         if width % number:
-            common = [n for n in range(1, min(widths.values()) + 1) if all(w % n == 0 for w in widths.values())]
+            common = divisors(widths.values())
             shown = ", ".join(map(str, common[:12])) + (", ..." if len(common) > 12 else "")
             raise UnipetError(
                 f"function.{option}: {number} does not divide the {what} width {width} of this site. It may be: {shown}."

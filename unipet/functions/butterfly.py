@@ -5,6 +5,7 @@ Shapes: M factors, N blocks, B width of a block (the size), D = N·B.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from unipet.errors import UnipetError
 from unipet.functions.base import Params, Slots, TensorSpec, Widths
-from unipet.functions.blocks import cut, must_divide
+from unipet.functions.blocks import cut, divisors, must_divide
 from unipet.functions.orthogonal import Turn, cayley
 from unipet.options import option
 
@@ -46,6 +47,11 @@ class Butterfly(Turn):
         return {
             "blocks": {"": TensorSpec((self.factors, widths.h // self.size, self.size, self.size), "table", "zeros")}
         }
+
+    def sizes(self, widths: Sequence[Widths]) -> Sequence[int]:
+        run = 2 ** (self.factors - 1)
+        allowed = [size for size in divisors((one.h for one in widths), least=2) if size % 2 == 0 or self.factors == 1]
+        return [size for size in allowed if all(one.h % (size * run) == 0 for one in widths)]
 
     def width(self, params: Params) -> int:
         return int(params["blocks"].shape[1]) * self.size

@@ -5,13 +5,14 @@ Shapes: B width of a block (the size), O and I blocks along output and input.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from unipet.functions.base import Heads, LinearMap, Params, Slots, TensorSpec, Widths
-from unipet.functions.blocks import cut, must_divide
+from unipet.functions.blocks import cut, divisors, must_divide
 from unipet.options import option
 
 
@@ -29,6 +30,9 @@ class Circulant(LinearMap):
     def slots(self, widths: Widths) -> Slots:
         must_divide("size", self.size, input=widths.u, output=widths.h)
         return {"kernel": {"": TensorSpec((widths.h // self.size, widths.u // self.size, self.size), "table")}}
+
+    def sizes(self, widths: Sequence[Widths]) -> Sequence[int]:
+        return divisors(width for one in widths for width in (one.u, one.h))
 
     def delta(self, u: Tensor | Heads | None, params: Params, training: bool) -> Tensor:
         assert isinstance(u, Tensor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +23,9 @@ class Fourier(Scattered):
     """
 
     size: int = option(1000, low=1)
+
+    def sizes(self, widths: Sequence[Widths]) -> Sequence[int]:
+        return range(1, max(one.u * one.h for one in widths) + 1)
 
     def count(self, widths: Widths) -> int:
         return self.size

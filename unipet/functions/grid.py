@@ -5,13 +5,14 @@ Shapes: K blocks along each side, R size, S = R/K rank of a block.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from unipet.functions.base import Heads, LinearMap, Params, Slots, TensorSpec, Widths
+from unipet.functions.base import UNBOUNDED, Heads, LinearMap, Params, Slots, TensorSpec, Widths
 from unipet.functions.blocks import cut, must_divide
 from unipet.options import option
 
@@ -35,6 +36,9 @@ class Grid(LinearMap):
             "down": {"": TensorSpec((self.blocks * self.size, widths.u // self.blocks), "in", "kaiming")},
             "up": {"": TensorSpec((widths.h, self.size), "out", "zeros")},
         }
+
+    def sizes(self, widths: Sequence[Widths]) -> Sequence[int]:
+        return range(self.blocks, UNBOUNDED, self.blocks)
 
     def _blocks(self, params: Params) -> tuple[Tensor, Tensor]:
         """down as (K, K, S, d_in/K) and up as (K, d_out/K, K, S): output part first."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Generator, Tensor
@@ -25,10 +26,15 @@ class HashedLowRank(LinearMap):
     U(-0.02, 0.02), so Δ starts small, not at zero.
     """
 
+    knob: ClassVar[str] = "length"
+
     size: int = option(4, low=1)
     length: int = option(23040, low=1)
     dropout: float = option(0.0, low=0.0, high=0.999)
     seed: int = option(0, low=0)
+
+    def sizes(self, widths: Sequence[Widths]) -> Sequence[int]:
+        return range(1, sum(self.size * (one.u + one.h) for one in widths) + 1)  # then every entry has one of its own
 
     def slots(self, widths: Widths) -> Slots:
         return {}

@@ -5,6 +5,8 @@ Shapes: d_out = o1·o2, d_in = i1·i2; outer (o1, i1), inner (o2, i2).
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -40,6 +42,10 @@ class Kronecker(LinearMap):
     def slots(self, widths: Widths) -> Slots:
         (o1, o2), (i1, i2) = halves(widths.h, self.factor), halves(widths.u, self.factor)
         return {**self._slots("outer", o1, i1, self.decompose_both), **self._slots("inner", o2, i2, True)}
+
+    def sizes(self, widths: Sequence[Widths]) -> Sequence[int]:
+        split = [halves(width, self.factor) for one in widths for width in (one.u, one.h)]
+        return list(range(1, math.ceil(max(max(two) for two in split) / 2) + 1))  # from there on all is whole
 
     def _slots(self, name: str, out_width: int, in_width: int, decompose: bool) -> Slots:
         start = "zeros" if name == "outer" else "kaiming"

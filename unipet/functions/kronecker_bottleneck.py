@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from unipet.errors import UnipetError
-from unipet.functions.base import Params, Slots, TensorSpec, Widths
+from unipet.functions.base import UNBOUNDED, Params, Slots, TensorSpec, Widths
 from unipet.functions.bottleneck import Bottleneck
 from unipet.options import option
 
@@ -37,6 +37,9 @@ class KroneckerBottleneck(Bottleneck):
             **self._map("up", self.size, widths.h),
             **self._norm_slot(widths),
         }
+
+    def sizes(self, widths: Sequence[Widths]) -> Sequence[int]:
+        return range(self.terms, UNBOUNDED, self.terms)
 
     def _map(self, slot: str, in_width: int, out_width: int) -> Slots:
         n = self.terms

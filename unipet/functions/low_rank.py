@@ -6,14 +6,14 @@ Its options cover the relatives that keep this form: a diagonal between the two 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from unipet.errors import UnipetError
-from unipet.functions.base import Affine, Heads, LinearMap, Params, Slots, TensorSpec, Widths
+from unipet.functions.base import UNBOUNDED, Affine, Heads, LinearMap, Params, Slots, TensorSpec, Widths
 from unipet.functions.factors import qr, seeded_kaiming, svd
 from unipet.options import option
 
@@ -81,6 +81,10 @@ class LowRank(LinearMap):
                 f"function.freeze: a frozen down is made from the seed with init lora or torch, or from the base weight "
                 f"({', '.join(_OF_WEIGHT)}); got init: {self.init}."
             )
+
+    def sizes(self, widths: Sequence[Widths]) -> Sequence[int]:
+        most = min(min(one.u, one.h) for one in widths) if self.starts_from_weight else UNBOUNDED
+        return range(1, most + 1)
 
     def frozen(self, widths: Widths, generator: Generator) -> Mapping[str, Tensor]:
         shapes = {"down": (self.size, widths.u), "up": (widths.h, self.size)}

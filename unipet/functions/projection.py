@@ -5,6 +5,7 @@ Shapes: D out width, U in width, R size.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -37,6 +38,9 @@ class Projection(LinearMap):
         at_most("size", self.size, output=widths.h)
         basis: Slots = {"basis": {"": TensorSpec((widths.h, self.size), "out", "normal_002")}}
         return {**basis, "fill": {"": TensorSpec((self.size, widths.u), "in", "zeros")}} if self.inject else basis
+
+    def sizes(self, widths: Sequence[Widths]) -> Sequence[int]:
+        return range(1, min(one.h for one in widths) + 1)
 
     def start(self, params: Params, weight_DU: Tensor | None) -> None:
         if self.inject:

@@ -42,6 +42,9 @@ class RandomBases(LinearMap):
             "outer": {"": TensorSpec((bases, min(widths.u, widths.h)), "table", "ones")},
         }
 
+    def sizes(self, widths: Sequence[Widths]) -> Sequence[int]:
+        return list(range(1, max(min(one.u, one.h) for one in widths) + 1))  # fewer bases, fewer numbers
+
     def shared_frozen(self, widths: Sequence[Widths], generator: Generator) -> Mapping[str, Tensor]:
         unit = math.sqrt(3.0)  # U(-√3, √3) has variance one
         narrow = max(min(one.u, one.h) for one in widths)

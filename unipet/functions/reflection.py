@@ -5,6 +5,7 @@ Shapes: R number of reflections (the size), D width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,6 +33,9 @@ class Reflection(Turn):
     def slots(self, widths: Widths) -> Slots:
         at_most("size", self.size, input=widths.h)
         return {"vectors": {"": TensorSpec((self.size, widths.h), "in", "kaiming")}}
+
+    def sizes(self, widths: Sequence[Widths]) -> Sequence[int]:
+        return range(1, min(one.h for one in widths) + 1)
 
     def start(self, params: Params, weight_DU: Tensor | None) -> None:
         if not self.gram_schmidt:

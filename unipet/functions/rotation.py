@@ -5,13 +5,14 @@ Shapes: N blocks, B width of a block (the size), D = N·B.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from unipet.functions.base import Params, Slots, TensorSpec, Widths
-from unipet.functions.blocks import cut, must_divide
+from unipet.functions.blocks import cut, divisors, must_divide
 from unipet.functions.orthogonal import Turn, cayley, neumann, skew
 from unipet.options import option
 
@@ -34,6 +35,9 @@ class Rotation(Turn):
         must_divide("size", self.size, input=widths.h)
         blocks = 1 if self.share_blocks else widths.h // self.size
         return {"upper": {"": TensorSpec((blocks, self.size * (self.size - 1) // 2), "table", "zeros")}}
+
+    def sizes(self, widths: Sequence[Widths]) -> Sequence[int]:
+        return divisors((one.h for one in widths), least=2)
 
     def generate(self, params: Params, shared: Params, widths: Widths) -> Params:
         return {**params, "blocks": params["upper"].expand(widths.h // self.size, -1)}

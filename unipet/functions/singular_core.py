@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Generator, Tensor
@@ -27,10 +28,15 @@ class SingularCore(LinearMap):
     the factors. The projections have entries N(0, 1/r) made from `seed`, different for each site.
     """
 
+    knob: ClassVar[str] = "count"
+
     size: int = option(2, low=1)
     count: int = option(16, low=1)
     dropout: float = option(0.0, low=0.0, high=0.999)
     seed: int = option(0, low=0)
+
+    def sizes(self, widths: Sequence[Widths]) -> Sequence[int]:
+        return range(1, len(widths) * self.size**2 + 1)  # then every site can have any core of its own
 
     def slots(self, widths: Widths) -> Slots:
         return {}

@@ -5,8 +5,9 @@ Shapes: D out width, U in width, K number of trained entries.
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -75,6 +76,12 @@ class Sparse(Scattered):
         if self.density is not None:
             return int(self.density * widths.h * widths.u)
         return self.size * (widths.h + widths.u)
+
+    def sizes(self, widths: Sequence[Widths]) -> Sequence[int]:
+        if self.density is not None:
+            return ()
+        full = max(math.ceil(one.h * one.u / (one.h + one.u)) for one in widths)
+        return range(1, full + 1)
 
     @property
     def starts_from_weight(self) -> bool:

@@ -5,6 +5,7 @@ Shapes: R size, D width of h.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -46,6 +47,9 @@ class Subspace(Function):
                 "bias": TensorSpec((self.size,), "bias"),
             },
         }
+
+    def sizes(self, widths: Sequence[Widths]) -> Sequence[int]:
+        return range(1, min(one.h for one in widths) + 1)
 
     def generate(self, params: Params, shared: Params, widths: Widths) -> Params:
         return {**params, "projection": self._orthonormal(params["basis"]) if self.orthonormal else params["basis"]}

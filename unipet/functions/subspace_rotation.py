@@ -5,7 +5,7 @@ Shapes: D out width, U in width, R size.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -40,6 +40,9 @@ class SubspaceRotation(LinearMap):
             "gain_in": {"": TensorSpec((self.size,), "table", "ones")},
             "gain_out": {"": TensorSpec((self.size,), "table", "ones")},
         }
+
+    def sizes(self, widths: Sequence[Widths]) -> Sequence[int]:
+        return range(2, min(min(one.u, one.h) for one in widths) + 1)
 
     def frozen(self, widths: Widths, generator: Generator) -> Mapping[str, Tensor]:
         return {"down": torch.zeros(self.size, widths.u), "up": torch.zeros(widths.h, self.size)}  # see `start`

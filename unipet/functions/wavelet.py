@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +24,9 @@ class Wavelet(Scattered):
     """
 
     size: int = option(2592, low=1)
+
+    def sizes(self, widths: Sequence[Widths]) -> Sequence[int]:
+        return range(1, max(one.u * one.h for one in widths) + 1)
 
     def count(self, widths: Widths) -> int:
         return self.size

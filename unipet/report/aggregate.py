@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from statistics import mean, stdev
 from typing import Any
 
+from unipet.budget_label import budget_label
 from unipet.report.collect import Entry
 
 # Not part of what is compared: the seed is averaged over; the rest is where a run happened, not what it was.
@@ -144,17 +145,26 @@ def score_of(record: Mapping[str, Any]) -> float | None:
     return float(score) if record.get("status") == "ok" and isinstance(score, int | float) else None
 
 
-def aggregate(entries: Iterable[Entry]) -> list[Row]:
-    """One row per distinct configuration apart from the seed, best score first within each task; unscored rows last."""
-    return [row for row, _ in grouped(entries)]
+def budget_of(entry: Entry) -> str:
+    """The budget with its limits, so that one name never stands for two budgets."""
+    given = entry.config.get("budget")
+    return budget_label(given) if isinstance(given, Mapping) else named(entry.record.get("budget"))
 
 
-def grouped(entries: Iterable[Entry]) -> list[tuple[Row, list[Entry]]]:
+def aggregate(entries: Iterable[Entry], across_budgets: bool = False) -> list[Row]:
+    """One row per distinct configuration apart from the seed, best score first within each task; unscored rows last.
+
+    Budgets stay apart, in the order in which they come, unless `across_budgets` asks for one ranking of all.
+    """
+    return [row for row, _ in grouped(entries, across_budgets)]
+
+
+def grouped(entries: Iterable[Entry], across_budgets: bool = False) -> list[tuple[Row, list[Entry]]]:
     """The rows of `aggregate`, each with its runs."""
     groups: dict[tuple[str, ...], list[Entry]] = {}
     for entry in entries:
         record = entry.record
-        names = tuple(named(record.get(key)) for key in ("method", "task", "model", "budget"))
+        names = (*(named(record.get(key)) for key in ("method", "task", "model")), budget_of(entry))
         groups.setdefault((*names, json.dumps(identity(entry), sort_keys=True, default=str)), []).append(entry)
 
     same_names: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
@@ -166,7 +176,9 @@ def grouped(entries: Iterable[Entry]) -> list[tuple[Row, list[Entry]]]:
         for key, text in zip(keys, variants([identity(groups[key][0]) for key in keys]), strict=True)
     }
     pairs = [(make_row(key, variant[key], group), group) for key, group in groups.items()]
-    return sorted(pairs, key=lambda pair: _order(pair[0]))
+    budgets = [] if across_budgets else list(dict.fromkeys(row.budget for row, _ in pairs))
+    place = {budget: number for number, budget in enumerate(budgets)}
+    return sorted(pairs, key=lambda pair: (place.get(pair[0].budget, 0), *_order(pair[0])))
 
 
 def _order(row: Row) -> tuple[Any, ...]:
@@ -209,7 +221,7 @@ def reason_of(record: Mapping[str, Any]) -> str:
     if isinstance(error, Mapping):
         kind, message = str(error.get("type") or ""), str(error.get("message") or "")
         error = message if kind in ("", "UnipetError") else f"{kind}: {message}"
-    return " ".join(str(error or record.get("stopped_by") or "").split("\n\n")[0].split())
+    return " ".join(str(error or record.get("reason") or record.get("stopped_by") or "").split("\n\n")[0].split())
 
 
 def unscored(entries: Iterable[Entry]) -> list[Unscored]:

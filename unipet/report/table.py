@@ -87,8 +87,28 @@ def clip(text: str, width: int) -> str:
     return f"{text[: width - 1 - tail]}…{text[len(text) - tail :]}"
 
 
-def text_table(rows: Sequence[Row], missing: Sequence[Unscored] = (), width: int = WIDTH) -> str:
-    """For the terminal and `comparison.txt`; at most `width` columns, except for the reasons of failures below it."""
+def by_budget(rows: Sequence[Row], across_budgets: bool) -> list[list[Row]]:
+    """The rows of each table: one for every budget, unless one for all is asked for."""
+    if across_budgets or not rows:
+        return [list(rows)]
+    budgets = dict.fromkeys(row.budget for row in rows)
+    return [[row for row in rows if row.budget == budget] for budget in budgets]
+
+
+def text_table(
+    rows: Sequence[Row], missing: Sequence[Unscored] = (), width: int = WIDTH, across_budgets: bool = False
+) -> str:
+    """For the terminal and `comparison.txt`; at most `width` columns, except for the reasons of failures below it.
+
+    What was run on different budgets is not ranked in one table unless `across_budgets` asks for it.
+    """
+    lines = ["\n\n".join(_text(part, width) for part in by_budget(rows, across_budgets))]
+    if missing:
+        lines += ["", *(f"{one.status}: {one.what}\n    {one.error}" for one in missing)]
+    return "\n".join(lines)
+
+
+def _text(rows: Sequence[Row], width: int) -> str:
     line, headings = split_shared(rows)
     body = cells(rows, headings)
     widths = [max(len(row[i]) for row in [list(headings), *body]) for i in range(len(headings))]
@@ -103,19 +123,19 @@ def text_table(rows: Sequence[Row], missing: Sequence[Unscored] = (), width: int
 
     lines = [line, ""] if line else []
     lines += [render(headings), "-" * (sum(widths) + 2 * (len(widths) - 1)), *map(render, body)]
-    if missing:
-        lines += ["", *(f"{one.status}: {one.what}\n    {one.error}" for one in missing)]
     return "\n".join(lines)
 
 
 def markdown_table(rows: Sequence[Row], missing: Sequence[Unscored] = ()) -> str:
-    """For `comparison.md`."""
-    line, headings = split_shared(rows)
-    escape = [[value.replace("|", "\\|") for value in row] for row in cells(rows, headings)]
-    lines = [line, ""] if line else []
-    lines.append("| " + " | ".join(headings) + " |")
-    lines.append("|" + "|".join(" ---: " if COLUMNS[heading][1] else " --- " for heading in headings) + "|")
-    lines += ["| " + " | ".join(row) + " |" for row in escape]
+    """For `comparison.md`: one table for each budget."""
+    lines: list[str] = []
+    for part in by_budget(rows, across_budgets=False):
+        line, headings = split_shared(part)
+        escape = [[value.replace("|", "\\|") for value in row] for row in cells(part, headings)]
+        lines += ([""] if lines else []) + ([line, ""] if line else [])
+        lines.append("| " + " | ".join(headings) + " |")
+        lines.append("|" + "|".join(" ---: " if COLUMNS[heading][1] else " --- " for heading in headings) + "|")
+        lines += ["| " + " | ".join(row) + " |" for row in escape]
     if missing:
         lines += ["", "Without a score:", "", *(f"- {one.status}: `{one.what}`: {one.error}" for one in missing)]
     return "\n".join(lines) + "\n"

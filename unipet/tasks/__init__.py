@@ -5,9 +5,9 @@ from unipet.tasks.check import check_task
 from unipet.tasks.collate import Collate, collate, left_padded
 from unipet.tasks.encode import encode
 from unipet.tasks.encoded import Encoded, EncodedRows
-from unipet.tasks.kinds import KINDS, Kind, kind_of
+from unipet.tasks.kinds import KINDS, Kind, input_length, kind_of
 from unipet.tasks.load import TaskData, load_hidden, load_task
-from unipet.tasks.readout import Readout, readout
+from unipet.tasks.readout import Readout, answers_in, readout
 from unipet.tasks.readout import rows as read_rows
 from unipet.tasks.rows import Row
 from unipet.tasks.scoring import METRICS, Scores, score_predictions, score_tags, score_texts
@@ -23,10 +23,12 @@ __all__ = [
     "Row",
     "Scores",
     "TaskData",
+    "answers_in",
     "cache_directory",
     "check_task",
     "collate",
     "encode",
+    "input_length",
     "kind_of",
     "left_padded",
     "load_hidden",

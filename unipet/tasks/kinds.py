@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from unipet.config import TaskConfig
 from unipet.errors import unknown
 
 
@@ -39,3 +40,11 @@ def kind_of(name: str) -> Kind:
     if name not in KINDS:
         raise unknown("task.kind", name, KINDS)
     return KINDS[name]
+
+
+def input_length(task: TaskConfig) -> int:
+    """How many positions an example may take at most in the stack that reads it."""
+    kind = kind_of(task.kind)
+    if not kind.generates:
+        return task.max_length
+    return task.max_source + (task.max_target if kind.auto == "AutoModelForCausalLM" else 0)

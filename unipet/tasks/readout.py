@@ -34,6 +34,13 @@ def next_tokens(logits: Tensor, inputs: Mapping[str, Tensor], labels: Tensor) ->
     return tokens(logits[:, :-1], inputs, labels[:, 1:])
 
 
+def answers_in(labels: Tensor, read: Readout) -> int:
+    """How many answers N `read` finds in a batch of these labels, (B,) or (B, L)."""
+    if labels.dim() == 1:
+        return len(labels)
+    return int(((labels[:, 1:] if read is next_tokens else labels) != -100).sum())
+
+
 def readout(task: TaskConfig, tokenizer: Any) -> Readout:
     """The readout of a task's kind. Raises UnipetError for verbalizers that the tokenizer cannot express."""
     if task.kind == "masked_prompt":

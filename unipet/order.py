@@ -1,0 +1,49 @@
+"""The order in which training sees its examples: the same for every method of one seed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch.utils.data import Sampler
+
+
+class GroupedOrder(Sampler[int]):
+    """A shuffled order in which each run of `batch_size` examples has similar lengths.
+
+    The order of an epoch is a function of (lengths, batch size, seed, epoch) and uses no global random state, so that
+    two methods of one seed see the same batches although they draw different amounts of random numbers.
+    """
+
+    def __init__(self, sizes: Sequence[int], batch_size: int, seed: int, pool: int = 50) -> None:
+        """`pool`: how many batches' worth of shuffled examples are sorted together."""
+        self._sizes, self._batch_size, self._seed, self._pool = sizes, batch_size, seed, pool
+        self._epoch = 0
+
+    def __len__(self) -> int:
+        return len(self._sizes)
+
+    def __iter__(self) -> Iterator[int]:
+        self._epoch += 1
+        return iter(self.order(self._epoch - 1))
+
+    def order(self, epoch: int) -> list[int]:
+        """The indices of one epoch; an incomplete batch comes last, so that the others stay whole."""
+        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + epoch)
+        shuffled = torch.randperm(len(self._sizes), generator=generator).tolist()
+        whole = len(shuffled) - len(shuffled) % self._batch_size
+        batches = []
+        for start in range(0, whole, self._pool * self._batch_size):
+            pool = shuffled[start : min(start + self._pool * self._batch_size, whole)]
+            pool.sort(key=self._sizes.__getitem__)
+            batches += [pool[at : at + self._batch_size] for at in range(0, len(pool), self._batch_size)]
+        mixed = [batches[index] for index in torch.randperm(len(batches), generator=generator).tolist()]
+        return [index for batch in mixed for index in batch] + shuffled[whole:]
+
+    def batches(self) -> Iterator[list[int]]:
+        """The batches of one epoch after another, without end; an iteration of its own changes nothing here."""
+        epoch = 0
+        while True:
+            order = self.order(epoch)
+            yield from (order[at : at + self._batch_size] for at in range(0, len(order), self._batch_size))
+            epoch += 1
