@@ -95,7 +95,6 @@ def test_nothing_to_test_is_not_a_verdict(tmp_path: Path) -> None:
             {"data": {"selection": {"by": "validation"}}, "config": {"selection": "validation"}},
             "task.selection differs",
         ),
-        ({"budget": {"name": "none", "max_steps": 5}}, "budget.max_steps differs: null (good, bad); 5 (alike)"),
         ({"metric": "f1"}, "metric differs"),
     ],
 )
@@ -125,6 +124,16 @@ def test_what_is_not_protocol_may_differ(tmp_path: Path) -> None:
     assert only(bare).ranked and only(entries).ranked
 
 
+def test_a_limit_of_its_own_is_a_budget_of_its_own(tmp_path: Path) -> None:
+    for seed in range(3):
+        write_run(tmp_path, "good", seed)
+        write_run(tmp_path, "alike", seed, budget={"name": "none", "max_steps": 5})
+    assert [(one.budget, one.labels) for one in compare(collect(tmp_path))] == [
+        ("max_steps=5", ("alike",)),
+        ("none", ("good",)),
+    ]
+
+
 def test_budgets_are_ranked_apart_unless_asked(tmp_path: Path) -> None:
     for seed in range(3):
         for name, steps in (("small", 5), ("large", 50)):
@@ -133,13 +142,18 @@ def test_budgets_are_ranked_apart_unless_asked(tmp_path: Path) -> None:
             )
             write_run(tmp_path, "bad", seed, budget={"name": name, "max_steps": steps})
     entries = collect(tmp_path)
-    assert [(one.budget, len(one.pairs)) for one in compare(entries)] == [("large", 1), ("small", 1)]
+    assert [(one.budget, len(one.pairs)) for one in compare(entries)] == [
+        ("large, max_steps=50", 1),
+        ("small, max_steps=5", 1),
+    ]
     assert len(paper_table(compare(entries)).blocks) == 2
     group = only(entries, anyway=True)
     assert (
-        len(group.pairs) == 6 and group.standings["good [large]"] == BEST and group.standings["good [small]"] == WORSE
+        len(group.pairs) == 6
+        and group.standings["good [large, max_steps=50]"] == BEST
+        and group.standings["good [small, max_steps=5]"] == WORSE
     )
-    assert group.differences[0] == "budgets differ: large, small"
+    assert group.differences[0] == "budgets differ: large, max_steps=50; small, max_steps=5"
 
 
 def test_less_is_better_for_some_metrics(tmp_path: Path) -> None:

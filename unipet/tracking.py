@@ -170,7 +170,7 @@ def _wandb(
         "job_type": JOB_TYPE,
         "tags": [tag[:64] for tag in tags],  # wandb refuses longer ones
         "config": mirrored_config(resolved, run_id, tags),
-        "dir": str(_directory(resolved, "wandb").parent),
+        "dir": str(_directory(resolved, "wandb").parent.resolve()),  # its service may run in another directory
         "reinit": "finish_previous",
         "settings": wandb.Settings(
             silent=True, console="off", **{key: value for key, value in waits.items() if key in known}

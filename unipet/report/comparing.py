@@ -97,7 +97,7 @@ def _group(members: Sequence[tuple[Row, list[Entry]]], anyway: bool) -> Group:
     labels = [row.label if len(budgets) == 1 else f"{row.label} [{row.budget}]" for row, _ in members]
     differences = differing(dict(zip(labels, (runs for _, runs in members), strict=True)))
     if len(budgets) > 1:
-        differences.insert(0, f"budgets differ: {', '.join(budgets)}")
+        differences.insert(0, f"budgets differ: {'; '.join(budgets)}")
     ranked = anyway or not differences
     warnings: list[str] = []
     scored = [
