@@ -75,6 +75,7 @@ def tiny_config(root: Path, method: dict[str, Any] = LOW_RANK, runs: str = "runs
             metrics=["accuracy"],
             data_dir=str(root / "data"),
             max_length=16,
+            selection="none",  # nothing chosen: these tests compare last steps
         ),
         model=ModelConfig(name="auto", path=str(root / "model")),
         budget=BudgetConfig(),

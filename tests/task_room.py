@@ -121,7 +121,15 @@ def task_of(kind: str, folder: Path, **changes: Any) -> TaskConfig:
         for split, count in (("train", 24), ("validation", 10), ("test", 8)):
             lines = rows_of(kind, count, seed=len(split), evaluation=split != "train")
             (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
-    values = {"name": "tiny", "kind": kind, "data_dir": str(folder), "max_length": 20, **TASKS[kind], **changes}
+    values = {
+        "name": "tiny",
+        "kind": kind,
+        "data_dir": str(folder),
+        "max_length": 20,
+        "selection": "none",
+        **TASKS[kind],
+        **changes,
+    }
     if isinstance(values.get("decoding"), dict):
         values["decoding"] = DecodingConfig(**values["decoding"])
     return TaskConfig(**values)

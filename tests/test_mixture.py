@@ -69,6 +69,23 @@ def test_expectation_of_random_routing_is_the_merged_mixture() -> None:
     assert torch.allclose(total / 9, merged, atol=1e-4)
 
 
+@pytest.mark.parametrize("driven", [True, False])
+def test_merging_right_after_a_training_step_takes_the_mean_not_the_routed_expert(driven: bool) -> None:
+    """A training loop leaves the model in training mode, with the last step's routes in place."""
+    model, batch = mixed(), tiny_batch()
+    with torch.no_grad():
+        expected = model(**batch).logits
+        model.train()
+        if driven:
+            adaptation(model).draw(7, seed=0)
+        model(**batch)
+        insertion = adaptation(model).items[0]
+        routed, mean = insertion.params(), insertion.reduced()
+        assert not any(torch.allclose(routed[name], mean[name], atol=1e-3) for name in mean)
+        unipet.merge(model)
+        assert torch.allclose(model.eval()(**batch).logits, expected, rtol=0, atol=1e-6)  # the expert's differ by 5e-5
+
+
 def test_the_router_is_uniform_independent_per_slot_and_per_site() -> None:
     inserted = adaptation(mixed())
     drawn = []

@@ -20,6 +20,7 @@ from unipet.models import load_base_model, skeleton
 from unipet.record import read_config
 
 TASK = ["task=synthetic_verdicts", "task.max_train=24", "task.max_evaluation=12", "task.max_length=24"]
+TASK += ["task.selection_size=12"]
 SHORT = [*TASK, "budget.max_steps=2", "optim.batch_size=8", "optim.lr=0.03"]
 #: Saved as language models (a base model without a head, for ModernBERT), the way the hub has them.
 KINDS = ["gpt2", "llama", "bart", "t5", "modernbert"]

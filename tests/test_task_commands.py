@@ -47,6 +47,8 @@ def test_every_kind_is_described(kind: str, tmp_path: Path) -> None:
         assert "target: " in shown and "tokens of targets, train:" in shown and "labels, " not in shown
     else:
         assert "labels, train: " in shown and "labels, evaluation: " in shown
+        names = {"classification": "no", "multiple_choice": "first"}.get(kind, "['O', ")
+        assert f"  label: {names}" in shown, "labels by name"
     json.dumps(found)
 
 
@@ -57,10 +59,23 @@ def test_the_share_that_is_cut_is_shown(tmp_path: Path) -> None:
     assert f"train_targets {share:.2%}" in text(found) and "warning: " in text(found)
 
 
+def test_a_small_share_is_not_called_nothing() -> None:
+    from unipet.tasks import Encoded, EncodedRows
+
+    rows = EncodedRows({"input_ids": [[1]], "labels": [[1]]}, None, 0.0, truncated_targets=0.0001)
+    assert Encoded(rows, rows).warnings(8)[0].startswith("under 0.1% of the training targets")
+
+
 def test_describe_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     task_of("classification", tmp_path / "d")
     model = write_model(tmp_path / "model")
-    words = ["task=sst2", f"task.data_dir={tmp_path / 'd'}", "task.labels=[no,yes]", "task.max_length=20"]
+    words = [
+        "task=sst2",
+        f"task.data_dir={tmp_path / 'd'}",
+        "task.labels=[no,yes]",
+        "task.max_length=20",
+        "task.selection=none",
+    ]
     words += ["model=auto", f"model.path={model}", f"runs_dir={tmp_path / 'runs'}"]
     assert main(["describe", *words, "--png", str(tmp_path / "out" / "l.png")]) == 0
     shown = capsys.readouterr().out

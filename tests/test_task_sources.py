@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from run_room import LOW_RANK
 from task_room import config_of, rows_of, task_of, tokenizer, write_arch
+from tiny import tiny_bert
 
 from unipet.config import TaskConfig
 from unipet.errors import UnipetError
@@ -22,7 +23,7 @@ from unipet.tasks.cache import cache_directory
 
 def pairs(folder: Path, **changes: Any) -> TaskConfig:
     base = {"name": "mine", "text": ["sentence"], "labels": ["no", "yes"], "metrics": ["accuracy"]}
-    return TaskConfig(**{**base, "data_dir": str(folder), **changes})
+    return TaskConfig(**{**base, "data_dir": str(folder), "selection": "none", **changes})
 
 
 def save(folder: Path, name: str, content: str | bytes) -> Path:
@@ -83,9 +84,10 @@ BAD_TABLES = {
     "short row": ("sentence,label\na\n", ["line 2", "1 values", "2 columns"]),
     "missing column": ("sentense,label\na,1\n", ["line 2", "'sentence'", "Did you mean 'sentense'"]),
     "empty text": ("sentence,label\n,1\n", ["line 2", "'sentence'", "empty text"]),
+    "column twice": ("sentence,label,label\na,1,0\n", ["line 1", "'label' twice"]),
     "open quote": ('sentence,label\n"a,1\n', ["line 2", "malformed"]),
     "same id": ("id,sentence,label\n1,a,1\n1,b,0\n", ["line 3", "'id'", "line 2"]),
-    "latin-1": ("sentence,label\na,1\ncaf\u00e9,1\n".encode("latin-1"), ["line 3", "UTF-8"]),
+    "latin-1": ("sentence,label\na,1\ncaf\u00e9,1\n".encode("latin-1"), ["line 3, field 'sentence'", "UTF-8"]),
     "only a header": ("sentence,label\n", ["no rows", "'train'"]),
 }
 
@@ -137,7 +139,8 @@ def test_a_bad_text_row(case: str, tmp_path: Path) -> None:
 def test_references_targets_and_grouping(tmp_path: Path) -> None:
     save(tmp_path, "train.jsonl", GOOD)
     save(tmp_path, "validation.jsonl", GOOD + json.dumps({"input": "a", "target": "c"}) + "\n" + GOOD)
-    task = TaskConfig(name="t", kind="seq2seq", text=["say: {input}"], metrics=["bleu"], data_dir=str(tmp_path))
+    base = {"name": "t", "kind": "seq2seq", "text": ["say: {input}"], "metrics": ["bleu"], "data_dir": str(tmp_path)}
+    task = TaskConfig(**base, selection="none")
     data = load_task(task)
     assert data.train == [{"id": "train-0", "text": ["say: a"], "target": "b"}]
     assert [row["references"] for row in data.evaluation] == [["b"], ["c"], ["b"]]
@@ -173,6 +176,16 @@ BAD_KINDS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
     "separator": ("causal_generation", {"separator": ""}, ["task.separator"]),
     "languages": ("seq2seq", {"languages": ["en"]}, ["task.languages"]),
     "selection": ("seq2seq", {"selection": "dev"}, ["task.selection", "train_holdout"]),
+    "selecting by another answer's metric": (
+        "seq2seq",
+        {"selection_metric": "accuracy"},
+        ["task.selection_metric", "loss", "bleu"],
+    ),
+    "selecting a class by loss": (
+        "classification",
+        {"selection_metric": "loss"},
+        ["task.selection_metric", "accuracy"],
+    ),
     "selecting on the score": ("seq2seq", {"selection": "validation"}, ["task.selection", "would be selected on"]),
     "max_target": ("seq2seq", {"max_target": 1}, ["task.max_target", "from 2"]),
     "tags": ("token_classification", {"text": ["{tokens}"]}, ["task.text", "list of words"]),
@@ -212,11 +225,74 @@ def test_a_holdout_is_fixed_disjoint_and_not_the_reported_set(tmp_path: Path) ->
     assert data.fingerprint != load_task(replace(task, selection="none")).fingerprint
 
 
+@pytest.mark.parametrize("kind", ["classification", "seq2seq"])
+def test_by_default_rows_of_the_training_set_choose_the_checkpoint(kind: str, tmp_path: Path) -> None:
+    """Nothing said of selection: a holdout chooses, generated text by its loss, and the record says so."""
+    config = config_of(kind, tmp_path, write_arch(tmp_path / "m", {"seq2seq": "bart"}.get(kind, "bert")), LOW_RANK)
+    config.task.selection = TaskConfig().selection
+    data = load_task(config.task)
+    assert data.protocol == "train_holdout" and len(data.selection) == 24 // 5
+    seen = {tuple(row["text"]) for row in data.selection}
+    assert not seen & {tuple(row["text"]) for row in data.train}
+    record = run(config)
+    chosen = record["data"]["selection"]
+    assert record["status"] == "ok" and chosen["by"] == "train_holdout" and chosen["examples"] == len(data.selection)
+    assert chosen["metric"] == {"seq2seq": "loss"}.get(kind, "accuracy")
+    assert chosen["scores"][str(chosen["step"])] == max(chosen["scores"].values())
+    assert record["data"]["evaluation"] == len(data.evaluation) == 10
+    assert record["data"]["splits"] == {"train": "train", "evaluation": "validation", "selection": "train"}
+
+
+def test_the_loss_that_chooses_is_that_of_the_target_tokens(tmp_path: Path) -> None:
+    """By hand: the model's own mean loss over all labels of the selection split at once, with its sign turned."""
+    import torch
+
+    from unipet.evaluation import selection_score
+    from unipet.models import load_base_model
+    from unipet.tasks import collate
+
+    config = config_of(
+        "seq2seq", tmp_path, write_arch(tmp_path / "m", "bart"), LOW_RANK, selection="train_holdout", metrics=["bleu"]
+    )
+    model, own = load_base_model(config.model, [], False, "seq2seq")
+    data = load_task(config.task)
+    encoded = encode(data, own, config.task)
+    assert encoded.selection is not None
+    whole = collate(own)([encoded.selection[i] for i in range(len(encoded.selection))])
+    with torch.no_grad():
+        expected = -float(model.eval()(**whole).loss)
+    assert selection_score(config, model, data, encoded, own)() == pytest.approx(expected, rel=1e-5)
+    by_bleu = replace(config, task=replace(config.task, selection_metric="exact_match"))
+    assert 0.0 <= selection_score(by_bleu, model, data, encoded, own)() <= 1.0
+
+
+def test_of_equal_checkpoints_the_later_one_stays_and_none_is_of_the_warm_up() -> None:
+    from types import SimpleNamespace
+
+    import torch
+
+    import unipet
+    from unipet.callbacks import Best
+
+    model = tiny_bert()
+    unipet.adapt(model, LOW_RANK)
+    name, tensor = next(iter(unipet.parameters(model).items()))
+    scores = iter([0.5, 0.7, 0.7, 0.2])
+    best = Best(model, lambda: next(scores))
+    for step in range(1, 11):
+        with torch.no_grad():
+            tensor.fill_(step)
+        state, going_on = SimpleNamespace(global_step=step, max_steps=10), SimpleNamespace(should_training_stop=False)
+        best.on_step_end(SimpleNamespace(warmup_steps=2), state, going_on)
+    assert best.scores == {4: 0.5, 6: 0.7, 8: 0.7, 10: 0.2}, "step 2 is in the warm-up"
+    assert best.restore() == 8 and unipet.parameters(model)[name].eq(8).all()
+
+
 @pytest.mark.parametrize("by", ["train_holdout", "validation"])
 def test_the_checkpoint_is_chosen_without_the_reported_set(
     by: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The best of ten checkpoints on the selection split is what is scored; scores are planted, so that it is the third."""
+    """The best checkpoint on the selection split is what is scored; scores are planted, so that it is the third."""
     from unipet import evaluation
 
     split = {"evaluation_split": "test"} if by == "validation" else {}
@@ -240,6 +316,8 @@ def test_the_checkpoint_is_chosen_without_the_reported_set(
     record = run(config)
     chosen = record["data"]["selection"]
     assert chosen["by"] == by and chosen["examples"] == len(data.selection) > 0
+    parts = record["data"]["splits"]
+    assert parts["selection"] == {"train_holdout": "train"}.get(by, "validation") != parts["evaluation"]
     steps = list(chosen["scores"])
     assert len(steps) >= 3 and str(chosen["step"]) == str(steps[2])
     from safetensors.torch import load_file

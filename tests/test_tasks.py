@@ -24,7 +24,9 @@ REAL = [path.stem for path in FILES if not path.stem.startswith("synthetic_")]
 
 
 def read(name: str, **changes: Any) -> TaskConfig:
-    return made_of({**yaml.safe_load((ROOT / "conf" / "task" / f"{name}.yaml").read_text(encoding="utf-8")), **changes})
+    """The shipped task; its training set whole unless `changes` say what selects."""
+    values = yaml.safe_load((ROOT / "conf" / "task" / f"{name}.yaml").read_text(encoding="utf-8"))
+    return made_of({"selection": "none", **values, **changes})
 
 
 def made_of(values: dict[str, Any]) -> TaskConfig:
@@ -40,6 +42,7 @@ def local(folder: Path, **changes: Any) -> TaskConfig:
         "labels": ["no", "yes"],
         "metrics": ["accuracy"],
         "data_dir": str(folder),
+        "selection": "none",
     }
     return TaskConfig(**{**base, **changes})
 
@@ -251,7 +254,10 @@ def test_a_byte_order_mark_windows_line_ends_and_blank_lines_are_no_mistake(tmp_
 
 GOOD_ROW = {"sentence": "fine", "label": 0}
 BAD_ROWS: dict[str, tuple[list[Any] | bytes, list[str]]] = {
-    "truncated": (b'{"sentence": "a", "label": 0}\n{"sentence": "b", "la', ["line 2", "malformed or truncated JSON"]),
+    "truncated": (
+        b'{"sentence": "a", "label": 0}\n{"sentence": "b", "la',
+        ["line 2, field 'sentence'", "malformed or truncated JSON"],
+    ),
     "malformed": (b"sentence\tlabel\n", ["line 1", "malformed"]),
     "endless nesting": (b"[" * 100000, ["line 1", "malformed"]),
     "endless number": (b'{"sentence": "a", "label": ' + b"1" * 5000 + b"}", ["line 1", "malformed"]),
@@ -278,7 +284,8 @@ BAD_ROWS: dict[str, tuple[list[Any] | bytes, list[str]]] = {
     "null label": ([{"sentence": "a", "label": None}], ["line 1", "'label'", "None"]),
     "same id": ([{**GOOD_ROW, "id": 1}, {**GOOD_ROW, "id": "1"}], ["line 2", "'id'", "line 1", "distinct"]),
     "bad id": ([{**GOOD_ROW, "id": [1]}], ["line 1", "'id'"]),
-    "latin-1": (b'{"sentence": "caf\xe9", "label": 0}\n', ["line 1", "UTF-8"]),
+    "latin-1": (b'{"label": 0, "sentence": "caf\xe9"}\n', ["line 1, field 'sentence'", "UTF-8"]),
+    "a field twice": (b'{"sentence": "a", "label": 0, "label": 1}', ["line 1", "'label'", "twice"]),
     "utf-16": ('{"sentence": "a", "label": 0}'.encode("utf-16"), ["line 1", "UTF-8"]),
     "empty split": (b"", ["empty", "'train'"]),
     "blank split": (b"\n \n", ["empty", "'train'"]),
@@ -368,7 +375,7 @@ def fake_hub(
 
 def hub(**changes: Any) -> TaskConfig:
     base = {"name": "h", "text": ["sentence"], "labels": ["no", "yes"], "metrics": ["accuracy"], "hub": "someone/some"}
-    return TaskConfig(**{**base, "rename": {"text": "sentence", "y": "label"}, **changes})
+    return TaskConfig(**{**base, "rename": {"text": "sentence", "y": "label"}, "selection": "none", **changes})
 
 
 def test_hub_rows_and_label_order(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -131,10 +131,11 @@ class Journal(TrainerCallback):
 class Best(TrainerCallback):
     """Keeps the trainable tensors of the checkpoint that scores highest on the selection split.
 
-    `score` is asked ten times in a training, the last step included; of equal checkpoints the earlier one stays.
+    `score` is asked five times in a training, the last step included and the warm-up not, in which next to nothing is
+    learned; of equal checkpoints the later one stays.
     """
 
-    CHECKPOINTS = 10
+    CHECKPOINTS = 5
 
     def __init__(self, model: nn.Module, score: Callable[[], float]) -> None:
         self._tensors, self._score = parameters(model, head=True), score
@@ -145,11 +146,11 @@ class Best(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         interval = math.ceil(state.max_steps / self.CHECKPOINTS)
         last = state.global_step == state.max_steps or control.should_training_stop
-        if state.global_step % interval and not last:
+        if not last and (state.global_step % interval or state.global_step <= args.warmup_steps):
             return
         started = time.perf_counter()
         score = self._score()
-        if not self.scores or score > max(self.scores.values()):
+        if not self.scores or score >= max(self.scores.values()):
             self._kept = {name: tensor.detach().to("cpu", copy=True) for name, tensor in self._tensors.items()}
         self.scores[state.global_step] = score
         self.seconds += time.perf_counter() - started
@@ -159,4 +160,4 @@ class Best(TrainerCallback):
         with torch.no_grad():
             for name, tensor in self._kept.items():
                 self._tensors[name].copy_(tensor)
-        return max(self.scores, key=lambda step: (self.scores[step], -step))
+        return max(self.scores, key=lambda step: (self.scores[step], step))

@@ -45,9 +45,10 @@ class TaskConfig:
     rename: dict[str, str] = field(default_factory=dict)  # hub column -> our column; a.b reaches into a
     train_split: str = "train"
     evaluation_split: str = "validation"
-    selection: str = "none"  # what chooses the checkpoint: none (the last) | train_holdout | validation
+    selection: str = "train_holdout"  # what chooses the checkpoint: train_holdout | validation | none (the last one)
     selection_split: str = "validation"  # of selection=validation; never the evaluation split
     selection_size: int = 500  # examples of selection=train_holdout, at most a fifth of the training set
+    selection_metric: str | None = None  # null: the first metric; of generated text "loss", which decodes nothing
     submission: dict[str, str] = field(default_factory=dict)  # file name -> hidden split, or subset/split of the hub
     submission_names: bool = False  # submission files hold label names; else indices
     generator: str | None = None  # a synthetic task: the name of its generator

@@ -18,6 +18,7 @@ from unipet.forward import Examples, passes
 from unipet.generation import check_room, generate_texts, target_losses
 from unipet.merging import merge
 from unipet.tasks import (
+    LOSS,
     METRICS,
     Collate,
     Encoded,
@@ -33,6 +34,7 @@ from unipet.tasks import (
     score_predictions,
     score_tags,
     score_texts,
+    selection_metric,
 )
 
 
@@ -103,13 +105,26 @@ def score_split(
 def selection_score(
     config: RunConfig, model: Any, data: TaskData, encoded: Encoded, tokenizer: Any
 ) -> Callable[[], float]:
-    """A function that scores the selection split by the task's first metric, negated where lower is better; the split
-    that is reported is never looked at."""
+    """A function that scores the selection split by `selection_metric`, negated where lower is better; the split that
+    is reported is never looked at."""
     assert encoded.selection is not None
-    split = encoded.selection
-    sign = 1.0 if METRICS[config.task.metrics[0]].higher_is_better else -1.0
-    first = replace(config, task=replace(config.task, metrics=list(config.task.metrics)[:1]))
-    return lambda: sign * score_split(first, model, data.selection, split, tokenizer)[0].score
+    split, metric = encoded.selection, selection_metric(config.task)
+    if metric == LOSS:
+        return lambda: -mean_target_loss(config, model, split, tokenizer)
+    sign = 1.0 if METRICS[metric].higher_is_better else -1.0
+    one = replace(config, task=replace(config.task, metrics=[metric]))
+    return lambda: sign * score_split(one, model, data.selection, split, tokenizer)[0].score
+
+
+def mean_target_loss(config: RunConfig, model: Any, encoded: EncodedRows, tokenizer: Any) -> float:
+    """The mean negative log-likelihood of a target's token, in nats; no text is decoded. Raises `UnipetError` when it
+    is not finite."""
+    batch, read = collate(tokenizer), readout(config.task, tokenizer)
+    losses, counts = target_losses(model, encoded, batch, read, config.optim.eval_batch_size, config.precision)
+    mean = sum(losses) / sum(counts)
+    if not math.isfinite(mean):
+        raise UnipetError("evaluation: the loss of the selection split is not finite. Try a lower optim.lr.")
+    return mean
 
 
 def predict_tags(

@@ -78,6 +78,10 @@ class Insertion(nn.Module):
         ((route, _),) = by_expert(self._route(view) or {})
         return self._generated(self.bank.routed(route) if route else self.bank.reduced())
 
+    def reduced(self) -> Params:
+        """The tensors that evaluation, merging and exports use, whatever mode the model is in."""
+        return self._generated(self.bank.reduced())
+
     def _route(self, view: int) -> Route | None:
         """The route of this call, or None where all experts are reduced."""
         mixture, record = self.parts.mixture, self.call_record
@@ -157,11 +161,10 @@ class Insertion(nn.Module):
 
     def _delta(self, h: Tensor, x: Tensor | None, heads: Heads | None) -> Tensor:
         function = self.parts.function
-        if function.reads == "nothing":
-            source: Tensor | Heads | None = None
-        elif function.reads == "heads":
+        source: Tensor | Heads | None = None
+        if function.reads == "heads":
             source = heads
-        else:
+        elif function.reads != "nothing":
             source = self.cast(h if self.parts.form == "sequential" else x)
         views = self.call_record.views if self.training and self.parts.mixture is not None else 1
         if views == 1:
@@ -180,8 +183,8 @@ class Insertion(nn.Module):
 
     def _like(self) -> Tensor | None:
         """One of the tensors it computes with: their dtype and device are all the same."""
-        banks = (*self.banks, self.shared)
-        return next((bank.tensors[0] for bank in banks if bank is not None and len(bank.tensors)), None)
+        banks = [bank for bank in (*self.banks, self.shared) if bank is not None and len(bank.tensors)]
+        return banks[0].tensors[0] if banks else None
 
     def _past(self) -> int:
         return self.call_record.past.get(self.site.tokens_of, 0)
@@ -202,22 +205,20 @@ class Insertion(nn.Module):
     @torch.no_grad()
     def fold(self, W: Tensor, b: Tensor, affine: Affine) -> tuple[Tensor, Tensor]:
         """The linear map (W, b) in float64 with this insertion, s·f as a map of the same input, joined to it."""
-        at = self._at(None, self._scaled(), self.params()).double() if self.parts.rule.needs_weight else None
+        at = self._at(None, self._scaled(), self.reduced()).double() if self.parts.rule.needs_weight else None
         own = {name: tensor.double() for name, tensor in self.joint.reduced().items()}
         return self.parts.rule.fold(W, b, affine, own, at)
 
     @torch.no_grad()
     def affine(self) -> Affine | None:
         """s · f as a map of its input, from the reduced tensors; None where it is not affine."""
-        affine = self.parts.function.affine(self.params())
+        affine = self.parts.function.affine(self.reduced())
         if affine is None:
             return None
         factor = self._scaled()
         column = factor.unsqueeze(-1) if isinstance(factor, Tensor) and factor.numel() > 1 else factor
-        return Affine(
-            None if affine.A_DU is None else column * affine.A_DU,
-            None if affine.c_D is None else factor * affine.c_D,
-        )
+        A_DU, c_D = affine.A_DU, affine.c_D
+        return Affine(None if A_DU is None else column * A_DU, None if c_D is None else factor * c_D)
 
     @property
     def needs_mask(self) -> bool:
@@ -237,11 +238,10 @@ class Insertion(nn.Module):
         """Make one ordinary function of the bank and of a reparametrisation, in place, where there is one."""
         if self.parts.mixture is not None and not self.parts.mixture.bakes:
             return
-        function = self.parts.function.plain()
-        like = self._like()
+        function, like = self.parts.function.plain(), self._like()
         assert like is not None
         plain = Bank(function.slots(self.widths), "zeros", None, like.dtype, like.device, self.bank.frozen())
-        values = baked(self._generated(self.bank.reduced()))
+        values = baked(self.reduced())
         for (key, _), position in plain.index.items():
             plain.tensors[position] = values[key]
         self.bank = plain

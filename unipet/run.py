@@ -136,7 +136,7 @@ def _work(prepared: Prepared, record: dict[str, Any], tracker: Tracker) -> str:
     from unipet.evaluation import check_lengths, check_mixture, score_split, selection_score
     from unipet.memory import PeakMemory, limited
     from unipet.models import load_base_model
-    from unipet.tasks import cache_directory, collate, encode, readout
+    from unipet.tasks import cache_directory, collate, encode, readout, selection_metric
     from unipet.training import train
 
     config, method, data, directory = prepared.config, prepared.fit.method, prepared.data, prepared.directory
@@ -175,7 +175,7 @@ def _work(prepared: Prepared, record: dict[str, Any], tracker: Tracker) -> str:
         )
     if best is not None:
         scored = {str(step): score for step, score in best.scores.items()}  # JSON has no other keys
-        record["data"]["selection"].update(step=best.restore(), scores=scored)
+        record["data"]["selection"].update(metric=selection_metric(config.task), step=best.restore(), scores=scored)
     record["memory"].update(memory.read())
     record["stopped_by"] = trained.stopped_by
     for row in record["insertions"]:  # experts that no step was routed to, say: a warning to the reader

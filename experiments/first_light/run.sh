@@ -4,7 +4,7 @@
 #   bash experiments/first_light/run.sh DIR_WITH_SST2
 set -euo pipefail
 data=$1 out=runs/first_light/runs
-common="task=sst2 task.data_dir=$data task.max_length=64 task.max_train=9600 budget.max_steps=300 seed=0,1 runs_dir=$out"
+common="task=sst2 task.data_dir=$data task.max_length=64 task.max_train=9600 task.selection=none budget.max_steps=300 seed=0,1 runs_dir=$out"
 unipet train -m method=adapter,adamix optim.lr=4e-3 $common
 unipet train -m method=prefix optim.lr=5e-4 $common
 unipet train -m method=lora optim.lr=2e-3 $common

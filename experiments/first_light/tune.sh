@@ -4,7 +4,7 @@
 set -euo pipefail
 data=$1 out=runs/first_light
 python experiments/first_light/make_holdout.py "$data" $out/holdout
-common="task=sst2 task.data_dir=$out/holdout task.max_length=64 budget.max_steps=200 seed=100 runs_dir=$out/tuning"
+common="task=sst2 task.data_dir=$out/holdout task.max_length=64 task.selection=none budget.max_steps=200 seed=100 runs_dir=$out/tuning"
 unipet train -m method=adapter,prefix,lora,mam,adamix optim.lr=5e-4,1e-3,2e-3,4e-3 $common
 unipet train -m method=full optim.lr=2e-5,5e-5,1e-4,2e-4 $common
 unipet train -m method=head_only optim.lr=1e-3,4e-3,1e-2,3e-2 $common

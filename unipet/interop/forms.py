@@ -63,7 +63,7 @@ class LowRankForm(Form):
         }
 
     def tensors(self, insertion: Insertion) -> dict[str, Tensor]:
-        function, own = insertion.parts.function, insertion.params()
+        function, own = insertion.parts.function, insertion.reduced()
         assert isinstance(function, LowRank)
         down, up = own["down"], own["up"]
         if function.diagonal:
@@ -120,7 +120,7 @@ class RandomLowRankForm(Form):
         }
 
     def tensors(self, insertion: Insertion) -> dict[str, Tensor]:
-        own = insertion.params()
+        own = insertion.reduced()
         outer = own["outer"]
         return {"vera_lambda_b": outer * factor_of(insertion), "vera_lambda_d": own["inner"]}
 
@@ -163,7 +163,7 @@ class VectorForm(Form):
 
     def tensors(self, insertion: Insertion) -> dict[str, Tensor]:
         # In double precision 1 + v keeps all of v, so that reading it gives v back.
-        gain = 1 + factor_of(insertion) * insertion.params()["value"].double()
+        gain = 1 + factor_of(insertion) * insertion.reduced()["value"].double()
         return {"ia3_l": gain.unsqueeze(0 if insertion.site.at == "input" else 1)}
 
     def parts(self, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -193,7 +193,7 @@ class HadamardProductForm(Form):
         return {"r": size, "alpha": whole(alpha_of(insertion)[0]), "init_weights": True}
 
     def tensors(self, insertion: Insertion) -> dict[str, Tensor]:
-        own, rest = dict(insertion.params()), alpha_of(insertion)[2]
+        own, rest = dict(insertion.reduced()), alpha_of(insertion)[2]
         own["up2"] = rows_by(rest, own["up2"])  # (s a) ⊙ b = a ⊙ (s b), row by row, too
         return {name: own[slot] for name, slot in self.names.items()}
 
@@ -230,7 +230,7 @@ class KroneckerForm(Form):
         return {"r": function.size, "alpha": whole(alpha_of(insertion)[0]), **factors, "init_weights": True}
 
     def tensors(self, insertion: Insertion) -> dict[str, Tensor]:
-        own, rest = dict(insertion.params()), alpha_of(insertion)[2]
+        own, rest = dict(insertion.reduced()), alpha_of(insertion)[2]
         first = "outer" if "outer" in own else "outer_up"
         own[first] = rows_by(rest, own[first])
         return {name: own[slot] for name, slot in self.names.items() if slot in own}

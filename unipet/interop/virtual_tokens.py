@@ -76,10 +76,10 @@ def table(inserted: Adaptation) -> Tensor:
     """`prompt_embeddings`: tokens (l, d), or (l, layers · 2 · d_kv) with keys and values of a layer side by side."""
     items = sorted(inserted.items, key=lambda i: i.site.layer or 0)
     if isinstance(items[0].parts.function, Prompt):
-        return items[0].params()["tokens"] * factor_of(items[0])
+        return items[0].reduced()["tokens"] * factor_of(items[0])
     columns: list[Tensor] = []
     for item in items:
-        own, factor, function = item.params(), factor_of(item), item.parts.function
+        own, factor, function = item.reduced(), factor_of(item), item.parts.function
         assert isinstance(function, Prefix)
         keys, values = (function.whole(own, slot) for slot in ("keys", "values"))
         columns += [keys * factor if function.scale_keys else keys, values * factor]

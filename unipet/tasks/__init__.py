@@ -11,9 +11,11 @@ from unipet.tasks.readout import Readout, answers_in, readout
 from unipet.tasks.readout import rows as read_rows
 from unipet.tasks.rows import Row
 from unipet.tasks.scoring import METRICS, Scores, score_predictions, score_tags, score_texts
+from unipet.tasks.selection import LOSS, selection_metric
 
 __all__ = [
     "KINDS",
+    "LOSS",
     "METRICS",
     "Collate",
     "Encoded",
@@ -38,4 +40,5 @@ __all__ = [
     "score_predictions",
     "score_tags",
     "score_texts",
+    "selection_metric",
 ]

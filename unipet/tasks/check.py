@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from unipet.config import TaskConfig
 from unipet.errors import UnipetError, unknown
 from unipet.tasks.columns import MASK, answer_columns, columns, text_columns
-from unipet.tasks.kinds import kind_of
+from unipet.tasks.kinds import KINDS, kind_of
 from unipet.tasks.scoring import METRICS
+from unipet.tasks.selection import LOSS, selection_metric
 from unipet.tasks.stories import GENERATORS
 
 SELECTIONS = ("none", "train_holdout", "validation")
@@ -163,6 +164,10 @@ def _check_generator(task: TaskConfig, text: list[str]) -> None:
 def _check_selection(task: TaskConfig) -> None:
     if task.selection not in SELECTIONS:
         raise unknown("task.selection", task.selection, SELECTIONS)
+    metric = selection_metric(task)
+    metrics = [name for name, row in METRICS.items() if row.fits(task.kind)] + [LOSS] * KINDS[task.kind].generates
+    if metric not in metrics:
+        raise unknown(f"task.selection_metric (task.kind={task.kind})", metric, metrics)
     if task.selection != "validation":
         return
     if task.selection_split == task.evaluation_split:

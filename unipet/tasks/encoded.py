@@ -122,7 +122,8 @@ class Encoded:
         share = self.train.truncated_targets
         if not share:
             return []
+        shown = f"{share:.1%}" if share >= 0.0005 else "under 0.1%"  # never "0.0%" of something that there is
         return [
-            f"{share:.1%} of the training targets are longer than task.max_target={max_target} tokens and were cut; "
+            f"{shown} of the training targets are longer than task.max_target={max_target} tokens and were cut; "
             "the model learns to stop there. Raise task.max_target."
         ]

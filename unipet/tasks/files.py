@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -54,15 +55,35 @@ def _jsonl(path: Path, task: TaskConfig) -> Records:
 
 def _parse(line: bytes, where: str) -> object:
     try:
-        return json.loads(line.decode("utf-8"))
+        return json.loads(line.decode("utf-8"), object_pairs_hook=lambda pairs: _distinct(pairs, where))
+    except UnipetError:
+        raise
     except UnicodeDecodeError as error:
+        place = f"{where}{_last_field(line[: error.start])}"
         raise UnipetError(
-            f"{where}: not UTF-8 (byte {error.start + 1}: {error.reason}). Save the file as UTF-8."
+            f"{place}: not UTF-8 (byte {error.start + 1}: {error.reason}). Save the file as UTF-8."
         ) from error
     except json.JSONDecodeError as error:
-        raise UnipetError(f"{where}: malformed or truncated JSON, column {error.colno}: {error.msg}.") from error
+        place = f"{where}{_last_field(error.doc[: error.pos].encode())}"
+        raise UnipetError(f"{place}: malformed or truncated JSON, column {error.colno}: {error.msg}.") from error
     except (ValueError, RecursionError) as error:  # a number of thousands of digits; nesting without end
         raise UnipetError(f"{where}: malformed JSON: {error}.") from error
+
+
+def _distinct(pairs: list[tuple[str, Any]], where: str) -> dict[str, Any]:
+    """An object's fields; Python's own reader would keep the last of two with one name."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UnipetError(f"{where}, field {twice!r}: given twice; which one is meant? Keep one.")
+    return found
+
+
+def _last_field(line: bytes) -> str:
+    """The last field that begins in a broken line, for its error; nothing where none does."""
+    names = re.findall(rb'"((?:[^"\\\\]|\\\\.)*)"\s*:', line)
+    return f", field {names[-1].decode('utf-8', 'replace')!r}" if names else ""
 
 
 def _table(path: Path, task: TaskConfig, delimiter: str) -> Records:
@@ -72,7 +93,8 @@ def _table(path: Path, task: TaskConfig, delimiter: str) -> Records:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         number = content[: error.start].count(b"\n") + 1
-        raise UnipetError(f"{path}, line {number}: not UTF-8 ({error.reason}). Save the file as UTF-8.") from error
+        place = f"{path}, line {number}{_broken_column(content, error.start, delimiter)}"
+        raise UnipetError(f"{place}: not UTF-8 ({error.reason}). Save the file as UTF-8.") from error
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=delimiter == ",")
     header: list[str] | None = None
     line = 1
@@ -83,12 +105,28 @@ def _table(path: Path, task: TaskConfig, delimiter: str) -> Records:
                 continue
             if header is None:
                 header = values
+                if len(set(header)) < len(header):
+                    twice = next(name for name in header if header.count(name) > 1)
+                    raise UnipetError(
+                        f"{where}: the header names column {twice!r} twice; which one is meant? Keep one."
+                    )
                 continue
             if len(values) != len(header):
                 raise UnipetError(f"{where}: {len(values)} values, but the header has {len(header)} columns.")
             yield _typed(dict(zip(header, values, strict=True)), task, where), where
     except csv.Error as error:
         raise UnipetError(f"{path}, line {line}: malformed table: {error}.") from error
+
+
+def _broken_column(content: bytes, start: int, delimiter: str) -> str:
+    """The column that the byte at `start` stands in, for an error; nothing where that cannot be said."""
+    text = content[:start].decode("utf-8") + "\ufffd"
+    try:
+        rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
+    except csv.Error:
+        return ""
+    at = len(rows[-1]) - 1
+    return f", field {rows[0][at]!r}" if len(rows) > 1 and at < len(rows[0]) else ""
 
 
 def _typed(record: dict[str, str], task: TaskConfig, where: str) -> dict[str, Any]:

@@ -38,6 +38,7 @@ class TaskData:
     available: dict[str, int] = field(default_factory=dict)  # rows before task.max_train / task.max_evaluation
     selection: list[Row] = field(default_factory=list)  # what chooses the checkpoint; never scored in the record
     protocol: str = "none"  # task.selection
+    splits: dict[str, str] = field(default_factory=dict)  # what "train", "evaluation" and "selection" were read from
 
     def record(self) -> dict[str, Any]:
         """What a run's record says of its data (DESIGN 7): JSON-ready."""
@@ -49,6 +50,7 @@ class TaskData:
             "evaluation": len(self.evaluation),
             "train_available": self.available.get("train", len(self.train)),
             "evaluation_available": self.available.get("evaluation", len(self.evaluation)),
+            "splits": dict(self.splits),
             "synthetic": self.synthetic,
             "regression": self.regression,
             "train_labels": {name: counts[i] for i, name in enumerate(self.labels)} if counts else {},
@@ -78,6 +80,7 @@ def load_task(task: TaskConfig) -> TaskData:
         available={"train": len(train), "evaluation": len(evaluation)},
         selection=selection,
         protocol=task.selection,
+        splits=_splits(task),
     )
 
 
@@ -114,6 +117,13 @@ def _read(task: TaskConfig) -> tuple[list[Row], list[Row], list[Row], str]:
         f"task.data_dir: task {task.name} has neither a hub data set nor a generator, so task.data_dir=DIR is needed, "
         f"with {task.train_split}.jsonl and {task.evaluation_split}.jsonl (columns: {wanted(task)})."
     )
+
+
+def _splits(task: TaskConfig) -> dict[str, str]:
+    """Which split each part was read from; a holdout is part of the training split."""
+    selection = {"train_holdout": task.train_split, "validation": task.selection_split}.get(task.selection)
+    found = {"train": task.train_split, "evaluation": task.evaluation_split}
+    return found | ({"selection": selection} if selection else {})
 
 
 def _three(rows: Sequence[list[Row]], source: str) -> tuple[list[Row], list[Row], list[Row], str]:

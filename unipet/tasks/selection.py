@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from random import Random
 
+from unipet.config import TaskConfig
 from unipet.errors import UnipetError
+from unipet.tasks.kinds import KINDS
 from unipet.tasks.rows import Row, grouped
 
 HOLDOUT_SEED = 20240301  # fixed, never the run's seed: every method and seed is chosen on the same examples
 LARGEST_SHARE = 5  # at most one example in five
+LOSS = "loss"  # mean negative log-likelihood of a target's token
+
+
+def selection_metric(task: TaskConfig) -> str:
+    """By what checkpoints are compared: `task.selection_metric`, or its default. Decoding the selection split at every
+    checkpoint would take longer than training, so generated text is compared by its loss."""
+    if task.selection_metric is not None:
+        return task.selection_metric
+    return LOSS if KINDS[task.kind].generates else task.metrics[0]
 
 
 def carve(rows: list[Row], size: int) -> tuple[list[Row], list[Row]]:

@@ -33,7 +33,7 @@ def summary(task: TaskConfig, data: TaskData, encoded: Encoded, tokenizer: Any) 
         "kind": task.kind,
         "data": data.record(),
         "metrics": list(task.metrics),
-        "examples": [_example(data.train[i], encoded.train, i, tokenizer) for i in range(min(SHOWN, len(data.train)))],
+        "examples": [_example(data, encoded.train, i, tokenizer) for i in range(min(SHOWN, len(data.train)))],
         "labels": {"train": _labels(data.train, data), "evaluation": _labels(data.evaluation, data)},
         "values": _values(data.train) if data.regression else [],
         "lengths": {"train": histogram(encoded.train.lengths), "evaluation": histogram(encoded.evaluation.lengths)},
@@ -82,9 +82,9 @@ def bars(bins: Bins) -> list[str]:
     ]
 
 
-def _example(row: Row, encoded: EncodedRows, index: int, tokenizer: Any) -> dict[str, Any]:
-    """One row as the model reads it: decoded again, special tokens included."""
-    feature = encoded[index]
+def _example(data: TaskData, encoded: EncodedRows, index: int, tokenizer: Any) -> dict[str, Any]:
+    """One training row as the model reads it: decoded again, special tokens included; labels by name."""
+    row, feature = data.train[index], encoded[index]
     ids = feature["input_ids"]
     shown: dict[str, Any] = {"id": row["id"]}
     if isinstance(ids[0], list):
@@ -94,7 +94,8 @@ def _example(row: Row, encoded: EncodedRows, index: int, tokenizer: Any) -> dict
     if "target" in row:
         shown["target"] = tokenizer.decode([i for i in feature["labels"] if i != -100])
     else:
-        shown["label"] = row["label"]
+        names = [data.labels[i] if data.labels else i for i in _as_list(row["label"])]
+        shown["label"] = names if isinstance(row["label"], list) else names[0]
     return shown
 
 
