@@ -9,7 +9,7 @@ JOBS ?= 2
 SWEEP := method=adapter,prefix,lora,mam,adamix model=minilm task=synthetic_verdicts optim.batch_size=16 budget.max_steps=300
 
 .DEFAULT_GOAL := help
-.PHONY: help sweep test check lint types docs bench-memory bench-gpu format clean
+.PHONY: help sweep test check lint types docs bench-memory bench-plan bench-gpu format clean
 
 help:  ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -43,6 +43,9 @@ docs: $(VENV)/installed  ## docs/methods.md, from the methods and the measured p
 
 bench-memory: $(VENV)/installed  ## predicted against measured memory of training, on the CPU
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python benchmarks/memory.py
+
+bench-plan: $(VENV)/installed  ## the time that `unipet plan` predicts against what a sweep takes (an idle machine, please)
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python benchmarks/plan_accuracy.py
 
 bench-gpu: $(VENV)/installed  ## the same on this machine's GPU, and the margin that its allocator needs
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/gpu.py

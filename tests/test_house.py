@@ -59,7 +59,7 @@ FLOORS = (
     {"callbacks"},
     {"training", "reevaluation"},
     {"run", "submission"},
-    {"report"},
+    {"report", "forecast"},
     {"sweep"},
     {"commands"},
     {"cli"},

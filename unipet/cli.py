@@ -18,6 +18,11 @@ from unipet.errors import UnipetError, unknown
 # name -> (module with main(argv), arguments, what it does)
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "train": ("unipet.commands.train", "[-m] KEY=VALUE ...", "train and evaluate one run, or with -m a sweep of runs"),
+    "plan": (
+        "unipet.commands.plan",
+        "[-m] KEY=VALUE ... [--json]",
+        "what a run or a sweep will need and how long it will take, before it is run",
+    ),
     "describe": (
         "unipet.commands.describe",
         "KEY=VALUE ... [--json]",

@@ -42,6 +42,7 @@ class Plan:
     jobs: int | None  # how many; None when a sweeper other than Hydra's basic one decides
     swept: list[str] = field(default_factory=list)  # keys with several values
     sweep_dir: Path | None = None
+    brought: list[Override] = field(default_factory=list)  # by the configuration itself; the command line's come after
 
 
 def shown(text: str) -> str:
@@ -151,7 +152,8 @@ def plan(texts: Sequence[str], multirun: bool, composer: Composer, command: str 
         )
     for text in alternatives(parsed):
         strict.run_config(plain_values(composer.compose(text)))
-    counts = sweeper_counts(composed, composer)
+    brought = sweeper_params(composed, composer)
+    counts = {key: max(len(one.values), 1) for key, one in brought.items()}
     counts.update({one.key: max(len(one.values), 1) for one in parsed})
     basic = composed.hydra.runtime.choices.get("hydra/sweeper") == "basic"
     return Plan(
@@ -161,6 +163,7 @@ def plan(texts: Sequence[str], multirun: bool, composer: Composer, command: str 
         jobs=product(counts.values()) if basic else None,
         swept=[key for key, count in counts.items() if count > 1],
         sweep_dir=Path(str(composed.hydra.sweep.dir)),
+        brought=list(brought.values()),
     )
 
 
@@ -180,21 +183,21 @@ def alternatives(parsed: Sequence[Override]) -> Iterator[list[str]]:
                 yield [value if index == other else each.first for other, each in enumerate(parsed)]
 
 
-def sweeper_counts(composed: Any, composer: Composer) -> dict[str, int]:
-    """Sweeps that an experiment file brings along in hydra.sweeper.params: key -> number of values."""
+def sweeper_params(composed: Any, composer: Composer) -> dict[str, Override]:
+    """Overrides that an experiment file brings along in hydra.sweeper.params, by key."""
     params = composed.hydra.sweeper.get("params") or {}
-    return {str(key): max(len(parse(f"{key}={value}", composer).values), 1) for key, value in params.items()}
+    return {str(key): parse(f"{key}={value}", composer) for key, value in params.items()}
 
 
 def forgotten(texts: Sequence[str], sweep: Override, command: str) -> UnipetError:
     """A comma list without -m."""
     key, value = shown(sweep.text).split("=", 1)
-    if command != "train":
+    if command not in ("train", "plan"):
         return UnipetError(
             f"{key}={value}: several values, but `unipet {command}` takes one. Did you mean a list, '{key}=[{value}]'?"
         )
     line = " ".join(shlex.quote(text) for text in texts)
     return UnipetError(
-        f"{key}={value}: several values need -m (one run for each):\n    unipet train -m {line}\n"
+        f"{key}={value}: several values need -m (one run for each):\n    unipet {command} -m {line}\n"
         f"For a single list, write '{key}=[{value}]'."
     )

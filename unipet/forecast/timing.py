@@ -1,0 +1,48 @@
+"""From a calibration to the seconds of one job: its own number of steps, its own batches, its own evaluation."""
+
+from __future__ import annotations
+
+import math
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from unipet.budget.limits import batch_tokens, plan_steps, seconds_allowed
+from unipet.callbacks import Best
+from unipet.config import RunConfig
+from unipet.forecast.estimate import mean_cost
+from unipet.forecast.measuring import Calibration
+from unipet.forecast.selected import batch_size_in_tokens
+from unipet.forward import longest_first
+from unipet.order import GroupedOrder
+from unipet.tasks import Encoded, EncodedRows
+
+if TYPE_CHECKING:
+    from unipet.forecast.job import JobForecast
+
+_SOME = 2000  # batches whose sizes are looked at: more would not change their mean
+
+
+def spend(made: JobForecast, config: RunConfig, encoded: Encoded, found: Calibration, both: bool) -> None:
+    """Fill in steps, operations and seconds of a job; `both`: the base model is an encoder-decoder."""
+    order = GroupedOrder(encoded.train.lengths, config.optim.batch_size, config.seed)
+    steps, stopped_by = plan_steps(len(encoded.train), config, batch_tokens(encoded.train, order.batches(), both))
+    sizes = [batch_size_in_tokens(encoded.train, each, both) for each in islice(order.batches(), min(steps, _SOME))]
+    mean = sum(sizes) / len(sizes)
+    step_s = mean_cost(found.steps, mean)
+    allowed = seconds_allowed(config.budget)
+    if allowed is not None and steps * step_s > allowed:
+        steps, stopped_by = max(1, math.ceil(allowed / step_s)), "gpu_hours"
+    made.steps, made.stopped_by, made.step_ms = steps, stopped_by, 1000 * step_s
+    made.flops = steps * mean_cost(found.flops, mean)
+    made.seconds |= found.fixed_s
+    made.seconds["training"] = steps * step_s
+    if encoded.selection is not None:
+        times = math.ceil(steps / math.ceil(steps / Best.CHECKPOINTS))
+        made.seconds["selecting"] = times * _evaluation(found, config, encoded.selection, both)
+    made.seconds["evaluating"] = _evaluation(found, config, encoded.evaluation, both)
+
+
+def _evaluation(found: Calibration, config: RunConfig, split: EncodedRows, both: bool) -> float:
+    batches = list(longest_first(split, config.optim.eval_batch_size))
+    sizes = [batch_size_in_tokens(split, each, both) for each in batches]
+    return len(batches) * mean_cost(found.passes, sum(sizes) / len(sizes))
