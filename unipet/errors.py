@@ -12,8 +12,9 @@ class UnipetError(ValueError):
 
 def nearest(given: object, allowed: Iterable[str]) -> str:
     """ " Did you mean 'x'?" for the closest allowed name, or an empty string."""
-    match = get_close_matches(str(given), list(allowed), n=1, cutoff=0.5)
-    return f" Did you mean '{match[0]}'?" if match else ""
+    match = get_close_matches(str(given), list(allowed), n=5, cutoff=0.5)
+    swapped = [name for name in match if sorted(name) == sorted(str(given))]  # the same letters in another order
+    return f" Did you mean '{[*swapped, *match][0]}'?" if match else ""
 
 
 def unknown(what: str, given: object, allowed: Iterable[str]) -> UnipetError:
