@@ -86,6 +86,7 @@ def line(world: Path, *more: str) -> list[str]:
         f"model={world / 'model'}",
         "optim.batch_size=8",
         "optim.eval_batch_size=8",
+        "task.selection=none",
         *more,
     ]
 
@@ -199,13 +200,15 @@ def test_steps_end_at_the_first_limit(
 
 
 @pytest.mark.usefixtures("untraced")
-def test_a_selection_split_is_scored_ten_times(
+def test_a_selection_split_is_scored_as_often_as_in_training(
     here: Path, world: Path, timed: list[RunConfig], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (job,) = plan(capsys, *line(world, "method=mine", "task.selection=train_holdout", "budget.max_steps=15"))["jobs"]
+    given = line(world, "method=mine", "budget.max_steps=15", "optim.warmup_ratio=0.3")
+    given = [word.replace("selection=none", "selection=train_holdout") for word in given]
+    (job,) = plan(capsys, *given)["jobs"]
     assert job["steps"] == 15
-    assert job["seconds"]["selecting"] == 8 * 2 * PASS_S, (
-        "9 examples in 2 batches, after every second step and the last"
+    assert job["seconds"]["selecting"] == 4 * 2 * PASS_S, (
+        "9 examples in 2 batches, after every third step behind the five of the warm-up"
     )
 
 

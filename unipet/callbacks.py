@@ -143,10 +143,13 @@ class Best(TrainerCallback):
         self.scores: dict[int, float] = {}  # step -> score
         self.seconds = 0.0
 
+    @classmethod
+    def due(cls, step: int, steps: int, warmup: int) -> bool:
+        """Whether the checkpoint after `step` of `steps` is scored."""
+        return step == steps or (step > warmup and step % math.ceil(steps / cls.CHECKPOINTS) == 0)
+
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        interval = math.ceil(state.max_steps / self.CHECKPOINTS)
-        last = state.global_step == state.max_steps or control.should_training_stop
-        if not last and (state.global_step % interval or state.global_step <= args.warmup_steps):
+        if not control.should_training_stop and not self.due(state.global_step, state.max_steps, args.warmup_steps):
             return
         started = time.perf_counter()
         score = self._score()

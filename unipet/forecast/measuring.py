@@ -25,7 +25,7 @@ from unipet.budget.checkpointing import checkpointed
 from unipet.budget.memory_fit import MemoryFit
 from unipet.checkpoint import save
 from unipet.config import BudgetConfig, RunConfig
-from unipet.evaluation import check_lengths, check_mixture, score_split
+from unipet.evaluation import check_lengths, check_mixture, mean_target_loss, score_split
 from unipet.forecast.estimate import Point, spread
 from unipet.forecast.flops import Flops
 from unipet.forecast.selected import Selected, batch_size_in_tokens
@@ -35,7 +35,7 @@ from unipet.method import Method
 from unipet.models import load_base_model
 from unipet.order import GroupedOrder
 from unipet.step import Loss
-from unipet.tasks import Encoded, TaskData, collate, kind_of, readout
+from unipet.tasks import LOSS, Encoded, EncodedRows, TaskData, collate, kind_of, readout, selection_metric
 from unipet.training import train
 
 BATCHES = 6  # of training, each taken twice; and of evaluation, once
@@ -45,12 +45,14 @@ SECONDS = 10.0  # after which no further step, and no further batch of evaluatio
 @dataclass
 class Calibration:
     """`fixed_s`: seconds of what a job does once, by stage. `steps`, `passes`: (size, seconds) of optimiser steps and of
-    evaluation batches. `flops`: (size, floating-point operations) of optimiser steps."""
+    evaluation batches; `losses`: of batches that choose a checkpoint by its loss, which decode nothing. `flops`: (size,
+    floating-point operations) of optimiser steps."""
 
     fixed_s: dict[str, float] = field(default_factory=dict)
     steps: list[Point] = field(default_factory=list)
     passes: list[Point] = field(default_factory=list)
     flops: list[Point] = field(default_factory=list)
+    losses: list[Point] = field(default_factory=list)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -105,6 +107,8 @@ def measure(
     with tempfile.TemporaryDirectory() as directory:
         _steps(found, config, method, data.regression, encoded, fit, model, batch, read, Path(directory))
         _passes(found, config, data, encoded, model, tokenizer)
+        if encoded.selection is not None and selection_metric(config.task) == LOSS:
+            _losses(found, config, encoded.selection, model, tokenizer)
         with found.stage("saving"):
             save(model, Path(directory) / "saved")
     with found.stage("merging"):
@@ -188,6 +192,20 @@ def _passes(
             score_split(as_long, model, [data.evaluation[i] for i in batches[index]], rows, tokenizer)
         if count:
             found.passes.append((sizes[index], time.perf_counter() - started))
+
+
+def _losses(found: Calibration, config: RunConfig, split: EncodedRows, model: Any, tokenizer: Any) -> None:
+    """Time passes that choose a checkpoint by its loss."""
+    both = bool(getattr(model.config, "is_encoder_decoder", False))
+    batches = list(longest_first(split, config.optim.eval_batch_size))
+    sizes = [batch_size_in_tokens(split, each, both) for each in batches]
+    chosen = spread(sizes, BATCHES)
+    for count, index in enumerate([chosen[0], *chosen]):  # the first one twice: what is first warms up
+        rows: Any = Selected(split, [batches[index]])
+        started = time.perf_counter()
+        mean_target_loss(config, model, rows, tokenizer)
+        if count:
+            found.losses.append((sizes[index], time.perf_counter() - started))
 
 
 def _as_long_as_references(config: RunConfig, rows: Selected) -> RunConfig:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from unipet.budget.limits import batch_tokens, plan_steps, seconds_allowed
 from unipet.callbacks import Best
 from unipet.config import RunConfig
-from unipet.forecast.estimate import mean_cost
+from unipet.forecast.estimate import Point, mean_cost
 from unipet.forecast.measuring import Calibration
 from unipet.forecast.selected import batch_size_in_tokens
 from unipet.forward import longest_first
@@ -37,12 +37,13 @@ def spend(made: JobForecast, config: RunConfig, encoded: Encoded, found: Calibra
     made.seconds |= found.fixed_s
     made.seconds["training"] = steps * step_s
     if encoded.selection is not None:
-        times = math.ceil(steps / math.ceil(steps / Best.CHECKPOINTS))
-        made.seconds["selecting"] = times * _evaluation(found, config, encoded.selection, both)
-    made.seconds["evaluating"] = _evaluation(found, config, encoded.evaluation, both)
+        warmup = math.ceil(config.optim.warmup_ratio * steps)
+        times = sum(Best.due(step, steps, warmup) for step in range(1, steps + 1))
+        made.seconds["selecting"] = times * _evaluation(found.losses or found.passes, config, encoded.selection, both)
+    made.seconds["evaluating"] = _evaluation(found.passes, config, encoded.evaluation, both)
 
 
-def _evaluation(found: Calibration, config: RunConfig, split: EncodedRows, both: bool) -> float:
+def _evaluation(passes: list[Point], config: RunConfig, split: EncodedRows, both: bool) -> float:
     batches = list(longest_first(split, config.optim.eval_batch_size))
     sizes = [batch_size_in_tokens(split, each, both) for each in batches]
-    return len(batches) * mean_cost(found.passes, sum(sizes) / len(sizes))
+    return len(batches) * mean_cost(passes, sum(sizes) / len(sizes))

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from unipet.errors import UnipetError
 from unipet.functions.activations import ACTIVATIONS
-from unipet.functions.base import Function, Heads, Params, Slots, TensorSpec, Widths, layer_norm, linear
+from unipet.functions.base import UNBOUNDED, Function, Heads, Params, Slots, TensorSpec, Widths, layer_norm, linear
 from unipet.functions.factors import uniform
 from unipet.options import option
 
@@ -67,6 +67,9 @@ class Prefix(Function):
     norm: str = option("none", choices=("none", "in"))
     eps: float = option(1e-5, low=0.0)
     scaled: bool = option(True)
+
+    def sizes(self, widths: Sequence[Widths]) -> Sequence[int]:
+        return range(self.freeze_first + 1, len(self.ids) + 1 if self.ids else UNBOUNDED)
 
     @property
     def reads_x(self) -> bool:
