@@ -15,14 +15,13 @@ common="model=auto task=e2e,multi30k_en_de task.data_dir=$data/\${task.name} tas
 for kind in causal_generation seq2seq; do
   case $kind in causal_generation) base=decoder ;; *) base=encoder_decoder ;; esac
   each="$common model.path=$out/$base model.name=$base task.kind=$kind"
-  unipet train -m method=lora,adamix_lora optim.lr=5e-3 $each runs_dir=$out/runs
-  unipet train -m method=mam,prefix optim.lr=2e-3 $each runs_dir=$out/runs
-  unipet train -m method=full optim.lr=1e-3 $each runs_dir=$out/runs
+  unipet train -m method=lora,adamix_lora optim.lr=5e-3 $each runs_dir=$out/adapted
+  unipet train -m method=mam,prefix optim.lr=2e-3 $each runs_dir=$out/adapted
   # The base model as it is: one step at a rate that changes nothing.
   unipet train -m method=lora optim.lr=1e-12 $each budget.max_steps=1 runs_dir=$out/unadapted
 done
-for part in runs unadapted; do
+for part in adapted unadapted; do
   mkdir -p $here/results/$part
   for run in $out/$part/*-s[0-9]*/; do cp "$run/result.json" "$here/results/$part/$(basename "$run").json"; done
-  unipet report $out/$part --csv $here/$part.csv | tee $here/$part.txt
+  unipet report $out/$part --csv $here/$part.csv
 done

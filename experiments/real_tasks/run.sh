@@ -13,6 +13,9 @@ for given in "stsb 200" "trec 150" "mrpc 120"; do
   unipet train -m method=mam optim.lr=2e-4 $each
   unipet train -m method=head_only optim.lr=1e-2 $each
 done
+unipet train -m method=lora optim.lr=5e-4 task=stsb budget.max_steps=800 $common
+unipet train -m method=lora optim.lr=5e-4 task=mrpc budget.max_steps=600 $common
+unipet train -m method=lora,prefix,adamix_lora optim.lr=2e-3 task=trec budget.max_steps=150 $common
 mkdir -p $here/results
 for run in $out/*-s[0-9]*/; do cp "$run/result.json" "$here/results/$(basename "$run").json"; done
-unipet report $out --csv $here/results.csv | tee $here/results.txt
+unipet report $out --csv $here/results.csv
