@@ -23,5 +23,5 @@ done
 for part in adapted unadapted; do
   mkdir -p $here/results/$part
   for run in $out/$part/*-s[0-9]*/; do cp "$run/result.json" "$here/results/$part/$(basename "$run").json"; done
-  unipet report $out/$part --csv $here/$part.csv
+  unipet report $out/$part --rows $here/$part.csv
 done

@@ -18,4 +18,4 @@ unipet train -m method=lora optim.lr=5e-4 task=mrpc budget.max_steps=600 $common
 unipet train -m method=lora,prefix,adamix_lora optim.lr=2e-3 task=trec budget.max_steps=150 $common
 mkdir -p $here/results
 for run in $out/*-s[0-9]*/; do cp "$run/result.json" "$here/results/$(basename "$run").json"; done
-unipet report $out --csv $here/results.csv
+unipet report $out --rows $here/results.csv
