@@ -71,12 +71,12 @@ def trained(model: Any, arch: str, batch: dict[str, Tensor]) -> tuple[Tensor, di
     return ARCHS[arch].real(batch, out.logits.detach()), {n: p.grad for n, p in own.items() if p.grad is not None}
 
 
-def assert_same_gradients(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    """Within 1e-5 of the scale of the largest."""
+def assert_same_gradients(found: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float = 1e-5) -> None:
+    """Within `tolerance` of the scale of the largest."""
     assert found.keys() == expected.keys() and expected
     scale = max(1.0, *(tensor.abs().max().item() for tensor in expected.values()))
     for name, tensor in expected.items():
-        assert torch.allclose(found[name], tensor, rtol=0.0, atol=1e-5 * scale), name
+        assert torch.allclose(found[name], tensor, rtol=0.0, atol=tolerance * scale), name
 
 
 @pytest.mark.parametrize(("method", "arch"), BOTH)
@@ -92,11 +92,13 @@ def test_attention_implementations_agree(method: str, arch: str) -> None:
 
 @matrix
 def test_gradient_checkpointing_trains_the_same(method: str, arch: str) -> None:
-    batch, calls = ARCHS[arch].batch(), []
+    """In float64: a random T5 magnifies float32's rounding beyond any tolerance that could still see a fault."""
+    batch = {k: v.double() if v.is_floating_point() else v for k, v in ARCHS[arch].batch().items()}
+    calls: list[int] = []
     results = []
     for checkpointing in (False, True):
         torch.manual_seed(0)
-        model = adapted(method, arch, std=0.1)
+        model = adapted(method, arch, std=0.1).double()
         model.train()
         if checkpointing:
             # The newer name first: transformers 5.23 deprecates the older one.
@@ -112,4 +114,4 @@ def test_gradient_checkpointing_trains_the_same(method: str, arch: str) -> None:
         calls.append(len(passes))
     below_head = {name.split("/")[0] for name in results[0]} - {"head"}
     assert calls[1] > calls[0] or not below_head, "no layer was run again, so nothing was checked"
-    assert_same_gradients(results[1], results[0])
+    assert_same_gradients(results[1], results[0], tolerance=1e-8)
