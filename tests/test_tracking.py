@@ -231,7 +231,6 @@ def test_trackio_gets_the_same_calls(
 
 def test_the_real_trackio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))  # before the import, which reads it
-    pytest.importorskip("trackio", reason="an optional extra")
     import sqlite3
 
     for step in (1, 2):  # the second continues the first

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from unipet.plan import build
 from unipet.report_table import AdaptReport, report_of
 from unipet.site_files import sites_for
 from unipet.sites import Architecture, parse_table, table_data
+from unipet.writing import write_bytes_atomic
 
 TENSORS, DESCRIPTION = "adapter.safetensors", "adapter.json"
 FORMAT = 2
@@ -59,20 +59,13 @@ def save(model: nn.Module, directory: str | Path) -> Path:
     out = Path(directory)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        _write(out / TENSORS, data)
-        _write(out / DESCRIPTION, json.dumps(description, separators=(",", ":"), ensure_ascii=False).encode())
+        write_bytes_atomic(out / TENSORS, data)
+        write_bytes_atomic(
+            out / DESCRIPTION, json.dumps(description, separators=(",", ":"), ensure_ascii=False).encode()
+        )
     except OSError as error:
         raise UnipetError(f"Cannot save the adapter to {out}: {error}.") from error
     return out
-
-
-def _write(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load(model: nn.Module, directory: str | Path) -> AdaptReport:

@@ -49,6 +49,7 @@ def flat_summary(record: Mapping[str, Any]) -> dict[str, Any]:
 def mirrored_config(resolved: Mapping[str, Any], run_id: str, tags: Sequence[str]) -> dict[str, Any]:
     """What a tracked run says of itself: the nested configuration, `design.*` (one key per dimension), id, tags, and
     `compared`: method, task, base model and budget as one text."""
-    names = [(resolved.get(part) or {}).get("name", "?") for part in ("method", "task", "model", "budget")]
+    names = {part: (resolved.get(part) or {}).get("name", "?") for part in ("method", "task", "model", "budget")}
+    names |= dict(tag.split(":", 1) for tag in tags if tag.startswith("model:"))  # `auto` is many base models
     said = {"design": design(resolved.get("method") or {}), "run_id": run_id, "tags": list(tags)}
-    return {**resolved, **said, COMPARED: " | ".join(map(str, names))}
+    return {**resolved, **said, COMPARED: " | ".join(map(str, names.values()))}

@@ -18,6 +18,7 @@ from typing import Any, get_type_hints
 from unipet.budget_label import budget_label, set_limits
 from unipet.config import ModelConfig, RunConfig
 from unipet.errors import UnipetError
+from unipet.writing import write_bytes_atomic
 
 RESULT = "result.json"
 CONFIG = "config.yaml"
@@ -170,16 +171,8 @@ def canonical_json(value: Any) -> str:
 
 
 def write_text_atomic(path: Path, text: str) -> None:
-    """Write all of `text` or leave `path` as it was; no temporary file survives a failure."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write all of `text` as UTF-8 or leave `path` as it was."""
+    write_bytes_atomic(path, text.encode())
 
 
 def write_json_atomic(path: Path, value: Any) -> None:

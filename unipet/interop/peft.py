@@ -23,6 +23,7 @@ from unipet.interop.reading import check_config, imported, read
 from unipet.method import name_of
 from unipet.report_table import AdaptReport
 from unipet.sites import head_prefix
+from unipet.writing import write_bytes_atomic
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 _TASKS = {
@@ -71,8 +72,8 @@ def export_peft(model: nn.Module, directory: str | Path) -> Path:
     out = Path(directory)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        safetensors.torch.save_file(ready, out / TENSORS, metadata={"format": "pt"})
-        (out / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
+        write_bytes_atomic(out / TENSORS, safetensors.torch.save(ready, metadata={"format": "pt"}))
+        write_bytes_atomic(out / CONFIG, json.dumps(config, indent=2, sort_keys=True).encode())
     except OSError as error:
         raise UnipetError(f"Cannot write to {out}: {error}.") from error
     return out

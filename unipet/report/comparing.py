@@ -16,7 +16,7 @@ import numpy as np
 from unipet.report import statistics
 from unipet.report.aggregate import Row, grouped, score_of
 from unipet.report.collect import Entry
-from unipet.report.protocol import differing
+from unipet.report.protocol import differing, some
 from unipet.report.resampling import Answers, answers
 
 ALPHA = 1 - statistics.LEVEL
@@ -107,7 +107,7 @@ def _group(members: Sequence[tuple[Row, list[Entry]]], anyway: bool) -> Group:
     ]
     few = [one.label for one in scored if len(one.scores) < FEW]
     if few:
-        warnings.append(f"fewer than three seeds: {', '.join(few)}. A standard deviation of so few says little")
+        warnings.append(f"fewer than three seeds: {some(few)}. A standard deviation of so few says little")
     lost = [f"{row.label} ({row.runs - row.scored} of {row.runs})" for row, _ in members if row.scored < row.runs]
     if lost:
         warnings.append(f"runs without a score: {', '.join(lost)}. The mean is over the others")

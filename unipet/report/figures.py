@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import os
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from unipet.errors import UnipetError
 from unipet.report.comparing import BEST, NOT_WORSE, Group
 from unipet.report.paper import factor_of
+from unipet.writing import write_bytes_atomic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,14 +58,9 @@ def write_figures(directory: Path, groups: Sequence[Group]) -> list[Path]:
 
 
 def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(content)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_bytes_atomic(path, content)
     except OSError as error:
         raise UnipetError(f"{path}: cannot be written ({error.strerror or error}). Choose another place.") from None
 

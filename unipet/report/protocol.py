@@ -44,10 +44,11 @@ def differing(runs: Mapping[str, Sequence[Entry]]) -> list[str]:
     said = []
     for part, found in values.items():
         if len(found) > 1:
-            each = "; ".join(f"{value} ({_some(labels)})" for value, labels in found.items())
+            each = "; ".join(f"{value} ({some(labels)})" for value, labels in found.items())
             said.append(f"{part} differs: {each}")
     return said
 
 
-def _some(labels: Sequence[str], most: int = 3) -> str:
+def some(labels: Sequence[str], most: int = 3) -> str:
+    """The first few by name, the rest by number."""
     return ", ".join(labels[:most]) + (f" and {len(labels) - most} more" if len(labels) > most else "")

@@ -6,11 +6,13 @@ whole or not at all and never change, so deleting the directory is always allowe
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
 
 from unipet.tasks.encoded import EncodedRows
+from unipet.writing import write_bytes_atomic
 
 VARIABLE = "UNIPET_CACHE"
 
@@ -44,17 +46,13 @@ def write_cached(directory: Path | None, key: str, rows: EncodedRows) -> None:
     """Keep `rows` under `key`, atomically; a directory that cannot be written to costs the cache, not the run."""
     if directory is None:
         return
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     path = _path(directory, key)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     tensors, facts = rows.stored()
-    try:
+    with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, temporary, metadata={"facts": json.dumps(facts)})
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
+        write_bytes_atomic(path, save(tensors, metadata={"facts": json.dumps(facts)}))
 
 
 def _path(directory: Path, key: str) -> Path:
