@@ -23,10 +23,10 @@ head_only 3e-3,1e-2,3e-2,1e-1 none
 GRID
 # Where the best rate was an end of the grid, the grid goes on.
 xargs -P "${JOBS:-2}" -L 1 bash -c 'tune "$@"' tune <<'GRID'
-adamix 1.6e-2 params_0p5
-prefix_flat 1.6e-2,3.2e-2 params_0p5
+adamix 1.6e-2,3.2e-2 params_0p5
+prefix_flat 1.6e-2,3.2e-2,6.4e-2,1.28e-1,2.56e-1 params_0p5
 mam 5e-4 params_0p5
 adapter_pfeiffer 1.6e-2 params_0p5
-head_only 3e-1 none
+head_only 3e-1,1 none
 GRID
 unipet report $out --anyway
