@@ -8,6 +8,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import yaml
 from tiny import tiny_bert, tiny_tokenizer
 
 from unipet.config import BudgetConfig, ModelConfig, OptimConfig, RunConfig, TaskConfig
@@ -37,6 +38,13 @@ MIXTURE = {
     },
     "objective": {"consistency": {"weight": 1.0}},
 }
+TINY_TASK: dict[str, Any] = {
+    "name": "tiny",
+    "text": ["sentence"],
+    "labels": ["no", "yes"],
+    "metrics": ["accuracy"],
+    "max_length": 16,
+}
 HEAD_ONLY: dict[str, Any] = {"name": "tiny_head", "insertions": {}, "unfreeze": ["head"]}
 
 
@@ -59,6 +67,17 @@ def write_task(directory: Path, train: int = 48, evaluation: int = 20) -> Path:
             lines.append(json.dumps({"id": f"{split}-{index}", "sentence": " ".join(words), "label": label}))
         (directory / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
     return directory
+
+
+def write_world(root: Path, files: dict[str, Any]) -> Path:
+    """A tiny base model, 48 training and 20 evaluation examples, and a user's configuration directory with `files`."""
+    write_model(root / "model")
+    write_task(root / "data")
+    for name, value in files.items():
+        path = root / "mine" / f"{name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"# {path.stem}: a test's own. And more.\n{yaml.safe_dump(value)}")
+    return root
 
 
 def tiny_config(root: Path, method: dict[str, Any] = LOW_RANK, runs: str = "runs", **changes: Any) -> RunConfig:

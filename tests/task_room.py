@@ -7,11 +7,14 @@ import random
 from pathlib import Path
 from typing import Any
 
+import pytest
 import transformers
 from architectures import ARCHS
 from tiny import tiny_tokenizer
 
 from unipet.config import DecodingConfig, ModelConfig, OptimConfig, RunConfig, TaskConfig
+from unipet.errors import UnipetError
+from unipet.tasks import load_task
 
 FULL: dict[str, Any] = {"name": "tiny_full", "insertions": {}, "unfreeze": ["all"]}
 HEADS: dict[str, Any] = {
@@ -147,3 +150,11 @@ def config_of(kind: str, root: Path, model: Path, method: dict[str, Any], **chan
         ),
         runs_dir=str(root / "runs"),
     )
+
+
+def refused(task: TaskConfig, *parts: str) -> None:
+    """Reading this task ends in one error that says all of `parts`."""
+    with pytest.raises(UnipetError) as error:
+        load_task(task)
+    for part in parts:
+        assert part in str(error.value), f"{part!r} not in: {error.value}"

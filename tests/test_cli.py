@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from run_room import write_model, write_task
+from run_room import TINY_TASK, write_world
 
 from unipet.cli import COMMANDS, main
 
@@ -20,20 +20,12 @@ HEAVY = ("torch", "transformers", "hydra", "omegaconf", "datasets", "wandb", "nu
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny base model, data, and a user's configuration directory with a task and methods."""
-    root = tmp_path_factory.mktemp("world")
-    write_model(root / "model")
-    write_task(root / "data")
-    task = {"name": "tiny", "text": ["sentence"], "labels": ["no", "yes"], "metrics": ["accuracy"], "max_length": 16}
     insertion = {"function": {"name": "low_rank", "size": 2}, "position": {"site": "attn.q"}}
     method = {"name": "mine", "insertions": {"q": insertion}}
     nowhere = {"name": "nowhere", "insertions": {"q": {**insertion, "position": {"site": "attn.qq"}}}}
-    typo = {**task, "lable": "label"}
-    for name, value in {"task/tiny": task, "task/typo": typo, "method/mine": method, "method/nowhere": nowhere}.items():
-        path = root / "mine" / f"{name}.yaml"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"# {path.stem}: a test's own. And more.\n{yaml.safe_dump(value)}")
-    return root
+    typo = {**TINY_TASK, "lable": "label"}
+    files = {"task/tiny": TINY_TASK, "task/typo": typo, "method/mine": method, "method/nowhere": nowhere}
+    return write_world(tmp_path_factory.mktemp("world"), files)
 
 
 @pytest.fixture()

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
-from run_room import write_model, write_task
+from run_room import TINY_TASK, write_world
 
 from unipet.budget.memory_fit import MemoryFit
 from unipet.budget.trace import Trace
@@ -33,18 +32,10 @@ PASS_S = 0.25
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny base model, 48 training and 20 evaluation examples, and a task and two methods of the user's own."""
-    root = tmp_path_factory.mktemp("world")
-    write_model(root / "model")
-    write_task(root / "data")
-    task = {"name": "tiny", "text": ["sentence"], "labels": ["no", "yes"], "metrics": ["accuracy"], "max_length": 16}
     mine = {"name": "mine", "insertions": {"q": INSERTION}}
     other = {"name": "other", "insertions": {"q": {**INSERTION, "position": {"site": "attn.v"}}}}
-    for name, value in {"task/tiny": task, "method/mine": mine, "method/other": other}.items():
-        path = root / "mine" / f"{name}.yaml"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"# {path.stem}: a test's own.\n{yaml.safe_dump(value)}")
-    return root
+    files = {"task/tiny": TINY_TASK, "method/mine": mine, "method/other": other}
+    return write_world(tmp_path_factory.mktemp("world"), files)
 
 
 @pytest.fixture()

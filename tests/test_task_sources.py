@@ -10,11 +10,10 @@ from typing import Any
 
 import pytest
 from run_room import LOW_RANK
-from task_room import config_of, rows_of, task_of, tokenizer, write_arch
+from task_room import config_of, refused, rows_of, task_of, tokenizer, write_arch
 from tiny import tiny_bert
 
 from unipet.config import TaskConfig
-from unipet.errors import UnipetError
 from unipet.record import run_dir
 from unipet.run import prepare, run
 from unipet.tasks import encode, load_task
@@ -30,13 +29,6 @@ def save(folder: Path, name: str, content: str | bytes) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
     return folder
-
-
-def refused(task: TaskConfig, *parts: str) -> None:
-    with pytest.raises(UnipetError) as error:
-        load_task(task)
-    for part in parts:
-        assert part in str(error.value), f"{part!r} not in: {error.value}"
 
 
 # --- formats ------------------------------------------------------------------------------------------------------

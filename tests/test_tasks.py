@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from task_room import refused
 
 from unipet.config import DecodingConfig, TaskConfig
-from unipet.errors import UnipetError
 from unipet.tasks import KINDS, check_task, load_task
 from unipet.tasks.stories import GENERATORS
 
@@ -54,13 +54,6 @@ def write(folder: Path, train: list[Any] | bytes, evaluation: list[Any] | None =
         content = rows if isinstance(rows, bytes) else "".join(json.dumps(row) + "\n" for row in rows).encode()
         (folder / f"{split}.jsonl").write_bytes(content)
     return folder
-
-
-def refused(task: TaskConfig, *parts: str) -> None:
-    with pytest.raises(UnipetError) as error:
-        load_task(task)
-    for part in parts:
-        assert part in str(error.value), f"{part!r} not in: {error.value}"
 
 
 # --- the files in conf/task ---------------------------------------------------------------------------------------

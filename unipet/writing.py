@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from unipet.errors import UnipetError
+
 
 def write_bytes_atomic(path: Path, content: bytes) -> None:
     """Write all of `content` or leave `path` as it was; no temporary file survives a failure. Raises OSError."""
@@ -17,3 +19,12 @@ def write_bytes_atomic(path: Path, content: bytes) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_asked(path: Path, content: str | bytes) -> None:
+    """A file that a user named, and its directories; text as UTF-8. Raises `UnipetError` when it cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes_atomic(path, content.encode() if isinstance(content, str) else content)
+    except OSError as error:
+        raise UnipetError(f"{path}: cannot be written ({error.strerror or error}). Choose another place.") from None

@@ -5,7 +5,7 @@
 set -euo pipefail
 export data=$1 command="${2:-train} -m" here=experiments/minilm_comparison out=runs/minilm_comparison/runs OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 compare() {
-  UNIPET_SWEEP=$1 unipet $command method="$1" optim.lr="$2" budget="$3" task=trec,mpqa,sst2 seed=0,1,2 \
+  unipet $command method="$1" optim.lr="$2" budget="$3" task=trec,mpqa,sst2 seed=0,1,2 \
     budget.max_steps=120 model=minilm task.data_dir="$data/\${task.name}" task.max_length=64 task.max_evaluation=1000 \
     task.selection=none optim.batch_size=16 runs_dir=$out
 }

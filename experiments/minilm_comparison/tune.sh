@@ -5,7 +5,7 @@
 set -euo pipefail
 export data=$1 out=runs/minilm_comparison/rates OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 tune() {
-  UNIPET_SWEEP=$1 unipet train -m method="$1" optim.lr="$2" budget="$3" task=trec,mpqa task.evaluation_split=validation \
+  unipet train -m method="$1" optim.lr="$2" budget="$3" task=trec,mpqa task.evaluation_split=validation \
     budget.max_steps=150 seed=100 model=minilm task.data_dir="$data/\${task.name}" task.max_length=64 task.selection=none \
     optim.batch_size=16 runs_dir=$out
 }

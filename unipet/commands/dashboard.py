@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
     from unipet.report.collect import collect
     from unipet.report.dashboard import as_json, project_of, tracked
     from unipet.report.pushing import check_workspaces, push
-    from unipet.report.table import write_text
+    from unipet.writing import write_asked
 
     check_workspaces()
     entries = collect(asked.directory)
@@ -58,7 +58,7 @@ def main(argv: Sequence[str]) -> int:
         return 0
     text = json.dumps(as_json(entries, name, project, asked.entity), indent=2, allow_nan=False) + "\n"
     path = asked.out or asked.directory / FILE
-    write_text(path, text)
+    write_asked(path, text)
     print(text, end="")
     print(f"written: {path}", file=sys.stderr)
     return 0

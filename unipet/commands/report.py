@@ -47,8 +47,9 @@ def main(argv: Sequence[str]) -> int:
     from unipet.report.comparing import compare
     from unipet.report.figures import check_figures, write_figures
     from unipet.report.published import published_text, read_published
-    from unipet.report.table import text_table, write_text
+    from unipet.report.table import text_table
     from unipet.report.verdicts import verdicts_text
+    from unipet.writing import write_asked
 
     paths = [path for name in WRITERS if (path := getattr(asked, name))]
     if len(set(paths)) < len(paths):
@@ -60,7 +61,7 @@ def main(argv: Sequence[str]) -> int:
     report = Report(entries, aggregate(entries, asked.anyway), unscored(entries), compare(entries, asked.anyway))
     texts = {path: make(report) for name, (_, make) in WRITERS.items() if (path := getattr(asked, name))}
     for path, text in texts.items():
-        write_text(path, text)
+        write_asked(path, text)
     if asked.figures:
         write_figures(asked.figures, report.groups)
     print(text_table(report.rows, report.missing, across_budgets=asked.anyway))

@@ -11,14 +11,14 @@ from typing import ClassVar
 
 import torch
 from torch import Generator, Tensor
-from torch.nn import functional as F
 
-from unipet.functions.base import Heads, LinearMap, Params, Slots, TensorSpec, Widths
+from unipet.functions.base import Params, Slots, TensorSpec, Widths
+from unipet.functions.made_factors import MadeFactors
 from unipet.options import option
 
 
 @dataclass(frozen=True)
-class HashedLowRank(LinearMap):
+class HashedLowRank(MadeFactors):
     """up · down with all entries of all sites = θ[index] / √(how often that index occurs) (Li et al. 2025, §3.2).
 
     All sites share the one trained slot `theta` (length,). The index of each entry is drawn uniformly from `seed`, and
@@ -55,14 +55,3 @@ class HashedLowRank(LinearMap):
         entries = (shared["theta"] * shared["factor"])[shared[f"index.{widths.number}"]]
         split = self.size * widths.u
         return {**params, "down": entries[:split].view(self.size, -1), "up": entries[split:].view(-1, self.size)}
-
-    def delta(self, u: Tensor | Heads | None, params: Params, training: bool) -> Tensor:
-        assert isinstance(u, Tensor)
-        return F.linear(F.linear(F.dropout(u, self.dropout, training), params["down"]), params["up"])
-
-    def matrix(self, params: Params) -> Tensor:
-        return params["up"] @ params["down"]
-
-    @property
-    def starts_at_zero(self) -> bool:
-        return False

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from unipet.errors import UnipetError
-from unipet.functions.base import Heads, LinearMap, Params, Slots, TensorSpec, Widths
+from unipet.functions.base import Params, Slots, TensorSpec, Widths
+from unipet.functions.made_factors import MadeFactors
 from unipet.options import option
 
 #: The length of the paper's vectors, taken where the option leaves it open.
@@ -22,7 +22,7 @@ _LONGEST = 256
 
 
 @dataclass(frozen=True)
-class VectorBank(LinearMap):
+class VectorBank(MadeFactors):
     """up · down whose pieces of length v are Σ softmax(top-k logits) · bank (Li et al. 2024, eq. 5-6).
 
     Slots `down.logits` (r, d_in/v, n) and `up.logits` (d_out/v, r, n) per site; all sites share `bank` (n, v). `size` is
@@ -70,14 +70,3 @@ class VectorBank(LinearMap):
         """Each piece as a mixture of the vectors with the highest logits: (..., N) -> (..., V)."""
         top, which = logits.topk(self.top, dim=-1)
         return torch.einsum("...k,...kv->...v", top.softmax(-1), bank_NV[which])
-
-    def delta(self, u: Tensor | Heads | None, params: Params, training: bool) -> Tensor:
-        assert isinstance(u, Tensor)
-        return F.linear(F.linear(F.dropout(u, self.dropout, training), params["down"]), params["up"])
-
-    def matrix(self, params: Params) -> Tensor:
-        return params["up"] @ params["down"]
-
-    @property
-    def starts_at_zero(self) -> bool:
-        return False

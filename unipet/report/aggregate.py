@@ -237,6 +237,6 @@ def unscored(entries: Iterable[Entry]) -> list[Unscored]:
             if record.get(key) is not None
         )
         status = str(record.get("status") or "no record")
-        reason = reason_of(record) or ("it never finished" if status == "running" else "no reason recorded")
+        reason = reason_of(record) or ("not finished: it still runs, or was killed" if status == "running" else "no reason recorded")
         missing.append(Unscored(what, "failed" if status == "ok" else status, reason))
     return missing

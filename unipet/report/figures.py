@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from unipet.errors import UnipetError
 from unipet.report.comparing import BEST, NOT_WORSE, Group
 from unipet.report.paper import factor_of
-from unipet.writing import write_bytes_atomic
+from unipet.writing import write_asked
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,16 +53,8 @@ def write_figures(directory: Path, groups: Sequence[Group]) -> list[Path]:
                 figure.savefig(buffer, format=kind, dpi=200, metadata=dates)
                 drawn.append((directory / f"{name}.{kind}", buffer.getvalue()))
     for path, content in drawn:
-        _write(path, content)
+        write_asked(path, content)
     return [path for path, _ in drawn]
-
-
-def _write(path: Path, content: bytes) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes_atomic(path, content)
-    except OSError as error:
-        raise UnipetError(f"{path}: cannot be written ({error.strerror or error}). Choose another place.") from None
 
 
 def _panels(count: int, height: float) -> tuple[Figure, list[Axes]]:

@@ -7,9 +7,8 @@ import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from unipet.errors import UnipetError
-from unipet.record import write_text_atomic
 from unipet.report.aggregate import Row, Unscored
+from unipet.writing import write_asked
 
 WIDTH = 120  # of a terminal table; only the method's label gives way
 GAP = "-"  # a value that there is not; never a 0
@@ -151,17 +150,8 @@ def csv_table(rows: Sequence[Row]) -> str:
     return buffer.getvalue()
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all. Raises `UnipetError` when it cannot be written."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text_atomic(path, text)
-    except OSError as error:
-        raise UnipetError(f"{path}: cannot be written ({error.strerror or error}). Choose another place.") from None
-
-
 def write_comparison(directory: Path, rows: Sequence[Row], missing: Sequence[Unscored]) -> None:
     """comparison.csv, comparison.md and comparison.txt in `directory`."""
-    write_text(directory / "comparison.csv", csv_table(rows))
-    write_text(directory / "comparison.md", markdown_table(rows, missing))
-    write_text(directory / "comparison.txt", text_table(rows, missing) + "\n")
+    write_asked(directory / "comparison.csv", csv_table(rows))
+    write_asked(directory / "comparison.md", markdown_table(rows, missing))
+    write_asked(directory / "comparison.txt", text_table(rows, missing) + "\n")
