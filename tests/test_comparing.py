@@ -273,6 +273,19 @@ def test_figures_show_every_seed(tmp_path: Path) -> None:
     )
 
 
+def test_a_method_is_one_curve_over_budgets_of_parameters(tmp_path: Path) -> None:
+    """Figure 4 of He et al.: budgets that differ in parameters share a panel; another limit has a panel of its own."""
+    for budget, percent, steps in (("small", 0.5, 9), ("large", 1.0, 9), ("long", 1.0, 99)):
+        limits = {"trainable_percent": percent, "max_steps": steps}
+        record = {"params": {"trainable": int(1000 * percent), "percent": percent}, "limits": limits}
+        for seed in range(2):
+            write_run(tmp_path, "good", seed, record=record, budget={"name": budget, **limits})
+    axes = figures.scores_by_parameters(compare(collect(tmp_path))).axes
+    assert [axis.get_title().split(", ")[-1] for axis in axes] == ["max_steps=9", "max_steps=99"]
+    curves = [axis.containers[0].lines[0].get_xdata().tolist() for axis in axes]
+    assert curves == [[0.5, 1.0], [1.0]]
+
+
 def test_no_matplotlib_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(figures, "find_spec", lambda name: None)
     with pytest.raises(UnipetError, match=r"pip install 'unipet\[plots\]'"):

@@ -42,6 +42,7 @@ class Row:
     scores: tuple[float, ...] = field(default=(), compare=False)
     higher_is_better: bool = True  # of the metric
     scale: str = ""  # of the metric, in words: "0 to 1"
+    beside: str = ""  # the budget's limits that are not of parameters: "max_steps=300"
 
     @property
     def sign(self) -> float:
@@ -212,6 +213,7 @@ def make_row(key: tuple[str, ...], variant: str, group: Sequence[Entry]) -> Row:
         scores=scores,
         higher_is_better=scoring.get("higher_is_better") is not False,
         scale=str((scoring.get("scales") or {}).get(best.get("metric")) or ""),
+        beside=", ".join(f"{k}={v}" for k, v in (best.get("limits") or {}).items() if not k.startswith("trainable_")),
     )
 
 
@@ -237,6 +239,8 @@ def unscored(entries: Iterable[Entry]) -> list[Unscored]:
             if record.get(key) is not None
         )
         status = str(record.get("status") or "no record")
-        reason = reason_of(record) or ("not finished: it still runs, or was killed" if status == "running" else "no reason recorded")
+        reason = reason_of(record) or (
+            "not finished: it still runs, or was killed" if status == "running" else "no reason recorded"
+        )
         missing.append(Unscored(what, "failed" if status == "ok" else status, reason))
     return missing

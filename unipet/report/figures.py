@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import math
+import textwrap
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unipet.errors import UnipetError
+from unipet.report.aggregate import Row
 from unipet.report.comparing import BEST, NOT_WORSE, Group
 from unipet.report.paper import factor_of
 from unipet.writing import write_asked
@@ -62,27 +64,21 @@ def _panels(count: int, height: float) -> tuple[Figure, list[Axes]]:
 
     across = min(count, ACROSS)
     down = math.ceil(count / across)
-    figure = Figure(figsize=(2.2 + 2.4 * across, 0.6 + height * down), layout="constrained")
+    figure = Figure(figsize=(1.6 + 2.9 * across, 0.6 + height * down), layout="constrained")
     axes = figure.subplots(down, across, squeeze=False).ravel().tolist()
     for spare in axes[count:]:
         spare.set_visible(False)
     return figure, axes[:count]
 
 
-def _factor(group: Group) -> float:
-    row = next(row for row in group.rows if row.score is not None)
-    return factor_of(row.scale, row.metric)
+def _wrapped(task: str, model: str, limits: str) -> str:
+    """A panel's title, no wider than the panel."""
+    return f"{task}\n{textwrap.fill(model + (f', {limits}' if limits else ''), 34)}"
 
 
-def _title(group: Group) -> str:
-    return f"{group.rows[0].task_label}\n{group.model}, budget {group.budget}"
-
-
-def _axis(group: Group) -> str:
-    row = next(row for row in group.rows if row.score is not None)
-    return (
-        row.metric + (" × 100" if _factor(group) == 100 else "") + ("" if row.higher_is_better else " (less is better)")
-    )
+def _axis(row: Row) -> str:
+    hundred = " × 100" if factor_of(row.scale, row.metric) == 100 else ""
+    return row.metric + hundred + ("" if row.higher_is_better else " (less is better)")
 
 
 def scores(groups: Sequence[Group]) -> Figure:
@@ -90,8 +86,8 @@ def scores(groups: Sequence[Group]) -> Figure:
     rows = max(len(group.rows) for group in groups)
     figure, axes = _panels(len(groups), 0.9 + 0.2 * rows)
     for group, axis in zip(groups, axes, strict=True):
-        factor = _factor(group)
         there = [(row, label) for row, label in zip(group.rows, group.labels, strict=True) if row.score is not None]
+        factor = factor_of(there[0][0].scale, there[0][0].metric)
         for place, (row, label) in enumerate(there):
             standing = group.standings.get(label)
             colour = {BEST: "#0b5fa5", NOT_WORSE: "#0b5fa5"}.get(standing or "", "#444444")
@@ -101,11 +97,14 @@ def scores(groups: Sequence[Group]) -> Figure:
             error = None if row.std is None else [factor * row.std]
             full = colour if standing == BEST else "white"  # filled: best; white: the others
             axis.errorbar([factor * (row.score or 0.0)], [place], xerr=error, fmt="D", ms=5, color=colour, mfc=full)
-        names = [label + (" =" if group.standings.get(label) == NOT_WORSE else "") for _, label in there]
+        names = [
+            textwrap.shorten(label, 40, placeholder=" ...") + (" =" if group.standings.get(label) == NOT_WORSE else "")
+            for _, label in there
+        ]
         axis.set_yticks(range(len(there)), names)
         axis.set_ylim(len(there) - 0.5, -0.5)
-        axis.set_xlabel(_axis(group))
-        axis.set_title(_title(group), fontsize=8)
+        axis.set_xlabel(_axis(there[0][0]))
+        axis.set_title(_wrapped(there[0][0].task_label, group.model, f"budget {group.budget}"), fontsize=8)
         axis.grid(axis="x", alpha=0.3)
     figure.supxlabel(
         "○ a seed   ◇ mean ± one standard deviation   ◆ best mean   = not distinguishable from it at 5 %", fontsize=7
@@ -114,27 +113,38 @@ def scores(groups: Sequence[Group]) -> Figure:
 
 
 def scores_by_parameters(groups: Sequence[Group]) -> Figure:
-    """One panel per group: mean score ± one standard deviation against trainable parameters in percent."""
-    methods = list(dict.fromkeys(label for group in groups for label in group.labels))
+    """One panel per task and base model: mean score ± one standard deviation against trainable parameters in percent.
+
+    A method's points are joined over the budgets that differ in parameters alone: the curves of He et al. (2022), Figure 4.
+    """
+    methods = list(dict.fromkeys(row.label for group in groups for row in group.rows))
     looks: dict[str, dict[str, Any]] = {
         label: {"marker": MARKERS[i % len(MARKERS)], "color": f"C{i % 10}"} for i, label in enumerate(methods)
     }
-    figure, axes = _panels(len(groups), 2.3)
-    positive = [row.percent for group in groups for row in group.rows if row.percent]
+    panels: dict[tuple[str, ...], dict[str, list[Row]]] = {}
+    for row in (row for group in groups for row in group.rows if row.score is not None and row.percent is not None):
+        panel = panels.setdefault((row.task_label, row.model, row.metric, row.beside), {})
+        panel.setdefault(row.label, []).append(row)
+    figure, axes = _panels(max(len(panels), 1), 2.6)
+    positive = [row.percent for curves in panels.values() for rows in curves.values() for row in rows if row.percent]
     handles: dict[str, Any] = {}
-    for group, axis in zip(groups, axes, strict=True):
-        factor = _factor(group)
-        for row, label in zip(group.rows, group.labels, strict=True):
-            if row.score is None or row.percent is None:
-                continue
-            error = None if row.std is None else [factor * row.std]
+    for (task, model, _, beside), axis in zip(panels, axes, strict=False):
+        for label, rows in panels[task, model, _, beside].items():
+            factor, points = factor_of(rows[0].scale, rows[0].metric), sorted(rows, key=lambda row: row.percent or 0.0)
             handles[label] = axis.errorbar(
-                [row.percent], [factor * row.score], yerr=error, linestyle="none", ms=5, **looks[label]
+                [row.percent or 0.0 for row in points],
+                [factor * (row.score or 0.0) for row in points],
+                yerr=[factor * (row.std or 0.0) for row in points],
+                linewidth=0.8,
+                elinewidth=0.5,
+                capsize=1.5,
+                ms=4,
+                **looks[label],
             )
         _percent_axis(axis, positive)
         axis.set_xlabel("trainable parameters, % of the base model")
-        axis.set_ylabel(_axis(group))
-        axis.set_title(_title(group), fontsize=8)
+        axis.set_ylabel(_axis(rows[0]))
+        axis.set_title(_wrapped(task, model, beside), fontsize=8)
         axis.grid(alpha=0.3)
     if handles:
         figure.legend(list(handles.values()), list(handles), loc="outside right upper", fontsize=7)
