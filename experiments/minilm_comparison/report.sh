@@ -7,4 +7,5 @@ for kind in rates runs; do  # every record, one line each
 done
 unipet report $runs/runs --rows $here/results.csv --pairs $here/pairs.csv --markdown $here/table.md --latex $here/table.tex \
   --figures $here/figures --html $runs/report.html >$here/report.txt
+python $here/one_answer.py $runs/runs >$here/one_answer.csv
 cat $here/report.txt
