@@ -30,6 +30,7 @@ from unipet.report.page.document import page
 from unipet.report.page.effects import SAME, TUNED, across_tasks, effects
 from unipet.report.page.front import front
 from unipet.report.page.layer import layer_svg
+from unipet.report.page.names import readable
 
 LIMIT = 3_000_000
 
@@ -129,6 +130,18 @@ def test_the_front_of_a_metric_where_less_is_better(tmp_path: Path) -> None:
         write_run(tmp_path, method(name), 0, score, trainable=trainable, data={"source": "x", "scoring": scoring})
     (comparison,) = comparisons_of(collect(tmp_path))
     assert [line.label for line in front(comparison.scored, "parameters")] == ["good"]
+
+
+def test_no_name_lies_over_another() -> None:
+    places = [(100_000.0, 0.85), (100_500.0, 0.851), (100_000.0, 0.70), (0.0, 0.5)]
+    assert readable(["lora", "adapter", "mam", "head_only"], places, [True, True, False, True]) == [
+        "",
+        "adapter",
+        "mam",
+        "head_only",
+    ]
+    assert readable([], [], []) == []
+    assert readable(["one"], [(3.0, 0.5)], [False]) == ["one"]
 
 
 def test_a_curve_keeps_its_ends_and_leaves_a_half_written_line(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ runs: collections.Counter[tuple[str, str]] = collections.Counter()
 same: collections.Counter[tuple[str, str]] = collections.Counter()
 for file in Path(sys.argv[1]).glob("*/result.json"):
     record = json.loads(file.read_text())
-    answers = {json.loads(line)["prediction"] for line in open(file.with_name("predictions.jsonl"))}
+    lines = file.with_name("predictions.jsonl").read_text().splitlines()
+    answers = {json.loads(line)["prediction"] for line in lines}
     kind = record["method"], record["budget"].split(",")[0]
     runs[kind] += 1
     same[kind] += len(answers) == 1

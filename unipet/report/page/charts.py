@@ -151,12 +151,12 @@ def _front(data: Any, rows: Rows, cost: str) -> Any:
     )
     names = (
         base.mark_text(align="center", dy=-13, color=INK, fontWeight="bold", fontSize=12, limit=150)
-        .encode(text="short:N")
+        .encode(text="name:N")
         .transform_filter("datum.front")
     )
     others = (
         base.mark_text(align="center", dy=15, color=MUTE, fontSize=11, limit=130)
-        .encode(text="short:N")
+        .encode(text="name:N")
         .transform_filter("!datum.front")
     )
     return alt.layer(steps, inside, best, others, names).properties(height=360)

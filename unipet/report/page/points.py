@@ -10,6 +10,7 @@ from unipet.report.page.comparisons import Comparison, Line
 from unipet.report.page.curves import POINTS, curve, points_per_run
 from unipet.report.page.effects import effects
 from unipet.report.page.front import front
+from unipet.report.page.names import readable
 
 Rows = list[dict[str, Any]]
 
@@ -47,18 +48,20 @@ def cost_points(comparisons: Sequence[Comparison], cost: str) -> Rows:
     rows = []
     for comparison in comparisons:
         best = {line.id for line in front(comparison.scored, cost)}
+        known = [line for line in comparison.scored if cost in line.costs]
+        places = [(line.costs[cost], line.row.score or 0.0) for line in known]
+        names = readable([line.row.method for line in known], places, [line.id in best for line in known])
         rows += [
             {
                 "group": comparison.id,
                 "label": line.label,
-                "short": line.row.method,
+                "name": name,
                 "score": _round(line.row.score),
                 "cost": _round(line.costs[cost]),
                 "front": line.id in best,
                 "on the front": "yes" if line.id in best else "no",
             }
-            for line in comparison.scored
-            if cost in line.costs
+            for line, name in zip(known, names, strict=True)
         ]
     return rows
 
