@@ -15,7 +15,7 @@ from unipet.report.page.places import Charts, numbers, per_group, place
 SCORES = "Ring: one seed. Diamond: their mean. Line: ± one standard deviation."
 FRONT = (
     "Filled and bold: on the Pareto front, where nothing has a score as good at no more cost. Means are taken as they are; "
-    "the front does not say that a difference is more than noise. A name that would lie over another is left out: point at the mark."
+    "the front does not say that a difference is more than noise. Names that would lie over others are left out: point at a mark."
 )
 
 
