@@ -161,11 +161,15 @@ def loss(arch: str, model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
 
 
 def randomise(model: nn.Module, std: float = 0.3, seed: int = 1) -> None:
-    """Zero-initialised halves hide everything: give every trained tensor a value."""
+    """Zero-initialised halves hide everything: give every trained tensor a value, the smaller the more it is scaled up, since
+    changes far larger than the weights test float32 alone (a scaling of 25 makes a random T5 magnify every rounding)."""
     generator = torch.Generator().manual_seed(seed)
+    specs = adaptation(model).method.insertions
+    scale = {one.name: max(1.0, getattr(one.scaling, "value", 1.0)) for one in specs}
     with torch.no_grad():
-        for parameter in unipet.parameters(model, head=True).values():
-            parameter.add_(torch.randn(parameter.shape, generator=generator) * std)
+        for name, parameter in unipet.parameters(model, head=True).items():
+            size = std / scale.get(name.split("/")[0], 1.0)
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * size)
 
 
 def train(model: nn.Module, loss_of: Callable[[], Tensor]) -> set[str]:

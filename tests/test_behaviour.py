@@ -145,9 +145,12 @@ def test_same_seed_same_result(method: str, arch: str) -> None:
 
 @matrix
 def test_bfloat16_base_model_with_float32_insertions(method: str, arch: str) -> None:
-    reference, batch = adapted(method, arch, std=0.1), ARCHS[arch].batch()
+    """Against the same base model in float32, its weights rounded to bfloat16: masks and bases come from what the weights are."""
+    model, batch = ARCHS[arch].build().to(torch.bfloat16), ARCHS[arch].batch()
+    reference: nn.Module = copy.deepcopy(model).float()
+    unipet.adapt(reference, METHODS[method])
+    randomise(reference, std=0.1)
     expected = logits(arch, reference, batch)
-    model: nn.Module = ARCHS[arch].build().to(torch.bfloat16)
     unipet.adapt(model, METHODS[method])
     own = unipet.parameters(model, head=True)
     inserted = {name: p for name, p in own.items() if name.split("/")[0] not in adaptation(model).unfrozen.values()}
