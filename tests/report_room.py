@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 import yaml
 
+from unipet.report.collect import collect
+from unipet.report.comparing import Group, compare
+
 EXAMPLES = 400
 RATES = {"good": 0.80, "alike": 0.79, "bad": 0.60}
 
@@ -65,3 +68,13 @@ def write_run(root: Path, method: str, seed: int = 0, rate: float | None = None,
         ]
         (directory / "predictions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return directory
+
+
+def two_tasks(root: Path) -> list[Group]:
+    """Three methods on one task, two of them on another, three seeds each."""
+    for method in RATES:
+        for seed in range(3):
+            write_run(root, method, seed)
+            if method != "alike":
+                write_run(root, method, seed, task="u_2", data={"source": "synthetic:x"})
+    return compare(collect(root))

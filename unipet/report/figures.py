@@ -128,13 +128,13 @@ def scores_by_parameters(groups: Sequence[Group]) -> Figure:
     figure, axes = _panels(max(len(panels), 1), 2.6)
     positive = [row.percent for curves in panels.values() for rows in curves.values() for row in rows if row.percent]
     handles: dict[str, Any] = {}
-    for (task, model, _, beside), axis in zip(panels, axes, strict=False):
-        for label, rows in panels[task, model, _, beside].items():
+    for ((task, model, _, beside), curves), axis in zip(panels.items(), axes, strict=False):
+        for label, rows in curves.items():
             factor, points = factor_of(rows[0].scale, rows[0].metric), sorted(rows, key=lambda row: row.percent or 0.0)
             handles[label] = axis.errorbar(
                 [row.percent or 0.0 for row in points],
                 [factor * (row.score or 0.0) for row in points],
-                yerr=[factor * (row.std or 0.0) for row in points],
+                yerr=[math.nan if row.std is None else factor * row.std for row in points],
                 linewidth=0.8,
                 elinewidth=0.5,
                 capsize=1.5,
@@ -143,7 +143,7 @@ def scores_by_parameters(groups: Sequence[Group]) -> Figure:
             )
         _percent_axis(axis, positive)
         axis.set_xlabel("trainable parameters, % of the base model")
-        axis.set_ylabel(_axis(rows[0]))
+        axis.set_ylabel(_axis(next(iter(curves.values()))[0]))
         axis.set_title(_wrapped(task, model, beside), fontsize=8)
         axis.grid(alpha=0.3)
     if handles:

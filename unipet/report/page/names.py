@@ -16,7 +16,8 @@ def readable(names: Sequence[str], places: Sequence[tuple[float, float]], first:
     """
     if not places:
         return []
-    columns = _shares([math.asinh(cost / (2 * _LINEAR)) for cost, _ in places])
+    zeros = any(cost <= 0 for cost, _ in places)
+    columns = _shares([math.asinh(cost / (2 * _LINEAR)) if zeros else math.log(cost) for cost, _ in places])
     rows = _shares([score for _, score in places])
     taken: list[tuple[float, float, float]] = []
     found = [""] * len(names)
