@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from architectures import ARCHS
-from matrix_room import ALL, FEW, SUPPORTED, adapted, close, logits, matrix
+from matrix_room import SUPPORTED, adapted, close, logits, matrix
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -17,7 +17,7 @@ from unipet.adaptation import adaptation
 ATTENTIONS = [
     pytest.param(*pair.values, attention, id=f"{pair.id}-{attention}")
     for pair in SUPPORTED
-    for attention in ARCHS[pair.values[1]].attentions[: None if ALL or pair.values[1] in FEW else 1]
+    for attention in ARCHS[pair.values[1]].attentions
 ]
 BOTH = [pair for pair in SUPPORTED if len(ARCHS[pair.values[1]].attentions) > 1]
 
