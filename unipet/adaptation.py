@@ -60,7 +60,12 @@ class Adaptation(nn.Module):
 
     def train(self, mode: bool = True) -> Self:
         """Raises UnipetError where a quantised module below would keep gradients from the insertions."""
-        while mode and self._unproved:
+        if mode:
+            self._prove_gradients()
+        return super().train(mode)
+
+    def _prove_gradients(self) -> None:
+        while self._unproved:
             path, module = self._unproved[-1]
             if not passes_gradients(module):
                 raise UnipetError(
@@ -68,7 +73,6 @@ class Adaptation(nn.Module):
                     "Quantise weights only, not activations, or train on the unquantised base model."
                 )
             self._unproved.pop()
-        return super().train(mode)
 
     # -- routes and views ------------------------------------------------------------------------------------------
 
@@ -145,10 +149,11 @@ class Adaptation(nn.Module):
         """
         around = changes(model, self.items, self.entries)
         self._unproved = [(p, m) for p, m in model.named_modules() if isinstance(m, nn.Linear) and quantised(m.weight)]
-        self.train(model.training)
+        if model.training:
+            self._prove_gradients()
         self._wrap_attention(model)
-        self._required_grad = {name: p.requires_grad for name, p in model.named_parameters()}
         for name, parameter in model.named_parameters():
+            self._required_grad[name] = parameter.requires_grad
             parameter.requires_grad_(name in self.unfrozen)
             if name in self.unfrozen:
                 self._originals[name] = parameter.detach().to("cpu", copy=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,26 @@ def _class_of(config: Any) -> Any:
     return None
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """A configuration by what it says, so that describing several methods on it builds one skeleton."""
+
+    kind: type
+    says: str
+    attention: str | None
+    config: Any = field(compare=False)
+
+    @classmethod
+    def of(cls, config: Any) -> _Asked:
+        return cls(type(config), config.to_json_string(use_diff=False), config._attn_implementation, config)
+
+
+@functools.lru_cache(maxsize=4)
+def _kept(asked: _Asked) -> nn.Module:
+    """To be read only."""
+    return skeleton(asked.config)
+
+
 def describe(method: str | Path | Mapping[str, Any] | Method, config_or_model: Any, sites: Sites = None) -> AdaptReport:
     """What `adapt` would insert: sites, shapes, parameters, and whether each insertion folds.
 
@@ -58,9 +80,8 @@ def describe(method: str | Path | Mapping[str, Any] | Method, config_or_model: A
     a model of the class that it names, or else for a sequence classifier. `sites` is a site table of your own, as for
     `adapt`. Raises the errors that `adapt` would raise.
     """
-    model = config_or_model if isinstance(config_or_model, nn.Module) else skeleton(config_or_model)
+    model = config_or_model if isinstance(config_or_model, nn.Module) else _kept(_Asked.of(config_or_model))
     if hasattr(model, CONTAINER):
         with torch.device("meta"):
             model = type(model)(copy.deepcopy(model.config))
-    with torch.device("meta"):
-        return report_of(model, build(model, load_method(method), sites_for(model, sites), torch.device("meta")))
+    return report_of(model, build(model, load_method(method), sites_for(model, sites), torch.device("meta")))

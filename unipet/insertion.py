@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from unipet.composition import Replace, Weights
 from unipet.errors import UnipetError
 from unipet.functions.base import BASE, BASE_BIAS, Affine, Heads, LinearMap, Params, Widths
-from unipet.mixture import Bank, Route, baked, by_expert
+from unipet.mixture import Bank, Route, baked, by_expert, plain_bank
 from unipet.parts import Call, Parts, rows_of, seeded, split_views
 from unipet.scaling import Constant, Tokens
 from unipet.sites import Site
@@ -45,11 +45,11 @@ class Insertion(nn.Module):
             frozen = function.frozen(widths, seeded(getattr(function, "seed", 0), f"{name}/{site.name}"))
         self.bank = Bank(function.slots(widths), scheme, parts.mixture, dtype, device, frozen)
         scale_widths = Widths(widths.u, widths.kv) if parts.rule.needs_mass else widths
-        self.scale = Bank(scaling.slots(scale_widths), scaling.init, None, dtype, device)
+        self.scale = plain_bank(scaling.slots(scale_widths), scaling.init, dtype, device)
         if (start := scaling.start_from()) is not None:
             for tensor in self.scale.tensors:
                 nn.init.constant_(tensor, start)
-        self.joint = Bank(parts.rule.slots(widths), "zeros", None, dtype, device)
+        self.joint = plain_bank(parts.rule.slots(widths), "zeros", dtype, device)
         self.shared: Bank | None = None  # one bank for all sites of the insertion; owned by the adaptation
         if device.type != "meta":
             self._start()
@@ -177,13 +177,13 @@ class Insertion(nn.Module):
         """u in the dtype that this insertion computes with."""
         # Half-precision base models keep float32 insertions; autocast, where it is on, chooses by itself.
         like = self._like()
-        if u is None or like is None or torch.is_autocast_enabled(u.device.type):
+        if u is None or like is None or u.dtype == like.dtype or not u.is_floating_point():
             return u
-        return u.to(like.dtype) if u.is_floating_point() else u
+        return u if torch.is_autocast_enabled(u.device.type) else u.to(like.dtype)
 
     def _like(self) -> Tensor | None:
         """One of the tensors it computes with: their dtype and device are all the same."""
-        banks = [bank for bank in (*self.banks, self.shared) if bank is not None and len(bank.tensors)]
+        banks = [bank for bank in (*self.banks, self.shared) if bank is not None and bank.index]
         return banks[0].tensors[0] if banks else None
 
     def _past(self) -> int:
@@ -242,8 +242,8 @@ class Insertion(nn.Module):
         assert like is not None
         plain = Bank(function.slots(self.widths), "zeros", None, like.dtype, like.device, self.bank.frozen())
         values = baked(self.reduced())
-        for (key, _), position in plain.index.items():
-            plain.tensors[position] = values[key]
+        for key in plain.slot_of:
+            plain.put(key, values[key])
         self.bank = plain
         if function is not self.parts.function:
             self.shared = None

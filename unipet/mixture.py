@@ -116,7 +116,6 @@ class Bank(nn.Module):
         self.mixture = mixture
         self.index: dict[tuple[str, int | None], int] = {}  # ("down.weight", expert) -> position in `tensors`
         self.slot_of: dict[str, str] = {}  # "down.weight" -> "down"
-        self.tensors = nn.ParameterList()
         for slot, tensors in slots.items():
             mixed = mixture is not None and slot not in mixture.share
             for name, spec in tensors.items():
@@ -130,21 +129,36 @@ class Bank(nn.Module):
                     elif tensor.device.type != "meta":
                         initialise(tensor, scheme, spec.part, spec.start)
                     first = tensor
-                    self.index[key, expert] = len(self.tensors)
-                    self.tensors.append(nn.Parameter(tensor))
-        self.scores = nn.ParameterDict()
+                    position = self.index[key, expert] = len(self.index)
+                    self.register_parameter(f"tensor{position}", nn.Parameter(tensor))
+        self.scores: dict[str, nn.Parameter] | nn.ParameterDict = {}
         if mixture is not None and mixture.reducer == "weighted":
-            for slot in self.mixed_slots():
-                self.scores[slot] = nn.Parameter(torch.zeros(mixture.experts, dtype=dtype, device=device))
+            start = torch.zeros(mixture.experts, dtype=dtype, device=device)
+            self.scores = nn.ParameterDict({slot: nn.Parameter(start.clone()) for slot in self.mixed_slots()})
+
+    @property
+    def tensors(self) -> list[nn.Parameter]:
+        """All but the scores, in the order of `index`."""
+        return list(self._parameters.values())  # type: ignore[arg-type]
+
+    @property
+    def count(self) -> int:
+        """How many numbers it learns."""
+        return sum(tensor.numel() for _, tensor in self.named_tensors())
 
     def named_tensors(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Every tensor under the name that a saved adapter gives it."""
+        tensors = self.tensors
         for (key, expert), position in self.index.items():
             slot = self.slot_of[key]
             name = key if expert is None else f"{slot}.{expert}{key[len(slot) :]}"
-            yield name, self.tensors[position]
+            yield name, tensors[position]
         for slot, scores in self.scores.items():
             yield f"{slot}.scores", scores
+
+    def put(self, key: str, value: nn.Parameter) -> None:
+        """In place of the one tensor of this name, which is not mixed."""
+        self.register_parameter(f"tensor{self.index[key, None]}", value)
 
     def frozen(self) -> dict[str, Tensor]:
         """What never trains, by name."""
@@ -174,7 +188,8 @@ class Bank(nn.Module):
 
     def routed(self, route: Route) -> Params:
         """The tensors of one route."""
-        own = {key: self.tensors[self.index[key, route.get(self.slot_of[key])]] for key in self.slot_of}  # type: ignore[index]
+        tensors = self.tensors
+        own = {key: tensors[self.index[key, route.get(slot)]] for key, slot in self.slot_of.items()}  # type: ignore[index]
         return {**own, **self.frozen()}
 
     def reduced(self) -> Params:
@@ -184,9 +199,10 @@ class Bank(nn.Module):
         if self.mixture.reducer == "fixed":
             return self.routed(dict.fromkeys(self.mixed_slots(), self.mixture.expert))
         result: dict[str, Tensor] = {}
+        tensors = self.tensors
         for key, slot in self.slot_of.items():
-            copies = [self.tensors[at] for (name, _), at in self.index.items() if name == key]
-            result[key] = copies[0] if len(copies) == 1 else self._mean(torch.stack(list(copies)), slot)
+            copies: list[Tensor] = [tensors[at] for (name, _), at in self.index.items() if name == key]
+            result[key] = copies[0] if len(copies) == 1 else self._mean(torch.stack(copies), slot)
         return {**result, **self.frozen()}
 
     def _mean(self, copies: Tensor, slot: str) -> Tensor:
@@ -194,6 +210,14 @@ class Bank(nn.Module):
             return copies.mean(0)
         mean: Tensor = torch.tensordot(self.scores[slot].softmax(0), copies, dims=1)
         return mean
+
+
+_EMPTY = Bank({}, "zeros", None, torch.float32, torch.device("cpu"))
+
+
+def plain_bank(slots: Slots, scheme: str, dtype: torch.dtype, device: torch.device) -> Bank:
+    """A bank without a mixture; all that learn nothing, as most do, are one."""
+    return Bank(slots, scheme, None, dtype, device) if slots else _EMPTY
 
 
 def by_expert(route: Route) -> Iterator[tuple[dict[str, int], Tensor | None]]:

@@ -126,10 +126,10 @@ def report_of(model: nn.Module, inserted: Adaptation) -> AdaptReport:
             unfrozen += size(parameter) if part is not None else 0
         elif part == "head":
             head += size(parameter)
-    owned = sum(p.numel() for p in inserted.parameters())
     merged = sum(_merged_count(insertion) for insertion in inserted.items)
     merged += sum(_kept_shared({i.name: i for i in inserted.items}[name]) for name in inserted.shared)
     rows = _rows(model, inserted, base)
+    owned = sum(row.parameters for row in rows)
     trainable, left = owned + unfrozen, merged + unfrozen
     formula = left - sum(_small(insertion) for insertion in inserted.items)
     return AdaptReport(inserted.method.name, base, trainable, head, trainable, left, formula, rows, parts)
@@ -138,8 +138,7 @@ def report_of(model: nn.Module, inserted: Adaptation) -> AdaptReport:
 def _merged_count(insertion: Insertion) -> int:
     slots = insertion.parts.function.plain().slots(insertion.widths)
     own = sum(spec.count for tensors in slots.values() for spec in tensors.values())
-    kept = sum(p.numel() for bank in (insertion.scale, insertion.joint) for p in bank.parameters())
-    return own + kept
+    return own + insertion.scale.count + insertion.joint.count
 
 
 def _small(insertion: Insertion) -> int:
@@ -156,7 +155,7 @@ def _small(insertion: Insertion) -> int:
 def _kept_shared(insertion: Insertion) -> int:
     """What all sites share counts once, unless it only served a reparametrisation."""
     function, shared = insertion.parts.function, insertion.shared
-    return sum(p.numel() for p in shared.parameters()) if shared and function.plain() is function else 0
+    return shared.count if shared and function.plain() is function else 0
 
 
 def _rows(model: nn.Module, inserted: Adaptation, base: int) -> list[InsertionRow]:
@@ -170,11 +169,11 @@ def _rows(model: nn.Module, inserted: Adaptation, base: int) -> list[InsertionRo
             for bank in insertion.banks:
                 for name, tensor in bank.named_tensors():
                     shapes.setdefault(name, list(tensor.shape))
+        count = sum(bank.count for insertion in own for bank in insertion.banks)
         if spec.name in inserted.shared:
             shared = cast(Bank, inserted.shared[spec.name])
+            count += shared.count
             shapes |= {f"shared {name}": list(tensor.shape) for name, tensor in shared.named_tensors()}
-        count = sum(p.numel() for i in own for p in i.parameters())
-        count += sum(p.numel() for p in inserted.shared[spec.name].parameters()) if spec.name in inserted.shared else 0
         reason = next((why[i.number] for i in own if why[i.number]), None)
         rows.append(
             InsertionRow(
