@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections import OrderedDict
+import io
+import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -64,21 +66,11 @@ class Arch:
     def build(self, *, attention: str | None = None, seed: int = 0) -> Any:
         """A fresh copy of the model, in evaluation mode."""
         attention = attention or self.attentions[0]
-        model = _built(self.config, self.model, repr(sorted(self._options.items())), attention, seed)
-        # Most of a copy's time goes into the dozen empty dictionaries of hooks that each module has: hand them over made.
-        owned = [value for module in model.modules() for value in vars(module).values()]
-        return copy.deepcopy(model, {id(v): type(v)() for v in owned if isinstance(v, OrderedDict | set) and not v})
+        return _built(self.config, self.model, repr(sorted(self._options.items())), attention, seed).copy()
 
     def batch(self, rows: int = 3, length: int = 7, *, seed: int = 0) -> dict[str, Tensor]:
         """Random inputs; texts with right padding: row i has length - i real tokens (at least 3)."""
-        generator = torch.Generator().manual_seed(seed)
-        if self.kind == "image":
-            return {"pixel_values": torch.randn(rows, 3, 16, 16, generator=generator)}
-        found = dict(zip(("input_ids", "attention_mask"), _text(rows, length, generator), strict=True))
-        if self.kind == "encoder-decoder":
-            ids, mask = _text(rows, length - 1, generator)
-            found |= {"decoder_input_ids": ids, "decoder_attention_mask": mask}
-        return found
+        return dict(_inputs(self.kind, rows, length, seed))
 
     def labels(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Something to learn: classes, or the next token (padding is left out of the loss)."""
@@ -94,6 +86,18 @@ class Arch:
         return logits[batch["decoder_attention_mask" if self.kind == "encoder-decoder" else "attention_mask"].bool()]
 
 
+@functools.cache
+def _inputs(kind: str, rows: int, length: int, seed: int) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    if kind == "image":
+        return {"pixel_values": torch.randn(rows, 3, 16, 16, generator=generator)}
+    found = dict(zip(("input_ids", "attention_mask"), _text(rows, length, generator), strict=True))
+    if kind == "encoder-decoder":
+        ids, mask = _text(rows, length - 1, generator)
+        found |= {"decoder_input_ids": ids, "decoder_attention_mask": mask}
+    return found
+
+
 def _text(rows: int, length: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     ids = torch.randint(5, VOCABULARY, (rows, length), generator=generator)
     ids[0, 1] = 7  # a token that every batch holds
@@ -101,8 +105,40 @@ def _text(rows: int, length: int, generator: torch.Generator) -> tuple[Tensor, T
     return ids.masked_fill(~real, 0), real.long()
 
 
+class _Mould:
+    """A model to be copied often: several times faster than deepcopy, which walks it in Python."""
+
+    def __init__(self, model: nn.Module):
+        self._kept: list[Any] = []  # what is no plain data: tensors are cloned, functions shared
+        written = io.BytesIO()
+        pickler = pickle.Pickler(written)
+        pickler.persistent_id = self._keep  # type: ignore[method-assign]
+        pickler.dump(model)
+        self._bytes = written.getvalue()
+
+    def _keep(self, value: Any) -> int | None:
+        if not isinstance(value, Tensor | FunctionType):
+            return None
+        self._kept.append(value)
+        return len(self._kept) - 1
+
+    def copy(self) -> Any:
+        """A model of its own, tied tensors tied."""
+        made: dict[int, Any] = {}
+
+        def load(number: int) -> Any:
+            value = self._kept[number]
+            if id(value) not in made:
+                made[id(value)] = copy.deepcopy(value)
+            return made[id(value)]
+
+        unpickler = pickle.Unpickler(io.BytesIO(self._bytes))
+        unpickler.persistent_load = load  # type: ignore[method-assign]
+        return unpickler.load()
+
+
 @functools.cache
-def _built(config: str, model: str, options: str, attention: str, seed: int) -> nn.Module:
+def _built(config: str, model: str, options: str, attention: str, seed: int) -> _Mould:
     from ast import literal_eval
 
     with torch.random.fork_rng():
@@ -113,7 +149,7 @@ def _built(config: str, model: str, options: str, attention: str, seed: int) -> 
         for name, parameter in found.named_parameters():
             if name.endswith("bias"):  # zeros would hide what a method does to a bias
                 nn.init.normal_(parameter, 0.0, 0.02)
-    return found.eval()
+    return _Mould(found.eval())
 
 
 ARCHS: dict[str, Arch] = {

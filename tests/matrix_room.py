@@ -8,16 +8,20 @@ A pair refused without such a fact, or accepted in spite of one, fails.
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import os
 import sys
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from architectures import ARCHS, Arch
+from architectures import ARCHS as DEEP
+from architectures import LAYERS, Arch
 from torch import Tensor, nn
 
 import unipet
@@ -27,6 +31,18 @@ from unipet.library import load_method, method_names
 from unipet.method import InsertionSpec
 from unipet.sites import ARCHITECTURES
 from unipet.sites.table import Stack
+
+
+def _uneven(arch: Arch) -> Arch:
+    """An encoder less deep than its decoder: whatever takes the one's layers for the other's shows, and it is quicker."""
+    if arch.kind != "encoder-decoder":
+        return arch
+    t5 = {"num_layers": LAYERS - 1, "num_decoder_layers": LAYERS}
+    depth = t5 if "num_layers" in arch.options else {"encoder_layers": LAYERS - 1}
+    return replace(arch, options={**arch.options, **depth})
+
+
+ARCHS = {name: _uneven(arch) for name, arch in DEEP.items()}
 
 #: Read once: the library's own tests load methods by name.
 METHODS = {name: load_method(name) for name in method_names()}
@@ -79,7 +95,7 @@ def refusal(method: str, arch: str) -> str | None:
     return None
 
 
-REASONS: dict[tuple[str, str], str | None] = {(m, a): refusal(m, a) for m in METHODS for a in ARCHS}
+REASONS: dict[tuple[str, str], str | None] = {(m, a): refusal(m, a) for a in ARCHS for m in METHODS}
 
 
 def mechanism(method: str) -> tuple[object, ...]:
@@ -143,15 +159,26 @@ def adapted(method: str, arch: str, std: float = 0.3, **options: Any) -> Any:
     return model
 
 
+def without_cache(arch: str) -> dict[str, bool]:
+    """One pass over a whole text needs no KV cache, and making one takes time; test_generation.py is about caches."""
+    return {"use_cache": False} if "decoder" in ARCHS[arch].kind else {}
+
+
 def logits(arch: str, model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
     """What the model says of real tokens."""
     with torch.no_grad():
-        return ARCHS[arch].real(batch, model(**batch).logits)
+        return ARCHS[arch].real(batch, model(**batch, **without_cache(arch)).logits)
 
 
 def loss(arch: str, model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
-    found: Tensor = model(**batch, labels=ARCHS[arch].labels(batch)).loss
+    found: Tensor = model(**batch, **without_cache(arch), labels=ARCHS[arch].labels(batch)).loss
     return found
+
+
+def deep_copy(model: nn.Module) -> Any:
+    """copy.deepcopy, but for the empty dictionaries of hooks, a dozen of each module, which take it most of its time."""
+    owned = [value for module in model.modules() for value in vars(module).values()]
+    return copy.deepcopy(model, {id(v): type(v)() for v in owned if isinstance(v, OrderedDict | set) and not v})
 
 
 def randomise(model: nn.Module, std: float = 0.3, seed: int = 1) -> None:
@@ -167,8 +194,9 @@ def randomise(model: nn.Module, std: float = 0.3, seed: int = 1) -> None:
             parameter.add_(torch.randn(parameter.shape, generator=generator) * size)
 
 
-def train(model: nn.Module, loss_of: Callable[[], Tensor]) -> set[str]:
-    """A few steps of plain gradient descent on what the method owns; the names that had a gradient.
+def train(model: nn.Module, loss_of: Callable[[], Tensor]) -> tuple[set[str], list[Any]]:
+    """Up to a few steps of plain gradient descent on what the method owns; the names that had a gradient, and the routes
+    that were drawn.
 
     A router would take many steps to reach all of its experts, so expert 0, 1, ... is routed to everywhere in turn, and
     the first once more: another tensor's start at zero may have hidden it.
@@ -177,16 +205,27 @@ def train(model: nn.Module, loss_of: Callable[[], Tensor]) -> set[str]:
     mixtures = {i.number: i.parts.mixture for i in inserted.items if i.parts.mixture is not None}
     optimiser = torch.optim.SGD(owned.values(), lr=0.1)
     learned: set[str] = set()
+    drawn: list[Any] = []
     for step in range(max([3, *(mixture.experts + 1 for mixture in mixtures.values())])):
         inserted.draw(step, seed=0)
         for route in inserted.call_record.routes:
+            drawn.append(dict(route))
             for number, mixture in mixtures.items():
                 route[number] = dict.fromkeys(route[number], step % mixture.experts)
         loss_of().backward()
         learned |= {name for name, p in owned.items() if p.grad is not None and p.grad.abs().max() > 0}
         optimiser.step()
         optimiser.zero_grad()
-    return learned
+        if learned == owned.keys():
+            break
+    return learned, drawn
+
+
+@functools.cache
+def before(arch: str) -> tuple[dict[str, Tensor], dict[str, Any], Tensor]:
+    """What a fresh copy of this base model holds, what is around its values, and what it says of its batch."""
+    model = model_of(arch)
+    return values(model), untouched(model), logits(arch, model, ARCHS[arch].batch())
 
 
 def values(model: nn.Module) -> dict[str, Tensor]:
@@ -205,11 +244,14 @@ def close(found: Tensor, expected: Tensor, tolerance: float = 1e-5) -> bool:
 
 def untouched(model: nn.Module) -> dict[str, Any]:
     """All that adapting changes and ejecting must put back, but for the values."""
-    configs = {id(module.config): module.config for module in model.modules() if hasattr(module, "config")}
+    modules, configs = dict(model.named_modules()), {}
+    for module in modules.values():
+        if "config" in vars(module):
+            configs[id(module.config)] = module.config
     return {
-        "modules": [name for name, _ in model.named_modules()],
+        "modules": list(modules),
         "requires_grad": {name: p.requires_grad for name, p in model.named_parameters()},
-        "hooks": [n for n, m in model.named_modules() if m._forward_hooks or m._forward_pre_hooks],
-        "marks": [name for name, m in model.named_modules() if any("unipet" in key for key in vars(m))],
+        "hooks": [name for name, module in modules.items() if module._forward_hooks or module._forward_pre_hooks],
+        "marks": [name for name, module in modules.items() if any("unipet" in key for key in vars(module))],
         "attention": [config._attn_implementation for config in configs.values()],
     }

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from architectures import ARCHS, Arch
-from matrix_room import METHODS, REASONS, same_bits, train, values
+from architectures import Arch
+from matrix_room import ARCHS, METHODS, REASONS, same_bits, train, values
 from torch import Tensor
 
 import unipet
@@ -53,7 +53,7 @@ def test_a_classifier_trains_its_head_and_its_method(method: str, arch: str, tmp
     report = unipet.adapt(model, METHODS[method])
     assert report.head > 0 and report.to_dict() == unipet.describe(METHODS[method], fresh.config).to_dict()
     model.train()
-    learned = train(model, lambda: model(**batch, labels=tiny.labels(batch)).loss)
+    learned, _ = train(model, lambda: model(**batch, labels=tiny.labels(batch)).loss)
     assert learned == set(unipet.parameters(model, head=True))
     assert any(name.startswith("head/") for name in learned)
     for name, tensor in model.state_dict(keep_vars=True).items():

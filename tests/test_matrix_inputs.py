@@ -4,22 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 import torch
-from architectures import ARCHS
-from matrix_room import SUPPORTED, adapted, close, logits, matrix
+from matrix_room import ARCHS, adapted, close, logits, matrix, without_cache
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 import unipet
 from unipet.adaptation import adaptation
-
-ATTENTIONS = [
-    pytest.param(*pair.values, attention, id=f"{pair.id}-{attention}")
-    for pair in SUPPORTED
-    for attention in ARCHS[pair.values[1]].attentions
-]
-BOTH = [pair for pair in SUPPORTED if len(ARCHS[pair.values[1]].attentions) > 1]
 
 
 def widened(batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -50,22 +41,9 @@ def alone(batch: dict[str, Tensor], row: int) -> dict[str, Tensor]:
     return {name: tensor[row : row + 1, : length(name)] for name, tensor in batch.items()}
 
 
-@pytest.mark.parametrize(("method", "arch", "attention"), ATTENTIONS)
-def test_padding_and_company_do_not_matter(method: str, arch: str, attention: str) -> None:
-    """A row's output depends neither on how far and on which side its batch is padded nor on the other rows."""
-    model, batch = adapted(method, arch, std=0.1, attention=attention), ARCHS[arch].batch()
-    together = logits(arch, model, batch)
-    if "input_ids" in batch:
-        assert close(logits(arch, model, widened(batch)), together)
-    if ARCHS[arch].kind == "decoder":
-        assert close(logits(arch, model, padded_left(batch)), together), "left padding"
-    rows = [logits(arch, model, alone(batch, row)) for row in range(len(next(iter(batch.values()))))]
-    assert close(torch.cat(rows), together)
-
-
 def trained(model: Any, arch: str, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
     """The output on real tokens and the gradient of every tensor that has one, of one pass."""
-    out = model(**batch, labels=ARCHS[arch].labels(batch))
+    out = model(**batch, **without_cache(arch), labels=ARCHS[arch].labels(batch))
     out.loss.backward()
     own = unipet.parameters(model, head=True)
     return ARCHS[arch].real(batch, out.logits.detach()), {n: p.grad for n, p in own.items() if p.grad is not None}
@@ -79,39 +57,51 @@ def assert_same_gradients(found: dict[str, Tensor], expected: dict[str, Tensor],
         assert torch.allclose(found[name], tensor, rtol=0.0, atol=tolerance * scale), name
 
 
-@pytest.mark.parametrize(("method", "arch"), BOTH)
-def test_attention_implementations_agree(method: str, arch: str) -> None:
+@matrix
+def test_neither_padding_nor_company_nor_the_attention_implementation_matters(method: str, arch: str) -> None:
+    """A row's output depends neither on how far and on which side its batch is padded nor on the other rows, with each
+    attention implementation; and these agree, in outputs and gradients."""
     batch, results = ARCHS[arch].batch(), []
     for attention in ARCHS[arch].attentions:
         torch.manual_seed(0)
-        results.append(trained(adapted(method, arch, std=0.1, attention=attention), arch, batch))
-    (first, its_gradients), (second, other_gradients) = results
-    assert close(first, second)
-    assert_same_gradients(its_gradients, other_gradients)
+        model = adapted(method, arch, std=0.1, attention=attention)
+        results.append(trained(model, arch, batch))
+        together = results[-1][0]
+        if "input_ids" in batch:
+            assert close(logits(arch, model, widened(batch)), together), f"{attention}: more padding"
+        if ARCHS[arch].kind == "decoder":
+            assert close(logits(arch, model, padded_left(batch)), together), f"{attention}: left padding"
+        rows = [logits(arch, model, alone(batch, row)) for row in range(len(next(iter(batch.values()))))]
+        assert close(torch.cat(rows), together), f"{attention}: company"
+    for output, gradients in results[1:]:
+        assert close(output, results[0][0]), "attention implementations"
+        assert_same_gradients(gradients, results[0][1])
 
 
 @matrix
 def test_gradient_checkpointing_trains_the_same(method: str, arch: str) -> None:
     """In float64: a random T5 magnifies float32's rounding beyond any tolerance that could still see a fault."""
     batch = {k: v.double() if v.is_floating_point() else v for k, v in ARCHS[arch].batch().items()}
-    calls: list[int] = []
-    results = []
-    for checkpointing in (False, True):
-        torch.manual_seed(0)
-        model = adapted(method, arch, std=0.1).double()
-        model.train()
-        if checkpointing:
-            # The newer name first: transformers 5.23 deprecates the older one.
-            enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-            enable({"use_reentrant": False})
-        passes: list[int] = []
-        for layer in (module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)):
-            for leaf in (module for module in layer.modules() if not any(module.children())):
-                leaf.register_forward_pre_hook(lambda *_, passes=passes: passes.append(1))
+    torch.manual_seed(0)
+    model = adapted(method, arch, std=0.1).double()
+    model.train()
+    passes: list[int] = []
+    for layer in (module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)):
+        for leaf in (module for module in layer.modules() if not any(module.children())):
+            leaf.register_forward_pre_hook(lambda *_: passes.append(1))
+
+    def once() -> tuple[dict[str, Tensor], int]:
+        passes.clear()
+        model.zero_grad()
         adaptation(model).draw(0, seed=0)
         torch.manual_seed(1)
-        results.append(trained(model, arch, batch)[1])
-        calls.append(len(passes))
-    below_head = {name.split("/")[0] for name in results[0]} - {"head"}
-    assert calls[1] > calls[0] or not below_head, "no layer was run again, so nothing was checked"
-    assert_same_gradients(results[1], results[0], tolerance=1e-8)
+        return trained(model, arch, batch)[1], len(passes)
+
+    expected, calls = once()
+    # The newer name first: transformers 5.23 deprecates the older one.
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
+    found, calls_again = once()
+    below_head = {name.split("/")[0] for name in expected} - {"head"}
+    assert calls_again > calls or not below_head, "no layer was run again, so nothing was checked"
+    assert_same_gradients(found, expected, tolerance=1e-8)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from architectures import ARCHS
-from matrix_room import METHODS, REASONS, REFUSED, WORKING, same_bits, untouched, values
+from matrix_room import ARCHS, METHODS, REASONS, REFUSED, WORKING, same_bits, untouched, values
 
 import unipet
 
