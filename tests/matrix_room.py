@@ -195,7 +195,7 @@ def randomise(model: nn.Module, std: float = 0.3, seed: int = 1) -> None:
 
 
 def train(model: nn.Module, loss_of: Callable[[], Tensor]) -> tuple[set[str], list[Any]]:
-    """Up to a few steps of plain gradient descent on what the method owns; the names that had a gradient, and the routes
+    """Two steps or more of plain gradient descent on what the method owns; the names that had a gradient, and the routes
     that were drawn.
 
     A router would take many steps to reach all of its experts, so expert 0, 1, ... is routed to everywhere in turn, and
@@ -216,7 +216,7 @@ def train(model: nn.Module, loss_of: Callable[[], Tensor]) -> tuple[set[str], li
         learned |= {name for name, p in owned.items() if p.grad is not None and p.grad.abs().max() > 0}
         optimiser.step()
         optimiser.zero_grad()
-        if learned == owned.keys():
+        if step > 0 and learned == owned.keys():
             break
     return learned, drawn
 
