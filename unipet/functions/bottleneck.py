@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from unipet.functions.activations import ACTIVATIONS
 from unipet.functions.base import Function, Heads, Params, Slots, Widths, layer_norm, linear
-from unipet.functions.initialisers import SCHEMES
+from unipet.functions.initialisers import SCHEMES, starts_output_at_zero
 from unipet.options import option
 
 
@@ -65,4 +65,4 @@ class Bottleneck(Function):
 
     @property
     def starts_at_zero(self) -> bool:
-        return self.init == "lora"
+        return starts_output_at_zero(self.init)

@@ -65,6 +65,11 @@ SCHEMES: dict[str, Scheme] = {
 }
 
 
+def starts_output_at_zero(scheme: str) -> bool:
+    """Whether the last matrix starts at zero, and with it all that the function yields."""
+    return scheme in SCHEMES and SCHEMES[scheme]["out"] is _zeros
+
+
 #: What a tensor may start with whatever its scheme.
 INITIALISERS: dict[str, Callable[[Tensor], None]] = {
     "zeros": _zeros,

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from unipet.errors import UnipetError
 from unipet.functions.base import UNBOUNDED, Affine, Heads, LinearMap, Params, Slots, TensorSpec, Widths
 from unipet.functions.factors import qr, seeded_kaiming, svd
+from unipet.functions.initialisers import starts_output_at_zero
 from unipet.options import option
 
 #: Values of `init` that read the base model's weight.
@@ -137,7 +138,7 @@ class LowRank(LinearMap):
 
     @property
     def starts_at_zero(self) -> bool:
-        return self.init == "lora" or self.diagonal or self.from_start
+        return starts_output_at_zero(self.init) or self.diagonal or self.from_start
 
 
 def _read(u_BTU: Tensor, down_RU: Tensor) -> Tensor:
