@@ -182,16 +182,11 @@ def deep_copy(model: nn.Module) -> Any:
 
 
 def randomise(model: nn.Module, std: float = 0.3, seed: int = 1) -> None:
-    """Zero-initialised halves hide everything: give every trained tensor a value. What is scaled by more than 4 gets a value
-    that the scaling brings to the size of the others': 25 times it is far larger than the weights, and tests float32 alone."""
+    """Zero-initialised halves hide everything: give every trained tensor a value."""
     generator = torch.Generator().manual_seed(seed)
-    specs = adaptation(model).method.insertions
-    scales = {one.name: getattr(one.scaling, "value", 1.0) for one in specs}
     with torch.no_grad():
-        for name, parameter in unipet.parameters(model, head=True).items():
-            scale = scales.get(name.split("/")[0], 1.0)
-            size = std / scale if scale > 4 else std
-            parameter.add_(torch.randn(parameter.shape, generator=generator) * size)
+        for parameter in unipet.parameters(model, head=True).values():
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=std)
 
 
 def train(model: nn.Module, loss_of: Callable[[], Tensor]) -> tuple[set[str], list[Any]]:

@@ -16,7 +16,7 @@ from unipet.method import Method
 from unipet.mixture import Bank
 from unipet.parts import Call
 from unipet.routing import Routing
-from unipet.sites import Architecture, base_of
+from unipet.sites import Architecture, base_of, module_at
 from unipet.surroundings import changes
 from unipet.weights import passes_gradients, quantised
 
@@ -183,7 +183,7 @@ class Adaptation(nn.Module):
         site = insertion.site
         if insertion.parts.rule.lengthens:
             return  # around its whole stack
-        module = model.get_submodule(site.path)
+        module = module_at(model, site.path)
         if site.at == "heads":
             self._hook_heads(model, module, insertion)
             return
@@ -199,7 +199,7 @@ class Adaptation(nn.Module):
             self._handles.append(module.register_forward_hook(hook.on_output, with_kwargs=True))
 
     def _before(self, model: nn.Module, path: str, hook: Any) -> None:
-        self._handles.append(model.get_submodule(path).register_forward_pre_hook(hook, with_kwargs=True))
+        self._handles.append(module_at(model, path).register_forward_pre_hook(hook, with_kwargs=True))
 
     def _hook_heads(self, model: nn.Module, module: nn.Module, insertion: Insertion) -> None:
         site: HeadsSite | None = getattr(module, ATTRIBUTE, None)

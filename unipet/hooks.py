@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -93,10 +94,16 @@ class Entry:
 
     def __init__(self, begin: Callable[[list[str], dict[str, Any]], None], stacks: list[str], module: nn.Module):
         self.begin, self.stacks = begin, stacks
-        self.names = list(inspect.signature(type(module).forward).parameters)[1:]
+        self.names = _arguments(type(module).forward)
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.begin(self.stacks, {**dict(zip(self.names, args, strict=False)), **kwargs})
+
+
+@functools.cache
+def _arguments(forward: Callable[..., Any]) -> list[str]:
+    """What a forward is called with, by name."""
+    return list(inspect.signature(forward).parameters)[1:]
 
 
 def _first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -14,7 +14,7 @@ from unipet.composition import Replace, Weights
 from unipet.errors import UnipetError
 from unipet.functions.base import BASE, BASE_BIAS, Affine, Heads, LinearMap, Params, Widths
 from unipet.mixture import Bank, Route, baked, by_expert, plain_bank
-from unipet.parts import Call, Parts, rows_of, seeded, split_views
+from unipet.parts import Call, Parts, frozen_of, rows_of, split_views
 from unipet.scaling import Constant, Tokens
 from unipet.sites import Site
 from unipet.weights import BaseWeight, read_all
@@ -41,8 +41,7 @@ class Insertion(nn.Module):
         self.projections: dict[str, BaseWeight] = {}  # keys and values, for a function that needs them
         function, scaling = parts.function, parts.scaling
         scheme = getattr(function, "init", "torch")
-        with torch.device("cpu"):
-            frozen = function.frozen(widths, seeded(getattr(function, "seed", 0), f"{name}/{site.name}"))
+        frozen = frozen_of(function, "frozen", widths, f"{name}/{site.name}")
         self.bank = Bank(function.slots(widths), scheme, parts.mixture, dtype, device, frozen)
         scale_widths = Widths(widths.u, widths.kv) if parts.rule.needs_mass else widths
         self.scale = plain_bank(scaling.slots(scale_widths), scaling.init, dtype, device)

@@ -13,7 +13,7 @@ from unipet.composition import COMPOSITIONS, Multiply, Replace
 from unipet.errors import UnipetError
 from unipet.insertion import Insertion
 from unipet.method import name_of
-from unipet.sites import Site
+from unipet.sites import Site, module_at
 from unipet.weights import in_width, read, rows, updates, why_no_matrix
 
 
@@ -38,12 +38,12 @@ def why_not_foldable(insertion: Insertion, model: nn.Module) -> str | None:
         return "the concatenated heads are no module's weights"
     if site.at == "stream":
         return "the residual stream is no module's output"
-    module = model.get_submodule(site.path)
+    module = module_at(model, site.path)
     if reason := why_no_matrix(module):
         return reason
     if isinstance(module, nn.Embedding) and _owners(model)[id(module.weight)] > 1:
         return "the embedding's weight is tied to another module"
-    norm = in_width(module) is not None and module.weight.dim() == 1  # type: ignore[operator]
+    norm = in_width(module) is not None and module.weight.dim() == 1
     if norm and not constant:
         return "a norm's weight holds no matrix"
     no_bias = getattr(module, "bias", None) is None

@@ -6,7 +6,9 @@ Shapes: B batch, S tokens of the whole sequence.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,6 +57,16 @@ def seeded(seed: int, name: str) -> torch.Generator:
     """A random stream for one name, the same on every machine and device."""
     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
     return torch.Generator("cpu").manual_seed(int.from_bytes(digest[:7], "big"))
+
+
+def frozen_of(function: Function, what: str, widths: Any, name: str) -> Mapping[str, Tensor]:
+    """The tensors that a function freezes, `frozen` at one site or `shared_frozen` for all, from the stream of that name."""
+    make = getattr(function, what)
+    if make.__func__ is getattr(Function, what):
+        return {}  # as most functions: no stream needed
+    with torch.device("cpu"):  # from a seed, and so the same whatever device is the default
+        made: Mapping[str, Tensor] = make(widths, seeded(getattr(function, "seed", 0), name))
+    return made
 
 
 def split_views(source: Tensor | Heads | None, views: int) -> list[Tensor | Heads | None]:

@@ -13,9 +13,9 @@ from unipet.functions.base import Widths
 from unipet.insertion import Insertion
 from unipet.method import InsertionSpec, Method
 from unipet.mixture import Bank
-from unipet.parts import seeded
+from unipet.parts import frozen_of
 from unipet.prefill import start_from_text
-from unipet.sites import ARCHITECTURES, Architecture, Position, Site, architecture_of, head_prefix, resolve
+from unipet.sites import ARCHITECTURES, Architecture, Position, Site, architecture_of, head_prefix, module_at, resolve
 from unipet.surroundings import lengthened, stacks_of, vocabulary
 from unipet.weights import BaseWeight, in_width, out_width, quantised, why_no_matrix
 
@@ -90,8 +90,7 @@ def _shared(spec: InsertionSpec, widths: list[Widths], dtype: torch.dtype, devic
     """What all sites of an insertion use together."""
     function = spec.function
     slots = function.shared(widths)
-    with torch.device("cpu"):  # from a seed, and so the same whatever device is the default
-        frozen = function.shared_frozen(widths, seeded(getattr(function, "seed", 0), spec.name)) if widths else {}
+    frozen = frozen_of(function, "shared_frozen", widths, spec.name) if widths else {}
     if not slots and not frozen:
         return None
     return Bank(slots, getattr(function, "init", "torch"), None, dtype, device, frozen)
@@ -101,7 +100,7 @@ def _with_bias(model: nn.Module, spec: InsertionSpec, sites: list[Site], where: 
     """The sites without those whose module lacks the bias that the function computes with."""
     if not spec.function.needs_bias:
         return sites
-    lacking = [site for site in sites if getattr(model.get_submodule(site.path), "bias", None) is None]
+    lacking = [site for site in sites if getattr(module_at(model, site.path), "bias", None) is None]
     for site in lacking:
         if not spec.position.may_miss(site.role):
             raise UnipetError(
@@ -116,12 +115,12 @@ def _query(model: nn.Module, table: Architecture, site: Site, where: str) -> Bas
     position = Position(site=[site.role.replace("heads", "q")], layers=[site.layer], stack=site.stack)
     found = resolve(model, table, position, f"{where}.position")[0]
     changed = [name for name, _ in model.named_modules() if "rotary" in name or "q_norm" in name]
-    reason = why_no_matrix(model.get_submodule(found.path)) or (f"the model has {changed[0]}" if changed else None)
+    reason = why_no_matrix(module_at(model, found.path)) or (f"the model has {changed[0]}" if changed else None)
     if reason:
         raise UnipetError(
             f"{where}.function.norm: it makes queries with {found.path} alone, but {reason}. Use function.norm: none."
         )
-    return BaseWeight(model.get_submodule(found.path), found.part)
+    return BaseWeight(module_at(model, found.path), found.part)
 
 
 def _projections(model: nn.Module, table: Architecture, site: Site, where: str) -> dict[str, BaseWeight]:
@@ -130,7 +129,7 @@ def _projections(model: nn.Module, table: Architecture, site: Site, where: str) 
     for name, letter in (("keys", "k"), ("values", "v")):
         position = Position(site=[site.role.replace("heads", letter)], layers=[site.layer], stack=site.stack)
         found = resolve(model, table, position, f"{where}.position")[0]
-        module = model.get_submodule(found.path)
+        module = module_at(model, found.path)
         if reason := why_no_matrix(module):
             raise UnipetError(f"{where}.function: it makes {name} with {found.path}, but {reason}.")
         made[name] = BaseWeight(module, found.part)
@@ -143,9 +142,9 @@ def _base(model: nn.Module, table: Architecture, spec: InsertionSpec, site: Site
         return None
     if spec.composition.lengthens:
         return vocabulary(model, table, site, where)
-    module = model.get_submodule(site.path)
+    module = module_at(model, site.path)
     reason = why_no_matrix(module)
-    if reason is None and (module.weight.dim() != 2 or site.at not in ("output", "input")):  # type: ignore[operator]
+    if reason is None and (module.weight.dim() != 2 or site.at not in ("output", "input")):
         reason = f"{type(module).__name__} is no linear map"
     if reason is None and site.x_path != site.path:
         reason = "x is not the input of the module that yields h"
@@ -168,7 +167,7 @@ def unfrozen(model: nn.Module, method: Method) -> dict[str, str]:
     """Base parameters that train, each with the part that named it. `all` is the base model and the head."""
     prefix = head_prefix(model)
     found: dict[str, str] = {}
-    given = dict(model.named_parameters())
+    given = dict(model.named_parameters()) if method.unfreeze else {}
     for part in method.unfreeze:
         names = [name for name in given if _in_part(model, name, part, prefix)]
         if not names and part != "head":
@@ -189,7 +188,7 @@ def _in_part(model: nn.Module, name: str, part: str, prefix: str) -> bool:
     if part == "head" or is_head:
         return is_head and part in ("head", "all")
     path, _, leaf = name.rpartition(".")
-    module = model.get_submodule(path)
+    module = module_at(model, path)
     if _CONSTANT in type(module).__name__.lower():
         return False
     if part == "bias":
@@ -204,10 +203,11 @@ def _in_part(model: nn.Module, name: str, part: str, prefix: str) -> bool:
 def _widths(model: nn.Module, table: Architecture, site: Site) -> Widths:
     """Widths at a site, read from its modules; a block counts as wide as the residual stream."""
     hidden, heads, kv_heads, head_dim = table.stacks[site.stack].geometry(model.config)
-    module, reader = model.get_submodule(site.path), model.get_submodule(site.x_path)
+    module = module_at(model, site.path)
+    reader = module if site.x_path == site.path else module_at(model, site.x_path)
     if site.role == "embed.tokens":
         scale = getattr(module, "scalar_embed_scale", getattr(module, "embed_scale", 1.0))
-        return Widths(module.num_embeddings, module.embedding_dim, scale=float(scale))  # type: ignore[arg-type]
+        return Widths(module.num_embeddings, module.embedding_dim, scale=float(scale))
     if site.at == "heads":
         return Widths(in_width(reader) or hidden, heads * head_dim, heads, kv_heads, head_dim)
     if site.at in ("input", "stream"):

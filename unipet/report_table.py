@@ -126,30 +126,23 @@ def report_of(model: nn.Module, inserted: Adaptation) -> AdaptReport:
             unfrozen += size(parameter) if part is not None else 0
         elif part == "head":
             head += size(parameter)
-    merged = sum(_merged_count(insertion) for insertion in inserted.items)
+    counts = [_merged_counts(insertion) for insertion in inserted.items]
+    merged = sum(count for count, _ in counts)
     merged += sum(_kept_shared({i.name: i for i in inserted.items}[name]) for name in inserted.shared)
     rows = _rows(model, inserted, base)
     owned = sum(row.parameters for row in rows)
     trainable, left = owned + unfrozen, merged + unfrozen
-    formula = left - sum(_small(insertion) for insertion in inserted.items)
+    formula = left - sum(small for _, small in counts)
     return AdaptReport(inserted.method.name, base, trainable, head, trainable, left, formula, rows, parts)
 
 
-def _merged_count(insertion: Insertion) -> int:
+def _merged_counts(insertion: Insertion) -> tuple[int, int]:
+    """What remains once mixtures and reparametrisations are baked, and of it the function's biases and norms, which
+    formulas leave out."""
     slots = insertion.parts.function.plain().slots(insertion.widths)
-    own = sum(spec.count for tensors in slots.values() for spec in tensors.values())
-    return own + insertion.scale.count + insertion.joint.count
-
-
-def _small(insertion: Insertion) -> int:
-    """The biases and norms of the function, which formulas leave out."""
-    slots = insertion.parts.function.plain().slots(insertion.widths)
-    return sum(
-        spec.count
-        for slot, tensors in slots.items()
-        for spec in tensors.values()
-        if slot == "norm" or spec.part == "bias"
-    )
+    own = [(slot, spec) for slot, tensors in slots.items() for spec in tensors.values()]
+    small = sum(spec.count for slot, spec in own if slot == "norm" or spec.part == "bias")
+    return sum(spec.count for _, spec in own) + insertion.scale.count + insertion.joint.count, small
 
 
 def _kept_shared(insertion: Insertion) -> int:
@@ -165,11 +158,11 @@ def _rows(model: nn.Module, inserted: Adaptation, base: int) -> list[InsertionRo
         own = [i for i in inserted.items if i.name == spec.name]
         given = spec.to_dict()
         shapes: dict[str, list[int]] = {}
-        for insertion in own:
-            for bank in insertion.banks:
-                for name, tensor in bank.named_tensors():
-                    shapes.setdefault(name, list(tensor.shape))
-        count = sum(bank.count for insertion in own for bank in insertion.banks)
+        count = 0
+        for bank in (bank for insertion in own for bank in insertion.banks):
+            for name, tensor in bank.named_tensors():
+                shapes.setdefault(name, list(tensor.shape))
+                count += tensor.numel()
         if spec.name in inserted.shared:
             shared = cast(Bank, inserted.shared[spec.name])
             count += shared.count

