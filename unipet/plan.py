@@ -49,10 +49,11 @@ def build(
             raise UnipetError(f"{where}: {error}") from error
         if bank is not None:
             shared[spec.name] = bank
+        parts = spec.parts
         for site, width in zip(found, widths, strict=True):
-            base = _base(model, table, spec, site, where)
+            base = _base(model, table, spec, site, where) if parts.needs_weight else None
             try:
-                insertions.append(Insertion(spec.name, spec.parts, site, width, dtype, device, base))
+                insertions.append(Insertion(spec.name, parts, site, width, dtype, device, base))
             except UnipetError as error:
                 raise UnipetError(f"{where} at {site.name}: {error}") from error
             if spec.function.needs_projections:
@@ -79,7 +80,9 @@ def places(model: nn.Module, table: Architecture, spec: InsertionSpec) -> tuple[
     """The sites of one insertion, and what each tells its function. Raises UnipetError where they cannot be."""
     where = f"method.insertions.{spec.name}"
     found = _with_bias(model, spec, resolve(model, table, spec.position, f"{where}.position"), where)
-    widths = [replace(_read_by(spec, _widths(model, table, site)), number=number) for number, site in enumerate(found)]
+    geometry = {stack: table.stacks[stack].geometry(model.config) for stack in {site.stack for site in found}}
+    measured = [_read_by(spec, _widths(model, site, *geometry[site.stack])) for site in found]
+    widths = [replace(one, number=number) for number, one in enumerate(measured)]
     if spec.composition.lengthens:
         found, widths = lengthened(model, table, spec, found, widths)
     _check_forms(spec, found, where)
@@ -136,10 +139,8 @@ def _projections(model: nn.Module, table: Architecture, site: Site, where: str) 
     return made
 
 
-def _base(model: nn.Module, table: Architecture, spec: InsertionSpec, site: Site, where: str) -> BaseWeight | None:
-    """The weight that an insertion reads, where it reads one."""
-    if not spec.parts.needs_weight:
-        return None
+def _base(model: nn.Module, table: Architecture, spec: InsertionSpec, site: Site, where: str) -> BaseWeight:
+    """The weight that an insertion reads."""
     if spec.composition.lengthens:
         return vocabulary(model, table, site, where)
     module = module_at(model, site.path)
@@ -200,9 +201,8 @@ def _in_part(model: nn.Module, name: str, part: str, prefix: str) -> bool:
     return True
 
 
-def _widths(model: nn.Module, table: Architecture, site: Site) -> Widths:
+def _widths(model: nn.Module, site: Site, hidden: int, heads: int, kv_heads: int, head_dim: int) -> Widths:
     """Widths at a site, read from its modules; a block counts as wide as the residual stream."""
-    hidden, heads, kv_heads, head_dim = table.stacks[site.stack].geometry(model.config)
     module = module_at(model, site.path)
     reader = module if site.x_path == site.path else module_at(model, site.x_path)
     if site.role == "embed.tokens":

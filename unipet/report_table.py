@@ -9,9 +9,13 @@ from typing import Any, cast
 from torch import nn
 
 from unipet.adaptation import Adaptation
+from unipet.composition import COMPOSITIONS
+from unipet.functions import FUNCTIONS
 from unipet.insertion import Insertion
 from unipet.merging import reasons
+from unipet.method import name_of
 from unipet.mixture import Bank
+from unipet.scaling import SCALINGS
 from unipet.sites import head_prefix
 from unipet.text_table import text_table
 from unipet.weights import size
@@ -156,7 +160,6 @@ def _rows(model: nn.Module, inserted: Adaptation, base: int) -> list[InsertionRo
     rows: list[InsertionRow] = []
     for spec in inserted.method.insertions:
         own = [i for i in inserted.items if i.name == spec.name]
-        given = spec.to_dict()
         shapes: dict[str, list[int]] = {}
         count = 0
         for bank in (bank for insertion in own for bank in insertion.banks):
@@ -171,11 +174,11 @@ def _rows(model: nn.Module, inserted: Adaptation, base: int) -> list[InsertionRo
         rows.append(
             InsertionRow(
                 name=spec.name,
-                function=given["function"]["name"],
+                function=name_of(FUNCTIONS, spec.function),
                 sites=list(dict.fromkeys(i.site.role for i in own)),
                 form=spec.position.form,
-                composition=given["composition"]["name"],
-                scaling=given["scaling"]["name"],
+                composition=name_of(COMPOSITIONS, spec.composition),
+                scaling=name_of(SCALINGS, spec.scaling),
                 modules=[i.site.name for i in own],
                 shapes=shapes,
                 parameters=count,
