@@ -181,12 +181,16 @@ def deep_copy(model: nn.Module) -> Any:
     return copy.deepcopy(model, {id(v): type(v)() for v in owned if isinstance(v, OrderedDict | set) and not v})
 
 
-def randomise(model: nn.Module, std: float = 0.3, seed: int = 1) -> None:
-    """Zero-initialised halves hide everything: give every trained tensor a value."""
+def randomise(model: nn.Module, std: float = 0.3, seed: int = 1, before_scaling: bool = True) -> None:
+    """Zero-initialised halves hide everything: give every trained tensor a value, of size `std` before a constant scaling
+    or after it."""
     generator = torch.Generator().manual_seed(seed)
+    specs = adaptation(model).method.insertions
+    scales = {} if before_scaling else {one.name: max(1.0, getattr(one.scaling, "value", 1.0)) for one in specs}
     with torch.no_grad():
-        for parameter in unipet.parameters(model, head=True).values():
-            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=std)
+        for name, parameter in unipet.parameters(model, head=True).items():
+            size = std / scales.get(name.split("/")[0], 1.0)
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=size)
 
 
 def train(model: nn.Module, loss_of: Callable[[], Tensor]) -> tuple[set[str], list[Any]]:
