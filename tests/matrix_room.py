@@ -166,7 +166,7 @@ def without_cache(arch: str) -> dict[str, bool]:
 
 def logits(arch: str, model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
     """What the model says of real tokens."""
-    with torch.no_grad():
+    with torch.inference_mode():
         return ARCHS[arch].real(batch, model(**batch, **without_cache(arch)).logits)
 
 
