@@ -54,7 +54,7 @@ def trained(model: Any, arch: str, batch: dict[str, Tensor]) -> tuple[Tensor, di
     return ARCHS[arch].real(batch, out.logits.detach()), {n: p.grad for n, p in own.items() if p.grad is not None}
 
 
-def assert_same_gradients(found: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float = 1e-5) -> None:
+def assert_same_gradients(found: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float) -> None:
     """Within `tolerance` of the scale of the largest."""
     assert found.keys() == expected.keys() and expected
     scale = max(1.0, *(tensor.abs().max().item() for tensor in expected.values()))
@@ -125,4 +125,4 @@ def _trains_the_same_under_checkpointing(model: Any, arch: str, batch: dict[str,
     found, calls_again = once()
     below_head = {name.split("/")[0] for name in expected} - {"head"}
     assert calls_again > calls or not below_head, "no layer was run again, so nothing was checked"
-    assert_same_gradients(found, expected, tolerance=1e-8)
+    assert_same_gradients(found, expected, 1e-8)

@@ -67,7 +67,7 @@ def prefix_of(model: nn.Module) -> str:
 def module_at(model: nn.Module, path: str) -> Any:
     """The module at a path, `model` itself at "". Raises AttributeError where there is none.
 
-    As nn.Module.get_submodule, in a third of the time: adapting looks up every site's module several times.
+    As nn.Module.get_submodule, which checks every step: adapting looks up every site's module several times.
     """
     return attrgetter(path)(model) if path else model
 
