@@ -62,10 +62,11 @@ class Arch:
         special = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
         return {"vocab_size": VOCABULARY, **special, **self.options}
 
-    def build(self, *, attention: str | None = None, seed: int = 0) -> Any:
-        """A fresh copy of the model, in evaluation mode."""
+    def build(self, *, attention: str | None = None, seed: int = 0, weights: str = "float32") -> Any:
+        """A fresh copy of the model, in evaluation mode; its weights float32, bfloat16, or float32 "rounded" to what bfloat16
+        holds."""
         attention = attention or self.attentions[0]
-        return _built(self.config, self.model, repr(sorted(self._options.items())), attention, seed).copy()
+        return _built(self.config, self.model, repr(sorted(self._options.items())), attention, seed, weights).copy()
 
     def batch(self, rows: int = 3, length: int = 7, *, seed: int = 0) -> dict[str, Tensor]:
         """Random inputs; texts with right padding: row i has length - i real tokens (at least 3)."""
@@ -141,7 +142,7 @@ class _Mould:
 
 
 @functools.cache
-def _built(config: str, model: str, options: str, attention: str, seed: int) -> _Mould:
+def _built(config: str, model: str, options: str, attention: str, seed: int, weights: str) -> _Mould:
     from ast import literal_eval
 
     with torch.random.fork_rng():
@@ -152,7 +153,9 @@ def _built(config: str, model: str, options: str, attention: str, seed: int) -> 
         for name, parameter in found.named_parameters():
             if name.endswith("bias"):  # zeros would hide what a method does to a bias
                 nn.init.normal_(parameter, 0.0, 0.02)
-    return _Mould(found.eval())
+    if weights != "float32":
+        found = found.to(torch.bfloat16)
+    return _Mould((found.float() if weights == "rounded" else found).eval())
 
 
 ARCHS: dict[str, Arch] = {

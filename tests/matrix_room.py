@@ -51,7 +51,7 @@ METHODS = {name: load_method(name) for name in method_names()}
 @functools.cache
 def model_of(arch: str) -> Any:
     """One tiny model per architecture to look at; tests that change a model build their own."""
-    return ARCHS[arch].build()
+    return ARCHS[arch].build(weights="rounded")
 
 
 @functools.cache
@@ -170,9 +170,9 @@ def logits(arch: str, model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
         return ARCHS[arch].real(batch, model(**batch, **without_cache(arch)).logits)
 
 
-def loss(arch: str, model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
-    found: Tensor = model(**batch, **without_cache(arch), labels=ARCHS[arch].labels(batch)).loss
-    return found
+def with_loss(arch: str, model: nn.Module, batch: Mapping[str, Tensor]) -> Any:
+    """The output of one pass that learns."""
+    return model(**batch, **without_cache(arch), labels=ARCHS[arch].labels(batch))
 
 
 def deep_copy(model: nn.Module) -> Any:
@@ -193,16 +193,17 @@ def randomise(model: nn.Module, std: float = 0.3, seed: int = 1, before_scaling:
             parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=size)
 
 
-def train(model: nn.Module, loss_of: Callable[[], Tensor]) -> tuple[set[str], list[Any]]:
+def train(
+    model: nn.Module, owned: Mapping[str, nn.Parameter], loss_of: Callable[[], Tensor]
+) -> tuple[set[str], list[Any]]:
     """Two steps or more of plain gradient descent on what the method owns; the names that had a gradient, and the routes
     that were drawn.
 
     A router would take many steps to reach all of its experts, so expert 0, 1, ... is routed to everywhere in turn, and
     the first once more: another tensor's start at zero may have hidden it.
     """
-    inserted, owned = adaptation(model), unipet.parameters(model, head=True)
+    inserted = adaptation(model)
     mixtures = {i.number: i.parts.mixture for i in inserted.items if i.parts.mixture is not None}
-    optimiser = torch.optim.SGD(owned.values(), lr=0.1)
     learned: set[str] = set()
     drawn: list[Any] = []
     for step in range(max([3, *(mixture.experts + 1 for mixture in mixtures.values())])):
@@ -212,17 +213,21 @@ def train(model: nn.Module, loss_of: Callable[[], Tensor]) -> tuple[set[str], li
             for number, mixture in mixtures.items():
                 route[number] = dict.fromkeys(route[number], step % mixture.experts)
         loss_of().backward()
-        learned |= {name for name, p in owned.items() if p.grad is not None and p.grad.abs().max() > 0}
-        optimiser.step()
-        optimiser.zero_grad()
-        if step > 0 and learned == owned.keys():
+        with torch.no_grad():
+            for name, p in owned.items():
+                if p.grad is not None:
+                    if name not in learned and p.grad.abs().max() > 0:
+                        learned.add(name)
+                    p.sub_(p.grad, alpha=0.1)
+                    p.grad = None
+        if step > 0 and len(learned) == len(owned):
             break
     return learned, drawn
 
 
 @functools.cache
 def before(arch: str) -> tuple[dict[str, Tensor], dict[str, Any], Tensor]:
-    """What a fresh copy of this base model holds, what is around its values, and what it says of its batch."""
+    """What the rounded base model holds, what is around its values, and what it says of its batch."""
     model = model_of(arch)
     return values(model), untouched(model), logits(arch, model, ARCHS[arch].batch())
 

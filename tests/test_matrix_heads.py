@@ -53,8 +53,9 @@ def test_a_classifier_trains_its_head_and_its_method(method: str, arch: str, tmp
     report = unipet.adapt(model, METHODS[method])
     assert report.head > 0 and report.to_dict() == unipet.describe(METHODS[method], fresh.config).to_dict()
     model.train()
-    learned, _ = train(model, lambda: model(**batch, labels=tiny.labels(batch)).loss)
-    assert learned == set(unipet.parameters(model, head=True))
+    owned = unipet.parameters(model, head=True)
+    learned, _ = train(model, owned, lambda: model(**batch, labels=tiny.labels(batch)).loss)
+    assert learned == set(owned)
     assert any(name.startswith("head/") for name in learned)
     for name, tensor in model.state_dict(keep_vars=True).items():
         assert name not in before or tensor.requires_grad or torch.equal(tensor, before[name]), f"frozen {name} moved"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import types
 import typing
@@ -36,7 +37,7 @@ def parse_options(cls: type[T], given: Any, where: str, owner: str, ignore: Sequ
     if not isinstance(given, Mapping):
         raise UnipetError(f"{where}: expected a mapping of options, got {given!r}.")
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)  # type: ignore[arg-type]
     values: dict[str, Any] = {}
     for key, value in given.items():
         if key in ignore:
@@ -49,6 +50,11 @@ def parse_options(cls: type[T], given: Any, where: str, owner: str, ignore: Sequ
             )
         values[key] = _value(hints[key], value, f"{where}.{key}", fields[key].metadata)
     return cls(**values)
+
+
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
 
 
 def _value(hint: Any, value: Any, where: str, limits: Mapping[str, Any]) -> Any:
