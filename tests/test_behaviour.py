@@ -43,7 +43,7 @@ def test_from_adapting_to_merging_it_does_as_promised(method: str, arch: str, tm
     torch.manual_seed(0)
     report = unipet.adapt(model, METHODS[method])
     _starts_as_promised(model, arch, report)
-    learned = _all_that_is_trained_learns_and_nothing_else_moves(model, arch)
+    learned = _all_that_is_trained_learns_and_nothing_else_moves(model, arch, report)
     _comes_out_without_a_trace(model, arch)
     torch.manual_seed(0)
     assert unipet.adapt(model, METHODS[method]).to_dict() == report.to_dict()
@@ -70,10 +70,12 @@ def _starts_as_promised(model: Any, arch: str, report: unipet.AdaptReport) -> No
 
 
 def _all_that_is_trained_learns_and_nothing_else_moves(
-    model: Any, arch: str
+    model: Any, arch: str, report: unipet.AdaptReport
 ) -> tuple[dict[str, Tensor], set[str], list[Any]]:
+    """The values, the names that had a gradient, and the routes that were drawn."""
     owned, batch, state = unipet.parameters(model, head=True), ARCHS[arch].batch(), before(arch)[0]
     assert {id(p) for p in owned.values()} == {id(p) for p in model.parameters() if p.requires_grad}
+    assert sum(p.numel() for p in owned.values()) == report.trainable + report.head
     learned, drawn = train(model.train(), owned, lambda: with_loss(arch, model, batch).loss)
     some = [i for i in adaptation(model).items if i.parts.tokens is not None]  # a head may read other tokens than these
     unread = {name for name in owned for i in some if name.startswith(f"{i.name}/{i.site.name}/")}
