@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from collections.abc import Callable
 
@@ -33,10 +32,5 @@ def fingerprint(model: nn.Module, original: Callable[[str, Tensor], Tensor] = la
 
 def _sampled(tensor: Tensor) -> bytes:
     flat = tensor.flatten()
-    return flat[_places(flat.numel())].to("cpu", torch.bfloat16).view(torch.int16).numpy().tobytes()
-
-
-@functools.lru_cache(maxsize=256)
-def _places(count: int) -> Tensor:
-    """Where to look in a tensor of so many numbers; a base model has few sizes."""
-    return torch.linspace(0, max(count - 1, 0), min(_SAMPLES, count)).long()
+    at = torch.linspace(0, max(flat.numel() - 1, 0), min(_SAMPLES, flat.numel()), device=flat.device).long()
+    return flat[at].to("cpu", torch.bfloat16).view(torch.int16).numpy().tobytes()
