@@ -88,11 +88,12 @@ def _all_that_is_trained_learns_and_nothing_else_moves(
 
 
 def _comes_out_without_a_trace(model: Any, arch: str) -> None:
-    """Values, flags and hooks; what it says then, and whether it trains as at first, the second life shows."""
-    state, outside, _ = before(arch)
+    """Values, flags, hooks and what it says; whether it trains as at first, the second life shows."""
+    state, outside, said = before(arch)
     unipet.eject(model.eval())
     assert same_bits(model.state_dict(), state)
     assert untouched(model) == outside and not outside["hooks"] and not outside["marks"]
+    assert torch.equal(logits(arch, model, ARCHS[arch].batch()), said)
 
 
 def _learns_the_same_again(

@@ -9,7 +9,7 @@ import pytest
 import torch
 from architectures import ARCHS
 from generation_room import MODES, NEW, adapted, alone, generate, lively, of_the_base_model, prompts, steps
-from matrix_room import ALL, FIRST, METHODS, REASONS, close, mechanism, randomise
+from matrix_room import METHODS, REASONS, close, model_of, randomise
 from torch import nn
 
 import unipet
@@ -23,11 +23,16 @@ def looks_ahead(method: str) -> bool:
     return any(str(one.position.tokens).startswith("last") for one in METHODS[method].insertions)
 
 
-TAKEN = [m for m in METHODS if (ALL or FIRST[mechanism(m)] == m) and not looks_ahead(m)]
-PAIRS = [(m, a) for m in TAKEN for a in GENERATORS if REASONS[m, a] is None]
+EVERY = [(m, a) for m in METHODS for a in GENERATORS if REASONS[m, a] is None]
+PAIRS = [(m, a) for m, a in EVERY if not looks_ahead(m)]
 # Prompts are longer than the window of 4; Gemma alternates it with full attention. Flan-T5's feed-forward block is gated.
 PAIRS += [(m, a) for m in ("unipelt", "mam", "lora") for a in ("mistral", "gemma2", "flan_t5")]
-FOLDABLE = ("lora", "adamix_lora", "ia3")
+
+
+def folds(method: str, arch: str) -> bool:
+    """Whether the report says that all of it does, and there is something to fold."""
+    rows = unipet.describe(METHODS[method], model_of(arch)).insertions
+    return bool(rows) and all(row.foldable for row in rows)
 
 
 @pytest.mark.parametrize(("method", "arch"), PAIRS)
@@ -68,18 +73,18 @@ def test_prefix_columns_never_enter_the_cache(arch: str, method: str) -> None:
             assert one.keys.shape == other.keys.shape and one.values.shape == other.values.shape
 
 
-@pytest.mark.parametrize("arch", ["gpt2", "llama", "bart", "t5"])
-@pytest.mark.parametrize("method", FOLDABLE)
+@pytest.mark.parametrize(("method", "arch"), [pair for pair in EVERY if folds(*pair)])
 def test_merging_changes_no_token(method: str, arch: str) -> None:
-    model, batch = adapted(arch, method), prompts(arch)
-    inserted = {mode: generate(model, batch, **options) for mode, options in MODES.items()}
+    model, batch = adapted(arch, method).double(), prompts(arch)
+    modes = {mode: MODES[mode] for mode in ("greedy", "beams")}  # sampling draws from the logits that greedy compares
+    inserted = {mode: generate(model, batch, **options) for mode, options in modes.items()}
     unipet.merge(model)
     assert not hasattr(model, "_unipet")
-    for mode, options in MODES.items():
+    for mode, options in modes.items():
         merged = generate(model, batch, **options)
         assert torch.equal(merged.sequences, inserted[mode].sequences), mode
-        if mode != "beams":
-            assert close(steps(merged), steps(inserted[mode]), 1e-4)
+        if mode == "greedy":
+            assert close(steps(merged), steps(inserted[mode]), 1e-7)
 
 
 @pytest.mark.parametrize(("method", "arch"), [("adamix", "gpt2"), ("adamix_lora", "t5")])
