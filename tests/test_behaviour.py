@@ -131,8 +131,9 @@ def _loaded_beside_bfloat16(model: Any, arch: str, path: Path) -> Any:
 
 
 def _of_one_size_after_scaling(model: Any, loaded: Any, arch: str, expected: Tensor) -> Tensor:
-    """Values 25 times as large would decide by bfloat16's rounding which token a T5, which does not scale its attention's
-    logits, looks at. Gives what the models are expected to say."""
+    """What both models are expected to say once values before a large scaling are made as much smaller, in both: 25 times
+    as large, they would decide by bfloat16's rounding which token a T5, which does not scale its attention's logits, looks
+    at."""
     large = {one.name: _scale(one) for one in adaptation(model).method.insertions if _scale(one) > 1.0}
     if not large:
         return expected
