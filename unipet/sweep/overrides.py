@@ -85,7 +85,19 @@ def parse_all(texts: Sequence[str], composer: Composer) -> list[Override]:
             parsed.append(Override("model=auto", "model"))
         if one.text:
             parsed.append(one)
+    _check_label(parsed)
     return parsed
+
+
+def _check_label(parsed: Sequence[Override]) -> None:
+    """Raise UnipetError for `model.name=X` alone: records would carry X for another base model's results."""
+    label = next((one for one in parsed if one.key == "model.name" and "=" in one.text), None)
+    if label is not None and not any(one.text.startswith(("model.path=", "model=auto")) for one in parsed):
+        name = rest(label.text)
+        raise UnipetError(
+            f"model.name={name}: only the label that records carry, and it chooses no base model. For another one: model=NAME "
+            f"(`unipet list models`), or model=auto model.path={name} for a hub name or a directory."
+        )
 
 
 def rest(text: str) -> str:
