@@ -66,12 +66,12 @@ def assert_only_the_row_matters(model: Any, arch: str, attention: str) -> Tensor
 
 def _ask_otherwise(model: Any, arch: str, batch: dict[str, Tensor], expected: Tensor, tolerance: float) -> None:
     """What is expected of the whole batch, padded on the right, is what the middle row alone and unpadded says, and what the
-    others say in another order and padded further, a decoder's on the left."""
+    others say in another order and padded further; a decoder says it of the batch padded on the left as well."""
     mask = batch.get("decoder_attention_mask", batch.get("attention_mask"))
     one_each = mask is None or ARCHS[arch].kind == "encoder"  # a class, not a word for each token
     first, middle, last = expected.split([1, 1, 1] if one_each else mask.sum(1).tolist())
     assert close(logits(arch, model, alone(batch, 1)), middle, tolerance), "alone"
     others = regrouped(widened(batch) if "input_ids" in batch else batch)
-    if ARCHS[arch].kind == "decoder":
-        others = padded_left(others)
     assert close(logits(arch, model, others), torch.cat([last, first]), tolerance), "other padding and company"
+    if ARCHS[arch].kind == "decoder":
+        assert close(logits(arch, model, padded_left(batch)), expected, tolerance), "left padding"

@@ -181,16 +181,12 @@ def deep_copy(model: nn.Module) -> Any:
     return copy.deepcopy(model, {id(v): type(v)() for v in owned if isinstance(v, OrderedDict | set) and not v})
 
 
-def randomise(model: nn.Module, std: float = 0.3, seed: int = 1, before_scaling: bool = True) -> None:
-    """Zero-initialised halves hide everything: give every trained tensor a value, of size `std` before a constant scaling
-    or after it."""
+def randomise(model: nn.Module, std: float = 0.3, seed: int = 1) -> None:
+    """Zero-initialised halves hide everything: give every trained tensor a value."""
     generator = torch.Generator().manual_seed(seed)
-    specs = adaptation(model).method.insertions
-    scales = {} if before_scaling else {one.name: max(1.0, getattr(one.scaling, "value", 1.0)) for one in specs}
     with torch.no_grad():
-        for name, parameter in unipet.parameters(model, head=True).items():
-            size = std / scales.get(name.split("/")[0], 1.0)
-            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=size)
+        for parameter in unipet.parameters(model, head=True).values():
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=std)
 
 
 def train(
@@ -259,3 +255,25 @@ def untouched(model: nn.Module) -> dict[str, Any]:
         "marks": [name for name, module in modules.items() if any("unipet" in key for key in vars(module))],
         "attention": [config._attn_implementation for config in configs.values()],
     }
+
+
+def merges_or_says_why_not(model: Any, report: unipet.AdaptReport) -> None:
+    """What folds, folds; what does not is named with its reason, stays, and changes nothing."""
+    stuck = [row for row in report.insertions if not row.foldable and row.modules]
+    if not stuck:
+        names = {name for name in model.state_dict() if not name.startswith("_unipet.")}
+        unipet.merge(model)
+        assert not hasattr(model, "_unipet")
+        assert model.state_dict().keys() == names
+        return
+    state = values(model)
+    with pytest.raises(unipet.UnipetError, match="cannot be merged") as caught:
+        unipet.merge(model)
+    assert all(row.name in str(caught.value) and str(row.why_not) in str(caught.value) for row in stuck)
+    assert same_bits(model.state_dict(), state), "a refused merge must change nothing"
+    unipet.merge(model, partial=True)
+    kept = {row.name for row in stuck}
+    assert {name.split("/")[0] for name in unipet.parameters(model)} >= kept
+    # What stays is baked: it holds what the report counts as merged.
+    if not any(row.foldable for row in report.insertions if row.modules):
+        assert sum(p.numel() for p in unipet.parameters(model).values()) == report.merged

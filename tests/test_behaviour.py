@@ -2,8 +2,8 @@
 
 What a pair promises (identity at the start, foldable or not) is read from its report, never listed here;
 `matrix_room.py` says which pairs there are. One test for each: making its models takes longer than most of what is asked of
-them. What depends on an architecture's structure and a method's mechanism only (copies, attention implementations,
-checkpointing) is in test_matrix_passes.py.
+them. What else is asked of pairs (descriptions, merging in float32, attention implementations, checkpointing, copies) is in
+test_matrix_passes.py.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from architectures import LAYERS
 from batch_room import assert_only_the_row_matters, of_dtype
@@ -23,11 +22,11 @@ from matrix_room import (
     every_pair,
     has_head,
     logits,
+    merges_or_says_why_not,
     randomise,
     same_bits,
     train,
     untouched,
-    values,
     with_loss,
 )
 from torch import Tensor
@@ -54,7 +53,7 @@ def test_from_adapting_to_merging_it_does_as_promised(method: str, arch: str, tm
     expected = _of_one_size_after_scaling(model, loaded, arch, expected)
     _runs_in_bfloat16(loaded, arch, expected)
     _says_the_same_widened(loaded, arch, expected)
-    _merges_or_says_why_not(model, report)
+    merges_or_says_why_not(model, report)
     assert close(logits(arch, model, _exact(arch)), expected, 1e-7), "merged"  # Gemma 3's norms are float32
 
 
@@ -149,14 +148,12 @@ def _scale(insertion: Any) -> float:
 
 
 def _runs_in_bfloat16(model: Any, arch: str, expected: Tensor) -> None:
-    """With gradients, in evaluation and, where training routes and evaluation reduces, in training."""
+    """In evaluation near what float64 says, in training with gradients."""
     batch = of_dtype(torch.bfloat16, ARCHS[arch].batch())
-    out = with_loss(arch, model, batch)
-    assert out.logits.dtype == torch.bfloat16
-    assert close(ARCHS[arch].real(batch, out.logits.detach()).double(), expected, 0.05)
-    out.loss.backward()
-    if adaptation(model).mixed:
-        with_loss(arch, model.train(), batch).loss.backward()
+    found = logits(arch, model, batch)
+    assert found.dtype == torch.bfloat16
+    assert close(found.double(), expected, 0.05)
+    with_loss(arch, model.train(), batch).loss.backward()
     grads = [p.grad for p in unipet.parameters(model, head=True).values() if p.grad is not None]
     assert grads and all(torch.isfinite(grad).all() for grad in grads)
 
@@ -167,25 +164,3 @@ def _says_the_same_widened(model: Any, arch: str, expected: Tensor) -> None:
     found = logits(arch, model.eval().double(), _exact(arch))
     reads = any(getattr(one.function, "init", "") == "tokens" for one in adaptation(model).method.insertions)
     assert close(found, expected, 0.05) if reads else torch.equal(found, expected), "loaded"
-
-
-def _merges_or_says_why_not(model: Any, report: unipet.AdaptReport) -> None:
-    """What folds, folds; what does not is named with its reason, stays, and changes nothing."""
-    stuck = [row for row in report.insertions if not row.foldable and row.modules]
-    if not stuck:
-        names = {name for name in model.state_dict() if not name.startswith("_unipet.")}
-        unipet.merge(model)
-        assert not hasattr(model, "_unipet")
-        assert model.state_dict().keys() == names
-        return
-    state = values(model)
-    with pytest.raises(unipet.UnipetError, match="cannot be merged") as caught:
-        unipet.merge(model)
-    assert all(row.name in str(caught.value) and str(row.why_not) in str(caught.value) for row in stuck)
-    assert same_bits(model.state_dict(), state), "a refused merge must change nothing"
-    unipet.merge(model, partial=True)
-    kept = {row.name for row in stuck}
-    assert {name.split("/")[0] for name in unipet.parameters(model)} >= kept
-    # What stays is baked: it holds what the report counts as merged.
-    if not any(row.foldable for row in report.insertions if row.modules):
-        assert sum(p.numel() for p in unipet.parameters(model).values()) == report.merged

@@ -76,14 +76,13 @@ def test_prefix_columns_never_enter_the_cache(arch: str, method: str) -> None:
 @pytest.mark.parametrize(("method", "arch"), [pair for pair in EVERY if folds(*pair)])
 def test_merging_changes_no_token(method: str, arch: str) -> None:
     model, batch = adapted(arch, method).double(), prompts(arch)
-    modes = {mode: MODES[mode] for mode in ("greedy", "beams")}  # sampling draws from the logits that greedy compares
-    inserted = {mode: generate(model, batch, **options) for mode, options in modes.items()}
+    inserted = {mode: generate(model, batch, **options) for mode, options in MODES.items()}
     unipet.merge(model)
     assert not hasattr(model, "_unipet")
-    for mode, options in modes.items():
+    for mode, options in MODES.items():
         merged = generate(model, batch, **options)
         assert torch.equal(merged.sequences, inserted[mode].sequences), mode
-        if mode == "greedy":
+        if mode != "beams":
             assert close(steps(merged), steps(inserted[mode]), 1e-7)
 
 

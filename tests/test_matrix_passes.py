@@ -1,8 +1,10 @@
-"""The matrix beyond its behaviour: descriptions, attention implementations, checkpointing and copies. Every method is asked
-on architectures of each kind, and one method of each mechanism on one architecture of each structure (matrix_room.py)."""
+"""The matrix beyond its behaviour: descriptions and merging in float32 of every pair; attention implementations,
+checkpointing, copies and loading in float32 of every method on architectures of each kind, and of one method of each mechanism
+on one architecture of each structure (matrix_room.py)."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,8 +16,10 @@ from matrix_room import (
     before,
     close,
     deep_copy,
+    every_pair,
     logits,
     matrix,
+    merges_or_says_why_not,
     randomise,
     same_bits,
     untouched,
@@ -28,15 +32,31 @@ import unipet
 from unipet.adaptation import adaptation
 
 
-@matrix
-def test_a_description_is_what_adapting_reports_and_touches_nothing(method: str, arch: str) -> None:
-    """From the configuration alone, without weights, and from the model."""
-    model = ARCHS[arch].build(weights="rounded")
+@every_pair
+def test_a_description_touches_nothing_is_what_adapting_reports_and_what_merging_does(method: str, arch: str) -> None:
+    """From the configuration alone, without weights, and from the model; all of it in float32."""
+    model, batch = ARCHS[arch].build(weights="rounded"), ARCHS[arch].batch()
     described = unipet.describe(METHODS[method], model.config).to_dict()
     assert unipet.describe(METHODS[method], model).to_dict() == described
     state, outside, _ = before(arch)
     assert same_bits(model.state_dict(), state) and untouched(model) == outside
-    assert unipet.adapt(model, METHODS[method]).to_dict() == described
+    report = unipet.adapt(model, METHODS[method])
+    assert report.to_dict() == described
+    randomise(model, std=0.1)  # T5 does not scale its logits: larger values would test float32, not the fold
+    unmerged = logits(arch, model, batch)
+    merges_or_says_why_not(model, report)
+    # Folding is one float32 rounding of each weight; T5, which does not scale its logits, magnifies it.
+    unscaled = model.config.model_type in ("t5", "mt5")
+    assert close(logits(arch, model, batch), unmerged, 1e-4 if unscaled else 1e-5)
+
+
+@matrix
+def test_loaded_into_the_same_base_model_it_says_the_same(method: str, arch: str, tmp_path: Path) -> None:
+    model, fresh, batch = adapted(method, arch), ARCHS[arch].build(), ARCHS[arch].batch()
+    unipet.save(model, tmp_path / "adapter")
+    unipet.load(fresh, tmp_path / "adapter")
+    assert same_bits(unipet.parameters(fresh, head=True), unipet.parameters(model, head=True))
+    assert torch.equal(logits(arch, fresh, batch), logits(arch, model, batch))
 
 
 @matrix
