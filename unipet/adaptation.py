@@ -41,6 +41,7 @@ class Adaptation(nn.Module):
         self.table: Architecture | None = None  # the user's own site table, where there is one; saved with the method
         self.unsavable: str | None = None  # why a saved adapter could not be loaded again
         self.unfrozen: dict[str, str] = {}  # base parameter name -> the part of `unfreeze` that named it
+        self.head: frozenset[str] = frozenset()  # the head's parameters, drawn ones included: stored, trained or not
         self._handles: list[Any] = []
         self._attention: list[tuple[Any, Any]] = []  # (config, its attention implementation before)
         self._required_grad: dict[str, bool] = {}
@@ -155,7 +156,7 @@ class Adaptation(nn.Module):
         for name, parameter in model.named_parameters():
             self._required_grad[name] = parameter.requires_grad
             parameter.requires_grad_(name in self.unfrozen)
-            if name in self.unfrozen:
+            if name in self.unfrozen or name in self.head:
                 self._originals[name] = parameter.detach().to("cpu", copy=True)
         for insertion in self.items:
             self._hook(model, insertion)

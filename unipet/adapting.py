@@ -65,6 +65,16 @@ def parameters(model: nn.Module, head: bool = False) -> dict[str, nn.Parameter]:
     return found
 
 
+def stored(model: nn.Module) -> dict[str, nn.Parameter]:
+    """What a saved adapter holds, by name as `parameters`: what trains, and the whole head, which the base model's
+    checkpoint does not determine."""
+    base, found = dict(model.named_parameters()), parameters(model, head=True)
+    for name in adaptation(model).head:
+        path, _, leaf = name.rpartition(".")
+        found[f"head/{path}/{leaf}"] = base[name]
+    return found
+
+
 def frozen(model: nn.Module) -> dict[str, Tensor]:
     """What the method adds that never trains (masks, random bases), by name as `parameters`. Seeds make it again."""
     inserted = adaptation(model)
@@ -78,4 +88,4 @@ def frozen(model: nn.Module) -> dict[str, Tensor]:
     return found
 
 
-__all__ = ["AdaptReport", "adapt", "adaptation", "eject", "frozen", "parameters"]
+__all__ = ["AdaptReport", "adapt", "adaptation", "eject", "frozen", "parameters", "stored"]

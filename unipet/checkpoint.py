@@ -1,14 +1,16 @@
 """Saving and loading what a method owns: tensors, the method, and the base model they belong to. Strict both ways.
 
-`adapter.safetensors` holds the tensors under their names (many of one kind as a stack, see packing.py); `adapter.json`
-holds the method, the user's own site table where there is one, the base model's fingerprint, checksums of what is
-frozen, and the one that binds the two files.
+`adapter.safetensors` holds the tensors under their names (many of one kind as a stack, see packing.py), the whole head
+among them, trained or not: the checkpoint does not determine it. `adapter.json` holds the method, the user's own site
+table where there is one, the base model's fingerprint, the names of the head's parameters, checksums of what is frozen,
+and the one that binds the two files.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +18,24 @@ import torch
 from torch import Tensor, nn
 
 from unipet.adaptation import CONTAINER, Adaptation
-from unipet.adapting import adaptation, frozen, parameters
+from unipet.adapting import adaptation, frozen, parameters, stored
 from unipet.errors import UnipetError, nearest
-from unipet.fingerprint import fingerprint
+from unipet.fingerprint import Fingerprint, fingerprint, sampled_fingerprint
 from unipet.method import parse_method
 from unipet.packing import pack, unpack
 from unipet.plan import build
 from unipet.report_table import AdaptReport, report_of
 from unipet.site_files import sites_for
-from unipet.sites import Architecture, parse_table, table_data
+from unipet.sites import Architecture, outside, parse_table, table_data
 from unipet.writing import write_bytes_atomic
 
 TENSORS, DESCRIPTION = "adapter.safetensors", "adapter.json"
-FORMAT = 2
+FORMAT = 3
+_SAMPLED = 2  # the format whose fingerprint looked at some values alone, and which held a head only where it trained
 
 
 def save(model: nn.Module, directory: str | Path) -> Path:
-    """Write the method of an adapted model, its trained head included, into `directory`.
+    """Write the method of an adapted model, its head included, into `directory`.
 
     Each file appears whole or not at all. Raises UnipetError if the directory cannot be written.
     """
@@ -41,7 +44,7 @@ def save(model: nn.Module, directory: str | Path) -> Path:
     inserted = adaptation(model)
     if inserted.unsavable:
         raise UnipetError(f"Cannot save this method: {inserted.unsavable}. unipet.export_peft writes them.")
-    tensors = {name: p.detach().to("cpu").contiguous() for name, p in parameters(model, head=True).items()}
+    tensors = {name: p.detach().to("cpu").contiguous() for name, p in stored(model).items()}
     # One metadata key only: safetensors writes several in random order, and equal runs should give equal bytes.
     data = safetensors.torch.save(pack(tensors), metadata={"format": "pt"})
     description = {
@@ -49,10 +52,11 @@ def save(model: nn.Module, directory: str | Path) -> Path:
         "method": inserted.method.to_dict(),
         **({} if inserted.table is None else {"sites": table_data(inserted.table)}),
         "base_model": {
-            "fingerprint": fingerprint(model, inserted.original),
+            **asdict(fingerprint(model, inserted.head, inserted.original)),
             "name": str(getattr(model.config, "_name_or_path", "") or ""),
             "model_type": str(getattr(model.config, "model_type", "")),
         },
+        "head": sorted(inserted.head),
         "frozen": _checksums(model),
         "sha256": hashlib.sha256(data).hexdigest(),
     }
@@ -78,21 +82,15 @@ def load(model: nn.Module, directory: str | Path) -> AdaptReport:
     description = _description(source)
     if isinstance(getattr(model, CONTAINER, None), Adaptation):
         raise UnipetError("The model already carries a method. Call unipet.eject(model) first, then load.")
-    found = fingerprint(model)
-    expected = description["base_model"]["fingerprint"]
-    if found != expected:
-        raise UnipetError(
-            f"{source} belongs to another base model: it was trained on {description['base_model']['name'] or '(unnamed)'} "
-            f"with fingerprint {expected}, this one is {model.config._name_or_path or '(unnamed)'} with {found}."  # type: ignore[union-attr]
-        )
+    head = _same_base_model(source, model, description)
     packed = _tensors(source, description)
     table = sites_for(model, _saved_table(source, description))
-    inserted = build(model, parse_method(description["method"]), table)
+    inserted = build(model, parse_method(description["method"]), table, head=head)
     inserted.table = table
     report = report_of(model, inserted)
     inserted.attach(model)
     try:
-        own = parameters(model, head=True)
+        own = stored(model) if description["format"] == FORMAT else parameters(model, head=True)
         tensors = unpack(packed, own)
         _same_tensors(source, own, tensors)
         _same_frozen(source, _checksums(model), description.get("frozen", {}))
@@ -103,6 +101,32 @@ def load(model: nn.Module, directory: str | Path) -> AdaptReport:
         inserted.detach(model, restore=True)
         raise
     return report
+
+
+def _same_base_model(source: Path, model: nn.Module, description: dict[str, Any]) -> frozenset[str]:
+    """The names of the head's parameters; raises UnipetError unless all others are those that the adapter was made on."""
+    saved = description["base_model"]
+    if description["format"] == _SAMPLED:
+        head = outside(model)
+        made, found = saved["fingerprint"], sampled_fingerprint(model, head)
+        same = made == found
+    else:
+        head = frozenset(description["head"])
+        if absent := sorted(head - dict(model.named_parameters()).keys()):
+            raise UnipetError(
+                f"{source} does not fit this model: its head has {', '.join(absent[:4])}, which {type(model).__name__} lacks. "
+                "Load the base model as the transformers class that was adapted."
+            )
+        expected = Fingerprint(**{one.name: saved[one.name] for one in fields(Fingerprint)})
+        here = fingerprint(model, head)
+        exact = expected.dtype == here.dtype
+        same, made, found = expected.same(here), *((one.exact if exact else one.rounded) for one in (expected, here))
+    if not same:
+        raise UnipetError(
+            f"{source} belongs to another base model: it was trained on {saved['name'] or '(unnamed)'} with fingerprint "
+            f"{made}, this one is {model.config._name_or_path or '(unnamed)'} with {found}."  # type: ignore[union-attr]
+        )
+    return head
 
 
 def _checksums(model: nn.Module) -> dict[str, Any]:
@@ -156,8 +180,18 @@ def _description(source: Path) -> dict[str, Any]:
     wanted = ("format", "method", "base_model", "sha256")
     if not isinstance(description, dict) or any(key not in description for key in wanted):
         raise UnipetError(f"{path} is not a unipet adapter description: it needs {', '.join(wanted)}.")
-    if description["format"] != FORMAT:
-        raise UnipetError(f"{path} has format {description['format']!r}; this unipet reads format {FORMAT}.")
+    if description["format"] == FORMAT:
+        base_model = description["base_model"]
+        needed = ("name", *(one.name for one in fields(Fingerprint)))
+        if not isinstance(base_model, dict) or any(not isinstance(base_model.get(key), str) for key in needed):
+            raise UnipetError(f"{path} is corrupted: base_model needs {', '.join(needed)}, each a text.")
+        head = description.get("head")
+        if not isinstance(head, list) or not all(isinstance(name, str) for name in head):
+            raise UnipetError(f"{path} is corrupted: head must be a list of parameter names.")
+    if description["format"] not in (FORMAT, _SAMPLED):
+        raise UnipetError(
+            f"{path} has format {description['format']!r}; this unipet reads formats {_SAMPLED} and {FORMAT}."
+        )
     return description
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
+from fnmatch import fnmatch
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from unipet.checksums import checksum
 from unipet.config import ModelConfig
 from unipet.errors import UnipetError
 
@@ -95,6 +96,22 @@ def _missing(directory: Path, weights: bool) -> str | None:
     return None
 
 
+def contents(model: ModelConfig, kept: Path | None) -> dict[str, str]:
+    """The checksum of every file that loading this base model may read, by its name: weights, configuration, tokenizer.
+
+    `kept` is a directory that remembers the checksums of large files. Raises `UnipetError` as `locate`.
+    """
+    directory = locate(model, weights=True)
+    try:
+        return {
+            path.name: checksum(path, kept)
+            for path in sorted(directory.iterdir())
+            if path.is_file() and any(fnmatch(path.name, pattern) for pattern in _HUB_FILES)
+        }
+    except OSError as error:
+        raise UnipetError(f"model.path: {directory} cannot be read ({error}).") from None
+
+
 def verify(directory: Path, model: ModelConfig) -> None:
     """Compare the checksum of model.safetensors with `model.sha256`, where one is given."""
     if model.sha256 is None:
@@ -102,8 +119,7 @@ def verify(directory: Path, model: ModelConfig) -> None:
     path = directory / "model.safetensors"
     if not path.is_file():
         raise UnipetError(f"model.sha256: {directory} has no single model.safetensors to check.")
-    with path.open("rb") as file:
-        actual = hashlib.file_digest(file, "sha256").hexdigest()
+    actual = checksum(path)
     if actual != model.sha256:
         raise UnipetError(
             f"model.sha256: {path} has {actual}, expected {model.sha256}. The file is damaged or another one: "

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unipet.config import ModelConfig
+from unipet.config import ModelConfig, RunConfig
 from unipet.errors import UnipetError
 from unipet.fitting import check_tokenizer, check_weights, fit_tokenizer
 from unipet.model_files import first_line, locate, verify
@@ -58,6 +58,13 @@ def skeleton(model: ModelConfig, kind: str, as_saved: bool = False) -> nn.Module
     except Exception as error:  # values in config.json that do not fit each other
         raise UnipetError(f"model.path: {model.path}: {first_line(error)}") from error
     return made
+
+
+def load_base_model_of(config: RunConfig) -> tuple[nn.Module, Any]:
+    """Base model and tokenizer of a finished run, whose configuration says all that they need. Raises as
+    `load_base_model`."""
+    task = config.task
+    return load_base_model(config.model, list(task.labels), task.kind == "regression", task.kind)
 
 
 def load_base_model(

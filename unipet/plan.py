@@ -15,7 +15,7 @@ from unipet.method import InsertionSpec, Method
 from unipet.mixture import Bank
 from unipet.parts import frozen_of
 from unipet.prefill import start_from_text
-from unipet.sites import ARCHITECTURES, Architecture, Position, Site, architecture_of, head_prefix, module_at, resolve
+from unipet.sites import ARCHITECTURES, Architecture, Position, Site, architecture_of, head_names, module_at, resolve
 from unipet.surroundings import lengthened, stacks_of, vocabulary
 from unipet.weights import BaseWeight, in_width, out_width, quantised, why_no_matrix
 
@@ -26,10 +26,15 @@ _CONSTANT = "sinusoidal"
 
 
 def build(
-    model: nn.Module, method: Method, sites: Architecture | None = None, device: torch.device | None = None
+    model: nn.Module,
+    method: Method,
+    sites: Architecture | None = None,
+    device: torch.device | None = None,
+    head: frozenset[str] | None = None,
 ) -> Adaptation:
     """The adaptation of `model` by `method`, not yet attached; `sites` is a table for an architecture of the user's own,
-    `device` where to make it, if not where the model is ("meta" makes nothing and starts nothing).
+    `device` where to make it, if not where the model is ("meta" makes nothing and starts nothing), `head` the names of
+    the head's parameters where they are known (a saved adapter says them).
 
     Raises UnipetError if any part does not fit.
     """
@@ -67,7 +72,8 @@ def build(
     if table and any(insertion.parts.rule.lengthens for insertion in insertions):
         present |= set(stacks_of(model, table))
     adaptation = Adaptation(method, insertions, shared, {k: v for k, v in entries.items() if k in present})
-    adaptation.unfrozen = unfrozen(model, method)
+    adaptation.head = head_names(model) if head is None else head
+    adaptation.unfrozen = unfrozen(model, method, adaptation.head)
     if not insertions and not adaptation.unfrozen:
         raise UnipetError(
             f"method {method.name!r} would train nothing on this {type(model).__name__}: no insertion, and "
@@ -164,13 +170,12 @@ def _dtype_and_device(model: nn.Module) -> tuple[torch.dtype, torch.device]:
     return (parameter.dtype if wide else torch.float32), parameter.device
 
 
-def unfrozen(model: nn.Module, method: Method) -> dict[str, str]:
+def unfrozen(model: nn.Module, method: Method, head: frozenset[str]) -> dict[str, str]:
     """Base parameters that train, each with the part that named it. `all` is the base model and the head."""
-    prefix = head_prefix(model)
     found: dict[str, str] = {}
     given = dict(model.named_parameters()) if method.unfreeze else {}
     for part in method.unfreeze:
-        names = [name for name in given if _in_part(model, name, part, prefix)]
+        names = [name for name in given if _in_part(model, name, part, name in head)]
         if not names and part != "head":
             raise UnipetError(f"method.unfreeze: {part!r} matches no parameter of this {type(model).__name__}.")
         for name in names:
@@ -179,13 +184,11 @@ def unfrozen(model: nn.Module, method: Method) -> dict[str, str]:
                     f"method.unfreeze: {part!r} includes {name}, which is stored quantised ({stored}) and cannot train. "
                     "Unfreeze other parts (norm, bias), or load the base model with that weight unquantised."
                 )
-            is_head = bool(prefix) and not name.startswith(prefix)
-            found.setdefault(name, "head" if is_head else part)
+            found.setdefault(name, "head" if name in head else part)
     return found
 
 
-def _in_part(model: nn.Module, name: str, part: str, prefix: str) -> bool:
-    is_head = bool(prefix) and not name.startswith(prefix)
+def _in_part(model: nn.Module, name: str, part: str, is_head: bool) -> bool:
     if part == "head" or is_head:
         return is_head and part in ("head", "all")
     path, _, leaf = name.rpartition(".")

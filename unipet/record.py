@@ -1,14 +1,13 @@
-"""A run's identity and its record on disk: `run_id`, the run directory, `result.json`, strict JSON, atomic writes."""
+"""A run's record on disk: the run directory, `result.json`, strict JSON, atomic writes."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
 import re
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields, is_dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -26,8 +25,7 @@ METRICS = "metrics.jsonl"
 PREDICTIONS = "predictions.jsonl"
 ADAPTER = "adapter/"  # a directory
 ERROR = "error.txt"
-
-_NOT_IDENTITY = ("tracking", "runs_dir", "rerun")  # where and how a run is watched, not what it computes
+ATTEMPT = "attempt"  # a directory: where a finished run is repeated, until the repetition is whole
 
 
 def resolved(config: RunConfig) -> dict[str, Any]:
@@ -37,47 +35,6 @@ def resolved(config: RunConfig) -> dict[str, Any]:
     return {**asdict(config), "method": load_method(config.method).to_dict()}
 
 
-def run_id(config: RunConfig) -> str:
-    """16 hex characters over everything that decides a run's result, and nothing else.
-
-    Paths stay out: `task.data_dir` is dropped (the record holds the data's own fingerprint), and a base model in a
-    local directory enters by its content. Raises `UnipetError` for an invalid method.
-    """
-    content = {key: value for key, value in resolved(config).items() if key not in _NOT_IDENTITY}
-    content["task"].pop("data_dir")
-    content["model"] = _model_identity(config.model)
-    insertions = content["method"]["insertions"]
-    content["method"]["insertions"] = [[name, insertions[name]] for name in insertions]  # their order matters
-    return hashlib.sha256(canonical_json(content).encode()).hexdigest()[:16]
-
-
-def _model_identity(model: ModelConfig) -> dict[str, Any]:
-    identity = asdict(model)
-    if identity.pop("sites") is not None:  # a table of the user's own enters by what it says
-        from unipet.site_files import load_sites
-        from unipet.sites import table_data
-
-        table = load_sites(model.sites)
-        identity["sites"] = None if table is None else table_data(table)
-    directory = Path(model.path)
-    if model.package is None and directory.is_dir():
-        # config.json in full and the sizes of the weight files: reading gigabytes for a name is not worth it.
-        config = directory / "config.json"
-        digest = hashlib.sha256(config.read_bytes() if config.is_file() else b"")
-        weights = sorted((file.name, file.stat().st_size) for file in directory.glob("*.safetensors"))
-        digest.update(canonical_json(weights).encode())
-        identity["path"] = "content:" + digest.hexdigest()[:16]
-    return identity
-
-
-def run_dir(config: RunConfig) -> Path:
-    """`<runs_dir>/<method>-<task>-s<seed>-<first 8 of run_id>`. Raises `UnipetError` for an invalid method."""
-    from unipet.library import load_method
-
-    name = f"{load_method(config.method).name}-{config.task.name}-s{config.seed}-{run_id(config)[:8]}"
-    return Path(config.runs_dir) / re.sub(r"[^A-Za-z0-9_.-]", "_", name)
-
-
 def model_label(model: ModelConfig) -> str:
     """What reports call the base model: its configuration's name, or for `model=auto` the hub or directory name."""
     if model.name != "auto":
@@ -85,11 +42,13 @@ def model_label(model: ModelConfig) -> str:
     return Path(model.path).resolve().name if Path(model.path).is_dir() else model.path
 
 
-def blank_record(config: RunConfig, method: str, identity: str) -> dict[str, Any]:
+def blank_record(config: RunConfig, method: str, run_id: str) -> dict[str, Any]:
     """A record with every key present: what is known before a run starts, and null for the rest."""
     return {
         "status": "running",  # then ok | failed | exceeded | skipped
-        "run_id": identity,
+        "phase": None,  # of a run that has not ended well: what it was doing
+        "run_id": run_id,
+        "identity": {},  # the contents that run_id covers: data, base model, functions, numerics
         "method": method,
         "task": config.task.name,
         "model": model_label(config.model),
@@ -107,6 +66,8 @@ def blank_record(config: RunConfig, method: str, identity: str) -> dict[str, Any
         "stopped_by": None,
         "reason": None,  # why a run was skipped, or exceeded its budget
         "error": None,  # {type, message} of a failed run
+        "files": {},  # of a finished run: the checksum of every file that belongs to it
+        "folder": None,  # what relative paths of the configuration begin at, as seen from the run's directory
         "versions": versions(),
         "git_commit": git_commit(),
         "data": dict.fromkeys(("source", "fingerprint", "train", "evaluation")),
@@ -200,7 +161,33 @@ def read_record(path: Path) -> dict[str, Any]:
 
 def read_records(root: Path) -> list[dict[str, Any]]:
     """Every record below `root`, in order of path. Raises `UnipetError`, naming the file, for a corrupt one."""
-    return [read_record(path) for path in sorted(Path(root).rglob(RESULT))]
+    return [read_record(path) for path in record_files(root)]
+
+
+def record_files(root: Path) -> list[Path]:
+    """Every `result.json` below `root`, in order of path; not those of repetitions, beside the result that counts."""
+    found = sorted(Path(root).rglob(RESULT))
+    return [path for path in found if path.parent.name != ATTEMPT or not (path.parent.parent / RESULT).is_file()]
+
+
+def run_config(directory: Path, record: Mapping[str, Any]) -> RunConfig:
+    """The configuration of the run in `directory`, with its relative paths made to begin where they began: whoever reads
+    it may be elsewhere. What it writes goes beside the run. Raises `UnipetError` as `read_config`."""
+    config = read_config(directory / CONFIG)
+    folder = directory / str(record.get("folder") or "")
+    config.task.data_dir = _found(folder, config.task.data_dir)
+    config.model.sites = _found(folder, config.model.sites)
+    if config.model.package is None:
+        config.model.path = str(_found(folder, config.model.path))
+    config.runs_dir = str(directory.parent)
+    return config
+
+
+def _found(folder: Path, path: str | None) -> str | None:
+    """`path` as it was meant from `folder`, where it is there; else as it stands, which may be a name on the hub."""
+    if path is None or not (folder / path).exists():
+        return path
+    return os.path.abspath(folder / path)
 
 
 def read_config(path: Path) -> RunConfig:

@@ -20,7 +20,7 @@ def evaluate(directory: str | Path) -> dict[str, Any]:
 
     from unipet.checkpoint import load
     from unipet.evaluation import score_split
-    from unipet.models import load_base_model
+    from unipet.models import load_base_model_of
     from unipet.tasks import cache_directory, encode, load_task
 
     directory = Path(directory)
@@ -31,14 +31,14 @@ def evaluate(directory: str | Path) -> dict[str, Any]:
         raise UnipetError(
             f"{directory}: the run's status is {record['status']!r}, only finished runs can be evaluated."
         )
-    config = records.read_config(directory / records.CONFIG)
+    config = records.run_config(directory, record)
     data = load_task(config.task)
     if data.fingerprint != record["data"]["fingerprint"]:
         raise UnipetError(
             f"{directory}: the data of task {config.task.name} are not those of the run: {data.source} has fingerprint "
             f"{data.fingerprint}, the run saw {record['data']['source']} with {record['data']['fingerprint']}."
         )
-    model, tokenizer = load_base_model(config.model, data.labels, data.regression, config.task.kind)
+    model, tokenizer = load_base_model_of(config)
     load(model, directory / records.ADAPTER)
     encoded = encode(data, tokenizer, config.task, cache_directory(config.runs_dir))
     model.to("cuda:0" if torch.cuda.is_available() else "cpu")

@@ -16,7 +16,6 @@ from unipet.merging import reasons
 from unipet.method import name_of
 from unipet.mixture import Bank
 from unipet.scaling import SCALINGS
-from unipet.sites import head_prefix
 from unipet.text_table import text_table
 from unipet.weights import size
 
@@ -115,7 +114,6 @@ def _patterns(modules: list[str]) -> dict[str, int]:
 
 def report_of(model: nn.Module, inserted: Adaptation) -> AdaptReport:
     """Count and describe an adaptation, attached or not."""
-    prefix = head_prefix(model)
     base = head = unfrozen = 0
     parts: dict[str, tuple[int, int]] = {}
     for name, parameter in model.named_parameters():
@@ -125,7 +123,7 @@ def report_of(model: nn.Module, inserted: Adaptation) -> AdaptReport:
         if part is not None:
             tensors, count = parts.get(part, (0, 0))
             parts[part] = (tensors + 1, count + size(parameter))
-        if name.startswith(prefix):
+        if name not in inserted.head:
             base += size(parameter)
             unfrozen += size(parameter) if part is not None else 0
         elif part == "head":

@@ -6,6 +6,7 @@ does the work in the run's directory: whatever breaks there becomes a record wit
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import time
@@ -19,7 +20,9 @@ import yaml
 from unipet import record as records
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
+from unipet.identity import Content, content_of, run_id
 from unipet.reevaluation import evaluate as evaluate
+from unipet.run_directory import checksums, is_whole, locked, run_directory, settle
 
 if TYPE_CHECKING:
     from unipet.budget.parameters import ParameterFit
@@ -34,6 +37,7 @@ class Prepared:
     config: RunConfig  # the method spelled out in full
     fit: ParameterFit  # the method as the budget leaves it
     data: TaskData
+    content: Content  # what run_id covers besides the configuration
     run_id: str
     directory: Path
 
@@ -41,17 +45,28 @@ class Prepared:
 def run(config: RunConfig) -> dict[str, Any]:
     """Train, evaluate and record one run, and return its record (the content of `result.json`).
 
-    A finished run (status "ok") of the same `run_id` and the same data is not repeated unless `config.rerun` is set:
-    its record is returned. A run that fails on the way returns a record with status "failed" and `error`.
-    Raises `UnipetError`, with nothing written, for mistakes that `prepare` finds. KeyboardInterrupt passes through
-    after the record says "interrupted".
+    A finished run (status "ok") of the same `run_id` whose files are all there is not repeated unless `config.rerun` is
+    set: its record is returned. A run that fails on the way returns a record with status "failed" and `error`.
+    Raises `UnipetError`, with nothing written, for mistakes that `prepare` finds, and while another process is doing the
+    same run. KeyboardInterrupt passes through after the record says "interrupted".
     """
-    prepared = prepare(config)
-    finished = None if config.rerun else finished_record(prepared)
-    if finished is not None:
+    return conclude(prepare(config))
+
+
+def conclude(prepared: Prepared) -> dict[str, Any]:
+    """The record of a prepared run: the finished one that there is, or that of doing the run now; see `run`."""
+    if (found := _finished_before(prepared)) is not None:
+        return found
+    with locked(prepared.directory):
+        settle(prepared.directory)
+        return _finished_before(prepared) or execute(prepared)  # by another process, meanwhile
+
+
+def _finished_before(prepared: Prepared) -> dict[str, Any] | None:
+    found = None if prepared.config.rerun else finished_record(prepared)
+    if found is not None:
         print(f"finished before, not run again (rerun=true does): {prepared.directory}")
-        return finished
-    return execute(prepared)
+    return found
 
 
 def prepare(config: RunConfig) -> Prepared:
@@ -72,27 +87,41 @@ def prepare(config: RunConfig) -> Prepared:
     # A site that matches nothing fails here, without weights.
     built = skeleton(config.model, config.task.kind)
     fit = fit_parameters(method, built, config.budget, config.model.sites, input_length(config.task))
-    return Prepared(config, fit, data, records.run_id(config), records.run_dir(config))
+    content = content_of(config, data.fingerprint)
+    return identified(config, fit, data, content)
+
+
+def identified(config: RunConfig, fit: ParameterFit, data: TaskData, content: Content) -> Prepared:
+    """A run with its `run_id`, and the directory that follows from it."""
+    identity = run_id(records.resolved(config), content)
+    return Prepared(config, fit, data, content, identity, run_directory(config, fit.method.name, identity))
 
 
 def finished_record(prepared: Prepared) -> dict[str, Any] | None:
-    """The record of the same run on the same data, if there is a finished one."""
+    """The record of the same run, if it is finished and every file that belongs to it is there."""
     path = prepared.directory / records.RESULT
     if not path.is_file():
         return None
     record = records.read_record(path)
-    same = record["run_id"] == prepared.run_id and record["data"]["fingerprint"] == prepared.data.fingerprint
-    return record if record["status"] == "ok" and same else None
+    return record if record["run_id"] == prepared.run_id and is_whole(prepared.directory, record) else None
 
 
 def execute(prepared: Prepared) -> dict[str, Any]:
-    """Do the run in its directory and return the record; see `run` for what becomes of errors."""
+    """Do the run in its directory and return the record; see `run` for what becomes of errors.
+
+    Where a finished result of the same run is there, the run is done in a directory inside, and takes the result's place
+    once it is whole. What fails leaves the earlier result as it was.
+    """
     from unipet.memory import out_of_memory
     from unipet.tracking import open_tracker
 
-    config, directory = prepared.config, prepared.directory
+    config = prepared.config
+    repeated = finished_record(prepared) is not None
+    directory = prepared.directory / records.ATTEMPT if repeated else prepared.directory
     started = time.perf_counter()
     record = records.blank_record(config, prepared.fit.method.name, prepared.run_id)
+    record["identity"] = prepared.content.to_dict()
+    record["folder"] = os.path.relpath(Path.cwd(), prepared.directory)
     record["data"], record["fitted"] = prepared.data.record(), prepared.fit.record()
     _clear(directory)
     resolved = records.resolved(config)
@@ -100,13 +129,17 @@ def execute(prepared: Prepared) -> dict[str, Any]:
     records.write_text_atomic(directory / records.CONFIG, fitted + yaml.safe_dump(resolved, sort_keys=False))
     records.write_json_atomic(directory / records.RESULT, record)
     tags = [f"{key}:{record[key]}" for key in ("method", "task", "model", "budget")]
-    tracker = open_tracker(config.tracking, prepared.run_id, directory.name.rsplit("-", 1)[0], tags, resolved)
+    name = prepared.directory.name.rsplit("-", 1)[0]
+    tracker = open_tracker(config.tracking, prepared.run_id, name, tags, resolved)
     try:
         if prepared.fit.why_not is None:
-            record["status"] = _work(prepared, record, tracker)
+            record["status"] = _work(prepared, directory, record, tracker)
+            record["phase"] = None
         else:
             record["params"] = prepared.fit.report.to_dict()["params"]
             record.update(status="skipped", reason=prepared.fit.why_not)
+        if record["status"] == "ok":
+            record["files"] = checksums(directory)
     except KeyboardInterrupt:
         record.update(status="failed", error={"type": "KeyboardInterrupt", "message": "interrupted"})
         raise
@@ -114,16 +147,17 @@ def execute(prepared: Prepared) -> dict[str, Any]:
         if (reason := out_of_memory(error)) is None:
             record.update(status="failed", error=_explain(error, directory), **_stopped(error))
         else:  # a result, and never a retry with other settings
-            record.update(status="exceeded", stopped_by="out_of_memory", reason=reason)
+            record.update(status="exceeded", stopped_by="out_of_memory", reason=f"{record['phase']}: {reason}")
     finally:
         record["time"]["total_s"] = time.perf_counter() - started
         record["finished"] = records.now()
         records.write_json_atomic(directory / records.RESULT, record)
+        settle(prepared.directory)
         tracker.finish(record, record["status"])
     return record
 
 
-def _work(prepared: Prepared, record: dict[str, Any], tracker: Tracker) -> str:
+def _work(prepared: Prepared, directory: Path, record: dict[str, Any], tracker: Tracker) -> str:
     """Seed, base model, memory fit, insertions, training, evaluation, saving: fills `record` as results become known.
     Returns the status: "ok", or "skipped" where the budget leaves too little memory."""
     import torch
@@ -139,7 +173,8 @@ def _work(prepared: Prepared, record: dict[str, Any], tracker: Tracker) -> str:
     from unipet.tasks import cache_directory, collate, encode, readout, selection_metric
     from unipet.training import train
 
-    config, method, data, directory = prepared.config, prepared.fit.method, prepared.data, prepared.directory
+    config, method, data = prepared.config, prepared.fit.method, prepared.data
+    record["phase"] = "loading"
     device = "cuda:0" if torch.cuda.is_available() else "cpu"
     transformers.set_seed(config.seed)  # before the model: the new head and the insertions are drawn from it
     model, tokenizer = load_base_model(config.model, data.labels, data.regression, config.task.kind)
@@ -160,6 +195,7 @@ def _work(prepared: Prepared, record: dict[str, Any], tracker: Tracker) -> str:
         record["reason"] = fit.why_not
         return "skipped"
     check_lengths(encoded, model, config.task)
+    record["phase"] = "training"
     memory = PeakMemory(device)
     best = Best(model, selection_score(config, model, data, encoded, tokenizer)) if encoded.selection else None
     with (
@@ -186,9 +222,11 @@ def _work(prepared: Prepared, record: dict[str, Any], tracker: Tracker) -> str:
         steps=trained.steps,
         tokens_per_s=trained.tokens / trained.seconds,
     )
+    record["phase"] = "saving"
+    save(model, directory / records.ADAPTER)  # before anything that can still fail: training is what took long
+    record["phase"] = "evaluation"
     scores, rows = score_split(config, model, data.evaluation, encoded.evaluation, tokenizer)
     record["data"]["scoring"] = scores.record()
-    save(model, directory / records.ADAPTER)
     records.write_jsonl_atomic(directory / records.PREDICTIONS, rows)
     check_mixture(model, encoded.evaluation, batch, config.optim.eval_batch_size, read)  # last: it bakes
     record.update(score=scores.score, metric=scores.metric, metrics=dict(scores.metrics))

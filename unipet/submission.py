@@ -19,11 +19,11 @@ def submit(directory: Path, out: Path) -> list[Path]:
 
     from unipet.checkpoint import load
     from unipet.evaluation import predict
-    from unipet.models import load_base_model
+    from unipet.models import load_base_model_of
     from unipet.tasks import cache_directory, check_task, collate, encode, load_hidden, readout
 
     record = records.read_record(directory / records.RESULT)
-    config = records.read_config(directory / records.CONFIG)
+    config = records.run_config(directory, record)
     task = config.task
     if record["status"] != "ok":
         raise UnipetError(f"{directory}: the run's status is {record['status']!r}, only finished runs can answer.")
@@ -34,8 +34,7 @@ def submit(directory: Path, out: Path) -> list[Path]:
         )
     check_task(task)
     hidden = {name: load_hidden(task, split) for name, split in task.submission.items()}  # before the model loads
-    regression = task.kind == "regression"
-    model, tokenizer = load_base_model(config.model, list(task.labels), regression, task.kind)
+    model, tokenizer = load_base_model_of(config)
     load(model, directory / records.ADAPTER)
     model.to("cuda:0" if torch.cuda.is_available() else "cpu")
     batch, read = collate(tokenizer), readout(task, tokenizer)

@@ -16,7 +16,7 @@ from unipet.errors import UnipetError
 from unipet.method import Method
 from unipet.report_table import AdaptReport
 from unipet.site_files import Sites, sites_for
-from unipet.sites import head_prefix
+from unipet.sites import head_names
 from unipet.weights import size
 
 
@@ -84,8 +84,8 @@ def fit_parameters(
     Raises UnipetError as `describe`, and with `on_exceed: error` where the limit cannot be kept.
     """
     table = sites_for(model, sites)
-    prefix = head_prefix(model)
-    base = sum(size(each) for name, each in model.named_parameters() if name.startswith(prefix))
+    head = head_names(model)
+    base = sum(size(each) for name, each in model.named_parameters() if name not in head)
     found = parameter_limit(budget, base)
     if found is None:
         return ParameterFit(method, describe(method, model, table))

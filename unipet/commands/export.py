@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from unipet.commands.arguments import Parser, read
 from unipet.commands.examples import examples
@@ -26,23 +27,21 @@ def main(argv: Sequence[str]) -> int:
     from unipet.commands.merge import check_out
     from unipet.commands.runs import check_run
 
-    check_run(asked.run)
+    record = check_run(asked.run)
     check_out(asked.out)
-    export_run(asked.run, asked.out)
+    export_run(asked.run, record, asked.out)
     print(f"exported {asked.run} to {asked.out}")
     return 0
 
 
-def export_run(run: Path, out: Path) -> None:
+def export_run(run: Path, record: Mapping[str, Any], out: Path) -> None:
     """Load base model and adapter, export."""
     import unipet
-    from unipet.models import load_base_model
-    from unipet.record import ADAPTER, CONFIG, read_config
-    from unipet.tasks import load_task
+    from unipet.models import load_base_model_of
+    from unipet.record import ADAPTER, run_config
 
-    config = read_config(run / CONFIG)
-    data = load_task(config.task)  # the head's labels
-    model, tokenizer = load_base_model(config.model, data.labels, data.regression, config.task.kind)
+    config = run_config(run, record)
+    model, tokenizer = load_base_model_of(config)
     unipet.load(model, run / ADAPTER)
     unipet.export_peft(model, out)
     tokenizer.save_pretrained(out)

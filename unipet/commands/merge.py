@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -34,9 +34,9 @@ def main(argv: Sequence[str]) -> int:
         return 0
     from unipet.commands.runs import check_run
 
-    check_run(asked.run)
+    record = check_run(asked.run)
     check_out(asked.out)
-    merge_run(asked.run, asked.out, asked.partial)
+    merge_run(asked.run, record, asked.out, asked.partial)
     print(f"merged {asked.run} into {asked.out}")
     return 0
 
@@ -47,16 +47,14 @@ def check_out(out: Path) -> None:
         raise UnipetError(f"{out}: exists already. Give a new directory, or remove this one.")
 
 
-def merge_run(run: Path, out: Path, partial: bool) -> None:
+def merge_run(run: Path, record: Mapping[str, Any], out: Path, partial: bool) -> None:
     """Load base model and adapter, merge, save."""
     import unipet
-    from unipet.models import load_base_model
-    from unipet.record import ADAPTER, CONFIG, read_config
-    from unipet.tasks import load_task
+    from unipet.models import load_base_model_of
+    from unipet.record import ADAPTER, run_config
 
-    config = read_config(run / CONFIG)
-    data = load_task(config.task)  # the head's labels
-    model, tokenizer = load_base_model(config.model, data.labels, data.regression, config.task.kind)
+    config = run_config(run, record)
+    model, tokenizer = load_base_model_of(config)
     unipet.load(model, run / ADAPTER)
     unipet.merge(model, partial=partial)
     save(model, tokenizer, out)

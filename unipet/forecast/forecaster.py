@@ -15,8 +15,9 @@ from unipet.config import BudgetConfig, OptimConfig, RunConfig
 from unipet.errors import UnipetError
 from unipet.forecast.job import JobForecast
 from unipet.forecast.kept import Kept
+from unipet.identity import run_id
 from unipet.memory import out_of_memory
-from unipet.run import Prepared, finished_record, prepare
+from unipet.run import Prepared, finished_record, identified, prepare
 
 if TYPE_CHECKING:
     from unipet.forecast.measuring import BaseModel
@@ -87,7 +88,7 @@ class Forecaster:
         self._cost(made, prepared)
 
     def _prepare(self, config: RunConfig) -> _Known:
-        key = f"{records.run_id(replace(config, seed=0))} {config.task.data_dir} {config.runs_dir}"
+        key = records.canonical_json({**asdict(config), "seed": 0})
         if key not in self._prepared:
             started = time.perf_counter()
             prepared = prepare(config)
@@ -96,8 +97,8 @@ class Forecaster:
         if known.prepared.config.seed == config.seed:
             return known
         own = replace(known.prepared.config, seed=config.seed)
-        identity, directory = records.run_id(own), records.run_dir(own)
-        return replace(known, prepared=replace(known.prepared, config=own, run_id=identity, directory=directory))
+        prepared = known.prepared
+        return replace(known, prepared=identified(own, prepared.fit, prepared.data, prepared.content))
 
     def _cost(self, made: JobForecast, prepared: Prepared) -> None:
         """Memory and time of a job that its limit on parameters lets run."""
@@ -184,7 +185,7 @@ def kind_of_job(prepared: Prepared) -> list[Any]:
     optim = OptimConfig(**{name: getattr(config.optim, name) for name in names})
     method = prepared.fit.method.to_dict()
     plain = replace(config, method=method, optim=optim, budget=BudgetConfig(), seed=0)
-    return [records.versions(), records.run_id(plain), prepared.data.fingerprint]
+    return [records.versions(), run_id(records.resolved(plain), prepared.content)]
 
 
 def sizes_of(method: Any) -> dict[str, int]:

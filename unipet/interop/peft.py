@@ -22,7 +22,6 @@ from unipet.interop.forms import FORMS
 from unipet.interop.reading import check_config, imported, read
 from unipet.method import name_of
 from unipet.report_table import AdaptReport
-from unipet.sites import head_prefix
 from unipet.writing import write_bytes_atomic
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
@@ -84,15 +83,22 @@ def _refuse(why: str) -> UnipetError:
 
 
 def _heads(model: nn.Module, inserted: Adaptation) -> list[str]:
-    """Modules of the task head that train; peft holds no other part of the base model."""
+    """The largest modules that are the task's head and nothing else; peft holds no other part of the base model."""
     others = sorted({part for part in inserted.unfrozen.values() if part != "head"})
     if others:
         raise _refuse(f"it trains parts of the base model (unfreeze: {', '.join(others)})")
     if not inserted.items:
         raise _refuse("it has no insertions")
-    prefix = head_prefix(model)
-    names = [name for name in inserted.unfrozen if not name.startswith(prefix)]
-    return list(dict.fromkeys(name.split(".")[0] for name in names))
+    others_of = {name for name, _ in model.named_parameters() if not name.startswith("_unipet.")} - inserted.head
+    found: dict[str, None] = {}
+    for name in sorted(inserted.head):
+        path = name.split(".")
+        starts = [".".join(path[:count]) for count in range(1, len(path))]
+        own = (start for start in starts if not any(other.startswith(f"{start}.") for other in others_of))
+        if (module := next(own, None)) is None:
+            raise _refuse(f"{name} is drawn with the head, and peft holds whole modules alone")
+        found[module] = None
+    return list(found)
 
 
 def _common_refusals(insertion: Insertion) -> str | None:

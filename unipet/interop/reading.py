@@ -15,7 +15,7 @@ from unipet.errors import UnipetError, nearest
 from unipet.interop import virtual_tokens
 from unipet.interop.form import Form
 from unipet.interop.forms import FORMS
-from unipet.sites import ARCHITECTURES, Architecture, Position, architecture_of, head_prefix, resolve
+from unipet.sites import ARCHITECTURES, Architecture, Position, architecture_of, head_names, resolve
 
 #: Keys that say nothing of what is computed after training.
 _NEUTRAL = frozenset(
@@ -74,9 +74,9 @@ def imported(
     model: nn.Module, source: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> tuple[dict[str, Any], Callable[[Adaptation], None]]:
     """The method, and what puts the values into a model adapted with it."""
-    named, prefix = dict(model.named_parameters()), head_prefix(model)
+    named, head = dict(model.named_parameters()), head_names(model)
     bare = {_bare(name, model): tensor for name, tensor in tensors.items()}
-    heads = {name: bare.pop(name) for name in list(bare) if name in named and not name.startswith(prefix or "\0")}
+    heads = {name: bare.pop(name) for name in list(bare) if name in head}
     form = _form(config)
     sites = _by_module(model, source, form, bare) if form is not None else {}
     if form is None and virtual_tokens.TABLE not in bare:

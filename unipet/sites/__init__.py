@@ -5,10 +5,11 @@ from __future__ import annotations
 from importlib import import_module
 
 from unipet.sites.fit import check_table
+from unipet.sites.head import head_names, outside
 from unipet.sites.lookup import architecture_of
 from unipet.sites.parse import parse_table, table_data
 from unipet.sites.position import Position
-from unipet.sites.resolve import Part, Site, base_of, head_prefix, module_at, prefix_of, resolve
+from unipet.sites.resolve import Part, Site, base_of, module_at, prefix_of, resolve
 from unipet.sites.table import ROLES, Architecture, Stack, Tap
 
 #: The files with tables, one line each.
@@ -46,8 +47,9 @@ __all__ = [
     "architecture_of",
     "base_of",
     "check_table",
-    "head_prefix",
+    "head_names",
     "module_at",
+    "outside",
     "parse_table",
     "prefix_of",
     "resolve",

@@ -78,15 +78,6 @@ def base_of(model: nn.Module) -> nn.Module:
     return base
 
 
-def head_prefix(model: nn.Module) -> str:
-    """What the names of pretrained parameters start with; all others are the task head's.
-
-    A language model's output layer is pretrained, so a language model has no task head: "".
-    """
-    output = getattr(model, "get_output_embeddings", lambda: None)()
-    return "" if output is not None else prefix_of(model)
-
-
 def resolve(model: nn.Module, table: Architecture, position: Position, where: str) -> list[Site]:
     """Every site of a position, in layer order. Raises UnipetError for a role that matches nothing here."""
     if position.stack != "all" and position.stack not in table.stacks:

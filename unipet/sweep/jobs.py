@@ -12,13 +12,16 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unipet.config import ModelConfig, RunConfig
 from unipet.errors import UnipetError
-from unipet.record import model_label, run_dir, write_json_atomic
+from unipet.record import ATTEMPT, RESULT, model_label, write_json_atomic
 from unipet.sweep import strict
 from unipet.sweep.overrides import shown
+
+if TYPE_CHECKING:
+    from unipet.run import Prepared
 
 
 def run_job(values: Mapping[str, Any], sweep: Path, number: int, overrides: Sequence[str]) -> dict[str, Any]:
@@ -27,10 +30,11 @@ def run_job(values: Mapping[str, Any], sweep: Path, number: int, overrides: Sequ
     try:
         config = strict.run_config(values)
         config.tracking.group = config.tracking.group or sweep.name
-        directory = run_dir(config)
-        job["run_dir"] = os.path.relpath(directory, sweep)
+        prepared = prepare(config)
+        job["run_dir"] = os.path.relpath(prepared.directory, sweep)
         write_job(sweep, job)
-        record = train(config)
+        record = conclude(prepared)
+        job["run_dir"] = os.path.relpath(where(prepared, record), sweep)
     except (Exception, SystemExit) as error:  # a job's failure is a result; the sweep goes on
         record = failed_record(values, error)
         job.update(
@@ -41,15 +45,30 @@ def run_job(values: Mapping[str, Any], sweep: Path, number: int, overrides: Sequ
     return {**job, "record": record}
 
 
-def train(config: RunConfig) -> dict[str, Any]:
-    """One run, by the room that knows how. Imported here: a mistake in the configuration costs no import of torch."""
-    from unipet.run import run
+def prepare(config: RunConfig) -> Prepared:
+    """`unipet.run.prepare`. Imported here: a mistake in the configuration costs no import of torch."""
+    from unipet.run import prepare
+
+    return prepare(config)
+
+
+def conclude(prepared: Prepared) -> dict[str, Any]:
+    """`unipet.run.conclude`, with what the disk refuses as a `UnipetError`."""
+    from unipet.run import conclude
 
     try:
-        record: dict[str, Any] = run(config)
+        return conclude(prepared)
     except OSError as error:  # a full or read-only disk, a directory that cannot be made
-        raise UnipetError(f"runs_dir={config.runs_dir}: {error}. Make room, or set another runs_dir.") from error
-    return record
+        raise UnipetError(
+            f"runs_dir={prepared.config.runs_dir}: {error}. Make room, or set another runs_dir."
+        ) from error
+
+
+def where(prepared: Prepared, record: Mapping[str, Any]) -> Path:
+    """The directory that holds `record`: the run's, or inside it that of a repetition which did not end well."""
+    attempt = prepared.directory / ATTEMPT
+    repeated = record["status"] != "ok" and (attempt / RESULT).is_file()
+    return attempt if repeated else prepared.directory
 
 
 def write_job(sweep: Path, job: Mapping[str, Any]) -> None:
@@ -103,7 +122,7 @@ def outcome(record: Mapping[str, Any]) -> str:
     return f"ok: {text}" + (f", trained {train_s:.1f} s" if train_s is not None else "")
 
 
-def summary(record: Mapping[str, Any], config: RunConfig) -> str:
+def summary(record: Mapping[str, Any], config: RunConfig, directory: Path) -> str:
     """What a single run closes with: status, score, parameters, time, directory."""
     from unipet.report.aggregate import is_synthetic, named, reason_of
     from unipet.report.table import number
@@ -123,5 +142,5 @@ def summary(record: Mapping[str, Any], config: RunConfig) -> str:
         )
     if time.get("train_s") is not None:
         rows["time"] = f"{time['train_s']:.1f} s training, {number(time.get('total_s'), '.1f')} s in all"
-    rows["directory"] = str(run_dir(config))
+    rows["directory"] = str(directory)
     return "\n".join(f"{key:<11}{value}" for key, value in rows.items())

@@ -54,12 +54,13 @@ def single(todo: Plan, flags: Flags) -> int:
     def job(composed: Any) -> None:
         config = strict.run_config(plain_values(composed))
         try:
-            record = jobs.train(config)
+            prepared = jobs.prepare(config)
+            record = jobs.conclude(prepared)
         except UnipetError as error:  # Hydra would announce it in its own words
             mistakes.append(error)
             return
         records.append(record)
-        print(jobs.summary(record, config))
+        print(jobs.summary(record, config, jobs.where(prepared, record)))
 
     call_hydra(job, flags, todo.overrides)
     if mistakes:
