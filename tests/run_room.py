@@ -5,13 +5,20 @@ from __future__ import annotations
 import gc
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import yaml
 from tiny import tiny_bert, tiny_tokenizer
 
+from unipet import identity
 from unipet.config import BudgetConfig, ModelConfig, OptimConfig, RunConfig, TaskConfig
+from unipet.record import resolved
+from unipet.run import prepare
+from unipet.sweep import jobs
 
 # Every run collects garbage before it measures memory; what the imports made is none, and looking through it takes long.
 gc.collect()
@@ -78,6 +85,31 @@ def write_world(root: Path, files: dict[str, Any]) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"# {path.stem}: a test's own. And more.\n{yaml.safe_dump(value)}")
     return root
+
+
+def run_id(config: RunConfig) -> str:
+    """The identity of a run whose base model and data are there."""
+    return prepare(config).run_id
+
+
+def run_dir(config: RunConfig) -> Path:
+    """The directory of such a run."""
+    return prepare(config).directory
+
+
+def said_id(config: RunConfig) -> str:
+    """A run's identity as far as its configuration alone says it; its base model and data need not be there."""
+    return identity.run_id(resolved(config), identity.Content("", {}, None, {}))
+
+
+def stand_in(monkeypatch: pytest.MonkeyPatch, train: Callable[[RunConfig, Path], dict[str, Any]]) -> None:
+    """Jobs of sweeps go to `train`, with a directory for each, instead of being run."""
+
+    def prepare(config: RunConfig) -> SimpleNamespace:
+        return SimpleNamespace(config=config, directory=Path(config.runs_dir) / said_id(config))
+
+    monkeypatch.setattr(jobs, "prepare", prepare)
+    monkeypatch.setattr(jobs, "conclude", lambda prepared: train(prepared.config, prepared.directory))
 
 
 def tiny_config(root: Path, method: dict[str, Any] = LOW_RANK, runs: str = "runs", **changes: Any) -> RunConfig:

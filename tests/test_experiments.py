@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 import transformers
 import yaml
+from run_room import said_id, stand_in
 
 import unipet
 from unipet.cli import main
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
 from unipet.library import load_method, method_names
-from unipet.record import blank_record, run_id
+from unipet.record import blank_record
 from unipet.settings import check_settings
-from unipet.sweep import jobs
 from unipet.tasks.scoring import METRICS
 
 EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
@@ -66,13 +66,13 @@ def test_a_sweep_composes_its_runs(path: Path, tmp_path: Path, monkeypatch: pyte
     """Composed for the first and the last row, one seed and one task: the other rows are the same files' business."""
     ran: list[RunConfig] = []
 
-    def train(config: RunConfig) -> dict[str, Any]:
+    def train(config: RunConfig, directory: Path) -> dict[str, Any]:
         check_settings(config)
         ran.append(config)
-        return blank_record(config, str(config.method["name"]), run_id(config)) | {"status": "skipped"}
+        return blank_record(config, str(config.method["name"]), said_id(config)) | {"status": "skipped"}
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(jobs, "train", train)
+    stand_in(monkeypatch, train)
     swept = {
         key: str(of).split(",") for key, of in yaml.safe_load(path.read_text())["hydra"]["sweeper"]["params"].items()
     }
@@ -81,7 +81,7 @@ def test_a_sweep_composes_its_runs(path: Path, tmp_path: Path, monkeypatch: pyte
     fewer = [f"method={','.join(ends)}", *(f"{key}={swept[key][0]}" for key in swept if key != "method")]
     assert main(["train", "--config-dir", str(path.parent.parent), f"experiment={path.stem}", *fewer]) in (0, 1)
     assert [str(config.method["name"]) for config in ran] == ends
-    assert len({run_id(config) for config in ran}) == 2
+    assert len({said_id(config) for config in ran}) == 2
 
 
 @pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.parent.name)

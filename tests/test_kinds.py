@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from architectures import ARCHS
-from run_room import LOW_RANK
+from run_room import LOW_RANK, run_dir
 from task_room import FULL, HEADS, config_of, task_of, tokenizer, write_arch
 from torch.nn import functional as F
 
@@ -19,7 +19,6 @@ from unipet.errors import UnipetError
 from unipet.forward import model_inputs, real_tokens
 from unipet.generation import generate_texts, target_losses
 from unipet.models import load_base_model, skeleton
-from unipet.record import run_dir
 from unipet.run import evaluate, run
 from unipet.tasks import KINDS, collate, encode, load_task, readout
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from run_room import TINY_TASK, write_world
+from run_room import TINY_TASK, run_id, stand_in, write_world
 
 from unipet.budget.memory_fit import MemoryFit
 from unipet.budget.trace import Trace
@@ -21,8 +21,9 @@ from unipet.forecast.flops import Flops
 from unipet.forecast.measuring import Calibration
 from unipet.forecast.selected import Selected, batch_size_in_tokens
 from unipet.order import GroupedOrder
-from unipet.record import blank_record, run_dir, run_id, write_json_atomic
-from unipet.sweep import jobs
+from unipet.record import blank_record, write_json_atomic
+from unipet.run import prepare
+from unipet.run_directory import checksums
 from unipet.tasks import EncodedRows
 
 INSERTION = {"function": {"name": "low_rank", "size": 2}, "position": {"site": "attn.q"}}
@@ -155,11 +156,11 @@ def test_the_jobs_are_those_that_a_sweep_runs_in_its_order(
     planned = plan(capsys, *arguments)
     ran: list[str] = []
 
-    def train(config: RunConfig) -> dict[str, Any]:
+    def train(config: RunConfig, directory: Path) -> dict[str, Any]:
         ran.append(run_id(config))
         return {**blank_record(config, str(config.method["name"]), run_id(config)), "status": "skipped"}
 
-    monkeypatch.setattr(jobs, "train", train)
+    stand_in(monkeypatch, train)
     main(["train", *arguments])
     assert len(ran) == 4 and [job["run_id"] for job in planned["jobs"]] == ran
 
@@ -240,16 +241,18 @@ def test_what_was_finished_is_not_counted_again(
     from unipet.sweep.composer import composer
     from unipet.sweep.expand import sweep_jobs
     from unipet.sweep.overrides import plan as planned
-    from unipet.tasks import load_task
 
     overrides = [text for text in arguments if not text.startswith("-")]
     with composer(str(world / "mine")) as composing:
         first, _ = sweep_jobs(planned(overrides, True, composing), overrides, composing)
     assert first.config is not None and first.overrides == ["seed=0"]
-    record = blank_record(first.config, "mine", run_id(first.config))
-    record["status"], record["data"] = "ok", load_task(first.config.task).record()
-    run_dir(first.config).mkdir(parents=True)
-    write_json_atomic(run_dir(first.config) / "result.json", record)
+    prepared = prepare(first.config)
+    (prepared.directory / "adapter").mkdir(parents=True)
+    for name in ("config.yaml", "metrics.jsonl", "predictions.jsonl", "adapter/adapter.json"):
+        (prepared.directory / name).write_text(name)
+    record = {**blank_record(first.config, "mine", prepared.run_id), "status": "ok"}
+    record["files"] = checksums(prepared.directory)
+    write_json_atomic(prepared.directory / "result.json", record)
     before, other = plan(capsys, *arguments)["jobs"]
     assert before["status"] == "finished" and before["train_s"] == 0 and other["status"] == "run"
     again, _ = plan(capsys, *arguments, "rerun=true")["jobs"]

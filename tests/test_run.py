@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from run_room import HEAD_ONLY, LOW_RANK, MIXTURE, tiny_config, write_model, write_task
+from run_room import HEAD_ONLY, LOW_RANK, MIXTURE, run_dir, tiny_config, write_model, write_task
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
 from unipet import step as stepping
 from unipet.errors import UnipetError
-from unipet.record import read_config, run_dir
+from unipet.record import read_config
 from unipet.run import evaluate, prepare, run
 
 KEYS = {

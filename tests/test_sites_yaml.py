@@ -11,13 +11,15 @@ import pytest
 import torch
 import yaml
 from architectures import ARCHS
+from run_room import write_model
 from tiny import tiny_batch, tiny_bert
 from torch import Tensor, nn
 
 import unipet
 from unipet.adaptation import adaptation
 from unipet.config import ModelConfig, RunConfig
-from unipet.record import run_id
+from unipet.identity import content_of, run_id
+from unipet.record import resolved
 from unipet.sites import ARCHITECTURES, check_table, parse_table, table_data
 
 LOW_RANK = {
@@ -184,7 +186,7 @@ def test_adapters_of_shipped_architectures_carry_none(tmp_path: Path) -> None:
     model = tiny_bert()
     unipet.adapt(model, LOW_RANK)
     description = json.loads((unipet.save(model, tmp_path / "a") / "adapter.json").read_text())
-    assert description["format"] == 2 and "sites" not in description
+    assert description["format"] == 3 and "sites" not in description
 
 
 def test_files_that_are_no_table(tmp_path: Path) -> None:
@@ -210,11 +212,14 @@ def test_the_documented_example_is_a_table(root: Path) -> None:
 
 
 def test_a_table_enters_a_runs_identity_by_what_it_says(tmp_path: Path) -> None:
+    base = write_model(tmp_path / "model")
+
     def identity(name: str | None, content: str = "") -> str:
         path = None if name is None else tmp_path / name
         if path is not None:
             path.write_text(content)
-        return run_id(RunConfig(method=LOW_RANK, model=ModelConfig("auto", "x", sites=path and str(path))))
+        config = RunConfig(method=LOW_RANK, model=ModelConfig("auto", str(base), sites=path and str(path)))
+        return run_id(resolved(config), content_of(config, "data"))
 
     text = yaml.safe_dump(OWN)
     assert identity("a.yaml", text) == identity("b.yaml", f"# the same\n{text}")

@@ -6,15 +6,16 @@ import csv
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
-from run_room import write_model, write_task
+from run_room import said_id, stand_in, write_model, write_task
 
 from unipet.cli import main
 from unipet.config import RunConfig
-from unipet.record import blank_record, resolved, run_dir, run_id, write_json_atomic
+from unipet.record import blank_record, resolved, write_json_atomic
 from unipet.sweep import jobs
 
 FLAGS = ["task=synthetic_verdicts", "model=minilm"]
@@ -31,10 +32,10 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[RunConfig]:
     """Runs that write a record and train nothing: the score is the seed's, and seed 7 fails. Returns what was run."""
     ran: list[RunConfig] = []
 
-    def train(config: RunConfig) -> dict[str, Any]:
+    def train(config: RunConfig, directory: Path) -> dict[str, Any]:
         ran.append(config)
         name = str(config.method["name"])
-        record = blank_record(config, name, run_id(config))
+        record = blank_record(config, name, said_id(config))
         record["data"]["source"] = "synthetic:made up"
         record["params"] = {"trainable": 10, "percent": 0.1}
         record["time"]["train_s"] = 1.0
@@ -42,13 +43,12 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[RunConfig]:
             record.update(status="failed", error={"type": "RuntimeError", "message": "the loss is not a number"})
         else:
             record.update(status="ok", score=config.seed / 10, metric="accuracy")
-        directory = run_dir(config)
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "config.yaml").write_text(yaml.safe_dump(resolved(config)))
         write_json_atomic(directory / "result.json", record)
         return record
 
-    monkeypatch.setattr(jobs, "train", train)
+    stand_in(monkeypatch, train)
     return ran
 
 
@@ -118,14 +118,14 @@ def test_whatever_a_job_raises_is_its_own_failure(
     capsys: pytest.CaptureFixture[str],
     error: BaseException,
 ) -> None:
-    working = jobs.train
+    working = jobs.conclude
 
-    def train(config: RunConfig) -> dict[str, Any]:
+    def train(config: RunConfig, directory: Path) -> dict[str, Any]:
         if config.seed == 1:
             raise error
-        return working(config)
+        return working(SimpleNamespace(config=config, directory=directory))
 
-    monkeypatch.setattr(jobs, "train", train)
+    stand_in(monkeypatch, train)
     assert main(["train", "-m", *FLAGS, "seed=1,2"]) == 1
     out, _ = capsys.readouterr()
     assert type(error).__name__ in out and [config.seed for config in quick] == [2]
@@ -136,24 +136,24 @@ def test_an_old_result_does_not_hide_a_new_failure(
 ) -> None:
     assert main(["train", "-m", *FLAGS, "seed=1"]) == 0
 
-    def train(config: RunConfig) -> dict[str, Any]:
+    def train(config: RunConfig, directory: Path) -> dict[str, Any]:
         raise RuntimeError("new")
 
-    monkeypatch.setattr(jobs, "train", train)
+    stand_in(monkeypatch, train)
     assert main(["train", "-m", *FLAGS, "seed=1"]) == 1
 
 
 def test_an_interrupt_reports_what_there_is(
     here: Path, quick: list[RunConfig], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    working = jobs.train
+    working = jobs.conclude
 
-    def train(config: RunConfig) -> dict[str, Any]:
+    def train(config: RunConfig, directory: Path) -> dict[str, Any]:
         if config.seed == 2:
             raise KeyboardInterrupt
-        return working(config)
+        return working(SimpleNamespace(config=config, directory=directory))
 
-    monkeypatch.setattr(jobs, "train", train)
+    stand_in(monkeypatch, train)
     assert main(["train", "-m", *FLAGS, "seed=1,2,3"]) == 130
     out, err = capsys.readouterr()
     assert "1 never started" in out and "0.1000" in out and "error: interrupted" in err

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from run_room import LOW_RANK, write_model
+from run_room import LOW_RANK, run_dir, write_model
 from task_room import config_of, task_of, tokenizer, write_arch
 
 from unipet.cli import main
 from unipet.errors import UnipetError
-from unipet.record import run_dir
 from unipet.run import run
 from unipet.submission import submit
 from unipet.tasks import encode, load_task

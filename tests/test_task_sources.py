@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from run_room import LOW_RANK
+from run_room import LOW_RANK, run_dir
 from task_room import config_of, refused, rows_of, task_of, tokenizer, write_arch
 from tiny import tiny_bert
 
 from unipet.config import TaskConfig
-from unipet.record import run_dir
 from unipet.run import prepare, run
 from unipet.tasks import encode, load_task
 from unipet.tasks.cache import cache_directory

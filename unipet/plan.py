@@ -15,14 +15,22 @@ from unipet.method import InsertionSpec, Method
 from unipet.mixture import Bank
 from unipet.parts import frozen_of
 from unipet.prefill import start_from_text
-from unipet.sites import ARCHITECTURES, Architecture, Position, Site, architecture_of, head_names, module_at, resolve
+from unipet.sites import (
+    ARCHITECTURES,
+    Architecture,
+    Position,
+    Site,
+    architecture_of,
+    head_names,
+    is_formula,
+    module_at,
+    resolve,
+)
 from unipet.surroundings import lengthened, stacks_of, vocabulary
 from unipet.weights import BaseWeight, in_width, out_width, quantised, why_no_matrix
 
 #: How the class names of normalisation layers end.
 _NORMS = ("layernorm", "rmsnorm")
-#: In the class names of position embeddings that are a formula kept as a parameter: no gradient ever reaches them.
-_CONSTANT = "sinusoidal"
 
 
 def build(
@@ -193,7 +201,7 @@ def _in_part(model: nn.Module, name: str, part: str, is_head: bool) -> bool:
         return is_head and part in ("head", "all")
     path, _, leaf = name.rpartition(".")
     module = module_at(model, path)
-    if _CONSTANT in type(module).__name__.lower():
+    if is_formula(module):
         return False
     if part == "bias":
         return leaf == "bias"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 
 from unipet.sites.fit import check_table
-from unipet.sites.head import head_names, outside
+from unipet.sites.head import head_names, is_formula, outside
 from unipet.sites.lookup import architecture_of
 from unipet.sites.parse import parse_table, table_data
 from unipet.sites.position import Position
@@ -48,6 +48,7 @@ __all__ = [
     "base_of",
     "check_table",
     "head_names",
+    "is_formula",
     "module_at",
     "outside",
     "parse_table",

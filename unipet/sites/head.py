@@ -8,6 +8,8 @@ from unipet.sites.resolve import prefix_of
 
 #: What `from_pretrained` sets on every parameter that came from the checkpoint, and on no other.
 _LOADED = "_is_hf_initialized"
+#: In the class names of position embeddings that are a formula kept as a parameter: no gradient ever reaches them.
+_FORMULA = "sinusoidal"
 
 
 def head_names(model: nn.Module) -> frozenset[str]:
@@ -27,19 +29,23 @@ def outside(model: nn.Module) -> frozenset[str]:
     return frozenset(name for name, _ in model.named_parameters() if not name.startswith(prefix))
 
 
+def is_formula(module: nn.Module) -> bool:
+    """Whether a module's parameter is computed by a formula, so that it neither trains nor differs between two loads."""
+    return _FORMULA in type(module).__name__.lower()
+
+
 def _drawn(model: nn.Module) -> frozenset[str]:
     """What `from_pretrained` drew because the checkpoint lacks it. Vocabularies that were resized since then are not:
     transformers replaces the parameter, but keeps its values."""
-    named = dict(model.named_parameters())
-    if not any(getattr(parameter, _LOADED, False) for parameter in named.values()):
+    named = {name: each for name, each in model.named_parameters() if not name.startswith("_unipet.")}
+    missing = [name for name, each in named.items() if not getattr(each, _LOADED, False)]
+    if len(missing) == len(named):
         return frozenset()
     vocabularies = {id(weight) for weight in _vocabularies(model)}
     return frozenset(
         name
-        for name, parameter in named.items()
-        if not getattr(parameter, _LOADED, False)
-        and id(parameter) not in vocabularies
-        and not name.startswith("_unipet.")
+        for name in missing
+        if id(named[name]) not in vocabularies and not is_formula(model.get_submodule(name.rpartition(".")[0]))
     )
 
 
