@@ -37,7 +37,7 @@ HEAVY = {
 #: Bottom to top. A room imports from its own floor and from the floors below it, never from above.
 FLOORS = (
     {"errors"},
-    {"options", "config", "conf_dir", "design", "memory", "text_table", "writing"},
+    {"options", "config", "conf_dir", "design", "memory", "text_table", "writing", "checksums"},
     {"functions", "sites", "settings", "positions", "budget_label", "order"},
     {"composition", "scaling", "mixture", "objectives", "weights"},
     {"parts"},
@@ -51,8 +51,8 @@ FLOORS = (
     {"adapting", "describing"},
     {"checkpoint", "interop"},
     {"unipet"},  # unipet/__init__.py, the public interface
-    {"tasks", "fitting", "record", "mirror", "tracking", "model_files"},
-    {"models", "forward"},
+    {"tasks", "fitting", "record", "run_directory", "mirror", "tracking", "model_files"},
+    {"models", "forward", "identity"},
     {"generation", "step"},
     {"budget"},
     {"evaluation"},

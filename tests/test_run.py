@@ -21,12 +21,13 @@ from unipet.run import evaluate, prepare, run
 KEYS = {
     *("status", "run_id", "method", "task", "model", "budget", "seed", "score", "metric", "metrics", "params", "time"),
     *("memory", "insertions", "stopped_by", "error", "versions", "git_commit", "data", "started", "finished"),
-    *("limits", "fitted", "reason"),
+    *("limits", "fitted", "reason", "phase", "identity", "files", "folder"),
 }
 
 
 def files(directory: Path) -> list[str]:
-    return sorted(str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file())
+    found = (path.relative_to(directory) for path in directory.rglob("*") if path.is_file())
+    return sorted(str(path) for path in found if path.name != ".lock")
 
 
 def test_a_run_leaves_a_complete_record(tmp_path: Path) -> None:
@@ -110,15 +111,16 @@ def test_evaluate_reproduces_the_score(tmp_path: Path, method: dict[str, Any]) -
 def test_evaluate_refuses_other_data_and_unfinished_runs(tmp_path: Path) -> None:
     config = tiny_config(tmp_path)
     run(config)
+    directory = run_dir(config)
     write_task(tmp_path / "data", evaluation=18)
     with pytest.raises(UnipetError, match="are not those of the run"):
-        evaluate(run_dir(config))
+        evaluate(directory)
     with pytest.raises(UnipetError, match="not the directory of a run"):
         evaluate(tmp_path / "data")
-    path = run_dir(config) / "result.json"
+    path = directory / "result.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "status": "failed"}))
     with pytest.raises(UnipetError, match="status is 'failed'"):
-        evaluate(run_dir(config))
+        evaluate(directory)
 
 
 def test_a_finished_run_is_not_repeated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -134,13 +136,14 @@ def test_a_finished_run_is_not_repeated(tmp_path: Path, capsys: pytest.CaptureFi
     assert (run_dir(config) / "result.json").stat().st_mtime_ns != stamp
 
 
-def test_a_finished_run_on_other_data_is_repeated(tmp_path: Path) -> None:
+def test_a_run_on_other_data_is_another_run(tmp_path: Path) -> None:
     config = tiny_config(tmp_path)
-    first = run(config)
+    first, before = run(config), run_dir(config)
     write_task(tmp_path / "data", train=40)
     second = run(config)
     assert second["data"]["fingerprint"] != first["data"]["fingerprint"]
-    assert second["data"]["train"] == 40
+    assert second["data"]["train"] == 40 and run_dir(config) != before
+    assert json.loads((before / "result.json").read_text()) == first
 
 
 def test_budget_ends_training(tmp_path: Path) -> None:
@@ -356,5 +359,6 @@ def test_roberta_base_model(tmp_path: Path) -> None:
 def test_missing_weights_are_found_before_training(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, model__path=str(write_model(tmp_path / "other")))
     (tmp_path / "other" / "model.safetensors").unlink()
-    record = run(config)
-    assert record["status"] == "failed" and "no model.safetensors" in record["error"]["message"]
+    with pytest.raises(UnipetError, match=r"no model\.safetensors"):
+        run(config)
+    assert not (tmp_path / "runs").exists()

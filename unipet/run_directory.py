@@ -56,10 +56,11 @@ def settle(directory: Path) -> None:
         return
     if not all(_is(attempt / name, sha256) or _is(directory / name, sha256) for name, sha256 in files.items()):
         return
-    for name in (*files, RESULT):
-        if (attempt / name).is_file():
+    for name, sha256 in files.items():
+        if _is(attempt / name, sha256):
             (directory / name).parent.mkdir(exist_ok=True)
             os.replace(attempt / name, directory / name)
+    os.replace(attempt / RESULT, directory / RESULT)
     shutil.rmtree(attempt)
 
 
