@@ -37,9 +37,9 @@ HEAVY = {
 #: Bottom to top. A room imports from its own floor and from the floors below it, never from above.
 FLOORS = (
     {"errors"},
-    {"options", "config", "conf_dir", "design", "memory", "text_table", "writing"},
-    {"functions", "sites", "settings", "positions", "budget_label", "order"},
-    {"composition", "scaling", "mixture", "objectives", "weights"},
+    {"options", "config", "conf_dir", "design", "libraries", "memory", "terminal", "text_table", "writing"},
+    {"functions", "sites", "settings", "positions", "budget_label", "order", "progress"},
+    {"composition", "scaling", "mixture", "objectives", "stopwatch", "weights"},
     {"parts"},
     {"insertion"},
     {"columns", "method", "prompting"},
@@ -60,6 +60,7 @@ FLOORS = (
     {"training", "reevaluation"},
     {"run", "submission"},
     {"report", "forecast"},
+    {"closing"},
     {"sweep"},
     {"commands"},
     {"cli"},

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-import time
 import traceback
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from unipet import libraries
 from unipet import record as records
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
 from unipet.reevaluation import evaluate as evaluate
+from unipet.stopwatch import Stopwatch, phase, timed
 
 if TYPE_CHECKING:
     from unipet.budget.parameters import ParameterFit
@@ -46,23 +47,25 @@ def run(config: RunConfig) -> dict[str, Any]:
     Raises `UnipetError`, with nothing written, for mistakes that `prepare` finds. KeyboardInterrupt passes through
     after the record says "interrupted".
     """
-    prepared = prepare(config)
-    finished = None if config.rerun else finished_record(prepared)
-    if finished is not None:
-        print(f"finished before, not run again (rerun=true does): {prepared.directory}")
-        return finished
-    return execute(prepared)
+    with timed() as watch:
+        prepared = prepare(config)
+        finished = None if config.rerun else finished_record(prepared)
+        if finished is not None:
+            print(f"finished before, not run again (rerun=true does): {prepared.directory}")
+            return finished
+        return execute(prepared, watch)
 
 
 def prepare(config: RunConfig) -> Prepared:
     """Check everything that can be checked without training: settings, method, task data, base model, and that the
     method's sites exist on it. Writes nothing. Raises `UnipetError` for the first mistake found."""
-    from unipet.budget.parameters import fit_parameters
-    from unipet.library import load_method
-    from unipet.models import skeleton
-    from unipet.settings import check_settings
-    from unipet.tasks import input_length, load_task
-    from unipet.tracking import check_tracking
+    with phase("import"):
+        from unipet.budget.parameters import fit_parameters
+        from unipet.library import load_method
+        from unipet.models import skeleton
+        from unipet.settings import check_settings
+        from unipet.tasks import input_length, load_task
+        from unipet.tracking import check_tracking
 
     check_settings(config)
     check_tracking(config.tracking)
@@ -85,13 +88,12 @@ def finished_record(prepared: Prepared) -> dict[str, Any] | None:
     return record if record["status"] == "ok" and same else None
 
 
-def execute(prepared: Prepared) -> dict[str, Any]:
+def execute(prepared: Prepared, watch: Stopwatch) -> dict[str, Any]:
     """Do the run in its directory and return the record; see `run` for what becomes of errors."""
     from unipet.memory import out_of_memory
     from unipet.tracking import open_tracker
 
     config, directory = prepared.config, prepared.directory
-    started = time.perf_counter()
     record = records.blank_record(config, prepared.fit.method.name, prepared.run_id)
     record["data"], record["fitted"] = prepared.data.record(), prepared.fit.record()
     _clear(directory)
@@ -116,28 +118,32 @@ def execute(prepared: Prepared) -> dict[str, Any]:
         else:  # a result, and never a retry with other settings
             record.update(status="exceeded", stopped_by="out_of_memory", reason=reason)
     finally:
-        record["time"]["total_s"] = time.perf_counter() - started
+        record["time"]["phases_s"] = watch.seconds()
+        record["time"]["total_s"] = sum(record["time"]["phases_s"].values())
         record["finished"] = records.now()
         records.write_json_atomic(directory / records.RESULT, record)
         tracker.finish(record, record["status"])
+        if said := libraries.kept():
+            records.write_text_atomic(directory / libraries.FILE, said)
     return record
 
 
 def _work(prepared: Prepared, record: dict[str, Any], tracker: Tracker) -> str:
     """Seed, base model, memory fit, insertions, training, evaluation, saving: fills `record` as results become known.
     Returns the status: "ok", or "skipped" where the budget leaves too little memory."""
-    import torch
-    import transformers
+    with phase("import"):
+        import torch
+        import transformers
 
-    from unipet.adapting import adapt
-    from unipet.budget.memory_fit import fit_run
-    from unipet.callbacks import Best
-    from unipet.checkpoint import save
-    from unipet.evaluation import check_lengths, check_mixture, score_split, selection_score
-    from unipet.memory import PeakMemory, limited
-    from unipet.models import load_base_model
-    from unipet.tasks import cache_directory, collate, encode, readout, selection_metric
-    from unipet.training import train
+        from unipet.adapting import adapt
+        from unipet.budget.memory_fit import fit_run
+        from unipet.callbacks import Best
+        from unipet.checkpoint import save
+        from unipet.evaluation import check_lengths, check_mixture, score_split, selection_score
+        from unipet.memory import PeakMemory, limited
+        from unipet.models import load_base_model
+        from unipet.tasks import cache_directory, collate, encode, readout, selection_metric
+        from unipet.training import train
 
     config, method, data, directory = prepared.config, prepared.fit.method, prepared.data, prepared.directory
     device = "cuda:0" if torch.cuda.is_available() else "cpu"
@@ -147,14 +153,16 @@ def _work(prepared: Prepared, record: dict[str, Any], tracker: Tracker) -> str:
     record["data"]["truncated"] = encoded.truncated  # share of examples that a length limit cut
     warnings = encoded.warnings(config.task.max_target)
     batch, read = collate(tokenizer), readout(config.task, tokenizer)
-    fit = fit_run(config, model, method, encoded.train, batch, read, data.regression, device)
+    with phase("base_model"):
+        fit = fit_run(config, model, method, encoded.train, batch, read, data.regression, device)
     warnings += [fit.warning] if fit.warning else []
     record["fitted"].update(fit.record())
     record["memory"]["predicted_gib"] = fit.predicted_gib
     record["data"]["warnings"] = warnings
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    adapted = adapt(model, method, config.model.sites).to_dict()
+    with phase("base_model"):
+        adapted = adapt(model, method, config.model.sites).to_dict()
     record["params"], record["insertions"] = adapted["params"], adapted["insertions"]
     if fit.why_not is not None:
         record["reason"] = fit.why_not
@@ -186,11 +194,14 @@ def _work(prepared: Prepared, record: dict[str, Any], tracker: Tracker) -> str:
         steps=trained.steps,
         tokens_per_s=trained.tokens / trained.seconds,
     )
-    scores, rows = score_split(config, model, data.evaluation, encoded.evaluation, tokenizer)
+    with phase("evaluation"):
+        scores, rows = score_split(config, model, data.evaluation, encoded.evaluation, tokenizer)
     record["data"]["scoring"] = scores.record()
-    save(model, directory / records.ADAPTER)
-    records.write_jsonl_atomic(directory / records.PREDICTIONS, rows)
-    check_mixture(model, encoded.evaluation, batch, config.optim.eval_batch_size, read)  # last: it bakes
+    with phase("saving"):
+        save(model, directory / records.ADAPTER)
+        records.write_jsonl_atomic(directory / records.PREDICTIONS, rows)
+    with phase("evaluation"):
+        check_mixture(model, encoded.evaluation, batch, config.optim.eval_batch_size, read)  # last: it bakes
     record.update(score=scores.score, metric=scores.metric, metrics=dict(scores.metrics))
     return "ok"
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -89,39 +88,3 @@ def progress(job: int, total: int | None, overrides: Sequence[str], swept: Seque
         if text.split("=", 1)[0] in swept or (text.startswith("model.path=") and "model" in swept)
     ]
     print(f"[{job + 1}/{total or '?'}] {' '.join(differing or typed)}", file=sys.stderr, flush=True)
-
-
-def outcome(record: Mapping[str, Any]) -> str:
-    """One line on how a run ended."""
-    from unipet.report.aggregate import reason_of
-
-    if record.get("status") != "ok":
-        return f"{record.get('status')}: {reason_of(record) or 'no reason recorded'}"
-    train_s = (record.get("time") or {}).get("train_s")
-    score = record.get("score")
-    text = f"{record.get('metric')} {score:.4f}" if isinstance(score, int | float) else "no score"
-    return f"ok: {text}" + (f", trained {train_s:.1f} s" if train_s is not None else "")
-
-
-def summary(record: Mapping[str, Any], config: RunConfig) -> str:
-    """What a single run closes with: status, score, parameters, time, directory."""
-    from unipet.report.aggregate import is_synthetic, named, reason_of
-    from unipet.report.table import number
-
-    params, time = record.get("params") or {}, record.get("time") or {}
-    synthetic = " (synthetic)" if is_synthetic(record, asdict(config)) else ""
-    rows = {"status": f"{record.get('status')}"}
-    if reason_of(record):
-        rows["stopped by" if record.get("status") == "ok" else "reason"] = reason_of(record)
-    what, where = named(record.get("method")), f"{named(record.get('task'))}{synthetic}"
-    rows["run"] = f"{what} on {where}, {named(record.get('model'))}, seed {record.get('seed')}"
-    if record.get("score") is not None:
-        rows["score"] = f"{record['score']:.4f} {record.get('metric')}"
-    if params.get("trainable") is not None:
-        rows["trainable"] = (
-            f"{params['trainable']:,} parameters ({number(params.get('percent'), '.3f')} % of the base model)"
-        )
-    if time.get("train_s") is not None:
-        rows["time"] = f"{time['train_s']:.1f} s training, {number(time.get('total_s'), '.1f')} s in all"
-    rows["directory"] = str(run_dir(config))
-    return "\n".join(f"{key:<11}{value}" for key, value in rows.items())

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from unipet import closing, libraries
 from unipet.errors import UnipetError
+from unipet.record import run_dir
 from unipet.sweep import jobs, strict
 from unipet.sweep.composer import ROOT, config_path, hydra_state, plain_values, register_schema, version_base
 from unipet.sweep.mistakes import translate
@@ -59,7 +61,7 @@ def single(todo: Plan, flags: Flags) -> int:
             mistakes.append(error)
             return
         records.append(record)
-        print(jobs.summary(record, config))
+        print(closing.summary(record, run_dir(config)))
 
     call_hydra(job, flags, todo.overrides)
     if mistakes:
@@ -83,7 +85,7 @@ def sweep(todo: Plan, flags: Flags) -> int:
         overrides = list(state.overrides.task)
         jobs.progress(state.job.num, total, overrides, swept)
         done = jobs.run_job(plain_values(composed), directory, state.job.num, overrides)
-        print(f"    {jobs.outcome(done['record'])}", file=sys.stderr, flush=True)
+        print(f"    {closing.outcome(done['record'])}", file=sys.stderr, flush=True)
 
     try:
         call_hydra(job, flags, todo.overrides)
@@ -121,7 +123,14 @@ def call_hydra(task: Callable[[Any], None], flags: Flags, overrides: Sequence[st
     import hydra
 
     line = [*flags.line(), *overrides]
-    with hydra_state(), environment("HYDRA_FULL_ERROR", "1"), command_line(line), translate(overrides):
+    hydra_answers = bool(flags.help or flags.hydra_help or flags.cfg or flags.info)
+    with (
+        libraries.speaking(hydra_answers),
+        hydra_state(),
+        environment("HYDRA_FULL_ERROR", "1"),
+        command_line(line),
+        translate(overrides),
+    ):
         register_schema()
         try:
             hydra.main(config_path=config_path(), config_name=ROOT, **version_base())(task)()
