@@ -7,7 +7,6 @@ import json
 import random
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +16,7 @@ from tiny import tiny_bert, tiny_tokenizer
 from unipet import identity
 from unipet.config import BudgetConfig, ModelConfig, OptimConfig, RunConfig, TaskConfig
 from unipet.record import resolved
-from unipet.run import prepare
+from unipet.run import Done, prepare
 from unipet.sweep import jobs
 
 # Every run collects garbage before it measures memory; what the imports made is none, and looking through it takes long.
@@ -105,11 +104,12 @@ def said_id(config: RunConfig) -> str:
 def stand_in(monkeypatch: pytest.MonkeyPatch, train: Callable[[RunConfig, Path], dict[str, Any]]) -> None:
     """Jobs of sweeps go to `train`, with a directory for each, instead of being run."""
 
-    def prepare(config: RunConfig) -> SimpleNamespace:
-        return SimpleNamespace(config=config, directory=Path(config.runs_dir) / said_id(config))
+    def done(config: RunConfig, announce: Callable[[Path], None] = lambda directory: None) -> Done:
+        directory = Path(config.runs_dir) / said_id(config)
+        announce(directory)
+        return Done(train(config, directory), directory)
 
-    monkeypatch.setattr(jobs, "prepare", prepare)
-    monkeypatch.setattr(jobs, "conclude", lambda prepared: train(prepared.config, prepared.directory))
+    monkeypatch.setattr(jobs, "train", done)
 
 
 def tiny_config(root: Path, method: dict[str, Any] = LOW_RANK, runs: str = "runs", **changes: Any) -> RunConfig:

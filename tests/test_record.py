@@ -41,7 +41,7 @@ def test_record_has_every_key_from_the_start(tmp_path: Path) -> None:
         "finished",
     }
     assert set(record["params"]) == {"base", "trainable", "head", "stored", "merged", "formula", "percent"}
-    assert set(record["time"]) == {"total_s", "train_s", "step_ms", "steps", "tokens_per_s"}
+    assert set(record["time"]) == {"total_s", "train_s", "step_ms", "steps", "tokens_per_s", "phases_s"}
     assert set(record["memory"]) == {"peak_gib", "predicted_gib", "measured_by", "allocated_gib", "context_gib"}
     assert set(record["data"]) == {"source", "fingerprint", "train", "evaluation"}
     assert set(record["versions"]) == {"python", "torch", "transformers", "hydra", "unipet", "machine"}

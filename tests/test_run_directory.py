@@ -20,7 +20,7 @@ from unipet.cli import main
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
 from unipet.record import read_records
-from unipet.run import evaluate, prepare, run
+from unipet.run import evaluate, run
 from unipet.run_directory import is_whole, locked, settle
 from unipet.sweep import jobs
 
@@ -112,10 +112,9 @@ def test_a_sweep_says_where_the_failed_repetition_is(
     config, directory = finished
     config.rerun = True
     monkeypatch.setattr(evaluation, "score_split", failing(RuntimeError("cannot decode")))
-    prepared = prepare(config)
-    assert jobs.where(prepared, jobs.conclude(prepared)) == directory / "attempt"
+    assert jobs.train(config).directory == directory / "attempt"
     monkeypatch.undo()
-    assert jobs.where(prepared, jobs.conclude(prepared)) == directory
+    assert jobs.train(config).directory == directory
 
 
 def test_a_whole_repetition_takes_its_place(finished: tuple[RunConfig, Path]) -> None:

@@ -6,7 +6,6 @@ import csv
 import io
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -118,12 +117,12 @@ def test_whatever_a_job_raises_is_its_own_failure(
     capsys: pytest.CaptureFixture[str],
     error: BaseException,
 ) -> None:
-    working = jobs.conclude
+    working = jobs.train
 
     def train(config: RunConfig, directory: Path) -> dict[str, Any]:
         if config.seed == 1:
             raise error
-        return working(SimpleNamespace(config=config, directory=directory))
+        return working(config).record
 
     stand_in(monkeypatch, train)
     assert main(["train", "-m", *FLAGS, "seed=1,2"]) == 1
@@ -146,12 +145,12 @@ def test_an_old_result_does_not_hide_a_new_failure(
 def test_an_interrupt_reports_what_there_is(
     here: Path, quick: list[RunConfig], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    working = jobs.conclude
+    working = jobs.train
 
     def train(config: RunConfig, directory: Path) -> dict[str, Any]:
         if config.seed == 2:
             raise KeyboardInterrupt
-        return working(SimpleNamespace(config=config, directory=directory))
+        return working(config).record
 
     stand_in(monkeypatch, train)
     assert main(["train", "-m", *FLAGS, "seed=1,2,3"]) == 130

@@ -10,12 +10,13 @@ from typing import Any, TextIO
 
 import torch
 from torch import nn
-from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
 from unipet.adaptation import adaptation
 from unipet.adapting import parameters
 from unipet.errors import UnipetError
+from unipet.progress import Progress
+from unipet.stopwatch import phase
 
 Log = Callable[[dict[str, Any], int], None]
 
@@ -90,25 +91,27 @@ class TimeLimit(TrainerCallback):
             self.reached = control.should_training_stop = True
 
 
-class Progress(TrainerCallback):
-    """A progress bar with the loss; only where standard error is a terminal."""
+class ShownProgress(TrainerCallback):
+    """Steps, loss and the time left on standard error."""
 
-    _bar: Any = None
+    _progress: Progress | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._bar = tqdm(total=state.max_steps, desc="training", unit="step", dynamic_ncols=True, disable=None)
+        self._progress = Progress("training", state.max_steps, "step")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._bar.update(1)
+        if self._progress is not None and not control.should_log:  # a step that is logged is counted with its loss
+            self._progress.advance()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        if logs and "loss" in logs:
-            self._bar.set_postfix(loss=f"{logs['loss']:.4g}", refresh=False)
+        if self._progress is not None and logs and "loss" in logs:
+            self._progress.note(loss=logs["loss"])
+            self._progress.advance()
 
     def close(self) -> None:
-        """End the bar, however training ended."""
-        if self._bar is not None:
-            self._bar.close()
+        """The end, however training ended."""
+        if self._progress is not None:
+            self._progress.close()
 
 
 class Journal(TrainerCallback):
@@ -152,7 +155,8 @@ class Best(TrainerCallback):
         if not control.should_training_stop and not self.due(state.global_step, state.max_steps, args.warmup_steps):
             return
         started = time.perf_counter()
-        score = self._score()
+        with phase("selection"):
+            score = self._score()
         if not self.scores or score >= max(self.scores.values()):
             self._kept = {name: tensor.detach().to("cpu", copy=True) for name, tensor in self._tensors.items()}
         self.scores[state.global_step] = score

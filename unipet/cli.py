@@ -7,12 +7,11 @@ module is imported when the command is called, and offers `main(argv) -> int`, t
 from __future__ import annotations
 
 import importlib
-import logging
-import os
 import sys
 from collections.abc import Sequence
 
 import unipet
+from unipet import libraries, stopwatch, terminal
 from unipet.errors import UnipetError, unknown
 
 # name -> (module with main(argv), arguments, what it does)
@@ -76,28 +75,39 @@ def dispatch(argv: Sequence[str]) -> int:
     name, rest = argv[0], list(argv[1:])
     if name not in COMMANDS:
         raise unknown("command", name, COMMANDS)
-    for talker in (
-        "torchao",
-        "torch.utils._pytree",
-    ):  # transformers imports torchao, needed or not; it warns of kernels
-        logging.getLogger(talker).setLevel(logging.ERROR)
     code: int = importlib.import_module(COMMANDS[name][0]).main(rest)
     return code
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point. Exit codes: 0 done, 1 a run failed, 2 a mistake in what was asked for, 130 interrupted."""
-    try:
-        return dispatch(sys.argv[1:] if argv is None else argv)
-    except UnipetError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("error: interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # `unipet list | head`: the reader left; say nothing, also not at interpreter exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    if argv is None:
+        stopwatch.count_from_process_start()
+    with terminal.screens(libraries.hidden) as (out, err), libraries.quiet():
+        try:
+            code = dispatch(sys.argv[1:] if argv is None else argv)
+            out.flush()
+        except UnipetError as error:
+            print(f"error: {error}", file=err)
+            return 2
+        except UnicodeEncodeError as error:  # a file's name, where the system's encoding is ASCII
+            print(f"error: {_unwritable(error)}", file=err)
+            return 2
+        except KeyboardInterrupt:
+            print("error: interrupted", file=err)
+            return 130
+        if out.lost is not None and not isinstance(out.lost, BrokenPipeError):  # a reader that left has seen enough
+            print(f"error: standard output cannot be written ({out.lost.strerror or out.lost}).", file=err)
+            return 1
+    return code
+
+
+def _unwritable(error: UnicodeEncodeError) -> str:
+    character = error.object[error.start : error.end][:20]
+    return (
+        f"{error.object[:200]!r} has the character {character!r}, which this system's encoding ({error.encoding}) cannot "
+        "write in a file's name. Set PYTHONUTF8=1, or rename it."
+    )
 
 
 if __name__ == "__main__":

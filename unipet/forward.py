@@ -10,6 +10,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from unipet.progress import counted
+from unipet.stopwatch import current_phase
 from unipet.tasks import Collate
 
 
@@ -59,7 +61,7 @@ def evaluation_mode(model: nn.Module) -> Iterator[torch.device]:
 def passes(model: nn.Module, examples: Examples, collate: Collate, batch_size: int, precision: str) -> Iterator[Pass]:
     """The model's output for every example without gradients, in evaluation mode, in batches of similar length."""
     with evaluation_mode(model) as device:
-        for chosen in longest_first(examples, batch_size):
+        for chosen in counted(longest_first(examples, batch_size), len(examples), current_phase()):
             batch = to_device(collate([examples[index] for index in chosen]), device)
             # entered for each batch: a generator that is left half-way must not leave gradients off
             with torch.no_grad(), autocast(device, precision):

@@ -11,6 +11,8 @@ from torch.nn import functional as F
 from unipet.config import TaskConfig
 from unipet.errors import UnipetError
 from unipet.forward import autocast, evaluation_mode, longest_first, passes, to_device
+from unipet.progress import counted
+from unipet.stopwatch import current_phase
 from unipet.tasks import Collate, EncodedRows, Readout, left_padded
 
 
@@ -31,7 +33,7 @@ def generate_texts(
     settings = generation_config(model, tokenizer, task)
     texts = [""] * len(examples)
     with evaluation_mode(model) as device, torch.no_grad(), autocast(device, precision):
-        for chosen in longest_first(examples, batch_size):
+        for chosen in counted(longest_first(examples, batch_size), len(examples), current_phase()):
             if causal:
                 batch = left_padded([examples.prompt(index) for index in chosen], tokenizer.pad_token_id)
             else:

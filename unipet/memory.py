@@ -103,14 +103,14 @@ def _return_freed_memory() -> None:
 def _reset_process_peak() -> bool:
     """Make the kernel forget the process' peak resident set; False where it cannot."""
     try:
-        _CLEAR.write_text("5")  # 5 = reset VmHWM, see proc(5)
+        _CLEAR.write_text("5", encoding="ascii")  # 5 = reset VmHWM, see proc(5)
     except OSError:
         return False
     return _STATUS.is_file()
 
 
 def _process_peak_bytes() -> int:
-    match = re.search(r"^VmHWM:\s+(\d+) kB", _STATUS.read_text(), flags=re.MULTILINE)
+    match = re.search(r"^VmHWM:\s+(\d+) kB", _STATUS.read_text(encoding="utf-8", errors="replace"), flags=re.MULTILINE)
     if match is None:
         raise RuntimeError(f"{_STATUS} has no VmHWM line.")
     return int(match.group(1)) * 1024

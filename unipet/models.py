@@ -16,6 +16,7 @@ from unipet.config import ModelConfig, RunConfig
 from unipet.errors import UnipetError
 from unipet.fitting import check_tokenizer, check_weights, fit_tokenizer
 from unipet.model_files import first_line, locate, verify
+from unipet.stopwatch import phase
 from unipet.tasks.kinds import Kind, kind_of
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def base_config(model: ModelConfig) -> Any:
     return _read_config(locate(model, weights=False), {})
 
 
+@phase("base_model")
 def skeleton(model: ModelConfig, kind: str, as_saved: bool = False) -> nn.Module:
     """The base model as a task of this kind uses it, without weights (on the meta device).
 
@@ -67,6 +69,7 @@ def load_base_model_of(config: RunConfig) -> tuple[nn.Module, Any]:
     return load_base_model(config.model, list(task.labels), task.kind == "regression", task.kind)
 
 
+@phase("base_model")
 def load_base_model(
     model: ModelConfig, labels: list[str], regression: bool, kind: str = "classification"
 ) -> tuple[nn.Module, Any]:
@@ -105,6 +108,7 @@ def load_base_model(
     return loaded, tokenizer
 
 
+@phase("base_model")
 def load_tokenizer(model: ModelConfig) -> Any:
     """The base model's tokenizer alone. Raises `UnipetError` as `load_base_model`."""
     directory = locate(model, weights=True)
@@ -142,7 +146,9 @@ def _head(labels: list[str], regression: bool, kind: str) -> dict[str, Any]:
 
 def _loader(config: Any, row: Kind, kind: str, model: ModelConfig) -> Any:
     """The transformers class for this kind. Raises `UnipetError` where the base model cannot do it."""
-    import transformers
+    with phase("import"):  # seconds: its models in PyTorch load when the first one is asked for
+        import transformers
+        from transformers import PreTrainedModel  # noqa: F401
 
     loader = getattr(transformers, row.auto)
     able = type(config) in loader._model_mapping

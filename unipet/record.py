@@ -17,7 +17,7 @@ from typing import Any, get_type_hints
 from unipet.budget_label import budget_label, set_limits
 from unipet.config import ModelConfig, RunConfig
 from unipet.errors import UnipetError
-from unipet.writing import write_bytes_atomic
+from unipet.writing import utf8, write_bytes_atomic
 
 RESULT = "result.json"
 CONFIG = "config.yaml"
@@ -60,7 +60,7 @@ def blank_record(config: RunConfig, method: str, run_id: str) -> dict[str, Any]:
         "metrics": {},
         "params": dict.fromkeys(("base", "trainable", "head", "stored", "merged", "formula", "percent")),
         "fitted": {},  # what was solved for the budget: {parameter_limit, requested, sizes, ...}
-        "time": dict.fromkeys(("total_s", "train_s", "step_ms", "steps", "tokens_per_s")),
+        "time": dict.fromkeys(("total_s", "train_s", "step_ms", "steps", "tokens_per_s", "phases_s")),
         "memory": dict.fromkeys(("peak_gib", "predicted_gib", "measured_by", "allocated_gib", "context_gib")),
         "insertions": [],
         "stopped_by": None,
@@ -106,7 +106,11 @@ def _version(distribution: str) -> str | None:
 def _processor() -> str:
     """The processor's name where Linux tells it, else its architecture."""
     try:
-        match = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), flags=re.MULTILINE)
+        match = re.search(
+            r"^model name\s*:\s*(.+)$",
+            Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace"),
+            flags=re.MULTILINE,
+        )
     except OSError:
         match = None
     return match.group(1).strip() if match else platform.machine()
@@ -119,7 +123,7 @@ def git_commit() -> str | None:
         return None
     try:
         asked = subprocess.run(
-            ["git", "-C", str(root), "rev-parse", "--verify", "HEAD"], capture_output=True, text=True, timeout=10
+            ["git", "-C", str(root), "rev-parse", "--verify", "HEAD"], capture_output=True, encoding="ascii", timeout=10
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
@@ -133,7 +137,7 @@ def canonical_json(value: Any) -> str:
 
 def write_text_atomic(path: Path, text: str) -> None:
     """Write all of `text` as UTF-8 or leave `path` as it was."""
-    write_bytes_atomic(path, text.encode())
+    write_bytes_atomic(path, utf8(text))
 
 
 def write_json_atomic(path: Path, value: Any) -> None:

@@ -1,7 +1,7 @@
 """The story of one run, callable from Python: `run(config)` trains, evaluates and records.
 
-`prepare` does everything that a mistake of the user can break and writes nothing: it raises `UnipetError`. `execute`
-does the work in the run's directory: whatever breaks there becomes a record with status "failed".
+`prepare` (preparing.py) does everything that a mistake of the user can break and writes nothing: it raises `UnipetError`.
+`execute` does the work in the run's directory: whatever breaks there becomes a record with status "failed".
 """
 
 from __future__ import annotations
@@ -9,37 +9,25 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import time
 import traceback
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from unipet import libraries
 from unipet import record as records
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
-from unipet.identity import Content, content_of, run_id
+from unipet.preparing import Prepared, finished_record, prepare
 from unipet.reevaluation import evaluate as evaluate
-from unipet.run_directory import checksums, is_whole, locked, run_directory, settle
+from unipet.run_directory import checksums, locked, settle
+from unipet.stopwatch import Stopwatch, phase, timed
 
 if TYPE_CHECKING:
-    from unipet.budget.parameters import ParameterFit
-    from unipet.tasks import TaskData
     from unipet.tracking import Tracker
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A run whose configuration, data and base model were found to fit together; nothing is written yet."""
-
-    config: RunConfig  # the method spelled out in full
-    fit: ParameterFit  # the method as the budget leaves it
-    data: TaskData
-    content: Content  # what run_id covers besides the configuration
-    run_id: str
-    directory: Path
 
 
 def run(config: RunConfig) -> dict[str, Any]:
@@ -50,16 +38,29 @@ def run(config: RunConfig) -> dict[str, Any]:
     Raises `UnipetError`, with nothing written, for mistakes that `prepare` finds, and while another process is doing the
     same run. KeyboardInterrupt passes through after the record says "interrupted".
     """
-    return conclude(prepare(config))
+    return perform(config).record
 
 
-def conclude(prepared: Prepared) -> dict[str, Any]:
-    """The record of a prepared run: the finished one that there is, or that of doing the run now; see `run`."""
-    if (found := _finished_before(prepared)) is not None:
-        return found
-    with locked(prepared.directory):
-        settle(prepared.directory)
-        return _finished_before(prepared) or execute(prepared)  # by another process, meanwhile
+@dataclass(frozen=True)
+class Done:
+    """A run that came to an end, and where its record is: in the run's directory, or in that of a failed repetition."""
+
+    record: dict[str, Any]
+    directory: Path
+
+
+def perform(config: RunConfig, announce: Callable[[Path], None] = lambda directory: None) -> Done:
+    """`run`, for whoever needs to know where: `announce` hears the run's directory before anything is done in it."""
+    with timed() as watch:
+        prepared = prepare(config)
+        announce(prepared.directory)
+        if (found := _finished_before(prepared)) is not None:
+            return Done(found, prepared.directory)
+        with locked(prepared.directory):
+            settle(prepared.directory)
+            if (found := _finished_before(prepared)) is not None:  # by another process, meanwhile
+                return Done(found, prepared.directory)
+            return execute(prepared, watch)
 
 
 def _finished_before(prepared: Prepared) -> dict[str, Any] | None:
@@ -69,45 +70,8 @@ def _finished_before(prepared: Prepared) -> dict[str, Any] | None:
     return found
 
 
-def prepare(config: RunConfig) -> Prepared:
-    """Check everything that can be checked without training: settings, method, task data, base model, and that the
-    method's sites exist on it. Writes nothing. Raises `UnipetError` for the first mistake found."""
-    from unipet.budget.parameters import fit_parameters
-    from unipet.library import load_method
-    from unipet.models import skeleton
-    from unipet.settings import check_settings
-    from unipet.tasks import input_length, load_task
-    from unipet.tracking import check_tracking
-
-    check_settings(config)
-    check_tracking(config.tracking)
-    method = load_method(config.method)
-    config = replace(config, method=method.to_dict())
-    data = load_task(config.task)
-    # A site that matches nothing fails here, without weights.
-    built = skeleton(config.model, config.task.kind)
-    fit = fit_parameters(method, built, config.budget, config.model.sites, input_length(config.task))
-    content = content_of(config, data.fingerprint)
-    return identified(config, fit, data, content)
-
-
-def identified(config: RunConfig, fit: ParameterFit, data: TaskData, content: Content) -> Prepared:
-    """A run with its `run_id`, and the directory that follows from it."""
-    identity = run_id(records.resolved(config), content)
-    return Prepared(config, fit, data, content, identity, run_directory(config, fit.method.name, identity))
-
-
-def finished_record(prepared: Prepared) -> dict[str, Any] | None:
-    """The record of the same run, if it is finished and every file that belongs to it is there."""
-    path = prepared.directory / records.RESULT
-    if not path.is_file():
-        return None
-    record = records.read_record(path)
-    return record if record["run_id"] == prepared.run_id and is_whole(prepared.directory, record) else None
-
-
-def execute(prepared: Prepared) -> dict[str, Any]:
-    """Do the run in its directory and return the record; see `run` for what becomes of errors.
+def execute(prepared: Prepared, watch: Stopwatch) -> Done:
+    """Do the run in its directory; see `run` for what becomes of errors.
 
     Where a finished result of the same run is there, the run is done in a directory inside, and takes the result's place
     once it is whole. What fails leaves the earlier result as it was.
@@ -118,7 +82,6 @@ def execute(prepared: Prepared) -> dict[str, Any]:
     config = prepared.config
     repeated = finished_record(prepared) is not None
     directory = prepared.directory / records.ATTEMPT if repeated else prepared.directory
-    started = time.perf_counter()
     record = records.blank_record(config, prepared.fit.method.name, prepared.run_id)
     record["identity"] = prepared.content.to_dict()
     record["folder"] = os.path.relpath(Path.cwd(), prepared.directory)
@@ -134,47 +97,51 @@ def execute(prepared: Prepared) -> dict[str, Any]:
     try:
         if prepared.fit.why_not is None:
             record["status"] = _work(prepared, directory, record, tracker)
-            record["phase"] = None
         else:
             record["params"] = prepared.fit.report.to_dict()["params"]
             record.update(status="skipped", reason=prepared.fit.why_not)
         if record["status"] == "ok":
             record["files"] = checksums(directory)
     except KeyboardInterrupt:
-        record.update(status="failed", error={"type": "KeyboardInterrupt", "message": "interrupted"})
+        error_of = {"type": "KeyboardInterrupt", "message": "interrupted"}
+        record.update(status="failed", phase=watch.ended_in, error=error_of)
         raise
     except Exception as error:
         if (reason := out_of_memory(error)) is None:
             record.update(status="failed", error=_explain(error, directory), **_stopped(error))
         else:  # a result, and never a retry with other settings
-            record.update(status="exceeded", stopped_by="out_of_memory", reason=f"{record['phase']}: {reason}")
+            record.update(status="exceeded", stopped_by="out_of_memory", reason=f"{watch.ended_in}: {reason}")
+        record["phase"] = watch.ended_in
     finally:
-        record["time"]["total_s"] = time.perf_counter() - started
+        record["time"]["phases_s"] = watch.seconds()
+        record["time"]["total_s"] = sum(record["time"]["phases_s"].values())
         record["finished"] = records.now()
         records.write_json_atomic(directory / records.RESULT, record)
+        if said := libraries.kept():
+            records.write_text_atomic(directory / libraries.FILE, said)
         settle(prepared.directory)
         tracker.finish(record, record["status"])
-    return record
+    return Done(record, directory if directory.is_dir() else prepared.directory)
 
 
 def _work(prepared: Prepared, directory: Path, record: dict[str, Any], tracker: Tracker) -> str:
     """Seed, base model, memory fit, insertions, training, evaluation, saving: fills `record` as results become known.
     Returns the status: "ok", or "skipped" where the budget leaves too little memory."""
-    import torch
-    import transformers
+    with phase("import"):
+        import torch
+        import transformers
 
-    from unipet.adapting import adapt
-    from unipet.budget.memory_fit import fit_run
-    from unipet.callbacks import Best
-    from unipet.checkpoint import save
-    from unipet.evaluation import check_lengths, check_mixture, score_split, selection_score
-    from unipet.memory import PeakMemory, limited
-    from unipet.models import load_base_model
-    from unipet.tasks import cache_directory, collate, encode, readout, selection_metric
-    from unipet.training import train
+        from unipet.adapting import adapt
+        from unipet.budget.memory_fit import fit_run
+        from unipet.callbacks import Best
+        from unipet.checkpoint import save
+        from unipet.evaluation import check_lengths, check_mixture, score_split, selection_score
+        from unipet.memory import PeakMemory, limited
+        from unipet.models import load_base_model
+        from unipet.tasks import cache_directory, collate, encode, readout, selection_metric
+        from unipet.training import train
 
     config, method, data = prepared.config, prepared.fit.method, prepared.data
-    record["phase"] = "loading"
     device = "cuda:0" if torch.cuda.is_available() else "cpu"
     transformers.set_seed(config.seed)  # before the model: the new head and the insertions are drawn from it
     model, tokenizer = load_base_model(config.model, data.labels, data.regression, config.task.kind)
@@ -182,20 +149,21 @@ def _work(prepared: Prepared, directory: Path, record: dict[str, Any], tracker: 
     record["data"]["truncated"] = encoded.truncated  # share of examples that a length limit cut
     warnings = encoded.warnings(config.task.max_target)
     batch, read = collate(tokenizer), readout(config.task, tokenizer)
-    fit = fit_run(config, model, method, encoded.train, batch, read, data.regression, device)
+    with phase("base_model"):
+        fit = fit_run(config, model, method, encoded.train, batch, read, data.regression, device)
     warnings += [fit.warning] if fit.warning else []
     record["fitted"].update(fit.record())
     record["memory"]["predicted_gib"] = fit.predicted_gib
     record["data"]["warnings"] = warnings
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    adapted = adapt(model, method, config.model.sites).to_dict()
+    with phase("base_model"):
+        adapted = adapt(model, method, config.model.sites).to_dict()
     record["params"], record["insertions"] = adapted["params"], adapted["insertions"]
     if fit.why_not is not None:
         record["reason"] = fit.why_not
         return "skipped"
     check_lengths(encoded, model, config.task)
-    record["phase"] = "training"
     memory = PeakMemory(device)
     best = Best(model, selection_score(config, model, data, encoded, tokenizer)) if encoded.selection else None
     with (
@@ -222,13 +190,15 @@ def _work(prepared: Prepared, directory: Path, record: dict[str, Any], tracker: 
         steps=trained.steps,
         tokens_per_s=trained.tokens / trained.seconds,
     )
-    record["phase"] = "saving"
-    save(model, directory / records.ADAPTER)  # before anything that can still fail: training is what took long
-    record["phase"] = "evaluation"
-    scores, rows = score_split(config, model, data.evaluation, encoded.evaluation, tokenizer)
+    with phase("saving"):  # before anything that can still fail: training is what took long
+        save(model, directory / records.ADAPTER)
+    with phase("evaluation"):
+        scores, rows = score_split(config, model, data.evaluation, encoded.evaluation, tokenizer)
     record["data"]["scoring"] = scores.record()
-    records.write_jsonl_atomic(directory / records.PREDICTIONS, rows)
-    check_mixture(model, encoded.evaluation, batch, config.optim.eval_batch_size, read)  # last: it bakes
+    with phase("saving"):
+        records.write_jsonl_atomic(directory / records.PREDICTIONS, rows)
+    with phase("evaluation"):
+        check_mixture(model, encoded.evaluation, batch, config.optim.eval_batch_size, read)  # last: it bakes
     record.update(score=scores.score, metric=scores.metric, metrics=dict(scores.metrics))
     return "ok"
 

@@ -1,4 +1,4 @@
-"""A plain-text table that reads well in a terminal and a log."""
+"""A plain-text table that reads well in a terminal and a log, and seconds as a person says them."""
 
 from __future__ import annotations
 
@@ -33,3 +33,10 @@ def _lines(row: Sequence[Sequence[str]], widths: Sequence[int]) -> list[str]:
 def _aligned(text: str, width: int) -> str:
     numeric = text[:1].isdigit() and not any(c.isalpha() for c in text)
     return text.rjust(width) if numeric else text.ljust(width)
+
+
+def duration(seconds: float) -> str:
+    """`42 s`, `3.5 min`, `2.1 h`."""
+    if seconds < 120:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -17,13 +17,14 @@ from unipet.adaptation import adaptation
 from unipet.adapting import parameters
 from unipet.budget.checkpointing import checkpointed
 from unipet.budget.limits import batch_tokens, plan_steps, seconds_allowed
-from unipet.callbacks import Best, Clock, GradientProbe, Journal, Log, Progress, Routes, TimeLimit
+from unipet.callbacks import Best, Clock, GradientProbe, Journal, Log, Routes, ShownProgress, TimeLimit
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
 from unipet.forward import Examples, lengths, model_inputs, real_tokens
 from unipet.order import GroupedOrder
 from unipet.settings import SCHEDULES
 from unipet.step import Loss
+from unipet.stopwatch import phase
 from unipet.tasks import Collate, Readout, read_rows
 
 
@@ -42,6 +43,7 @@ class Trained:
     untrained: list[str] = field(default_factory=list)  # trainable tensors that never got a gradient
 
 
+@phase("training")
 def train(
     model: nn.Module,
     objective: Any,
@@ -95,7 +97,7 @@ def train(
     )
     if torch.cuda.is_available():
         arguments._n_gpu = 1  # one device per run: DataParallel's copies would not carry the adaptation
-    probe, clock, progress = GradientProbe(model), Clock(), Progress()
+    probe, clock, progress = GradientProbe(model), Clock(), ShownProgress()
     hours = TimeLimit(seconds_allowed(config.budget), lambda: best.seconds if best else 0.0)
     trainer = ObjectiveTrainer(
         model=model,

@@ -1,4 +1,4 @@
-"""A file appears whole or not at all."""
+"""A file appears whole or not at all; text is UTF-8."""
 
 from __future__ import annotations
 
@@ -21,10 +21,15 @@ def write_bytes_atomic(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def utf8(text: str) -> bytes:
+    r"""UTF-8, whatever the locale; a lone surrogate, which a file's name may hold where it is no UTF-8, as \udcXX."""
+    return text.encode("utf-8", "backslashreplace")
+
+
 def write_asked(path: Path, content: str | bytes) -> None:
     """A file that a user named, and its directories; text as UTF-8. Raises `UnipetError` when it cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes_atomic(path, content.encode() if isinstance(content, str) else content)
+        write_bytes_atomic(path, utf8(content) if isinstance(content, str) else content)
     except OSError as error:
         raise UnipetError(f"{path}: cannot be written ({error.strerror or error}). Choose another place.") from None

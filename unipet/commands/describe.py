@@ -3,13 +3,13 @@ of a method: what a task's data look like."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from unipet.commands.arguments import Parser, read
 from unipet.commands.examples import examples
 from unipet.errors import UnipetError
+from unipet.terminal import print_json
 
 
 def main(argv: Sequence[str]) -> int:
@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
     built = skeleton(config.model, config.task.kind, as_saved="task" not in names)
     fit = fit_parameters(method, built, config.budget, config.model.sites, input_length(config.task))
     if asked.json:
-        print(json.dumps({**fit.report.to_dict(), "fitted": fit.record(), "reason": fit.why_not}, indent=2))
+        print_json({**fit.report.to_dict(), "fitted": fit.record(), "reason": fit.why_not})
     else:
         print("\n".join(filter(None, [fit.report.table(), fit.text()])))
     return 0

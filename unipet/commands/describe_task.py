@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
+from unipet.terminal import print_json
 
 
 def describe_task(config: RunConfig, as_json: bool, png: Path | None) -> None:
@@ -23,7 +23,10 @@ def describe_task(config: RunConfig, as_json: bool, png: Path | None) -> None:
     if png is not None:
         draw(found, png)
         found["png"] = str(png)
-    print(json.dumps(found, indent=2, ensure_ascii=False) if as_json else text(found))
+    if as_json:
+        print_json(found)
+    else:
+        print(text(found))
     if png is not None and not as_json:
         print(f"\nlengths drawn in {png}")
 

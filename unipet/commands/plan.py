@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 import time
@@ -11,6 +10,7 @@ from collections.abc import Sequence
 from unipet.commands.arguments import Parser, read
 from unipet.commands.examples import examples
 from unipet.errors import UnipetError
+from unipet.terminal import print_json
 
 
 def main(argv: Sequence[str]) -> int:
@@ -72,7 +72,10 @@ def main(argv: Sequence[str]) -> int:
     load = sum(loads) / len(loads) if loads else None
     measured = {"now": fresh, "before": len(seen) - fresh, "seconds": forecaster.measuring_s, "load": load}
     found = Forecast(made, start_s, given, versions()["machine"], measured, on_cuda())
-    print(json.dumps(found.to_dict(), indent=2, allow_nan=False) if asked.json else found.text())
+    if asked.json:
+        print_json(found.to_dict())
+    else:
+        print(found.text())
     return 1 if any(job.status == "fails" for job in made) else 0
 
 

@@ -17,7 +17,7 @@ from unipet.forecast.job import JobForecast
 from unipet.forecast.kept import Kept
 from unipet.identity import run_id
 from unipet.memory import out_of_memory
-from unipet.run import Prepared, finished_record, identified, prepare
+from unipet.preparing import Prepared, finished_record, identified, prepare
 
 if TYPE_CHECKING:
     from unipet.forecast.measuring import BaseModel

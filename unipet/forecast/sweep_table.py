@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from unipet.forecast.job import JobForecast
-from unipet.text_table import text_table
+from unipet.text_table import duration, text_table
 
 HEADER = ["job", "run", "sizes", "trained", "batch", "GiB", "FLOP", "steps", "train", "all", "what becomes of it"]
 _STATUS = {
@@ -139,13 +139,6 @@ def _insertion(key: str) -> str:
 def number(hours: float) -> str:
     """Three digits that count."""
     return f"{hours:.3g}" if abs(hours) < 1000 else f"{hours:,.0f}"
-
-
-def duration(seconds: float) -> str:
-    """`42 s`, `3.5 min`, `2.1 h`."""
-    if seconds < 120:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def operations(count: float) -> str:

@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unipet.config import ModelConfig, RunConfig
 from unipet.errors import UnipetError
-from unipet.record import ATTEMPT, RESULT, model_label, write_json_atomic
+from unipet.record import model_label, write_json_atomic
 from unipet.sweep import strict
 from unipet.sweep.overrides import shown
 
 if TYPE_CHECKING:
-    from unipet.run import Prepared
+    from unipet.run import Done
 
 
 def run_job(values: Mapping[str, Any], sweep: Path, number: int, overrides: Sequence[str]) -> dict[str, Any]:
@@ -30,11 +29,14 @@ def run_job(values: Mapping[str, Any], sweep: Path, number: int, overrides: Sequ
     try:
         config = strict.run_config(values)
         config.tracking.group = config.tracking.group or sweep.name
-        prepared = prepare(config)
-        job["run_dir"] = os.path.relpath(prepared.directory, sweep)
-        write_job(sweep, job)
-        record = conclude(prepared)
-        job["run_dir"] = os.path.relpath(where(prepared, record), sweep)
+
+        def announce(directory: Path) -> None:
+            job["run_dir"] = os.path.relpath(directory, sweep)
+            write_job(sweep, job)
+
+        done = train(config, announce)
+        record = done.record
+        job["run_dir"] = os.path.relpath(done.directory, sweep)
     except (Exception, SystemExit) as error:  # a job's failure is a result; the sweep goes on
         record = failed_record(values, error)
         job.update(
@@ -45,30 +47,14 @@ def run_job(values: Mapping[str, Any], sweep: Path, number: int, overrides: Sequ
     return {**job, "record": record}
 
 
-def prepare(config: RunConfig) -> Prepared:
-    """`unipet.run.prepare`. Imported here: a mistake in the configuration costs no import of torch."""
-    from unipet.run import prepare
-
-    return prepare(config)
-
-
-def conclude(prepared: Prepared) -> dict[str, Any]:
-    """`unipet.run.conclude`, with what the disk refuses as a `UnipetError`."""
-    from unipet.run import conclude
+def train(config: RunConfig, announce: Callable[[Path], None] = lambda directory: None) -> Done:
+    """One run, by the room that knows how. Imported here: a mistake in the configuration costs no import of torch."""
+    from unipet.run import perform
 
     try:
-        return conclude(prepared)
+        return perform(config, announce)
     except OSError as error:  # a full or read-only disk, a directory that cannot be made
-        raise UnipetError(
-            f"runs_dir={prepared.config.runs_dir}: {error}. Make room, or set another runs_dir."
-        ) from error
-
-
-def where(prepared: Prepared, record: Mapping[str, Any]) -> Path:
-    """The directory that holds `record`: the run's, or inside it that of a repetition which did not end well."""
-    attempt = prepared.directory / ATTEMPT
-    repeated = record["status"] != "ok" and (attempt / RESULT).is_file()
-    return attempt if repeated else prepared.directory
+        raise UnipetError(f"runs_dir={config.runs_dir}: {error}. Make room, or set another runs_dir.") from error
 
 
 def write_job(sweep: Path, job: Mapping[str, Any]) -> None:
@@ -108,39 +94,3 @@ def progress(job: int, total: int | None, overrides: Sequence[str], swept: Seque
         if text.split("=", 1)[0] in swept or (text.startswith("model.path=") and "model" in swept)
     ]
     print(f"[{job + 1}/{total or '?'}] {' '.join(differing or typed)}", file=sys.stderr, flush=True)
-
-
-def outcome(record: Mapping[str, Any]) -> str:
-    """One line on how a run ended."""
-    from unipet.report.aggregate import reason_of
-
-    if record.get("status") != "ok":
-        return f"{record.get('status')}: {reason_of(record) or 'no reason recorded'}"
-    train_s = (record.get("time") or {}).get("train_s")
-    score = record.get("score")
-    text = f"{record.get('metric')} {score:.4f}" if isinstance(score, int | float) else "no score"
-    return f"ok: {text}" + (f", trained {train_s:.1f} s" if train_s is not None else "")
-
-
-def summary(record: Mapping[str, Any], config: RunConfig, directory: Path) -> str:
-    """What a single run closes with: status, score, parameters, time, directory."""
-    from unipet.report.aggregate import is_synthetic, named, reason_of
-    from unipet.report.table import number
-
-    params, time = record.get("params") or {}, record.get("time") or {}
-    synthetic = " (synthetic)" if is_synthetic(record, asdict(config)) else ""
-    rows = {"status": f"{record.get('status')}"}
-    if reason_of(record):
-        rows["stopped by" if record.get("status") == "ok" else "reason"] = reason_of(record)
-    what, where = named(record.get("method")), f"{named(record.get('task'))}{synthetic}"
-    rows["run"] = f"{what} on {where}, {named(record.get('model'))}, seed {record.get('seed')}"
-    if record.get("score") is not None:
-        rows["score"] = f"{record['score']:.4f} {record.get('metric')}"
-    if params.get("trainable") is not None:
-        rows["trainable"] = (
-            f"{params['trainable']:,} parameters ({number(params.get('percent'), '.3f')} % of the base model)"
-        )
-    if time.get("train_s") is not None:
-        rows["time"] = f"{time['train_s']:.1f} s training, {number(time.get('total_s'), '.1f')} s in all"
-    rows["directory"] = str(directory)
-    return "\n".join(f"{key:<11}{value}" for key, value in rows.items())

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from unipet import closing, libraries
 from unipet.errors import UnipetError
 from unipet.sweep import jobs, strict
 from unipet.sweep.composer import ROOT, config_path, hydra_state, plain_values, register_schema, version_base
@@ -54,13 +55,12 @@ def single(todo: Plan, flags: Flags) -> int:
     def job(composed: Any) -> None:
         config = strict.run_config(plain_values(composed))
         try:
-            prepared = jobs.prepare(config)
-            record = jobs.conclude(prepared)
+            done = jobs.train(config)
         except UnipetError as error:  # Hydra would announce it in its own words
             mistakes.append(error)
             return
-        records.append(record)
-        print(jobs.summary(record, config, jobs.where(prepared, record)))
+        records.append(done.record)
+        print(closing.summary(done.record, done.directory))
 
     call_hydra(job, flags, todo.overrides)
     if mistakes:
@@ -84,7 +84,7 @@ def sweep(todo: Plan, flags: Flags) -> int:
         overrides = list(state.overrides.task)
         jobs.progress(state.job.num, total, overrides, swept)
         done = jobs.run_job(plain_values(composed), directory, state.job.num, overrides)
-        print(f"    {jobs.outcome(done['record'])}", file=sys.stderr, flush=True)
+        print(f"    {closing.outcome(done['record'])}", file=sys.stderr, flush=True)
 
     try:
         call_hydra(job, flags, todo.overrides)
@@ -122,7 +122,14 @@ def call_hydra(task: Callable[[Any], None], flags: Flags, overrides: Sequence[st
     import hydra
 
     line = [*flags.line(), *overrides]
-    with hydra_state(), environment("HYDRA_FULL_ERROR", "1"), command_line(line), translate(overrides):
+    hydra_answers = bool(flags.help or flags.hydra_help or flags.cfg or flags.info)
+    with (
+        libraries.speaking(hydra_answers),
+        hydra_state(),
+        environment("HYDRA_FULL_ERROR", "1"),
+        command_line(line),
+        translate(overrides),
+    ):
         register_schema()
         try:
             hydra.main(config_path=config_path(), config_name=ROOT, **version_base())(task)()

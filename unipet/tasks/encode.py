@@ -10,6 +10,8 @@ from typing import Any
 
 from unipet.config import TaskConfig
 from unipet.errors import UnipetError
+from unipet.progress import waiting
+from unipet.stopwatch import phase
 from unipet.tasks.cache import read_cached, write_cached
 from unipet.tasks.encode_text import encode_causal, encode_seq2seq
 from unipet.tasks.encoded import Encoded, EncodedRows
@@ -22,6 +24,7 @@ FORMAT = 1  # of what is cached; a change of any encoder below must change it
 _ENCODED: dict[str, EncodedRows] = {}
 
 
+@phase("data")
 def encode(data: TaskData, tokenizer: Any, task: TaskConfig, cache: Path | None = None) -> Encoded:
     """Tokenise the splits, each once per (rows, tokenizer, settings that decide ids); pairs lose from the longer text.
 
@@ -36,7 +39,8 @@ def encode(data: TaskData, tokenizer: Any, task: TaskConfig, cache: Path | None 
         if key not in _ENCODED:
             found = read_cached(cache, key)
             if found is None:
-                found = ENCODERS[task.kind](rows, tokenizer, task)
+                with waiting(f"tokenising {len(rows):,} examples"):
+                    found = ENCODERS[task.kind](rows, tokenizer, task)
                 write_cached(cache, key, found)
             _ENCODED[key] = found
         return _ENCODED[key]

@@ -12,6 +12,7 @@ from typing import Any
 
 from unipet.config import TaskConfig
 from unipet.errors import UnipetError
+from unipet.stopwatch import phase
 from unipet.tasks.check import check_task
 from unipet.tasks.columns import wanted
 from unipet.tasks.files import read_files
@@ -58,6 +59,7 @@ class TaskData:
         }
 
 
+@phase("data")
 def load_task(task: TaskConfig) -> TaskData:
     """Check `task`, read or generate its examples and cut them to size. Raises UnipetError for every mistake."""
     check_task(task)
