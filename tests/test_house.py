@@ -37,8 +37,8 @@ HEAVY = {
 #: Bottom to top. A room imports from its own floor and from the floors below it, never from above.
 FLOORS = (
     {"errors"},
-    {"options", "config", "conf_dir", "design", "memory", "text_table", "writing"},
-    {"functions", "sites", "settings", "positions", "budget_label", "order"},
+    {"options", "config", "conf_dir", "design", "memory", "processes", "schedule", "text_table", "writing"},
+    {"functions", "sites", "settings", "positions", "budget_label", "order", "movement"},
     {"composition", "scaling", "mixture", "objectives", "weights"},
     {"parts"},
     {"insertion"},
