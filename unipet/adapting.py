@@ -75,6 +75,14 @@ def stored(model: nn.Module) -> dict[str, nn.Parameter]:
     return found
 
 
+def slot_tensors(model: nn.Module, slot: str) -> list[nn.Parameter]:
+    """The tensors of all slots of this name that the method's insertions own, one for each site, expert and tensor."""
+    inserted = adaptation(model)
+    banks = [bank for insertion in inserted.items for bank in insertion.banks]
+    banks += [cast(Bank, shared) for shared in inserted.shared.values()]
+    return [tensor for bank in banks for tensor in bank.of_slot(slot)]
+
+
 def frozen(model: nn.Module) -> dict[str, Tensor]:
     """What the method adds that never trains (masks, random bases), by name as `parameters`. Seeds make it again."""
     inserted = adaptation(model)
@@ -88,4 +96,4 @@ def frozen(model: nn.Module) -> dict[str, Tensor]:
     return found
 
 
-__all__ = ["AdaptReport", "adapt", "adaptation", "eject", "frozen", "parameters", "stored"]
+__all__ = ["AdaptReport", "adapt", "adaptation", "eject", "frozen", "parameters", "slot_tensors", "stored"]

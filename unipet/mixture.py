@@ -156,6 +156,12 @@ class Bank(nn.Module):
         for slot, scores in self.scores.items():
             yield f"{slot}.scores", scores
 
+    def of_slot(self, slot: str) -> list[nn.Parameter]:
+        """Every tensor of one slot, of all experts and with their scores."""
+        tensors = self.tensors
+        own = [tensors[position] for (key, _), position in self.index.items() if self.slot_of[key] == slot]
+        return own + [scores for name, scores in self.scores.items() if name == slot]
+
     def put(self, key: str, value: nn.Parameter) -> None:
         """In place of the one tensor of this name, which is not mixed."""
         self.register_parameter(f"tensor{self.index[key, None]}", value)

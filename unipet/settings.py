@@ -9,8 +9,9 @@ from typing import Any
 
 from unipet.config import RunConfig
 from unipet.errors import UnipetError, unknown
+from unipet.processes import check_one_process
+from unipet.schedule import SCHEDULES
 
-SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}  # ours -> transformers'
 PRECISIONS = ("fp32", "bf16")
 ON_EXCEED = ("fit", "skip", "error")  # what becomes of a run that its budget does not allow as it is
 
@@ -50,7 +51,9 @@ _OPTIONAL = tuple(
 
 
 def check_settings(config: RunConfig) -> None:
-    """Raises `UnipetError` naming the full key for a wrong optimiser, budget, seed, precision or runs directory."""
+    """Raises `UnipetError` naming the full key for a wrong optimiser, budget, seed, precision or runs directory, and
+    where a launcher started several processes."""
+    check_one_process()
     for key, limits in _NUMBERS.items():
         value = _get(config, key)
         if value is not None or key not in _OPTIONAL:

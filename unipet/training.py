@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,16 +12,17 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArguments
 
-from unipet.adaptation import adaptation
-from unipet.adapting import parameters
+from unipet.adapting import adaptation, parameters, slot_tensors
 from unipet.budget.checkpointing import checkpointed
 from unipet.budget.limits import batch_tokens, plan_steps, seconds_allowed
 from unipet.callbacks import Best, Clock, GradientProbe, Journal, Log, Routes, ShownProgress, TimeLimit
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
 from unipet.forward import Examples, lengths, model_inputs, real_tokens
+from unipet.movement import Movement
 from unipet.order import GroupedOrder
-from unipet.settings import SCHEDULES
+from unipet.processes import one_process
+from unipet.schedule import rate, warmup_steps
 from unipet.step import Loss
 from unipet.stopwatch import phase
 from unipet.tasks import Collate, Readout, read_rows
@@ -40,10 +40,11 @@ class Trained:
     seconds: float = 0.0  # of the steps themselves
     tokens: int = 0  # real ones, padding left out; an example seen in two views counts once
     stopped_by: str = "epochs"  # epochs | max_steps | max_tokens | gpu_hours
-    untrained: list[str] = field(default_factory=list)  # trainable tensors that never got a gradient
+    untrained: list[str] = field(default_factory=list)  # trainable tensors that got no gradient or did not move
 
 
 @phase("training")
+@one_process()
 def train(
     model: nn.Module,
     objective: Any,
@@ -65,7 +66,7 @@ def train(
     A step takes its batch in pieces of `micro_batch` examples (null: whole), which changes nothing but memory and the
     draws of dropout; `checkpointing` computes activations twice instead of keeping them.
     Every log interval one line goes to `metrics` as JSON and to `log(values, step)`. Equal seeds, equal data and dropout.
-    Raises `Diverged` on a loss that is not finite, `UnipetError` when no tensor ever had a gradient.
+    Raises `Diverged` on a loss that is not finite, `UnipetError` when no tensor ever had a gradient or none moved.
     """
     optim = config.optim
     order = GroupedOrder(lengths(examples), optim.batch_size, config.seed)
@@ -76,8 +77,7 @@ def train(
         per_device_train_batch_size=optim.batch_size,
         max_steps=steps,
         learning_rate=optim.lr,
-        lr_scheduler_type=SCHEDULES[optim.schedule],
-        warmup_steps=math.ceil(optim.warmup_ratio * steps),
+        warmup_steps=warmup_steps(optim.warmup_ratio, steps),
         weight_decay=optim.weight_decay,
         adam_beta1=optim.beta1,
         adam_beta2=optim.beta2,
@@ -116,24 +116,27 @@ def train(
     )
     trainer.loss = Loss(objective, regression, optim.label_smoothing, config.precision, read)
     trainer.order, trainer.micro_batch, trainer.lr_ratio = order, micro_batch or optim.batch_size, optim.lr_ratio
+    trainer.schedule = optim.schedule
     if optim.lr_ratio != 1.0:
         trainer.faster = faster(model)
     for unwanted in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(unwanted)
+    movement = Movement(parameters(model, head=True))
     try:
         with checkpointed(model, checkpointing):
             trainer.train()
     finally:
         progress.close()
     probe.check()
+    still = movement.check(list(parameters(model)), optim.lr, trainer.state.global_step)
     seconds = clock.seconds - (best.seconds if best else 0.0)
     ended_by = "gpu_hours" if hours.reached and trainer.state.global_step < steps else stopped_by
-    return Trained(trainer.state.global_step, seconds, trainer.tokens, ended_by, probe.untouched())
+    return Trained(trainer.state.global_step, seconds, trainer.tokens, ended_by, sorted({*probe.untouched(), *still}))
 
 
 def faster(model: nn.Module) -> set[int]:
-    """The tensors of slots called `up`, by identity. Raises UnipetError if the method has none."""
-    found = {id(p) for name, p in parameters(model).items() if name.rsplit("/", 1)[-1].split(".")[0].startswith("up")}
+    """The tensors of the method's slots `up`, by identity. Raises UnipetError if the method has none."""
+    found = {id(tensor) for tensor in slot_tensors(model, "up")}
     if not found:
         raise UnipetError(
             "optim.lr_ratio: it is the learning rate of `up` slots over that of all others, and the method "
@@ -148,6 +151,8 @@ class ObjectiveTrainer(Trainer):
     loss: Loss
     order: GroupedOrder
     micro_batch: int
+    schedule: str
+    lr_scheduler: Any
     lr_ratio: float = 1.0
     faster: AbstractSet[int] = frozenset()
     tokens = 0
@@ -187,6 +192,18 @@ class ObjectiveTrainer(Trainer):
                 group["params"] = [p for p in group["params"] if id(p) not in self.faster]
                 optimiser.add_param_group({**group, "params": quick, "lr": group["lr"] * self.lr_ratio})
         return optimiser
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """Warm-up and decay without a step at rate 0, which the Trainer's own begin with."""
+        steps, warmup = num_training_steps, self.args.warmup_steps
+        if self.lr_scheduler is None:
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+                self.optimizer if optimizer is None else optimizer,
+                lambda done: rate(self.schedule, done + 1, steps, warmup),
+            )
+        return self.lr_scheduler
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """Only tensors of two or more dimensions decay: zero is "no change" for a matrix, but for no scale or bias."""

@@ -14,6 +14,7 @@ from unipet.forecast.measuring import Calibration
 from unipet.forecast.selected import batch_size_in_tokens
 from unipet.forward import longest_first
 from unipet.order import GroupedOrder
+from unipet.schedule import warmup_steps
 from unipet.tasks import Encoded, EncodedRows
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def spend(made: JobForecast, config: RunConfig, encoded: Encoded, found: Calibra
     made.seconds |= found.fixed_s
     made.seconds["training"] = steps * step_s
     if encoded.selection is not None:
-        warmup = math.ceil(config.optim.warmup_ratio * steps)
+        warmup = warmup_steps(config.optim.warmup_ratio, steps)
         times = sum(Best.due(step, steps, warmup) for step in range(1, steps + 1))
         made.seconds["selecting"] = times * _evaluation(found.losses or found.passes, config, encoded.selection, both)
     made.seconds["evaluating"] = _evaluation(found.passes, config, encoded.evaluation, both)

@@ -1,0 +1,52 @@
+"""Which tensors training has moved: a mark of every bit of each before, compared with one after."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from unipet.errors import UnipetError
+
+_PIECE = 2**18  # numbers looked at in one go: two megabytes, whatever a tensor's size
+_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # bytes of a number -> an integer of its bits
+_FACTOR = -7046029254386353131  # odd, its bits without a pattern (2⁶⁴ over the golden ratio, as a signed number)
+
+
+class Movement:
+    """Remembers the values of tensors, not the tensors: eight bytes of each."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self._tensors = dict(tensors)
+        self._before = _marks(self._tensors)
+
+    def check(self, owned: list[str], lr: float, steps: int) -> list[str]:
+        """Names of the tensors whose every number is what it was.
+
+        Raises `UnipetError` when none of the method's tensors `owned` has moved (of a method without any: nothing).
+        """
+        still = sorted(name for name, mark in _marks(self._tensors).items() if mark == self._before[name])
+        first = [name for name in owned or self._tensors if name in still]
+        if len(first) < len(owned or self._tensors):
+            return still
+        raise UnipetError(
+            f"training: {steps} steps changed none of {len(first)} trainable tensors ({', '.join(first[:3])}"
+            f"{', ...' if len(first) > 3 else ''}), so nothing was learned in them. The learning rate is too small for "
+            f"their numbers: raise optim.lr (it is {lr:g})."
+        )
+
+
+def _marks(tensors: Mapping[str, Tensor]) -> dict[str, int]:
+    marks = [_mark(tensor.detach()).cpu() for tensor in tensors.values()]
+    return dict(zip(tensors, [int(mark) for mark in marks], strict=True))
+
+
+def _mark(tensor: Tensor) -> Tensor:
+    """A number of 64 bits that depends on every bit and its place; zeros have no sign."""
+    total = torch.zeros((), dtype=torch.int64, device=tensor.device)
+    factors = (torch.arange(1, min(_PIECE, tensor.numel()) + 1, device=tensor.device) * _FACTOR) | 1
+    for piece in tensor.flatten().split(_PIECE):
+        bits = (piece + 0).view(_BITS[piece.element_size()]).long()
+        total = total * _FACTOR + (bits * factors[: len(bits)]).sum()
+    return total
