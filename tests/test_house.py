@@ -37,8 +37,8 @@ HEAVY = {
 #: Bottom to top. A room imports from its own floor and from the floors below it, never from above.
 FLOORS = (
     {"errors"},
-    {"options", "config", "conf_dir", "design", "memory", "text_table", "writing"},
-    {"functions", "sites", "settings", "positions", "budget_label", "order"},
+    {"options", "config", "conf_dir", "flags", "history", "labels", "memory", "text_table", "writing"},
+    {"design", "functions", "sites", "settings", "positions", "budget_label", "order"},
     {"composition", "scaling", "mixture", "objectives", "weights"},
     {"parts"},
     {"insertion"},
@@ -51,7 +51,7 @@ FLOORS = (
     {"adapting", "describing"},
     {"checkpoint", "interop"},
     {"unipet"},  # unipet/__init__.py, the public interface
-    {"tasks", "fitting", "record", "mirror", "tracking", "model_files"},
+    {"tasks", "fitting", "record", "mirror", "tracking", "uploading", "model_files"},
     {"models", "forward"},
     {"generation", "step"},
     {"budget"},

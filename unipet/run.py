@@ -20,6 +20,7 @@ from unipet import record as records
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
 from unipet.reevaluation import evaluate as evaluate
+from unipet.uploading import mark, upload
 
 if TYPE_CHECKING:
     from unipet.budget.parameters import ParameterFit
@@ -50,6 +51,7 @@ def run(config: RunConfig) -> dict[str, Any]:
     finished = None if config.rerun else finished_record(prepared)
     if finished is not None:
         print(f"finished before, not run again (rerun=true does): {prepared.directory}")
+        upload(config.tracking, finished, records.resolved(prepared.config), prepared.directory)
         return finished
     return execute(prepared)
 
@@ -94,13 +96,13 @@ def execute(prepared: Prepared) -> dict[str, Any]:
     started = time.perf_counter()
     record = records.blank_record(config, prepared.fit.method.name, prepared.run_id)
     record["data"], record["fitted"] = prepared.data.record(), prepared.fit.record()
+    record["composition"] = prepared.fit.method.to_dict()
     _clear(directory)
     resolved = records.resolved(config)
     fitted = "".join(f"# fitted to the budget: {key}={size}\n" for key, size in (prepared.fit.sizes or {}).items())
     records.write_text_atomic(directory / records.CONFIG, fitted + yaml.safe_dump(resolved, sort_keys=False))
     records.write_json_atomic(directory / records.RESULT, record)
-    tags = [f"{key}:{record[key]}" for key in ("method", "task", "model", "budget")]
-    tracker = open_tracker(config.tracking, prepared.run_id, directory.name.rsplit("-", 1)[0], tags, resolved)
+    tracker = open_tracker(config.tracking, record, resolved)
     try:
         if prepared.fit.why_not is None:
             record["status"] = _work(prepared, record, tracker)
@@ -119,7 +121,8 @@ def execute(prepared: Prepared) -> dict[str, Any]:
         record["time"]["total_s"] = time.perf_counter() - started
         record["finished"] = records.now()
         records.write_json_atomic(directory / records.RESULT, record)
-        tracker.finish(record, record["status"])
+        if tracker.finish(record, record["status"]):
+            mark(config.tracking, record, directory)
     return record
 
 
@@ -133,7 +136,9 @@ def _work(prepared: Prepared, record: dict[str, Any], tracker: Tracker) -> str:
     from unipet.budget.memory_fit import fit_run
     from unipet.callbacks import Best
     from unipet.checkpoint import save
-    from unipet.evaluation import check_lengths, check_mixture, score_split, selection_score
+    from unipet.evaluation import check_lengths, check_mixture, higher_is_better, score_split, selection_score
+    from unipet.flags import raised
+    from unipet.history import read_steps
     from unipet.memory import PeakMemory, limited
     from unipet.models import load_base_model
     from unipet.tasks import cache_directory, collate, encode, readout, selection_metric
@@ -161,7 +166,11 @@ def _work(prepared: Prepared, record: dict[str, Any], tracker: Tracker) -> str:
         return "skipped"
     check_lengths(encoded, model, config.task)
     memory = PeakMemory(device)
-    best = Best(model, selection_score(config, model, data, encoded, tokenizer)) if encoded.selection else None
+    best = None
+    if encoded.selection:
+        metric = selection_metric(config.task)
+        sign = 1.0 if higher_is_better(metric) else -1.0
+        best = Best(model, selection_score(config, model, data, encoded, tokenizer), metric, sign)
     with (
         limited(device, config.budget.peak_memory_gib),
         open(directory / records.METRICS, "w", encoding="utf-8") as metrics,
@@ -191,6 +200,7 @@ def _work(prepared: Prepared, record: dict[str, Any], tracker: Tracker) -> str:
     save(model, directory / records.ADAPTER)
     records.write_jsonl_atomic(directory / records.PREDICTIONS, rows)
     check_mixture(model, encoded.evaluation, batch, config.optim.eval_batch_size, read)  # last: it bakes
+    record["flags"] = raised(rows, data.regression, read_steps(directory / records.METRICS))
     record.update(score=scores.score, metric=scores.metric, metrics=dict(scores.metrics))
     return "ok"
 
