@@ -38,10 +38,21 @@ HEAVY = {
 FLOORS = (
     {"errors"},
     {
-        *("options", "config", "conf_dir", "design", "libraries", "memory", "processes", "schedule", "terminal"),
-        *("text_table", "writing", "checksums"),
+        *(
+            "options",
+            "config",
+            "conf_dir",
+            "flags",
+            "history",
+            "labels",
+            "libraries",
+            "memory",
+            "processes",
+            "schedule",
+        ),
+        *("terminal", "text_table", "writing", "checksums"),
     },
-    {"functions", "sites", "settings", "positions", "budget_label", "order", "movement", "progress"},
+    {"design", "functions", "sites", "settings", "positions", "budget_label", "order", "movement", "progress"},
     {"composition", "scaling", "mixture", "objectives", "stopwatch", "weights"},
     {"parts"},
     {"insertion"},
@@ -54,7 +65,7 @@ FLOORS = (
     {"adapting", "describing"},
     {"checkpoint", "interop"},
     {"unipet"},  # unipet/__init__.py, the public interface
-    {"tasks", "fitting", "record", "run_directory", "mirror", "tracking", "model_files"},
+    {"tasks", "fitting", "record", "run_directory", "mirror", "tracking", "uploading", "model_files"},
     {"models", "forward", "identity"},
     {"generation", "step"},
     {"budget"},

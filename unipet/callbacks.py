@@ -15,6 +15,7 @@ from transformers import TrainerCallback
 from unipet.adaptation import adaptation
 from unipet.adapting import parameters
 from unipet.errors import UnipetError
+from unipet.history import SELECTION, tracked
 from unipet.progress import Progress
 from unipet.stopwatch import phase
 
@@ -115,7 +116,7 @@ class ShownProgress(TrainerCallback):
 
 
 class Journal(TrainerCallback):
-    """One line of metrics per log interval."""
+    """One line of metrics per log interval, and per checkpoint that was scored."""
 
     def __init__(self, file: TextIO, log: Log) -> None:
         self._file, self._log = file, log
@@ -126,9 +127,13 @@ class Journal(TrainerCallback):
         named = {"loss": "loss", "lr": "learning_rate", "grad_norm": "grad_norm", "epoch": "epoch"}
         # JSON has no infinity, which a gradient norm can reach although the loss is finite
         values = {name: logs[key] if math.isfinite(logs[key]) else None for name, key in named.items()}
-        self._file.write(json.dumps({"step": state.global_step, **values}, allow_nan=False) + "\n")
+        self.write(values, state.global_step)
+
+    def write(self, values: dict[str, Any], step: int) -> None:
+        """One line, to the file and to the tracker."""
+        self._file.write(json.dumps({"step": step, **values}, allow_nan=False) + "\n")
         self._file.flush()
-        self._log({f"train/{name}": value for name, value in values.items()}, state.global_step)
+        self._log(tracked(values), step)
 
 
 class Best(TrainerCallback):
@@ -140,8 +145,10 @@ class Best(TrainerCallback):
 
     CHECKPOINTS = 5
 
-    def __init__(self, model: nn.Module, score: Callable[[], float]) -> None:
-        self._tensors, self._score = parameters(model, head=True), score
+    def __init__(self, model: nn.Module, score: Callable[[], float], metric: str = "score", sign: float = 1.0) -> None:
+        """`score` is `sign` times the value of `metric`, so that more is better."""
+        self._tensors, self._score, self._metric, self._sign = parameters(model, head=True), score, metric, sign
+        self.journal: Journal | None = None  # where every score is written, as `selection/METRIC`
         self._kept: dict[str, torch.Tensor] = {}
         self.scores: dict[int, float] = {}  # step -> score
         self.seconds = 0.0
@@ -160,6 +167,8 @@ class Best(TrainerCallback):
         if not self.scores or score >= max(self.scores.values()):
             self._kept = {name: tensor.detach().to("cpu", copy=True) for name, tensor in self._tensors.items()}
         self.scores[state.global_step] = score
+        if self.journal is not None:
+            self.journal.write({f"{SELECTION}{self._metric}": self._sign * score}, state.global_step)
         self.seconds += time.perf_counter() - started
 
     def restore(self) -> int:

@@ -1,9 +1,12 @@
-"""A method's design dimensions as one flat mapping, so that runs can be grouped, filtered and plotted by each of them."""
+"""The method that a run trained, and its design dimensions flat, so that runs can be grouped, filtered and plotted by them."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
+
+from unipet.labels import leaves, option_names, plain
 
 #: dimension -> where an insertion has it
 DIMENSIONS: dict[str, tuple[str, ...]] = {
@@ -18,6 +21,35 @@ DIMENSIONS: dict[str, tuple[str, ...]] = {
 NONE = "none"
 
 
+def trained(record: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """The method as it was trained (`Method.to_dict`): with the sizes that a budget solved, not those asked for.
+
+    The record's `composition`; a record without one has what `config` (resolved) says, with the record's fitted sizes in
+    place. {} where neither tells.
+    """
+    composition, method = record.get("composition"), config.get("method")
+    if isinstance(composition, Mapping):
+        return dict(composition)
+    if not isinstance(method, Mapping):
+        return {}
+    found = copy.deepcopy(dict(method))
+    for key, size in fitted_sizes(record).items():
+        _, *path, option = key.split(".")  # method.insertions.NAME.function.OPTION
+        at: Any = found
+        for part in path:
+            at = at.get(part) if isinstance(at, Mapping) else None
+        if isinstance(at, dict):
+            at[option] = size
+    return found
+
+
+def fitted_sizes(record: Mapping[str, Any]) -> dict[str, Any]:
+    """`method.insertions.NAME.function.OPTION` -> the size that the budget solved; {} where nothing was solved."""
+    fitted = record.get("fitted")
+    sizes = fitted.get("sizes") if isinstance(fitted, Mapping) else None
+    return dict(sizes) if isinstance(sizes, Mapping) else {}
+
+
 def design(method: Mapping[str, Any]) -> dict[str, Any]:
     """`{"function": "low_rank", "size": 16, "position": "attn.q, attn.v", ...}` of a resolved method (`Method.to_dict`).
 
@@ -29,6 +61,22 @@ def design(method: Mapping[str, Any]) -> dict[str, Any]:
     for dimension, path in DIMENSIONS.items():
         values = list(dict.fromkeys(value for one in insertions if (value := _value(one, path)) is not None))
         found[dimension] = NONE if not values else values[0] if len(values) == 1 else " + ".join(map(str, values))
+    return found
+
+
+def options(method: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Insertion -> every option of it, flat: `{"ffn": {"site": "attn", "function": "bottleneck", "size": 8, ...}}`.
+
+    Called as in labels, with `_` for a space; lists are texts. An insertion with the name of a dimension gets a `_` behind it.
+    """
+    found = {}
+    for name, insertion in (method.get("insertions") or {}).items():
+        flat = leaves({"method": {"insertions": {name: insertion}}})
+        called = option_names(flat, [flat])
+        found[f"{name}_" if name in DIMENSIONS else str(name)] = {
+            called[key].replace(" ", "_"): plain(value) if isinstance(value, list) else value
+            for key, value in flat.items()
+        }
     return found
 
 

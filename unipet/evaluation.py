@@ -111,9 +111,14 @@ def selection_score(
     split, metric = encoded.selection, selection_metric(config.task)
     if metric == LOSS:
         return lambda: -mean_target_loss(config, model, split, tokenizer)
-    sign = 1.0 if METRICS[metric].higher_is_better else -1.0
+    sign = 1.0 if higher_is_better(metric) else -1.0
     one = replace(config, task=replace(config.task, metrics=[metric]))
     return lambda: sign * score_split(one, model, data.selection, split, tokenizer)[0].score
+
+
+def higher_is_better(metric: str) -> bool:
+    """Of a metric that chooses checkpoints."""
+    return metric != LOSS and METRICS[metric].higher_is_better
 
 
 def mean_target_loss(config: RunConfig, model: Any, encoded: EncodedRows, tokenizer: Any) -> float:

@@ -1,17 +1,25 @@
-"""What a tracked run says of itself: its configuration with one key per design dimension, and a summary of fixed keys."""
+"""What a tracked run says of itself: a telling name, its configuration with design keys, and a summary of fixed keys.
+
+All of it is read from the record and the resolved configuration, so a run that is uploaded later says the same.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from unipet.design import design
+from unipet.config import RunConfig
+from unipet.design import design, options, trained
+from unipet.errors import UnipetError
+from unipet.labels import SEPARATOR, difference, labelled, leaves
 
 #: The keys of every tracked run's summary, and where a record has them. A dashboard may rely on them; null: not known.
 SUMMARY: dict[str, tuple[str, ...]] = {
     "score": ("score",),
     "metric": ("metric",),
     "stopped_by": ("stopped_by",),
+    "flags": ("flags",),  # names of the record's flags, "one_answer, diverged"
     "params/trainable": ("params", "trainable"),
     "params/pct": ("params", "percent"),
     "params/stored": ("params", "stored"),
@@ -41,15 +49,98 @@ def flat_summary(record: Mapping[str, Any]) -> dict[str, Any]:
         for part in path:
             value = value.get(part) if isinstance(value, Mapping) else None
         found[key] = value
+    found["flags"] = ", ".join(str(flag["name"]) for flag in found["flags"] or ()) or None
     if record.get("task") and record.get("score") is not None:
         found[score_key(str(record["task"]))] = record["score"]
     return found | {f"metrics/{name}": value for name, value in (record.get("metrics") or {}).items()}
 
 
-def mirrored_config(resolved: Mapping[str, Any], run_id: str, tags: Sequence[str]) -> dict[str, Any]:
-    """What a tracked run says of itself: the nested configuration, `design.*` (one key per dimension), id, tags, and
-    `compared`: method, task, base model and budget as one text."""
-    names = {part: (resolved.get(part) or {}).get("name", "?") for part in ("method", "task", "model", "budget")}
-    names |= dict(tag.split(":", 1) for tag in tags if tag.startswith("model:"))  # `auto` is many base models
-    said = {"design": design(resolved.get("method") or {}), "run_id": run_id, "tags": list(tags)}
-    return {**resolved, **said, COMPARED: " | ".join(map(str, names.values()))}
+@dataclass(frozen=True)
+class Mirrored:
+    """A run as a tracker shows it."""
+
+    run_id: str
+    name: str  # "mam · ffn site=attn · sst2 · minilm · seed 0 · 1a2b3c4d": no two runs share one
+    tags: tuple[str, ...]
+    config: dict[str, Any]
+
+
+def mirrored(record: Mapping[str, Any], resolved: Mapping[str, Any]) -> Mirrored:
+    """How a run is tracked. `record` may be one of a run that has only begun.
+
+    `config` is the resolved configuration with the method as it was trained, and further `design` (one key per dimension,
+    and `design.INSERTION.OPTION`), `label`, `fitted`, `run_id`, `tags`, and `compared`: label, task, base model and
+    budget as one text.
+    """
+    method = trained(record, resolved)
+    names = {part: _name(record, resolved, part) for part in ("method", "task", "model", "budget")}
+    tags = tuple(f"{part}:{name}" for part, name in names.items())
+    said = label(names["method"], method, resolved)
+    identity = str(record.get("run_id"))
+    where = [names["task"], names["model"], *([names["budget"]] if names["budget"] != "none" else [])]
+    content = {
+        **resolved,
+        "method": method,
+        "design": design(method) | options(method),
+        "label": said,
+        "fitted": {key: (record.get("fitted") or {}).get(key) for key in ("requested", "sizes")},
+        "run_id": identity,
+        "tags": list(tags),
+        COMPARED: " | ".join([said, *(names[part] for part in ("task", "model", "budget"))]),
+    }
+    return Mirrored(identity, SEPARATOR.join([said, *where, f"seed {record.get('seed')}", identity[:8]]), tags, content)
+
+
+def _name(record: Mapping[str, Any], resolved: Mapping[str, Any], part: str) -> str:
+    """As the record calls it (`auto` is many base models), else the configuration."""
+    given = resolved.get(part)
+    return str(record.get(part) or (given.get("name", "?") if isinstance(given, Mapping) else "?"))
+
+
+def label(name: str, method: Mapping[str, Any], resolved: Mapping[str, Any]) -> str:
+    """A method's name, and what this run has otherwise than the method file of that name and the default settings."""
+    flat = leaves({"method": method})
+    settings = {key: value for key, value in resolved.items() if key not in APART}
+    usual = {key: value for key, value in leaves(asdict(RunConfig())).items() if key.split(".")[0] in settings}
+    return labelled(name, difference({**flat, **leaves(settings)}, {**_reference(name, method), **usual}))
+
+
+#: Parts of a configuration that a label does not name: named elsewhere, or where and how a run was watched.
+APART = ("method", "task", "model", "budget", "seed", "tracking", "runs_dir", "rerun")
+
+
+def _reference(name: str, method: Mapping[str, Any]) -> dict[str, Any]:
+    """What the file of that name says, flat; where a choice differs from it, or there is none, the choice's own defaults."""
+    from unipet.library import load_method
+
+    try:
+        base = leaves({"method": load_method(name).to_dict()})
+    except UnipetError:
+        base = {}
+    flat = leaves({"method": method})
+    found = dict(base)
+    for key, value in leaves({"method": _defaults(method)}).items():
+        choice = ".".join(key.split(".")[:4]) + ".name"  # method.insertions.NAME.DIMENSION.name
+        found[key] = base.get(key, value) if base.get(choice) == flat.get(choice) else value
+    return found
+
+
+def _defaults(method: Mapping[str, Any]) -> dict[str, Any]:
+    """The same choices with none of their options given; no choice itself is a default."""
+    from unipet.composition import COMPOSITIONS
+    from unipet.functions import FUNCTIONS
+    from unipet.method import Method
+    from unipet.mixture import Mixture
+    from unipet.scaling import SCALINGS
+    from unipet.sites import Position
+
+    tables: dict[str, Mapping[str, Any]] = {"function": FUNCTIONS, "composition": COMPOSITIONS, "scaling": SCALINGS}
+    insertions = {}
+    for name, given in (method.get("insertions") or {}).items():
+        chosen = {part: table.get((given.get(part) or {}).get("name")) for part, table in tables.items()}
+        found: dict[str, Any] = {part: asdict(kind()) for part, kind in chosen.items() if kind is not None}
+        found["position"] = {key: value for key, value in asdict(Position(site=())).items() if key != "site"}
+        found |= {"mixture": asdict(Mixture())} if given.get("mixture") else {}
+        insertions[name] = found
+    plain = Method("m").to_dict()
+    return {"unfreeze": plain["unfreeze"], "objective": plain["objective"], "insertions": insertions}

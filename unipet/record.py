@@ -59,7 +59,9 @@ def blank_record(config: RunConfig, method: str, run_id: str) -> dict[str, Any]:
         "metric": None,
         "metrics": {},
         "params": dict.fromkeys(("base", "trainable", "head", "stored", "merged", "formula", "percent")),
+        "composition": None,  # the method as it is trained, with the sizes that the budget solved
         "fitted": {},  # what was solved for the budget: {parameter_limit, requested, sizes, ...}
+        "flags": [],  # what makes the score worth less than it looks: [{name, text}], see unipet/flags.py
         "time": dict.fromkeys(("total_s", "train_s", "step_ms", "steps", "tokens_per_s", "phases_s")),
         "memory": dict.fromkeys(("peak_gib", "predicted_gib", "measured_by", "allocated_gib", "context_gib")),
         "insertions": [],

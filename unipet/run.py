@@ -25,6 +25,7 @@ from unipet.preparing import Prepared, finished_record, prepare
 from unipet.reevaluation import evaluate as evaluate
 from unipet.run_directory import checksums, locked, settle
 from unipet.stopwatch import Stopwatch, phase, timed
+from unipet.uploading import mark, upload
 
 if TYPE_CHECKING:
     from unipet.tracking import Tracker
@@ -67,6 +68,7 @@ def _finished_before(prepared: Prepared) -> dict[str, Any] | None:
     found = None if prepared.config.rerun else finished_record(prepared)
     if found is not None:
         print(f"finished before, not run again (rerun=true does): {prepared.directory}")
+        upload(prepared.config.tracking, found, records.resolved(prepared.config), prepared.directory)
     return found
 
 
@@ -86,14 +88,13 @@ def execute(prepared: Prepared, watch: Stopwatch) -> Done:
     record["identity"] = prepared.content.to_dict()
     record["folder"] = os.path.relpath(Path.cwd(), prepared.directory)
     record["data"], record["fitted"] = prepared.data.record(), prepared.fit.record()
+    record["composition"] = prepared.fit.method.to_dict()
     _clear(directory)
     resolved = records.resolved(config)
     fitted = "".join(f"# fitted to the budget: {key}={size}\n" for key, size in (prepared.fit.sizes or {}).items())
     records.write_text_atomic(directory / records.CONFIG, fitted + yaml.safe_dump(resolved, sort_keys=False))
     records.write_json_atomic(directory / records.RESULT, record)
-    tags = [f"{key}:{record[key]}" for key in ("method", "task", "model", "budget")]
-    name = prepared.directory.name.rsplit("-", 1)[0]
-    tracker = open_tracker(config.tracking, prepared.run_id, name, tags, resolved)
+    tracker = open_tracker(config.tracking, record, resolved)
     try:
         if prepared.fit.why_not is None:
             record["status"] = _work(prepared, directory, record, tracker)
@@ -120,8 +121,10 @@ def execute(prepared: Prepared, watch: Stopwatch) -> Done:
         if said := libraries.kept():
             records.write_text_atomic(directory / libraries.FILE, said)
         settle(prepared.directory)
-        tracker.finish(record, record["status"])
-    return Done(record, directory if directory.is_dir() else prepared.directory)
+        done = Done(record, directory if directory.is_dir() else prepared.directory)
+        if tracker.finish(record, record["status"]):
+            mark(config.tracking, record, done.directory)
+    return done
 
 
 def _work(prepared: Prepared, directory: Path, record: dict[str, Any], tracker: Tracker) -> str:
@@ -135,7 +138,9 @@ def _work(prepared: Prepared, directory: Path, record: dict[str, Any], tracker: 
         from unipet.budget.memory_fit import fit_run
         from unipet.callbacks import Best
         from unipet.checkpoint import save
-        from unipet.evaluation import check_lengths, check_mixture, score_split, selection_score
+        from unipet.evaluation import check_lengths, check_mixture, higher_is_better, score_split, selection_score
+        from unipet.flags import raised
+        from unipet.history import read_steps
         from unipet.memory import PeakMemory, limited
         from unipet.models import load_base_model
         from unipet.tasks import cache_directory, collate, encode, readout, selection_metric
@@ -165,7 +170,11 @@ def _work(prepared: Prepared, directory: Path, record: dict[str, Any], tracker: 
         return "skipped"
     check_lengths(encoded, model, config.task)
     memory = PeakMemory(device)
-    best = Best(model, selection_score(config, model, data, encoded, tokenizer)) if encoded.selection else None
+    best = None
+    if encoded.selection:
+        metric = selection_metric(config.task)
+        sign = 1.0 if higher_is_better(metric) else -1.0
+        best = Best(model, selection_score(config, model, data, encoded, tokenizer), metric, sign)
     with (
         limited(device, config.budget.peak_memory_gib),
         open(directory / records.METRICS, "w", encoding="utf-8") as metrics,
@@ -199,6 +208,7 @@ def _work(prepared: Prepared, directory: Path, record: dict[str, Any], tracker: 
         records.write_jsonl_atomic(directory / records.PREDICTIONS, rows)
     with phase("evaluation"):
         check_mixture(model, encoded.evaluation, batch, config.optim.eval_batch_size, read)  # last: it bakes
+    record["flags"] = raised(rows, data.regression, read_steps(directory / records.METRICS))
     record.update(score=scores.score, metric=scores.metric, metrics=dict(scores.metrics))
     return "ok"
 

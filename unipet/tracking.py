@@ -2,7 +2,8 @@
 
 The run's own `result.json` is the record; a tracker is a copy of it. So a tracker that breaks (no network, a full
 disk) warns once and is silent from then on, and the run goes on. Every run opens its own tracker and finishes it:
-two runs of one process never share one. A run that is started again continues the same tracked run.
+two runs of one process never share one. A run that is started again continues the same tracked run. What a tracked run
+says of itself is made in `mirror.py`.
 """
 
 from __future__ import annotations
@@ -10,17 +11,18 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
 from unipet.config import TrackingConfig
 from unipet.errors import UnipetError, unknown
-from unipet.mirror import flat_summary, mirrored_config
+from unipet.mirror import Mirrored, flat_summary, mirrored
 
 MODES = ("offline", "online")
 JOB_TYPE = "train"
+NAME = 128  # characters of a run's name that wandb's server takes
 INIT_S, FINISH_S = 60.0, 300.0  # how long an online run waits for the network before it goes on without
 RESULTS = ("ok", "skipped", "exceeded")  # statuses that are results, not failures
 
@@ -31,8 +33,9 @@ class Tracker(Protocol):
     def log(self, values: Mapping[str, float], step: int) -> None:
         """Mirror metrics of one optimiser step."""
 
-    def finish(self, summary: Mapping[str, Any], status: str) -> None:
-        """Mirror the run's end: the record, or the part of it that there is, and its status. Call exactly once."""
+    def finish(self, summary: Mapping[str, Any], status: str) -> bool:
+        """Mirror the run's end: the record, or the part of it that there is, and its status. Call exactly once.
+        Returns whether the whole run is mirrored now, where it was asked to be."""
 
 
 class NullTracker:
@@ -41,8 +44,9 @@ class NullTracker:
     def log(self, values: Mapping[str, float], step: int) -> None:
         """Nothing."""
 
-    def finish(self, summary: Mapping[str, Any], status: str) -> None:
+    def finish(self, summary: Mapping[str, Any], status: str) -> bool:
         """Nothing."""
+        return False
 
 
 class LiveTracker:
@@ -50,8 +54,9 @@ class LiveTracker:
 
     name = ""
 
-    def __init__(self, run: Any) -> None:
+    def __init__(self, run: Any, as_asked: bool = True) -> None:
         self.run = run
+        self._as_asked = as_asked  # False: kept offline, since the network was not reached
 
     def _guarded(self, what: str, call: Callable[[Any], Any]) -> None:
         if self.run is None:
@@ -66,13 +71,15 @@ class LiveTracker:
         """Mirror metrics of one optimiser step."""
         self._guarded("logging", lambda run: run.log(dict(values), step=step))
 
-    def finish(self, summary: Mapping[str, Any], status: str) -> None:
+    def finish(self, summary: Mapping[str, Any], status: str) -> bool:
         """Write the summary (`SUMMARY`, `metrics/...`, `status`) and close this run."""
         run = self.run
         self._guarded("the summary", lambda run: self._summarise(run, {**flat_summary(summary), "status": status}))
+        whole = self.run is not None
         self.run = run  # close it even if the summary could not be written, so that the next job gets a run of its own
         self._guarded("finishing", lambda run: self._close(run, status))
-        self.run = None
+        whole, self.run = whole and self.run is not None, None
+        return whole and self._as_asked
 
     def _summarise(self, run: Any, summary: dict[str, Any]) -> None:
         raise NotImplementedError
@@ -131,46 +138,41 @@ def check_tracking(config: TrackingConfig) -> None:
         )
 
 
-def open_tracker(
-    config: TrackingConfig, run_id: str, name: str, tags: Sequence[str], resolved: Mapping[str, Any]
-) -> Tracker:
+def open_tracker(config: TrackingConfig, record: Mapping[str, Any], resolved: Mapping[str, Any]) -> Tracker:
     """A tracker for one run.
 
-    `run_id` becomes the tracked run's id, `config.group` (the sweep) its group, `resolved` (the nested configuration of the
-    run) its config; files go below `<runs_dir>/<tracker>`. Raises `UnipetError` for a tracker that cannot work.
+    The record's `run_id` becomes the tracked run's id, `config.group` (the sweep) its group; its name, tags and
+    configuration are what `mirrored` makes of the record and `resolved` (the nested configuration of the run). Files go
+    below `<runs_dir>/<tracker>`. Raises `UnipetError` for a tracker that cannot work.
     """
     check_tracking(config)
+    if config.name == "none":
+        return NullTracker()
     try:
-        return TRACKERS[config.name](config, run_id, name, tags, resolved)
+        directory = Path(str(resolved.get("runs_dir", "runs"))) / config.name
+        directory.mkdir(parents=True, exist_ok=True)  # else wandb falls back to a temporary directory
+        return TRACKERS[config.name](config, mirrored(record, resolved), directory.resolve())
     except Exception as error:
         _warn(config.name, "its start", error)
         return NullTracker()
 
 
-def _directory(resolved: Mapping[str, Any], name: str) -> Path:
-    directory = Path(str(resolved.get("runs_dir", "runs"))) / name
-    directory.mkdir(parents=True, exist_ok=True)  # else wandb falls back to a temporary directory
-    return directory
-
-
-def _wandb(
-    config: TrackingConfig, run_id: str, name: str, tags: Sequence[str], resolved: Mapping[str, Any]
-) -> WandbTracker:
+def _wandb(config: TrackingConfig, said: Mirrored, directory: Path) -> WandbTracker:
     """Offline unless asked; without a network or a login an online run becomes an offline one, to be synced later."""
     import wandb
 
     waits = {"init_timeout": INIT_S, "finish_timeout": FINISH_S}
     known = getattr(wandb.Settings, "model_fields", {})
-    said: dict[str, Any] = {
+    given: dict[str, Any] = {
         "project": config.project,
-        "id": run_id,
+        "id": said.run_id,
         "resume": "allow",  # the same id is the same run: a job that was killed continues it
-        "name": name,
+        "name": fitting(said.name),
         "group": config.group,
         "job_type": JOB_TYPE,
-        "tags": [tag[:64] for tag in tags],  # wandb refuses longer ones
-        "config": mirrored_config(resolved, run_id, tags),
-        "dir": str(_directory(resolved, "wandb").parent.resolve()),  # its service may run in another directory
+        "tags": [tag[:64] for tag in said.tags],  # wandb refuses longer ones
+        "config": said.config,
+        "dir": str(directory.parent),  # its service may run in another directory
         "reinit": "finish_previous",
         "settings": wandb.Settings(
             silent=True, console="off", **{key: value for key, value in waits.items() if key in known}
@@ -178,34 +180,37 @@ def _wandb(
     }
     if config.mode == "online":
         try:
-            return WandbTracker(wandb.init(mode="online", **said))
+            return WandbTracker(wandb.init(mode="online", **given))
         except Exception as error:
             print(
                 f"warning: wandb is not reached ({_first_line(error)}). This run is tracked offline; `wandb sync` in "
-                f"{said['dir']} uploads it later.",
+                f"{given['dir']} uploads it later.",
                 file=sys.stderr,
             )
             wandb.teardown()  # the failed run's id counts as in use until then
-    return WandbTracker(wandb.init(mode="offline", **said))
+    return WandbTracker(wandb.init(mode="offline", **given), as_asked=config.mode == "offline")
+
+
+def fitting(name: str, most: int = NAME) -> str:
+    """A name that the server takes; a longer one loses its middle, never its end, which no other run has."""
+    return name if len(name) <= most else f"{name[: most // 2]}…{name[len(name) - (most - most // 2 - 1) :]}"
 
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _trackio(
-    config: TrackingConfig, run_id: str, name: str, tags: Sequence[str], resolved: Mapping[str, Any]
-) -> TrackioTracker:
-    """Always local. trackio knows runs by name alone, so the id is part of it."""
-    os.environ.setdefault("TRACKIO_DIR", str(_directory(resolved, "trackio").resolve()))  # read when it is imported
+def _trackio(config: TrackingConfig, said: Mirrored, directory: Path) -> TrackioTracker:
+    """Always local. trackio knows runs by name alone, so the whole id is part of it."""
+    os.environ.setdefault("TRACKIO_DIR", str(directory))  # read when it is imported
     import trackio
 
     with contextlib.redirect_stdout(sys.stderr):
         run = trackio.init(
             project=config.project,
-            name=f"{name}-{run_id}",
+            name=f"{said.name.removesuffix(said.run_id[:8])}{said.run_id}",
             group=config.group,
-            config={**mirrored_config(resolved, run_id, tags), "job_type": JOB_TYPE},
+            config={**said.config, "job_type": JOB_TYPE},
             resume="allow",
             embed=False,
             auto_log_gpu=False,

@@ -97,7 +97,9 @@ def train(
     )
     if torch.cuda.is_available():
         arguments._n_gpu = 1  # one device per run: DataParallel's copies would not carry the adaptation
-    probe, clock, progress = GradientProbe(model), Clock(), ShownProgress()
+    probe, clock, progress, journal = GradientProbe(model), Clock(), ShownProgress(), Journal(metrics, log)
+    if best is not None:
+        best.journal = journal
     hours = TimeLimit(seconds_allowed(config.budget), lambda: best.seconds if best else 0.0)
     trainer = ObjectiveTrainer(
         model=model,
@@ -109,7 +111,7 @@ def train(
             probe,
             clock,
             progress,
-            Journal(metrics, log),
+            journal,
             hours,
             *([best] if best else []),  # last: it looks whether this step ends training
         ],

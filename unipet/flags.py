@@ -1,0 +1,119 @@
+"""Flags: what makes a finished run's score worth less than it looks. Each has a short name and a sentence.
+
+| name | raised where |
+|---|---|
+| `one_answer` | every example gets the same answer, although the right answers differ; for tags every word, for regression all answers within a thousandth of the labels' spread |
+| `below_majority` | fewer answers are right than by always giving the most frequent label of the evaluation examples (of words, for tags) |
+| `below_mean` | regression: the squared error is larger than by always answering the mean of the evaluation labels |
+| `empty_texts` | a tenth of the generated texts or more are empty |
+| `diverged` | training lost more than half of what it had gained: see `diverged` |
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from statistics import fmean, pvariance
+from typing import Any
+
+Rows = Sequence[Mapping[str, Any]]  # of predictions.jsonl: prediction, and label or references
+CONSTANT = 1e-3  # of the labels' standard deviation: answers that vary less are one answer
+EMPTY = 0.1  # share of empty texts
+GAINED, LOST, SPOILED = 0.25, 0.5, 2.0  # see `diverged`
+FEWEST = 5  # logged losses: fewer say nothing about a course
+
+
+def raised(rows: Rows, regression: bool, steps: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """The flags of a run, `[{"name": ..., "text": ...}]`: from its evaluation's rows, whether its answers are numbers, and
+    the lines of its metrics.jsonl."""
+    found = _answers(rows, regression) if rows else {}
+    losses = [step["loss"] for step in steps if "loss" in step]
+    if text := diverged(losses):
+        found["diverged"] = text
+    return [{"name": name, "text": text} for name, text in found.items()]
+
+
+def _answers(rows: Rows, regression: bool) -> dict[str, str]:
+    if "references" in rows[0]:
+        return _texts([str(row.get("prediction", "")) for row in rows], [row.get("references") for row in rows])
+    pairs = [(row.get("prediction"), row.get("label")) for row in rows]
+    if regression:
+        return _numbers(pairs)
+    if isinstance(pairs[0][0], list):  # -1 or null: a word without a prediction
+        words = [pair for one, label in pairs for pair in zip(one or (), label or (), strict=False)]
+        return _labels([pair for pair in words if pair[0] not in (-1, None)], "words")
+    return _labels(pairs, "examples")
+
+
+def _labels(pairs: Sequence[tuple[Any, Any]], what: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    given, right = (Counter(pair[side] for pair in pairs) for side in (0, 1))
+    if not pairs:
+        return found
+    if len(given) == 1 and len(right) > 1:
+        found["one_answer"] = f"all {len(pairs)} {what} got the same answer ({next(iter(given))})"
+    label, most = right.most_common(1)[0]
+    hits = sum(answer == truth for answer, truth in pairs)
+    if hits < most:
+        found["below_majority"] = (
+            f"{hits} of {len(pairs)} {what} are right, fewer than the {most} that always answering {label} would get"
+        )
+    return found
+
+
+def _numbers(pairs: Sequence[tuple[Any, Any]]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    known = [(float(answer), float(label)) for answer, label in pairs if answer is not None and label is not None]
+    if len(known) < 2:
+        return found
+    answers, labels = ([pair[side] for pair in known] for side in (0, 1))
+    spread, error = pvariance(labels), fmean((answer - label) ** 2 for answer, label in known)
+    if spread > 0 and pvariance(answers) <= CONSTANT**2 * spread:
+        found["one_answer"] = f"all {len(known)} examples got about the same answer ({fmean(answers):.4g})"
+    if error > spread * (1 + 1e-9):
+        found["below_mean"] = (
+            f"mean squared error {error:.4g}, more than the {spread:.4g} of always answering the mean {fmean(labels):.4g}"
+        )
+    return found
+
+
+def _texts(texts: Sequence[str], references: Sequence[Any]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    stripped = [text.strip() for text in texts]
+    if len(texts) > 1 and len(set(stripped)) == 1 and len({json.dumps(one) for one in references}) > 1:
+        shown = stripped[0] if len(stripped[0]) <= 40 else f"{stripped[0][:40]}..."
+        found["one_answer"] = f"all {len(texts)} texts are the same ({shown!r})"
+    empty = stripped.count("")
+    if empty >= max(1, EMPTY * len(texts)):
+        found["empty_texts"] = f"{empty} of {len(texts)} texts are empty"
+    return found
+
+
+def diverged(losses: Sequence[float | None]) -> str:
+    """In words how the training loss went wrong; "" where it did not.
+
+    `losses` are the logged ones in order, None or not finite where a loss was no number: one of those is enough. Means
+    over a window (a tenth of the lines, at least three) give the start and the lowest point. Training diverged where
+    *every* loss of the last window lies above the lowest point by more than half of what had been gained, and the gain was
+    a quarter of the start or more; or where every one of them is more than twice the start.
+    """
+    if not losses:
+        return ""
+    if not all(loss is not None and abs(loss) < float("inf") for loss in losses):  # a comparison with nan is false
+        return "a logged training loss is not a finite number"
+    known = [float(loss) for loss in losses if loss is not None]
+    if len(known) < FEWEST:
+        return ""
+    window = min(max(3, len(known) // 10), len(known) // 2)
+    sums = [0.0]
+    for loss in known:
+        sums.append(sums[-1] + loss)
+    means = [(sums[at + window] - sums[at]) / window for at in range(len(known) - window + 1)]
+    start, lowest, end = means[0], min(means), min(known[-window:])
+    course = f"the training loss began at {start:.3g}, fell to {lowest:.3g} and ended at {end:.3g} or more"
+    if start - lowest >= GAINED * abs(start) and end - lowest > LOST * (start - lowest):
+        return course
+    if start > 0 and end > SPOILED * start:
+        return f"the training loss began at {start:.3g} and ended at {end:.3g} or more"
+    return ""

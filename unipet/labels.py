@@ -1,0 +1,188 @@
+"""Labels of variants: what tells runs of one method apart, in the fewest words that still do.
+
+Configurations come flat, with dotted keys: `method.insertions.ffn.position.site`. A label names an option by the shortest
+end of its key that is unambiguous (`site`, `lr`), with its insertion where a method has several: `ffn site=attn · attention
+size=16`. Nothing is cut, so two variants never get one label.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+SEPARATOR = " · "
+AS_GIVEN = "as given"  # a variant that has none of the options that the others differ in
+#: Parts of a report with columns of their own.
+NAMED = ("method.name", "task.name", "model.name", "budget.name")
+#: An insertion's dimensions in the order in which a label names them: where, what, how, how much, how many.
+ORDER = ("position", "function", "composition", "scaling", "mixture", "ratio")
+_INSERTION = re.compile(r"method\.insertions\.([^.]+)\.(.+)")
+_MISSING = "(missing)"
+
+
+class Told(str):
+    """A value that is compared as it is and shown by the first of `texts` that tells it from the other variants'."""
+
+    texts: tuple[str, ...]
+
+    def __new__(cls, value: str, *texts: str) -> Told:
+        made = super().__new__(cls, value)
+        made.texts = (*texts, value)
+        return made
+
+
+def leaves(value: object, prefix: str = "") -> dict[str, Any]:
+    """A nested mapping with dotted keys: {"a": {"b": 1}} -> {"a.b": 1}. Lists are values."""
+    if not isinstance(value, Mapping):
+        return {prefix: value}
+    flat: dict[str, Any] = {}
+    for key, inner in value.items():
+        flat.update(leaves(inner, f"{prefix}.{key}" if prefix else str(key)))
+    return flat
+
+
+def plain(value: object) -> str:
+    """A value as one would say it: a list by its elements, a list of one as its element."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list | tuple) and value and not any(isinstance(one, list | tuple | Mapping) for one in value):
+        return "+".join(map(plain, value))
+    return json.dumps(value, default=str)
+
+
+def labelled(method: str, variant: str) -> str:
+    """A method with its variant, where there is one."""
+    return f"{method}{SEPARATOR}{variant}" if variant else method
+
+
+def variants(identities: Sequence[Mapping[str, Any]], asked: Collection[str] = ()) -> list[str]:
+    """For configurations of one method: what each one has that differs, "" where nothing does.
+
+    `identities` are flat; equal ones get one text, different ones never. `asked`: keys of sizes that a budget replaced,
+    which are named as what was asked for.
+    """
+    everywhere = [key for key in identities[0] if all(key in one for one in identities)]
+    kinds = [json.dumps({key: one[key] for key in sorted(one) if key not in NAMED}, default=str) for one in identities]
+    for keys in (everywhere, list(dict.fromkeys(key for one in identities for key in one))):
+        labels = _labels(identities, keys, asked)
+        if len(set(labels)) == len(set(kinds)) == len(set(zip(labels, kinds, strict=True))):
+            return labels  # what only some of them have (options of one function, say) is named where it must be
+    number = {kind: at for at, kind in enumerate(dict.fromkeys(kinds), 1)}
+    return [f"{text} #{number[kind]}" for text, kind in zip(labels, kinds, strict=True)]
+
+
+def difference(content: Mapping[str, Any], base: Mapping[str, Any]) -> str:
+    """What one flat configuration has that `base` has otherwise, and which of the base's insertions it lacks."""
+    changed = [key for key in content if key not in NAMED and content[key] != base.get(key, _MISSING)]
+    names = option_names(changed, [content, base])
+    said = [f"{names[key]}={plain(content[key])}" for key in sorted(changed, key=_place)]
+    gone = dict.fromkeys(name for name in _insertions([base]) if name not in _insertions([content]))
+    lost = dict.fromkeys(  # of an insertion that stays: its mixture, say
+        f"{match[1]} without {match[2].split('.')[0]}"
+        for key in base
+        if (match := _INSERTION.fullmatch(key)) and match[1] not in gone and match[2].split(".")[0] in ORDER
+        if not any(one.startswith(key.removesuffix(match[2]) + match[2].split(".")[0]) for one in content)
+    )
+    return SEPARATOR.join([*said, *(f"without {name}" for name in gone), *lost])
+
+
+def _labels(identities: Sequence[Mapping[str, Any]], keys: Sequence[str], asked: Collection[str]) -> list[str]:
+    optional = [one for one in _containers(keys) if len({_has(each, one) for each in _owning(identities, one)}) > 1]
+    varying = [key for key in keys if key not in NAMED and _varies(identities, key, optional)]
+    varying.sort(key=_place)
+    names = option_names(varying, identities)
+    several = len(_insertions(identities)) > 1
+    said: list[list[str]] = [[] for _ in identities]
+    for container in optional:
+        insertion, *dimension = container.split(".")[2:-1]
+        what = " ".join([insertion] * (several or not dimension) + dimension)
+        for parts, one in zip(said, identities, strict=True):
+            if _owning([one], container):
+                parts.append(what if _has(one, container) else f"no {what}")
+    for key in varying:
+        name = f"asked {names[key]}" if key in asked else names[key]
+        for parts, text in zip(said, _texts([one.get(key, _MISSING) for one in identities]), strict=True):
+            parts += [f"{name}={text}"] if text != _MISSING else []
+    return [SEPARATOR.join(parts) or (AS_GIVEN if varying else "") for parts in said]
+
+
+def _containers(keys: Iterable[str]) -> list[str]:
+    """Every insertion and every dimension of one, as the beginning of its keys."""
+    found = (match for key in keys if (match := _INSERTION.fullmatch(key)))
+    names = [(match[1], match[2].split(".")[0]) for match in found if "." in match[2]]
+    wholes = [f"method.insertions.{name}." for name, _ in names]
+    return list(dict.fromkeys([*wholes, *(f"method.insertions.{name}.{part}." for name, part in names)]))
+
+
+def _owning(identities: Sequence[Mapping[str, Any]], container: str) -> list[Mapping[str, Any]]:
+    """Those that could have it: an insertion any, a dimension those with its insertion."""
+    above = ".".join(container.split(".")[:3]) + "."
+    return [one for one in identities if above == container or _has(one, above)]
+
+
+def _has(identity: Mapping[str, Any], container: str) -> bool:
+    return any(key.startswith(container) for key in identity)
+
+
+def _varies(identities: Sequence[Mapping[str, Any]], key: str, optional: Sequence[str]) -> bool:
+    """Whether the key's value differs, among those that have the insertion and the dimension that it belongs to."""
+    inside = [container for container in optional if key.startswith(container)]
+    having = [one for one in identities if all(_has(one, container) for container in inside)]
+    return len({json.dumps(one.get(key, _MISSING), default=str) for one in having}) > 1
+
+
+def _place(key: str) -> int:
+    """Sorting is stable, so that within a dimension, and outside insertions, the configuration's order stays."""
+    match = _INSERTION.fullmatch(key)
+    dimension = match[2].split(".")[0] if match else ""
+    return ORDER.index(dimension) if dimension in ORDER else len(ORDER)
+
+
+def _texts(values: Sequence[Any]) -> list[str]:
+    """One text per value, as short as it can be while different values have different texts."""
+    exact = [json.dumps(value, default=str) for value in values]
+    for level in range(3):
+        texts = [_text(value, level) for value in values]
+        if len(set(zip(texts, exact, strict=True))) == len(set(texts)) == len(set(exact)):
+            return texts
+    return exact
+
+
+def _text(value: Any, level: int) -> str:
+    if isinstance(value, Told):
+        return value.texts[min(level, len(value.texts) - 1)]
+    return plain(value)
+
+
+def option_names(keys: Iterable[str], identities: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Key -> what a label calls it: the shortest end that no other of these keys has."""
+    keys = list(keys)
+    several = len(_insertions(identities)) > 1
+    split = {key: _INSERTION.fullmatch(key) for key in keys}
+    owner = {key: f"{match[1]} " if match and several else "" for key, match in split.items()}
+    ends = {key: [owner[key] + end for end in _ends(match[2] if match else key)] for key, match in split.items()}
+    found = {}
+    for key in keys:
+        value = key.removesuffix("name") + "value" if key.endswith(".name") else ""  # gives way: `scaling value`
+        others = {end for other in keys if other != key for end in ends[other][other == value :]}
+        found[key] = next((end for end in ends[key] if end not in others), key)
+    return found
+
+
+def _ends(path: str) -> list[str]:
+    """The ends of a dotted path, shortest first; `name` and `value` alone say too little, `scaling` says enough."""
+    parts = path.removeprefix("method.").removeprefix("objective.").removeprefix("fitted.").split(".")
+    if "objective" in path and len(parts) > 1:
+        return [" ".join(parts)]
+    found = [" ".join(parts[-length:]) for length in range(1, len(parts) + 1)]
+    if parts[-1] in ("name", "value") and len(parts) > 1:
+        found[0] = parts[-2]
+    return found
+
+
+def _insertions(identities: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The names of all insertions, each once."""
+    found = (_INSERTION.fullmatch(key) for one in identities for key in one)
+    return list(dict.fromkeys(match[1] for match in found if match))
