@@ -37,7 +37,7 @@ TEXTS = {
     "Thai": "หนังเรื่องนี้ดีมาก",
     "combining": "u\u0308ber, e\u0301",
     "beyond 16 bits": "👩\u200d🚀 𝔘𝔫𝔦 🏴\U000e0067\U000e007f",
-    "backslashes": "a\\nb\\t\\\"c\\",
+    "backslashes": 'a\\nb\\t\\"c\\',
     "not available": "NA",
     "null": "null",
     "true": "true",

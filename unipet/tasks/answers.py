@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from numbers import Real
-from typing import Any
 
-from unipet.config import TaskConfig
 from unipet.errors import UnipetError
 from unipet.tasks.gaps import Gap, short, without_answer
 from unipet.tasks.labels import LabelReader, as_number
@@ -26,7 +24,7 @@ def number(value: object, where: str, scale: Sequence[float] | None = None) -> f
         return scale[int(found)]
     try:
         if found is not None:
-            return float(value if isinstance(value, Real) else found)  # type: ignore[arg-type]
+            return float(value if isinstance(value, Real) else found)
     except OverflowError:  # a whole number too large for a float
         pass
     raise UnipetError(f"{where}: {short(value)} given; a finite number is needed.")

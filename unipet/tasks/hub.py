@@ -21,9 +21,7 @@ def read_hub(task: TaskConfig, *wanted_splits: tuple[str, bool]) -> list[SplitRo
     Raises one UnipetError when it cannot be had, or has bad rows.
     """
     splits = _download(task)
-    return [
-        _rows(task, *_split(task, splits, name, evaluation), evaluation) for name, evaluation in wanted_splits
-    ]
+    return [_rows(task, *_split(task, splits, name, evaluation), evaluation) for name, evaluation in wanted_splits]
 
 
 def read_hidden(task: TaskConfig, split: str) -> SplitRows:

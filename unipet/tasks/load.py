@@ -39,7 +39,9 @@ class TaskData:
     selection: list[Row] = field(default_factory=list)  # what chooses the checkpoint; never scored in the record
     protocol: str = "none"  # task.selection
     splits: dict[str, str] = field(default_factory=dict)  # what "train", "evaluation" and "selection" were read from
-    dropped: dict[str, dict[str, int]] = field(default_factory=dict)  # part -> kind of gap -> rows that task.drop left out
+    dropped: dict[str, dict[str, int]] = field(
+        default_factory=dict
+    )  # part -> kind of gap -> rows that task.drop left out
     label_order: list[int] = field(default_factory=list)  # of a hidden split that declares names in another order
 
     def record(self) -> dict[str, Any]:

@@ -25,5 +25,7 @@ def text_bytes(path: Path) -> bytes:
     except OSError as error:
         raise UnipetError(f"task.data_dir: cannot read {path}: {error.strerror}.") from error
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise UnipetError(f"{path}, line 1: not UTF-8, but UTF-16 or UTF-32 by its first bytes. Save the file as UTF-8.")
+        raise UnipetError(
+            f"{path}, line 1: not UTF-8, but UTF-16 or UTF-32 by its first bytes. Save the file as UTF-8."
+        )
     return content.removeprefix(b"\xef\xbb\xbf")
