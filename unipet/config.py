@@ -31,6 +31,10 @@ class TaskConfig:
     text: list[str] = field(default_factory=list)
     label: str = "label"  # the column that holds the answer
     labels: list[str] = field(default_factory=list)  # label names in index order; empty for regression and generation
+    # How labels are written in the data: auto | name | index. auto reads both, and stops where one could mean two labels.
+    label_is: str = "auto"
+    # Rows to leave out, counted in the record: empty (a text is missing), unlabelled (no answer: null, empty or -1).
+    drop: list[str] = field(default_factory=list)
     choices: list[str] = field(default_factory=list)  # multiple_choice: one column (or template) per choice
     verbalizers: list[str] = field(default_factory=list)  # masked_prompt: one word per label, in the order of labels
     target: str = "target"  # generation: the column with the text to produce

@@ -43,6 +43,8 @@ def submit(directory: Path, out: Path) -> list[Path]:
     for name, data in hidden.items():
         rows = encode(data, tokenizer, task, cache_directory(config.runs_dir)).evaluation
         logits, _ = predict(model, rows, batch, config.optim.eval_batch_size, config.precision, read)
+        if data.label_order and not task.submission_names:
+            logits = logits[:, data.label_order]  # an index in the file means what it means in the hidden split
         lines = [f"{i}\t{_answer(task, row)}\n" for i, row in enumerate(logits)]
         path = out / f"{name}.tsv"
         records.write_text_atomic(path, "index\tprediction\n" + "".join(lines))

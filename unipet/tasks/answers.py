@@ -1,63 +1,49 @@
-"""What a record says the answer is: a label's index, a number, tags of words or texts; every wrong one is an error."""
+"""What a record says of texts and answers: texts, a number, tags of words, references; every wrong one is an error."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any
+from numbers import Real
 
-from unipet.config import TaskConfig
-from unipet.errors import UnipetError, nearest
-
-
-class LabelReader:
-    """Label names or indices to indices: one style per split, because a name may look like another's index."""
-
-    def __init__(self, labels: Sequence[str]) -> None:
-        self.labels = list(labels)
-        self._index = {name: i for i, name in enumerate(self.labels)}
-        self._style: tuple[type, str] | None = None
-
-    def index(self, value: object, where: str) -> int:
-        """The index of a label. Raises UnipetError for another type, an unknown name, and names mixed with indices."""
-        if isinstance(value, bool) or not isinstance(value, (int, str)):
-            raise UnipetError(f"{where}: {short(value)} given; a label name or its index is needed {self._allowed()}.")
-        if self._style is None:
-            self._style = (type(value), where)
-        elif not isinstance(value, self._style[0]):
-            raise UnipetError(
-                f"{where}: {short(value)} given, but {self._style[1]} has a label of type {self._style[0].__name__}; "
-                "use names or indices, not both."
-            )
-        if isinstance(value, str):
-            if value not in self._index:
-                raise UnipetError(f"{where}: unknown label {value!r} {self._allowed()}.{nearest(value, self.labels)}")
-            return self._index[value]
-        if value == -1:
-            raise UnipetError(
-                f"{where}: -1, which stands for a hidden answer (a test split?). Choose a labelled split."
-            )
-        if not 0 <= value < len(self.labels):
-            raise UnipetError(f"{where}: {value} is outside the range of the labels {self._allowed()}.")
-        return value
-
-    def _allowed(self) -> str:
-        return "(allowed: " + ", ".join(f"{i} = {name}" for i, name in enumerate(self.labels)) + ")"
+from unipet.errors import UnipetError
+from unipet.tasks.gaps import Gap, short, without_answer
+from unipet.tasks.labels import LabelReader, as_number
 
 
-def number(value: object, where: str) -> float:
-    """A finite number. Raises UnipetError for anything else."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not _finite(value):
-        raise UnipetError(f"{where}: {short(value)} given; a finite number is needed.")
-    return float(value)
+def number(value: object, where: str, scale: Sequence[float] | None = None) -> float:
+    """A finite number; a decimal's nearest float. With a `scale` (the column declares numbers as names) the value is an
+    index into it. Raises Gap where there is none, UnipetError for anything else."""
+    if without_answer(value):
+        raise Gap("unlabelled", f"{where}: {short(value)} given; a finite number is needed.")
+    found = None if isinstance(value, str) else as_number(value)
+    if scale is not None:
+        if found == -1:
+            raise Gap("unlabelled", f"{where}: -1 given, which stands for a hidden answer; a finite number is needed.")
+        if found is None or found not in range(len(scale)):
+            raise UnipetError(f"{where}: {short(value)} is no index of the declared names {list(scale)}.")
+        return scale[int(found)]
+    try:
+        if found is not None:
+            return float(value if isinstance(value, Real) else found)
+    except OverflowError:  # a whole number too large for a float
+        pass
+    raise UnipetError(f"{where}: {short(value)} given; a finite number is needed.")
 
 
-def text(value: object, where: str) -> str:
-    """A text that is not empty. Raises UnipetError for another type, an empty text and half a character."""
+def text(value: object, where: str, gap: str = "empty") -> str:
+    """A text that is not empty. Raises Gap of kind `gap` for null and an empty text, UnipetError for another type and
+    half a character."""
+    if value is None:
+        raise Gap(gap, f"{where}: None given; a string is needed.")
     if not isinstance(value, str):
         raise UnipetError(f"{where}: {short(value)} given; a string is needed.")
     if not value.strip():
-        raise UnipetError(f"{where}: empty text. Remove the row, or fill it.")
+        raise Gap(gap, f"{where}: empty text.")
+    return whole(value, where)
+
+
+def whole(value: str, where: str) -> str:
+    """`value`, which every file and terminal can hold. Raises UnipetError for half a character."""
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -65,41 +51,30 @@ def text(value: object, where: str) -> str:
     return value
 
 
-def tags(value: object, words: int, labels: LabelReader, where: str) -> list[int]:
-    """One label index per word. Raises UnipetError for another type or another number of tags."""
+def words(value: object, where: str) -> list[str]:
+    """A list of words. Raises Gap where there is none, or an empty one, UnipetError for another type."""
+    if value is None or value == [] or value == "":
+        raise Gap("empty", f"{where}: {short(value)} given; a list of words is needed.")
+    if not isinstance(value, (list, tuple)):
+        raise UnipetError(f"{where}: {short(value)} given; a list of words is needed.")
+    return [text(word, f"{where}, word {i + 1}") for i, word in enumerate(value)]
+
+
+def tags(value: object, count: int, labels: LabelReader, where: str) -> list[int]:
+    """One label index for each of `count` words. Raises Gap where an answer is missing, UnipetError for another type or
+    another number of tags."""
+    if value is None or value == [] or value == "":
+        raise Gap("unlabelled", f"{where}: {short(value)} given; a list with one label per word is needed.")
     if not isinstance(value, (list, tuple)):
         raise UnipetError(f"{where}: {short(value)} given; a list with one label per word is needed.")
-    if len(value) != words:
-        raise UnipetError(f"{where}: {len(value)} labels for {words} words; one per word is needed.")
+    if len(value) != count:
+        raise UnipetError(f"{where}: {len(value)} labels for {count} words; one per word is needed.")
     return [labels.index(each, f"{where}, word {i + 1}") for i, each in enumerate(value)]
 
 
-def references(record: dict[str, Any], task: TaskConfig, where: str) -> list[str]:
-    """The right texts of an evaluation row: its references, or its one target."""
-    if task.references in record:
-        given = record[task.references]
-        if not isinstance(given, (list, tuple)):
-            given = [given]
-        if not given:
-            raise UnipetError(f"{where}, field {task.references!r}: no references; at least one text is needed.")
-        return [text(each, f"{where}, field {task.references!r}") for each in given]
-    if task.target in record:
-        return [text(record[task.target], f"{where}, field {task.target!r}")]
-    raise UnipetError(
-        f"{where}: references missing: no column {task.references!r} (task.references) and no {task.target!r} "
-        f"(task.target). Columns found: {', '.join(map(str, record)) or '(none)'}."
-        f"{nearest(task.references, map(str, record))}"
-    )
-
-
-def short(value: object) -> str:
-    """`value` as an error shows it."""
-    shown = repr(value)
-    return shown if len(shown) <= 60 else shown[:57] + "..."
-
-
-def _finite(value: int | float) -> bool:
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # a whole number too large for a float
-        return False
+def references(given: object, where: str) -> list[str]:
+    """The right texts of an evaluation row: a list, or one text. Raises Gap where there is none, or an empty one."""
+    texts = list(given) if isinstance(given, (list, tuple)) else [given]
+    if not texts:
+        raise Gap("unlabelled", f"{where}: no references; at least one text is needed.")
+    return [text(each, where, "unlabelled") for each in texts]

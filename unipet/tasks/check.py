@@ -8,11 +8,13 @@ from collections.abc import Mapping, Sequence
 from unipet.config import TaskConfig
 from unipet.errors import UnipetError, unknown
 from unipet.tasks.columns import MASK, answer_columns, columns, text_columns
+from unipet.tasks.gaps import GAPS
 from unipet.tasks.kinds import KINDS, kind_of
 from unipet.tasks.scoring import METRICS
 from unipet.tasks.selection import LOSS, selection_metric
 from unipet.tasks.stories import GENERATORS
 
+LABEL_IS = ("auto", "name", "index")
 SELECTIONS = ("none", "train_holdout", "validation")
 _COUNTS = {"generated_train": 1, "generated_evaluation": 1, "max_length": 1, "max_source": 1, "max_target": 2}
 _COUNTS |= {"selection_size": 1, "max_train": 1, "max_evaluation": 1}
@@ -33,6 +35,9 @@ def check_task(task: TaskConfig) -> None:
                 f"task.{key}: {column!r} given; allowed: one column name other than those of task.text {text}."
             )
     _check_labels(task, kind.answer)
+    for name in _names("task.drop", task.drop):
+        if name not in GAPS:
+            raise unknown("task.drop", name, GAPS)
     _check_metrics(task)
     for key, lowest in _COUNTS.items():
         value = getattr(task, key)
@@ -94,6 +99,8 @@ def _check_texts(task: TaskConfig, text: list[str]) -> None:
 
 def _check_labels(task: TaskConfig, answer: str) -> None:
     labels = _names("task.labels", task.labels)
+    if task.label_is not in LABEL_IS:
+        raise unknown("task.label_is", task.label_is, LABEL_IS)
     if answer in ("number", "text") and labels:
         raise UnipetError(f"task.labels: {labels} given, but task.kind={task.kind} has none; use task.labels=[].")
     if task.kind == "multiple_choice" and labels and len(labels) != len(task.choices):

@@ -9,33 +9,30 @@ from typing import Any
 from unipet.config import TaskConfig
 from unipet.errors import UnipetError, nearest
 from unipet.tasks.columns import answer_columns, text_columns, wanted
-from unipet.tasks.kinds import KINDS
-from unipet.tasks.rows import Row, RowReader
+from unipet.tasks.rows import RowReader, SplitRows
 
 # MNLI calls its validation split so; its files in JSON lines are plain validation.jsonl.
 OTHER_NAMES = {"validation": "validation_matched"}
 
 
-def read_hub(task: TaskConfig, *wanted_splits: tuple[str, bool]) -> list[list[Row]]:
+def read_hub(task: TaskConfig, *wanted_splits: tuple[str, bool]) -> list[SplitRows]:
     """The rows of some splits of `task.hub`: (name, whether it is an evaluation split) each.
 
     Raises one UnipetError when it cannot be had, or has bad rows.
     """
     splits = _download(task)
-    return [
-        _rows(task, *_split(task, splits, name, evaluation), RowReader(task, name, evaluation))
-        for name, evaluation in wanted_splits
-    ]
+    return [_rows(task, *_split(task, splits, name, evaluation), evaluation) for name, evaluation in wanted_splits]
 
 
-def read_hidden(task: TaskConfig, split: str) -> list[Row]:
+def read_hidden(task: TaskConfig, split: str) -> SplitRows:
     """The rows of a split without answers: "test", or "ax/test" for a split of another subset."""
     subset, _, name = split.rpartition("/")
     task = replace(task, subset=subset or task.subset)
-    return _rows(task, *_split(task, _download(task), name, True), RowReader(task, name, True, hidden=True))
+    return _rows(task, *_split(task, _download(task), name, True), True, hidden=True)
 
 
-def _split(task: TaskConfig, splits: Any, split: str, evaluation: bool) -> tuple[Any, str]:
+def _split(task: TaskConfig, splits: Any, split: str, evaluation: bool) -> tuple[Any, str, str]:
+    """A split's table, its name there, and the name that the configuration has for it."""
     name = split if split in splits else OTHER_NAMES.get(split, split)
     if name not in splits:
         found = sorted(map(str, splits))
@@ -43,7 +40,7 @@ def _split(task: TaskConfig, splits: Any, split: str, evaluation: bool) -> tuple
         raise UnipetError(
             f"task.{key}: {_address(task)} has no split {name!r}; it has {', '.join(found)}.{nearest(name, found)}"
         )
-    return splits[name], name
+    return splits[name], name, split
 
 
 def _download(task: TaskConfig) -> Any:
@@ -72,35 +69,30 @@ def _download(task: TaskConfig) -> Any:
         log.setLevel(level)
 
 
-def _rows(task: TaskConfig, table: Any, split: str, reader: RowReader) -> list[Row]:
+def _rows(
+    task: TaskConfig, table: Any, theirs_called: str, called: str, evaluation: bool, hidden: bool = False
+) -> SplitRows:
+    """The rows of one split: `called` in the configuration and in ids, `theirs_called` on the hub."""
+    place = f"{_address(task)}, split {theirs_called!r}"
     if any("." in theirs for theirs in task.rename):
         table = table.flatten()  # translation.en is a column of its own then
     source = {ours: theirs for theirs, ours in task.rename.items()}
-    answers = [] if reader.hidden else answer_columns(task, reader.evaluation)
+    answers = [] if hidden else answer_columns(task, evaluation)
     there = [column for column in answers if source.get(column, column) in table.column_names]
     names = {source.get(column, column): column for column in (*text_columns(task), *(there or answers[:1]))}
     for theirs, ours in names.items():
         if theirs not in table.column_names:
             raise UnipetError(
-                f"task.rename: {_address(task)}, split {split!r}, has no column {theirs!r} (for {ours!r}); it has "
+                f"task.rename: {place}, has no column {theirs!r} (for {ours!r}); it has "
                 f"{', '.join(table.column_names)}.{nearest(theirs, table.column_names)}"
             )
+    declared = table.features.to_dict()
+    features = {task.label: declared.get(source.get(task.label, task.label))}
+    reader = RowReader(task, called, place, evaluation, hidden, features)
     columns = {ours: list(table[theirs]) for theirs, ours in names.items()}
-    if task.label in columns and KINDS[task.kind].answer == "index":
-        columns[task.label] = _label_names(task, table, source.get(task.label, task.label), columns[task.label])
     for i, values in enumerate(zip(*columns.values(), strict=True)):
-        reader.add(dict(zip(columns, values, strict=True)), f"{_address(task)}, split {split!r}, row {i}")
-    return reader.finished(f"task.hub: {_address(task)} has an empty split {split!r}.")
-
-
-def _label_names(task: TaskConfig, table: Any, column: str, values: list[Any]) -> list[Any]:
-    """By name where the hub has names: its order of labels need not be ours (trec's is not). -1 stays for the reader."""
-    names = getattr(table.features[column], "names", None)
-    if names is None or -1 in values:
-        return values
-    if set(names) != set(task.labels):
-        raise UnipetError(f"task.labels: {list(task.labels)} given, but {_address(task)} has the labels {list(names)}.")
-    return [names[value] if isinstance(value, int) else value for value in values]
+        reader.add(dict(zip(columns, values, strict=True)), f"{place}, row {i}")
+    return reader.finished()
 
 
 def _address(task: TaskConfig) -> str:

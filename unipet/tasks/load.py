@@ -18,7 +18,7 @@ from unipet.tasks.columns import wanted
 from unipet.tasks.files import read_files
 from unipet.tasks.hub import hub_source, read_hidden, read_hub
 from unipet.tasks.kinds import KINDS
-from unipet.tasks.rows import Row
+from unipet.tasks.rows import Row, SplitRows
 from unipet.tasks.selection import carve
 from unipet.tasks.synthetic import generate
 
@@ -40,6 +40,10 @@ class TaskData:
     selection: list[Row] = field(default_factory=list)  # what chooses the checkpoint; never scored in the record
     protocol: str = "none"  # task.selection
     splits: dict[str, str] = field(default_factory=dict)  # what "train", "evaluation" and "selection" were read from
+    dropped: dict[str, dict[str, int]] = field(
+        default_factory=dict
+    )  # part -> kind of gap -> rows that task.drop left out
+    label_order: list[int] = field(default_factory=list)  # of a hidden split that declares names in another order
 
     def record(self) -> dict[str, Any]:
         """What a run's record says of its data (DESIGN 7): JSON-ready."""
@@ -51,6 +55,7 @@ class TaskData:
             "evaluation": len(self.evaluation),
             "train_available": self.available.get("train", len(self.train)),
             "evaluation_available": self.available.get("evaluation", len(self.evaluation)),
+            "dropped": {part: dict(counts) for part, counts in self.dropped.items()},
             "splits": dict(self.splits),
             "synthetic": self.synthetic,
             "regression": self.regression,
@@ -63,7 +68,10 @@ class TaskData:
 def load_task(task: TaskConfig) -> TaskData:
     """Check `task`, read or generate its examples and cut them to size. Raises UnipetError for every mistake."""
     check_task(task)
-    train, evaluation, selection, source = _read(task)
+    parts, source = _read(task)
+    _check_orders(task, list(parts.values()))
+    train, evaluation = parts["train"].rows, parts["evaluation"].rows
+    selection = parts["selection"].rows if "selection" in parts else []
     if task.selection == "train_holdout":
         train, selection = carve(train, task.selection_size)
     chosen_train, chosen_evaluation = _first(train, task.max_train), _first(evaluation, task.max_evaluation)
@@ -83,6 +91,7 @@ def load_task(task: TaskConfig) -> TaskData:
         selection=selection,
         protocol=task.selection,
         splits=_splits(task),
+        dropped={part: read.dropped for part, read in parts.items() if read.dropped},
     )
 
 
@@ -94,31 +103,55 @@ def load_hidden(task: TaskConfig, split: str) -> TaskData:
             f"task.submission: task.kind={task.kind} has no submission files; one answer per row is needed."
         )
     if task.data_dir is not None:
-        rows = read_files(task, split, True, hidden=True)
+        read = read_files(task, split, True, hidden=True)
     elif task.hub is not None:
-        rows = read_hidden(task, split)
+        read = read_hidden(task, split)
     else:
         raise UnipetError(
             f"task.submission: task {task.name} has neither task.hub nor task.data_dir to read {split} from."
         )
-    return TaskData(rows, rows, list(task.labels), task.kind == "regression", f"hidden:{split}", False, "")
+    return TaskData(
+        read.rows,
+        read.rows,
+        list(task.labels),
+        task.kind == "regression",
+        f"hidden:{split}",
+        False,
+        "",
+        label_order=[task.labels.index(name) for name in read.declared] if read.reordered else [],
+    )
 
 
-def _read(task: TaskConfig) -> tuple[list[Row], list[Row], list[Row], str]:
-    """Training, evaluation and selection rows, and the source's name."""
-    splits = [(task.train_split, False), (task.evaluation_split, True)]
+def _read(task: TaskConfig) -> tuple[dict[str, SplitRows], str]:
+    """What was read for "train", "evaluation" and, where a split of its own selects, "selection"; the source's name."""
+    splits = {"train": (task.train_split, False), "evaluation": (task.evaluation_split, True)}
     if task.selection == "validation":
-        splits.append((task.selection_split, True))
+        splits["selection"] = (task.selection_split, True)
     if task.data_dir is not None:
-        return _three([read_files(task, *split) for split in splits], f"files:{task.data_dir}")
+        return {part: read_files(task, *split) for part, split in splits.items()}, f"files:{task.data_dir}"
     if task.generator is not None:
-        return _three(generate(task), f"synthetic:{task.generator} seed {task.generator_seed}")
+        source = f"synthetic:{task.generator} seed {task.generator_seed}"
+        made = zip(splits, generate(task), strict=False)
+        return {part: SplitRows(rows, source, {}, [], False, None) for part, rows in made}, source
     if task.hub is not None:
-        return _three(read_hub(task, *splits), hub_source(task))
+        return dict(zip(splits, read_hub(task, *splits.values()), strict=True)), hub_source(task)
     raise UnipetError(
         f"task.data_dir: task {task.name} has neither a hub data set nor a generator, so task.data_dir=DIR is needed, "
         f"with {task.train_split}.jsonl and {task.evaluation_split}.jsonl (columns: {wanted(task)})."
     )
+
+
+def _check_orders(task: TaskConfig, parts: Sequence[SplitRows]) -> None:
+    """Raise UnipetError where one split declares label names in another order than task.labels, and another split has
+    bare indices: these may mean the first one's order."""
+    declared = next((part for part in parts if part.reordered), None)
+    bare = next((part for part in parts if part.plain_index), None)
+    if declared is not None and bare is not None:
+        raise UnipetError(
+            f"{bare.plain_index}: an index without a name, but {declared.place} declares the labels "
+            f"{declared.declared}, in another order than task.labels {list(task.labels)}. Write names there, or give "
+            "task.labels in the order that the indices mean."
+        )
 
 
 def _splits(task: TaskConfig) -> dict[str, str]:
@@ -126,10 +159,6 @@ def _splits(task: TaskConfig) -> dict[str, str]:
     selection = {"train_holdout": task.train_split, "validation": task.selection_split}.get(task.selection)
     found = {"train": task.train_split, "evaluation": task.evaluation_split}
     return found | ({"selection": selection} if selection else {})
-
-
-def _three(rows: Sequence[list[Row]], source: str) -> tuple[list[Row], list[Row], list[Row], str]:
-    return rows[0], rows[1], rows[2] if len(rows) > 2 else [], source
 
 
 def _first(rows: list[Row], count: int | None) -> list[Row]:

@@ -2,40 +2,103 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from unipet.config import TaskConfig
 from unipet.errors import UnipetError, nearest
 from unipet.tasks import answers
-from unipet.tasks.answers import LabelReader, short
 from unipet.tasks.columns import columns, render, text_columns
+from unipet.tasks.declared import alignment, declared_names, scale
+from unipet.tasks.gaps import Gap, short
 from unipet.tasks.kinds import KINDS
+from unipet.tasks.labels import LabelReader
 
 #: {"id": str, "text": [str, ...]} and, by kind: "label" (int, float, or [int] of words), "choices" [str],
 #: "target" str (generation, training), "references" [str] (generation, evaluation).
 Row = dict[str, Any]
 
 
-class RowReader:
-    """Turns one split's records into rows, and remembers what a single record cannot show: ids and label style.
+@dataclass(frozen=True)
+class SplitRows:
+    """One split's rows, and what its reading found out."""
 
-    `evaluation` tells generation tasks to look for references. `hidden` reads no answers: a test set without them.
+    rows: list[Row]
+    place: str  # "DIR/train.csv", or "owner/name, split 'train'"
+    dropped: dict[str, int]  # rows left out, for each kind of gap that `task.drop` names
+    declared: list[str]  # the label names that the column declares, in the order of its indices; [] for none
+    reordered: bool  # whether that order differs from that of task.labels
+    plain_index: str | None  # where the first label stands that is an index and has no declared names
+
+
+class RowReader:
+    """Turns one split's records into rows, and remembers what a single record cannot show: ids, label style, gaps.
+
+    `place` names the split's file or address. `evaluation` tells generation tasks to look for references. `hidden`
+    reads no answers: a test set without them. `features` is what the source declares of its columns.
+    Raises UnipetError where the declared label names are not those of task.labels.
     """
 
-    def __init__(self, task: TaskConfig, split: str, evaluation: bool = False, hidden: bool = False) -> None:
+    def __init__(
+        self,
+        task: TaskConfig,
+        split: str,
+        place: str,
+        evaluation: bool = False,
+        hidden: bool = False,
+        features: Mapping[str, object] | None = None,
+    ) -> None:
         self.task = task
         self.split = split
+        self.place = place
         self.rows: list[Row] = []
         self.evaluation, self.hidden = evaluation, hidden
+        self._dropped = {} if hidden else dict.fromkeys(task.drop, 0)
+        self._seen = 0
+        self._columns_seen: dict[str, None] = {}
         self._ids: dict[str, str] = {}
         self._listed = False
-        self._labels = LabelReader(task.labels)
+        answer, column = KINDS[task.kind].answer, f"{place}, column {task.label!r},"
+        names = declared_names((features or {}).get(task.label)) if answer != "text" else None
+        self._declared = names or []
+        self._scale = scale(names, column) if names and answer == "number" else None
+        order = alignment(names, task.labels, column) if names and answer != "number" else None
+        self._labels = LabelReader(task.labels, task.label_is, order)
         self._columns = text_columns(task)
 
     def add(self, record: object, where: str) -> None:
-        """Check `record` and keep it; `where` ("file, line 3") begins the UnipetError for anything wrong with it."""
+        """Check `record` and keep it, or count it where `task.drop` leaves it out; `where` ("file, line 3") begins the
+        UnipetError for anything wrong with it."""
         if not isinstance(record, dict):
             raise UnipetError(f"{where}: a JSON object is needed, {type(record).__name__} found.")
+        try:
+            row = self._row(record, where)
+        except Gap as gap:
+            if gap.kind not in self._dropped:
+                raise UnipetError(f"{gap}{self._advice(gap)}") from gap
+            self._dropped[gap.kind] += 1
+        else:
+            self.rows.append(row)
+        self._seen += 1
+        self._columns_seen.update(dict.fromkeys(record))
+
+    def finished(self) -> SplitRows:
+        """All rows. Raises UnipetError when there are none."""
+        if not self._seen:
+            raise UnipetError(f"{self.place}: no rows; the split {self.split!r} is empty.")
+        if not self.rows:
+            counts = ", ".join(f"{kind} {count}" for kind, count in self._dropped.items())
+            raise UnipetError(
+                f"{self.place}: task.drop leaves out all {self._seen} rows of the split {self.split!r} ({counts}). "
+                f"Columns found: {shown(self._columns_seen)}. Check task.text, task.label and task.target."
+            )
+        one_each = self.evaluation and not self._listed  # lists of references are grouped already
+        rows = grouped(self.rows) if self.task.group_references and one_each else self.rows
+        labels = self._labels
+        return SplitRows(rows, self.place, self._dropped, self._declared, labels.reordered, labels.plain_index)
+
+    def _row(self, record: dict[str, Any], where: str) -> Row:
         answer = KINDS[self.task.kind].answer
         if answer == "tags":
             row: Row = {"text": self._words(record, where)}
@@ -43,14 +106,16 @@ class RowReader:
             row = self._texts(record, where)
         if not self.hidden:
             row |= self._answer(record, row, answer, where)
-        self.rows.append({"id": self._id(record, where), **row})
+        return {"id": self._id(record, where), **row}
 
-    def finished(self, empty: str) -> list[Row]:
-        """All rows; raises UnipetError(empty) when there are none."""
-        if not self.rows:
-            raise UnipetError(empty)
-        one_each = self.evaluation and not self._listed  # lists of references are grouped already
-        return grouped(self.rows) if self.task.group_references and one_each else self.rows
+    def _advice(self, gap: Gap) -> str:
+        if self.hidden:
+            return " A hidden split needs an answer for every row, so task.drop leaves none out: fill the row."
+        if not gap.a_row:
+            return ""
+        kinds = ",".join(dict.fromkeys([*self.task.drop, gap.kind]))
+        what = "Choose a split with answers" if gap.kind == "unlabelled" else "Fill the row"
+        return f" {what}, or leave such rows out and count them: task.drop=[{kinds}]."
 
     def _texts(self, record: dict[str, Any], where: str) -> Row:
         values = {name: self._text(record, name, where) for name in self._columns}
@@ -62,52 +127,72 @@ class RowReader:
         return row
 
     def _answer(self, record: dict[str, Any], row: Row, answer: str, where: str) -> Row:
+        task = self.task
         if answer == "text":
-            if self.evaluation:
-                self._listed |= self.task.references in record
-                return {"references": answers.references(record, self.task, where)}
-            value = self._cell(record, self.task.target, "task.target", where)
-            return {"target": answers.text(value, f"{where}, field {self.task.target!r}")}
-        value = self._cell(record, self.task.label, "task.label", where)
-        where = f"{where}, field {self.task.label!r}"
+            return self._references(record, where) if self.evaluation else self._target(record, where)
+        value = self._cell(record, task.label, "task.label", "unlabelled", where)
+        where = f"{where}, field {task.label!r}"
         if answer == "number":
-            return {"label": answers.number(value, where)}
+            return {"label": answers.number(value, where, self._scale)}
         if answer == "tags":
             return {"label": answers.tags(value, len(row["text"]), self._labels, where)}
         return {"label": self._labels.index(value, where)}
 
-    def _cell(self, record: dict[str, Any], column: str, key: str, where: str) -> Any:
+    def _target(self, record: dict[str, Any], where: str) -> Row:
+        value = self._cell(record, self.task.target, "task.target", "unlabelled", where)
+        return {"target": answers.text(value, f"{where}, field {self.task.target!r}", "unlabelled")}
+
+    def _references(self, record: dict[str, Any], where: str) -> Row:
+        task = self.task
+        if task.references in record:
+            self._listed = True
+            return {"references": answers.references(record[task.references], f"{where}, field {task.references!r}")}
+        if task.target in record:
+            return {"references": [self._target(record, where)["target"]]}
+        raise Gap(
+            "unlabelled",
+            f"{where}: references missing: no column {task.references!r} (task.references) and no {task.target!r} "
+            f"(task.target). Columns found: {shown(record)}.{nearest(task.references, map(str, record))}",
+            task.references in self._columns_seen or task.target in self._columns_seen,
+        )
+
+    def _cell(self, record: dict[str, Any], column: str, key: str, gap: str, where: str) -> Any:
         if column not in record:
-            found = ", ".join(map(str, record)) or "(none)"
-            raise UnipetError(
-                f"{where}: no column {column!r} ({key}). Columns found: {found}.{nearest(column, map(str, record))} "
-                f"Rename the column, or set {key}."
+            raise Gap(
+                gap,
+                f"{where}: no column {column!r} ({key}). Columns found: {shown(record)}."
+                f"{nearest(column, map(str, record))} Rename the column, or set {key}.",
+                column in self._columns_seen,
             )
         return record[column]
 
     def _text(self, record: dict[str, Any], column: str, where: str) -> str:
-        return answers.text(self._cell(record, column, "task.text", where), f"{where}, field {column!r}")
+        return answers.text(self._cell(record, column, "task.text", "empty", where), f"{where}, field {column!r}")
 
     def _words(self, record: dict[str, Any], where: str) -> list[str]:
         column = columns(self.task.text[0])[0]
-        value = self._cell(record, column, "task.text", where)
-        if not isinstance(value, (list, tuple)) or not value:
-            raise UnipetError(f"{where}, field {column!r}: {short(value)} given; a list of words is needed.")
-        return [answers.text(word, f"{where}, field {column!r}, word {i + 1}") for i, word in enumerate(value)]
+        return answers.words(self._cell(record, column, "task.text", "empty", where), f"{where}, field {column!r}")
 
     def _id(self, record: dict[str, Any], where: str) -> str:
         given = record.get("id")
-        if given is None:
-            return f"{self.split}-{len(self.rows)}"
+        if given is None or given == "":
+            given = f"{self.split}-{self._seen}"  # counted over all records: rows that are left out shift no id
+        where = f"{where}, field 'id'"
         if isinstance(given, bool) or not isinstance(given, (int, str)):
-            raise UnipetError(f"{where}, field 'id': {short(given)} given; a string or a whole number is needed.")
-        name = str(given)
+            raise UnipetError(f"{where}: {short(given)} given; a string or a whole number is needed.")
+        name = answers.whole(str(given), where)
         if name in self._ids:
-            raise UnipetError(
-                f"{where}, field 'id': {name!r} again (first in {self._ids[name]}); ids must be distinct."
-            )
-        self._ids[name] = where
+            raise UnipetError(f"{where}: {name!r} again (first in {self._ids[name]}); ids must be distinct.")
+        self._ids[name] = where.removesuffix(", field 'id'")
         return name
+
+
+def shown(names: Iterable[object]) -> str:
+    """Column names as an error shows them: at most twenty, none long, no character that a terminal would obey."""
+    found = [str(name) for name in names]
+    short_names = [name if name.isprintable() and len(name) <= 60 else short(name) for name in found[:20]]
+    more = f" and {len(found) - 20} more" if len(found) > 20 else ""
+    return (", ".join(short_names) or "(none)") + more
 
 
 def grouped(rows: list[Row]) -> list[Row]:

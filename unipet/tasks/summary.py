@@ -53,6 +53,9 @@ def text(found: dict[str, Any]) -> str:
         f"training {data['train']}, evaluation {data['evaluation']}; selection: {data['selection']['by']} "
         f"({data['selection']['examples']} examples); metrics: {', '.join(found['metrics'])}",
     ]
+    for part, counts in data["dropped"].items():
+        shown = ", ".join(f"{kind} {count}" for kind, count in counts.items())
+        lines.append(f"left out of {part} by task.drop: {shown}")
     for number, example in enumerate(found["examples"], start=1):
         lines += ["", f"example {number} ({example['id']})"]
         lines += [f"  {name}: {value}" for name, value in example.items() if name != "id"]

@@ -1,0 +1,75 @@
+"""JSON lines: one object per line, and a line ends at a line feed alone; U+2028 within a text is text."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from unipet.errors import UnipetError
+from unipet.tasks.formats.source import Source, text_bytes
+
+
+def read_json_lines(path: Path) -> Source:
+    """The objects of a file; blank lines are none. Raises UnipetError with file, line and, where it is known, field."""
+    return Source(_records(path), typed=True)
+
+
+def _records(path: Path) -> Iterator[tuple[object, str]]:
+    for number, line in enumerate(text_bytes(path).split(b"\n"), start=1):
+        if line.strip():
+            where = f"{path}, line {number}"
+            yield parse(line, where), where
+
+
+def parse(line: bytes, where: str) -> object:
+    """One JSON value. Raises UnipetError, which begins with `where`, for what RFC 8259 does not allow, for a field
+    given twice, and for a number that is not finite."""
+    try:
+        found = json.loads(line.decode("utf-8"), object_pairs_hook=lambda pairs: _object(pairs, where))
+        if _not_finite(found):
+            raise UnipetError(f"{where}: NaN or infinity given, which JSON does not have; a finite number is needed.")
+        return found
+    except UnipetError:
+        raise
+    except UnicodeDecodeError as error:
+        place = f"{where}{_last_field(line[: error.start])}"
+        raise UnipetError(
+            f"{place}: not UTF-8 (byte {error.start + 1}: {error.reason}). Save the file as UTF-8."
+        ) from error
+    except json.JSONDecodeError as error:
+        place = f"{where}{_last_field(error.doc[: error.pos].encode())}"
+        raise UnipetError(f"{place}: malformed or truncated JSON, column {error.colno}: {error.msg}.") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits; nesting without end
+        raise UnipetError(f"{where}: malformed JSON: {error}.") from error
+
+
+def _object(pairs: list[tuple[str, Any]], where: str) -> dict[str, Any]:
+    """An object's fields. Python's own reader would keep the last of two with one name, and take NaN for a number."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UnipetError(f"{where}, field {twice!r}: given twice; which one is meant? Keep one.")
+    for name, value in pairs:
+        if _not_finite(value):
+            raise UnipetError(
+                f"{where}, field {name!r}: NaN or infinity given, which JSON does not have; a finite number, or null, "
+                "is needed."
+            )
+    return found
+
+
+def _not_finite(value: object) -> bool:
+    if isinstance(value, list):
+        return any(_not_finite(each) for each in value)
+    return isinstance(value, float) and not math.isfinite(value)
+
+
+def _last_field(line: bytes) -> str:
+    """The last field that begins in a broken line, for its error; nothing where none does."""
+    names = re.findall(rb'"((?:[^"\\\\]|\\\\.)*)"\s*:', line)
+    return f", field {names[-1].decode('utf-8', 'replace')!r}" if names else ""

@@ -1,0 +1,76 @@
+"""What comma and tab separated files share: a header, rows as long as the header, text in UTF-8."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from unipet.errors import UnipetError
+from unipet.tasks.formats.source import Source, text_bytes
+
+#: A line's number in the file (that of the row's first line) and its values; none for a blank line.
+Rows = Iterator[tuple[int, list[str]]]
+
+
+class Malformed(Exception):
+    """A row that breaks the format's rules: its line, which of its values (from 0), and what is wrong."""
+
+    def __init__(self, line: int, column: int, reason: str) -> None:
+        super().__init__(reason)
+        self.line, self.column, self.reason = line, column, reason
+
+
+def read_table(path: Path, split: Callable[[str], Rows]) -> Source:
+    """The rows of a file that `split` takes apart. Raises UnipetError with file, line and, where it is known, field."""
+    return Source(_records(path, split), typed=False)
+
+
+def _records(path: Path, split: Callable[[str], Rows]) -> Iterator[tuple[object, str]]:
+    content = text_bytes(path)
+    text = content.decode("utf-8", "surrogateescape")  # a byte that is no UTF-8 is found in its own row and column
+    broken = not _is_utf8(text)
+    header: list[str] = []
+    try:
+        for line, values in split(text):
+            where = f"{path}, line {line}"
+            if broken:
+                _check_utf8(values, header, where)
+            if not header:
+                header = values
+                _check_header(header, where)
+                continue
+            if not values and len(header) == 1:
+                values = [""]  # in a table of one column a blank line is a row whose value is empty
+            if not values:
+                continue
+            if len(values) != len(header):
+                raise UnipetError(f"{where}: {len(values)} values, but the header has {len(header)} columns.")
+            yield dict(zip(header, values, strict=True)), where
+    except Malformed as error:
+        field = f", field {header[error.column]!r}" if error.column < len(header) else ""
+        raise UnipetError(f"{path}, line {error.line}{field}: malformed table: {error.reason}.") from error
+
+
+def _check_header(header: list[str], where: str) -> None:
+    if len(set(header)) < len(header):
+        twice = next(name for name in header if header.count(name) > 1)
+        raise UnipetError(f"{where}: the header names column {twice!r} twice; which one is meant? Keep one.")
+    for sign, what in {"\0": "a NUL character (a UTF-16 file?)", "\r": "a carriage return that ends no line"}.items():
+        if any(sign in name for name in header):
+            raise UnipetError(f"{where}: {what} in the header. Save the file as UTF-8 with lines that end in \\n.")
+
+
+def _check_utf8(values: list[str], header: list[str], where: str) -> None:
+    for i, value in enumerate(values):
+        if not _is_utf8(value):
+            field = f", field {header[i]!r}" if i < len(header) else ""
+            byte = next(ord(sign) - 0xDC00 for sign in value if 0xDC80 <= ord(sign) <= 0xDCFF)
+            raise UnipetError(f"{where}{field}: not UTF-8 (byte 0x{byte:02x}). Save the file as UTF-8.")
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
