@@ -8,6 +8,7 @@ from unipet.config import TaskConfig
 from unipet.errors import UnipetError
 from unipet.tasks.encoded import EncodedRows
 from unipet.tasks.rows import Row
+from unipet.tasks.word_ids import plain_ids
 
 IGNORED = -100  # a label that the loss leaves out
 
@@ -41,7 +42,7 @@ def encode_causal(rows: list[Row], tokenizer: Any, task: TaskConfig) -> EncodedR
     if tokenizer.eos_token_id is None:
         raise UnipetError("model: its tokenizer has no end token, so a decoder cannot learn where a text ends.")
     begin = [tokenizer.bos_token_id] if begins(tokenizer) else []
-    between = _ids(tokenizer, [task.separator])[0]
+    between = plain_ids(tokenizer, [task.separator])[0]
     if not between:
         raise UnipetError(
             f"task.separator: {task.separator!r} gives no token with this base model's tokenizer, so the model could not "
@@ -50,8 +51,8 @@ def encode_causal(rows: list[Row], tokenizer: Any, task: TaskConfig) -> EncodedR
     room = task.max_source - len(begin) - len(between)
     if room < 1:
         raise UnipetError(f"task.max_source: {task.max_source} given; the separator alone fills it.")
-    sources = _ids(tokenizer, [row["text"][0] for row in rows])
-    targets = _ids(tokenizer, [target_of(row) for row in rows])
+    sources = plain_ids(tokenizer, [row["text"][0] for row in rows])
+    targets = plain_ids(tokenizer, [target_of(row) for row in rows])
     ids, labels, cut, cut_targets = [], [], 0, 0
     for source, target in zip(sources, targets, strict=True):
         cut += len(source) > room
@@ -96,10 +97,3 @@ def _limited(tokenizer: Any, texts: list[str], limit: int, target: bool = False)
         for i, ids in zip(full, tokenizer(**some, truncation=False, **options)["input_ids"], strict=True):
             cut[i] = len(ids) > limit
     return made["input_ids"], cut
-
-
-def _ids(tokenizer: Any, texts: list[str]) -> list[list[int]]:
-    found: list[list[int]] = tokenizer(
-        texts, add_special_tokens=False, padding=False, truncation=False, return_attention_mask=False, verbose=False
-    )["input_ids"]
-    return found
