@@ -18,7 +18,7 @@ from typing import Any, get_type_hints
 from unipet.budget_label import budget_label, set_limits
 from unipet.config import ModelConfig, RunConfig
 from unipet.errors import UnipetError
-from unipet.writing import write_bytes_atomic
+from unipet.writing import as_file_name, write_bytes_atomic
 
 RESULT = "result.json"
 CONFIG = "config.yaml"
@@ -75,7 +75,7 @@ def run_dir(config: RunConfig) -> Path:
     from unipet.library import load_method
 
     name = f"{load_method(config.method).name}-{config.task.name}-s{config.seed}-{run_id(config)[:8]}"
-    return Path(config.runs_dir) / re.sub(r"[^A-Za-z0-9_.-]", "_", name)
+    return Path(config.runs_dir) / as_file_name(name)
 
 
 def model_label(model: ModelConfig) -> str:

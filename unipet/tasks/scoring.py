@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ class Metric:
     compute: Callable[..., Any] | None = None  # None: `score_texts` and `score_tags` compute it themselves
     higher_is_better: bool = True
     scale: str = "0 to 1"
+    options: Mapping[str, str] = field(default_factory=dict)  # its keyword -> the key of the task that decides it
 
     def fits(self, kind: str) -> bool:
         """Whether a task of this kind can be scored by it."""
@@ -41,9 +43,10 @@ METRICS: dict[str, Metric] = {
     "exact_match": Metric(("text",), TEXT_METRICS["exact_match"]),
     "perplexity": Metric(("text",), None, higher_is_better=False, scale="from 1; of the first reference, per token"),
     "ter": Metric(("text",), TEXT_METRICS["ter"], higher_is_better=False, scale="percent of the references' length"),
+    "bleu": Metric(("text",), TEXT_METRICS["bleu"], scale=_PERCENT, options={"tokenizer": "bleu_tokenizer"}),
     **{
         name: Metric(("text",), TEXT_METRICS[name], scale=_PERCENT)
-        for name in ("bleu", "chrf", "rouge1", "rouge2", "rougeL", "rougeLsum")
+        for name in ("chrf", "rouge1", "rouge2", "rougeL", "rougeLsum")
     },
     "meteor": Metric(("text",), data_to_text.meteor, scale=_PERCENT),
     "nist": Metric(("text",), data_to_text.nist, scale="from 0"),
@@ -102,9 +105,7 @@ def score_predictions(task: TaskConfig, logits: np.ndarray, labels: np.ndarray) 
     return _scores(task, values, predicted.tolist(), (predicted == labels).astype(np.float64).tolist())
 
 
-def score_tags(
-    task: TaskConfig, predicted: Sequence[Sequence[int | None]], answers: Sequence[Sequence[int]]
-) -> Scores:
+def score_tags(task: TaskConfig, predicted: Sequence[Sequence[int | None]], answers: Sequence[Sequence[int]]) -> Scores:
     """Score one label index per word and sentence: accuracy over words, f1 over spans of BIO labels.
 
     A word without a token has no prediction (None) and is left out, of answers and predictions alike; the notes say how
@@ -169,7 +170,7 @@ def _formula(task: TaskConfig, name: str) -> Callable[..., Any]:
         raise unknown("task.metrics", name, known)
     compute = known[name].compute
     assert compute is not None
-    return compute
+    return partial(compute, **{option: getattr(task, key) for option, key in known[name].options.items()})
 
 
 def _scores(
