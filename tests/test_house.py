@@ -37,7 +37,7 @@ HEAVY = {
 #: Bottom to top. A room imports from its own floor and from the floors below it, never from above.
 FLOORS = (
     {"errors"},
-    {"options", "config", "conf_dir", "design", "memory", "text_table", "writing"},
+    {"options", "config", "conf_dir", "design", "memory", "text_table", "tokenizer_files", "writing"},
     {"functions", "sites", "settings", "positions", "budget_label", "order"},
     {"composition", "scaling", "mixture", "objectives", "weights"},
     {"parts"},
