@@ -37,21 +37,8 @@ HEAVY = {
 #: Bottom to top. A room imports from its own floor and from the floors below it, never from above.
 FLOORS = (
     {"errors"},
-    {
-        *(
-            "options",
-            "config",
-            "conf_dir",
-            "flags",
-            "history",
-            "labels",
-            "libraries",
-            "memory",
-            "processes",
-            "schedule",
-        ),
-        *("terminal", "text_table", "writing", "checksums"),
-    },
+    {*"options config conf_dir flags history labels libraries memory processes schedule".split()}
+    | {*"terminal text_table tokenizer_files writing checksums".split()},
     {"design", "functions", "sites", "settings", "positions", "budget_label", "order", "movement", "progress"},
     {"composition", "scaling", "mixture", "objectives", "stopwatch", "weights"},
     {"parts"},

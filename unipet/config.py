@@ -43,6 +43,7 @@ class TaskConfig:
     separator: str = "\n"  # causal_generation: what stands between source and target
     languages: list[str] = field(default_factory=list)  # translation: source and target code, for tokenizers with codes
     metrics: list[str] = field(default_factory=list)  # the first is the run's score
+    bleu_tokenizer: str = "13a"  # one of sacrebleu's: 13a, intl, zh, ja-mecab, ko-mecab, char, flores200, none, ...
     hub: str | None = None  # data set on the hub
     subset: str | None = None
     revision: str | None = None
@@ -55,6 +56,7 @@ class TaskConfig:
     selection_metric: str | None = None  # null: the first metric; of generated text "loss", which decodes nothing
     submission: dict[str, str] = field(default_factory=dict)  # file name -> hidden split, or subset/split of the hub
     submission_names: bool = False  # submission files hold label names; else indices
+    submission_range: list[float] = field(default_factory=list)  # regression: [lowest, highest] that a server takes
     generator: str | None = None  # a synthetic task: the name of its generator
     generator_seed: int = 0
     generated_train: int = 4000

@@ -134,14 +134,18 @@ def mean_target_loss(config: RunConfig, model: Any, encoded: EncodedRows, tokeni
 
 def predict_tags(
     model: nn.Module, rows: Sequence[Row], examples: EncodedRows, collate: Collate, batch_size: int, precision: str
-) -> list[list[int]]:
-    """One predicted label index per word, in the examples' own order; -1 for words that max_length cut."""
-    found: list[list[int]] = [[] for _ in rows]
+) -> list[list[int | None]]:
+    """One predicted label index per word, in the examples' own order; -1 for words that max_length cut, None for words
+    that have no token."""
+    found: list[list[int | None]] = [[-1] * len(row["text"]) for row in rows]
     for one in passes(model, examples, collate, batch_size, precision):
         best = one.logits.argmax(-1).cpu()
         for k, index in enumerate(one.chosen):
             tags = best[k][one.labels[k].cpu() != -100].tolist()
-            found[index] = [*tags, *[-1] * (len(rows[index]["text"]) - len(tags))]
+            for word, tag in zip(examples.labelled(index), tags, strict=True):
+                found[index][word] = tag
+            for word in examples.wordless(index):
+                found[index][word] = None
     return found
 
 

@@ -30,10 +30,11 @@ def check_weights(loaded: Any, found: dict[str, Any], directory: Path, pretraine
 def check_tokenizer(tokenizer: Any, config: Any, directory: Path) -> None:
     """Give the tokenizer a padding token. Generating models often come without one; their end-of-sequence token then
     pads, masked as padding is. Raises `UnipetError` where it has neither, or knows more tokens than the model."""
-    if len(tokenizer) > config.vocab_size:
+    known = getattr(config, "vocab_size", None)  # a model that hashes characters has none
+    if known is not None and len(tokenizer) > known:
         raise UnipetError(
-            f"model.path: the tokenizer of {directory} knows {len(tokenizer)} tokens, the model only "
-            f"{config.vocab_size}: they do not belong together."
+            f"model.path: the tokenizer of {directory} knows {len(tokenizer)} tokens, the model only {known}: they do "
+            "not belong together."
         )
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token_id is None:

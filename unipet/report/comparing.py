@@ -18,6 +18,7 @@ from unipet.report.aggregate import Row, grouped, score_of
 from unipet.report.collect import Entry
 from unipet.report.protocol import differing, some
 from unipet.report.resampling import Answers, answers
+from unipet.tasks.bleu_tokenizers import DEFAULT
 
 ALPHA = 1 - statistics.LEVEL
 FEW = 3  # seeds: fewer are warned of
@@ -137,8 +138,9 @@ def _scored(row: Row, label: str, runs: Sequence[Entry], warnings: list[str]) ->
         if score is None or seed in one.scores:
             continue
         one.scores[seed] = score
-        names = (entry.config.get("task") or {}).get("labels") or []
-        found = answers(entry.directory, str(entry.record.get("metric")), score, names)
+        task = entry.config.get("task") or {}
+        names, cut = task.get("labels") or [], task.get("bleu_tokenizer", DEFAULT)
+        found = answers(entry.directory, str(entry.record.get("metric")), score, names, cut)
         if isinstance(found, Answers):
             one.answers[seed] = found
         else:

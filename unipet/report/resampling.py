@@ -17,6 +17,8 @@ import numpy as np
 
 from unipet.errors import UnipetError
 from unipet.record import PREDICTIONS
+from unipet.tasks.bleu_tokenizers import DEFAULT, sentence_bleu
+from unipet.tasks.text_tokens import spaced
 
 Rescore = Callable[[np.ndarray], np.ndarray]  # how often each example is drawn (B, N) -> scores (B,)
 Lines = Sequence[Mapping[str, Any]]  # of predictions.jsonl
@@ -31,10 +33,13 @@ class Answers:
     rescore: Rescore
 
 
-def answers(directory: Path | None, metric: str, score: float, labels: Sequence[str]) -> Answers | str:
+def answers(
+    directory: Path | None, metric: str, score: float, labels: Sequence[str], bleu_tokenizer: str = DEFAULT
+) -> Answers | str:
     """The answers of the run in `directory`, or why they cannot be used, in words.
 
-    `labels` are the task's label names, which spans need. What is read must give the recorded `score` again.
+    `labels` are the task's label names, which spans need; `bleu_tokenizer` is the task's. What is read must give the
+    recorded `score` again.
     Raises `UnipetError`, naming the file and line, for a file that is damaged.
     """
     path = None if directory is None else directory / PREDICTIONS
@@ -45,7 +50,7 @@ def answers(directory: Path | None, metric: str, score: float, labels: Sequence[
     if build is None:
         return f"{metric} cannot be computed on resampled examples"
     try:
-        rescore = build(lines, labels)
+        rescore = build(lines, labels) if metric != "bleu" else _bleu(lines, labels, bleu_tokenizer)
         again = float(rescore(np.ones((1, len(lines))))[0])
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise UnipetError(
@@ -167,11 +172,14 @@ def _correlation(drawn: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.divide((drawn * x * y).sum(1), spread, out=np.zeros(len(drawn)), where=spread > 0)
 
 
+def _tags(lines: Lines) -> list[list[tuple[int, int]]]:
+    """(predicted, right) label index of every word that has tokens, by sentence."""
+    both = (zip(line["prediction"], line["label"], strict=True) for line in lines)
+    return [[(guess, truth) for guess, truth in row if guess is not None] for row in both]
+
+
 def _tag_accuracy(lines: Lines, labels: Sequence[str]) -> Rescore:
-    hits = [
-        [sum(a == b for a, b in zip(line["prediction"], line["label"], strict=True)), len(line["label"])]
-        for line in lines
-    ]
+    hits = [[sum(guess == truth for guess, truth in row), len(row)] for row in _tags(lines)]
     return _ratio(np.array(hits, dtype=np.float64))
 
 
@@ -179,17 +187,17 @@ def _span_f1(lines: Lines, labels: Sequence[str]) -> Rescore:
     from unipet.tasks.metrics import spans
 
     counts = []
-    for line in lines:
-        guess, truth = (spans([labels[i] if i >= 0 else "O" for i in line[key]]) for key in ("prediction", "label"))
+    for row in _tags(lines):
+        guess, truth = (spans([labels[pair[side]] if pair[side] >= 0 else "O" for pair in row]) for side in (0, 1))
         counts.append([2.0 * len(guess & truth), float(len(guess) + len(truth))])
     return _ratio(np.array(counts))
 
 
-def _bleu(lines: Lines, labels: Sequence[str]) -> Rescore:
+def _bleu(lines: Lines, labels: Sequence[str], tokenizer: str = DEFAULT) -> Rescore:
     """A sentence's matches, totals and lengths add up to the corpus's; sacrebleu makes BLEU of the sums."""
     from sacrebleu.metrics import BLEU
 
-    sentence = BLEU(effective_order=True)
+    sentence = sentence_bleu(tokenizer)
     counts = []
     for line in lines:
         found = sentence.sentence_score(line["prediction"], list(line["references"]))
@@ -206,7 +214,9 @@ def _ter(lines: Lines, labels: Sequence[str]) -> Rescore:
     from sacrebleu.metrics import TER
 
     sentence = TER()
-    found = [sentence.sentence_score(line["prediction"], list(line["references"])) for line in lines]
+    found = [
+        sentence.sentence_score(spaced(line["prediction"]), list(map(spaced, line["references"]))) for line in lines
+    ]
     return _ratio(np.array([[one.num_edits, one.ref_length] for one in found], dtype=np.float64), 100.0)
 
 

@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 
 from unipet.config import TaskConfig
 from unipet.errors import UnipetError, unknown
+from unipet.tasks.bleu_tokenizers import check_bleu_tokenizer
 from unipet.tasks.columns import MASK, answer_columns, columns, text_columns
 from unipet.tasks.gaps import GAPS
 from unipet.tasks.kinds import KINDS, kind_of
 from unipet.tasks.scoring import METRICS
 from unipet.tasks.selection import LOSS, selection_metric
 from unipet.tasks.stories import GENERATORS
+from unipet.writing import file_name
 
 LABEL_IS = ("auto", "name", "index")
 SELECTIONS = ("none", "train_holdout", "validation")
@@ -74,9 +76,11 @@ def _count(key: str, value: object, lowest: int, more: str = "") -> None:
 
 
 def _check_split(key: str, split: object) -> None:
-    parts = split.split("/") if isinstance(split, str) else [""]
-    if not isinstance(split, str) or "\\" in split or any(part in ("", ".", "..") for part in parts):
+    """A split is named as a file is; `subset/split` has two such names."""
+    if not isinstance(split, str):
         raise UnipetError(f"{key}: {split!r} given; allowed: the name of a split, for example 'train'.")
+    for part in split.split("/"):
+        file_name(part, f"{key}={split!r}" if part != split else key)
 
 
 def _check_texts(task: TaskConfig, text: list[str]) -> None:
@@ -123,6 +127,9 @@ def _check_metrics(task: TaskConfig) -> None:
     for name in metrics:
         if name not in known:
             raise unknown(f"task.metrics (task.kind={task.kind})", name, known)
+    if not isinstance(task.bleu_tokenizer, str):
+        raise UnipetError(f"task.bleu_tokenizer: {task.bleu_tokenizer!r} given; allowed: a name, for example '13a'.")
+    check_bleu_tokenizer(task.bleu_tokenizer)
     if "f1" in metrics and task.kind != "token_classification" and len(task.labels) != 2:
         raise UnipetError(
             f"task.metrics: f1 is that of label index 1 among two, but task.labels has {len(task.labels)}; use f1_macro."
@@ -142,12 +149,29 @@ def _check_source(task: TaskConfig, text: list[str]) -> None:
         raise UnipetError(
             f"task.submission: {task.submission!r} given; allowed: a mapping from a file name to a split."
         )
+    names = [file_name(name, "task.submission") for name in task.submission]
+    if len({name.casefold() for name in names}) < len(names):
+        raise UnipetError(f"task.submission: {names}: two names are one file where upper and lower case are the same.")
+    for name, split in task.submission.items():
+        _check_split(f"task.submission.{name}", split)
+    _check_range(task)
     if isinstance(task.generator_seed, bool) or not isinstance(task.generator_seed, int):
         raise UnipetError(f"task.generator_seed: {task.generator_seed!r} given; allowed: a whole number.")
     if task.hub is not None and task.generator is not None:
         raise UnipetError(f"task.hub={task.hub} and task.generator={task.generator}: one source only; null the other.")
     if task.generator is not None:
         _check_generator(task, text)
+
+
+def _check_range(task: TaskConfig) -> None:
+    given, key = task.submission_range, "task.submission_range"
+    if not given:
+        return
+    numbers = [value for value in given if isinstance(value, int | float) and not isinstance(value, bool)]
+    if len(given) != 2 or len(numbers) != 2 or not all(map(math.isfinite, numbers)) or numbers[0] >= numbers[1]:
+        raise UnipetError(f"{key}: {given!r} given; allowed: [lowest, highest], or [] for answers as they are.")
+    if task.kind != "regression":
+        raise UnipetError(f"{key}: {given!r} given, but task.kind={task.kind} answers with no numbers; use [].")
 
 
 def _check_generator(task: TaskConfig, text: list[str]) -> None:

@@ -1,27 +1,22 @@
 """METEOR, NIST and CIDEr for data-to-text, without Java: own implementations, with their deviations stated.
 
 The published scripts (E2E, WebNLG) run a jar or wrap one; values here compare methods with each other, and lie close
-to, but are not, the published scripts' values. The note of every score says so in the record.
+to, but are not, the published scripts' values. The note of every score says so in the record. All three count the
+tokens of text_tokens.py.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Sequence
-from functools import lru_cache
 from itertools import pairwise
-from typing import Any
 
 from unipet.tasks.text_metrics import References, Texts, TextScore
+from unipet.tasks.text_tokens import WORDS_NOTE, stem, tokens
 
 Gram = tuple[str, ...]
-
-
-def tokens(text: str) -> list[str]:
-    """Lower-cased words and single punctuation marks."""
-    return re.findall(r"\w+(?:[.,]\d+)*|[^\w\s]", text.lower())
+_TOKENS_NOTE = f"{WORDS_NOTE}, and punctuation marks"
 
 
 def grams(words: Sequence[str], size: int) -> Counter[Gram]:
@@ -46,20 +41,8 @@ def meteor(predictions: Texts, references: References) -> TextScore:
         for prediction, texts in zip(predictions, references, strict=True)
     ]
     note = "own METEOR 2005, exact+stem stages (no WordNet), greedy pairing, best reference, mean; not METEOR 1.5"
+    note += f"; {_TOKENS_NOTE}"
     return TextScore(sum(each) / len(each), each, note)
-
-
-@lru_cache(maxsize=100_000)
-def _stem(word: str) -> str:
-    stem: str = _stemmer().stem(word)
-    return stem
-
-
-@lru_cache(maxsize=1)
-def _stemmer() -> Any:
-    from nltk.stem.porter import PorterStemmer
-
-    return PorterStemmer()
 
 
 def _meteor(guess: list[str], truth: list[str]) -> float:
@@ -76,7 +59,7 @@ def _align(guess: list[str], truth: list[str]) -> list[tuple[int, int]]:
     """Matched positions, sorted: equal words first, then equal stems; each stage pairs from the end, as nltk does."""
     left, right = dict(enumerate(guess)), dict(enumerate(truth))
     pairs: list[tuple[int, int]] = []
-    for form in (str, _stem):
+    for form in (str, stem):
         by_form: dict[str, list[int]] = {}
         for j in sorted(right):
             by_form.setdefault(form(right[j]), []).append(j)
@@ -130,7 +113,7 @@ def nist(predictions: Texts, references: References) -> TextScore:
         return total * math.exp(beta * math.log(ratio) ** 2) if ratio else 0.0
 
     pairs = list(zip(guesses, truths, strict=True))
-    note = "own NIST-5, mean reference length, own tokeniser (lower-cased); not mteval"
+    note = f"own NIST-5, mean reference length, not mteval; {_TOKENS_NOTE}"
     return TextScore(value(pairs), [value([pair]) for pair in pairs], note)
 
 
@@ -169,5 +152,5 @@ def cider(predictions: Texts, references: References) -> TextScore:
             sum(similarity(guess, text, size) for text in texts) / len(texts) for size in range(1, _CIDER_ORDER + 1)
         ]
         each.append(10 * sum(sums) / _CIDER_ORDER)
-    note = "own CIDEr-D (n 1-4, sigma 6), document frequencies of this corpus, own tokeniser (not PTB)"
+    note = f"own CIDEr-D (n 1-4, sigma 6), document frequencies of this corpus; {_TOKENS_NOTE} (not PTB)"
     return TextScore(sum(each) / len(each), each, note)

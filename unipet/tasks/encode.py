@@ -14,12 +14,13 @@ from unipet.progress import waiting
 from unipet.stopwatch import phase
 from unipet.tasks.cache import read_cached, write_cached
 from unipet.tasks.encode_text import encode_causal, encode_seq2seq
+from unipet.tasks.encode_words import encode_words
 from unipet.tasks.encoded import Encoded, EncodedRows
 from unipet.tasks.load import TaskData
 from unipet.tasks.prompt import encode_prompts
 from unipet.tasks.rows import Row
 
-FORMAT = 1  # of what is cached; a change of any encoder below must change it
+FORMAT = 2  # of what is cached; a change of any encoder below must change it
 
 _ENCODED: dict[str, EncodedRows] = {}
 
@@ -41,6 +42,7 @@ def encode(data: TaskData, tokenizer: Any, task: TaskConfig, cache: Path | None 
             if found is None:
                 with waiting(f"tokenising {len(rows):,} examples"):
                     found = ENCODERS[task.kind](rows, tokenizer, task)
+                _check_nothing_is_empty(rows, found)
                 write_cached(cache, key, found)
             _ENCODED[key] = found
         return _ENCODED[key]
@@ -56,10 +58,21 @@ def tokenizer_identity(tokenizer: Any) -> str:
         state.pop("truncation", None)  # these two are settings of the last call, not of the tokenizer
         state.pop("padding", None)
     else:
-        state = sorted(tokenizer.get_vocab().items())
+        state = [sorted(tokenizer.get_vocab().items()), _files(tokenizer)]
     special = [tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.mask_token_id]
     given = [type(tokenizer).__name__, list(tokenizer.model_input_names), tokenizer.truncation_side, special, state]
     return hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()
+
+
+def _files(tokenizer: Any) -> dict[str, str]:
+    """The files that a tokenizer written in Python was read from, by their content: merges and scores are no part of
+    its vocabulary."""
+    paths = {name: getattr(tokenizer, name, None) for name in sorted(tokenizer.vocab_files_names)}
+    return {
+        name: hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        for name, path in paths.items()
+        if isinstance(path, str) and Path(path).is_file()
+    }
 
 
 def _key(rows: list[Row], identity: str, task: TaskConfig) -> str:
@@ -98,6 +111,16 @@ def _check_lengths(data: TaskData, tokenizer: Any, task: TaskConfig) -> None:
         )
 
 
+def _check_nothing_is_empty(rows: list[Row], encoded: EncodedRows) -> None:
+    """A row of no token at all, not even a special one, is nothing that a model can read."""
+    empty = next((i for i, length in enumerate(encoded.lengths) if length == 0), None)
+    if empty is not None:
+        raise UnipetError(
+            f"example {rows[empty]['id']}: this base model's tokenizer makes no token of its text. Remove it, or choose "
+            "another model=..."
+        )
+
+
 def _texts(rows: list[Row], tokenizer: Any, task: TaskConfig) -> EncodedRows:
     """One text or a pair per row, one label."""
     texts = [list(column) for column in zip(*(row["text"] for row in rows), strict=True)]
@@ -113,28 +136,6 @@ def _choices(rows: list[Row], tokenizer: Any, task: TaskConfig) -> EncodedRows:
     count = len(task.choices)
     any_cut = sum(any(cut[i : i + count]) for i in range(0, len(cut), count))
     return EncodedRows(columns, [row.get("label", 0) for row in rows], any_cut / len(rows), group=count)
-
-
-def _words(rows: list[Row], tokenizer: Any, task: TaskConfig) -> EncodedRows:
-    """Sentences that come as words; the label of a word stands at its first token, -100 everywhere else."""
-    made = tokenizer(
-        [row["text"] for row in rows],
-        is_split_into_words=True,
-        truncation=True,
-        max_length=task.max_length,
-        return_attention_mask=False,
-        verbose=False,
-    )
-    labels, cut = [], 0
-    for i, row in enumerate(rows):
-        tags, before, own = row.get("label", [0] * len(row["text"])), None, []
-        for word in made.word_ids(i):
-            own.append(-100 if word is None or word == before else tags[word])
-            before = word
-        labels.append(own)
-        cut += sum(label != -100 for label in own) < len(tags)
-    columns = {name: made[name] for name in ("input_ids", "token_type_ids") if name in made}
-    return EncodedRows({**columns, "labels": labels}, None, cut / len(rows))
 
 
 def _call(tokenizer: Any, texts: list[list[str]], max_length: int) -> tuple[dict[str, list[list[int]]], list[bool]]:
@@ -155,7 +156,7 @@ ENCODERS: dict[str, Callable[[list[Row], Any, TaskConfig], EncodedRows]] = {
     "classification": _texts,
     "regression": _texts,
     "multiple_choice": _choices,
-    "token_classification": _words,
+    "token_classification": encode_words,
     "masked_prompt": encode_prompts,
     "seq2seq": encode_seq2seq,
     "causal_generation": encode_causal,

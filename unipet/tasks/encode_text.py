@@ -8,6 +8,7 @@ from unipet.config import TaskConfig
 from unipet.errors import UnipetError
 from unipet.tasks.encoded import EncodedRows
 from unipet.tasks.rows import Row
+from unipet.tasks.word_ids import plain_ids
 
 IGNORED = -100  # a label that the loss leaves out
 
@@ -35,13 +36,15 @@ def encode_seq2seq(rows: list[Row], tokenizer: Any, task: TaskConfig) -> Encoded
 def encode_causal(rows: list[Row], tokenizer: Any, task: TaskConfig) -> EncodedRows:
     """[begin] source separator target end, in one sequence; everything before the target has no label.
 
-    The parts are tokenised one by one, so that a prompt at evaluation has exactly the ids that training saw. Raises
-    UnipetError for a tokenizer without an end token, and for a separator that is no token to it.
+    The parts are tokenised one by one, so that a prompt at evaluation has exactly the ids that training saw, each as it
+    follows the part before it: the space that ends a separator belongs to the target's first word, and no part begins
+    as a new text does. Raises UnipetError for a tokenizer without an end token, and for a separator that is no token to it.
     """
     if tokenizer.eos_token_id is None:
         raise UnipetError("model: its tokenizer has no end token, so a decoder cannot learn where a text ends.")
     begin = [tokenizer.bos_token_id] if begins(tokenizer) else []
-    between = _ids(tokenizer, [task.separator])[0]
+    separator = task.separator.rstrip(" ") or task.separator
+    between = _following(tokenizer, "a", [separator])[0]
     if not between:
         raise UnipetError(
             f"task.separator: {task.separator!r} gives no token with this base model's tokenizer, so the model could not "
@@ -50,8 +53,9 @@ def encode_causal(rows: list[Row], tokenizer: Any, task: TaskConfig) -> EncodedR
     room = task.max_source - len(begin) - len(between)
     if room < 1:
         raise UnipetError(f"task.max_source: {task.max_source} given; the separator alone fills it.")
-    sources = _ids(tokenizer, [row["text"][0] for row in rows])
-    targets = _ids(tokenizer, [target_of(row) for row in rows])
+    sources = plain_ids(tokenizer, [row["text"][0] for row in rows])
+    space = task.separator[len(separator) :]
+    targets = _following(tokenizer, separator, [target_of(row) for row in rows], space)
     ids, labels, cut, cut_targets = [], [], 0, 0
     for source, target in zip(sources, targets, strict=True):
         cut += len(source) > room
@@ -61,6 +65,18 @@ def encode_causal(rows: list[Row], tokenizer: Any, task: TaskConfig) -> EncodedR
         ids.append(prompt + answer)
         labels.append([IGNORED] * len(prompt) + answer)
     return EncodedRows({"input_ids": ids, "labels": labels}, None, cut / len(rows), cut_targets / len(rows))
+
+
+def _following(tokenizer: Any, before: str, texts: list[str], space: str = "") -> list[list[int]]:
+    """The ids of each text as it goes on after `before` and `space`; those that it has alone where both together have
+    no place between tokens, or where a letter would touch a letter."""
+    start, alone = plain_ids(tokenizer, [before])[0], plain_ids(tokenizer, texts)
+    found = []
+    for text, own, both in zip(texts, alone, plain_ids(tokenizer, [before + space + t for t in texts]), strict=True):
+        touching = not space and (before[-1:] + text[:1]).isalnum()
+        apart = touching or both[: len(start)] != start or len(both) == len(start)
+        found.append(own if apart else both[len(start) :])
+    return found
 
 
 def begins(tokenizer: Any) -> bool:
@@ -96,10 +112,3 @@ def _limited(tokenizer: Any, texts: list[str], limit: int, target: bool = False)
         for i, ids in zip(full, tokenizer(**some, truncation=False, **options)["input_ids"], strict=True):
             cut[i] = len(ids) > limit
     return made["input_ids"], cut
-
-
-def _ids(tokenizer: Any, texts: list[str]) -> list[list[int]]:
-    found: list[list[int]] = tokenizer(
-        texts, add_special_tokens=False, padding=False, truncation=False, return_attention_mask=False, verbose=False
-    )["input_ids"]
-    return found

@@ -10,14 +10,17 @@ import numpy as np
 
 Feature = dict[str, Any]  # {"input_ids": [int], "attention_mask": [int], "token_type_ids": [int] if used, "labels"}
 Ragged = Mapping[str, Sequence[Sequence[int]]]
+#: Columns that say what the labels of a sentence's words belong to; no model reads them.
+_ABOUT_WORDS = ("labelled", "wordless")
 
 
 class EncodedRows:
     """A data set as torch's DataLoader wants it: `len(rows)`, `rows[i]` -> Feature. `lengths[i]` counts its tokens.
 
     `columns` hold one list of ids per sequence; `group` sequences in a row make one example (its choices). Labels are
-    one value per example, or None where `columns["labels"]` has them per token. `truncated` and `truncated_targets` are
-    shares of examples that a length limit cut.
+    one value per example, or None where `columns["labels"]` has them per token; of words, `columns["labelled"]` has the
+    word that each label belongs to and `columns["wordless"]` the words that the tokenizer makes nothing of. `truncated`
+    and `truncated_targets` are shares of examples that a length limit cut.
     """
 
     def __init__(
@@ -77,10 +80,10 @@ class EncodedRows:
         index = range(len(self))[index]
         if self.group > 1:
             rows = range(index * self.group, (index + 1) * self.group)
-            feature: Feature = {name: [self._row(name, row) for row in rows] for name in self.arrays}
+            feature: Feature = {name: [self._row(name, row) for row in rows] for name in self._read_by_models()}
             feature["attention_mask"] = [[1] * len(ids) for ids in feature["input_ids"]]
         else:
-            feature = {name: self._row(name, index) for name in self.arrays}
+            feature = {name: self._row(name, index) for name in self._read_by_models()}
             feature["attention_mask"] = [1] * len(feature["input_ids"])
         if self.labels is not None:
             feature["labels"] = self.labels[index].item()
@@ -91,6 +94,21 @@ class EncodedRows:
         labels = self._row("labels", index)
         before = next((at for at, label in enumerate(labels) if label != -100), len(labels))
         return self._row("input_ids", index)[:before]
+
+    def labelled(self, index: int) -> list[int]:
+        """Which word of a sentence each of its labels belongs to, in the order of the tokens that carry them."""
+        return self._row("labelled", index)
+
+    def wordless(self, index: int) -> list[int]:
+        """The words of a sentence that have no token: nothing can be predicted for them."""
+        return self._row("wordless", index)
+
+    def words_without_tokens(self) -> int:
+        """How many words of all sentences have no token."""
+        return len(self.arrays["wordless"][0]) if "wordless" in self.arrays else 0
+
+    def _read_by_models(self) -> list[str]:
+        return [name for name in self.arrays if name not in _ABOUT_WORDS]
 
     def _row(self, name: str, index: int) -> list[int]:
         flat, ends = self.arrays[name]
@@ -118,12 +136,21 @@ class Encoded:
         return found
 
     def warnings(self, max_target: int) -> list[str]:
-        """What a user should know before trusting a score: targets that were cut, with their share."""
+        """What a user should know before trusting a score: targets that were cut, with their share, and words that
+        cannot be scored."""
+        found = []
         share = self.train.truncated_targets
-        if not share:
-            return []
-        shown = f"{share:.1%}" if share >= 0.0005 else "under 0.1%"  # never "0.0%" of something that there is
-        return [
-            f"{shown} of the training targets are longer than task.max_target={max_target} tokens and were cut; "
-            "the model learns to stop there. Raise task.max_target."
-        ]
+        if share:
+            shown = f"{share:.1%}" if share >= 0.0005 else "under 0.1%"  # never "0.0%" of something that there is
+            found.append(
+                f"{shown} of the training targets are longer than task.max_target={max_target} tokens and were cut; "
+                "the model learns to stop there. Raise task.max_target."
+            )
+        for name, rows in (("training", self.train), ("evaluation", self.evaluation)):
+            words = rows.words_without_tokens()
+            if words:
+                found.append(
+                    f"{words} of the {name} split's words have no token with this base model's tokenizer (zero-width or "
+                    "control characters, say): they have no prediction and are left out of every score."
+                )
+        return found

@@ -9,6 +9,7 @@ from unipet.errors import UnipetError
 from unipet.tasks.columns import MASK, render, text_columns
 from unipet.tasks.encoded import EncodedRows
 from unipet.tasks.rows import Row
+from unipet.tasks.word_ids import word_ids
 
 
 def encode_prompts(rows: list[Row], tokenizer: Any, task: TaskConfig) -> EncodedRows:
@@ -53,11 +54,10 @@ def mask_token(tokenizer: Any) -> str:
 
 
 def verbalizer_ids(tokenizer: Any, task: TaskConfig) -> list[int]:
-    """The token of each label's word, as it stands after a space. Raises UnipetError for a word of several tokens, an
-    unknown one, and one token for two labels."""
+    """The token of each label's word, as it stands within a sentence, behind a space. Raises UnipetError for a word of
+    several tokens, an unknown one, and one token for two labels."""
     found: list[int] = []
-    for word in task.verbalizers:
-        ids = tokenizer(" " + word.strip(), add_special_tokens=False)["input_ids"]
+    for word, (ids, _) in zip(task.verbalizers, word_ids(tokenizer, task.verbalizers), strict=True):
         if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
             raise UnipetError(
                 f"task.verbalizers: {word!r} is {len(ids)} tokens or unknown to this base model; a known word of one "

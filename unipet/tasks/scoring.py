@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ class Metric:
     compute: Callable[..., Any] | None = None  # None: `score_texts` and `score_tags` compute it themselves
     higher_is_better: bool = True
     scale: str = "0 to 1"
+    options: Mapping[str, str] = field(default_factory=dict)  # its keyword -> the key of the task that decides it
 
     def fits(self, kind: str) -> bool:
         """Whether a task of this kind can be scored by it."""
@@ -41,9 +43,10 @@ METRICS: dict[str, Metric] = {
     "exact_match": Metric(("text",), TEXT_METRICS["exact_match"]),
     "perplexity": Metric(("text",), None, higher_is_better=False, scale="from 1; of the first reference, per token"),
     "ter": Metric(("text",), TEXT_METRICS["ter"], higher_is_better=False, scale="percent of the references' length"),
+    "bleu": Metric(("text",), TEXT_METRICS["bleu"], scale=_PERCENT, options={"tokenizer": "bleu_tokenizer"}),
     **{
         name: Metric(("text",), TEXT_METRICS[name], scale=_PERCENT)
-        for name in ("bleu", "chrf", "rouge1", "rouge2", "rougeL", "rougeLsum")
+        for name in ("chrf", "rouge1", "rouge2", "rougeL", "rougeLsum")
     },
     "meteor": Metric(("text",), data_to_text.meteor, scale=_PERCENT),
     "nist": Metric(("text",), data_to_text.nist, scale="from 0"),
@@ -58,7 +61,7 @@ class Scores:
     score: float
     metric: str
     metrics: dict[str, float]
-    predictions: list[Any]  # label indices, values, texts, or one list of label indices per sentence
+    predictions: list[Any]  # label indices, values, texts, or per sentence a label index per word
     per_example: list[float]  # of the first metric where it has one per example; higher is better
     notes: dict[str, str] = field(default_factory=dict)  # metric -> how it was computed
 
@@ -102,23 +105,31 @@ def score_predictions(task: TaskConfig, logits: np.ndarray, labels: np.ndarray) 
     return _scores(task, values, predicted.tolist(), (predicted == labels).astype(np.float64).tolist())
 
 
-def score_tags(task: TaskConfig, predicted: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> Scores:
+def score_tags(task: TaskConfig, predicted: Sequence[Sequence[int | None]], answers: Sequence[Sequence[int]]) -> Scores:
     """Score one label index per word and sentence: accuracy over words, f1 over spans of BIO labels.
 
-    Per example: the share of right words. A sentence that max_length cut is scored on all its words: those without a
-    prediction are wrong (their prediction is -1), and no span.
+    A word without a token has no prediction (None) and is left out, of answers and predictions alike; the notes say how
+    many there are. A word that max_length cut is wrong (its prediction is -1), and in no span. Per example: the share of
+    right words, 1 where no word has a token. Raises UnipetError where no word of the split has one.
     """
-    hits = [[a == b for a, b in zip(p, t, strict=True)] for p, t in zip(predicted, answers, strict=True)]
+    pairs = [
+        [(p, t) for p, t in zip(guess, truth, strict=True) if p is not None]
+        for guess, truth in zip(predicted, answers, strict=True)
+    ]
+    hits = [[p == t for p, t in row] for row in pairs]
+    scored, words = sum(map(len, hits)), sum(map(len, predicted))
+    if not scored:
+        raise UnipetError(f"task {task.name}: no word has a token with this base model's tokenizer: nothing to score.")
     values = {}
     for name in task.metrics:
         if name == "accuracy":
-            values[name] = sum(map(sum, hits)) / sum(map(len, hits))
+            values[name] = sum(map(sum, hits)) / scored
         else:
-            words = (
-                [[task.labels[i] if i >= 0 else "O" for i in row] for row in rows] for rows in (predicted, answers)
-            )
-            values[name] = metrics.span_f1(*words)
-    return _scores(task, values, [list(row) for row in predicted], [sum(row) / len(row) for row in hits])
+            guessed = [[task.labels[p] if p >= 0 else "O" for p, _ in row] for row in pairs]
+            values[name] = metrics.span_f1(guessed, [[task.labels[t] for _, t in row] for row in pairs])
+    note = f"over the {scored} words that have tokens; {words - scored} have none, words that were cut count as wrong"
+    each = [sum(row) / len(row) if row else 1.0 for row in hits]
+    return _scores(task, values, [list(row) for row in predicted], each, dict.fromkeys(task.metrics, note))
 
 
 def score_texts(
@@ -159,7 +170,7 @@ def _formula(task: TaskConfig, name: str) -> Callable[..., Any]:
         raise unknown("task.metrics", name, known)
     compute = known[name].compute
     assert compute is not None
-    return compute
+    return partial(compute, **{option: getattr(task, key) for option, key in known[name].options.items()})
 
 
 def _scores(

@@ -7,8 +7,12 @@ example (higher is better there, whatever the metric) and a note that makes the 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+from unipet.tasks.bleu_tokenizers import DEFAULT, sentence_bleu
+from unipet.tasks.text_tokens import WORDS_NOTE, spaced, stemmed, without_spaces, words
 
 Texts = Sequence[str]
 References = Sequence[Sequence[str]]
@@ -24,19 +28,31 @@ class TextScore:
 
 
 def exact_match(predictions: Texts, references: References) -> TextScore:
-    """The share of predictions that equal a reference, spaces at both ends aside; 0 to 1."""
+    """The share of predictions that equal a reference, spaces at both ends aside; 0 to 1. Two ways in which Unicode
+    writes one character are equal."""
     hits = [
-        float(prediction.strip() in {text.strip() for text in texts})
+        float(_composed(prediction) in {_composed(text) for text in texts})
         for prediction, texts in zip(predictions, references, strict=True)
     ]
     return TextScore(sum(hits) / len(hits), hits, "equal to a reference, stripped; case counts")
 
 
-def bleu(predictions: Texts, references: References) -> TextScore:
-    """Corpus BLEU on detokenised text (Post 2018), 0 to 100; per example with effective order."""
+def _composed(text: str) -> str:
+    return unicodedata.normalize("NFC", text.strip())
+
+
+def bleu(predictions: Texts, references: References, tokenizer: str = DEFAULT) -> TextScore:
+    """Corpus BLEU on detokenised text (Post 2018), 0 to 100, with one of sacrebleu's tokenizers; per example with
+    effective order."""
     from sacrebleu.metrics import BLEU
 
-    return _sacre(BLEU(), BLEU(effective_order=True), predictions, references)
+    found = _sacre(BLEU(tokenize=tokenizer), sentence_bleu(tokenizer), predictions, references)
+    if tokenizer != DEFAULT or not any(without_spaces(text) for texts in references for text in texts):
+        return found
+    advice = (
+        "; 13a cuts at spaces, which these texts' script lacks: task.bleu_tokenizer=zh, ja-mecab or char counts words"
+    )
+    return TextScore(found.corpus, found.per_example, found.note + advice)
 
 
 def chrf(predictions: Texts, references: References) -> TextScore:
@@ -47,11 +63,14 @@ def chrf(predictions: Texts, references: References) -> TextScore:
 
 
 def ter(predictions: Texts, references: References) -> TextScore:
-    """Translation edit rate, percent of the references' length: lower is better; per example its negative."""
+    """Translation edit rate, percent of the references' length: lower is better; per example its negative. It counts
+    words between spaces; of scripts without spaces every character is one."""
     from sacrebleu.metrics import TER
 
-    found = _sacre(TER(), TER(), predictions, references)
-    return TextScore(found.corpus, [-value for value in found.per_example], found.note)
+    cut = [spaced(text) for text in predictions], [[spaced(text) for text in texts] for texts in references]
+    found = _sacre(TER(), TER(), *cut)
+    note = f"{found.note}; one word per character in scripts without spaces"
+    return TextScore(found.corpus, [-value for value in found.per_example], note)
 
 
 def _sacre(corpus: object, sentence: object, predictions: Texts, references: References) -> TextScore:
@@ -72,23 +91,32 @@ def _streams(references: References) -> list[list[str | None]]:
 def rouge(predictions: Texts, references: References, kind: str) -> TextScore:
     """ROUGE F-measure x 100 with Porter stemming, the best reference per example, mean over examples.
 
-    `kind` is rouge1, rouge2, rougeL or rougeLsum; the last compares sentence by sentence.
+    `kind` is rouge1, rouge2, rougeL or rougeLsum; the last compares sentence by sentence. The words are those of
+    text_tokens.py: on ASCII texts the values are rouge-score's own.
     """
     from rouge_score import rouge_scorer
 
-    scorer = rouge_scorer.RougeScorer([kind], use_stemmer=True)
+    scorer = rouge_scorer.RougeScorer([kind], tokenizer=_RougeWords())
     each = [
         100 * scorer.score_multi([sentences(text) for text in texts], sentences(prediction))[kind].fmeasure
         for prediction, texts in zip(predictions, references, strict=True)
     ]
-    note = "rouge-score, Porter stemmer, best reference"
-    note += "; sentences split after .!? (no punkt model)" if kind == "rougeLsum" else ""
+    note = f"rouge-score, best reference; {WORDS_NOTE}"
+    note += "; sentences split after .!? and their like (no punkt model)" if kind == "rougeLsum" else ""
     return TextScore(sum(each) / len(each), each, note)
 
 
+class _RougeWords:
+    """The words of every script, as rouge-score asks a tokenizer for them."""
+
+    def tokenize(self, text: str) -> list[str]:
+        return [stemmed(word) for word in words(text)]
+
+
 def sentences(text: str) -> str:
-    """One sentence a line, as rougeLsum wants it: split after . ! ? and a following space."""
-    return re.sub(r"(?<=[.!?])\s+", "\n", text.strip())
+    """One sentence a line, as rougeLsum wants it: split after . ! ? and a following space, and after the full stops of
+    other scripts."""
+    return re.sub(r"(?<=[.!?])\s+|(?<=[。！？｡।॥؟۔።။។])\s*", "\n", text.strip())
 
 
 def _rouge(kind: str) -> Callable[[Texts, References], TextScore]:
