@@ -21,7 +21,7 @@ from unipet.run import evaluate, prepare, run
 KEYS = {
     *("status", "run_id", "method", "task", "model", "budget", "seed", "score", "metric", "metrics", "params", "time"),
     *("memory", "insertions", "stopped_by", "error", "versions", "git_commit", "data", "started", "finished"),
-    *("limits", "fitted", "reason", "phase", "identity", "files", "folder"),
+    *("limits", "fitted", "reason", "phase", "identity", "files", "folder", "composition", "flags"),
 }
 
 
@@ -45,7 +45,10 @@ def test_a_run_leaves_a_complete_record(tmp_path: Path) -> None:
     assert record["metric"] == "accuracy" and record["score"] == record["metrics"]["accuracy"] > 0.8
     assert record["params"]["trainable"] == 2 * 2 * 2 * 4 * 32  # layers x sites x (down, up) x rank x width
     assert record["time"]["steps"] == 48 and record["stopped_by"] == "epochs"
-    assert all(value > 0 for value in record["time"].values())
+    times = dict(record["time"])
+    phases = times.pop("phases_s")
+    assert all(value > 0 for value in times.values())
+    assert times["total_s"] == pytest.approx(sum(phases.values())) and phases["training"] >= times["train_s"] / 2
     assert record["data"]["train"] == 48 and record["data"]["evaluation"] == 20
     assert record["data"]["truncated"] == {"train": 0, "evaluation": 0}
     assert [row["name"] for row in record["insertions"]] == ["attention"]
