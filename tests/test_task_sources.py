@@ -33,33 +33,6 @@ def save(folder: Path, name: str, content: str | bytes) -> Path:
 # --- formats ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("suffix", ["csv", "tsv", "parquet", "jsonl"])
-def test_every_format_gives_the_same_rows(suffix: str, tmp_path: Path) -> None:
-    rows = [{"id": "x", "sentence": 'a "quoted", b', "label": 1}, {"id": "y", "sentence": "zwei\nZeilen", "label": 0}]
-    for split in ("train", "validation"):
-        write(tmp_path, f"{split}.{suffix}", rows)
-    data = load_task(pairs(tmp_path))
-    assert data.train == [{"id": row["id"], "text": [row["sentence"]], "label": row["label"]} for row in rows]
-
-
-def write(folder: Path, name: str, rows: list[dict[str, Any]]) -> None:
-    import csv
-
-    import pyarrow
-    import pyarrow.parquet
-
-    path = folder / name
-    if path.suffix == ".parquet":
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
-    elif path.suffix == ".jsonl":
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    else:
-        with path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]), delimiter="," if path.suffix == ".csv" else "\t")
-            writer.writeheader()
-            writer.writerows(rows)
-
-
 def test_a_table_gives_names_indices_and_numbers(tmp_path: Path) -> None:
     save(tmp_path, "train.csv", "sentence,label\na,yes\nb,no\n")
     save(tmp_path, "validation.csv", "\ufeffsentence,label\r\na,1\r\n\r\nb,0\r\n")
