@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 import random
+import unicodedata
+from dataclasses import replace
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -12,10 +15,13 @@ import sacrebleu
 from rouge_score import rouge_scorer
 
 from unipet.config import TaskConfig
-from unipet.tasks import METRICS, score_tags, score_texts
-from unipet.tasks.data_to_text import cider, meteor, nist, tokens
+from unipet.errors import UnipetError
+from unipet.report.resampling import _bleu
+from unipet.tasks import METRICS, check_task, score_tags, score_texts
+from unipet.tasks.data_to_text import cider, meteor, nist
 from unipet.tasks.metrics import f1_macro, span_f1, spans
-from unipet.tasks.text_metrics import TEXT_METRICS, bleu, chrf, exact_match, rouge, ter
+from unipet.tasks.text_metrics import TEXT_METRICS, bleu, chrf, exact_match, rouge, sentences, ter
+from unipet.tasks.text_tokens import tokens, words
 
 WORDS = "the a cat dog sat runs running mat on quickly quick house near big cheap food".split()
 
@@ -169,3 +175,123 @@ def test_tags_that_were_cut_count_as_wrong() -> None:
 def test_macro_f1() -> None:
     # label 0: P 1/2, R 1; label 1: never predicted; label 2: P 1, R 1
     assert f1_macro(np.array([0, 0, 2]), np.array([0, 1, 2])) == pytest.approx((2 / 3 + 0 + 1) / 3)
+
+
+SAME = {
+    "hindi": "हमने आज जॉन स्मिथ को देखा।",
+    "chinese": "我们今天看见了约翰。",
+    "russian": "Мы сегодня видели Джона Смита.",
+    "thai": "เราเห็นจอห์นวันนี้",
+    "arabic": "رأينا جون سميث اليوم",
+    "german": "Über alle Öfen fliegt die Möwe",
+}
+ROUGES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
+
+
+@pytest.mark.parametrize("text", SAME.values(), ids=SAME)
+def test_texts_of_every_script_equal_themselves_and_no_other(text: str) -> None:
+    others = [other for other in SAME.values() if other != text]
+    for kind in ROUGES:
+        assert rouge([text], [[text]], kind).corpus == pytest.approx(100.0)
+        assert rouge([text], [others], kind).corpus == 0.0
+    for metric, best in ((meteor, 99.0), (nist, 0.5), (ter, 0.0)):
+        assert metric([text], [[text]]).per_example[0] >= best
+        assert metric([text], [[others[0]]]).per_example[0] < best / 10 or metric is ter
+    assert meteor([text], [others]).corpus == 0.0 and nist([text], [others]).corpus == 0.0
+    assert ter([text], [[text]]).corpus == 0.0 and ter([text], [[others[0]]]).corpus >= 50
+    assert cider([text, others[0]], [[text], [others[0]]]).corpus == pytest.approx(10.0)
+    assert exact_match([text], [[unicodedata.normalize("NFD", text)]]).corpus == 1.0
+
+
+def test_letters_beside_a_to_z_are_letters() -> None:
+    for kind in ROUGES:
+        assert rouge(["\u00fcber"], [["\u00f6ber"]], kind).corpus == 0.0
+    assert meteor(["\u00fcber"], [["\u00f6ber"]]).corpus == 0.0
+    assert rouge(["\u00fcber alles"], [["u\u0308ber alles"]], "rouge2").corpus == pytest.approx(100.0)
+    one_other = SAME["chinese"].replace("\u7ea6", "\u9a6c")  # one of ten characters; the full stop is no word
+    assert rouge([one_other], [[SAME["chinese"]]], "rouge1").corpus == pytest.approx(100 * 8 / 9)
+    assert ter([one_other], [[SAME["chinese"]]]).corpus == pytest.approx(10.0)
+
+
+def test_the_words_of_every_script() -> None:
+    assert words("\u0939\u093f\u0928\u094d\u0926\u0940 \u092e\u0947\u0902\u0964") == [
+        "\u0939\u093f\u0928\u094d\u0926\u0940",
+        "\u092e\u0947\u0902",
+    ]
+    assert words("2020\u5e74, A_b it\u2019s") == ["2020", "\u5e74", "a", "b", "it", "s"]
+    assert words("\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645") == words(
+        "\u0645\u06cc\u062e\u0648\u0627\u0647\u0645"
+    ), "an invisible joiner joins"
+    assert words("\u2764\ufe0f \ud55c\uad6d\uc5b4") == ["\ud55c\uad6d\uc5b4"], (
+        "a mark alone is no word; Korean has spaces"
+    )
+    assert tokens("\u4f60\u597d\uff0c3.5 kg!") == ["\u4f60", "\u597d", "\uff0c", "3.5", "kg", "!"]
+    assert (
+        sentences("\u4f60\u597d\u3002\u518d\u89c1\uff01 Bye. See")
+        == "\u4f60\u597d\u3002\n\u518d\u89c1\uff01\nBye.\nSee"
+    )
+
+
+def test_on_ascii_the_words_are_those_of_before() -> None:
+    import re
+
+    from rouge_score.tokenize import tokenize
+
+    rng = random.Random(0)
+    for _ in range(3000):
+        text = "".join(
+            chr(rng.choice([rng.randrange(32, 127), 32, 9, 46, 44, 48, 95])) for _ in range(rng.randrange(30))
+        )
+        assert words(text) == tokenize(text, None)
+        assert tokens(text) == re.findall(r"\w+(?:[.,]\d+)*|[^\w\s]", text.lower())
+
+
+def test_published_values_for_english_stay() -> None:
+    guess, truth = texts(30, 7)
+    theirs = rouge_scorer.RougeScorer(ROUGES, use_stemmer=True)
+    for kind in ROUGES:
+        each = [100 * theirs.score_multi(row, g)[kind].fmeasure for g, row in zip(guess, truth, strict=True)]
+        assert rouge(guess, truth, kind).per_example == each
+
+
+@pytest.mark.parametrize("tokenizer", ["13a", "intl", "zh", "char", "none"])
+def test_bleu_is_sacrebleus_with_the_tasks_tokenizer(tokenizer: str) -> None:
+    guess, truth = [SAME["chinese"], "the cat sat"], [[SAME["chinese"]], ["the cat sat on a mat"]]
+    task = TaskConfig(name="t", kind="seq2seq", text=["a"], metrics=["bleu"], bleu_tokenizer=tokenizer)
+    scores = score_texts(task, guess, truth)
+    assert scores.score == pytest.approx(sacrebleu.corpus_bleu(guess, streams(truth), tokenize=tokenizer).score)
+    note = scores.record()["notes"]["bleu"]
+    assert f"tok:{tokenizer}|" in note and ("task.bleu_tokenizer=zh" in note) == (tokenizer == "13a")
+    lines = [
+        {"id": str(i), "prediction": p, "references": t, "score": s}
+        for i, (p, t, s) in enumerate(zip(guess, truth, scores.per_example, strict=True))
+    ]
+    assert _bleu(lines, [], tokenizer)(np.ones((1, 2)))[0] == pytest.approx(scores.score)
+
+
+def test_a_tokenizer_that_cannot_be_used_is_refused_before_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = TaskConfig(name="t", kind="seq2seq", text=["a"], metrics=["bleu"])
+    for name in ("13a", "zh", "char", "intl", "none"):
+        check_task(replace(task, bleu_tokenizer=name))
+    with pytest.raises(
+        UnipetError, match=r"task\.bleu_tokenizer: unknown 'ja_mecab'.*flores200.*Did you mean 'ja-mecab'"
+    ):
+        check_task(replace(task, bleu_tokenizer="ja_mecab"))
+    if find_spec("MeCab") is None:
+        with pytest.raises(UnipetError, match=r"task\.bleu_tokenizer: .*'ja-mecab'.*pip install 'sacrebleu\[ja\]'"):
+            check_task(replace(task, bleu_tokenizer="ja-mecab"))
+
+    def no_network(*_: Any) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr("sacrebleu.tokenizers.tokenizer_spm.download_file", no_network)
+    monkeypatch.setattr("sacrebleu.tokenizers.tokenizer_spm.SACREBLEU_DIR", "nowhere")
+    with pytest.raises(UnipetError, match=r"task\.bleu_tokenizer: .*'flores200'.*no network.*downloads once.*13a"):
+        check_task(replace(task, bleu_tokenizer="flores200"))
+
+
+def test_the_notes_say_which_words_are_counted() -> None:
+    task = TaskConfig(name="t", kind="seq2seq", text=["a"], metrics=["rougeL", "meteor", "nist", "cider"])
+    notes = score_texts(task, ["a b"], [["a b"]]).record()["notes"]
+    assert all("Unicode letters, digits and marks" in note for note in notes.values())
+    assert all(("punctuation" in note) == (name != "rougeL") for name, note in notes.items())

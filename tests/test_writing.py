@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from unipet.writing import write_bytes_atomic
+from unipet.errors import UnipetError
+from unipet.writing import LONGEST, as_file_name, file_name, write_bytes_atomic
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace"])
@@ -23,3 +24,64 @@ def test_a_failure_leaves_what_was_there(step: str, tmp_path: Path, monkeypatch:
     with pytest.raises(OSError, match="No space"):
         write_bytes_atomic(path, b"after")
     assert [one.name for one in tmp_path.iterdir()] == ["file"] and path.read_bytes() == b"before"
+
+
+LEADING_ELSEWHERE = [
+    "../../x",
+    "/etc/x",
+    "a/b",
+    "a\\b",
+    "..",
+    ".",
+    ".hidden",
+    "C:x",
+    "C:\\x",
+    "~/../x",
+    "",
+    "  ",
+    " x",
+    "x ",
+    "x.",
+    "a\x00b",
+]
+LEADING_ELSEWHERE += [
+    "a\nb",
+    "a\x1b[31m",
+    "a\u202eb",
+    "a\u2028b",
+    "\ud800",
+    "CON",
+    "nul",
+    "com1.tsv",
+    "LPT\u00b9",
+    "a*b",
+    "a?b",
+    "a|b",
+    "<x>",
+    'a"b',
+]
+LEADING_ELSEWHERE += ["x" * (LONGEST + 1), "\u00fc" * (LONGEST // 2 + 1)]
+
+
+@pytest.mark.parametrize("name", [*LEADING_ELSEWHERE, None, 5, ["x"]], ids=ascii)
+def test_what_is_no_files_name(name: object) -> None:
+    with pytest.raises(UnipetError, match=r"^task\.submission: .* cannot be a file's name: .*Allowed: ") as error:
+        file_name(name, "task.submission")
+    assert len(str(error.value)) < 400
+
+
+@pytest.mark.parametrize(
+    "name", ["STS-B", "MNLI-mm", "r\u00e9sultats 2", "console", "a.b.c", "x" * LONGEST, "-x", "~x"]
+)
+def test_what_is_a_files_name(name: str, tmp_path: Path) -> None:
+    assert file_name(name, "k") == name
+    write_bytes_atomic(tmp_path / f"{name}.tsv", b"x")
+    assert [path.name for path in tmp_path.iterdir()] == [f"{name}.tsv"]
+
+
+@pytest.mark.parametrize("text", [*LEADING_ELSEWHERE, "lora-sst2-s0-1a2b3c4d", "m" * 1000 + "-1a2b3c4d"], ids=ascii)
+def test_any_text_gives_a_files_name(text: str) -> None:
+    name = as_file_name(text)
+    assert file_name(name, "k") == name and name.isascii()
+    assert as_file_name("lora-sst2-s0-1a2b3c4d") == "lora-sst2-s0-1a2b3c4d"
+    assert as_file_name("m" * 1000 + "-1a2b3c4d").endswith("-1a2b3c4d"), "what tells runs apart stays"

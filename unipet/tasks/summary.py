@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from unipet.config import TaskConfig
+from unipet.tasks.encode_text import IGNORED
 from unipet.tasks.encoded import Encoded, EncodedRows
 from unipet.tasks.kinds import KINDS
 from unipet.tasks.load import TaskData
+from unipet.tasks.prompt import verbalizer_ids
 from unipet.tasks.rows import Row
 
 BINS = 12
@@ -33,7 +36,7 @@ def summary(task: TaskConfig, data: TaskData, encoded: Encoded, tokenizer: Any) 
         "kind": task.kind,
         "data": data.record(),
         "metrics": list(task.metrics),
-        "examples": [_example(data, encoded.train, i, tokenizer) for i in range(min(SHOWN, len(data.train)))],
+        "examples": [_example(task, data, encoded.train, i, tokenizer) for i in range(min(SHOWN, len(data.train)))],
         "labels": {"train": _labels(data.train, data), "evaluation": _labels(data.evaluation, data)},
         "values": _values(data.train) if data.regression else [],
         "lengths": {"train": histogram(encoded.train.lengths), "evaluation": histogram(encoded.evaluation.lengths)},
@@ -58,7 +61,7 @@ def text(found: dict[str, Any]) -> str:
         lines.append(f"left out of {part} by task.drop: {shown}")
     for number, example in enumerate(found["examples"], start=1):
         lines += ["", f"example {number} ({example['id']})"]
-        lines += [f"  {name}: {value}" for name, value in example.items() if name != "id"]
+        lines += [f"  {name}: {_line(value)}" for name, value in example.items() if name != "id"]
     for split, counts in found["labels"].items():
         if counts:
             total = sum(counts.values())
@@ -85,21 +88,47 @@ def bars(bins: Bins) -> list[str]:
     ]
 
 
-def _example(data: TaskData, encoded: EncodedRows, index: int, tokenizer: Any) -> dict[str, Any]:
-    """One training row as the model reads it: decoded again, special tokens included; labels by name."""
+def _example(task: TaskConfig, data: TaskData, encoded: EncodedRows, index: int, tokenizer: Any) -> dict[str, Any]:
+    """One training row as the model reads it: its very ids, decoded with nothing left out; answers from what the loss
+    sees, labels by name."""
     row, feature = data.train[index], encoded[index]
-    ids = feature["input_ids"]
+    ids, labels = feature["input_ids"], feature["labels"]
     shown: dict[str, Any] = {"id": row["id"]}
     if isinstance(ids[0], list):
-        shown["input"] = " | ".join(tokenizer.decode(each) for each in ids)
+        shown["input"] = " | ".join(_decoded(tokenizer, each) for each in ids)
     else:
-        shown["input"] = tokenizer.decode(ids)
-    if "target" in row:
-        shown["target"] = tokenizer.decode([i for i in feature["labels"] if i != -100])
+        shown["input"] = _decoded(tokenizer, ids)
+    if KINDS[task.kind].generates:
+        shown["target"] = _decoded(tokenizer, [i for i in labels if i != IGNORED])
+    elif isinstance(labels, list):
+        shown["label"] = [data.labels[i] for i in labels if i != IGNORED]
+        shown["tokens"] = [
+            [_decoded(tokenizer, [token]), None if label == IGNORED else data.labels[label]]
+            for token, label in zip(ids, labels, strict=True)
+        ]
+        missing = [word for at, word in enumerate(row["text"]) if at not in encoded.labelled(index)]
+        if missing:
+            shown["words without a label"] = missing
     else:
-        names = [data.labels[i] if data.labels else i for i in _as_list(row["label"])]
-        shown["label"] = names if isinstance(row["label"], list) else names[0]
+        shown["label"] = data.labels[labels] if data.labels else labels
+        if task.kind == "masked_prompt":
+            shown["word at the mask"] = _decoded(tokenizer, [verbalizer_ids(tokenizer, task)[labels]])
     return shown
+
+
+def _decoded(tokenizer: Any, ids: Sequence[int]) -> str:
+    """The text of these ids and of no others: special tokens stay, and no space is tidied away."""
+    found: str = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    return found
+
+
+def _line(value: Any) -> str:
+    """A value of an example on one line: a tagged token as `token/TAG`; line breaks and invisible characters, which a
+    terminal would obey, as Python writes them."""
+    if isinstance(value, list) and value and isinstance(value[0], list):
+        value = " | ".join(token if tag is None else f"{token}/{tag}" for token, tag in value)
+    hidden = ("Cc", "Cf", "Cs", "Zl", "Zp")
+    return "".join(ascii(c)[1:-1] if unicodedata.category(c) in hidden else c for c in str(value))
 
 
 def _labels(rows: Sequence[Row], data: TaskData) -> dict[str, int]:

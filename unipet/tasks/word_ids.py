@@ -41,19 +41,15 @@ def leading_space(tokenizer: Any, words: Sequence[str]) -> str:
 
 
 def word_ids(tokenizer: Any, words: Sequence[str]) -> list[tuple[list[int], int]]:
-    """The ids of each word within a sentence, and the place among them where its first character stands: 1 where the
-    space before it is a token of its own. No ids for a word that the tokenizer makes nothing of."""
-    space = leading_space(tokenizer, words)
-    found = plain_ids(tokenizer, [space + word.strip() for word in words])
-    if not space:
-        return [(ids, 0) for ids in found]
-    alone = plain_ids(tokenizer, [space])[0]
-    bare = plain_ids(tokenizer, [word.strip() for word in words])
-    made = []
-    for ids, own in zip(found, bare, strict=True):
-        if not own:  # the space is all that is left of the word
-            made.append((list[int](), 0))
-        else:
-            own_space = bool(alone) and ids[: len(alone)] == alone and len(ids) > len(alone)
-            made.append((ids, len(alone) if own_space else 0))
-    return made
+    """The ids of each word within a sentence, and the place among them of the first that shows something of the word:
+    the mark of the space before it may be a token of its own. No ids for a word that the tokenizer makes nothing of."""
+    bare = [word.strip() for word in words]
+    space = leading_space(tokenizer, bare)
+    own = plain_ids(tokenizer, bare)
+    found = plain_ids(tokenizer, [space + word for word in bare]) if space else own
+    firsts = {ids[0] for ids in found if ids}
+    blank = {i for i in firsts if not tokenizer.decode([i], skip_special_tokens=False).strip()}
+    return [
+        (ids, int(len(ids) > 1 and ids[0] in blank)) if alone else ([], 0)  # of nothing, the space would be left
+        for ids, alone in zip(found, own, strict=True)
+    ]
