@@ -27,7 +27,7 @@ from unipet.plan import build
 from unipet.report_table import AdaptReport, report_of
 from unipet.site_files import sites_for
 from unipet.sites import Architecture, outside, parse_table, table_data
-from unipet.writing import write_bytes_atomic
+from unipet.writing import utf8, write_bytes_atomic
 
 TENSORS, DESCRIPTION = "adapter.safetensors", "adapter.json"
 FORMAT = 3
@@ -64,9 +64,7 @@ def save(model: nn.Module, directory: str | Path) -> Path:
     try:
         out.mkdir(parents=True, exist_ok=True)
         write_bytes_atomic(out / TENSORS, data)
-        write_bytes_atomic(
-            out / DESCRIPTION, json.dumps(description, separators=(",", ":"), ensure_ascii=False).encode()
-        )
+        write_bytes_atomic(out / DESCRIPTION, utf8(json.dumps(description, separators=(",", ":"), ensure_ascii=False)))
     except OSError as error:
         raise UnipetError(f"Cannot save the adapter to {out}: {error}.") from error
     return out

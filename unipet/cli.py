@@ -7,6 +7,7 @@ module is imported when the command is called, and offers `main(argv) -> int`, t
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -92,6 +93,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 2
         except UnicodeEncodeError as error:  # a file's name, where the system's encoding is ASCII
             print(f"error: {_unwritable(error)}", file=err)
+            return 2
+        except OSError as error:
+            if error.filename is None:  # not about a file that somebody named
+                raise
+            print(f"error: {os.fsdecode(error.filename)}: {error.strerror or error}.", file=err)
             return 2
         except KeyboardInterrupt:
             print("error: interrupted", file=err)

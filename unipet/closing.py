@@ -12,7 +12,7 @@ from unipet.record import ERROR
 from unipet.report.aggregate import is_synthetic, named, reason_of
 from unipet.report.table import number
 
-WIDTH = 12  # of the first column
+WIDTH = 11  # of the first column
 SPLITS = {"train_holdout": "held-out training", "validation": "validation"}  # task.selection -> whose examples
 ENDED = {
     "epochs": "all epochs done",

@@ -43,7 +43,10 @@ def hidden(text: str, depth: int) -> bool:
     """Whether a library writes this to the terminal; `depth` frames up is who calls. It is kept then."""
     if _kept is None or _speaking:
         return False
-    file = sys._getframe(depth).f_code.co_filename
+    frame = sys._getframe(depth)
+    while frame.f_back is not None and frame.f_code.co_name.startswith("write"):
+        frame = frame.f_back  # wandb puts a `write` of its own before the stream's
+    file = frame.f_code.co_filename
     if not library(file):
         return False
     if "tqdm" not in file:  # a progress bar is no message

@@ -203,7 +203,7 @@ def read_config(path: Path) -> RunConfig:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         config = _build(RunConfig, content)
-    except (OSError, yaml.YAMLError, TypeError, AttributeError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, AttributeError) as error:
         raise UnipetError(f"{path}: not the configuration of a run ({error}).") from None
     assert isinstance(config, RunConfig)
     return config

@@ -18,7 +18,13 @@ Lines = list[tuple[str, str]]  # name, description
 def description(path: Path) -> str:
     """The first sentence of a YAML file's opening comment; Hydra's `# @package` line and commands are no part of it."""
     words: list[str] = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise UnipetError(
+            f"{path}: cannot be read ({error.strerror or error}). Mend it, or move it elsewhere."
+        ) from None
+    for line in lines:
         text = " ".join(line.lstrip("# ").split())
         if not line.startswith("#") or (words and not text):
             break

@@ -44,7 +44,7 @@ def read_config(path: Path) -> dict[str, Any]:
         return {}
     try:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UnipetError(f"{path}: cannot be read as YAML ({error}).") from None
     return value if isinstance(value, dict) else {}
 

@@ -25,7 +25,7 @@ FEWEST, MOST = 3, 60  # of one curve
 def read_steps(path: Path) -> list[dict[str, Any]]:
     """The lines of a metrics file; a last line that is being written is left for the next look."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8", errors="replace")  # a broken line is no JSON and left out
     except OSError:
         return []
     steps = []

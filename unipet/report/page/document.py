@@ -24,6 +24,7 @@ from unipet.report.page.overview import header, notices
 from unipet.report.page.plots import plots
 from unipet.report.page.points import Rows
 from unipet.report.page.runs import failures, pair, run_data
+from unipet.writing import utf8
 
 HERE = Path(__file__).resolve().parent
 PARTS = (
@@ -43,7 +44,7 @@ def page(entries: Sequence[Entry], groups: Sequence[Group] = (), stamp: str = ""
     comparisons = sorted(comparisons_of(entries, groups), key=lambda one: -len(one.scored))
     for points, drawings in DETAIL:
         html = _detailed(entries, comparisons, stamp, points, drawings)
-        if len(html.encode()) < LIMIT:
+        if len(utf8(html)) < LIMIT:
             break
     return html
 
@@ -136,7 +137,7 @@ def bundle() -> str:
 
 def hashed(script: str) -> str:
     """The source expression of a policy that allows this very script."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+    return f"'sha256-{base64.b64encode(hashlib.sha256(utf8(script)).digest()).decode()}'"
 
 
 def packed(drawn: Drawn) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from unipet.errors import UnipetError
 from unipet.record import METRICS, RESULT
 from unipet.report.collect import collect
 from unipet.report.page.document import bundle, message, page
+from unipet.writing import utf8
 
 HOST, PORT = "127.0.0.1", 8765
 REST = 4.0  # times as long as making the page took: a training run beside it needs the processor more
@@ -27,7 +28,7 @@ def version(directory: Path) -> str:
                 now = path.stat()
             except OSError:  # replaced at this moment
                 continue
-            state.update(f"{path}:{now.st_mtime_ns}:{now.st_size}\n".encode())
+            state.update(utf8(f"{path}:{now.st_mtime_ns}:{now.st_size}\n"))
     return state.hexdigest()[:16]
 
 
@@ -76,7 +77,7 @@ def server(directory: Path, port: int = PORT) -> ThreadingHTTPServer:
             return self.send_error(HTTPStatus.NOT_FOUND)
 
         def _answer(self, kind: str, text: str) -> None:
-            body = text.encode()
+            body = utf8(text)
             self.send_response(HTTPStatus.OK)
             for name, value in (
                 ("Content-Type", f"{kind}; charset=utf-8"),
