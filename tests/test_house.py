@@ -37,7 +37,18 @@ HEAVY = {
 #: Bottom to top. A room imports from its own floor and from the floors below it, never from above.
 FLOORS = (
     {"errors"},
-    {"options", "config", "conf_dir", "design", "memory", "processes", "schedule", "text_table", "writing"},
+    {
+        "options",
+        "config",
+        "conf_dir",
+        "design",
+        "memory",
+        "processes",
+        "schedule",
+        "text_table",
+        "unwrapping",
+        "writing",
+    },
     {"functions", "sites", "settings", "positions", "budget_label", "order", "movement"},
     {"composition", "scaling", "mixture", "objectives", "weights"},
     {"parts"},
@@ -45,6 +56,7 @@ FLOORS = (
     {"columns", "method", "prompting"},
     {"attention"},
     {"hooks", "library", "prefill", "routing", "site_files", "surroundings"},
+    {"attaching"},
     {"adaptation"},
     {"plan", "merging", "fingerprint", "packing"},
     {"report_table"},

@@ -25,12 +25,14 @@ from unipet.plan import build
 from unipet.report_table import AdaptReport, report_of
 from unipet.site_files import sites_for
 from unipet.sites import Architecture, parse_table, table_data
+from unipet.unwrapping import unwraps, unwraps_to_adapt
 from unipet.writing import write_bytes_atomic
 
 TENSORS, DESCRIPTION = "adapter.safetensors", "adapter.json"
 FORMAT = 2
 
 
+@unwraps
 def save(model: nn.Module, directory: str | Path) -> Path:
     """Write the method of an adapted model, its trained head included, into `directory`.
 
@@ -68,6 +70,7 @@ def save(model: nn.Module, directory: str | Path) -> Path:
     return out
 
 
+@unwraps_to_adapt
 def load(model: nn.Module, directory: str | Path) -> AdaptReport:
     """Adapt a base model with a saved method and its trained values.
 
@@ -99,8 +102,8 @@ def load(model: nn.Module, directory: str | Path) -> AdaptReport:
         with torch.no_grad():
             for name, parameter in own.items():
                 parameter.copy_(tensors[name])
-    except UnipetError:
-        inserted.detach(model, restore=True)
+    except BaseException:
+        inserted.undo(model)
         raise
     return report
 
