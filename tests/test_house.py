@@ -38,7 +38,7 @@ HEAVY = {
 FLOORS = (
     {"errors"},
     {*"options config conf_dir flags history labels libraries memory processes schedule".split()}
-    | {*"terminal text_table tokenizer_files writing checksums".split()},
+    | {*"terminal text_table tokenizer_files unwrapping writing checksums".split()},
     {"design", "functions", "sites", "settings", "positions", "budget_label", "order", "movement", "progress"},
     {"composition", "scaling", "mixture", "objectives", "stopwatch", "weights"},
     {"parts"},
@@ -46,6 +46,7 @@ FLOORS = (
     {"columns", "method", "prompting"},
     {"attention"},
     {"hooks", "library", "prefill", "routing", "site_files", "surroundings"},
+    {"attaching"},
     {"adaptation"},
     {"plan", "merging", "fingerprint", "packing"},
     {"report_table"},

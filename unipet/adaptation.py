@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any, Self
 
 from torch import Tensor, nn
 
-from unipet.attention import ATTRIBUTE, PREFIX, HeadsSite, wrap_implementation
+from unipet.attaching import Attachment
+from unipet.attention import PREFIX
 from unipet.errors import UnipetError
-from unipet.hooks import Entry, HeadsReader, Hook
 from unipet.insertion import Insertion
 from unipet.method import Method
 from unipet.mixture import Bank
 from unipet.parts import Call
 from unipet.routing import Routing
-from unipet.sites import Architecture, base_of, module_at
-from unipet.surroundings import changes
+from unipet.sites import Architecture
+from unipet.unwrapping import bare, forget_compiled
 from unipet.weights import passes_gradients, quantised
 
 CONTAINER = "_unipet"
+#: What an adaptation of some of the insertions has anew.
+_ANEW = {"method", "entries", "call_record", "_attached", "_unproved", "_routing", *vars(nn.Module())}
 _INPUTS = ("input_ids", "inputs_embeds", "pixel_values")  # what a stack may be called with, batch first
 
 
@@ -42,18 +45,20 @@ class Adaptation(nn.Module):
         self.unsavable: str | None = None  # why a saved adapter could not be loaded again
         self.unfrozen: dict[str, str] = {}  # base parameter name -> the part of `unfreeze` that named it
         self.head: frozenset[str] = frozenset()  # the head's parameters, drawn ones included: stored, trained or not
-        self._handles: list[Any] = []
-        self._attention: list[tuple[Any, Any]] = []  # (config, its attention implementation before)
-        self._required_grad: dict[str, bool] = {}
-        self._originals: dict[str, Tensor] = {}
+        self._attached = Attachment([])
         self._unproved: list[tuple[str, nn.Module]] = []  # quantised modules, until a training mode asks for gradients
         self._views = 1
         self._driven = False  # a training loop draws the routes; otherwise every forward pass does
         self._routing = Routing(insertions)
-        for number, insertion in enumerate(insertions):
+        self._take_over()
+
+    def _take_over(self) -> None:
+        """Give every insertion its number, the record of calls, and what all its sites share: owned here, read there."""
+        shared = dict(self.shared.items())
+        for number, insertion in enumerate(self.items):
             insertion.number = number
             insertion.call_record = self.call_record
-            insertion.__dict__["shared"] = shared.get(insertion.name)  # owned here, only read there
+            insertion.__dict__["shared"] = shared.get(insertion.name)
 
     @property
     def items(self) -> list[Insertion]:
@@ -106,7 +111,7 @@ class Adaptation(nn.Module):
 
         The record stays until the next pass, because gradient checkpointing runs layers again during backward.
         """
-        if any(not str(config._attn_implementation or "").startswith(PREFIX) for config, _ in self._attention):
+        if any(not str(config._attn_implementation or "").startswith(PREFIX) for config, _ in self._attached.attention):
             raise UnipetError(
                 "The attention implementation was changed after `adapt`, so insertions at attn.heads would do nothing. "
                 "Choose it before: unipet.eject(model), model.set_attn_implementation(...), unipet.adapt(model, ...)."
@@ -146,98 +151,81 @@ class Adaptation(nn.Module):
     def attach(self, model: nn.Module) -> None:
         """Register the hooks, freeze the base model and train the parts that the method unfreezes.
 
-        Raises UnipetError, before any change, where the base model's attention cannot be wrapped or keeps gradients back.
+        Whatever fails, the model is as it was. Raises UnipetError where its attention cannot be wrapped or keeps
+        gradients back.
         """
-        around = changes(model, self.items, self.entries)
         self._unproved = [(p, m) for p, m in model.named_modules() if isinstance(m, nn.Linear) and quantised(m.weight)]
         if model.training:
             self._prove_gradients()
-        self._wrap_attention(model)
-        for name, parameter in model.named_parameters():
-            self._required_grad[name] = parameter.requires_grad
-            parameter.requires_grad_(name in self.unfrozen)
-            if name in self.unfrozen or name in self.head:
-                self._originals[name] = parameter.detach().to("cpu", copy=True)
-        for insertion in self.items:
-            self._hook(model, insertion)
-        base = base_of(model)
-        for entry in dict.fromkeys(self.entries.values()):
-            module = base.get_submodule(entry)
-            stacks = [stack for stack, its_entry in self.entries.items() if its_entry == entry]
-            self._handles.append(
-                module.register_forward_pre_hook(Entry(self.on_call, stacks, module), with_kwargs=True)
-            )
-        self._handles += [handle for change in around if (handle := change()) is not None]
-        self.train(model.training)
-        model.add_module(CONTAINER, self)
+        self._take_over()
+        self._attached = Attachment(self.items)
+        with ExitStack() as undoing:
+            undoing.callback(self.undo, model)
+            self._attached.put_in(model, self.unfrozen, self.head, self.entries, self.on_call)
+            self.train(model.training)
+            model.add_module(CONTAINER, self)
+            undoing.pop_all()
+        forget_compiled()
 
-    def _wrap_attention(self, model: nn.Module) -> None:
-        paths = dict.fromkeys(i.site.path for i in self.items if i.site.at == "heads")
-        modules: list[Any] = [model.get_submodule(path) for path in paths]
-        wrapped = [wrap_implementation(module, path) for path, module in zip(paths, modules, strict=True)]
-        for module, implementation in zip(modules, wrapped, strict=True):
-            if all(module.config is not known for known, _ in self._attention):
-                self._attention.append((module.config, module.config._attn_implementation))
-                module.config._attn_implementation = implementation
-
-    def _hook(self, model: nn.Module, insertion: Insertion) -> None:
-        site = insertion.site
-        if insertion.parts.rule.lengthens:
-            return  # around its whole stack
-        module = module_at(model, site.path)
-        if site.at == "heads":
-            self._hook_heads(model, module, insertion)
-            return
-        norm = site.total.norm if site.total is not None else ""
-        hook = Hook(insertion, model.get_submodule(norm) if norm else None)
-        if site.x_path != site.path and insertion.parts.form == "parallel":
-            self._before(model, site.x_path, hook.take_x)
-        if site.at == "input":
-            self._before(model, site.path, hook.on_input)
-        elif site.at == "stream":
-            self._before(model, site.path, hook.on_stream)
-        else:
-            self._handles.append(module.register_forward_hook(hook.on_output, with_kwargs=True))
-
-    def _before(self, model: nn.Module, path: str, hook: Any) -> None:
-        self._handles.append(module_at(model, path).register_forward_pre_hook(hook, with_kwargs=True))
-
-    def _hook_heads(self, model: nn.Module, module: nn.Module, insertion: Insertion) -> None:
-        site: HeadsSite | None = getattr(module, ATTRIBUTE, None)
-        if site is None:
-            site = HeadsSite()
-            setattr(module, ATTRIBUTE, site)
-        x_path = insertion.site.x_path
-        if all(other.site.x_path != x_path for other in site.insertions):
-            self._before(model, x_path, HeadsReader(site, x_path))
-        site.insertions.append(insertion)
+    def undo(self, model: nn.Module, restore: bool = True) -> None:
+        """Take out what `attach` has put in, if only in part: the model is as it was, its gradients untouched. Without
+        `restore` unfrozen parameters keep their values."""
+        self._attached.take_out(model, restore)
+        if getattr(model, CONTAINER, None) is self:
+            delattr(model, CONTAINER)
+        forget_compiled()
 
     def detach(self, model: nn.Module, restore: bool) -> None:
-        """Take everything out. With `restore`, put the values of unfrozen parameters back as they were."""
-        for handle in self._handles:
-            handle.remove()
-        for insertion in self.items:
-            if insertion.site.at == "heads":
-                module = model.get_submodule(insertion.site.path)
-                if hasattr(module, ATTRIBUTE):
-                    delattr(module, ATTRIBUTE)
-        for config, before in self._attention:
-            config._attn_implementation = before
-        delattr(model, CONTAINER)
-        for name, parameter in model.named_parameters():
-            if restore and name in self._originals:
-                parameter.data.copy_(self._originals[name])
-            parameter.requires_grad_(self._required_grad.get(name, True))
+        """Take everything out, gradients included. With `restore`, put the values of unfrozen parameters back as they
+        were."""
+        self.undo(model, restore)
+        for parameter in model.parameters():
             parameter.grad = None
+
+    @contextmanager
+    def detached(self, model: nn.Module) -> Iterator[None]:
+        """Detach, values kept; where detaching or the block fails, everything is back in as it was."""
+        attached, gradients = self._attached, [(parameter, parameter.grad) for parameter in model.parameters()]
+
+        def put_back() -> None:
+            getattr(model, CONTAINER, self).undo(model, restore=False)
+            self.attach(model)
+            self._attached.went_before(attached, values=True)
+            for parameter, gradient in gradients:
+                parameter.grad = gradient
+
+        with ExitStack() as undoing:
+            undoing.callback(put_back)
+            self.detach(model, restore=False)
+            yield
+            undoing.pop_all()
+
+    def keeping(self, insertions: list[Insertion]) -> Adaptation:
+        """An adaptation of these of its insertions, as they now are, not attached; all else that it carries goes along."""
+        now = {insertion.name: insertion.parts for insertion in insertions}
+        specs = tuple(
+            replace(spec, function=now[spec.name].function, mixture=now[spec.name].mixture)
+            for spec in self.method.insertions
+            if spec.name in now
+        )
+        shared = {i.name: i.shared for i in insertions if i.shared is not None}
+        left = Adaptation(replace(self.method, insertions=specs), insertions, shared, self.entries)
+        vars(left).update({name: value for name, value in vars(self).items() if name not in _ANEW})
+        left._routing.go_on_from(self._routing)
+        return left
+
+    def replaces(self, earlier: Adaptation) -> None:
+        """What the base model was like before `earlier`, in whose place this is attached, is what it was like before."""
+        self._attached.went_before(earlier._attached)
 
     def original(self, name: str, parameter: Tensor) -> Tensor:
         """A base parameter's value before adaptation."""
-        return self._originals.get(name, parameter)
+        return self._attached.originals.get(name, parameter)
 
 
 def adaptation(model: nn.Module) -> Adaptation:
     """The adaptation of a model. Raises UnipetError if it carries none."""
-    found = getattr(model, CONTAINER, None)
+    found = getattr(bare(model), CONTAINER, None)
     if not isinstance(found, Adaptation):
         raise UnipetError(
             "This model carries no method. Call unipet.adapt(model, method) or unipet.load(model, DIR) first."

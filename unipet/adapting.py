@@ -16,15 +16,17 @@ from unipet.mixture import Bank
 from unipet.plan import build
 from unipet.report_table import AdaptReport, report_of
 from unipet.site_files import Sites, sites_for
+from unipet.unwrapping import unwraps, unwraps_to_adapt
 
 
+@unwraps_to_adapt
 def adapt(model: nn.Module, method: str | Path | Mapping[str, Any] | Method, sites: Sites = None) -> AdaptReport:
     """Insert a method into a transformers model, in place: all of it or nothing.
 
     The base model is frozen; the insertions and what the method unfreezes train. `method` is a name, the path of a
     YAML file, or a mapping. `sites` is a site table of your own, as a YAML file or a mapping, for an architecture that
     the package does not know; it goes before the package's. Returns what was inserted where. Raises UnipetError for
-    any mistake, before any change.
+    any mistake; whatever is raised, the model is as it was. A wrapper around it (`torch.compile`) is looked through.
     """
     if isinstance(getattr(model, CONTAINER, None), Adaptation):
         raise UnipetError(
@@ -39,11 +41,13 @@ def adapt(model: nn.Module, method: str | Path | Mapping[str, Any] | Method, sit
     return report
 
 
+@unwraps
 def eject(model: nn.Module) -> None:
     """Take the method out and restore the base model bit for bit, values of unfrozen parameters included."""
     adaptation(model).detach(model, restore=True)
 
 
+@unwraps
 def parameters(model: nn.Module, head: bool = False) -> dict[str, nn.Parameter]:
     """What the method owns, by name: `<insertion>/<module path>/<slot>`, and `<part>/<module path>/<tensor>` for
     unfrozen parts of the base model. The task head is left out unless `head` is true.
@@ -65,6 +69,7 @@ def parameters(model: nn.Module, head: bool = False) -> dict[str, nn.Parameter]:
     return found
 
 
+@unwraps
 def stored(model: nn.Module) -> dict[str, nn.Parameter]:
     """What a saved adapter holds, by name as `parameters`: what trains, and the whole head, which the base model's
     checkpoint does not determine."""
@@ -75,6 +80,7 @@ def stored(model: nn.Module) -> dict[str, nn.Parameter]:
     return found
 
 
+@unwraps
 def slot_tensors(model: nn.Module, slot: str) -> list[nn.Parameter]:
     """The tensors of all slots of this name that the method's insertions own, one for each site, expert and tensor."""
     inserted = adaptation(model)
@@ -83,6 +89,7 @@ def slot_tensors(model: nn.Module, slot: str) -> list[nn.Parameter]:
     return [tensor for bank in banks for tensor in bank.of_slot(slot)]
 
 
+@unwraps
 def frozen(model: nn.Module) -> dict[str, Tensor]:
     """What the method adds that never trains (masks, random bases), by name as `parameters`. Seeds make it again."""
     inserted = adaptation(model)

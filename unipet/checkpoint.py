@@ -27,6 +27,7 @@ from unipet.plan import build
 from unipet.report_table import AdaptReport, report_of
 from unipet.site_files import sites_for
 from unipet.sites import Architecture, outside, parse_table, table_data
+from unipet.unwrapping import unwraps, unwraps_to_adapt
 from unipet.writing import utf8, write_bytes_atomic
 
 TENSORS, DESCRIPTION = "adapter.safetensors", "adapter.json"
@@ -34,6 +35,7 @@ FORMAT = 3
 _SAMPLED = 2  # the format whose fingerprint looked at some values alone, and which held a head only where it trained
 
 
+@unwraps
 def save(model: nn.Module, directory: str | Path) -> Path:
     """Write the method of an adapted model, its head included, into `directory`.
 
@@ -70,6 +72,7 @@ def save(model: nn.Module, directory: str | Path) -> Path:
     return out
 
 
+@unwraps_to_adapt
 def load(model: nn.Module, directory: str | Path) -> AdaptReport:
     """Adapt a base model with a saved method and its trained values.
 
@@ -95,8 +98,8 @@ def load(model: nn.Module, directory: str | Path) -> AdaptReport:
         with torch.no_grad():
             for name, parameter in own.items():
                 parameter.copy_(tensors[name])
-    except UnipetError:
-        inserted.detach(model, restore=True)
+    except BaseException:
+        inserted.undo(model)
         raise
     return report
 
@@ -110,11 +113,6 @@ def _same_base_model(source: Path, model: nn.Module, description: dict[str, Any]
         same = made == found
     else:
         head = frozenset(description["head"])
-        if absent := sorted(head - dict(model.named_parameters()).keys()):
-            raise UnipetError(
-                f"{source} does not fit this model: its head has {', '.join(absent[:4])}, which {type(model).__name__} lacks. "
-                "Load the base model as the transformers class that was adapted."
-            )
         expected = Fingerprint(**{one.name: saved[one.name] for one in fields(Fingerprint)})
         here = fingerprint(model, head)
         exact = expected.dtype == here.dtype
@@ -123,6 +121,11 @@ def _same_base_model(source: Path, model: nn.Module, description: dict[str, Any]
         raise UnipetError(
             f"{source} belongs to another base model: it was trained on {saved['name'] or '(unnamed)'} with fingerprint "
             f"{made}, this one is {model.config._name_or_path or '(unnamed)'} with {found}."  # type: ignore[union-attr]
+        )
+    if absent := sorted(head - dict(model.named_parameters()).keys()):
+        raise UnipetError(
+            f"{source} does not fit this model: its head has {', '.join(absent[:4])}, which {type(model).__name__} lacks. "
+            "Load the base model as the transformers class that was adapted."
         )
     return head
 

@@ -48,7 +48,7 @@ class Composition(ABC):
     `foldable` says that there is a fold; `constant_only` that it needs a Δ that is the same for every input. `keeps_h`
     says that Δ = 0 leaves h as it was. `needs_mass` marks the one that shares h's own softmax. `of_weight` marks those
     that change the weight itself, W' = L(W ⊙ (1 + M) + Δ): f must be a matrix, and the site a linear map's output.
-    `lengthens` marks the one that makes the sequence longer.
+    `lengthens` marks the one that makes the sequence longer. `shifts`: an offset of Δ becomes one of h, held by a bias.
     """
 
     foldable: ClassVar[bool] = True
@@ -57,6 +57,7 @@ class Composition(ABC):
     needs_mass: ClassVar[bool] = False
     of_weight: ClassVar[bool] = False
     lengthens: ClassVar[bool] = False
+    shifts: ClassVar[bool] = True
 
     @property
     def needs_weight(self) -> bool:
@@ -98,7 +99,7 @@ class Multiply(Composition):
     """h ⊙ (1 + sΔ); with `bias: false` the linear map's bias is left out of it."""
 
     constant_only: ClassVar[bool] = True
-
+    shifts: ClassVar[bool] = False
     bias: bool = option(True)
 
     @property
@@ -113,7 +114,7 @@ class Multiply(Composition):
 
     def fold(self, W_DI: Tensor, b_D: Tensor, affine: Affine, own: Params, at: Weights | None) -> tuple[Tensor, Tensor]:
         assert affine.A_DU is None and affine.c_D is not None
-        kept_D = at.bias_D if at is not None and at.bias_D is not None else torch.zeros_like(b_D)
+        kept_D = at.bias_D if at is not None and at.bias_D is not None else 0.0
         return W_DI * (1 + affine.c_D).unsqueeze(-1), kept_D + (b_D - kept_D) * (1 + affine.c_D)
 
 
@@ -127,10 +128,8 @@ class Replace(Composition):
         return delta_BTD.expand_as(h_BTD)
 
     def fold(self, W_DI: Tensor, b_D: Tensor, affine: Affine, own: Params, at: Weights | None) -> tuple[Tensor, Tensor]:
-        return (
-            torch.zeros_like(W_DI) if affine.A_DU is None else affine.A_DU,
-            torch.zeros_like(b_D) if affine.c_D is None else affine.c_D,
-        )
+        A_DU = torch.zeros_like(W_DI) if affine.A_DU is None else affine.A_DU
+        return A_DU, torch.zeros_like(b_D) if affine.c_D is None else affine.c_D
 
 
 @dataclass(frozen=True)
@@ -189,7 +188,8 @@ class Normalise(Composition):
         assert at is not None
         gain_D = self._gain(own, at)
         kept_D = self._kept(at, gain_D)
-        return gain_D.unsqueeze(-1) * (W_DI + at.scaled_DI), kept_D + gain_D * (b_D - kept_D)
+        c_D = 0.0 if affine.c_D is None else affine.c_D
+        return gain_D.unsqueeze(-1) * (W_DI + at.scaled_DI), kept_D + gain_D * (b_D - kept_D + c_D)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from unipet.method import Method
 from unipet.plan import build
 from unipet.report_table import AdaptReport, report_of
 from unipet.site_files import Sites, sites_for
+from unipet.unwrapping import unwrapped
 
 
 def skeleton(config: Any) -> nn.Module:
@@ -80,8 +81,9 @@ def describe(method: str | Path | Mapping[str, Any] | Method, config_or_model: A
     a model of the class that it names, or else for a sequence classifier. `sites` is a site table of your own, as for
     `adapt`. Raises the errors that `adapt` would raise.
     """
-    model = config_or_model if isinstance(config_or_model, nn.Module) else _kept(_Asked.of(config_or_model))
-    if hasattr(model, CONTAINER):
-        with torch.device("meta"):
-            model = type(model)(copy.deepcopy(model.config))
-    return report_of(model, build(model, load_method(method), sites_for(model, sites), torch.device("meta")))
+    given = config_or_model if isinstance(config_or_model, nn.Module) else _kept(_Asked.of(config_or_model))
+    with unwrapped(given) as model:
+        if hasattr(model, CONTAINER):
+            with torch.device("meta"):
+                model = type(model)(copy.deepcopy(model.config))
+        return report_of(model, build(model, load_method(method), sites_for(model, sites), torch.device("meta")))

@@ -36,7 +36,7 @@ class Insertion(nn.Module):
         super().__init__()
         self.name, self.parts, self.site, self.widths, self.number = name, parts, site, widths, -1
         self.call_record = Call()  # replaced by the adaptation's own
-        self.__dict__["base"] = base  # a module of the base model, read only: not registered here
+        self.base = base  # a module of the base model, read only: not registered here
         self.query: BaseWeight | None = None  # the query projection, for a function that reads it
         self.projections: dict[str, BaseWeight] = {}  # keys and values, for a function that needs them
         function, scaling = parts.function, parts.scaling
@@ -63,9 +63,9 @@ class Insertion(nn.Module):
             self.parts.rule.start(self.joint.reduced(), weight_DU)
 
     def _weight(self) -> Tensor:
-        base: BaseWeight = self.__dict__["base"]
         like = self._like()
-        return base.weight().to(torch.float32 if like is None else like.dtype)
+        assert self.base is not None
+        return self.base.weight().to(torch.float32 if like is None else like.dtype)
 
     @property
     def banks(self) -> tuple[Bank, Bank, Bank]:
@@ -115,7 +115,8 @@ class Insertion(nn.Module):
         if self.parts.function.needs_weight:
             made = {**made, BASE: self._weight()}
         if self.parts.function.needs_bias:
-            bias = self.__dict__["base"].bias()
+            bias = self.base.bias() if self.base is not None else None
+            assert bias is not None
             made = {**made, BASE_BIAS: bias.to(next(iter(made.values())).dtype)}
         return made
 
@@ -130,8 +131,8 @@ class Insertion(nn.Module):
 
     def _at(self, x: Tensor | None, factor: Tensor | float, params: Params) -> Weights:
         """What a composition sees of its linear site."""
-        base: BaseWeight = self.__dict__["base"]
-        function, bias = self.parts.function, base.bias()
+        assert self.base is not None
+        function, bias = self.parts.function, self.base.bias()
         matrix = function.matrix(params) if isinstance(function, LinearMap) else None
         weight = self._weight()
         return Weights(x, weight, None if bias is None else bias.to(weight.dtype), matrix, factor)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from unipet.adaptation import Adaptation, adaptation
-from unipet.composition import COMPOSITIONS, Multiply, Replace
+from unipet.composition import COMPOSITIONS, Replace
 from unipet.errors import UnipetError
 from unipet.insertion import Insertion
 from unipet.method import name_of
+from unipet.mixture import Bank
+from unipet.parts import Parts
 from unipet.sites import Site, module_at
-from unipet.weights import in_width, read, rows, updates, why_no_matrix
+from unipet.unwrapping import unwraps
+from unipet.weights import BaseWeight, in_width, read, rows, updates, why_no_matrix
 
 
 def why_not_foldable(insertion: Insertion, model: nn.Module) -> str | None:
@@ -46,50 +50,70 @@ def why_not_foldable(insertion: Insertion, model: nn.Module) -> str | None:
     norm = in_width(module) is not None and module.weight.dim() == 1
     if norm and not constant:
         return "a norm's weight holds no matrix"
-    no_bias = getattr(module, "bias", None) is None
+    shifts = parts.rule.shifts and parts.function.has_offset
+    if shifts and getattr(module, "bias", None) is None:
+        return f"{type(module).__name__} has no bias to fold into"
     if site.at == "input":
-        if norm:
-            return "what changes a norm's input does not fold into its weight"
-        shifts = constant and not isinstance(parts.rule, Multiply)
-        return f"{type(module).__name__} has no bias to fold into" if shifts and no_bias else None
+        return "what changes a norm's input does not fold into its weight" if norm else None
     if parts.form == "parallel" and not constant and site.x_path != site.path:
         return "x is not the input of the module that yields h"
     if norm and isinstance(parts.rule, Replace):
         return "replacing a norm's output leaves nothing to fold into"
-    if no_bias and constant and not isinstance(parts.rule, Multiply):
-        return f"{type(module).__name__} has no bias to fold into"
     return None
 
 
 def reasons(model: nn.Module, inserted: Adaptation) -> list[str | None]:
-    """For each insertion why it cannot fold, order taken into account: folding must not jump over what stays."""
+    """For each site of each insertion why it cannot fold: all sites of an insertion fold, or none of them."""
+    own = [why_not_foldable(insertion, model) for insertion in inserted.items]
+    stuck: dict[str, str] = {}
+    while True:
+        found = _in_order(
+            model, inserted.items, [stuck.get(i.name, why) for i, why in zip(inserted.items, own, strict=True)]
+        )
+        now: dict[str, str] = {}
+        for insertion, reason in zip(inserted.items, found, strict=True):
+            if reason is not None:
+                now.setdefault(insertion.name, reason)
+        if now.keys() == stuck.keys():
+            return [now.get(insertion.name) for insertion in inserted.items]
+        stuck = now
+
+
+def _in_order(model: nn.Module, items: list[Insertion], own: list[str | None]) -> list[str | None]:
+    """The reasons of each site with those that come from others: folding must not jump over what stays."""
     stays: list[Insertion] = []
     result: list[str | None] = []
-    for insertion in inserted.items:
-        reason = why_not_foldable(insertion, model)
+    for insertion, reason in zip(items, own, strict=True):
         before = next((other for other in stays if _same_activation(insertion.site, other.site)), None)
         if reason is None and before is not None:
             reason = f"it acts after {before.name!r}, which stays"
         if reason is not None:
             stays.append(insertion)
         result.append(reason)
-    readers = {other.site.path: other for other in stays if _reads_weight(other)}
-    for number, insertion in enumerate(inserted.items):
+    readers = {id(module): other for other in stays for module in _modules_read(other)}
+    for number, insertion in enumerate(items):
         # What stays and computes with the base weight must find it as it was.
-        if result[number] is None and (reader := readers.get(insertion.site.path)) is not None:
+        if result[number] is None and (reader := readers.get(id(module_at(model, insertion.site.path)))) is not None:
             result[number] = f"{reader.name!r}, which stays, computes with the weight that it would change"
             stays.append(insertion)
     blocked_outputs = {other.site.path for other in stays if other.site.at == "output"}
-    for number, insertion in enumerate(inserted.items):
+    for number, insertion in enumerate(items):
         # A factor on a module's input also feeds what stays at its output, unless that reads h alone.
         if result[number] is None and insertion.site.at == "input" and insertion.site.path in blocked_outputs:
             result[number] = "an insertion at the same module, which stays, reads the same activation"
     return result
 
 
-def _reads_weight(insertion: Insertion) -> bool:
-    function = insertion.parts.function
-    return function.needs_weight or function.needs_bias or insertion.parts.rule.needs_weight
+def _modules_read(insertion: Insertion) -> list[nn.Module]:
+    """The modules of the base model whose weights an insertion that stays, baked, reads at each call or when loaded."""
+    function, rule = insertion.parts.function.plain(), insertion.parts.rule
+    found: list[BaseWeight] = [] if insertion.query is None else [insertion.query]
+    if function.needs_projections:
+        found += insertion.projections.values()
+    made_again = function.starts_from_weight and insertion.bank.frozen_names
+    if insertion.base is not None and (function.needs_weight or function.needs_bias or rule.needs_weight or made_again):
+        found.append(insertion.base)
+    return [one.module for one in found]
 
 
 def _same_activation(one: Site, other: Site) -> bool:
@@ -97,13 +121,15 @@ def _same_activation(one: Site, other: Site) -> bool:
     return same_place and (one.part == other.part or one.part is None or other.part is None)
 
 
+@unwraps
 @torch.no_grad()
 def merge(model: nn.Module, partial: bool = False) -> dict[str, str]:
     """Fold the method into the base weights; afterwards the model is an ordinary one.
 
     Mixtures and reparametrisations are baked first. If an insertion cannot fold, nothing changes and UnipetError says
-    why, unless `partial` is true: then what can fold is folded and the rest stays inserted, baked. Returns, for each
-    insertion, `folded` or the reason. In float32 merged and unmerged outputs agree within 1e-5 of their scale.
+    why, unless `partial` is true: then the insertions that can fold (at all their sites) are folded and the others stay,
+    baked. Whatever else fails, nothing has changed either. Returns, for each insertion, `folded` or the reason. In
+    float32 merged and unmerged outputs agree within 1e-5 of their scale.
     """
     inserted = adaptation(model)
     why = reasons(model, inserted)
@@ -119,16 +145,45 @@ def merge(model: nn.Module, partial: bool = False) -> dict[str, str]:
             "partial=True (`unipet merge --partial`) bakes mixtures, folds what it can and keeps the rest inserted."
         )
     folding = [i for i, reason in zip(inserted.items, why, strict=True) if reason is None]
+    staying = [i for i, reason in zip(inserted.items, why, strict=True) if reason is not None]
     new_values = _folded(model, folding)
-    for parameter, value in new_values:
-        parameter.copy_(value)
-    if not stuck:
-        inserted.detach(model, restore=False)
-    else:
-        _keep(
-            model, inserted, [i for i, reason in zip(inserted.items, why, strict=True) if reason is not None], summary
-        )
+    with ExitStack() as undoing:
+        for insertion in staying:
+            undoing.callback(_unbake, insertion, insertion.bank, insertion.parts, insertion.shared)
+            insertion.bake()
+        for parameter, value in new_values:
+            undoing.callback(parameter.copy_, parameter.clone())
+            parameter.copy_(value)
+        with inserted.detached(model):
+            if staying:
+                left = inserted.keeping(staying)
+                left.unsavable = left.unsavable or _not_made_again(inserted, folding, staying)
+                left.attach(model)
+                left.replaces(inserted)
+        undoing.pop_all()
     return summary
+
+
+def _unbake(insertion: Insertion, bank: Bank, parts: Parts, shared: Bank | None) -> None:
+    insertion.bank, insertion.parts = bank, parts
+    insertion.__dict__["shared"] = shared
+
+
+def _not_made_again(inserted: Adaptation, folding: list[Insertion], staying: list[Insertion]) -> str | None:
+    """Why a saved adapter of what stays could not be loaded: frozen tensors that the base model, changed, makes otherwise."""
+    changed = {f"{insertion.site.path}.weight" for insertion in folding} | set(inserted.unfrozen)
+    for insertion in staying:
+        function = insertion.parts.function
+        if not insertion.bank.frozen_names:
+            continue
+        if (function.starts_from_text and changed) or (
+            function.starts_from_weight and f"{insertion.site.path}.weight" in changed
+        ):
+            return (
+                f"the frozen tensors of {insertion.name!r} came from the base model as it was before the merge, which "
+                "makes others now"
+            )
+    return None
 
 
 def _folded(model: nn.Module, insertions: list[Insertion]) -> list[tuple[nn.Parameter, Tensor]]:
@@ -154,7 +209,10 @@ def _folded(model: nn.Module, insertions: list[Insertion]) -> list[tuple[nn.Para
         maps[path] = W - insertion.site.norm_offset, b
     result: list[tuple[nn.Parameter, Tensor]] = []
     for path, (W, b) in maps.items():
-        result += updates(model.get_submodule(path), W, b)
+        module = model.get_submodule(path)
+        if getattr(module, "bias", None) is None and bool(b.any()):
+            raise UnipetError(f"Merging: {path} has no bias, which an offset would have to fold into.")
+        result += updates(module, W, b)
     return result
 
 
@@ -182,22 +240,3 @@ def _fold_one(insertion: Insertion, W: Tensor, b: Tensor) -> tuple[Tensor, Tenso
         diagonal, b = insertion.fold(W.unsqueeze(-1), b, replace(affine, A_DU=A, c_D=c))
         return diagonal.squeeze(-1), b
     return insertion.fold(W, b, replace(affine, A_DU=A, c_D=c))
-
-
-def _keep(model: nn.Module, inserted: Adaptation, keep: list[Insertion], summary: dict[str, str]) -> None:
-    """Re-attach what could not fold, baked, as a method of its own."""
-    for insertion in keep:
-        insertion.bake()
-    names = {insertion.name for insertion in keep}
-    specs = tuple(
-        replace(spec, function=spec.function.plain(), mixture=None)
-        for spec in inserted.method.insertions
-        if spec.name in names
-    )
-    kept_unfrozen, required_grad = inserted.unfrozen, inserted._required_grad
-    inserted.detach(model, restore=False)
-    shared = {i.name: i.shared for i in keep if i.shared is not None}
-    left = Adaptation(replace(inserted.method, insertions=specs), keep, shared, inserted.entries)
-    left.table, left.unfrozen = inserted.table, kept_unfrozen
-    left.attach(model)
-    left._required_grad = required_grad

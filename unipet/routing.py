@@ -19,6 +19,10 @@ class Routing:
         self._number = -1  # of the step, for routers that take experts in turn
         self._rows: dict[tuple[int, int], torch.Generator] = {}  # (view, insertion number) -> stream within a step
 
+    def go_on_from(self, earlier: Routing) -> None:
+        """Draw on from the stream of `earlier`, in whose place this came."""
+        self._generator, self._number = earlier._generator, earlier._number
+
     def restart(self, seed: int, number: int) -> None:
         """Begin step `number` with every stream a function of `seed`."""
         self._generator.manual_seed(seed)

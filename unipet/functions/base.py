@@ -173,6 +173,11 @@ class Function(ABC):
         return None
 
     @property
+    def has_offset(self) -> bool:
+        """Whether its affine map may have an offset, f(0) ≠ 0, which folds into nothing but a bias."""
+        return True
+
+    @property
     @abstractmethod
     def starts_at_zero(self) -> bool:
         """Whether Δ is exactly 0 before training."""
@@ -219,6 +224,10 @@ class LinearMap(Function):
 
     def affine(self, params: Params) -> Affine | None:
         return Affine(A_DU=self.matrix(params))
+
+    @property
+    def has_offset(self) -> bool:
+        return type(self).affine is not LinearMap.affine
 
 
 def linear(slot: str, out_width: int, in_width: int, part: str, bias: bool = True) -> Slots:

@@ -137,6 +137,10 @@ class LowRank(LinearMap):
         return Affine(self.matrix(params), params.get("up.bias"))
 
     @property
+    def has_offset(self) -> bool:
+        return self.bias
+
+    @property
     def starts_at_zero(self) -> bool:
         return starts_output_at_zero(self.init) or self.diagonal or self.from_start
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from unipet.adaptation import Adaptation, adaptation
-from unipet.adapting import adapt, eject
+from unipet.adapting import adapt
 from unipet.errors import UnipetError
 from unipet.functions import FUNCTIONS
 from unipet.functions.prefix import Prefix
@@ -22,6 +22,7 @@ from unipet.interop.forms import FORMS
 from unipet.interop.reading import check_config, imported, read
 from unipet.method import name_of
 from unipet.report_table import AdaptReport
+from unipet.unwrapping import unwraps, unwraps_to_adapt
 from unipet.writing import write_bytes_atomic
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
@@ -35,6 +36,7 @@ _TASKS = {
 }
 
 
+@unwraps
 @torch.no_grad()
 def export_peft(model: nn.Module, directory: str | Path) -> Path:
     """Write the method of an adapted model so that `peft.PeftModel.from_pretrained(base, directory)` computes the same.
@@ -199,6 +201,7 @@ def _form(insertion: Insertion, model: nn.Module) -> Form:
     return form
 
 
+@unwraps_to_adapt
 def import_peft(model: nn.Module, directory: str | Path) -> AdaptReport:
     """Adapt a base model with a directory that peft (or `export_peft`) wrote, and take over its values.
 
@@ -209,9 +212,10 @@ def import_peft(model: nn.Module, directory: str | Path) -> AdaptReport:
     check_config(Path(directory), config)
     method, values = imported(model, Path(directory), config, tensors)
     report = adapt(model, method)
+    inserted = adaptation(model)
     try:
-        values(adaptation(model))
-    except UnipetError:
-        eject(model)
+        values(inserted)
+    except BaseException:
+        inserted.undo(model)
         raise
     return report
