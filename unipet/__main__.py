@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
-from unipet.cli import main
+if sys.path[:1] in ([""], [os.getcwd()]):  # `python -m` looks there first: a folder's own files must not pass for packages
+    del sys.path[0]
+
+from unipet.cli import main  # noqa: E402
 
 sys.exit(main())

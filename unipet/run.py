@@ -14,12 +14,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from unipet import record as records
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
 from unipet.reevaluation import evaluate as evaluate
+from unipet.yaml_reader import write_yaml
 
 if TYPE_CHECKING:
     from unipet.budget.parameters import ParameterFit
@@ -58,6 +57,7 @@ def prepare(config: RunConfig) -> Prepared:
     """Check everything that can be checked without training: settings, method, task data, base model, and that the
     method's sites exist on it. Writes nothing. Raises `UnipetError` for the first mistake found."""
     from unipet.budget.parameters import fit_parameters
+    from unipet.imports import import_modules
     from unipet.library import load_method
     from unipet.models import skeleton
     from unipet.settings import check_settings
@@ -66,6 +66,7 @@ def prepare(config: RunConfig) -> Prepared:
 
     check_settings(config)
     check_tracking(config.tracking)
+    import_modules(config.imports)
     method = load_method(config.method)
     config = replace(config, method=method.to_dict())
     data = load_task(config.task)
@@ -97,7 +98,7 @@ def execute(prepared: Prepared) -> dict[str, Any]:
     _clear(directory)
     resolved = records.resolved(config)
     fitted = "".join(f"# fitted to the budget: {key}={size}\n" for key, size in (prepared.fit.sizes or {}).items())
-    records.write_text_atomic(directory / records.CONFIG, fitted + yaml.safe_dump(resolved, sort_keys=False))
+    records.write_text_atomic(directory / records.CONFIG, fitted + write_yaml(resolved))
     records.write_json_atomic(directory / records.RESULT, record)
     tags = [f"{key}:{record[key]}" for key in ("method", "task", "model", "budget")]
     tracker = open_tracker(config.tracking, prepared.run_id, directory.name.rsplit("-", 1)[0], tags, resolved)
