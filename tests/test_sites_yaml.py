@@ -219,7 +219,7 @@ def test_a_table_enters_a_runs_identity_by_what_it_says(tmp_path: Path) -> None:
         if path is not None:
             path.write_text(content)
         config = RunConfig(method=LOW_RANK, model=ModelConfig("auto", str(base), sites=path and str(path)))
-        return run_id(resolved(config), content_of(config, "data"))
+        return run_id(resolved(config), content_of(config, load_method(LOW_RANK), "data"))
 
     text = yaml.safe_dump(OWN)
     assert identity("a.yaml", text) == identity("b.yaml", f"# the same\n{text}")

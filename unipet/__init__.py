@@ -51,6 +51,10 @@ _HOME = {
 __all__ = ["UnipetError", "__version__", *_HOME]
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'unipet' has no attribute {name!r}")

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
+
+if sys.path[:1] in (
+    [""],
+    [os.getcwd()],
+):  # `python -m` looks there first: a folder's own files must not pass for packages
+    del sys.path[0]
 
 from unipet.cli import main
 

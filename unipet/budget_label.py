@@ -12,6 +12,7 @@ from typing import Any
 
 from unipet.conf_dir import conf_dir
 from unipet.config import BudgetConfig
+from unipet.yaml_reader import read_yaml
 
 #: What no budget says; a preset file says only what differs.
 DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(BudgetConfig) if field.name != "name"}
@@ -40,9 +41,7 @@ def _plain(value: object) -> str:
 
 @functools.cache
 def _shipped() -> dict[str, dict[str, Any]]:
-    import yaml
-
     found = {}
     for path in sorted((conf_dir() / "budget").glob("*.yaml")):
-        found[path.stem] = dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+        found[path.stem] = dict(read_yaml(path))
     return found

@@ -6,8 +6,21 @@ mapping here: `method.py` validates it, so that a method means the same from the
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import os
+from dataclasses import dataclass, field, fields
 from typing import Any
+
+PATH = {"path": True}  # metadata of a field that names a file or a directory of the user's
+
+
+class Paths:
+    """What a configuration with path fields derives from: `~` and `~user` in them are home directories."""
+
+    def __post_init__(self) -> None:
+        for one in fields(self):  # type: ignore[arg-type]
+            given = getattr(self, one.name)
+            if one.metadata.get("path") and isinstance(given, str):
+                setattr(self, one.name, os.path.expanduser(given))
 
 
 @dataclass
@@ -22,7 +35,7 @@ class DecodingConfig:
 
 
 @dataclass
-class TaskConfig:
+class TaskConfig(Paths):
     """What is learned: where the examples come from, which columns they have and how an answer is scored."""
 
     name: str = "???"
@@ -61,7 +74,8 @@ class TaskConfig:
     generator_seed: int = 0
     generated_train: int = 4000
     generated_evaluation: int = 1000
-    data_dir: str | None = None  # <data_dir>/<split>.{jsonl,csv,tsv,parquet} take the place of hub and generator
+    # <data_dir>/<split>.{jsonl,csv,tsv,parquet} take the place of hub and generator
+    data_dir: str | None = field(default=None, metadata=PATH)
     max_length: int = 128  # tokens; of what is classified
     max_source: int = 512  # tokens; generation
     max_target: int = 128  # tokens; generation
@@ -71,15 +85,16 @@ class TaskConfig:
 
 
 @dataclass
-class ModelConfig:
+class ModelConfig(Paths):
     """The frozen base model: a hub name, a directory, or weights that a Python package carries."""
 
     name: str = "???"
-    path: str = "???"
+    path: str = field(default="???", metadata=PATH)  # a hub name or a directory
     revision: str | None = None
-    package: str | None = None  # path is then relative to this installed package
+    package: str | None = None  # path is then relative to this installed package; it is found and never imported
     sha256: str | None = None  # of model.safetensors; checked before loading
-    sites: str | None = None  # a YAML file: the site table of an architecture that the package does not know
+    # a YAML file: the site table of an architecture that the package does not know
+    sites: str | None = field(default=None, metadata=PATH)
 
 
 @dataclass
@@ -129,7 +144,7 @@ class TrackingConfig:
 
 
 @dataclass
-class RunConfig:
+class RunConfig(Paths):
     """One run: method x task x model x budget x optimiser x seed."""
 
     method: dict[str, Any] = field(default_factory=dict)
@@ -140,5 +155,7 @@ class RunConfig:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     seed: int = 0
     precision: str = "fp32"  # fp32 | bf16
-    runs_dir: str = "runs"
+    runs_dir: str = field(default="runs", metadata=PATH)
     rerun: bool = False  # run again although a finished record of the same run_id exists
+    # Modules of your own that register functions, imported before the method is read; never by what loads a finished run.
+    imports: list[str] = field(default_factory=list)

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from unipet.config import RunConfig
+from unipet.functions import function_sources
+from unipet.method import Method
 from unipet.model_files import contents
 from unipet.record import canonical_json
 from unipet.site_files import load_sites
@@ -20,7 +22,7 @@ NUMERICS = 2
 
 # Settings that say where something lies, how a run is watched or what a choice is called, not what is computed.
 _NOT_IDENTITY: dict[str, tuple[str, ...]] = {
-    "": ("tracking", "runs_dir", "rerun"),
+    "": ("tracking", "runs_dir", "rerun", "imports"),
     # Where the examples come from and which of them are taken: the fingerprint of the data covers what was read.
     "task": (
         *("data_dir", "hub", "subset", "revision", "rename", "generator", "generator_seed"),
@@ -48,8 +50,8 @@ class Content:
         return asdict(self)
 
 
-def content_of(config: RunConfig, data: str) -> Content:
-    """The contents that `config` names, read once; `data` is the fingerprint of its examples.
+def content_of(config: RunConfig, method: Method, data: str) -> Content:
+    """The contents that `config` names, read once; `data` is the fingerprint of its examples, `method` is as it was asked for.
 
     Raises UnipetError for a base model or a site table that cannot be read.
     """
@@ -60,7 +62,7 @@ def content_of(config: RunConfig, data: str) -> Content:
         data=data,
         base_model=contents(config.model, kept),
         sites=None if table is None else table_data(table),
-        functions={},
+        functions=function_sources(method),
     )
 
 

@@ -6,6 +6,7 @@ The part of Hydra's defaults lists that method files use is small: `_self_`, a s
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from unipet.conf_dir import conf_dir
 from unipet.errors import UnipetError, nearest
 from unipet.method import Method, parse_method
+from unipet.yaml_reader import read_written, value_of, values
 
 
 def method_names() -> list[str]:
@@ -23,25 +25,47 @@ def method_names() -> list[str]:
 def load_method(method: str | Path | Mapping[str, Any] | Method) -> Method:
     """A checked method from its name, the path of a YAML file, a mapping, or a method.
 
-    Raises UnipetError for an unknown name, an unreadable file, or any mistake inside (with its full key).
+    Raises UnipetError for an unknown name, an unreadable file, any mistake inside (with its full key), and a mapping
+    that bears a shipped method's name but has none of the insertions that such a method is.
     """
     if isinstance(method, Method):
         return method
     if isinstance(method, Mapping):
-        return parse_method(method)
+        parsed = parse_method(method)
+        if not parsed.insertions and parsed.name in method_names() and load_method(parsed.name).insertions:
+            raise emptied(parsed.name)
+        return parsed
     text = str(method)
-    if isinstance(method, Path) or text.endswith((".yaml", ".yml")):
-        path = Path(method)
-        if not path.is_file():
-            raise UnipetError(f"method: no file {text}. Give the path of a YAML file or one of: {_listed()}.")
-    else:
-        path = conf_dir() / "method" / f"{text}.yaml"
-        if text not in method_names():
-            raise UnipetError(
-                f"method: unknown {text!r}.{nearest(text, method_names())} Shipped: {_listed()}. "
-                "A file of your own is given by its path, for example 'mine.yaml'."
-            )
-    return parse_method(_compose(path, ()))
+    if isinstance(method, Path) or is_file_name(text):
+        return parse_method(compose_file(Path(os.path.expanduser(method))))
+    if text not in method_names():
+        raise UnipetError(
+            f"method: unknown {text!r}.{nearest(text, method_names())} Shipped: {_listed()}. "
+            "A file of your own is given by its path, for example 'mine.yaml'."
+        )
+    return parse_method(compose_file(conf_dir() / "method" / f"{text}.yaml"))
+
+
+def is_file_name(text: str) -> bool:
+    """True for what names a file of the user's, and no method by its name."""
+    return text.endswith((".yaml", ".yml"))
+
+
+def compose_file(path: Path) -> dict[str, Any]:
+    """A method file, its defaults list resolved, as `parse_yaml` reads it. Raises UnipetError where it cannot be read."""
+    if not path.is_file():
+        known = nearest(path.stem, method_names())
+        raise UnipetError(f"method: no file {path}.{known} Give the path of a YAML file or one of: {_listed()}.")
+    return _compose(path, ())
+
+
+def emptied(name: str) -> UnipetError:
+    """For a method without the insertions that its name stands for."""
+    return UnipetError(
+        f"method.insertions: none of the insertions of {name!r} is left, so a record would call another method {name}. "
+        "Give it a name of its own, method.name=NAME, or keep an insertion and change its parts, for example "
+        "method.insertions.INSERTION.function.size=8."
+    )
 
 
 def _listed() -> str:
@@ -53,7 +77,7 @@ def _compose(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if path in seen:
         raise UnipetError(f"{path}: its defaults lead back to itself.")
     own = _read(path)
-    defaults = own.pop("defaults", None)
+    defaults = value_of(own.pop("defaults", None))
     if defaults is None:
         return own
     if not isinstance(defaults, list):
@@ -92,14 +116,9 @@ def _find(path: Path, group: str, option: str) -> Path:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    import yaml
-
-    try:
-        given = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise UnipetError(f"{path}: not a readable YAML file: {error}") from error
+    given = read_written(path)
     if not isinstance(given, dict):
-        raise UnipetError(f"{path}: expected a mapping with name and insertions, got {type(given).__name__}.")
+        raise UnipetError(f"{path}: expected a mapping with name and insertions, got {values(given)!r:.80}.")
     return given
 
 

@@ -17,6 +17,7 @@ from unipet.options import number, parse_options, remove_hint, share
 from unipet.parts import Parts
 from unipet.scaling import SCALINGS, Constant, Scaling
 from unipet.sites.position import Position, token_span
+from unipet.yaml_reader import text_of, value_of, values
 
 T = TypeVar("T")
 
@@ -83,7 +84,7 @@ def parse_method(given: Any, where: str = "method") -> Method:
     if not isinstance(given, Mapping):
         raise UnipetError(f"{where}: expected a mapping with name and insertions, got {given!r}.")
     _known_keys(given, _METHOD_KEYS, where)
-    name = given.get("name")
+    name = text_of(given.get("name"))
     if not isinstance(name, str) or not name or not name.replace("_", "").replace("-", "").isalnum():
         raise UnipetError(f"{where}.name: expected a name of letters, digits, '_' and '-', got {name!r}.")
     if "insertions" not in given and "unfreeze" not in given:
@@ -91,18 +92,21 @@ def parse_method(given: Any, where: str = "method") -> Method:
             f"{where}: it says neither insertions nor unfreeze, so it would train the head alone. A shipped method is "
             f"given by its name ({name!r} as a string); a baseline says insertions: {{}} and what to unfreeze."
         )
-    insertions = given.get("insertions") or {}
+    insertions = given.get("insertions", {})
     if not isinstance(insertions, Mapping):
-        raise UnipetError(f"{where}.insertions: expected a mapping from a name to an insertion, got {insertions!r}.")
+        raise UnipetError(
+            f"{where}.insertions: expected a mapping from a name to an insertion, got {value_of(insertions)!r}. A method "
+            f"without insertions says insertions: {{}}, what to unfreeze, and a name of its own."
+        )
     specs = tuple(_insertion(str(key), value, f"{where}.insertions.{key}") for key, value in insertions.items())
-    unfreeze = given.get("unfreeze", ["head"])
-    unfreeze = [unfreeze] if isinstance(unfreeze, str) else list(unfreeze or [])
+    parts = value_of(given.get("unfreeze", ["head"]))
+    unfreeze = [text_of(part) for part in parts] if isinstance(parts, list | tuple) else [parts] if parts else []
     for part in unfreeze:
         if part not in UNFREEZE:
             raise unknown(f"{where}.unfreeze", part, UNFREEZE)
     if not specs and not unfreeze:
         raise UnipetError(f"{where}: nothing would train. Name insertions, or unfreeze one of {', '.join(UNFREEZE)}.")
-    objective = parse_options(Objective, given.get("objective") or {}, f"{where}.objective", "the objective")
+    objective = parse_options(Objective, value_of(given.get("objective")) or {}, f"{where}.objective", "the objective")
     return Method(name, specs, tuple(dict.fromkeys(unfreeze)), objective)
 
 
@@ -110,8 +114,9 @@ def _insertion(name: str, given: Any, where: str) -> InsertionSpec:
     if name in UNFREEZE or "/" in name or "." in name:
         raise UnipetError(f"{where}: an insertion may not be called {name!r} (reserved, or holds '/' or '.').")
     if not isinstance(given, Mapping):
-        raise UnipetError(f"{where}: expected a mapping with {', '.join(_INSERTION_KEYS)}, got {given!r}.")
+        raise UnipetError(f"{where}: expected a mapping with {', '.join(_INSERTION_KEYS)}, got {values(given)!r}.")
     _known_keys(given, _INSERTION_KEYS, where)
+    given = {key: value_of(value) for key, value in given.items()}
     function = _named(Function, FUNCTIONS, given.get("function"), f"{where}.function", "function")
     site = given.get("position") or {}
     site = {"site": site} if isinstance(site, str | list) else site
@@ -141,7 +146,7 @@ def _named(kind: type[T], table: Mapping[str, type[T]], given: Any, where: str, 
         raise UnipetError(
             f"{where}: expected a {what} (one of {', '.join(table)}) or a mapping with name, got {given!r}."
         )
-    name = given.get("name")
+    name = text_of(given.get("name"))
     if not isinstance(name, str):
         raise UnipetError(f"{where}.name: expected the name of a {what} ({', '.join(table)}), got {name!r}.")
     if name not in table:

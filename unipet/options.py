@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from unipet.errors import UnipetError, nearest, unknown
+from unipet.yaml_reader import text_of, texts, value_of, values
 
 T = TypeVar("T")
 
@@ -32,13 +33,14 @@ def parse_options(cls: type[T], given: Any, where: str, owner: str, ignore: Sequ
     """Build the dataclass `cls` from a mapping.
 
     `where` is the full key that errors name (`method.insertions.ffn.function`), `owner` says whose options these are
-    (`function 'bottleneck'`). Raises UnipetError for unknown keys, wrong types and values outside the limits.
+    (`function 'bottleneck'`). A text option takes an unquoted scalar of YAML as the text that was written. Raises
+    UnipetError for unknown and missing keys, wrong types and values outside the limits.
     """
     if not isinstance(given, Mapping):
-        raise UnipetError(f"{where}: expected a mapping of options, got {given!r}.")
+        raise UnipetError(f"{where}: expected a mapping of options, got {value_of(given)!r}.")
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     hints = _hints(cls)  # type: ignore[arg-type]
-    values: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for key, value in given.items():
         if key in ignore:
             continue
@@ -48,8 +50,15 @@ def parse_options(cls: type[T], given: Any, where: str, owner: str, ignore: Sequ
                 f"{where}.{key}: {owner} has no option {key!r}. It has: {allowed}."
                 f"{nearest(key, fields)} {remove_hint(f'{where}.{key}')}"
             )
-        values[key] = _value(hints[key], value, f"{where}.{key}", fields[key].metadata)
-    return cls(**values)
+        found[key] = _value(hints[key], value, f"{where}.{key}", fields[key].metadata)
+    lacking = [name for name, field in fields.items() if name not in found and _required(field)]
+    if lacking:
+        raise UnipetError(f"{where}.{lacking[0]}: not given, and {owner} has no default for it. Set it.")
+    return cls(**found)
+
+
+def _required(field: dataclasses.Field[Any]) -> bool:
+    return field.init and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 @functools.cache
@@ -59,7 +68,7 @@ def _hints(cls: type) -> dict[str, Any]:
 
 def _value(hint: Any, value: Any, where: str, limits: Mapping[str, Any]) -> Any:
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
-        if value is None:
+        if value_of(value) is None:
             return None
         hint = next(part for part in typing.get_args(hint) if part is not type(None))
     if dataclasses.is_dataclass(hint):
@@ -67,6 +76,12 @@ def _value(hint: Any, value: Any, where: str, limits: Mapping[str, Any]) -> Any:
     if typing.get_origin(hint) is list:
         items = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
         return [_value(typing.get_args(hint)[0], item, f"{where}[{i}]", limits) for i, item in enumerate(items)]
+    if hint is str:
+        value = text_of(value)
+    elif hint == dict[str, str] and isinstance(value, Mapping):
+        value = texts(value)
+    else:
+        value = values(value)
     if hint is bool:
         return _typed(value, isinstance(value, bool), where, "true or false")
     if hint is int:
@@ -84,13 +99,14 @@ def _value(hint: Any, value: Any, where: str, limits: Mapping[str, Any]) -> Any:
 
 def number(value: Any, where: str) -> int | float:
     """A finite number, or a UnipetError that names the key."""
+    value = value_of(value)
     numeric = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     return typing.cast("int | float", _typed(value, numeric, where, "a finite number"))
 
 
 def share(value: Any, where: str) -> float | None:
     """A number of at least 0, or None; anything else is a UnipetError that names the key."""
-    return None if value is None else _in_range(float(number(value, where)), where, {"low": 0})
+    return None if value_of(value) is None else _in_range(float(number(value, where)), where, {"low": 0})
 
 
 def _typed(value: Any, fits: bool, where: str, expected: str) -> Any:

@@ -34,6 +34,7 @@ def prepare(config: RunConfig) -> Prepared:
     method's sites exist on it. Writes nothing. Raises `UnipetError` for the first mistake found."""
     with phase("import"):
         from unipet.budget.parameters import fit_parameters
+        from unipet.imports import import_modules
         from unipet.library import load_method
         from unipet.models import skeleton
         from unipet.settings import check_settings
@@ -42,13 +43,14 @@ def prepare(config: RunConfig) -> Prepared:
 
     check_settings(config)
     check_tracking(config.tracking)
+    import_modules(config.imports)
     method = load_method(config.method)
     config = replace(config, method=method.to_dict())
     data = load_task(config.task)
     # A site that matches nothing fails here, without weights.
     built = skeleton(config.model, config.task.kind)
     fit = fit_parameters(method, built, config.budget, config.model.sites, input_length(config.task))
-    content = content_of(config, data.fingerprint)
+    content = content_of(config, method, data.fingerprint)
     return identified(config, fit, data, content)
 
 

@@ -17,7 +17,9 @@ from typing import Any, get_type_hints
 from unipet.budget_label import budget_label, set_limits
 from unipet.config import ModelConfig, RunConfig
 from unipet.errors import UnipetError
+from unipet.schema import config_values
 from unipet.writing import utf8, write_bytes_atomic
+from unipet.yaml_reader import read_written
 
 RESULT = "result.json"
 CONFIG = "config.yaml"
@@ -198,12 +200,10 @@ def _found(folder: Path, path: str | None) -> str | None:
 
 def read_config(path: Path) -> RunConfig:
     """A run's `config.yaml` as dataclasses again. Raises `UnipetError`, naming the file, when it is not one."""
-    import yaml
-
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = config_values(read_written(path))
         config = _build(RunConfig, content)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, AttributeError) as error:
+    except (TypeError, AttributeError) as error:
         raise UnipetError(f"{path}: not the configuration of a run ({error}).") from None
     assert isinstance(config, RunConfig)
     return config

@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from unipet import libraries
 from unipet import record as records
 from unipet.config import RunConfig
@@ -26,6 +24,7 @@ from unipet.reevaluation import evaluate as evaluate
 from unipet.run_directory import checksums, locked, settle
 from unipet.stopwatch import Stopwatch, phase, timed
 from unipet.uploading import mark, upload
+from unipet.yaml_reader import write_yaml
 
 if TYPE_CHECKING:
     from unipet.tracking import Tracker
@@ -92,7 +91,7 @@ def execute(prepared: Prepared, watch: Stopwatch) -> Done:
     _clear(directory)
     resolved = records.resolved(config)
     fitted = "".join(f"# fitted to the budget: {key}={size}\n" for key, size in (prepared.fit.sizes or {}).items())
-    records.write_text_atomic(directory / records.CONFIG, fitted + yaml.safe_dump(resolved, sort_keys=False))
+    records.write_text_atomic(directory / records.CONFIG, fitted + write_yaml(resolved))
     records.write_json_atomic(directory / records.RESULT, record)
     tracker = open_tracker(config.tracking, record, resolved)
     try:

@@ -10,6 +10,7 @@ from torch import nn
 
 from unipet.errors import UnipetError
 from unipet.sites import Architecture, check_table, parse_table
+from unipet.yaml_reader import read_yaml
 
 #: What `sites=` and `model.sites` take; None stands for the table that the package has.
 Sites = str | Path | Mapping[str, Any] | Architecture | None
@@ -21,15 +22,10 @@ def load_sites(sites: Sites) -> Architecture | None:
         return sites
     if isinstance(sites, Mapping):
         return parse_table(sites)
-    import yaml
-
     path = Path(sites)
     if not path.is_file():
         raise UnipetError(f"sites: no file {str(sites)!r}. Give the path of a YAML file with a site table.")
-    try:
-        given = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise UnipetError(f"sites: {path} is not a readable YAML file: {error}") from error
+    given = read_yaml(path)
     try:
         return parse_table(given)
     except UnipetError as error:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from unipet.commands.arguments import Parser, read
+from unipet.commands.arguments import Parser, file_path, read
 from unipet.commands.examples import examples
 from unipet.errors import UnipetError
 
@@ -23,10 +22,10 @@ def main(argv: Sequence[str]) -> int:
         "there by tracking=wandb (and `wandb sync`, where they were tracked offline).",
         epilog=examples("dashboard"),
     )
-    parser.add_argument("directory", metavar="DIR", type=Path)
+    parser.add_argument("directory", metavar="DIR", type=file_path)
     parser.add_argument("--dry-run", action="store_true", help="print the JSON and write it; no network, no login")
     parser.add_argument("--push", action="store_true", help="save both on wandb's server; needs a login")
-    parser.add_argument("--out", metavar="FILE", type=Path, help=f"where --dry-run writes (default: DIR/{FILE})")
+    parser.add_argument("--out", metavar="FILE", type=file_path, help=f"where --dry-run writes (default: DIR/{FILE})")
     parser.add_argument("--project", help="wandb's project (default: the one the runs were tracked in)")
     parser.add_argument("--entity", default="", help="wandb's team or user (default: your own)")
     parser.add_argument("--name", help="of the workspace and the report (default: DIR's name)")

@@ -4,9 +4,8 @@ of a method: what a task's data look like."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from unipet.commands.arguments import Parser, read
+from unipet.commands.arguments import Parser, file_path, home, read
 from unipet.commands.examples import examples
 from unipet.errors import UnipetError
 from unipet.terminal import print_json
@@ -23,8 +22,8 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for `unipet train`")
     parser.add_argument("--json", action="store_true", help="print JSON alone on stdout")
-    parser.add_argument("--png", type=Path, metavar="FILE", help="with task=NAME: draw the lengths into FILE")
-    parser.add_argument("-cd", "--config-dir", metavar="DIR", help="a directory with groups of your own")
+    parser.add_argument("--png", type=file_path, metavar="FILE", help="with task=NAME: draw the lengths into FILE")
+    parser.add_argument("-cd", "--config-dir", type=home, metavar="DIR", help="a directory with groups of your own")
     asked = read(parser, argv)
     if asked is None:
         return 0

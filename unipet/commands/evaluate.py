@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from unipet.commands.arguments import Parser, read
+from unipet.commands.arguments import Parser, file_path, read
 from unipet.commands.examples import examples
 
 
@@ -16,7 +15,8 @@ def main(argv: Sequence[str]) -> int:
         description="Load the base model and the adapter of a finished run, evaluate again, and print both scores.",
         epilog=examples("evaluate"),
     )
-    parser.add_argument("run", metavar="RUN", type=Path, help="a run's directory")
+    parser.add_argument("run", metavar="RUN", type=file_path, help="a run's directory")
+    parser.add_import()
     asked = read(parser, argv)
     if asked is None:
         return 0

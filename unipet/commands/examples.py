@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from unipet.conf_dir import conf_dir
+from unipet.yaml_reader import read_yaml
 
 COLUMN = 54  # a longer command has its explanation on the next line
 
 
 def examples(*commands: str) -> str:
     """`examples:` and one line per example of these commands; of all of them when none is given."""
-    import yaml
-
-    known = yaml.safe_load((conf_dir() / "examples.yaml").read_text(encoding="utf-8"))
+    known = read_yaml(conf_dir() / "examples.yaml")
     lines = ["examples:"]
     for command in commands or known:
         for line, what in known[command]:

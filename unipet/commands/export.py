@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unipet.commands.arguments import Parser, read
+from unipet.commands.arguments import Parser, file_path, read
 from unipet.commands.examples import examples
 
 
@@ -18,9 +18,10 @@ def main(argv: Sequence[str]) -> int:
         "peft can express the method; else say why it cannot.",
         epilog=examples("export"),
     )
-    parser.add_argument("run", metavar="RUN", type=Path, help="a run's directory")
-    parser.add_argument("out", metavar="OUT", type=Path, help="a directory that does not exist yet, or is empty")
+    parser.add_argument("run", metavar="RUN", type=file_path, help="a run's directory")
+    parser.add_argument("out", metavar="OUT", type=file_path, help="a directory that does not exist yet, or is empty")
     parser.add_argument("--to", required=True, choices=("peft",), help="whose format: peft")
+    parser.add_import()
     asked = read(parser, argv)
     if asked is None:
         return 0

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from unipet.commands.arguments import Parser, read
+from unipet.commands.arguments import Parser, home, read
 from unipet.commands.examples import examples
 from unipet.errors import UnipetError, unknown
 
@@ -54,6 +54,12 @@ def functions(overrides: Sequence[str], config_dir: str | None) -> Lines:
     """Every modification function, with the first line of its class's docstring."""
     from unipet.functions import FUNCTIONS
 
+    if overrides:  # imports=[my_module]
+        from unipet.sweep.composer import composer
+        from unipet.sweep.overrides import plan
+
+        with composer(config_dir) as composing:
+            plan(overrides, False, composing, command="list functions")
     return [(name, (kind.__doc__ or "").strip().split("\n")[0]) for name, kind in FUNCTIONS.items()]
 
 
@@ -104,8 +110,9 @@ def main(argv: Sequence[str]) -> int:
         epilog=examples("list"),
     )
     parser.add_argument("topic", nargs="?", metavar="TOPIC")
-    parser.add_argument("overrides", nargs="*", metavar="model=NAME", help="for sites: of this base model")
-    parser.add_argument("-cd", "--config-dir", metavar="DIR", help="a directory with groups of your own")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="for sites: of this base model, model=NAME")
+    parser.add_argument("-cd", "--config-dir", type=home, metavar="DIR", help="a directory with groups of your own")
+    parser.add_import()
     asked = read(parser, argv)
     if asked is None:
         return 0

@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
-from unipet.commands.arguments import Parser, read
+from unipet.commands.arguments import Parser, file_path, read
 from unipet.commands.examples import examples
 from unipet.errors import UnipetError
 
@@ -22,13 +22,14 @@ def main(argv: Sequence[str]) -> int:
         "which from_pretrained(OUT) of the task's transformers class loads without unipet.",
         epilog=examples("merge"),
     )
-    parser.add_argument("run", metavar="RUN", type=Path, help="a run's directory")
-    parser.add_argument("out", metavar="OUT", type=Path, help="a directory that does not exist yet, or is empty")
+    parser.add_argument("run", metavar="RUN", type=file_path, help="a run's directory")
+    parser.add_argument("out", metavar="OUT", type=file_path, help="a directory that does not exist yet, or is empty")
     parser.add_argument(
         "--partial",
         action="store_true",
         help="merge mixtures, fold what folds, and save the rest as an adapter in OUT/adapter for unipet.load",
     )
+    parser.add_import()
     asked = read(parser, argv)
     if asked is None:
         return 0

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from unipet.commands.arguments import Parser, read
+from unipet.commands.arguments import Parser, home, read
 from unipet.commands.examples import examples
 from unipet.errors import UnipetError
 from unipet.terminal import print_json
@@ -28,7 +28,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--total", metavar="HOURS", help="the device-hours that there are, to compare with")
     parser.add_argument("--fresh", action="store_true", help="measure again what was measured before")
     parser.add_argument("--json", action="store_true", help="print JSON alone on stdout")
-    parser.add_argument("-cd", "--config-dir", metavar="DIR", help="a directory with groups of your own")
+    parser.add_argument("-cd", "--config-dir", type=home, metavar="DIR", help="a directory with groups of your own")
     asked = read(parser, argv)
     if asked is None:
         return 0

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from unipet.commands.arguments import Parser, read
+from unipet.commands.arguments import Parser, file_path, read
 from unipet.commands.examples import examples
 from unipet.errors import UnipetError
 
@@ -20,11 +19,11 @@ def main(argv: Sequence[str]) -> int:
         "which methods differ: paired tests over seeds and over the examples of predictions.jsonl.",
         epilog=examples("report"),
     )
-    parser.add_argument("directory", metavar="DIR", type=Path)
+    parser.add_argument("directory", metavar="DIR", type=file_path)
     for name, (what, _) in WRITERS.items():
-        parser.add_argument(f"--{name}", metavar="FILE", type=Path, help=what)
-    parser.add_argument("--figures", metavar="DIR", type=Path, help="figures as PDF and PNG (needs matplotlib)")
-    parser.add_argument("--published", metavar="CSV", type=Path, help="a paper's numbers, to print beside ours")
+        parser.add_argument(f"--{name}", metavar="FILE", type=file_path, help=what)
+    parser.add_argument("--figures", metavar="DIR", type=file_path, help="figures as PDF and PNG (needs matplotlib)")
+    parser.add_argument("--published", metavar="CSV", type=file_path, help="a paper's numbers, to print beside ours")
     parser.add_argument("--serve", action="store_true", help="show the page on this machine alone, following a sweep")
     parser.add_argument("--port", metavar="N", type=int, help="of --serve; 0 takes a free one (default: 8765)")
     parser.add_argument(

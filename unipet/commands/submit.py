@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from unipet.commands.arguments import Parser, read
+from unipet.commands.arguments import Parser, file_path, read
 from unipet.commands.examples import examples
 
 
@@ -17,8 +16,9 @@ def main(argv: Sequence[str]) -> int:
         "columns index and prediction.",
         epilog=examples("submit"),
     )
-    parser.add_argument("run", metavar="RUN", type=Path, help="a run's directory")
-    parser.add_argument("--out", metavar="DIR", type=Path, help="where to write (default: RUN/submission)")
+    parser.add_argument("run", metavar="RUN", type=file_path, help="a run's directory")
+    parser.add_argument("--out", metavar="DIR", type=file_path, help="where to write (default: RUN/submission)")
+    parser.add_import()
     asked = read(parser, argv)
     if asked is None:
         return 0

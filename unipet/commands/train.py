@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Sequence
 from datetime import datetime
 
-from unipet.commands.arguments import Parser
+from unipet.commands.arguments import Parser, home
 from unipet.sweep.launch import SWEEP_ID, Flags, call_hydra, environment, single, sweep
 
 
@@ -15,7 +15,7 @@ def arguments(argv: Sequence[str]) -> tuple[Flags, list[str]]:
     parser = Parser(prog="unipet train", add_help=False)
     parser.add_argument("overrides", nargs="*")
     parser.add_argument("-m", "--multirun", action="store_true")
-    parser.add_argument("-cd", "--config-dir")
+    parser.add_argument("-cd", "--config-dir", type=home)
     parser.add_argument("-h", "--help", action="store_true")
     parser.add_argument("--hydra-help", action="store_true")
     parser.add_argument("-c", "--cfg", choices=("job", "hydra", "all"))

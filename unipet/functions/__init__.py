@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 
 from unipet.errors import UnipetError
 from unipet.functions.base import Function
@@ -29,6 +30,7 @@ from unipet.functions.reflection import Reflection
 from unipet.functions.rotation import Rotation
 from unipet.functions.rows import Rows
 from unipet.functions.singular_core import SingularCore
+from unipet.functions.sources import Sources, source_hash
 from unipet.functions.sparse import Sparse
 from unipet.functions.subspace import Subspace
 from unipet.functions.subspace_rotation import SubspaceRotation
@@ -75,7 +77,7 @@ def register_function(name: str, function: type[Function]) -> None:
     """Make a function of your own known by name to every method file.
 
     `function` is a frozen dataclass deriving from `unipet.functions.base.Function`. Raises UnipetError if the name is
-    taken by another class or the class is not such a dataclass.
+    taken by another class, the class is not such a dataclass, or it lacks a method that every function has.
     """
     if not (isinstance(function, type) and issubclass(function, Function) and dataclasses.is_dataclass(function)):
         raise UnipetError(
@@ -85,4 +87,21 @@ def register_function(name: str, function: type[Function]) -> None:
         raise UnipetError(
             f"register_function({name!r}): the name belongs to {FUNCTIONS[name].__name__}; choose another."
         )
+    if inspect.isabstract(function):
+        lacking = ", ".join(sorted(function.__abstractmethods__))
+        raise UnipetError(f"register_function({name!r}): {function.__name__} is abstract. Define {lacking} in it.")
     FUNCTIONS[name] = function
+    _SOURCES[function] = source_hash(function)
+
+
+#: The source of each function from outside the package, as it was when it was registered.
+_SOURCES: dict[type[Function], str] = {}
+
+
+def function_sources(method: Sources) -> dict[str, str]:
+    """Name -> SHA-256 of the source, of the functions that `method` uses and that are not the package's own.
+
+    Part of a run's identity: a function that was edited makes other runs.
+    """
+    kinds = {type(spec.function) for spec in method.insertions}
+    return {name: _SOURCES[kind] for name, kind in FUNCTIONS.items() if kind in kinds and kind in _SOURCES}

@@ -10,6 +10,7 @@ from typing import Any
 
 from unipet.errors import UnipetError
 from unipet.record import CONFIG, RESULT, read_record
+from unipet.yaml_reader import read_yaml
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Entry:
     config: Mapping[str, Any] = field(default_factory=dict)
     overrides: tuple[str, ...] = ()
     directory: Path | None = field(default=None, compare=False)
+    flags: tuple[str, ...] = ()  # of the sweep's command line, such as --config-dir DIR
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -38,32 +40,27 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def read_config(path: Path) -> dict[str, Any]:
     """A run's config.yaml, or {} where there is none."""
-    import yaml
-
     if not path.is_file():
         return {}
-    try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UnipetError(f"{path}: cannot be read as YAML ({error}).") from None
+    value = read_yaml(path)
     return value if isinstance(value, dict) else {}
 
 
-def read_run(directory: Path, overrides: tuple[str, ...] = ()) -> Entry:
+def read_run(directory: Path, overrides: tuple[str, ...] = (), flags: tuple[str, ...] = ()) -> Entry:
     """The run in `directory`."""
-    return Entry(read_record(directory / RESULT), read_config(directory / CONFIG), overrides, directory)
+    return Entry(read_record(directory / RESULT), read_config(directory / CONFIG), overrides, directory, flags)
 
 
 def collect_sweep(directory: Path) -> list[Entry]:
     """The jobs of one sweep directory, in job order, those that failed before they had a run directory included."""
     entries = []
     for job in sorted((read_json(path) for path in directory.glob("jobs/*.json")), key=lambda job: int(job["job"])):
-        overrides = tuple(job.get("overrides", ()))
+        overrides, flags = tuple(job.get("overrides", ())), tuple(job.get("flags", ()))
         run = directory / job["run_dir"] if job.get("run_dir") else None
         if run is not None and (run / RESULT).is_file():
-            entries.append(read_run(run, overrides))
+            entries.append(read_run(run, overrides, flags))
         else:
-            entries.append(Entry(job.get("record", {}), job.get("config", {}), overrides))
+            entries.append(Entry(job.get("record", {}), job.get("config", {}), overrides, None, flags))
     return entries
 
 
@@ -92,8 +89,11 @@ def collect(directory: Path) -> list[Entry]:
 
 def with_overrides(entries: Sequence[Entry], jobs: Sequence[Entry]) -> list[Entry]:
     """The runs, each with the overrides of the last job that it was."""
-    typed = {job.directory.resolve(): job.overrides for job in jobs if job.directory is not None}
-    return [replace(one, overrides=typed.get(one.directory.resolve(), ())) if one.directory else one for one in entries]
+    typed = {job.directory.resolve(): (job.overrides, job.flags) for job in jobs if job.directory is not None}
+    said = [
+        typed.get(one.directory.resolve(), ((), ())) if one.directory else (one.overrides, one.flags) for one in entries
+    ]
+    return [replace(one, overrides=own, flags=flags) for one, (own, flags) in zip(entries, said, strict=True)]
 
 
 def never_begun(jobs: Sequence[Entry]) -> list[Entry]:

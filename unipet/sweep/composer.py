@@ -38,9 +38,11 @@ def version_base() -> dict[str, Any]:
 
 
 def register_schema() -> None:
-    """`RunConfig` under the name that config.yaml's defaults list starts with."""
+    """`RunConfig` under the name that config.yaml's defaults list starts with, and the resolver of `~` that it uses."""
     from hydra.core.config_store import ConfigStore
+    from omegaconf import OmegaConf
 
+    OmegaConf.register_new_resolver("unipet.home", os.path.expanduser, replace=True)
     ConfigStore.instance().store(name="run_schema", node=RunConfig, provider="unipet")
 
 
@@ -68,10 +70,13 @@ def hydra_state() -> Iterator[None]:
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.hydra_config import HydraConfig
 
+    from unipet.sweep.written import as_written
+
     before, config = GlobalHydra.instance().hydra, HydraConfig.instance().cfg
     GlobalHydra.instance().clear()
     try:
-        yield
+        with as_written():
+            yield
     finally:
         GlobalHydra.instance().hydra = before
         HydraConfig.instance().cfg = config

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
-from unipet.sweep import strict
 from unipet.sweep.composer import Composer, plain_values
+from unipet.sweep.jobs import configured
 from unipet.sweep.overrides import Override, Plan, parse_all, shown
 
 
@@ -39,7 +39,7 @@ def sweep_jobs(todo: Plan, texts: Sequence[str], composer: Composer) -> Iterator
         differing = [shown(text) for text in chosen if text.split("=", 1)[0] in swept]
         started = time.perf_counter()
         try:
-            config, mistake = strict.run_config(plain_values(composer.compose(list(chosen)))), None
+            config, mistake = configured(plain_values(composer.compose(list(chosen)))), None
         except UnipetError as error:  # one job's mistake, as in the sweep itself
             config, mistake = None, str(error)
         yield SweepJob(number, differing, config, mistake, time.perf_counter() - started)

@@ -15,19 +15,24 @@ from typing import TYPE_CHECKING, Any
 
 from unipet.config import ModelConfig, RunConfig
 from unipet.errors import UnipetError
+from unipet.imports import import_modules
 from unipet.record import model_label, write_json_atomic
 from unipet.sweep import strict
 from unipet.sweep.overrides import shown
+from unipet.yaml_reader import values as yaml_values
 
 if TYPE_CHECKING:
     from unipet.run import Done
 
 
-def run_job(values: Mapping[str, Any], sweep: Path, number: int, overrides: Sequence[str]) -> dict[str, Any]:
+def run_job(
+    values: Mapping[str, Any], sweep: Path, number: int, overrides: Sequence[str], flags: Sequence[str] = ()
+) -> dict[str, Any]:
     """Run job `number` of `sweep` and return its job file's content. Raises nothing but KeyboardInterrupt."""
-    job: dict[str, Any] = {"job": number, "overrides": [shown(text) for text in overrides], "status": "running"}
+    job: dict[str, Any] = {"job": number, "overrides": [shown(text) for text in overrides], "flags": list(flags)}
+    job["status"] = "running"
     try:
-        config = strict.run_config(values)
+        config = configured(values)
         config.tracking.group = config.tracking.group or sweep.name
 
         def announce(directory: Path) -> None:
@@ -40,11 +45,18 @@ def run_job(values: Mapping[str, Any], sweep: Path, number: int, overrides: Sequ
     except (Exception, SystemExit) as error:  # a job's failure is a result; the sweep goes on
         record = failed_record(values, error)
         job.update(
-            run_dir=None, record=record, config=dict(values)
+            run_dir=None, record=record, config=yaml_values(values)
         )  # an older result in that directory is not this job's
     job.update(run_id=record.get("run_id"), status=record["status"])
     write_job(sweep, job)
     return {**job, "record": record}
+
+
+def configured(values: Mapping[str, Any]) -> RunConfig:
+    """A run's configuration, the modules imported that it names: a job may run in a process of its own."""
+    config = strict.run_config(values)
+    import_modules(config.imports)
+    return config
 
 
 def train(config: RunConfig, announce: Callable[[Path], None] = lambda directory: None) -> Done:

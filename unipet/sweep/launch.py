@@ -12,7 +12,7 @@ from typing import Any
 
 from unipet import closing, libraries
 from unipet.errors import UnipetError
-from unipet.sweep import jobs, strict
+from unipet.sweep import jobs
 from unipet.sweep.composer import ROOT, config_path, hydra_state, plain_values, register_schema, version_base
 from unipet.sweep.mistakes import translate
 from unipet.sweep.overrides import Plan
@@ -43,7 +43,11 @@ class Flags:
         values = [
             f"--{name}={value}" for name in ("cfg", "package", "info") if (value := getattr(self, name)) is not None
         ]
-        return switches + values + (["--config-dir", self.config_dir] if self.config_dir else [])
+        return switches + values + self.config()
+
+    def config(self) -> list[str]:
+        """What a single job of the sweep needs of them."""
+        return ["--config-dir", self.config_dir] if self.config_dir else []
 
 
 def single(todo: Plan, flags: Flags) -> int:
@@ -53,9 +57,8 @@ def single(todo: Plan, flags: Flags) -> int:
     mistakes: list[UnipetError] = []
 
     def job(composed: Any) -> None:
-        config = strict.run_config(plain_values(composed))
         try:
-            done = jobs.train(config)
+            done = jobs.train(jobs.configured(plain_values(composed)))
         except UnipetError as error:  # Hydra would announce it in its own words
             mistakes.append(error)
             return
@@ -83,7 +86,7 @@ def sweep(todo: Plan, flags: Flags) -> int:
         state = HydraConfig.get()
         overrides = list(state.overrides.task)
         jobs.progress(state.job.num, total, overrides, swept)
-        done = jobs.run_job(plain_values(composed), directory, state.job.num, overrides)
+        done = jobs.run_job(plain_values(composed), directory, state.job.num, overrides, flags.config())
         print(f"    {closing.outcome(done['record'])}", file=sys.stderr, flush=True)
 
     try:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import shlex
+import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,10 +12,15 @@ from typing import Any
 
 from unipet.config import RunConfig
 from unipet.errors import UnipetError, unknown
+from unipet.imports import import_modules
+from unipet.library import compose_file, emptied, is_file_name
+from unipet.override_text import command_line, value_text
+from unipet.schema import METHOD_GROUPS, kind_at
 from unipet.sweep import strict
 from unipet.sweep.composer import Composer, plain_values
 from unipet.sweep.mistakes import translate
 
+PARTS = METHOD_GROUPS[1:]  # groups that are composed into a method
 OVERLAYS = ("experiment", "debug")  # groups that are empty by default
 
 
@@ -46,34 +52,65 @@ class Plan:
 
 
 def shown(text: str) -> str:
-    """An override as the user would type it."""
-    return text.lstrip("+")
+    """An override as the user would type it: a part that is composed into a method needs its plus, nothing else does."""
+    return text if "@" in text.split("=", 1)[0] else text.lstrip("+")
 
 
 def parse(text: str, composer: Composer) -> Override:
     """One override as typed -> checked and rewritten. Raises `UnipetError`."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
+    text = _home_quoted(text)
     with translate([text]):
         parsed = OverridesParser.create().parse_overrides([text])[0]
     key = parsed.key_or_group
     if key.split(".")[0] == "hydra" or key.startswith("hydra/"):
         return Override(text, key)
+    prefix, groups = parsed.get_key_element(), composer.groups()
+    if parsed.package is None and key in PARTS:
+        raise _part_alone(key, text, composer)
     if parsed.is_delete():
         return Override(text, key)
     if text.endswith("=") and key in strict.field_names(RunConfig):
         raise UnipetError(f"{text}: the value is empty. Write {key}=VALUE.")
-
-    prefix, groups = parsed.get_key_element(), composer.groups()
     if (key in groups or key.split("/")[0] in groups) and "." not in key:
         if parsed.package is None:
             prefix = prefix.lstrip("+")  # the defaults list has every group already
         return group_choice(key, prefix, parsed, composer)
     strict.check_key(key, extra=OVERLAYS)
-    if key.startswith("method."):
-        # a method's optional keys are not in its YAML: add them, `load_method` says which are allowed
+    if key == "method.insertions" and not parsed.is_sweep_override() and not parsed.value():
+        raise UnipetError(
+            f"{text}: does not say which insertion goes. '~method.insertions.NAME' does, for each that should go; a method with none "
+            "left needs a name of its own, method.name=NAME."
+        )
+    if (
+        key.startswith("method.")
+        or strict.is_mapping(kind_at(key))
+        or strict.is_mapping(kind_at(key.rpartition(".")[0]))
+    ):
+        # a method's optional keys are not in its YAML: add them, `load_method` says which are allowed; so for mappings
         prefix = "++" + prefix.lstrip("+")
     return Override(prefix + "=" + rest(text), key, sweep_values(prefix, parsed, []))
+
+
+def _home_quoted(text: str) -> str:
+    """`runs_dir=~/runs`: Hydra's grammar takes `~` in quotes alone."""
+    key, equals, value = text.partition("=")
+    if key.startswith("~") or "'" in value or '"' in value:
+        return text
+    return key + equals + re.sub(r"(?<![^,\[])~[^,\[\]]*", lambda match: f"'{match[0].rstrip()}'", value)
+
+
+def _part_alone(group: str, text: str, composer: Composer) -> UnipetError:
+    """`position=ffn`: a part of a method, and no word of where in it."""
+    value = text.partition("=")[2]
+    name = value if value in composer.options(group) else "NAME"
+    return UnipetError(
+        f"{group}={value}: {group} is a part of an insertion, so say of which one: "
+        f"+{group}@method.insertions.INSERTION.{group}={name} "
+        f"(NAME: {', '.join(composer.options(group))}; `unipet describe method=...` names the insertions). "
+        f"A single option is an override: method.insertions.INSERTION.{group}.OPTION=VALUE."
+    )
 
 
 def parse_all(texts: Sequence[str], composer: Composer) -> list[Override]:
@@ -125,10 +162,12 @@ def group_choice(group: str, prefix: str, parsed: Any, composer: Composer) -> Ov
     options = composer.options(group)
     values = sweep_values(prefix, parsed, options)
     typed = [value.split("=", 1)[1] for value in values] or [rest(parsed.input_line)]
-    names = [name for one in typed for name in (one.strip("[]").split(",") if one.startswith("[") else [one])]
-    names = [name.strip().strip("'\"").removesuffix(".yaml") for name in names]
-    wrong = [name for name in names if name not in options]
-    if group == "model" and wrong == names and all("/" in name or Path(name).is_dir() for name in names):
+    names = chosen_names(parsed)
+    files = [name for name in names if group == "method" and is_file_name(name)]
+    for name in files:
+        compose_file(Path(os.path.expanduser(name)))  # says what is wrong with it
+    wrong = [name for name in names if name not in files and name.removesuffix(".yaml") not in options]
+    if group == "model" and wrong == names and all("/" in name or _is_directory(name) for name in names):
         return Override(
             "model.path=" + ",".join(typed), group, tuple(f"model.path={one}" for one in typed[: len(values)])
         )
@@ -140,6 +179,21 @@ def group_choice(group: str, prefix: str, parsed: Any, composer: Composer) -> Ov
             error = UnipetError(f"{error} Any other base model: model=auto model.path=DIRECTORY_OR_HUB_NAME.")
         raise error
     return Override(f"{prefix}={rest(parsed.input_line)}", group, values)
+
+
+def chosen_names(parsed: Any) -> list[str]:
+    """The options that an override of a group names, without the grammar's quotes."""
+    if not parsed.is_sweep_override():
+        found = parsed.value()
+    elif parsed.value_type.name == "GLOB_CHOICE_SWEEP":
+        return []
+    else:
+        found = [getattr(value, "text", value) for value in parsed.sweep_iterator()]
+    return ["null" if name is None else str(name) for name in (found if isinstance(found, list) else [found])]
+
+
+def _is_directory(name: str) -> bool:
+    return Path(os.path.expanduser(name)).is_dir()
 
 
 def plan(texts: Sequence[str], multirun: bool, composer: Composer, command: str = "train") -> Plan:
@@ -155,7 +209,7 @@ def plan(texts: Sequence[str], multirun: bool, composer: Composer, command: str 
     several = [one for one in parsed if one.values]
     if several and not multirun:
         raise forgotten([*composer.flags, *texts], several[0], command)
-    config = strict.run_config(plain_values(composed))
+    config = checked(composed, parsed, composer)
     if not multirun:
         return Plan([one.text for one in parsed], False, config, 1)
     if any(one.key == "runs_dir" for one in several):
@@ -163,7 +217,7 @@ def plan(texts: Sequence[str], multirun: bool, composer: Composer, command: str 
             "runs_dir: one sweep has one runs_dir, the root of everything it writes. Give a single value."
         )
     for text in alternatives(parsed):
-        strict.run_config(plain_values(composer.compose(text)))
+        checked(composer.compose(text), parsed, composer)
     brought = sweeper_params(composed, composer)
     counts = {key: max(len(one.values), 1) for key, one in brought.items()}
     counts.update({one.key: max(len(one.values), 1) for one in parsed})
@@ -177,6 +231,22 @@ def plan(texts: Sequence[str], multirun: bool, composer: Composer, command: str 
         sweep_dir=Path(str(composed.hydra.sweep.dir)),
         brought=list(brought.values()),
     )
+
+
+def checked(composed: Any, parsed: Sequence[Override], composer: Composer) -> RunConfig:
+    """The run's configuration. Imports the modules that it names. Raises `UnipetError` for a method that lost all the
+    insertions of the file it is named after."""
+    config = strict.run_config(plain_values(composed))
+    import_modules(config.imports)
+    if any(one.text.startswith("~method.insertions") for one in parsed):
+        others = [one.first for one in parsed if "method." not in one.text.split("=", 1)[0]]
+        choice = str(composed.hydra.runtime.choices.get("method"))
+        others = [text for text in others if not text.startswith("method=")] + ["method=" + value_text(choice)]
+        named = strict.run_config(plain_values(composer.compose(others))).method
+        kept = set(config.method.get("insertions") or {}) & set(named.get("insertions") or {})
+        if config.method.get("name") == named.get("name") and named.get("insertions") and not kept:
+            raise emptied(str(named["name"]))
+    return config
 
 
 def product(counts: Any) -> int:
@@ -208,8 +278,7 @@ def forgotten(texts: Sequence[str], sweep: Override, command: str) -> UnipetErro
         return UnipetError(
             f"{key}={value}: several values, but `unipet {command}` takes one. Did you mean a list, '{key}=[{value}]'?"
         )
-    line = " ".join(shlex.quote(text) for text in texts)
     return UnipetError(
-        f"{key}={value}: several values need -m (one run for each):\n    unipet {command} -m {line}\n"
+        f"{key}={value}: several values need -m (one run for each):\n    {command_line(command, ['-m', *texts])}\n"
         f"For a single list, write '{key}=[{value}]'."
     )

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-import json
-import re
-import shlex
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from unipet.conf_dir import conf_dir
 from unipet.config import BudgetConfig, ModelConfig, OptimConfig, TaskConfig
 from unipet.errors import UnipetError
+from unipet.override_text import command_line, deletion, override
 from unipet.report.aggregate import leaves
 from unipet.report.collect import Entry
+from unipet.yaml_reader import read_yaml, values
 
 GROUPS: dict[str, Any] = {"task": TaskConfig, "model": ModelConfig, "budget": BudgetConfig, "optim": OptimConfig}
-UNSAID = {"budget": "none", "optim": "adamw"}  # what a command line need not say
-PLAIN = {"precision": "fp32", "runs_dir": "runs"}
+PLAIN: dict[str, Any] = {"precision": "fp32", "runs_dir": "runs", "imports": []}
 
 
 def command_of(entry: Entry) -> str:
-    """`unipet train ...`, quoted for a shell; empty where nothing recorded says how (no configuration, no overrides)."""
-    overrides = list(entry.overrides) or _from_config(entry.config)
-    return " ".join(["unipet", "train", *map(shlex.quote, overrides)]) if overrides else ""
+    """`unipet train ...`, quoted for a shell; pasted there it composes the configuration of this run. Empty where nothing
+    recorded says how: no configuration, no overrides, a method of the user's own, a key that no override can name."""
+    try:
+        arguments = [*entry.flags, *entry.overrides] if entry.overrides else _from_config(entry.config)
+    except UnipetError:
+        return ""
+    return command_line("train", arguments) if arguments else ""
 
 
 def _from_config(config: Mapping[str, Any]) -> list[str]:
@@ -35,15 +37,14 @@ def _from_config(config: Mapping[str, Any]) -> list[str]:
         return []
     for group, kind in GROUPS.items():
         if isinstance(config.get(group), Mapping):
-            found += _group(group, asdict(kind()), config[group])
-    found += [
-        f"{key}={_value(config[key])}" for key in ("seed", *PLAIN) if key in config and config[key] != PLAIN.get(key)
+            found += _group(group, kind, config[group])
+    return found + [
+        override(key, config[key]) for key in ("seed", *PLAIN) if key in config and config[key] != PLAIN.get(key)
     ]
-    return found
 
 
 def _method(method: Mapping[str, Any]) -> list[str] | None:
-    from unipet.library import load_method
+    from unipet.library import compose_file, load_method
 
     try:
         shipped = leaves(load_method(str(method.get("name"))).to_dict())
@@ -52,47 +53,50 @@ def _method(method: Mapping[str, Any]) -> list[str] | None:
     wanted = leaves(method)
     if shipped.keys() != wanted.keys():
         return None
-    changed = [f"method.{key}={_value(value)}" for key, value in wanted.items() if shipped[key] != value]
-    return [f"method={method['name']}", *changed]
+    written = values(compose_file(conf_dir() / "method" / f"{method['name']}.yaml"))["insertions"]
+    changed: dict[str, Any] = {}
+    for key, value in wanted.items():
+        if shipped[key] != value:
+            place, _, option = key.rpartition(".")
+            _, *names = place.split(".")
+            short = len(names) == 2 and not isinstance(written[names[0]].get(names[1]), Mapping)
+            # where the file has a name or a number for all of a dimension, a single option has no mapping to go into
+            changed |= {place: method["insertions"][names[0]][names[1]]} if short else {key: value}
+    return [f"method={method['name']}", *(override(f"method.{key}", value) for key, value in changed.items())]
 
 
-def _group(group: str, defaults: dict[str, Any], given: Mapping[str, Any]) -> list[str]:
+def _group(group: str, kind: Any, given: Mapping[str, Any]) -> list[str]:
     """The group's option and what differs from its file."""
-    name = str(given.get("name"))
+    name, usual = str(given.get("name")), _usual(group)
     shipped = _file(group, name)
-    chosen = [f"{group}={name}"] if shipped is not None and UNSAID.get(group) != name else []
-    base = leaves({**defaults, **(shipped or {})})
-    return chosen + [f"{group}.{key}={_value(value)}" for key, value in leaves(given).items() if base.get(key) != value]
+    chosen = [f"{group}={name}"] if shipped is not None and usual != name else []
+    below, file, hints = asdict(kind()), shipped or _file(group, usual) or {}, get_type_hints(kind)
+    for key, value in given.items():
+        if hints.get(key) == dict[str, str]:  # its keys may hold dots; an override adds to it
+            before: Mapping[str, str] = file.get(key, {})
+            chosen += [deletion(f"{group}.{key}.{one}") for one in before if one not in value]
+            more = {one: text for one, text in value.items() if before.get(one) != text}
+            chosen += [override(f"{group}.{key}", more)] if more else []
+        else:
+            base = leaves({key: below[key]}) | (leaves({key: file[key]}) if key in file else {}) if key in below else {}
+            changed = {path: inner for path, inner in leaves({key: value}).items() if base.get(path, ...) != inner}
+            chosen += [override(f"{group}.{path}", inner) for path, inner in changed.items()]
+    return chosen
+
+
+def _usual(group: str) -> str:
+    """The group's option that a command line need not say."""
+    defaults = read_yaml(conf_dir() / "config.yaml")["defaults"]
+    return str(next(entry[group] for entry in defaults if isinstance(entry, Mapping) and group in entry))
 
 
 def _file(group: str, name: str) -> dict[str, Any] | None:
-    import yaml
-
     path = conf_dir() / group / f"{Path(name).name}.yaml"
     if not path.is_file():
         return None
-    content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    content = read_yaml(path) or {}
     below: dict[str, Any] = {}
     for other in content.pop("defaults", []):
         if other != "_self_":
             below.update(_file(group, str(other)) or {})
     return {**below, **content}
-
-
-def _value(value: Any) -> str:
-    """A value in Hydra's grammar."""
-    if isinstance(value, str):
-        if re.fullmatch(r"[A-Za-z_./][\w./:-]*", value) and value.lower() not in (
-            "null",
-            "true",
-            "false",
-            "nan",
-            "inf",
-        ):
-            return value
-        return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
-    if isinstance(value, list):
-        return "[" + ",".join(map(_value, value)) + "]"
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"{_value(str(key))}: {_value(inner)}" for key, inner in value.items()) + "}"
-    return json.dumps(value)
