@@ -212,7 +212,7 @@ def test_an_adapter_of_the_format_before_still_loads(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"head": ["nowhere.weight"]}, "nowhere.weight"),
+        ({"head": [*POOLER, *HEAD, "nowhere.weight"]}, "nowhere.weight"),
         ({"head": 3}, "head must be a list"),
         ({"base_model": {"name": "x"}}, "exact"),
         ({"format": 4}, "reads formats 2 and 3"),

@@ -19,6 +19,7 @@ import unipet
 from unipet.adaptation import adaptation
 from unipet.config import ModelConfig, RunConfig
 from unipet.identity import content_of, run_id
+from unipet.library import load_method
 from unipet.record import resolved
 from unipet.sites import ARCHITECTURES, check_table, parse_table, table_data
 
