@@ -16,7 +16,7 @@ from rouge_score import rouge_scorer
 
 from unipet.config import TaskConfig
 from unipet.errors import UnipetError
-from unipet.report.resampling import _bleu
+from unipet.report.resampling import RESAMPLED, _bleu
 from unipet.tasks import METRICS, check_task, score_tags, score_texts
 from unipet.tasks.data_to_text import cider, meteor, nist
 from unipet.tasks.metrics import f1_macro, span_f1, spans
@@ -295,3 +295,13 @@ def test_the_notes_say_which_words_are_counted() -> None:
     notes = score_texts(task, ["a b"], [["a b"]]).record()["notes"]
     assert all("Unicode letters, digits and marks" in note for note in notes.values())
     assert all(("punctuation" in note) == (name != "rougeL") for name, note in notes.items())
+
+
+def test_resampled_statistics_cut_texts_as_the_score_does() -> None:
+    guess, truth = [SAME["chinese"].replace("约", "马"), "a b"], [[SAME["chinese"]], ["a c"]]
+    scores = ter(guess, truth)
+    lines = [
+        {"id": str(i), "prediction": p, "references": t} for i, (p, t) in enumerate(zip(guess, truth, strict=True))
+    ]
+    assert RESAMPLED["ter"](lines, [])(np.ones((1, 2)))[0] == pytest.approx(scores.corpus)
+    assert scores.corpus == pytest.approx(100 * 2 / 12), "one edit in ten characters, one in two words"

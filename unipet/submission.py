@@ -31,7 +31,7 @@ def submit(directory: Path, out: Path) -> list[Path]:
     if not task.submission:
         raise UnipetError(
             f"{directory}: task {task.name} has no hidden test set. Name its files and splits in task.submission, for "
-            "example task.submission={MINE: test}."
+            "example +task.submission.MINE=test."
         )
     check_task(task)  # a stranger's configuration, perhaps: its names of files as well
     hidden = {name: load_hidden(task, split) for name, split in task.submission.items()}  # before the model loads

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from fnmatch import fnmatch
 from importlib.util import find_spec
@@ -55,7 +56,9 @@ def read_tokenizer(directory: Path) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # some classes recommend packages that only tidy punctuation
+            tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # the libraries below raise many kinds for a broken or missing file
         raise UnipetError(_unreadable(directory, error)) from error
     needed = [name for name in tokenizer.vocab_files_names.values() if name and not _any(name, _OTHERS)]

@@ -73,13 +73,13 @@ def _why_no_file_name(name: object) -> str | None:
         return f"it is no text but {type(name).__name__}"
     if not name.strip():
         return "it is empty"
+    found = sorted(set(name) & set(_NOT_IN_NAMES))
+    if found:
+        return f"it holds {' '.join(found)}"
     if name.startswith("."):
         return "it begins with a dot"
     if name != name.strip() or name.endswith("."):
         return "it begins or ends with a space, or ends with a dot"
-    found = sorted(set(name) & set(_NOT_IN_NAMES))
-    if found:
-        return f"it holds {' '.join(found)}"
     if any(unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Zl", "Zp") for letter in name):
         return "it holds a control character or an invisible one"
     if _DEVICES.fullmatch(name):

@@ -12,7 +12,15 @@ from unipet.report.collect import Entry
 #: Keys of the configuration that must agree for a ranking, besides all of task.* and budget.*.
 EFFORT = ("optim.epochs", "optim.batch_size")
 #: What may differ: names, places, and metrics beside the first.
-FREE = ("task.name", "task.data_dir", "task.metrics", "task.submission", "task.submission_names", "budget.name")
+FREE = (
+    "task.name",
+    "task.data_dir",
+    "task.metrics",
+    "task.submission",
+    "task.submission_names",
+    "task.submission_range",
+    "budget.name",
+)
 
 
 def protocol(entry: Entry) -> dict[str, Any]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from unipet.config import TaskConfig
@@ -65,14 +67,12 @@ def tokenizer_identity(tokenizer: Any) -> str:
 
 
 def _files(tokenizer: Any) -> dict[str, str]:
-    """The files that a tokenizer written in Python was read from, by their content: merges and scores are no part of
-    its vocabulary."""
-    paths = {name: getattr(tokenizer, name, None) for name in sorted(tokenizer.vocab_files_names)}
-    return {
-        name: hashlib.sha256(Path(path).read_bytes()).hexdigest()
-        for name, path in paths.items()
-        if isinstance(path, str) and Path(path).is_file()
-    }
+    """What a tokenizer written in Python saves of its vocabulary, by content: merges and scores are no part of
+    `get_vocab`. Nothing for one that has no files."""
+    with TemporaryDirectory() as directory:
+        with contextlib.suppress(NotImplementedError):
+            tokenizer.save_vocabulary(directory)
+        return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(Path(directory).iterdir())}
 
 
 def _key(rows: list[Row], identity: str, task: TaskConfig) -> str:
