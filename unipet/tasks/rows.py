@@ -81,7 +81,8 @@ class RowReader:
         else:
             self.rows.append(row)
         self._seen += 1
-        self._columns_seen.update(dict.fromkeys(record))
+        if not record.keys() <= self._columns_seen.keys():
+            self._columns_seen.update(dict.fromkeys(record))
 
     def finished(self) -> SplitRows:
         """All rows. Raises UnipetError when there are none."""
