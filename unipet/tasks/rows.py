@@ -153,7 +153,7 @@ class RowReader:
         raise Gap(
             "unlabelled",
             f"{where}: references missing: no column {task.references!r} (task.references) and no {task.target!r} "
-            f"(task.target). Columns found: {shown(record)}.{nearest(task.references, map(str, record))}",
+            f"(task.target). Columns found: {shown(record)}.{_closest(task.references, record)}",
             task.references in self._columns_seen or task.target in self._columns_seen,
         )
 
@@ -162,7 +162,7 @@ class RowReader:
             raise Gap(
                 gap,
                 f"{where}: no column {column!r} ({key}). Columns found: {shown(record)}."
-                f"{nearest(column, map(str, record))} Rename the column, or set {key}.",
+                f"{_closest(column, record)} Rename the column, or set {key}.",
                 column in self._columns_seen,
             )
         return record[column]
@@ -194,6 +194,11 @@ def shown(names: Iterable[object]) -> str:
     short_names = [name if name.isprintable() and len(name) <= 60 else short(name) for name in found[:20]]
     more = f" and {len(found) - 20} more" if len(found) > 20 else ""
     return (", ".join(short_names) or "(none)") + more
+
+
+def _closest(column: str, names: Iterable[object]) -> str:
+    """The hint at the nearest column name that a message can show."""
+    return nearest(column, [name for name in map(str, names) if name.isprintable()])
 
 
 def grouped(rows: list[Row]) -> list[Row]:
