@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import random
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,8 @@ TEXTS = {
     "a comment": "# a",
     "140,000 characters": "long " * 28_000,
 }
+DAMAGE = [b'"', b"\t", b",", b"\n", b"\r", b"\0", b"\xff", b"\xed\xa0\x80", b"NaN", b"{", b"[", b"}", b"\xef\xbb\xbf"]
+DAMAGE += [b"1e999", b"null", b"true", b"\\ud800", b"-1", b"", b" ", b'""', b"9" * 5000]
 BREAKS = {"line feed": "two\nlines", "both": "two\r\nlines\n", "tab": "a\tb"}
 
 
@@ -178,7 +181,7 @@ BROKEN: dict[str, tuple[str, str | bytes, list[str]]] = {
     "two objects a line": ("jsonl", '{"sentence": "a", "label": 1} {"sentence": "b"}', ["line 1", "malformed"]),
     "one list": ("jsonl", '[{"sentence": "a", "label": 1}]', ["line 1", "a JSON object is needed, list"]),
     "half a character in an id": ("jsonl", '{"id": "\\ud800", "sentence": "a", "label": 1}', ["'id'", "surrogate"]),
-    "half a character in a name": ("jsonl", '{"\\ud800": 1, "label": 1}', ["no column 'sentence'", "\\ud800"]),
+    "half a character in a name": ("jsonl", '{"sen\\ud800ence": 1, "label": 1}', ["no column 'sentence'", "\\ud800"]),
 }
 
 
@@ -327,3 +330,24 @@ def test_a_column_that_the_task_does_not_read_may_hold_anything(tmp_path: Path) 
 def test_a_folder_with_an_equals_sign_adds_no_column(tmp_path: Path) -> None:
     folder = parquet_of(tmp_path / "label=1", {"sentence": ["a", "b"], "label": [0, 1]})
     assert [row["label"] for row in load_task(task_for(folder)).train] == [0, 1]
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_damaged_file_is_read_or_is_one_short_error(suffix: str, tmp_path: Path) -> None:
+    rng = random.Random(suffix)
+    write_both(tmp_path, suffix, rows_of({"one": 'a "b" é', "two": "c, d\u2028", "three": "x"}))
+    path, found = tmp_path / f"train.{suffix}", {"read": 0, "refused": 0}
+    whole = path.read_bytes()
+    for _ in range(200):
+        damaged = bytearray(whole)
+        for _ in range(rng.randint(1, 3)):
+            at = rng.randrange(len(damaged) + 1)
+            damaged[at : at + rng.randint(0, 2)] = rng.choice(DAMAGE)
+        path.write_bytes(damaged)
+        try:
+            load_task(task_for(tmp_path, drop=rng.choice([[], ["empty", "unlabelled"]])))
+            found["read"] += 1
+        except UnipetError as error:
+            assert len(str(error).encode()) < 2000 and path.name in str(error)
+            found["refused"] += 1
+    assert found["refused"] > 100

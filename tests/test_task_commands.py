@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from file_room import parquet_of
 from run_room import LOW_RANK, run_dir, write_model
 from task_room import config_of, task_of, tokenizer, write_arch
 from tokenizer_room import TOKENIZERS
@@ -110,6 +111,23 @@ def test_answers_to_a_hidden_test_set(names: bool, tmp_path: Path, capsys: pytes
     lines = path.read_text().splitlines()
     assert lines[0] == "index\tprediction" and [line.split("\t")[0] for line in lines[1:]] == ["0", "1", "2"]
     assert {line.split("\t")[1] for line in lines[1:]} <= ({"no", "yes"} if names else {"0", "1"})
+
+
+def test_the_indices_of_a_submission_are_those_that_the_hidden_split_declares(tmp_path: Path) -> None:
+    """The same rows, once without declared names and once with the two names in the other order."""
+    changes: dict[str, Any] = {"submission": {"PLAIN": "plain", "DECLARED": "declared"}}
+    config = config_of("classification", tmp_path, write_arch(tmp_path / "m", "bert"), LOW_RANK, **changes)
+    texts = [f"w{i} w{i + 7}" for i in range(40)]
+    features = {"label": {"names": ["yes", "no"], "_type": "ClassLabel"}}
+    folder = tmp_path / "data_classification"
+    parquet_of(folder, {"sentence": texts}, None, "plain")
+    parquet_of(folder, {"sentence": texts, "label": [-1] * 40}, features, "declared")
+    assert run(config)["status"] == "ok"
+    plain, declared = (
+        [int(line.split("\t")[1]) for line in path.read_text().splitlines()[1:]]
+        for path in submit(run_dir(config), tmp_path / "out")
+    )
+    assert declared == [1 - index for index in plain] and len(declared) == 40
 
 
 def test_a_task_without_hidden_answers(tmp_path: Path) -> None:

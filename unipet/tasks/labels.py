@@ -119,8 +119,8 @@ class LabelReader:
             pairs = ", ".join("/".join(pair) for pair in TRUTHS)
             return UnipetError(
                 f"{where}: {short(value)} given; true and false are labels only where task.labels are two names that "
-                f"say so ({pairs}). {self._allowed()}. Set such names, for example task.labels=[no,yes], or write "
-                "names or indices."
+                f"say so ({pairs}); {self._allowed()}. Set such names, for example task.labels=[no,yes], or write names "
+                "or indices."
             )
         if number is not None and self._is != "name":
             what = "no whole number" if not _whole(number) else "outside the range of the labels"

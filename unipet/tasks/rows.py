@@ -81,7 +81,8 @@ class RowReader:
         else:
             self.rows.append(row)
         self._seen += 1
-        self._columns_seen.update(dict.fromkeys(record))
+        if not record.keys() <= self._columns_seen.keys():
+            self._columns_seen.update(dict.fromkeys(record))
 
     def finished(self) -> SplitRows:
         """All rows. Raises UnipetError when there are none."""
@@ -152,7 +153,7 @@ class RowReader:
         raise Gap(
             "unlabelled",
             f"{where}: references missing: no column {task.references!r} (task.references) and no {task.target!r} "
-            f"(task.target). Columns found: {shown(record)}.{nearest(task.references, map(str, record))}",
+            f"(task.target). Columns found: {shown(record)}.{_closest(task.references, record)}",
             task.references in self._columns_seen or task.target in self._columns_seen,
         )
 
@@ -161,7 +162,7 @@ class RowReader:
             raise Gap(
                 gap,
                 f"{where}: no column {column!r} ({key}). Columns found: {shown(record)}."
-                f"{nearest(column, map(str, record))} Rename the column, or set {key}.",
+                f"{_closest(column, record)} Rename the column, or set {key}.",
                 column in self._columns_seen,
             )
         return record[column]
@@ -193,6 +194,11 @@ def shown(names: Iterable[object]) -> str:
     short_names = [name if name.isprintable() and len(name) <= 60 else short(name) for name in found[:20]]
     more = f" and {len(found) - 20} more" if len(found) > 20 else ""
     return (", ".join(short_names) or "(none)") + more
+
+
+def _closest(column: str, names: Iterable[object]) -> str:
+    """The hint at the nearest column name that a message can show."""
+    return nearest(column, [name for name in map(str, names) if name.isprintable()])
 
 
 def grouped(rows: list[Row]) -> list[Row]:
