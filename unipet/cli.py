@@ -9,7 +9,8 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 import unipet
 from unipet import libraries, stopwatch, terminal
@@ -81,30 +82,54 @@ def dispatch(argv: Sequence[str]) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point. Exit codes: 0 done, 1 a run failed, 2 a mistake in what was asked for, 130 interrupted."""
+    """Entry point. Exit codes: 0 done, 1 a run failed, 2 a mistake in what was asked for, 130 interrupted.
+
+    Without `argv` it is the whole program: what it changes of the process stays, for what libraries say at its exit.
+    """
     if argv is None:
         stopwatch.count_from_process_start()
-    with terminal.screens(libraries.hidden) as (out, err), libraries.quiet():
-        try:
-            code = dispatch(sys.argv[1:] if argv is None else argv)
-            out.flush()
-        except UnipetError as error:
-            print(f"error: {error}", file=err)
-            return 2
-        except UnicodeEncodeError as error:  # a file's name, where the system's encoding is ASCII
-            print(f"error: {_unwritable(error)}", file=err)
-            return 2
-        except OSError as error:
-            if error.filename is None:  # not about a file that somebody named
-                raise
-            print(f"error: {os.fsdecode(error.filename)}: {error.strerror or error}.", file=err)
-            return 2
-        except KeyboardInterrupt:
-            print("error: interrupted", file=err)
-            return 130
-        if out.lost is not None and not isinstance(out.lost, BrokenPipeError):  # a reader that left has seen enough
-            print(f"error: standard output cannot be written ({out.lost.strerror or out.lost}).", file=err)
-            return 1
+        return _answer(sys.argv[1:], *_WHOLE_PROGRAM.enter_context(_door()))
+    with _door() as (out, err):
+        return _answer(argv, out, err)
+
+
+_WHOLE_PROGRAM = ExitStack()  # never closed
+
+
+@contextmanager
+def _door() -> Iterator[tuple[terminal.Screen, terminal.Screen]]:
+    """Standard output and standard error of a command: any character, and nothing of a library's own."""
+    with terminal.screens(libraries.hidden) as screens, libraries.quiet():
+        yield screens
+
+
+def _answer(argv: Sequence[str], out: terminal.Screen, err: terminal.Screen) -> int:
+    try:
+        code = dispatch(argv)
+    except UnipetError as error:
+        print(f"error: {error}", file=err)
+        code = 2
+    except UnicodeEncodeError as error:  # a file's name, where the system's encoding is ASCII
+        print(f"error: {_unwritable(error)}", file=err)
+        code = 2
+    except KeyboardInterrupt:
+        print("error: interrupted", file=err)
+        code = 130
+    except OSError as error:
+        if error.filename is None:  # not about a file that somebody named
+            libraries.print_last()
+            raise
+        print(f"error: {os.fsdecode(error.filename)}: {error.strerror or error}.", file=err)
+        code = 2
+    except Exception:
+        libraries.print_last()
+        raise
+    out.flush()
+    if (
+        code == 0 and out.lost is not None and not isinstance(out.lost, BrokenPipeError)
+    ):  # a reader may have seen enough
+        print(f"error: standard output cannot be written ({out.lost.strerror or out.lost}).", file=err)
+        code = 1
     return code
 
 

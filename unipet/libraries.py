@@ -43,7 +43,10 @@ def hidden(text: str, depth: int) -> bool:
     """Whether a library writes this to the terminal; `depth` frames up is who calls. It is kept then."""
     if _kept is None or _speaking:
         return False
-    frame = sys._getframe(depth)
+    try:
+        frame = sys._getframe(depth)
+    except ValueError:  # the interpreter itself, with no code of Python's running: the traceback of the program's end
+        return False
     while frame.f_back is not None and frame.f_code.co_name.startswith("write"):
         frame = frame.f_back  # wandb puts a `write` of its own before the stream's
     file = frame.f_code.co_filename
@@ -63,8 +66,7 @@ def _keep(text: str) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep what libraries say, for the time inside; not twice. What is kept is printed when an unforeseen exception ends
-    it: it may be the reason."""
+    """Keep what libraries say, for the time inside; not twice."""
     global _kept
     if _kept is not None:
         yield
@@ -106,10 +108,6 @@ def quiet() -> Iterator[None]:
             warnings.showwarning = kept_warning
             logging.Logger.handle = kept_record  # type: ignore[method-assign, assignment]
             yield
-    except Exception:
-        for text in list(_kept)[-SHOWN:]:
-            print(f"said before by a library: {text}", file=sys.stderr)
-        raise
     finally:
         logging.Logger.handle = handle  # type: ignore[method-assign]
         _kept = None
@@ -124,6 +122,12 @@ def speaking(asked: bool) -> Iterator[None]:
         yield
     finally:
         _speaking = before
+
+
+def print_last() -> None:
+    """Print the last that libraries said: it may be the reason of an exception that nobody foresaw."""
+    for text in list(_kept or ())[-SHOWN:]:
+        print(f"said before by a library: {text}", file=sys.stderr)
 
 
 def kept() -> str:

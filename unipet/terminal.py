@@ -65,6 +65,11 @@ def encodable(text: str, encoding: str) -> str:
     return text
 
 
+def plain(text: str) -> str:
+    """`text` that anything can show: control characters escaped, and what UTF-8 lacks (half of a character)."""
+    return visible(encodable(text, "utf-8"))
+
+
 class Screen:
     """A standard stream that takes every text and never fails; whatever else is asked of it the stream itself answers.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
-from unipet.terminal import print_json
+from unipet.terminal import plain, print_json
 
 
 def describe_task(config: RunConfig, as_json: bool, png: Path | None) -> None:
@@ -43,7 +43,8 @@ def draw(found: dict[str, Any], png: Path) -> None:
     figure = Figure(figsize=(4 * len(named), 3), layout="constrained")  # no pyplot: no window, no global state
     for place, (name, bins) in zip(figure.subplots(1, len(named), squeeze=False)[0], named.items(), strict=True):
         place.bar([low for low, _, _ in bins], [n for _, _, n in bins], [b - a + 1 for a, b, _ in bins], align="edge")
-        place.set(title=f"{found['task']}: {name}", xlabel="tokens", ylabel="examples")
+        place.set(title=plain(f"{found['task']}: {name}"), xlabel="tokens", ylabel="examples")
+        place.title.set_parse_math(False)  # a $ in a name is a $
     try:
         png.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(png, format="png", dpi=120, metadata={"Software": f"matplotlib {matplotlib.__version__}"})

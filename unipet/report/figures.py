@@ -14,6 +14,7 @@ from unipet.errors import UnipetError
 from unipet.report.aggregate import Row
 from unipet.report.comparing import BEST, NOT_WORSE, Group
 from unipet.report.paper import factor_of
+from unipet.terminal import plain
 from unipet.writing import write_asked
 
 if TYPE_CHECKING:
@@ -23,7 +24,10 @@ if TYPE_CHECKING:
 FORMATS = ("pdf", "png")
 ACROSS = 3  # panels in a row
 MARKERS = "osD^vP*X<>ph"
-SETTINGS = {"pdf.fonttype": 42, "font.size": 8, "axes.spines.top": False, "axes.spines.right": False}
+SETTINGS = {
+    "pdf.fonttype": 42, "font.size": 8, "axes.spines.top": False, "axes.spines.right": False,
+    "text.parse_math": False,  # a $ in a name is a $
+}  # fmt: skip
 
 
 def check_figures() -> None:
@@ -73,7 +77,7 @@ def _panels(count: int, height: float) -> tuple[Figure, list[Axes]]:
 
 def _wrapped(task: str, model: str, limits: str) -> str:
     """A panel's title, no wider than the panel."""
-    return f"{task}\n{textwrap.fill(model + (f', {limits}' if limits else ''), 34)}"
+    return plain(f"{task}\n{textwrap.fill(model + (f', {limits}' if limits else ''), 34)}")
 
 
 def _axis(row: Row) -> str:
@@ -98,7 +102,8 @@ def scores(groups: Sequence[Group]) -> Figure:
             full = colour if standing == BEST else "white"  # filled: best; white: the others
             axis.errorbar([factor * (row.score or 0.0)], [place], xerr=error, fmt="D", ms=5, color=colour, mfc=full)
         names = [
-            textwrap.shorten(label, 40, placeholder=" ...") + (" =" if group.standings.get(label) == NOT_WORSE else "")
+            plain(textwrap.shorten(label, 40, placeholder=" ..."))
+            + (" =" if group.standings.get(label) == NOT_WORSE else "")
             for _, label in there
         ]
         axis.set_yticks(range(len(there)), names)
@@ -147,7 +152,9 @@ def scores_by_parameters(groups: Sequence[Group]) -> Figure:
         axis.set_title(_wrapped(task, model, beside), fontsize=8)
         axis.grid(alpha=0.3)
     if handles:
-        figure.legend(list(handles.values()), list(handles), loc="outside right upper", fontsize=7)
+        figure.legend(
+            list(handles.values()), [plain(label) for label in handles], loc="outside right upper", fontsize=7
+        )
     return figure
 
 

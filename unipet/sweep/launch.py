@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -117,6 +118,7 @@ def close(directory: Path, total: int | None) -> int:
         + (f" ({lost} never started)" if lost else "")
     )
     print(f"\n{counts}; table and job files in {directory}")
+    print(f"next: unipet report {shlex.quote(str(directory))} --html report.html")
     return 1 if failed else 0
 
 
