@@ -136,8 +136,11 @@ def test_peft_computes_what_we_compute(name: str, arch: str, tmp_path: Path) -> 
         merged = theirs.merge_and_unload()
         unipet.merge(model)
         ours = dict(model.named_parameters())
-        assert all(close(p, ours[path.replace(".modules_to_save.default", "")]) for path, p in merged.named_parameters()
-                   if ".original_module" not in path)  # fmt: skip
+        assert all(
+            close(p, ours[path.replace(".modules_to_save.default", "")])
+            for path, p in merged.named_parameters()
+            if ".original_module" not in path
+        )
 
 
 @pytest.mark.parametrize(("name", "arch"), cases(DIRECT))
@@ -345,13 +348,150 @@ def test_virtual_tokens_of_another_model(kind: str, columns: int | None, tmp_pat
     unipet.export_peft(adapted(DIRECT["prefix"], "bert"), tmp_path)
     changed(tmp_path, peft_type=kind, **({"num_frozen_tokens": 1} if kind == "CARTRIDGE" else {}))
     tensors = {} if columns is None else {"base_model.prompt_embeddings": torch.zeros(5, columns)}
-    save_file({"base_model.classifier.bias": torch.zeros(2), **tensors}, tmp_path / "adapter_model.safetensors")
+    heads = {"base_model.classifier.bias": torch.zeros(2), "base_model.classifier.weight": torch.zeros(2, 32)}
+    save_file({**heads, **tensors}, tmp_path / "adapter_model.safetensors")
     model = ARCHS["bert"].build()
     with pytest.raises(
         unipet.UnipetError, match="prompt_embeddings are missing" if columns is None else "does not fit"
     ):
         unipet.import_peft(model, tmp_path)
     assert not hasattr(model, "_unipet")
+
+
+def rewrite(directory: Path, change: Any) -> None:
+    """The stored tensors as `change` makes them."""
+    path = directory / "adapter_model.safetensors"
+    save_file(change(load_file(path)), path)
+
+
+SHAPES = {
+    **{name: DIRECT[name] for name in ("low_rank", "normalised", "vectors", "random_pair", "hadamard", "kronecker")},
+    "root": DIRECT["low_rank_root"],
+}
+
+
+@pytest.mark.parametrize("drop", ["layer.1.", "query", "layer.0."])
+@pytest.mark.parametrize("name", SHAPES)
+def test_every_targeted_module_must_be_there(name: str, drop: str, tmp_path: Path) -> None:
+    """Of every type: what the configuration targets and the file lacks is named."""
+    unipet.export_peft(adapted(SHAPES[name], "bert"), tmp_path)
+    rewrite(tmp_path, lambda found: {key: one for key, one in found.items() if drop not in key})
+    model = ARCHS["bert"].build()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    if name == "vectors" and drop == "query":
+        unipet.import_peft(model, tmp_path)  # it has none at the query
+        return
+    with pytest.raises(
+        unipet.UnipetError,
+        match=r"target_modules: it targets \d+ modules .*the tensors of \d+ are missing: bert\.encoder\.layer",
+    ):
+        unipet.import_peft(model, tmp_path)
+    assert not hasattr(model, "_unipet") and all(p.requires_grad for p in model.parameters())
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_one_tensor_of_a_module_missing(tmp_path: Path) -> None:
+    unipet.export_peft(adapted(DIRECT["low_rank"], "bert"), tmp_path)
+    rewrite(
+        tmp_path,
+        lambda found: {key: one for key, one in found.items() if "layer.1.attention.self.query.lora_B" not in key},
+    )
+    with pytest.raises(
+        unipet.UnipetError, match=r"does not fit this model at bert\.encoder\.layer\.1\.attention\.self\.query"
+    ):
+        unipet.import_peft(ARCHS["bert"].build(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("keys", "match"),
+    [
+        ({"target_modules": ["query"]}, r"tensors of 2 modules that it does not target: .*self\.value"),
+        ({"target_modules": r".*\.(query|value|key)"}, r"the tensors of 2 are missing: .*self\.key"),
+        ({"target_modules": r".*\.(query|value"}, "target_modules: .* is no regular expression"),
+        (
+            {"target_modules": ["query", "value"], "layers_to_transform": [0]},
+            "2 modules that it does not target: .*layer.1",
+        ),
+        ({"exclude_modules": ["query"]}, "2 modules that it does not target: .*query"),
+        ({"target_modules": "all-linear"}, "are missing: .*key"),
+        ({"target_modules": 5}, "target_modules: 5 given; allowed: a list of module names"),
+        ({"target_modules": [1]}, r"target_modules: \[1\] given"),
+        ({"target_modules": None}, "it does not say target_modules, which a LORA needs"),
+        ({"layers_to_transform": "all", "target_modules": ["query", "value"]}, "layers_to_transform: 'all' given"),
+        (
+            {"modules_to_save": ["classifier", "bert.pooler"]},
+            "modules_to_save: .* bert.pooler.dense.weight.* are missing",
+        ),
+        ({"modules_to_save": None}, "modules_to_save: it names .*, and not classifier"),
+    ],
+)
+def test_what_the_configuration_targets_is_what_is_stored(keys: dict[str, Any], match: str, tmp_path: Path) -> None:
+    unipet.export_peft(adapted(DIRECT["low_rank"], "bert"), tmp_path)
+    changed(tmp_path, **keys)
+    model = ARCHS["bert"].build()
+    with pytest.raises(unipet.UnipetError, match=match):
+        unipet.import_peft(model, tmp_path)
+    assert not hasattr(model, "_unipet")
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"target_modules": r".*\.(query|value)"},
+        {"target_modules": ["query", "value"]},
+        {"target_modules": ["query", "value"], "layers_to_transform": [0, 1], "layers_pattern": "layer"},
+        {"target_modules": ["self.query", "self.value", "key"], "exclude_modules": r".*\.key"},
+    ],
+)
+def test_peft_and_we_mean_the_same_modules(keys: dict[str, Any], tmp_path: Path) -> None:
+    model = adapted(DIRECT["low_rank"], "bert")
+    unipet.export_peft(model, tmp_path)
+    changed(tmp_path, **keys)
+    again = ARCHS["bert"].build()
+    unipet.import_peft(again, tmp_path)
+    assert torch.equal(logits(again, "bert"), logits(model, "bert"))
+    assert close(logits(loaded(tmp_path, "bert"), "bert"), logits(model, "bert"))
+
+
+def test_a_head_that_is_not_stored_and_tokens_beside_others(tmp_path: Path) -> None:
+    unipet.export_peft(adapted(DIRECT["low_rank"], "bert"), tmp_path)
+    rewrite(tmp_path, lambda found: {key: one for key, one in found.items() if "classifier" not in key})
+    with pytest.raises(
+        unipet.UnipetError, match=r"modules_to_save: .*classifier\.weight, classifier\.bias are missing"
+    ):
+        unipet.import_peft(ARCHS["bert"].build(), tmp_path)
+    unipet.export_peft(adapted(DIRECT["tokens"], "bert"), tmp_path / "tokens")
+    rewrite(tmp_path / "tokens", lambda found: {**found, "base_model.prompt_encoder.weight": torch.zeros(2)})
+    with pytest.raises(unipet.UnipetError, match=r"prompt_encoder\.weight has no place here"):
+        unipet.import_peft(ARCHS["bert"].build(), tmp_path / "tokens")
+
+
+def test_two_names_of_one_tensor(tmp_path: Path) -> None:
+    unipet.export_peft(adapted(DIRECT["low_rank"], "bert"), tmp_path)
+    rewrite(
+        tmp_path,
+        lambda found: {**found, "base_model.model.classifier.bias": torch.zeros(2), "classifier.bias": torch.ones(2)},
+    )
+    with pytest.raises(unipet.UnipetError, match=r"are both classifier\.bias"):
+        unipet.import_peft(ARCHS["bert"].build(), tmp_path)
+
+
+def test_a_base_model_alone_takes_no_weights_over(tmp_path: Path) -> None:
+    """Without a head every stored parameter would be one of the base model."""
+    unipet.export_peft(adapted(DIRECT["low_rank"], "bert"), tmp_path)
+    changed(tmp_path, modules_to_save=None, target_modules=["query", "value"])
+    rewrite(
+        tmp_path,
+        lambda found: {
+            key.replace("model.bert.", "model."): one for key, one in found.items() if "classifier" not in key
+        },
+    )
+    alone = ARCHS["bert"].build().bert
+    unipet.import_peft(alone, tmp_path)
+    unipet.eject(alone)
+    rewrite(tmp_path, lambda found: {**found, "base_model.model.pooler.dense.bias": torch.zeros(32)})
+    with pytest.raises(unipet.UnipetError, match=r"pooler\.dense\.bias has no place here"):
+        unipet.import_peft(alone, tmp_path)
 
 
 def test_damaged_directories(tmp_path: Path) -> None:

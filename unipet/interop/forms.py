@@ -29,7 +29,7 @@ class LowRankForm(Form):
         "lora_A.weight": "down", "lora_B.weight": "up", "lora_B.bias": "up.bias", "lora_magnitude_vector": "magnitude",
     }  # fmt: skip
     suffixes = tuple(names)
-    reads = ("lora_bias", "r", "lora_alpha", "use_rslora", "use_dora", "lora_dropout")
+    reads = ("lora_bias", "r", "lora_alpha", "use_rslora", "use_dora", "lora_dropout", "init_lora_weights")
     conv1d = True
 
     def why_not(self, insertion: Insertion) -> str | None:

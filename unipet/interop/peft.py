@@ -34,6 +34,7 @@ _TASKS = {
     "LMHeadModel": "CAUSAL_LM",
     "ForConditionalGeneration": "SEQ_2_SEQ_LM",
 }
+_WITH_HEAD = ("SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS")
 
 
 @unwraps
@@ -62,7 +63,7 @@ def export_peft(model: nn.Module, directory: str | Path) -> Path:
         inserted.train(training)
     config = {
         "base_model_name_or_path": str(getattr(model.config, "_name_or_path", "") or "") or None,
-        "task_type": next((task for end, task in _TASKS.items() if type(model).__name__.endswith(end)), None),
+        "task_type": _task(model, heads),
         "inference_mode": True,
         "modules_to_save": heads or None,
         **config,
@@ -78,6 +79,12 @@ def export_peft(model: nn.Module, directory: str | Path) -> Path:
     except OSError as error:
         raise UnipetError(f"Cannot write to {out}: {error}.") from error
     return out
+
+
+def _task(model: nn.Module, heads: list[str]) -> str | None:
+    """peft's word for what the model is for. With some peft asks for the head's tensors: not said where none are stored."""
+    task = next((task for end, task in _TASKS.items() if type(model).__name__.endswith(end)), None)
+    return None if task in _WITH_HEAD and not heads else task
 
 
 def _refuse(why: str) -> UnipetError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,17 @@ from torch import Tensor, nn
 
 from unipet.adaptation import Adaptation
 from unipet.errors import UnipetError, nearest
-from unipet.interop import virtual_tokens
+from unipet.interop import starts, virtual_tokens
 from unipet.interop.form import Form
 from unipet.interop.forms import FORMS
+from unipet.interop.targets import check_saved_modules, check_targets
 from unipet.sites import ARCHITECTURES, Architecture, Position, architecture_of, head_names, resolve
 
 #: Keys that say nothing of what is computed after training.
 _NEUTRAL = frozenset(
     "peft_type auto_mapping peft_version base_model_name_or_path revision inference_mode task_type target_modules "
     "exclude_modules modules_to_save fan_in_fan_out layers_to_transform layers_pattern megatron_config megatron_core "
-    "loftq_config eva_config corda_config lora_ga_config qalora_group_size ensure_weight_tying bias init_lora_weights "
+    "loftq_config eva_config corda_config lora_ga_config qalora_group_size bias "
     "init_weights init_ia3_weights init_vera_weights use_effective_conv2d rank_dropout module_dropout rank_dropout_scale "
     "prompt_tuning_init_text tokenizer_name_or_path tokenizer_kwargs velora_config".split()
 )
@@ -66,6 +68,8 @@ def check_config(source: Path, config: Mapping[str, Any]) -> None:
             raise UnipetError(
                 f"{source}: {key}: {value!r} has no counterpart here, so the import would compute otherwise."
             )
+    if form is not None and starts.KEY in form.reads:
+        starts.check_start(source, config)
     if config.get("bias", "none") != "none":
         raise UnipetError(f"{source}: bias: {config['bias']!r} trains the base model's biases, which is not imported.")
 
@@ -75,13 +79,28 @@ def imported(
 ) -> tuple[dict[str, Any], Callable[[Adaptation], None]]:
     """The method, and what puts the values into a model adapted with it."""
     named, head = dict(model.named_parameters()), head_names(model)
-    bare = {_bare(name, model): tensor for name, tensor in tensors.items()}
+    bare: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if bare.setdefault(_bare(name, model), tensor) is not tensor:
+            raise UnipetError(f"{source}: {name} and another tensor are both {_bare(name, model)} of this model.")
     heads = {name: bare.pop(name) for name in list(bare) if name in head}
     form = _form(config)
-    sites = _by_module(model, source, form, bare) if form is not None else {}
-    if form is None and virtual_tokens.TABLE not in bare:
-        raise UnipetError(f"{source}: its {virtual_tokens.TABLE} are missing.")
+    sites: Mapping[str, Mapping[str, Tensor]] = _by_module(model, source, form, bare) if form is not None else {}
+    if form is None:
+        virtual_tokens.check_names(source, bare)
+    check_saved_modules(source, config, model, heads)
+    for name, tensor in heads.items():
+        if named[name].shape != tensor.shape:
+            raise UnipetError(
+                f"{source}: {name} is {tuple(tensor.shape)} there, {tuple(named[name].shape)} in this model. "
+                "Load the base model with the task's number of labels."
+            )
     try:
+        if form is not None:
+            check_targets(source, config, model, sites)
+            config, sites = (
+                starts.with_start(source, config, model, sites) if starts.KEY in form.reads else (config, sites)
+            )
         insertions = _insertions(model, form, config, sites) if form else {"tokens": virtual_tokens.method_of(config)}
     except KeyError as error:
         raise UnipetError(f"{source}: it does not say {error.args[0]}, which a {config['peft_type']} needs.") from None
@@ -107,10 +126,9 @@ def imported(
             for name, parameter in own.items():
                 parameter.copy_(given[name])
         for name, tensor in heads.items():
-            if named[name].shape != tensor.shape:
+            if name not in inserted.unfrozen:
                 raise UnipetError(
-                    f"{source}: {name} is {tuple(tensor.shape)} there, {tuple(named[name].shape)} in this model. "
-                    "Load the base model with the task's number of labels."
+                    f"{source}: {name} is a part of the base model here, no task head. It is not imported."
                 )
             named[name].copy_(tensor)
 
@@ -164,8 +182,12 @@ def _insertions(
     """One insertion for each set of roles that sit in the same layers."""
     table = architecture_of(model, ARCHITECTURES)
     feedforward = config.get("feedforward_modules") or []
-    feedforward = [feedforward] if isinstance(feedforward, str) else feedforward
-    inputs = {p for p in sites if any(p == end or p.endswith(f".{end}") for end in feedforward)}
+    if isinstance(feedforward, str):
+        inputs = {path for path in sites if re.fullmatch(feedforward, path)}
+    else:
+        inputs = {
+            path for path in sites if path.endswith(tuple(feedforward))
+        }  # as peft does, which needs no dot before
     groups: dict[tuple[str, str, tuple[int, ...] | None], list[str]] = {}
     for side, left in (("output", set(sites) - inputs), ("input", set(inputs))):
         for stack in table.stacks:

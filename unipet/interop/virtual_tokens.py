@@ -97,6 +97,14 @@ def method_of(config: Mapping[str, Any]) -> dict[str, Any]:
     return {"function": function, "position": {"site": "attn.heads"}, "composition": rule}
 
 
+def check_names(source: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Raise UnipetError unless the one tensor is `prompt_embeddings`."""
+    if TABLE not in tensors:
+        raise UnipetError(f"{source}: its {TABLE} are missing.")
+    if extra := [name for name in tensors if name != TABLE]:
+        raise UnipetError(f"{source}: {extra[0]} has no place here beside the {TABLE}.")
+
+
 def assign(inserted: Adaptation, embeddings: Tensor, source: Path) -> dict[int, dict[str, Tensor]]:
     """The slots of each insertion, by its number. Positions that do not train are put in place here.
 
