@@ -37,12 +37,13 @@ HEAVY = {
 #: Bottom to top. A room imports from its own floor and from the floors below it, never from above.
 FLOORS = (
     {"errors"},
-    {"options", "config", "conf_dir", "design", "memory", "text_table", "writing"},
+    {"options", "config", "conf_dir", "design", "memory", "text_table", "writing"}
+    | {"imports", "override_text", "schema", "yaml_reader"},
     {"functions", "sites", "settings", "positions", "budget_label", "order"},
     {"composition", "scaling", "mixture", "objectives", "weights"},
     {"parts"},
     {"insertion"},
-    {"columns", "method", "prompting"},
+    {"columns", "method", "pairs", "prompting"},
     {"attention"},
     {"hooks", "library", "prefill", "routing", "site_files", "surroundings"},
     {"adaptation"},

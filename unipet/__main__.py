@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import sys
 
-if sys.path[:1] in ([""], [os.getcwd()]):  # `python -m` looks there first: a folder's own files must not pass for packages
+if sys.path[:1] in (
+    [""],
+    [os.getcwd()],
+):  # `python -m` looks there first: a folder's own files must not pass for packages
     del sys.path[0]
 
-from unipet.cli import main  # noqa: E402
+from unipet.cli import main
 
 sys.exit(main())

@@ -42,7 +42,7 @@ def typed(tree: Any, kind: Any) -> Any:
         return {key: typed(inner, hints.get(key)) for key, inner in tree.items()}
     if _is_text(kind):
         return None if value_of(tree) is None else text_of(tree) if isinstance(tree, str) else values(tree)
-    if kind == list[str] and isinstance(tree, list) or kind == dict[str, str] and isinstance(tree, Mapping):
+    if (kind == list[str] and isinstance(tree, list)) or (kind == dict[str, str] and isinstance(tree, Mapping)):
         return texts(tree)
     return values(tree)
 

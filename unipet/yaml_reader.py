@@ -34,7 +34,7 @@ class Plain(str):
     __slots__ = ()
 
     @property
-    def value(self) -> None | bool | int | float | str:
+    def value(self) -> bool | int | float | str | None:
         """None, a truth value or a number; a text where the core schema knows none of these."""
         text = str(self)
         if text in _WORDS:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from unipet.commands.arguments import Parser, file_path, read
 from unipet.commands.examples import examples

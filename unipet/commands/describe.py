@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 from unipet.commands.arguments import Parser, file_path, home, read
 from unipet.commands.examples import examples

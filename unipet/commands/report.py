@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from unipet.commands.arguments import Parser, file_path, read
 from unipet.commands.examples import examples

@@ -90,7 +90,9 @@ def collect(directory: Path) -> list[Entry]:
 def with_overrides(entries: Sequence[Entry], jobs: Sequence[Entry]) -> list[Entry]:
     """The runs, each with the overrides of the last job that it was."""
     typed = {job.directory.resolve(): (job.overrides, job.flags) for job in jobs if job.directory is not None}
-    said = [typed.get(one.directory.resolve(), ((), ())) if one.directory else (one.overrides, one.flags) for one in entries]
+    said = [
+        typed.get(one.directory.resolve(), ((), ())) if one.directory else (one.overrides, one.flags) for one in entries
+    ]
     return [replace(one, overrides=own, flags=flags) for one, (own, flags) in zip(entries, said, strict=True)]
 
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
-from unipet.sweep.jobs import configured
 from unipet.sweep.composer import Composer, plain_values
-from unipet.sweep.overrides import Override, Plan, parse_all, shown
+from unipet.sweep.jobs import configured
+from unipet.sweep.override import Override, shown
+from unipet.sweep.overrides import Plan, parse_all
 
 
 @dataclass(frozen=True)

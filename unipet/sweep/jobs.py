@@ -19,11 +19,13 @@ from unipet.errors import UnipetError
 from unipet.imports import import_modules
 from unipet.record import model_label, run_dir, write_json_atomic
 from unipet.sweep import strict
-from unipet.sweep.overrides import shown
+from unipet.sweep.override import shown
 from unipet.yaml_reader import values as yaml_values
 
 
-def run_job(values: Mapping[str, Any], sweep: Path, number: int, overrides: Sequence[str], flags: Sequence[str] = ()) -> dict[str, Any]:
+def run_job(
+    values: Mapping[str, Any], sweep: Path, number: int, overrides: Sequence[str], flags: Sequence[str] = ()
+) -> dict[str, Any]:
     """Run job `number` of `sweep` and return its job file's content. Raises nothing but KeyboardInterrupt."""
     job: dict[str, Any] = {"job": number, "overrides": [shown(text) for text in overrides], "flags": list(flags)}
     job["status"] = "running"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from unipet.errors import UnipetError
-from unipet.sweep import jobs, strict
+from unipet.sweep import jobs
 from unipet.sweep.composer import ROOT, config_path, hydra_state, plain_values, register_schema, version_base
 from unipet.sweep.mistakes import translate
 from unipet.sweep.overrides import Plan
