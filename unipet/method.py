@@ -160,7 +160,8 @@ def _named(kind: type[T], table: Mapping[str, type[T]], given: Any, where: str, 
     if not isinstance(name, str):
         raise UnipetError(f"{where}.name: expected the name of a {what} ({', '.join(table)}), got {name!r}.")
     if name not in table:
-        raise unknown(f"{where}.name", name, table)
+        own = " One of your own: imports=[MODULE] (or --import MODULE), or unipet.register_function."
+        raise UnipetError(f"{unknown(f'{where}.name', name, table)}{own if kind is Function else ''}")
     return parse_options(table[name], given, where, f"{what} '{name}'", ignore=("name",))
 
 
