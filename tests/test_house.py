@@ -38,12 +38,13 @@ HEAVY = {
 FLOORS = (
     {"errors"},
     {*"options config conf_dir flags history labels libraries memory processes schedule".split()}
-    | {*"terminal text_table tokenizer_files unwrapping writing checksums".split()},
+    | {*"terminal text_table tokenizer_files unwrapping writing checksums".split()}
+    | {*"imports override_text schema yaml_reader".split()},
     {"design", "functions", "sites", "settings", "positions", "budget_label", "order", "movement", "progress"},
     {"composition", "scaling", "mixture", "objectives", "stopwatch", "weights"},
     {"parts"},
     {"insertion"},
-    {"columns", "method", "prompting"},
+    {"columns", "method", "pairs", "prompting"},
     {"attention"},
     {"hooks", "library", "prefill", "routing", "site_files", "surroundings"},
     {"attaching"},

@@ -8,7 +8,7 @@ import platform
 import re
 import subprocess
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict, is_dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -199,9 +199,12 @@ def _found(folder: Path, path: str | None) -> str | None:
 
 
 def read_config(path: Path) -> RunConfig:
-    """A run's `config.yaml` as dataclasses again. Raises `UnipetError`, naming the file, when it is not one."""
+    """A run's `config.yaml` as dataclasses again. What an earlier version did not know has its default, which is what that
+    version did. Raises `UnipetError`, naming the file, when it is not one."""
     try:
         content = config_values(read_written(path))
+        if missing := sorted({"method", "task", "model", "optim", "seed"} - content.keys()):
+            raise TypeError(f"it lacks {', '.join(missing)}")
         config = _build(RunConfig, content)
     except (TypeError, AttributeError) as error:
         raise UnipetError(f"{path}: not the configuration of a run ({error}).") from None
@@ -214,7 +217,4 @@ def _build(kind: type[Any], content: dict[str, Any]) -> Any:
     values = {
         key: _build(types[key], value) if is_dataclass(types.get(key)) else value for key, value in content.items()
     }
-    missing = {field.name for field in fields(kind)} - values.keys()
-    if missing:
-        raise TypeError(f"{kind.__name__} lacks {', '.join(sorted(missing))}")
     return kind(**values)

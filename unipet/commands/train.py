@@ -5,9 +5,13 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from unipet.commands.arguments import Parser, home
 from unipet.sweep.launch import SWEEP_ID, Flags, call_hydra, environment, single, sweep
+
+if TYPE_CHECKING:
+    from unipet.sweep.composer import Composer
 
 
 def arguments(argv: Sequence[str]) -> tuple[Flags, list[str]]:
@@ -31,6 +35,20 @@ def arguments(argv: Sequence[str]) -> tuple[Flags, list[str]]:
     return Flags(**asked), overrides
 
 
+def help_text(composing: Composer) -> str:
+    """The text of `unipet train --help`: what can be chosen, the user's own files included."""
+    from unipet.conf_dir import conf_dir
+    from unipet.schema import METHOD_GROUPS
+    from unipet.yaml_reader import read_yaml
+
+    parts = METHOD_GROUPS[1:]
+    text = str(read_yaml(conf_dir() / "config.yaml")["hydra"]["help"]["template"])
+    for mark, groups in (("$GROUPS", [name for name in composing.groups() if name not in parts]), ("$PARTS", parts)):
+        lines = [f"  {name}: {', '.join(composing.options(name))}" for name in groups]
+        text = text.replace(mark, "\n".join(lines))
+    return text.rstrip()
+
+
 def main(argv: Sequence[str]) -> int:
     """Exit code 0 when every run is ok, 1 when one failed."""
     from unipet.sweep.composer import check_config_dir, composer
@@ -38,7 +56,11 @@ def main(argv: Sequence[str]) -> int:
     from unipet.tracking import check_tracking
 
     flags, overrides = arguments(argv)
-    if flags.help or flags.hydra_help or flags.info:
+    if flags.help:
+        with composer(flags.config_dir) as composing:
+            print(help_text(composing))
+        return 0
+    if flags.hydra_help or flags.info:
         if flags.config_dir:
             check_config_dir(flags.config_dir)
         return call_hydra(lambda composed: None, flags, [])

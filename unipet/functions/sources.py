@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import inspect
 import sys
 import sysconfig
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import CodeType, FunctionType, ModuleType
+from types import CodeType, ModuleType
 from typing import Any, Protocol
 
 
@@ -27,7 +28,7 @@ class Sources(Protocol):
 
 
 def source_hash(cls: type) -> str:
-    """SHA-256 over the files of the class's module and of every user's module that can be reached from its globals.
+    """SHA-256 over the files of the class's module and of every module of the user's own that it imports.
 
     Where there is no file (a notebook, an interpreter), over the class's own source, or else its byte code.
     """
@@ -40,21 +41,40 @@ def source_hash(cls: type) -> str:
 
 
 def _kin(home: ModuleType) -> dict[str, ModuleType]:
-    """`home` and the modules of a user's own that it leads to by what it imported."""
+    """`home` and the modules of a user's own that it imports as it loads, and those that these import."""
     found: dict[str, ModuleType] = {}
     waiting = [home]
     while waiting:
         module = waiting.pop()
-        if module.__name__ in found:
-            continue
-        found[module.__name__] = module
-        for value in list(vars(module).values()):
-            if type(value) not in (ModuleType, FunctionType) and not isinstance(value, type):
-                continue
-            other = sys.modules.get(value.__name__ if isinstance(value, ModuleType) else value.__module__)
-            if other is not None and _is_own(other, home):
-                waiting.append(other)
+        if module.__name__ not in found:
+            found[module.__name__] = module
+            others = (sys.modules.get(name) for name in _imported(module))
+            waiting += [other for other in others if other is not None and _is_own(other, home)]
     return found
+
+
+def _imported(module: ModuleType) -> Iterator[str]:
+    """The names after `import` in a module's file; not those inside functions, which load at one time or another."""
+    file = _file(module)
+    if file is None:
+        return
+    waiting: list[ast.AST] = [ast.parse(file.read_bytes())]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        waiting.extend(ast.iter_child_nodes(node))
+        if isinstance(node, ast.Import):
+            for alias in node.names:  # `a.b` loads `a`, too
+                parts = alias.name.split(".")
+                yield from (".".join(parts[: end + 1]) for end in range(len(parts)))
+        elif isinstance(node, ast.ImportFrom):
+            above = (module.__package__ or "").split(".")
+            base = (
+                [*above[: len(above) - node.level + 1], *filter(None, [node.module])] if node.level else [node.module]
+            )
+            yield ".".join(filter(None, base))
+            yield from (".".join(filter(None, [*base, alias.name])) for alias in node.names)
 
 
 def _is_own(module: ModuleType, home: ModuleType) -> bool:

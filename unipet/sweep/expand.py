@@ -11,7 +11,8 @@ from unipet.config import RunConfig
 from unipet.errors import UnipetError
 from unipet.sweep.composer import Composer, plain_values
 from unipet.sweep.jobs import configured
-from unipet.sweep.overrides import Override, Plan, parse_all, shown
+from unipet.sweep.override import Override, shown
+from unipet.sweep.overrides import Plan, parse_all
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from unipet.errors import UnipetError
 from unipet.imports import import_modules
 from unipet.record import model_label, write_json_atomic
 from unipet.sweep import strict
-from unipet.sweep.overrides import shown
+from unipet.sweep.override import shown
 from unipet.yaml_reader import values as yaml_values
 
 if TYPE_CHECKING:

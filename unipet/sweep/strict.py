@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from unipet.config import RunConfig
-from unipet.errors import UnipetError, unknown
+from unipet.errors import SYNONYMS, UnipetError, nearest, unknown
 
 
 def run_config(values: Mapping[str, Any]) -> RunConfig:
@@ -59,8 +59,25 @@ def check_key(key: str, extra: tuple[str, ...] = ()) -> None:
         seen.append(part)
         if part not in hints:
             allowed = [*hints, *extra] if len(seen) == 1 else list(hints)
-            raise unknown(f"key {'.'.join(seen)}", part, dict.fromkeys(allowed))
+            raise UnipetError(
+                f"key {'.'.join(seen)}: unknown {part!r}. Allowed: {', '.join(sorted(allowed))}.{_meant(part, allowed)}"
+            )
         current = hints[part]
+
+
+def _meant(part: str, allowed: list[str]) -> str:
+    """The nearest key, here or, where another group has it under that name or the field's word for it, there."""
+    elsewhere = [*key_paths(), "method.insertions.NAME.function.size"]
+    named = [path for path in elsewhere if path.endswith(f".{part}")]
+    words = [name for name in SYNONYMS.get(part.lower(), ()) if name in allowed or name in elsewhere]
+    found = next((name for name in words if name in allowed), None) or next(iter([*named, *words]), None)
+    return f" Did you mean '{found}'?" if found else nearest(part, allowed)
+
+
+def key_paths() -> list[str]:
+    """Every key of a group, as a command line writes it: `optim.lr`."""
+    groups = {name: kind for name, kind in typing.get_type_hints(RunConfig).items() if dataclasses.is_dataclass(kind)}
+    return [f"{group}.{name}" for group, kind in groups.items() for name in field_names(typing.cast("type", kind))]
 
 
 def type_at(key: str) -> Any:

@@ -41,11 +41,11 @@ def as_written() -> Iterator[None]:
     before = dict(known)
     known.update(file=Files, pkg=PackagedFiles)
     get_omega_conf_dumper().add_representer(Plain, _represent)
-    overrides_parser.HydraOverrideVisitor = WrittenOverride  # type: ignore[misc]
+    overrides_parser.HydraOverrideVisitor = WrittenOverride
     try:
         yield
     finally:
-        overrides_parser.HydraOverrideVisitor = HydraOverrideVisitor  # type: ignore[misc]
+        overrides_parser.HydraOverrideVisitor = HydraOverrideVisitor
         known.clear()
         known.update(before)
 
@@ -78,16 +78,22 @@ class PackagedFiles(ImportlibResourcesConfigSource):
     """The same for the files of the installed package; those of Hydra and others are read as Hydra reads them."""
 
     def is_config(self, config_path: str) -> bool:
-        return _method_file(config_path) is not None or bool(super().is_config(config_path))
+        return (self._is_own and _method_file(config_path) is not None) or bool(super().is_config(config_path))
 
     def load_config(self, config_path: str) -> ConfigResult:
-        path = _method_file(config_path)
-        if path is not None and self.path.split(".")[0] == "unipet":
-            return _result(self, compose_file(path), METHOD, {"package": None})
-        if self.path.split(".")[0] != "unipet" or not super().is_config(config_path):
+        if not self._is_own:
             return super().load_config(config_path)
+        path = _method_file(config_path)
+        if path is not None:
+            return _result(self, compose_file(path), METHOD, {"package": None})
+        if not super().is_config(config_path):
+            return super().load_config(config_path)  # says so
         file = resources.files(self.path).joinpath(self._normalize_file_name(config_path))
         return _read(self, file.read_text(encoding="utf-8"), config_path, config_path)
+
+    @property
+    def _is_own(self) -> bool:
+        return bool(self.path.split(".")[0] == "unipet")
 
 
 def _method_file(config_path: str) -> Path | None:
@@ -142,7 +148,7 @@ def _hydra(tree: Any) -> Any:
     return read
 
 
-class WrittenOverride(HydraOverrideVisitor):  # type: ignore[misc]
+class WrittenOverride(HydraOverrideVisitor):
     """What Hydra makes of an override's parse tree, but texts stay as written."""
 
     keeps: Any = None  # how a number, truth value or null of this override is kept; None: as Hydra reads it

@@ -57,7 +57,7 @@ def _method(method: Mapping[str, Any]) -> list[str] | None:
     changed: dict[str, Any] = {}
     for key, value in wanted.items():
         if shipped[key] != value:
-            place, _, option = key.rpartition(".")
+            place = key.rpartition(".")[0]
             _, *names = place.split(".")
             short = len(names) == 2 and not isinstance(written[names[0]].get(names[1]), Mapping)
             # where the file has a name or a number for all of a dimension, a single option has no mapping to go into
