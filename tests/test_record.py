@@ -18,9 +18,11 @@ from unipet.record import (
     model_label,
     read_config,
     read_records,
+    resolved,
     write_json_atomic,
     write_jsonl_atomic,
 )
+from unipet.yaml_reader import write_yaml
 
 
 def test_model_label(tmp_path: Path) -> None:
@@ -96,3 +98,14 @@ def test_a_configuration_that_is_none_is_named(tmp_path: Path, content: str) -> 
     (tmp_path / "config.yaml").write_text(content)
     with pytest.raises(UnipetError, match=re.escape(str(tmp_path / "config.yaml"))):
         read_config(tmp_path / "config.yaml")
+
+
+def test_a_configuration_of_an_earlier_version_has_defaults_for_what_it_did_not_know(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path)
+    content = resolved(config)
+    for group, key in (("task", "bleu_tokenizer"), ("task", "drop"), ("budget", "memory_margin")):
+        content[group].pop(key)
+    content.pop("imports")
+    (tmp_path / "config.yaml").write_text(write_yaml(content))
+    again = read_config(tmp_path / "config.yaml")
+    assert again.task == config.task and again.budget == config.budget and again.imports == []
