@@ -183,7 +183,7 @@ class RowReader:
             raise UnipetError(f"{where}: {short(given)} given; a string or a whole number is needed.")
         name = answers.whole(str(given), where)
         if name in self._ids:
-            raise UnipetError(f"{where}: {name!r} again (first in {self._ids[name]}); ids must be distinct.")
+            raise UnipetError(f"{where}: {short(name)} again (first in {self._ids[name]}); ids must be distinct.")
         self._ids[name] = where.removesuffix(", field 'id'")
         return name
 

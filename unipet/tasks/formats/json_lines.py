@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from unipet.errors import UnipetError
-from unipet.tasks.formats.source import Source, text_bytes
+from unipet.tasks.formats.source import Source, repeated, text_bytes
+from unipet.tasks.gaps import short
 
 
 def read_json_lines(path: Path) -> Source:
@@ -51,13 +52,12 @@ def _object(pairs: list[tuple[str, Any]], where: str) -> dict[str, Any]:
     """An object's fields. Python's own reader would keep the last of two with one name, and take NaN for a number."""
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise UnipetError(f"{where}, field {twice!r}: given twice; which one is meant? Keep one.")
+        twice = repeated(name for name, _ in pairs)
+        raise UnipetError(f"{where}, field {short(twice)}: given twice; which one is meant? Keep one.")
     for name, value in pairs:
         if _not_finite(value):
             raise UnipetError(
-                f"{where}, field {name!r}: NaN or infinity given, which JSON does not have; a finite number, or null, "
+                f"{where}, field {short(name)}: NaN or infinity given, which JSON does not have; a finite number, or null, "
                 "is needed."
             )
     return found
@@ -72,4 +72,4 @@ def _not_finite(value: object) -> bool:
 def _last_field(line: bytes) -> str:
     """The last field that begins in a broken line, for its error; nothing where none does."""
     names = re.findall(rb'"((?:[^"\\\\]|\\\\.)*)"\s*:', line)
-    return f", field {names[-1].decode('utf-8', 'replace')!r}" if names else ""
+    return f", field {short(names[-1].decode('utf-8', 'replace'))}" if names else ""

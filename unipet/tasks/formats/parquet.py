@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from unipet.errors import UnipetError
-from unipet.tasks.formats.source import Source
+from unipet.tasks.formats.source import Source, repeated
+from unipet.tasks.gaps import short
 
 
 def read_parquet(path: Path, wanted: Collection[str]) -> Source:
@@ -23,10 +24,9 @@ def read_parquet(path: Path, wanted: Collection[str]) -> Source:
         schema = file.schema_arrow
     except (OSError, ValueError, pyarrow.ArrowException) as error:
         raise _unreadable(path, error) from error
-    names = list(schema.names)
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise UnipetError(f"{path}: column {twice[0]!r} is there twice; which one is meant? Keep one.")
+    twice = repeated(schema.names)
+    if twice is not None:
+        raise UnipetError(f"{path}: column {short(twice)} is there twice; which one is meant? Keep one.")
     return Source(_records(path, file, wanted), typed=True, features=_features(path, schema.metadata))
 
 
@@ -61,7 +61,9 @@ def _values(column: Any, name: str, path: Path, first: int) -> list[Any]:
                 column[i].as_py()
             except Exception as error:
                 kind = "not UTF-8" if isinstance(error, UnicodeDecodeError) else f"not a readable {column.type}"
-                raise UnipetError(f"{path}, row {first + i}, field {name!r}: {kind} ({error}).") from error
+                raise UnipetError(
+                    f"{path}, row {first + i}, field {short(name)}: {kind} ({_reason(error)})."
+                ) from error
         raise
 
 
@@ -80,5 +82,9 @@ def _features(path: Path, metadata: Mapping[bytes, bytes] | None) -> Mapping[str
 
 
 def _unreadable(path: Path, error: Exception) -> UnipetError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-    return UnipetError(f"{path}: not a readable parquet file: {reason}")
+    return UnipetError(f"{path}: not a readable parquet file: {_reason(error)}")
+
+
+def _reason(error: Exception) -> str:
+    """The first line of a library's error, not too long."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

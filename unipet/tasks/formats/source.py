@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,3 +29,13 @@ def text_bytes(path: Path) -> bytes:
             f"{path}, line 1: not UTF-8, but UTF-16 or UTF-32 by its first bytes. Save the file as UTF-8."
         )
     return content.removeprefix(b"\xef\xbb\xbf")
+
+
+def repeated(names: Iterable[str]) -> str | None:
+    """The first name that is there twice; None where all differ."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None

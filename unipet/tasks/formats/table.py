@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from unipet.errors import UnipetError
-from unipet.tasks.formats.source import Source, text_bytes
+from unipet.tasks.formats.source import Source, repeated, text_bytes
+from unipet.tasks.gaps import short
 
 #: A line's number in the file (that of the row's first line) and its values; none for a blank line.
 Rows = Iterator[tuple[int, list[str]]]
@@ -47,14 +48,14 @@ def _records(path: Path, split: Callable[[str], Rows]) -> Iterator[tuple[object,
                 raise UnipetError(f"{where}: {len(values)} values, but the header has {len(header)} columns.")
             yield dict(zip(header, values, strict=True)), where
     except Malformed as error:
-        field = f", field {header[error.column]!r}" if error.column < len(header) else ""
+        field = f", field {short(header[error.column])}" if error.column < len(header) else ""
         raise UnipetError(f"{path}, line {error.line}{field}: malformed table: {error.reason}.") from error
 
 
 def _check_header(header: list[str], where: str) -> None:
-    if len(set(header)) < len(header):
-        twice = next(name for name in header if header.count(name) > 1)
-        raise UnipetError(f"{where}: the header names column {twice!r} twice; which one is meant? Keep one.")
+    twice = repeated(header)
+    if twice is not None:
+        raise UnipetError(f"{where}: the header names column {short(twice)} twice; which one is meant? Keep one.")
     for sign, what in {"\0": "a NUL character (a UTF-16 file?)", "\r": "a carriage return that ends no line"}.items():
         if any(sign in name for name in header):
             raise UnipetError(f"{where}: {what} in the header. Save the file as UTF-8 with lines that end in \\n.")
@@ -63,7 +64,7 @@ def _check_header(header: list[str], where: str) -> None:
 def _check_utf8(values: list[str], header: list[str], where: str) -> None:
     for i, value in enumerate(values):
         if not _is_utf8(value):
-            field = f", field {header[i]!r}" if i < len(header) else ""
+            field = f", field {short(header[i])}" if i < len(header) else ""
             byte = next(ord(sign) - 0xDC00 for sign in value if 0xDC80 <= ord(sign) <= 0xDCFF)
             raise UnipetError(f"{where}{field}: not UTF-8 (byte 0x{byte:02x}). Save the file as UTF-8.")
 
