@@ -28,9 +28,7 @@ def mark(config: TrackingConfig, record: Mapping[str, Any], directory: Path) -> 
         print(f"warning: {directory / TRACKED} cannot be written ({error.strerror or error}).", file=sys.stderr)
 
 
-def upload(
-    config: TrackingConfig, record: Mapping[str, Any], resolved: Mapping[str, Any], directory: Path
-) -> None:
+def upload(config: TrackingConfig, record: Mapping[str, Any], resolved: Mapping[str, Any], directory: Path) -> None:
     """Track the finished run in `directory` from what it left: configuration, history of metrics.jsonl, summary.
 
     Does nothing without a tracker, and nothing where this result is tracked there already; either is said on one line.
@@ -55,7 +53,8 @@ def history(record: Mapping[str, Any], directory: Path) -> list[dict[str, Any]]:
     rows = read_steps(directory / METRICS)
     selection = (record.get("data") or {}).get("selection") or {}
     if not any(key.startswith(SELECTION) for row in rows for key in row):
-        from unipet.tasks import LOSS, METRICS as KNOWN
+        from unipet.tasks import LOSS
+        from unipet.tasks import METRICS as KNOWN
 
         metric = selection.get("metric")
         turned = metric == LOSS or (metric in KNOWN and not KNOWN[metric].higher_is_better)  # recorded: more is better

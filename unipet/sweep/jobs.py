@@ -93,20 +93,25 @@ def progress(job: int, total: int | None, overrides: Sequence[str], swept: Seque
 
 def outcome(record: Mapping[str, Any]) -> str:
     """One line on how a run ended."""
-    from unipet.report.aggregate import reason_of
+    from unipet.report import numbers
+    from unipet.report.aggregate import reason_of, scale_of
 
     if record.get("status") != "ok":
         return f"{record.get('status')}: {reason_of(record) or 'no reason recorded'}"
     train_s = (record.get("time") or {}).get("train_s")
     score = record.get("score")
-    text = f"{record.get('metric')} {score:.4f}" if isinstance(score, int | float) else "no score"
+    text = "no score"
+    if isinstance(score, int | float):
+        text = f"{record.get('metric')} {numbers.score(score, scale_of(record))}"
+    flags = ", ".join(str(flag["name"]) for flag in record.get("flags") or ())
+    text += f" (flagged: {flags})" if flags else ""
     return f"ok: {text}" + (f", trained {train_s:.1f} s" if train_s is not None else "")
 
 
 def summary(record: Mapping[str, Any], config: RunConfig) -> str:
     """What a single run closes with: status, score, parameters, time, directory."""
-    from unipet.report.aggregate import is_synthetic, named, reason_of
-    from unipet.report.table import number
+    from unipet.report import numbers
+    from unipet.report.aggregate import is_synthetic, named, reason_of, scale_of
 
     params, time = record.get("params") or {}, record.get("time") or {}
     synthetic = " (synthetic)" if is_synthetic(record, asdict(config)) else ""
@@ -116,12 +121,14 @@ def summary(record: Mapping[str, Any], config: RunConfig) -> str:
     what, where = named(record.get("method")), f"{named(record.get('task'))}{synthetic}"
     rows["run"] = f"{what} on {where}, {named(record.get('model'))}, seed {record.get('seed')}"
     if record.get("score") is not None:
-        rows["score"] = f"{record['score']:.4f} {record.get('metric')}"
+        rows["score"] = f"{numbers.score(record['score'], scale_of(record))} {record.get('metric')}"
+    for flag in record.get("flags") or ():
+        rows["flagged"] = f"{rows['flagged']}; {flag['text']}" if "flagged" in rows else flag["text"]
     if params.get("trainable") is not None:
         rows["trainable"] = (
-            f"{params['trainable']:,} parameters ({number(params.get('percent'), '.3f')} % of the base model)"
+            f"{params['trainable']:,} parameters ({numbers.percent(params.get('percent'))} % of the base model)"
         )
     if time.get("train_s") is not None:
-        rows["time"] = f"{time['train_s']:.1f} s training, {number(time.get('total_s'), '.1f')} s in all"
+        rows["time"] = f"{time['train_s']:.1f} s training, {numbers.seconds(time.get('total_s'))} s in all"
     rows["directory"] = str(run_dir(config))
     return "\n".join(f"{key:<11}{value}" for key, value in rows.items())

@@ -13,7 +13,7 @@ from typing import Any
 from unipet.conf_dir import conf_dir
 from unipet.config import BudgetConfig, ModelConfig, OptimConfig, TaskConfig
 from unipet.errors import UnipetError
-from unipet.report.aggregate import leaves
+from unipet.labels import leaves
 from unipet.report.collect import Entry
 
 GROUPS: dict[str, Any] = {"task": TaskConfig, "model": ModelConfig, "budget": BudgetConfig, "optim": OptimConfig}
