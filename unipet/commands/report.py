@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
         if others:
             raise UnipetError(f"--serve writes no file: leave out --{others[0]}, or write it by a second command.")
         return serve(asked.directory, PORT if asked.port is None else asked.port)
-    from unipet.report.aggregate import grouped, unscored
+    from unipet.report.aggregate import aggregate, unscored
     from unipet.report.collect import collect
     from unipet.report.comparing import compare
     from unipet.report.figures import check_figures, write_figures
@@ -60,9 +60,8 @@ def main(argv: Sequence[str]) -> int:
         check_figures()
     published = read_published(asked.published) if asked.published else None
     entries = collect(asked.directory)
-    pairs = grouped(entries, asked.anyway)
-    told = beside(published, pairs) if published else []
-    rows = [row for row, _ in pairs]
+    told = beside(published, entries) if published else []
+    rows = aggregate(entries, asked.anyway)
     report = Report(entries, rows, unscored(entries), compare(entries, asked.anyway), told)
     texts = {path: make(report) for name, (_, make) in WRITERS.items() if (path := getattr(asked, name))}
     for path, text in texts.items():

@@ -15,7 +15,7 @@ from typing import Any
 
 from unipet.errors import UnipetError, unknown
 from unipet.report import numbers
-from unipet.report.aggregate import Row, score_of
+from unipet.report.aggregate import grouped, score_of
 from unipet.report.collect import Entry
 from unipet.report.numbers import GAP
 from unipet.text_table import text_table
@@ -74,15 +74,15 @@ def read_published(path: Path) -> list[Published]:
             one = Published(
                 *(row["method"], row["task"], row["metric"]), float(row["published"]), std, row.get("source") or ""
             )
-            if scale := (row.get("scale") or "").strip():
-                if scale not in SCALES:
-                    raise unknown(f"--published: {path}, line {line}: scale", scale, SCALES)
-                one = replace(one, top=SCALES[scale])
         except (TypeError, ValueError):
             raise UnipetError(
                 f"--published: {path}, line {line}: published={row['published']!r} std={row.get('std')!r}; both are numbers "
                 "(std may be empty)."
             ) from None
+        if scale := (row.get("scale") or "").strip():
+            if scale not in SCALES:
+                raise unknown(f"--published: {path}, line {line}: scale", scale, SCALES)
+            one = replace(one, top=SCALES[scale])
         if one.key in found:
             raise UnipetError(f"--published: {path}, line {line}: {', '.join(one.key)} stands there twice.")
         found[one.key] = one
@@ -124,10 +124,10 @@ class Beside:
         return [*found, numbers.spread(one.value, one.std, scale), ours, off, str(self.seeds), where, scale or GAP]
 
 
-def beside(published: Sequence[Published], pairs: Iterable[tuple[Row, Sequence[Entry]]]) -> list[Beside]:
+def beside(published: Sequence[Published], entries: Iterable[Entry]) -> list[Beside]:
     """Each published number with ours: per variant, base model and budget of that method and task, the metric of its
-    scored runs. `pairs` as `grouped` gives them. What was run and not published is not here: the comparison shows it."""
-    ours = list(pairs)
+    scored runs. What was run and not published is not here: the comparison itself shows it."""
+    ours = grouped(entries)
     found: list[Beside] = []
     for one in published:
         rows = [(row, runs) for row, runs in ours if (row.method, row.task) == (one.method, one.task)]
@@ -188,8 +188,8 @@ def reconciled(one: Published, published: Iterable[Published], scale: str) -> tu
         why = f"outside the scale of {one.metric}, {scale}"
     if why or given == top:
         return one, why
-    factor = top / given
-    return replace(one, value=one.value * factor, std=None if one.std is None else one.std * factor), ""
+    std = None if one.std is None else one.std * top / given
+    return replace(one, value=one.value * top / given, std=std), ""
 
 
 def published_text(found: Sequence[Beside]) -> str:

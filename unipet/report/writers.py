@@ -10,11 +10,10 @@ from unipet.report.collect import Entry
 from unipet.report.comparing import Group
 from unipet.report.latex import latex
 from unipet.report.page.document import page
-from unipet.report.paper import PaperTable, markdown, paper_table
+from unipet.report.paper import PaperTable, markdown, paper_table, wide_csv
 from unipet.report.published import Beside
 from unipet.report.table import csv_table
 from unipet.report.verdicts import pairs_csv
-from unipet.report.wide import wide_csv
 
 
 @dataclass(frozen=True)
