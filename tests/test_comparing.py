@@ -193,7 +193,7 @@ def test_the_table_has_methods_as_rows_and_tasks_as_columns(tmp_path: Path) -> N
     assert [line.split(" | ")[0] for line in lines[2:]] == ["| good", "| bad", "| alike"]
     mean, std = means["bad", "u_2"]
     assert mean is not None and std is not None
-    assert lines[3].endswith(f"| {100 * mean:.2f} ± {100 * std:.2f} |") and "| 0.300 |" in lines[3]
+    assert lines[3].endswith(f"| {mean:.4f} ± {std:.4f} |") and "| 0.300 |" in lines[3]
     assert lines[4].endswith("| - |") and sum(line.count("**") for line in lines) == 4
     rows = list(csv.DictReader(io.StringIO(wide_csv(table))))
     assert [row["method"] for row in rows] == ["good", "bad", "alike"]
@@ -214,7 +214,7 @@ def test_the_latex_is_well_formed_and_holds_the_same_numbers(tmp_path: Path) -> 
     assert r"u\_2" in text and not re.search(r"(?<!\\)[_%#](?!.*Made by)", body[2])
     for group in groups:
         for row in group.rows:
-            assert row.score is not None and f"{100 * row.score:.2f}" in text
+            assert row.score is not None and f"{row.score:.4f}" in text
     assert text.count(r"\mathbf") == 2 and text.count(r"\underline") == 1
     assert re.search(r"\\underline\{\$[\d.]+ \\pm [\d.]+\$\}", text)
 

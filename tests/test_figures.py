@@ -30,7 +30,7 @@ def test_figures_show_every_seed(tmp_path: Path) -> None:
     dots = [line for line in panel.lines if line.get_marker() == "o"]
     assert [len(line.get_xdata()) for line in dots] == [3, 3, 3]
     assert sorted(x for line in dots for x in line.get_xdata()) == pytest.approx(
-        sorted(100 * score for row in groups[0].rows for score in row.scores)
+        sorted(score for row in groups[0].rows for score in row.scores)
     )
 
 

@@ -99,7 +99,7 @@ def test_best_first_and_unscored_last() -> None:
 
 def test_rows_of_one_method_say_what_differs_and_are_not_averaged() -> None:
     rows = aggregate([entry(size=8, score=0.1), entry(size=16, score=0.2), entry("b", size=4, score=0.3)])
-    assert [row.label for row in rows] == ["b", "a (size=16)", "a (size=8)"]
+    assert [row.label for row in rows] == ["b", "a · size=16", "a · size=8"]
 
 
 def test_several_tasks_are_separate_rows_with_a_column() -> None:
@@ -187,7 +187,7 @@ def test_the_three_files_hold_the_same_rows(tmp_path: Path) -> None:
 
 
 def test_a_label_names_what_all_rows_have_and_nothing_that_only_one_has() -> None:
-    from unipet.report.aggregate import variants
+    from unipet.labels import variants
 
     shorthand = {"method.name": "x", "method.a.size": 0, "method.a.scaling": 1.0}  # a job that failed before resolving
     resolved = {"method.name": "x", "method.a.size": 4, "method.a.scaling.value": 1.0, "method.a.dropout": 0.0}

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from unipet.record import ERROR
-from unipet.report.aggregate import is_synthetic, named, reason_of
-from unipet.report.table import number
+from unipet.report import numbers
+from unipet.report.aggregate import is_synthetic, named, reason_of, scale_of
 
 WIDTH = 11  # of the first column
 SPLITS = {"train_holdout": "held-out training", "validation": "validation"}  # task.selection -> whose examples
@@ -31,11 +31,13 @@ def summary(record: Mapping[str, Any], directory: Path) -> str:
     what, where = named(record.get("method")), f"{named(record.get('task'))}{made}"
     rows["run"] = f"{what} on {where}, {named(record.get('model'))}, seed {record.get('seed')}"
     if record.get("score") is not None:
-        rows["score"] = f"{record['score']:.4f} {record.get('metric')}"
+        rows["score"] = f"{numbers.score(record['score'], scale_of(record))} {record.get('metric')}"
+    if flags := record.get("flags"):
+        rows["flagged"] = "; ".join(str(flag["text"]) for flag in flags)
     rows["checkpoint"] = checkpoint(record)
     if params.get("trainable") is not None:
         rows["trainable"] = (
-            f"{params['trainable']:,} parameters ({number(params.get('percent'), '.3f')} % of the base model)"
+            f"{params['trainable']:,} parameters ({numbers.percent(params.get('percent'))} % of the base model)"
         )
     rows["training"] = training(record)
     rows["time"] = spent(record)
@@ -48,8 +50,10 @@ def outcome(record: Mapping[str, Any]) -> str:
     """The same in one line, for a job of a sweep."""
     if record.get("status") != "ok":
         return f"{record.get('status')}: {reason_of(record) or 'no reason recorded'}"
-    score = record.get("score")
-    text = f"{record.get('metric')} {score:.4f}" if isinstance(score, int | float) else "no score"
+    score, text = record.get("score"), "no score"
+    if isinstance(score, int | float):
+        text = f"{record.get('metric')} {numbers.score(score, scale_of(record))}"
+    text += "".join(f" (flagged: {flag['name']})" for flag in record.get("flags") or ())
     return "ok: " + "; ".join(filter(None, [text, checkpoint(record, short=True), spent(record)]))
 
 

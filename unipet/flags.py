@@ -1,12 +1,12 @@
 """Flags: what makes a finished run's score worth less than it looks. Each has a short name and a sentence.
 
-| name | raised where |
-|---|---|
-| `one_answer` | every example gets the same answer, although the right answers differ; for tags every word, for regression all answers within a thousandth of the labels' spread |
-| `below_majority` | fewer answers are right than by always giving the most frequent label of the evaluation examples (of words, for tags) |
-| `below_mean` | regression: the squared error is larger than by always answering the mean of the evaluation labels |
-| `empty_texts` | a tenth of the generated texts or more are empty |
-| `diverged` | training lost more than half of what it had gained: see `diverged` |
+- `one_answer`: every example gets the same answer, although the right answers differ (of tags: every word; of numbers: answers
+  that vary by less than a thousandth of the labels' spread; of texts: one text);
+- `below_majority`: fewer answers are right than by always giving the most frequent label of the evaluation examples (of tags:
+  of their words);
+- `below_mean`: of numbers: the squared error is larger than by always answering the mean of the evaluation labels;
+- `empty_texts`: a tenth of the generated texts or more are empty;
+- `diverged`: training lost more than half of what it had gained, or ended far above its start: see `diverged`.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ AS_GIVEN = "as given"  # a variant that has none of the options that the others 
 NAMED = ("method.name", "task.name", "model.name", "budget.name")
 #: An insertion's dimensions in the order in which a label names them: where, what, how, how much, how many.
 ORDER = ("position", "function", "composition", "scaling", "mixture", "ratio")
-_INSERTION = re.compile(r"method\.insertions\.([^.]+)\.(.+)")
+_INSERTION = re.compile(r"(?:fitted\.)?method\.insertions\.([^.]+)\.(.+)")
 _MISSING = "(missing)"
 
 
@@ -91,7 +91,7 @@ def difference(content: Mapping[str, Any], base: Mapping[str, Any]) -> str:
 def _labels(identities: Sequence[Mapping[str, Any]], keys: Sequence[str], asked: Collection[str]) -> list[str]:
     optional = [one for one in _containers(keys) if len({_has(each, one) for each in _owning(identities, one)}) > 1]
     varying = [key for key in keys if key not in NAMED and _varies(identities, key, optional)]
-    varying.sort(key=_place)
+    varying = sorted((key for key in varying if not _implied(identities, key, varying)), key=_place)
     names = option_names(varying, identities)
     several = len(_insertions(identities)) > 1
     said: list[list[str]] = [[] for _ in identities]
@@ -131,6 +131,15 @@ def _varies(identities: Sequence[Mapping[str, Any]], key: str, optional: Sequenc
     inside = [container for container in optional if key.startswith(container)]
     having = [one for one in identities if all(_has(one, container) for container in inside)]
     return len({json.dumps(one.get(key, _MISSING), default=str) for one in having}) > 1
+
+
+def _implied(identities: Sequence[Mapping[str, Any]], key: str, varying: Sequence[str]) -> bool:
+    """Whether it is a content that other options decide, as a number of examples decides which they are."""
+    if not any(isinstance(one.get(key), Told) for one in identities):
+        return False
+    others = [other for other in varying if other != key]
+    rest = [json.dumps([one.get(other, _MISSING) for other in others], default=str) for one in identities]
+    return len(set(rest)) == len({(text, str(one.get(key))) for text, one in zip(rest, identities, strict=True)})
 
 
 def _place(key: str) -> int:
@@ -173,7 +182,7 @@ def option_names(keys: Iterable[str], identities: Sequence[Mapping[str, Any]]) -
 
 def _ends(path: str) -> list[str]:
     """The ends of a dotted path, shortest first; `name` and `value` alone say too little, `scaling` says enough."""
-    parts = path.removeprefix("method.").removeprefix("objective.").removeprefix("fitted.").split(".")
+    parts = path.removeprefix("method.").removeprefix("objective.").split(".")
     if "objective" in path and len(parts) > 1:
         return [" ".join(parts)]
     found = [" ".join(parts[-length:]) for length in range(1, len(parts) + 1)]

@@ -137,9 +137,9 @@ def _defaults(method: Mapping[str, Any]) -> dict[str, Any]:
     tables: dict[str, Mapping[str, Any]] = {"function": FUNCTIONS, "composition": COMPOSITIONS, "scaling": SCALINGS}
     insertions = {}
     for name, given in (method.get("insertions") or {}).items():
-        chosen = {part: table.get((given.get(part) or {}).get("name")) for part, table in tables.items()}
+        chosen = {part: table.get(str((given.get(part) or {}).get("name"))) for part, table in tables.items()}
         found: dict[str, Any] = {part: asdict(kind()) for part, kind in chosen.items() if kind is not None}
-        found["position"] = {key: value for key, value in asdict(Position(site=())).items() if key != "site"}
+        found["position"] = {key: value for key, value in asdict(Position()).items() if key != "site"}
         found |= {"mixture": asdict(Mixture())} if given.get("mixture") else {}
         insertions[name] = found
     plain = Method("m").to_dict()

@@ -23,7 +23,9 @@ def main(argv: Sequence[str]) -> int:
     for name, (what, _) in WRITERS.items():
         parser.add_argument(f"--{name}", metavar="FILE", type=file_path, help=what)
     parser.add_argument("--figures", metavar="DIR", type=file_path, help="figures as PDF and PNG (needs matplotlib)")
-    parser.add_argument("--published", metavar="CSV", type=file_path, help="a paper's numbers, to print beside ours")
+    parser.add_argument(
+        "--published", metavar="CSV", type=file_path, help="a paper's numbers, to show beside ours in every format"
+    )
     parser.add_argument("--serve", action="store_true", help="show the page on this machine alone, following a sweep")
     parser.add_argument("--port", metavar="N", type=int, help="of --serve; 0 takes a free one (default: 8765)")
     parser.add_argument(
@@ -45,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
     from unipet.report.collect import collect
     from unipet.report.comparing import compare
     from unipet.report.figures import check_figures, write_figures
-    from unipet.report.published import published_text, read_published
+    from unipet.report.published import beside, published_text, read_published
     from unipet.report.table import text_table
     from unipet.report.verdicts import verdicts_text
     from unipet.writing import write_asked
@@ -57,7 +59,9 @@ def main(argv: Sequence[str]) -> int:
         check_figures()
     published = read_published(asked.published) if asked.published else None
     entries = collect(asked.directory)
-    report = Report(entries, aggregate(entries, asked.anyway), unscored(entries), compare(entries, asked.anyway))
+    told = beside(published, entries) if published else []
+    rows = aggregate(entries, asked.anyway)
+    report = Report(entries, rows, unscored(entries), compare(entries, asked.anyway), told)
     texts = {path: make(report) for name, (_, make) in WRITERS.items() if (path := getattr(asked, name))}
     for path, text in texts.items():
         write_asked(path, text)
@@ -65,6 +69,6 @@ def main(argv: Sequence[str]) -> int:
         write_figures(asked.figures, report.groups)
     print(text_table(report.rows, report.missing, across_budgets=asked.anyway))
     print(f"\n{verdicts_text(report.groups)}")
-    if published:
-        print(f"\n{published_text(published, entries)}")
+    if told:
+        print(f"\n{published_text(told)}")
     return 0

@@ -5,20 +5,20 @@ Pure functions. A run without a score (failed, exceeded, skipped, interrupted) i
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import mean, stdev
 from typing import Any
 
 from unipet.budget_label import budget_label
+from unipet.design import NONE, design, fitted_sizes, trained
+from unipet.labels import AS_GIVEN, SEPARATOR, labelled, variants
 from unipet.report.collect import Entry
+from unipet.report.flagged import Flagged, flagged
+from unipet.report.identity import FITTED, as_key, identities, one_per_seed
 
-# Not part of what is compared: the seed is averaged over; the rest is where a run happened, not what it was.
-IGNORED = ("seed", "runs_dir", "rerun", "tracking")
-# These have columns of their own.
-NAMED = ("method.name", "task.name", "model.name", "budget.name")
-MISSING = "(default)"
+#: Where an identity's key begins so, methods may differ in it by task, base model and budget: they are tuned.
+TUNED = ("task.", "model.", "budget.", "optim.", FITTED)
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Row:
     """One line of a comparison. `score` is None when no run of the row has one; `std` needs two runs."""
 
     method: str
-    variant: str  # what distinguishes it from other rows of the same method, task, model and budget: "key=value, ..."
+    variant: str  # what tells it from other rows of the same method: "ffn site=attn · attention size=16"
     task: str
     synthetic: bool
     model: str
@@ -36,12 +36,16 @@ class Row:
     percent: float | None
     score: float | None
     std: float | None
-    scored: int  # runs with a score
-    runs: int  # runs there are
+    scored: int  # seeds with a score
+    runs: int  # seeds there are
     train_s: float | None
     scores: tuple[float, ...] = field(default=(), compare=False)
     higher_is_better: bool = True  # of the metric
     scale: str = ""  # of the metric, in words: "0 to 1"
+    flags: tuple[Flagged, ...] = ()  # what makes scores of it worth less than they look
+    repeated: int = 0  # runs of a seed that another run of it stands for
+    size: str = ""  # as trained, "30 + 512"; "" where no insertion has one
+    fitted: bool = False  # whether a budget solved it
     beside: str = ""  # the budget's limits that are not of parameters: "max_steps=300"
 
     @property
@@ -52,7 +56,7 @@ class Row:
     @property
     def label(self) -> str:
         """The method, with its variant where there are several."""
-        return f"{self.method} ({self.variant})" if self.variant else self.method
+        return labelled(self.method, self.variant)
 
     @property
     def task_label(self) -> str:
@@ -76,61 +80,6 @@ def named(value: object) -> str:
     return "?" if value is None else str(value)
 
 
-def leaves(value: object, prefix: str = "") -> dict[str, Any]:
-    """A nested mapping with dotted keys: {"a": {"b": 1}} -> {"a.b": 1}. Lists are values."""
-    if not isinstance(value, Mapping):
-        return {prefix: value}
-    flat: dict[str, Any] = {}
-    for key, inner in value.items():
-        flat.update(leaves(inner, f"{prefix}.{key}" if prefix else str(key)))
-    return flat
-
-
-def identity(entry: Entry) -> dict[str, Any]:
-    """What a run is, apart from its seed."""
-    return leaves({key: value for key, value in entry.config.items() if key not in IGNORED})
-
-
-def variants(identities: Sequence[Mapping[str, Any]]) -> list[str]:
-    """For rows that share a method name: what each one has that differs, `insertions.ffn.scaling=4.0, ...`.
-
-    A tiny difference is shown with the shortest end of its key that is still unambiguous among the differing keys.
-    """
-    everywhere = [key for key in identities[0] if all(key in one for one in identities)]
-    labels = _labels(identities, everywhere)
-    if len(set(labels)) == len(labels):
-        return labels  # what only some of them have (options of one function, say) would say nothing more
-    return _labels(identities, list(dict.fromkeys(key for one in identities for key in one)))
-
-
-def _labels(identities: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[str]:
-    varying = [
-        key
-        for key in keys
-        if key not in NAMED and len({json.dumps(one.get(key, MISSING), default=str) for one in identities}) > 1
-    ]
-    short = {key: shortest(key, varying) for key in varying}
-    return [
-        ", ".join(f"{short[key]}={plain(one[key])}" for key in varying if key in one) or ("as given" if varying else "")
-        for one in identities
-    ]
-
-
-def shortest(key: str, others: Iterable[str]) -> str:
-    """The shortest dotted end of `key` that no other key ends with. `name` or `value` alone says too little."""
-    parts = key.split(".")
-    for length in range(2 if parts[-1] in ("name", "value") else 1, len(parts) + 1):
-        end = ".".join(parts[-length:])
-        if not any(other != key and ("." + other).endswith("." + end) for other in others):
-            return end
-    return key
-
-
-def plain(value: object) -> str:
-    """A value as one would type it."""
-    return value if isinstance(value, str) else json.dumps(value, default=str)
-
-
 def is_synthetic(record: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
     """True for a generated task: the record says so; for a run without a record its configuration does."""
     source = (record.get("data") or {}).get("source")
@@ -144,6 +93,12 @@ def score_of(record: Mapping[str, Any]) -> float | None:
     """The score of a finished run; None for any other."""
     score = record.get("score")
     return float(score) if record.get("status") == "ok" and isinstance(score, int | float) else None
+
+
+def scale_of(record: Mapping[str, Any]) -> str:
+    """The scale of the score's metric in words, "0 to 1"; "" where the record does not tell."""
+    scoring = (record.get("data") or {}).get("scoring") or {}
+    return str((scoring.get("scales") or {}).get(record.get("metric")) or "")
 
 
 def budget_of(entry: Entry) -> str:
@@ -162,38 +117,59 @@ def aggregate(entries: Iterable[Entry], across_budgets: bool = False) -> list[Ro
 
 def grouped(entries: Iterable[Entry], across_budgets: bool = False) -> list[tuple[Row, list[Entry]]]:
     """The rows of `aggregate`, each with its runs."""
+    entries = list(entries)
     groups: dict[tuple[str, ...], list[Entry]] = {}
-    for entry in entries:
+    contents: dict[tuple[str, ...], dict[str, Any]] = {}
+    for entry, content in zip(entries, identities(entries), strict=True):
         record = entry.record
         names = (*(named(record.get(key)) for key in ("method", "task", "model")), budget_of(entry))
-        groups.setdefault((*names, json.dumps(identity(entry), sort_keys=True, default=str)), []).append(entry)
-
-    same_names: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
-    for key in groups:
-        same_names.setdefault(key[:4], []).append(key)
-    variant = {
-        key: text
-        for keys in same_names.values()
-        for key, text in zip(keys, variants([identity(groups[key][0]) for key in keys]), strict=True)
-    }
-    pairs = [(make_row(key, variant[key], group), group) for key, group in groups.items()]
+        key = (*names, as_key(content))
+        groups.setdefault(key, []).append(entry)
+        contents[key] = content
+    variant = _variants(contents, groups)
+    pairs = []
+    for key, group in groups.items():
+        runs = one_per_seed(group, [score_of(entry.record) is not None for entry in group])
+        pairs.append((make_row(key, variant[key], runs, len(group) - len(runs)), runs))
     budgets = [] if across_budgets else list(dict.fromkeys(row.budget for row, _ in pairs))
     place = {budget: number for number, budget in enumerate(budgets)}
     return sorted(pairs, key=lambda pair: (place.get(pair[0].budget, 0), *_order(pair[0])))
+
+
+def _variants(
+    contents: Mapping[tuple[str, ...], Mapping[str, Any]], groups: Mapping[tuple[str, ...], Sequence[Entry]]
+) -> dict[tuple[str, ...], str]:
+    """What tells every row from the others of its method: one text per method everywhere, as far as methods are not tuned."""
+    asked = {key for group in groups.values() for entry in group for key in fitted_sizes(entry.record)}
+    parts: dict[tuple[str, ...], list[str]] = {key: [] for key in contents}
+    for tuned in (False, True):
+        alike: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
+        for key in contents:
+            alike.setdefault(key[:4] if tuned else key[:1], []).append(key)
+        for keys in alike.values():
+            some = [
+                {name: value for name, value in contents[key].items() if name.startswith(TUNED) == tuned}
+                for key in keys
+            ]
+            for key, text in zip(keys, variants(some, asked), strict=True):
+                parts[key].append(text)
+    said = {key: [text for text in texts if text not in ("", AS_GIVEN)] for key, texts in parts.items()}
+    return {key: SEPARATOR.join(said[key]) or (AS_GIVEN if AS_GIVEN in parts[key] else "") for key in contents}
 
 
 def _order(row: Row) -> tuple[Any, ...]:
     return row.task, row.score is None, -row.sign * (row.score or 0.0), row.label
 
 
-def make_row(key: tuple[str, ...], variant: str, group: Sequence[Entry]) -> Row:
-    """The runs of one configuration as one row: mean and sample standard deviation over those with a score."""
+def make_row(key: tuple[str, ...], variant: str, group: Sequence[Entry], repeated: int = 0) -> Row:
+    """The runs of one configuration, one per seed, as one row: mean and sample standard deviation over those with a score."""
     scored = [entry.record for entry in group if score_of(entry.record) is not None]
     scores = tuple(score for record in scored if (score := score_of(record)) is not None)
     times = [
         float(record["time"]["train_s"]) for record in scored if (record.get("time") or {}).get("train_s") is not None
     ]
     best = scored[0] if scored else group[0].record
+    size = design(trained(best, group[0].config))["size"]
     params, scoring = best.get("params") or {}, (best.get("data") or {}).get("scoring") or {}
     return Row(
         method=key[0],
@@ -212,7 +188,11 @@ def make_row(key: tuple[str, ...], variant: str, group: Sequence[Entry]) -> Row:
         train_s=mean(times) if times else None,
         scores=scores,
         higher_is_better=scoring.get("higher_is_better") is not False,
-        scale=str((scoring.get("scales") or {}).get(best.get("metric")) or ""),
+        scale=scale_of(best),
+        flags=flagged([entry for entry in group if score_of(entry.record) is not None]),
+        repeated=repeated,
+        size="" if size == NONE else str(size),
+        fitted=bool(fitted_sizes(best)),
         beside=", ".join(f"{k}={v}" for k, v in (best.get("limits") or {}).items() if not k.startswith("trainable_")),
     )
 

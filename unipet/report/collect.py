@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from unipet.errors import UnipetError
-from unipet.record import CONFIG, RESULT, read_record
+from unipet.record import CONFIG, RESULT, read_record, record_files
+from unipet.report.identity import distinct
 from unipet.yaml_reader import read_yaml
 
 
@@ -52,6 +53,11 @@ def read_run(directory: Path, overrides: tuple[str, ...] = (), flags: tuple[str,
 
 
 def collect_sweep(directory: Path) -> list[Entry]:
+    """The runs of one sweep directory, in job order, each once, whatever the number of its jobs."""
+    return distinct(collect_jobs(directory))
+
+
+def collect_jobs(directory: Path) -> list[Entry]:
     """The jobs of one sweep directory, in job order, those that failed before they had a run directory included."""
     entries = []
     for job in sorted((read_json(path) for path in directory.glob("jobs/*.json")), key=lambda job: int(job["job"])):
@@ -65,7 +71,7 @@ def collect_sweep(directory: Path) -> list[Entry]:
 
 
 def collect(directory: Path) -> list[Entry]:
-    """All runs of a sweep directory, or every `result.json` below any other directory; one entry per run_id.
+    """All runs of a sweep directory, or every `result.json` below any other directory; every run once.
 
     Raises `UnipetError` when the directory does not exist or holds no run.
     """
@@ -74,8 +80,8 @@ def collect(directory: Path) -> list[Entry]:
     if any(directory.glob("jobs/*.json")):
         return collect_sweep(directory)
     sweeps = sorted({path.parent.parent for path in directory.rglob("jobs/*.json")})
-    jobs = [entry for sweep in sweeps for entry in collect_sweep(sweep)]
-    entries = [read_run(path.parent) for path in sorted(directory.rglob(RESULT))]
+    jobs = [entry for sweep in sweeps for entry in collect_jobs(sweep)]
+    entries = [read_run(path.parent) for path in record_files(directory)]
     if entries:
         entries = [*with_overrides(entries, jobs), *never_begun(jobs)]
     else:  # a directory of sweeps: they point to runs elsewhere
@@ -84,7 +90,7 @@ def collect(directory: Path) -> list[Entry]:
         raise UnipetError(
             f"{directory}: no {RESULT} below it, so there is nothing to report. Run `unipet train` first."
         )
-    return last_of_each(entries)
+    return distinct(entries)
 
 
 def with_overrides(entries: Sequence[Entry], jobs: Sequence[Entry]) -> list[Entry]:
@@ -100,13 +106,3 @@ def never_begun(jobs: Sequence[Entry]) -> list[Entry]:
     """Jobs that failed before they had a run directory, each command line once, unless a later job of it did better."""
     last = {job.overrides: job for job in jobs}
     return [job for job in last.values() if job.directory is None and job.record.get("status") == "failed"]
-
-
-def last_of_each(entries: Sequence[Entry]) -> list[Entry]:
-    """The same run, copied, repeated or shared by sweeps, counts once, as its last version."""
-    latest: dict[object, Entry] = {}
-    for number, entry in enumerate(entries):
-        key = entry.record.get("run_id") or number
-        if key not in latest or str(entry.record.get("finished")) >= str(latest[key].record.get("finished")):
-            latest[key] = entry
-    return list(latest.values())

@@ -7,6 +7,7 @@ distinguishable"; "not tested" says that the runs do not allow a test.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
@@ -64,6 +65,16 @@ class Group:
     standings: Mapping[str, str] = field(default_factory=dict)  # row label -> BEST, NOT_WORSE, WORSE or UNTESTED
 
     @property
+    def best(self) -> tuple[str, ...]:
+        """The rows with the best mean: several where they are equal, none where there is no ranking."""
+        return tuple(label for label, standing in self.standings.items() if standing == BEST)
+
+    @property
+    def flagged(self) -> dict[str, Row]:
+        """Label -> row, of those with flags."""
+        return {label: row for label, row in zip(self.labels, self.rows, strict=True) if row.flags}
+
+    @property
     def name(self) -> str:
         """Task, base model and budget, as a heading."""
         return f"{self.rows[0].task_label}, {self.model}, budget {self.budget}"
@@ -112,6 +123,9 @@ def _group(members: Sequence[tuple[Row, list[Entry]]], anyway: bool) -> Group:
     lost = [f"{row.label} ({row.runs - row.scored} of {row.runs})" for row, _ in members if row.scored < row.runs]
     if lost:
         warnings.append(f"runs without a score: {', '.join(lost)}. The mean is over the others")
+    repeated = [f"{label} ({row.repeated})" for label, (row, _) in zip(labels, members, strict=True) if row.repeated]
+    if repeated:
+        warnings.append(f"several runs of one seed, of which one counts; left out: {', '.join(repeated)}")
     pairs = _pairs(scored, warnings) if ranked else []
     if any(pair.basis == "examples" for pair in pairs):
         warnings.append("one seed in common: the test speaks of these trained models, not of the methods")
@@ -125,17 +139,17 @@ def _group(members: Sequence[tuple[Row, list[Entry]]], anyway: bool) -> Group:
         warnings=tuple(warnings),
         differences=tuple(differences),
         ranked=ranked,
-        standings=standings([one.label for one in scored], pairs) if ranked else {},
+        standings=standings(scored, pairs) if ranked else {},
     )
 
 
 def _scored(row: Row, label: str, runs: Sequence[Entry], warnings: list[str]) -> _Scored:
-    """The runs with a score, by seed; a second run of a seed is left out, and said."""
+    """The runs with a score, by seed."""
     one = _Scored(row, label, {}, {})
     why: dict[str, int] = {}
     for entry in runs:
         score, seed = score_of(entry.record), int(entry.record.get("seed") or 0)
-        if score is None or seed in one.scores:
+        if score is None:
             continue
         one.scores[seed] = score
         task = entry.config.get("task") or {}
@@ -147,8 +161,6 @@ def _scored(row: Row, label: str, runs: Sequence[Entry], warnings: list[str]) ->
             why[found] = why.get(found, 0) + 1
     for reason, count in why.items():
         warnings.append(f"{label}: examples are not compared in {count} of {len(one.scores)} runs: {reason}")
-    if len(one.scores) < row.scored:
-        warnings.append(f"{label}: several runs of one seed; the first of each is compared")
     return one
 
 
@@ -225,11 +237,27 @@ def _known(value: np.ndarray) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def standings(labels: Sequence[str], pairs: Sequence[Pair]) -> dict[str, str]:
-    """How every row stands to the best mean: `labels` in any order, `pairs` best first. One row alone is no best."""
-    if len(labels) < 2 or not pairs:
+def tied(a: float, b: float) -> bool:
+    """Whether two means are equal, but for the rounding of adding numbers in another order."""
+    return math.isclose(a, b, rel_tol=1e-12, abs_tol=1e-15)
+
+
+def standings(scored: Sequence[_Scored], pairs: Sequence[Pair]) -> dict[str, str]:
+    """How every row stands to the best mean; rows that share the best mean are all best. One row alone is no best.
+
+    Another row is worse where it differs from every best one that it was tested against, and not tested where none was.
+    """
+    if len(scored) < 2 or not pairs:
         return {}
-    best = pairs[0].a
-    against = {pair.b: pair.verdict for pair in pairs if pair.a == best}
-    words = {DIFFERENT: WORSE, SAME: NOT_WORSE, UNTESTED: UNTESTED}
-    return {label: BEST if label == best else words[against[label]] for label in labels}
+    top = max(map(_goodness, scored))
+    best = [one.label for one in scored if tied(_goodness(one), top)]
+    found = {}
+    for label in (one.label for one in scored):
+        against = {pair.verdict for pair in pairs if label in (pair.a, pair.b) and {pair.a, pair.b} & set(best)}
+        if label in best:
+            found[label] = BEST
+        elif SAME in against:
+            found[label] = NOT_WORSE
+        else:
+            found[label] = WORSE if DIFFERENT in against else UNTESTED
+    return found

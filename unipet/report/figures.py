@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from unipet.errors import UnipetError
 from unipet.report.aggregate import Row
 from unipet.report.comparing import BEST, NOT_WORSE, Group
-from unipet.report.paper import factor_of
+from unipet.report.flagged import MARK
+from unipet.report.numbers import wrapped
 from unipet.terminal import plain
 from unipet.writing import write_asked
 
@@ -22,12 +23,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FORMATS = ("pdf", "png")
+LABEL = 40  # characters of a label's line
 ACROSS = 3  # panels in a row
 MARKERS = "osD^vP*X<>ph"
 SETTINGS = {
-    "pdf.fonttype": 42, "font.size": 8, "axes.spines.top": False, "axes.spines.right": False,
+    "pdf.fonttype": 42,
+    "font.size": 8,
+    "axes.formatter.useoffset": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
     "text.parse_math": False,  # a $ in a name is a $
-}  # fmt: skip
+}
 
 
 def check_figures() -> None:
@@ -81,38 +87,38 @@ def _wrapped(task: str, model: str, limits: str) -> str:
 
 
 def _axis(row: Row) -> str:
-    hundred = " × 100" if factor_of(row.scale, row.metric) == 100 else ""
-    return row.metric + hundred + ("" if row.higher_is_better else " (less is better)")
+    return row.metric + ("" if row.higher_is_better else " (less is better)")
 
 
 def scores(groups: Sequence[Group]) -> Figure:
     """One panel per group: methods from best to worst, every seed a dot, mean and ± one standard deviation."""
-    rows = max(len(group.rows) for group in groups)
-    figure, axes = _panels(len(groups), 0.9 + 0.2 * rows)
+    lines = max(sum(len(wrapped(label, LABEL)) for label in group.labels) for group in groups)
+    figure, axes = _panels(len(groups), 0.9 + 0.2 * lines)
     for group, axis in zip(groups, axes, strict=True):
         there = [(row, label) for row, label in zip(group.rows, group.labels, strict=True) if row.score is not None]
-        factor = factor_of(there[0][0].scale, there[0][0].metric)
         for place, (row, label) in enumerate(there):
             standing = group.standings.get(label)
             colour = {BEST: "#0b5fa5", NOT_WORSE: "#0b5fa5"}.get(standing or "", "#444444")
-            axis.plot(
-                [factor * value for value in row.scores], [place] * row.scored, "o", ms=3.5, mfc="none", mec=colour
-            )
-            error = None if row.std is None else [factor * row.std]
+            axis.plot(list(row.scores), [place] * row.scored, "o", ms=3.5, mfc="none", mec=colour)
+            error = None if row.std is None else [row.std]
             full = colour if standing == BEST else "white"  # filled: best; white: the others
-            axis.errorbar([factor * (row.score or 0.0)], [place], xerr=error, fmt="D", ms=5, color=colour, mfc=full)
+            axis.errorbar([row.score or 0.0], [place], xerr=error, fmt="D", ms=5, color=colour, mfc=full)
         names = [
-            plain(textwrap.shorten(label, 40, placeholder=" ..."))
-            + (" =" if group.standings.get(label) == NOT_WORSE else "")
-            for _, label in there
+            "\n".join(wrapped(plain(label), LABEL))
+            + f" {MARK}" * bool(row.flags)
+            + " =" * (group.standings.get(label) == NOT_WORSE)
+            for row, label in there
         ]
         axis.set_yticks(range(len(there)), names)
         axis.set_ylim(len(there) - 0.5, -0.5)
+        _single(axis.set_xticks, [value for row, _ in there for value in row.scores])
         axis.set_xlabel(_axis(there[0][0]))
         axis.set_title(_wrapped(there[0][0].task_label, group.model, f"budget {group.budget}"), fontsize=8)
         axis.grid(axis="x", alpha=0.3)
     figure.supxlabel(
-        "○ a seed   ◇ mean ± one standard deviation   ◆ best mean   = not distinguishable from it at 5 %", fontsize=7
+        "○ a seed   ◇ mean ± one standard deviation   ◆ best mean   = not distinguishable from it at 5 %"
+        + f"   {MARK} flagged" * any(group.flagged for group in groups),
+        fontsize=7,
     )
     return figure
 
@@ -135,11 +141,11 @@ def scores_by_parameters(groups: Sequence[Group]) -> Figure:
     handles: dict[str, Any] = {}
     for ((task, model, _, beside), curves), axis in zip(panels.items(), axes, strict=False):
         for label, rows in curves.items():
-            factor, points = factor_of(rows[0].scale, rows[0].metric), sorted(rows, key=lambda row: row.percent or 0.0)
+            points = sorted(rows, key=lambda row: row.percent or 0.0)
             handles[label] = axis.errorbar(
                 [row.percent or 0.0 for row in points],
-                [factor * (row.score or 0.0) for row in points],
-                yerr=[math.nan if row.std is None else factor * row.std for row in points],
+                [row.score or 0.0 for row in points],
+                yerr=[math.nan if row.std is None else row.std for row in points],
                 linewidth=0.8,
                 elinewidth=0.5,
                 capsize=1.5,
@@ -148,14 +154,20 @@ def scores_by_parameters(groups: Sequence[Group]) -> Figure:
             )
         _percent_axis(axis, positive)
         axis.set_xlabel("trainable parameters, % of the base model")
+        _single(axis.set_yticks, [row.score or 0.0 for rows in curves.values() for row in rows])
         axis.set_ylabel(_axis(next(iter(curves.values()))[0]))
         axis.set_title(_wrapped(task, model, beside), fontsize=8)
         axis.grid(alpha=0.3)
     if handles:
-        figure.legend(
-            list(handles.values()), [plain(label) for label in handles], loc="outside right upper", fontsize=7
-        )
+        names = ["\n".join(wrapped(plain(label), LABEL)) for label in handles]
+        figure.legend(list(handles.values()), names, loc="outside right upper", fontsize=7)
     return figure
+
+
+def _single(set_ticks: Callable[..., Any], values: Sequence[float]) -> None:
+    """An axis with one value says this value."""
+    if len(set(values)) == 1:
+        set_ticks([values[0]], [f"{values[0]:.6g}"])
 
 
 def _percent_axis(axis: Axes, positive: Sequence[float]) -> None:
@@ -164,8 +176,10 @@ def _percent_axis(axis: Axes, positive: Sequence[float]) -> None:
         return
     low, high = min(positive), max(positive)
     ticks = [m * 10.0**e for e in range(-6, 3) for m in (1, 2, 5) if low / 1.5 <= m * 10.0**e <= 1.5 * high]
+    if len(ticks) < 2 or low == high:
+        ticks = sorted({low, high})  # no round number tells where these are
     axis.set_xscale("symlog", linthresh=low, linscale=0.4)
-    axis.set_xticks([0.0, *ticks], ["0", *(f"{tick:g}" for tick in ticks)])
+    axis.set_xticks([0.0, *ticks], ["0", *(f"{tick:.4g}" for tick in ticks)])
     axis.set_xticks([], minor=True)
     axis.set_xlim(-0.4 * low, 1.6 * high)
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import unicodedata
 
+from unipet.report import numbers
 from unipet.report.comparing import BEST, NOT_WORSE
-from unipet.report.paper import Cell, Column, PaperTable, number, percent
-from unipet.report.table import GAP
+from unipet.report.flagged import MARK
+from unipet.report.numbers import GAP
+from unipet.report.paper import Cell, Column, PaperTable, percent
+from unipet.report.published import BESIDE, PUBLISHED
 
 _SIGNS = {
     "\\": r"\textbackslash{}",
@@ -24,6 +27,8 @@ _SIGNS = {
     "×": r"$\times$",
     "…": r"\ldots{}",
     "–": "--",
+    "·": r"$\cdot$",
+    MARK: r"$^\dagger$",
 }
 
 
@@ -62,7 +67,28 @@ def latex(table: PaperTable, label: str = "tab:comparison") -> str:
         rf"\label{{{label}}}",
         r"\end{table}",
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_published(table, label)]) + "\n"
+
+
+def _published(table: PaperTable, label: str) -> list[str]:
+    """A second table: papers' numbers beside ours."""
+    if not table.published:
+        return []
+    return [
+        "",
+        r"\begin{table}[t]",
+        r"\centering",
+        r"\begin{tabular}{llllrrrrll}",
+        r"\toprule",
+        " & ".join(map(escape, BESIDE)) + r" \\",
+        r"\midrule",
+        *(" & ".join(map(escape, one.texts())) + r" \\" for one in table.published),
+        r"\bottomrule",
+        r"\end{tabular}",
+        rf"\caption{{{escape(PUBLISHED)}.}}",
+        rf"\label{{{label}:published}}",
+        r"\end{table}",
+    ]
 
 
 def _metric(column: Column) -> str:
@@ -70,7 +96,8 @@ def _metric(column: Column) -> str:
 
 
 def _score(column: Column, cell: Cell) -> str:
-    text = number(column, cell.mean)
+    text = numbers.score(cell.mean, column.scale)
     text = {BEST: rf"\mathbf{{{text}}}"}.get(cell.standing, text)
-    text += "" if cell.std is None else rf" \pm {number(column, cell.std)}"
-    return rf"\underline{{${text}$}}" if cell.standing == NOT_WORSE else f"${text}$"
+    text += "" if cell.std is None else rf" \pm {numbers.score(cell.std, column.scale)}"
+    text = rf"\underline{{${text}$}}" if cell.standing == NOT_WORSE else f"${text}$"
+    return text + (r"$^\dagger$" if cell.flags else "")

@@ -7,12 +7,12 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from unipet.report import numbers
 from unipet.report.aggregate import Row
 from unipet.report.comparing import BEST, NOT_WORSE, Group
-from unipet.report.table import GAP
-
-DECIMALS = 2
-HUNDREDFOLD = ("0 to 1", "-1 to 1")  # scales that papers print times 100
+from unipet.report.flagged import MARK, Flagged, explained
+from unipet.report.numbers import GAP
+from unipet.report.published import BESIDE, PUBLISHED, Beside
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Column:
 
     task: str  # marked where it is synthetic
     metric: str
-    factor: float  # from the recorded score to the printed one
+    scale: str  # as recorded
     higher_is_better: bool
 
 
@@ -33,6 +33,7 @@ class Cell:
     std: float | None
     seeds: int
     standing: str
+    flags: tuple[Flagged, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Line:
     label: str
     trainable: tuple[int, ...]  # one value, or several where it differs by task
     percent: tuple[float, ...]
+    sizes: tuple[str, ...]  # as trained
     cells: Mapping[Column, Cell]
 
 
@@ -67,10 +69,12 @@ class PaperTable:
     columns: tuple[Column, ...]
     blocks: tuple[Block, ...]
     notes: tuple[str, ...]
+    published: tuple[Beside, ...] = ()
 
 
-def paper_table(groups: Sequence[Group], order: Sequence[str] = ()) -> PaperTable:
-    """The table of `compare`'s groups. `order`: methods from top to bottom; those not named follow by their labels."""
+def paper_table(groups: Sequence[Group], order: Sequence[str] = (), published: Sequence[Beside] = ()) -> PaperTable:
+    """The table of `compare`'s groups. `order`: methods from top to bottom; those not named follow by their labels.
+    `published`: papers' numbers beside ours, a table of their own."""
     columns: dict[tuple[str, str], Column] = {}
     blocks: dict[tuple[str, str], dict[str, list[tuple[Column, Row, str]]]] = {}
     for group in groups:
@@ -81,7 +85,7 @@ def paper_table(groups: Sequence[Group], order: Sequence[str] = ()) -> PaperTabl
             said = row if row.score is not None else speaks
             key = (row.task_label, said.metric)
             if key not in columns:
-                columns[key] = Column(*key, factor_of(said.scale, said.metric), said.higher_is_better)
+                columns[key] = Column(*key, said.scale, said.higher_is_better)
             lines = blocks.setdefault((group.model, group.budget), {})
             lines.setdefault(label, []).append((columns[key], row, group.standings.get(label, "")))
     rank = {method: place for place, method in enumerate(dict.fromkeys(order))}
@@ -90,7 +94,9 @@ def paper_table(groups: Sequence[Group], order: Sequence[str] = ()) -> PaperTabl
         made = [_line(label, cells) for label, cells in by_label.items()]
         made.sort(key=lambda line: (rank.get(line.method, len(rank)), line.label))
         built.append(Block(model, budget, tuple(made)))
-    return PaperTable(tuple(columns[key] for key in sorted(columns)), tuple(built), tuple(_notes(groups)))
+    return PaperTable(
+        tuple(columns[key] for key in sorted(columns)), tuple(built), tuple(_notes(groups)), tuple(published)
+    )
 
 
 def _line(label: str, cells: Sequence[tuple[Column, Row, str]]) -> Line:
@@ -101,21 +107,13 @@ def _line(label: str, cells: Sequence[tuple[Column, Row, str]]) -> Line:
         label=label,
         trainable=tuple(sorted({row.trainable for _, row, _ in cells if row.trainable is not None})),
         percent=tuple(sorted({row.percent for _, row, _ in cells if row.percent is not None})),
+        sizes=tuple(dict.fromkeys(row.size for _, row, _ in cells if row.size)),
         cells={
-            column: Cell(row.score, row.std, row.scored, standing)
+            column: Cell(row.score, row.std, row.scored, standing, row.flags)
             for column, row, standing in cells
             if row.score is not None
         },
     )
-
-
-def factor_of(scale: str, metric: str) -> float:
-    """100 for a share or a correlation, else 1. A record that does not say the metric's scale has the one of today."""
-    if not scale and metric:
-        from unipet.tasks.scoring import METRICS
-
-        scale = METRICS[metric].scale if metric in METRICS else ""
-    return 100.0 if scale in HUNDREDFOLD else 1.0
 
 
 def _notes(groups: Sequence[Group]) -> list[str]:
@@ -129,8 +127,9 @@ def _notes(groups: Sequence[Group]) -> list[str]:
     pairs = [pair for group in groups for pair in group.pairs]
     if pairs:
         notes.append(
-            "Bold: best mean of its base model and budget. Underlined: not distinguishable from it at 5 %, which does not "
-            "mean equal (paired tests; Holm's correction over all pairs of the group)."
+            "Bold: best mean of its base model and budget, every one where several are equal. Underlined: not "
+            "distinguishable from it at 5 %, which does not mean equal (paired tests; Holm's correction over all pairs of "
+            "the group)."
         )
     said: dict[str, list[str]] = {}
     for group in groups:
@@ -139,25 +138,22 @@ def _notes(groups: Sequence[Group]) -> list[str]:
         if group.ranked:
             for one in group.differences:
                 said.setdefault(f"ranked although {one}", []).append(group.name)
+        for text in explained(group.flagged.items()):
+            said.setdefault(f"{MARK} {text}", []).append(group.name)
     for text, names in said.items():
         where = "" if len(names) == len(groups) and len(groups) > 1 else f"{'; '.join(names)}: "
         notes.append(f"{where}{text}.")
     return notes
 
 
-def number(column: Column, value: float) -> str:
-    """A score or a deviation as it is printed."""
-    return f"{column.factor * value:.{DECIMALS}f}"
-
-
 def score(column: Column, cell: Cell) -> str:
-    """`85.26 ± 0.08`; one seed has no ±."""
-    return number(column, cell.mean) + ("" if cell.std is None else f" ± {number(column, cell.std)}")
+    """`0.8526 ± 0.0008`, on the metric's recorded scale; one seed has no ±."""
+    return numbers.spread(cell.mean, cell.std, column.scale)
 
 
 def percent(line: Line) -> str:
     """`0.649`, or `0.649 to 0.701` where it differs by task."""
-    found = list(dict.fromkeys(f"{value:.3f}" for value in line.percent))
+    found = list(dict.fromkeys(numbers.percent(value) for value in line.percent))
     return GAP if not found else found[0] if len(found) == 1 else f"{found[0]} to {found[-1]}"
 
 
@@ -169,7 +165,19 @@ def heading(column: Column) -> str:
 def markdown(table: PaperTable) -> str:
     """A table in Markdown: best bold, not distinguishable from it underlined."""
     marks = {BEST: "**{}**", NOT_WORSE: "<u>{}</u>"}
-    return _markdown(table, lambda column, cell: marks.get(cell.standing, "{}").format(score(column, cell)))
+
+    def render(column: Column, cell: Cell) -> str:
+        return marks.get(cell.standing, "{}").format(score(column, cell)) + (f" {MARK}" if cell.flags else "")
+
+    return _markdown(table, render) + _published(table.published)
+
+
+def _published(found: Sequence[Beside]) -> str:
+    if not found:
+        return ""
+    lines = [f"\n{PUBLISHED}:\n", f"| {' | '.join(BESIDE)} |", "|" + " --- |" * 4 + " ---: |" * 4 + " --- |" * 2]
+    lines += [f"| {' | '.join(map(_safe, one.texts()))} |" for one in found]
+    return "\n".join(lines) + "\n"
 
 
 def _markdown(table: PaperTable, render: Callable[[Column, Cell], str]) -> str:
@@ -194,25 +202,49 @@ def _safe(text: str) -> str:
 
 
 def wide_csv(table: PaperTable) -> str:
-    """One line per method, base model and budget; per task mean, std, seeds and standing. Full precision, as recorded."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
+    """One line per method, base model and budget; per task mean, std, seeds, standing and flags; and what papers published,
+    on our scale, also of methods that were not run here. Full precision, as recorded."""
+    writer = csv.writer(buffer := io.StringIO(), lineterminator="\n")
     parts: dict[str, Callable[[Cell], object]] = {
         "": lambda cell: cell.mean,
         " std": lambda cell: cell.std,
         " seeds": lambda cell: cell.seeds,
         " standing": lambda cell: cell.standing,
+        " flags": lambda cell: ", ".join(flag.count for flag in cell.flags),
     }
     tasks = [f"{one.task} {one.metric}".strip() for one in table.columns]
+    beside = {one.at: one for one in table.published}
+    papers = list(dict.fromkeys(one.number.key[1:] for one in table.published))
+    told: dict[str, Callable[[Beside], object]] = {
+        " ours": lambda one: one.mean,
+        " published": lambda one: one.number.value,
+        " published std": lambda one: one.number.std,
+        " ours - published": lambda one: one.difference,
+        " published note": lambda one: one.why,
+    }
     writer.writerow(
-        ["method", "variant", "model", "budget", "trainable", "percent"] + [t + p for t in tasks for p in parts]
+        ["method", "variant", "model", "budget", "size", "trainable", "percent"]
+        + [t + p for t in tasks for p in parts]
+        + [f"{task} {metric}{p}" for task, metric in papers for p in told]
     )
+
+    def published(label: str, model: str, budget: str, method: str) -> list[object]:
+        values: list[object] = []
+        for task, metric in papers:
+            one = beside.get((label, model, budget, (method, task, metric)))
+            values += ["" if one is None or (value := get(one)) is None else value for get in told.values()]
+        return values
+
     for block in table.blocks:
         for line in block.lines:
             row: list[object] = [line.method, line.variant, block.model, block.budget]
-            row += ["/".join(map(str, line.trainable)), "/".join(map(str, line.percent))]
+            row += ["/".join(map(str, each)) for each in (line.sizes, line.trainable, line.percent)]
             for column in table.columns:
                 cell = line.cells.get(column)
                 row += ["" if cell is None or (value := get(cell)) is None else value for get in parts.values()]
-            writer.writerow(row)
+            writer.writerow(row + published(line.label, block.model, block.budget, line.method))
+    for method in dict.fromkeys(one.number.method for one in table.published if not one.label):
+        writer.writerow(
+            [method, "", "", "", "", "", "", *[""] * len(tasks) * len(parts), *published("", "", "", method)]
+        )
     return buffer.getvalue()

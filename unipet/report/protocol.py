@@ -6,7 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from unipet.report.aggregate import leaves, score_of
+from unipet.labels import leaves
+from unipet.report.aggregate import score_of
 from unipet.report.collect import Entry
 
 #: Keys of the configuration that must agree for a ranking, besides all of task.* and budget.*.

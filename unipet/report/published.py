@@ -1,25 +1,43 @@
 """Published numbers beside our own: a CSV with a row per method, task and metric.
 
-Columns `method`, `task`, `metric` and `published`; `std`, `runs`, `params_percent` and `source` where the paper tells them.
-Scores are in the unit of our records (accuracy 0 to 1, BLEU and ROUGE 0 to 100).
+Columns `method`, `task`, `metric` and `published`; `std`, `runs`, `params_percent` and `source` where the paper tells them;
+`scale` (0-1 or 0-100) where the numbers do not tell it by themselves. They are shown on the scale of our records.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean, stdev
+from typing import Any
 
-from unipet.errors import UnipetError
-from unipet.report.aggregate import named, score_of
+from unipet.errors import UnipetError, unknown
+from unipet.report import numbers
+from unipet.report.aggregate import grouped, score_of
 from unipet.report.collect import Entry
-from unipet.report.table import GAP
+from unipet.report.numbers import GAP
 from unipet.text_table import text_table
 
 NEEDED = ("method", "task", "metric", "published")
-KNOWN = (*NEEDED, "std", "runs", "params_percent", "source")
+KNOWN = (*NEEDED, "std", "runs", "params_percent", "source", "scale")
+SCALES = {"0-1": 1.0, "0-100": 100.0}
+PUBLISHED = "Published numbers beside ours, on the scale of our records"
+BESIDE = (
+    *(
+        "method",
+        "task",
+        "metric",
+        "source",
+        "published",
+        "ours",
+        "ours - published",
+        "seeds",
+        "our base model",
+        "scale",
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -32,6 +50,7 @@ class Published:
     value: float
     std: float | None
     source: str
+    top: float | None = None  # of the scale that the file names
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -60,6 +79,10 @@ def read_published(path: Path) -> list[Published]:
                 f"--published: {path}, line {line}: published={row['published']!r} std={row.get('std')!r}; both are numbers "
                 "(std may be empty)."
             ) from None
+        if scale := (row.get("scale") or "").strip():
+            if scale not in SCALES:
+                raise unknown(f"--published: {path}, line {line}: scale", scale, SCALES)
+            one = replace(one, top=SCALES[scale])
         if one.key in found:
             raise UnipetError(f"--published: {path}, line {line}: {', '.join(one.key)} stands there twice.")
         found[one.key] = one
@@ -68,40 +91,107 @@ def read_published(path: Path) -> list[Published]:
     return list(found.values())
 
 
-def beside(
-    published: Iterable[Published], entries: Sequence[Entry]
-) -> list[tuple[Published, list[tuple[str, list[float]]]]]:
-    """Each published number with ours: per base model and budget, the metric of every finished run of that method and
-    task. What was run and not published is not here: the comparison itself shows it."""
-    ours: dict[tuple[str, str, str], dict[str, list[float]]] = {}
-    for entry in entries:
-        record = entry.record
-        if score_of(record) is None:
-            continue
-        where = f"{named(record.get('model'))}, budget {named(record.get('budget'))}"
-        for metric, value in (record.get("metrics") or {}).items():
-            if isinstance(value, int | float):
-                key = (named(record.get("method")), named(record.get("task")), str(metric))
-                ours.setdefault(key, {}).setdefault(where, []).append(float(value))
-    return [(one, list(ours.get(one.key, {}).items())) for one in published]
+@dataclass(frozen=True)
+class Beside:
+    """A published number, on the scale of our records where that is clear, and one row of ours that it stands beside.
+
+    `label` is "" where we have no such run. `difference` is ours - published; None with `why` where it cannot be told.
+    """
+
+    number: Published
+    label: str = ""
+    model: str = ""
+    budget: str = ""
+    scale: str = ""
+    mean: float | None = None
+    std: float | None = None
+    seeds: int = 0
+    difference: float | None = None
+    why: str = ""
+
+    @property
+    def at(self) -> tuple[str, str, str, tuple[str, str, str]]:
+        """Which row and which number."""
+        return self.label, self.model, self.budget, self.number.key
+
+    def texts(self) -> list[str]:
+        """A line of the table with the header `BESIDE`."""
+        one, scale = self.number, self.scale
+        where = f"{self.model}, budget {self.budget}" if self.label else GAP
+        off = numbers.score(self.difference, scale, "+") if self.difference is not None else (self.why or GAP)
+        ours = numbers.spread(self.mean, self.std, scale)
+        found = [self.label or one.method, one.task, one.metric, one.source or GAP]
+        return [*found, numbers.spread(one.value, one.std, scale), ours, off, str(self.seeds), where, scale or GAP]
 
 
-def published_text(published: Iterable[Published], entries: Sequence[Entry]) -> str:
+def beside(published: Sequence[Published], entries: Iterable[Entry]) -> list[Beside]:
+    """Each published number with ours: per variant, base model and budget of that method and task, the metric of its
+    scored runs. What was run and not published is not here: the comparison itself shows it."""
+    ours = grouped(entries)
+    found: list[Beside] = []
+    for one in published:
+        rows = [(row, runs) for row, runs in ours if (row.method, row.task) == (one.method, one.task)]
+        here = []
+        for row, runs in rows:
+            records = [entry.record for entry in runs if score_of(entry.record) is not None]
+            values = [
+                float(value)
+                for record in records
+                if isinstance(value := (record.get("metrics") or {}).get(one.metric), int | float)
+            ]
+            if values:
+                scale = scale_of(one.metric, records)
+                number, why = reconciled(one, published, scale)
+                spread = stdev(values) if len(values) > 1 else None
+                off = None if why else mean(values) - number.value
+                where = (row.label, row.model, row.budget, scale)
+                here.append(Beside(number, *where, mean(values), spread, len(values), off, why))
+        if not here:
+            scale = scale_of(one.metric)
+            number, why = reconciled(one, published, scale)
+            here = [Beside(number, scale=scale, why=why)]
+        found += here
+    return found
+
+
+def scale_of(metric: str, records: Iterable[Mapping[str, Any]] = ()) -> str:
+    """The scale of a metric in words, as a record declares it, else as this version knows it; "" where nobody does."""
+    for record in records:
+        if said := (((record.get("data") or {}).get("scoring") or {}).get("scales") or {}).get(metric):
+            return str(said)
+    from unipet.tasks.scoring import METRICS
+
+    return METRICS[metric].scale if metric in METRICS else ""
+
+
+def reconciled(one: Published, published: Iterable[Published], scale: str) -> tuple[Published, str]:
+    """The number on our `scale`, and why it cannot be compared ("" where it can).
+
+    What the file's column `scale` says counts; without it, a metric that ends at 1 is published per cent where its numbers
+    are above 1. A number that may be either is left as it is.
+    """
+    top = numbers.top(scale)
+    same = [abs(other.value) for other in published if other.metric == one.metric and not other.top]
+    if top is None:
+        if one.top or not scale:
+            return one, f"the scale of {one.metric} is {scale or 'not known'}"
+        return one, ""
+    given, why = one.top, ""
+    if given is None:
+        large = [value > 1 for value in same]
+        if top == 1.0 and any(large) and not all(large):
+            why = "per cent or not? The file has both: add a column scale"
+        elif top == 100.0 and not any(large) and same != [0.0] * len(same):
+            why = "a share or per cent? Add a column scale"
+        given = 100.0 if any(large) else top
+    if abs(one.value) > given:
+        why = f"outside the scale of {one.metric}, {scale}"
+    if why or given == top:
+        return one, why
+    std = None if one.std is None else one.std * top / given
+    return replace(one, value=one.value * top / given, std=std), ""
+
+
+def published_text(found: Sequence[Beside]) -> str:
     """The side by side as text. A number of ours that there is not is a gap, never a zero."""
-    rows, sources = [], []
-    for one, found in beside(published, entries):
-        sources.append(one.source)
-        for where, values in found or [(GAP, [])]:
-            spread = stdev(values) if len(values) > 1 else None
-            ours = _score(mean(values), spread) if values else GAP
-            off = f"{mean(values) - one.value:+.4g}" if values else GAP
-            rows.append(
-                [one.method, one.task, one.metric, _score(one.value, one.std), ours, off, str(len(values)), where]
-            )
-    header = ["method", "task", "metric", "published", "ours", "ours - published", "runs", "our base model"]
-    told = ", ".join(dict.fromkeys(source for source in sources if source))
-    return "Published numbers beside ours" + (f" ({told})" if told else "") + ":\n\n" + text_table(header, rows, 160)
-
-
-def _score(value: float, std: float | None) -> str:
-    return f"{value:.4g}" + (f" ± {std:.2g}" if std is not None else "")
+    return f"{PUBLISHED}:\n\n" + text_table(BESIDE, [one.texts() for one in found], 200)

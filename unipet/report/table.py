@@ -7,11 +7,14 @@ import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from unipet.labels import SEPARATOR
 from unipet.report.aggregate import Row, Unscored
+from unipet.report.flagged import MARK, counted, explained
+from unipet.report.numbers import GAP, percent, seconds, spread, wrapped
+from unipet.report.published import Beside
 from unipet.writing import write_asked
 
-WIDTH = 120  # of a terminal table; only the method's label gives way
-GAP = "-"  # a value that there is not; never a 0
+WIDTH = 120  # of a terminal table; only the method's label gives way, to more lines
 
 CSV_COLUMNS: dict[str, Callable[[Row], object]] = {
     "method": lambda row: row.method,
@@ -21,6 +24,7 @@ CSV_COLUMNS: dict[str, Callable[[Row], object]] = {
     "model": lambda row: row.model,
     "budget": lambda row: row.budget,
     "metric": lambda row: row.metric,
+    "size": lambda row: row.size,
     "trainable": lambda row: row.trainable,
     "percent": lambda row: row.percent,
     "score_mean": lambda row: row.score,
@@ -28,19 +32,13 @@ CSV_COLUMNS: dict[str, Callable[[Row], object]] = {
     "seeds": lambda row: row.scored,
     "runs": lambda row: row.runs,
     "train_s": lambda row: row.train_s,
+    "flags": counted,
 }
 
 
 def score_text(row: Row) -> str:
-    """`0.9123 ± 0.0021`; one run has no ±; none is a gap."""
-    if row.score is None:
-        return GAP
-    return f"{row.score:.4f}" + (f" ± {row.std:.4f}" if row.std is not None else "")
-
-
-def number(value: float | None, pattern: str) -> str:
-    """The number in this format, or the gap."""
-    return GAP if value is None else format(value, pattern)
+    """`0.9123 ± 0.0021`, marked where the row has flags; one run has no ±; none is a gap."""
+    return spread(row.score, row.std, row.scale) + (f" {MARK}" if row.flags else "")
 
 
 def seeds_text(row: Row) -> str:
@@ -54,12 +52,13 @@ COLUMNS: dict[str, tuple[Callable[[Row], str], bool]] = {
     "task": (lambda row: row.task_label, False),
     "model": (lambda row: row.model, False),
     "budget": (lambda row: row.budget, False),
-    "trainable": (lambda row: number(row.trainable, ",d"), True),
-    "%": (lambda row: number(row.percent, ".3f"), True),
+    "size": (lambda row: row.size or GAP, True),
+    "trainable": (lambda row: GAP if row.trainable is None else f"{row.trainable:,d}", True),
+    "%": (lambda row: percent(row.percent), True),
     "metric": (lambda row: row.metric or GAP, False),
     "score": (score_text, True),
     "seeds": (seeds_text, True),
-    "train": (lambda row: number(row.train_s, ".1f") + (" s" if row.train_s is not None else ""), True),
+    "train": (lambda row: seconds(row.train_s) + (" s" if row.train_s is not None else ""), True),
 }
 SHARED = ("task", "model", "budget", "metric")
 
@@ -70,20 +69,14 @@ def split_shared(rows: Sequence[Row]) -> tuple[str, list[str]]:
     values["metric"] -= {GAP} if len(values["metric"]) > 1 else set()  # an unscored row has no metric
     common = [heading for heading in SHARED if len(values[heading]) == 1]
     line = "   ".join(f"{heading}: {next(iter(values[heading]))}" for heading in common)
-    return line, [heading for heading in COLUMNS if heading not in common]
+    # sizes are shown where a budget solved them: the method's file does not tell them
+    unsaid = [] if any(row.fitted for row in rows) else ["size"]
+    return line, [heading for heading in COLUMNS if heading not in [*common, *unsaid]]
 
 
 def cells(rows: Sequence[Row], headings: Sequence[str]) -> list[list[str]]:
     """The table's body as text."""
     return [[COLUMNS[heading][0](row) for heading in headings] for row in rows]
-
-
-def clip(text: str, width: int) -> str:
-    """`text` cut in its middle to `width` characters: both the method and the last choice stay readable."""
-    if len(text) <= width:
-        return text
-    tail = (width - 1) // 2
-    return f"{text[: width - 1 - tail]}…{text[len(text) - tail :]}"
 
 
 def by_budget(rows: Sequence[Row], across_budgets: bool) -> list[list[Row]]:
@@ -102,23 +95,35 @@ def text_table(
     What was run on different budgets is not ranked in one table unless `across_budgets` asks for it.
     """
     lines = ["\n\n".join(_text(part, width) for part in by_budget(rows, across_budgets))]
+    if notes := flag_notes(rows):
+        lines += ["", *(f"{MARK} {text}" for text in notes)]
     if missing:
         lines += ["", *(f"{one.status}: {one.what}\n    {one.error}" for one in missing)]
     return "\n".join(lines)
+
+
+def flag_notes(rows: Sequence[Row]) -> list[str]:
+    """What the mark at a score means, row by row."""
+    several = {part: len({getattr(row, part) for row in rows}) > 1 for part in ("task", "model", "budget")}
+    labels = []
+    for row in rows:
+        where = ", ".join(getattr(row, part) for part in several if several[part])
+        labels.append(f"{row.label} ({where})" if where else row.label)
+    return explained(zip(labels, rows, strict=True))
 
 
 def _text(rows: Sequence[Row], width: int) -> str:
     line, headings = split_shared(rows)
     body = cells(rows, headings)
     widths = [max(len(row[i]) for row in [list(headings), *body]) for i in range(len(headings))]
-    widths[0] = max(12, min(widths[0], width - sum(widths[1:]) - 2 * (len(widths) - 1)))
+    widths[0] = max(24, min(widths[0], width - sum(widths[1:]) - 2 * (len(widths) - 1)))
 
     def render(row: Sequence[str]) -> str:
-        fields = []
-        for heading, value, size in zip(headings, row, widths, strict=True):
-            value = clip(value, size)
+        label = wrapped(row[0], widths[0])
+        fields = [label[0].ljust(widths[0])]
+        for heading, value, size in zip(headings[1:], row[1:], widths[1:], strict=True):
             fields.append(value.rjust(size) if COLUMNS[heading][1] else value.ljust(size))
-        return "  ".join(fields).rstrip()
+        return "\n".join(["  ".join(fields).rstrip(), *label[1:]])
 
     lines = [line, ""] if line else []
     lines += [render(headings), "-" * (sum(widths) + 2 * (len(widths) - 1)), *map(render, body)]
@@ -135,19 +140,46 @@ def markdown_table(rows: Sequence[Row], missing: Sequence[Unscored] = ()) -> str
         lines.append("| " + " | ".join(headings) + " |")
         lines.append("|" + "|".join(" ---: " if COLUMNS[heading][1] else " --- " for heading in headings) + "|")
         lines += ["| " + " | ".join(row) + " |" for row in escape]
+    if notes := flag_notes(rows):
+        lines += ["", *(f"- {MARK} {text}".replace("|", "\\|") for text in notes)]
     if missing:
         lines += ["", "Without a score:", "", *(f"- {one.status}: `{one.what}`: {one.error}" for one in missing)]
     return "\n".join(lines) + "\n"
 
 
-def csv_table(rows: Sequence[Row]) -> str:
-    """For `comparison.csv`: every column, full precision, an empty cell for what there is not."""
+def csv_table(rows: Sequence[Row], published: Sequence[Beside] = ()) -> str:
+    """For `comparison.csv`: every column, full precision, an empty cell for what there is not.
+
+    With `published` numbers three columns more: a row's own metric has them in its line, any other metric of it, and a
+    method that was not run here, in a line of its own.
+    """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(CSV_COLUMNS)
+    more = ["published", "published_std", "difference", "published_note", "published_source"] if published else []
+    writer.writerow([*CSV_COLUMNS, *more])
+    left = {one.at: one for one in published}
     for row in rows:
-        writer.writerow(["" if (value := get(row)) is None else value for get in CSV_COLUMNS.values()])
+        values = ["" if (value := get(row)) is None else value for get in CSV_COLUMNS.values()]
+        one = left.pop((row.label, row.model, row.budget, (row.method, row.task, row.metric)), None)
+        writer.writerow([*values, *([""] * len(more) if one is None else _told(one))])
+    for one in left.values():
+        method, task, metric = one.number.key
+        known: dict[str, object] = {
+            "method": method,
+            "task": task,
+            "metric": metric,
+            "model": one.model,
+            "budget": one.budget,
+        }
+        known |= {"variant": one.label.removeprefix(method).removeprefix(SEPARATOR)} if one.label else {}
+        known |= {"score_mean": one.mean, "score_std": one.std, "seeds": one.seeds}
+        writer.writerow([*("" if (value := known.get(name)) is None else value for name in CSV_COLUMNS), *_told(one)])
     return buffer.getvalue()
+
+
+def _told(one: Beside) -> list[object]:
+    values = (one.number.value, one.number.std, one.difference, one.why, one.number.source)
+    return ["" if value is None else value for value in values]
 
 
 def write_comparison(directory: Path, rows: Sequence[Row], missing: Sequence[Unscored]) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from unipet.report.comparing import BEST, NOT_WORSE, UNTESTED, WORSE, Group, Pair
+from unipet.report.comparing import NOT_WORSE, UNTESTED, WORSE, Group, Pair
+from unipet.report.flagged import MARK, explained
 
 TEXT_COLUMNS = [field.name for field in dataclasses.fields(Pair)]
 
@@ -19,12 +20,14 @@ def verdicts_text(groups: Sequence[Group]) -> str:
 
 def _group(group: Group) -> list[str]:
     lines = [f"{group.name}: {_tests(group)}"]
-    best = next((label for label, standing in group.standings.items() if standing == BEST), None)
-    if best is not None:
-        against = {pair.b: pair for pair in group.pairs if pair.a == best}
-        lines.append(f"  best mean: {best}")
+    best = group.best
+    if best:
+        against = {pair.b: pair for pair in group.pairs if pair.a == best[0]}
+        lines.append(f"  best mean{' (equal)' * (len(best) > 1)}: {' and '.join(best)}")
+        winners = ((label, row) for label, row in group.flagged.items() if label in best)
+        lines += [f"    {MARK} flagged: {text}" for text in explained(winners)]
         for standing in (NOT_WORSE, WORSE, UNTESTED):
-            named = [_named(against[one]) for one, found in group.standings.items() if found == standing]
+            named = [_named(one, against) for one, found in group.standings.items() if found == standing]
             if named:
                 lines.append(f"  {standing}: {', '.join(named)}")
     if not group.ranked:
@@ -34,8 +37,9 @@ def _group(group: Group) -> list[str]:
     return lines + [f"  warning: {one}" for one in group.warnings]
 
 
-def _named(pair: Pair) -> str:
-    return pair.b if pair.p_adjusted is None else f"{pair.b} (p {p_text(pair.p_adjusted)})"
+def _named(label: str, against: Mapping[str, Pair]) -> str:
+    pair = against.get(label)
+    return label if pair is None or pair.p_adjusted is None else f"{label} (p {p_text(pair.p_adjusted)})"
 
 
 def p_text(p: float) -> str:

@@ -10,7 +10,8 @@ from unipet.report.collect import Entry
 from unipet.report.comparing import Group
 from unipet.report.latex import latex
 from unipet.report.page.document import page
-from unipet.report.paper import markdown, paper_table, wide_csv
+from unipet.report.paper import PaperTable, markdown, paper_table, wide_csv
+from unipet.report.published import Beside
 from unipet.report.table import csv_table
 from unipet.report.verdicts import pairs_csv
 
@@ -23,6 +24,12 @@ class Report:
     rows: Sequence[Row]
     missing: Sequence[Unscored]
     groups: Sequence[Group]
+    published: Sequence[Beside] = ()
+
+    @property
+    def table(self) -> PaperTable:
+        """The paper's table."""
+        return paper_table(self.groups, self.order, self.published)
 
     @property
     def order(self) -> list[str]:
@@ -33,15 +40,18 @@ class Report:
 WRITERS: dict[str, tuple[str, Callable[[Report], str]]] = {
     "html": (
         "one page with tables, charts, drawings and differences, which needs no network (needs unipet[report])",
-        lambda report: page(report.entries, report.groups),
+        lambda report: page(report.entries, report.groups, published=report.published),
     ),
     "latex": (
         "a paper's table in LaTeX: rows methods, columns tasks, best bold, not distinguishable from it underlined",
-        lambda report: latex(paper_table(report.groups, report.order)),
+        lambda report: latex(report.table),
     ),
-    "markdown": ("the same table in Markdown", lambda report: markdown(paper_table(report.groups, report.order))),
-    "csv": ("the same table in full precision", lambda report: wide_csv(paper_table(report.groups, report.order))),
-    "rows": ("one line per method, task, base model and budget, as printed", lambda report: csv_table(report.rows)),
+    "markdown": ("the same table in Markdown", lambda report: markdown(report.table)),
+    "csv": ("the same table in full precision", lambda report: wide_csv(report.table)),
+    "rows": (
+        "one line per method, task, base model and budget, as printed",
+        lambda report: csv_table(report.rows, report.published),
+    ),
     "pairs": (
         "every pair of methods: difference, interval, p-values, verdict",
         lambda report: pairs_csv(report.groups),

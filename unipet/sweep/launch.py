@@ -102,18 +102,21 @@ def sweep(todo: Plan, flags: Flags) -> int:
 def close(directory: Path, total: int | None) -> int:
     """Write and print the comparison of the sweep in `directory`; 1 when a job failed or is missing, else 0."""
     from unipet.report.aggregate import aggregate, unscored
-    from unipet.report.collect import collect_sweep
+    from unipet.report.collect import collect_jobs
+    from unipet.report.identity import distinct
     from unipet.report.table import text_table, write_comparison
 
-    entries = collect_sweep(directory)
-    rows, missing = aggregate(entries), unscored(entries)
+    jobs = collect_jobs(directory)
+    entries = distinct(jobs)
+    rows, missing = aggregate(entries), unscored(jobs)
     if rows:
         write_comparison(directory, rows, missing)
         print(text_table(rows, missing))
-    lost = max((total or 0) - len(entries), 0)
+    lost = max((total or 0) - len(jobs), 0)
     failed = sum(one.status not in ("exceeded", "skipped") for one in missing) + lost
     counts = (
-        f"{len(entries) + lost} jobs"
+        f"{len(jobs) + lost} jobs"
+        + (f", {len(entries)} different runs" if len(entries) < len(jobs) else "")
         + (f", {failed} failed" if failed else "")
         + (f" ({lost} never started)" if lost else "")
     )

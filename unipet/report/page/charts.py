@@ -6,12 +6,14 @@ colour alone: means are diamonds, members of a front are filled and named, curve
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from unipet.errors import UnipetError
+from unipet.labels import SEPARATOR
 from unipet.report.page.comparisons import COSTS, Comparison
 from unipet.report.page.curves import MEASURES, POINTS
 from unipet.report.page.points import Rows, cost_points, curve_points, effect_points, seed_points
@@ -33,8 +35,8 @@ CONFIG: dict[str, Any] = {
         "labelFontSize": 12,
         "titleFontSize": 12,
     },
-    "axisY": {"labelLimit": 430},
-    "legend": {"labelColor": INK, "titleColor": MUTE, "titleFontWeight": "normal", "labelLimit": 500},
+    "axisY": {"labelLimit": 600},
+    "legend": {"labelColor": INK, "titleColor": MUTE, "titleFontWeight": "normal", "labelLimit": 1000},
 }
 
 
@@ -79,6 +81,18 @@ def _spec(draw: Callable[[Any, Rows], Any], rows: Rows, first: str) -> dict[str,
     return {**spec, "config": CONFIG}
 
 
+#: An axis with one value says this value; one with several has as many digits as its steps need.
+ONE = "domain('{0}')[0] === domain('{0}')[1] ? format(datum.value, '.6~g') : datum.label"
+LONG = 60  # characters of a label on one line
+BROKEN = f"length(datum.label) > {LONG} ? split(datum.label, '{SEPARATOR}') : datum.label"
+
+
+def _step(rows: Rows, least: int) -> dict[str, int]:
+    """The height of a row of a chart: room for its label's lines."""
+    most = max(len(str(row["label"]).split(SEPARATOR)) if len(str(row["label"])) > LONG else 1 for row in rows)
+    return {"step": max(least, 14 * most + 6)}
+
+
 def _tip(*fields: str) -> list[Any]:
     import altair as alt
 
@@ -92,7 +106,7 @@ def _label_axis() -> Any:
         "label:N",
         sort=alt.EncodingSortField("rank", op="min"),
         title=None,
-        axis=alt.Axis(domain=False, ticks=False, grid=True),
+        axis=alt.Axis(domain=False, ticks=False, grid=True, labelExpr=BROKEN),
     )
 
 
@@ -101,11 +115,11 @@ def _scores(data: Any, rows: Rows) -> Any:
     import altair as alt
 
     base = alt.Chart(data).encode(y=_label_axis())
-    scale = alt.Scale(zero=False, nice=True)
+    scale, x = alt.Scale(zero=False, nice=True), alt.Axis(tickCount=8, labelExpr=ONE.format("x"))
     spread = (
         base.mark_rule(color=INK, strokeWidth=2)
         .encode(
-            x=alt.X("low:Q", scale=scale, title="score", axis=alt.Axis(tickCount=8)),
+            x=alt.X("low:Q", scale=scale, title="score", axis=x),
             x2="high:Q",
             tooltip=_tip("label:N", "mean:Q", "std:Q"),
         )
@@ -113,13 +127,13 @@ def _scores(data: Any, rows: Rows) -> Any:
     )
     mean = (
         base.mark_point(shape="diamond", size=110, color=INK, fill=INK, opacity=1)
-        .encode(x=alt.X("mean:Q", scale=scale), tooltip=_tip("label:N", "mean:Q", "std:Q", "seeds:Q"))
+        .encode(x=alt.X("mean:Q", scale=scale, axis=x), tooltip=_tip("label:N", "mean:Q", "std:Q", "seeds:Q"))
         .transform_filter("datum.first")
     )
     seeds = base.mark_point(size=70, color=ACCENT, fill="transparent", strokeWidth=2, opacity=1).encode(
-        x=alt.X("score:Q", scale=scale), tooltip=_tip("label:N", "seed:N", "score:Q")
+        x=alt.X("score:Q", scale=scale, axis=x), tooltip=_tip("label:N", "seed:N", "score:Q")
     )
-    return alt.layer(spread, mean, seeds).properties(height={"step": 30})
+    return alt.layer(spread, mean, seeds).properties(height=_step(rows, 30))
 
 
 def _front(data: Any, rows: Rows, cost: str) -> Any:
@@ -127,12 +141,19 @@ def _front(data: Any, rows: Rows, cost: str) -> Any:
 
     part, _, title, _ = COSTS[cost]
     zeros = any(row["cost"] <= 0 for row in rows)
-    kind = alt.Scale(type="symlog", constant=1000) if zeros else alt.Scale(type="log", nice=False, padding=30)
-    ticks = (
-        alt.Axis(values=[0, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9], format="~s") if zeros else alt.Axis(format="~s", tickCount=6)
-    )
+    least = min((row["cost"] for row in rows if row["cost"] > 0), default=1.0)
+    kind = alt.Scale(type="symlog", constant=least) if zeros else alt.Scale(type="log", nice=False, padding=30)
+    written = "~s" if part == "params" else ".4~r"  # thousands and millions; else plain decimals
+    if zeros:  # this scale has no ticks of its own that suit it
+        powers = range(math.floor(math.log10(least)), 13)
+        ticks = alt.Axis(format=written, values=[0, *(10.0**power for power in powers)], labelOverlap=True)
+    else:
+        one = ONE.format("x").replace(".6~g", "~s" if part == "params" else ".6~r")
+        ticks = alt.Axis(format=written, tickCount=6, labelExpr=one)
     x = alt.X("cost:Q", scale=kind, title=title + (" (as measured)" if part == "memory" else ""), axis=ticks)
-    base = alt.Chart(data).encode(x=x, y=alt.Y("score:Q", scale=alt.Scale(zero=False, padding=18), title="mean score"))
+    scale, axis = alt.Scale(zero=False, padding=18), alt.Axis(labelExpr=ONE.format("y"))
+    y = alt.Y("score:Q", scale=scale, title="mean score", axis=axis)
+    base = alt.Chart(data).encode(x=x, y=y)
     tips = _tip("label:N", "score:Q", "cost:Q", "on the front:N")
     steps = (
         base.mark_line(interpolate="step-after", color=ACCENT, strokeWidth=2)
@@ -150,12 +171,12 @@ def _front(data: Any, rows: Rows, cost: str) -> Any:
         .transform_filter("datum.front")
     )
     names = (
-        base.mark_text(align="center", dy=-13, color=INK, fontWeight="bold", fontSize=12, limit=150)
+        base.mark_text(align="center", dy=-13, color=INK, fontWeight="bold", fontSize=12)
         .encode(text="name:N")
         .transform_filter("datum.front")
     )
     others = (
-        base.mark_text(align="center", dy=15, color=MUTE, fontSize=11, limit=130)
+        base.mark_text(align="center", dy=15, color=MUTE, fontSize=11)
         .encode(text="name:N")
         .transform_filter("!datum.front")
     )
@@ -171,7 +192,7 @@ def _curves(data: Any, rows: Rows, measure: str) -> Any:
     legend = alt.Legend(
         title=None,
         orient="bottom",
-        columns=2,
+        columns=1 if max(len(str(row["label"])) for row in rows) > LONG else 2,
         symbolType="stroke",
         symbolSize=400,
         symbolStrokeWidth=2,
@@ -180,14 +201,16 @@ def _curves(data: Any, rows: Rows, measure: str) -> Any:
     )
     colour = alt.Color("label:N", scale=alt.Scale(range=HUES), legend=legend)
     dash = alt.StrokeDash("label:N", scale=alt.Scale(range=DASHES), legend=legend)
-    x, y = alt.X("step:Q", title="optimiser step"), alt.Y("value:Q", scale=scale, title=MEASURES[measure])
+    ends = {side: alt.Axis(labelExpr=ONE.format(side)) for side in ("x", "y")}
+    x = alt.X("step:Q", title="optimiser step", axis=ends["x"])
+    y = alt.Y("value:Q", scale=scale, title=MEASURES[measure], axis=ends["y"])
     chosen = "highlight === '' || datum.label === highlight"
     base = alt.Chart(data).encode(x=x, color=colour, strokeDash=dash)
     seeds = base.mark_line(strokeWidth=1).encode(
         y=y, detail="run:N", opacity=alt.condition(chosen, alt.value(0.35), alt.value(0.04))
     )
     mean = base.mark_line(strokeWidth=2.5).encode(
-        y=alt.Y("mean(value):Q", scale=scale, title=MEASURES[measure]),
+        y=alt.Y("mean(value):Q", scale=scale, title=MEASURES[measure], axis=ends["y"]),
         opacity=alt.condition(chosen, alt.value(1), alt.value(0.08)),
     )
     return alt.layer(seeds, mean).add_params(alt.param(name="highlight", value="")).properties(height=340)
@@ -198,7 +221,7 @@ def _effects(data: Any, rows: Rows) -> Any:
     import altair as alt
 
     base = alt.Chart(data).encode(y=_label_axis())
-    x = alt.X("difference:Q", title="difference in score", axis=alt.Axis(format="+.3~f"))
+    x = alt.X("difference:Q", title="difference in score", axis=alt.Axis(format="+.3~g"))
     zero = alt.Chart(data).mark_rule(color=MUTE, strokeDash=[4, 3]).encode(x=alt.datum(0))
     pairs = base.mark_point(size=60, color=ACCENT, fill="transparent", strokeWidth=2, opacity=1).encode(
         x=x,
@@ -214,4 +237,4 @@ def _effects(data: Any, rows: Rows) -> Any:
         .encode(x=alt.X("mean:Q"), tooltip=_tip("label:N", "mean:Q", "pairs:Q"))
         .transform_filter("datum.first")
     )
-    return alt.layer(zero, mean, pairs).properties(height={"step": 34})
+    return alt.layer(zero, mean, pairs).properties(height=_step(rows, 34))

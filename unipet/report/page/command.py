@@ -10,8 +10,8 @@ from typing import Any, get_type_hints
 from unipet.conf_dir import conf_dir
 from unipet.config import BudgetConfig, ModelConfig, OptimConfig, TaskConfig
 from unipet.errors import UnipetError
+from unipet.labels import leaves
 from unipet.override_text import command_line, deletion, override
-from unipet.report.aggregate import leaves
 from unipet.report.collect import Entry
 from unipet.yaml_reader import read_yaml, values
 

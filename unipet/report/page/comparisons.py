@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from statistics import mean
 from typing import Any
 
-from unipet.report.aggregate import Row, grouped, leaves, named, score_of
+from unipet.labels import leaves
+from unipet.report.aggregate import Row, grouped, named, score_of
 from unipet.report.collect import Entry
 from unipet.report.comparing import Group, compare
 

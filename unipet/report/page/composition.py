@@ -1,4 +1,4 @@
-"""A method as a page shows it: its insertions as plain mappings, from a run's configuration or, without one, its record."""
+"""A method as a page shows it: its insertions as plain mappings, as they were trained."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from unipet.design import trained
 from unipet.report.collect import Entry
 from unipet.report.page.comparisons import Comparison, Line
 from unipet.report.page.formulas import formula, joined, reads, scale
@@ -79,7 +80,7 @@ class Composed:
     insertions: tuple[Inserted, ...]
     unfreeze: tuple[str, ...]
     objective: Mapping[str, Any]
-    content: Mapping[str, Any]  # the whole method as configured; {} where only the record tells
+    content: Mapping[str, Any]  # the whole method as it was trained; {} where only the record tells
     lines: tuple[tuple[Comparison, Line], ...]
 
 
@@ -89,7 +90,7 @@ def compositions(comparisons: Sequence[Comparison]) -> dict[str, list[Composed]]
     for comparison in comparisons:
         for line in comparison.lines:
             entry = line.entries[0]
-            key = json.dumps(entry.config.get("method") or entry.record.get("insertions"), default=str)
+            key = json.dumps(trained(entry.record, entry.config) or entry.record.get("insertions"), default=str)
             found.setdefault(line.row.method, {}).setdefault(key, (entry, []))[1].append((comparison, line))
     return {
         method: [_composed(method, entry, lines) for entry, lines in kinds.values()]
@@ -98,8 +99,8 @@ def compositions(comparisons: Sequence[Comparison]) -> dict[str, list[Composed]]
 
 
 def _composed(method: str, entry: Entry, lines: Sequence[tuple[Comparison, Line]]) -> Composed:
-    content = entry.config.get("method")
-    if not isinstance(content, Mapping) or not isinstance(content.get("insertions"), Mapping):
+    content = trained(entry.record, entry.config)
+    if not isinstance(content.get("insertions"), Mapping):
         return Composed(method, _recorded(entry.record.get("insertions") or ()), (), {}, {}, tuple(lines))
     matched = {str(one.get("name")): tuple(one.get("sites") or ()) for one in entry.record.get("insertions") or ()}
     insertions = tuple(

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from unipet.report.aggregate import leaves
+from unipet.labels import leaves
 from unipet.report.collect import Entry
 
 #: Keys of a configuration that say where a run happened, not what it was.

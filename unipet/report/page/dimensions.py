@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from unipet.report.numbers import score
 from unipet.report.page.comparisons import Comparison
 from unipet.report.page.effects import SAME, Effect, across_tasks, effects
 from unipet.report.page.markup import section, table, tag
@@ -40,13 +41,13 @@ def _effect_table(caption: str, found: Sequence[Effect], **given: object) -> str
 
 
 def _effect_row(effect: Effect) -> tuple[str, ...]:
-    means = [pair.mean for pair in effect.pairs]
+    means, scale = [pair.mean for pair in effect.pairs], effect.pairs[0].before.row.scale
     tuned = sum(pair.rest != SAME for pair in effect.pairs)
     return (
         effect.dimension,
         f"{effect.before} → {effect.after}",
-        f"{effect.mean:+.4f}",
-        f"{min(means):+.4f} to {max(means):+.4f}",
+        score(effect.mean, scale, "+"),
+        f"{score(min(means), scale, '+')} to {score(max(means), scale, '+')}",
         str(len(effect.pairs)),
         str(sum(len(pair.differences) for pair in effect.pairs)),
         f"optimiser differs in {tuned}" if tuned else "the same",

@@ -18,17 +18,19 @@ from unipet.report.comparing import Group
 from unipet.report.page.charts import Drawn, charts
 from unipet.report.page.comparisons import Comparison, comparisons_of
 from unipet.report.page.grid import comparison_table
-from unipet.report.page.markup import e, tag
+from unipet.report.page.markup import e, section, table, tag
 from unipet.report.page.methods import methods
 from unipet.report.page.overview import header, notices
 from unipet.report.page.plots import plots
 from unipet.report.page.points import Rows
 from unipet.report.page.runs import failures, pair, run_data
+from unipet.report.published import BESIDE, PUBLISHED, Beside
 from unipet.writing import utf8
 
 HERE = Path(__file__).resolve().parent
 PARTS = (
-    ("table", "Comparison"), ("scores", "Scores"), ("trade-offs", "Cost"), ("learning", "Learning"), ("dimensions", "Dimensions"),
+    ("table", "Comparison"), ("published", "Published"), ("scores", "Scores"), ("trade-offs", "Cost"),
+    ("learning", "Learning"), ("dimensions", "Dimensions"),
     ("methods", "Methods"), ("failures", "Without a score"), ("runs", "Any two runs"),
 )  # fmt: skip
 LIMIT = 3_000_000  # bytes of the whole page
@@ -36,21 +38,24 @@ LIMIT = 3_000_000  # bytes of the whole page
 DETAIL = ((12_000, 60), (4_000, 20), (1_000, 5))
 
 
-def page(entries: Sequence[Entry], groups: Sequence[Group] = (), stamp: str = "") -> str:
+def page(
+    entries: Sequence[Entry], groups: Sequence[Group] = (), stamp: str = "", published: Sequence[Beside] = ()
+) -> str:
     """The whole page. `groups`: what the statistics said already. `stamp`: the version that a live page asks about.
+    `published`: papers' numbers beside ours.
 
     Raises `UnipetError` where Altair or vl-convert is missing, or a predictions.jsonl is damaged.
     """
     comparisons = sorted(comparisons_of(entries, groups), key=lambda one: -len(one.scored))
     for points, drawings in DETAIL:
-        html = _detailed(entries, comparisons, stamp, points, drawings)
+        html = _detailed(entries, comparisons, stamp, points, drawings, papers(published))
         if len(utf8(html)) < LIMIT:
             break
     return html
 
 
 def _detailed(
-    entries: Sequence[Entry], comparisons: Sequence[Comparison], stamp: str, points: int, drawings: int
+    entries: Sequence[Entry], comparisons: Sequence[Comparison], stamp: str, points: int, drawings: int, beside: str
 ) -> str:
     drawn = charts(comparisons, points)
     title = title_of(entries)
@@ -59,6 +64,7 @@ def _detailed(
         header(title, entries, comparisons, now),
         notices(comparisons),
         comparison_table(comparisons),
+        beside,
         plots(comparisons, drawn),
         methods(comparisons, drawings),
         failures(entries),
@@ -66,6 +72,14 @@ def _detailed(
     ]
     data = {"charts": {name: packed(one) for name, one in drawn.items()}, "runs": run_data(entries), "stamp": stamp}
     return document(title, "".join(body), data)
+
+
+def papers(published: Sequence[Beside]) -> str:
+    """Papers' numbers beside ours, where there are any."""
+    if not published:
+        return ""
+    shown = table(PUBLISHED, BESIDE, [one.texts() for one in published], (4, 5, 6, 7))
+    return section("published", "Published numbers", shown)
 
 
 def title_of(entries: Sequence[Entry]) -> str:

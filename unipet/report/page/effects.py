@@ -14,7 +14,10 @@ from itertools import combinations
 from statistics import mean
 from typing import Any
 
-from unipet.report.aggregate import IGNORED, leaves, plain, score_of
+from unipet.design import trained
+from unipet.labels import leaves, plain
+from unipet.report.aggregate import score_of
+from unipet.report.identity import CONTENT, IGNORED
 from unipet.report.page.comparisons import Comparison, Line
 
 DIMENSIONS = ("function", "size", "position", "composition", "scaling", "mixture")
@@ -90,7 +93,7 @@ def rest_of(one: Line, other: Line) -> str | None:
 def only_change(one: Line, other: Line) -> tuple[str, str, str] | None:
     """(dimension, its value here, its value there) where the methods differ in one dimension alone; else None."""
     first, second = (_config(line).get("method") for line in (one, other))
-    if not isinstance(first, Mapping) or not isinstance(second, Mapping):
+    if not first or not second:
         return None
     outside = [
         {key: value for key, value in method.items() if key not in ("name", "insertions")} for method in (first, second)
@@ -157,9 +160,17 @@ def _order(text: str) -> tuple[Any, ...]:
 
 
 def _config(line: Line) -> dict[str, Any]:
-    """A configuration without its seed and what never counts, as plain JSON."""
-    config = {key: value for key, value in line.entries[0].config.items() if key not in IGNORED}
-    return json.loads(json.dumps(config, default=str))
+    """A configuration without its seed and what never counts, the method as it was trained; plain JSON."""
+    entry = line.entries[0]
+    config = {key: value for key, value in entry.config.items() if key not in IGNORED}
+    config["method"] = trained(entry.record, entry.config)
+    found: dict[str, Any] = json.loads(json.dumps(config, default=str))
+    for part, place in (key.split(".") for key in CONTENT):
+        if isinstance(found.get(part), dict):
+            found[part].pop(
+                place, None
+            )  # one comparison has one base model; its data are compared by their fingerprint
+    return found | {"data": (entry.record.get("data") or {}).get("fingerprint")}
 
 
 def across_tasks(comparisons: Sequence[Comparison]) -> list[tuple[str, list[Effect]]]:

@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from unipet.report.comparing import BEST, NOT_WORSE, WORSE
+from unipet.report.flagged import MARK, counted
+from unipet.report.numbers import percent, score
 from unipet.report.page.comparisons import Comparison, Line
-from unipet.report.page.markup import attributes, e, number, options, section, tag
+from unipet.report.page.markup import attributes, e, number, options, section, table, tag
 from unipet.report.table import score_text, seeds_text
 
 #: verdict of the statistics -> how the table says it
@@ -45,9 +47,10 @@ def _task(comparison: Comparison, line: Line) -> Cell:
 
 
 def _score(comparison: Comparison, line: Line) -> Cell:
-    seeds = ", ".join(f"{one:.4f}" for one in line.row.scores)
+    seeds = ", ".join(score(one, line.row.scale) for one in line.row.scores)
     metric = tag("span", e(line.row.metric), css="variant")
-    return Cell(tag("span", e(score_text(line.row)), title=seeds or None) + metric, line.row.score, "n")
+    flags = tag("span", e(counted(line.row)), css="chip flag") if line.row.flags else ""
+    return Cell(tag("span", e(score_text(line.row)), title=seeds or None) + metric + flags, line.row.score, "n")
 
 
 def _standing(comparison: Comparison, line: Line) -> Cell:
@@ -64,12 +67,13 @@ COLUMNS: dict[str, Callable[[Comparison, Line], Cell]] = {
     "score": _score,
     "against the best": _standing,
     "seeds": lambda one, line: Cell(e(seeds_text(line.row)), line.row.scored, "n"),
+    "size": lambda one, line: Cell(e(line.row.size or "–"), line.row.size or None, "n"),
     "trainable": lambda one, line: _figure(line.row.trainable, ",d"),
-    "%": lambda one, line: _figure(line.row.percent, ".3f"),
+    "%": lambda one, line: Cell(e(percent(line.row.percent)), line.row.percent, "n"),
     "memory, GiB": lambda one, line: _figure(line.costs.get("memory"), ".2f"),
     "training, s": lambda one, line: _figure(line.row.train_s, ".1f"),
 }
-FIGURES = ("score", "seeds", "trainable", "%", "memory, GiB", "training, s")
+FIGURES = ("score", "seeds", "size", "trainable", "%", "memory, GiB", "training, s")
 
 
 def comparison_table(comparisons: Sequence[Comparison]) -> str:
@@ -94,10 +98,26 @@ def comparison_table(comparisons: Sequence[Comparison]) -> str:
         tag(
             "p",
             "± is the sample standard deviation over seeds. “Against the best”: paired tests within one task, base model ",
-            "and budget, corrected for their number; “not distinguishable” is from the best mean.",
+            "and budget, corrected for their number; “not distinguishable” is from the best mean. Equal best means are all ",
+            "“best”. Size: as trained, after a budget solved it. Scores are on the scale on which they are recorded.",
             css="note",
         ),
+        _flags(comparisons),
     )
+
+
+def _flags(comparisons: Sequence[Comparison]) -> str:
+    """What the mark at a score means, for every configuration that has one."""
+    rows = [
+        (line.label, comparison.title, flag.count, flag.text)
+        for comparison in comparisons
+        for line in comparison.lines
+        for flag in line.row.flags
+    ]
+    if not rows:
+        return ""
+    heads = ("configuration", "comparison", "flag", "what was found, in the first such run")
+    return table(f"{MARK} Flags: scores that are worth less than they look", heads, rows)
 
 
 def _filters(values: dict[str, list[str]], rows: int) -> str:

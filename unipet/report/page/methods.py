@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from unipet.report.aggregate import leaves, plain
+from unipet.labels import AS_GIVEN, SEPARATOR, leaves, plain
+from unipet.report.aggregate import Row
+from unipet.report.numbers import percent
 from unipet.report.page.circuit import circuit_svg
 from unipet.report.page.comparisons import Comparison
 from unipet.report.page.composition import Composed, Inserted, compositions
@@ -26,8 +28,8 @@ def methods(comparisons: Sequence[Comparison], most: int = MOST) -> str:
         parts.append(_method(method, kinds, max(left, 0)))
         left -= len(kinds)
     note = (
-        "Each drawing is made from the configuration of a run. The layer is a scheme, bottom to top, with norms after "
-        "their blocks."
+        "Each drawing is made from what a run trained, with the sizes that a budget solved. The layer is a scheme, "
+        "bottom to top, with norms after their blocks."
     )
     if left < 0:
         note += (
@@ -46,9 +48,15 @@ def _method(method: str, kinds: Sequence[Composed], drawings: int) -> str:
     blocks = []
     for at, kind in enumerate(kinds):
         block = _composition(kind, at < drawings)
-        title = "; ".join(dict.fromkeys(line.row.variant or "as given" for _, line in kind.lines))
+        title = "; ".join(dict.fromkeys(_title(line.row) for _, line in kind.lines))
         blocks.append(block if len(kinds) == 1 else tag("details", tag("summary", e(title)), block, open=at == 0))
     return tag("article", tag("h3", e(method)), *blocks, id=method_id(method), css="method")
+
+
+def _title(row: Row) -> str:
+    """A variant, and the size that a budget solved."""
+    size = [f"fitted size {row.size}"] if row.fitted else []
+    return SEPARATOR.join([*([row.variant] if row.variant else []), *size]) or AS_GIVEN
 
 
 def _composition(kind: Composed, drawn: bool) -> str:
@@ -67,7 +75,7 @@ def _composition(kind: Composed, drawn: bool) -> str:
                 f"{score_text(line.row)} {line.row.metric}",
                 seeds_text(line.row),
                 number(line.row.trainable, ",d"),
-                number(line.row.percent, ".3f"),
+                percent(line.row.percent),
             )
             for comparison, line in kind.lines
         ],

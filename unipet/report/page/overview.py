@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from unipet.report.aggregate import named
 from unipet.report.collect import Entry
-from unipet.report.comparing import BEST
+from unipet.report.flagged import explained
+from unipet.report.numbers import score
 from unipet.report.page.comparisons import Comparison
 from unipet.report.page.markup import e, number, table, tag
 
@@ -73,6 +74,11 @@ def notices(comparisons: Sequence[Comparison]) -> str:
         said.append(
             f"Not ranked, since their runs differ in more than the method: {unranked} of {len(comparisons)} comparisons."
         )
+    if marked := sum(bool(line.row.flags) for line in scored):
+        said.append(
+            f"{marked} of {len(scored)} configurations have flags: a run that gives one answer to everything, scores below a "
+            "trivial baseline, or diverged. Their scores are marked; the table below the comparison says why."
+        )
     items = [tag("li", e(one)) for one in said]
     return tag("aside", tag("h2", "Before you compare"), tag("ul", *items), css="notices") if items else ""
 
@@ -86,14 +92,20 @@ def verdicts(comparison: Comparison) -> str:
     said = [tag("li", e(f"{how} {one}.")) for one in group.differences]
     beware = [tag("li", e(f"{one}.")) for one in group.warnings]
     heads = ("better mean", "other", "difference", "95 % interval", "p, corrected", "verdict", "tested over")
-    best = next((label for label, standing in group.standings.items() if standing == BEST), None)
-    shown = sorted(group.pairs, key=lambda pair: pair.a != best)[:PAIRS]
+    scale = group.rows[0].scale
+    shown = sorted(group.pairs, key=lambda pair: pair.a not in group.best)[:PAIRS]
+    said += [
+        tag("li", e(f"Flagged, and the best mean all the same: {text}."))
+        for text in explained((one, row) for one, row in group.flagged.items() if one in group.best)
+    ]
     rows = [
         (
             pair.a,
             pair.b,
-            number(pair.difference, "+.4f"),
-            "–" if pair.low is None or pair.high is None else f"{pair.low:+.4f} to {pair.high:+.4f}",
+            score(pair.difference, scale, "+"),
+            "–"
+            if pair.low is None or pair.high is None
+            else f"{score(pair.low, scale, '+')} to {score(pair.high, scale, '+')}",
             number(pair.p_adjusted, ".3g"),
             pair.verdict,
             pair.basis or "–",

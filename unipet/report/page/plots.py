@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from unipet.report.flagged import MARK
+from unipet.report.numbers import figure, score
 from unipet.report.page.charts import Drawn
 from unipet.report.page.comparisons import COSTS, Comparison
 from unipet.report.page.dimensions import dimensions
 from unipet.report.page.learning import learning
-from unipet.report.page.markup import choice, e, number, options, section, table, tag
+from unipet.report.page.markup import choice, e, options, section, table, tag
 from unipet.report.page.overview import verdicts
 from unipet.report.page.places import Charts, numbers, per_group, place
 
@@ -42,10 +44,10 @@ def scores(comparisons: Sequence[Comparison], charts: Charts) -> str:
             [
                 (
                     line.label,
-                    number(line.row.score, ".4f"),
-                    number(line.row.std, ".4f"),
+                    score(line.row.score, line.row.scale) + (f" {MARK}" if line.row.flags else ""),
+                    score(line.row.std, line.row.scale),
                     str(line.row.scored),
-                    ", ".join(f"{score:.4f}" for score in line.row.scores),
+                    ", ".join(score(one, line.row.scale) for one in line.row.scores),
                 )
                 for line in one.shown
             ],
@@ -104,15 +106,20 @@ def fronts(comparisons: Sequence[Comparison], charts: Charts) -> str:
 
 def _front_table(comparison: Comparison, cost: str, drawn: Drawn) -> str:
     _, _, title, pattern = COSTS[cost]
-    rows = [row for row in drawn.rows if row["group"] == comparison.id]
+    rows, scale = [row for row in drawn.rows if row["group"] == comparison.id], comparison.lines[0].row.scale
     return table(
         f"Score against {title}: {comparison.title}",
         ("configuration", "mean score", title, "on the front"),
         [
-            (row["label"], f"{row['score']:.4f}", format(row["cost"], pattern), row["on the front"])
+            (row["label"], score(row["score"], scale), _cost(row["cost"], pattern), row["on the front"])
             for row in sorted(rows, key=lambda row: row["cost"])
         ],
         (1, 2),
         data_group=comparison.id,
         data_of=f"front-{cost}",
     )
+
+
+def _cost(value: float, pattern: str) -> str:
+    """A cost as its column writes it; of a small one as many digits as it needs."""
+    return figure(value, int(pattern[-2])) if abs(value) < 1 else format(value, pattern)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -50,7 +51,7 @@ def cost_points(comparisons: Sequence[Comparison], cost: str) -> Rows:
         best = {line.id for line in front(comparison.scored, cost)}
         known = [line for line in comparison.scored if cost in line.costs]
         places = [(line.costs[cost], line.row.score or 0.0) for line in known]
-        names = readable([line.row.method for line in known], places, [line.id in best for line in known])
+        names = readable(_names(known), places, [line.id in best for line in known])
         rows += [
             {
                 "group": comparison.id,
@@ -64,6 +65,12 @@ def cost_points(comparisons: Sequence[Comparison], cost: str) -> Rows:
             for line, name in zip(known, names, strict=True)
         ]
     return rows
+
+
+def _names(lines: Sequence[Line]) -> list[str]:
+    """What is written beside a point: the method, and where it has several here what tells them apart."""
+    count = Counter(line.row.method for line in lines)
+    return [line.label if count[line.row.method] > 1 else line.row.method for line in lines]
 
 
 def curve_points(comparisons: Sequence[Comparison], points: int = POINTS) -> dict[str, Rows]:

@@ -6,7 +6,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from unipet.report.aggregate import named, score_of, unscored
+from unipet.report import numbers
+from unipet.report.aggregate import grouped, named, score_of, unscored
 from unipet.report.collect import Entry
 from unipet.report.page.command import command_of
 from unipet.report.page.differences import own_values
@@ -26,18 +27,25 @@ def failures(entries: Sequence[Entry]) -> str:
     )
 
 
-def run_label(entry: Entry, number: int) -> str:
-    """A run in a list: unique by its number."""
+def run_labels(entries: Sequence[Entry]) -> list[str]:
+    """The runs in a list: each by its variant, unique by its number."""
+    found = {id(entry): row.label for row, runs in grouped(entries) for entry in runs}
+    return [_label(entry, number, found.get(id(entry))) for number, entry in enumerate(entries)]
+
+
+def _label(entry: Entry, number: int, variant: str | None) -> str:
     record = entry.record
     score = score_of(record)
-    shown = f"{score:.4f}" if score is not None else str(record.get("status") or "no record")
-    names = " · ".join(named(record.get(key)) for key in ("method", "task", "budget"))
+    shown = numbers.score(score) if score is not None else str(record.get("status") or "no record")
+    names = " · ".join(
+        [variant or named(record.get("method")), *(named(record.get(key)) for key in ("task", "budget"))]
+    )
     return f"{number + 1}: {names} · seed {record.get('seed')} · {shown}"
 
 
 def pair(entries: Sequence[Entry]) -> str:
     """Two selects; page.js fills in the commands and the differences."""
-    values = [(str(number), run_label(entry, number)) for number, entry in enumerate(entries)]
+    values = [(str(number), label) for number, label in enumerate(run_labels(entries))]
     selects = "".join(
         tag("label", f"run {side} ", tag("select", options(values), id=f"run-{side}")) for side in ("A", "B")
     )
