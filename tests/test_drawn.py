@@ -20,7 +20,7 @@ from unipet.cli import main
 from unipet.config import ModelConfig
 from unipet.errors import UnipetError
 from unipet.fingerprint import fingerprint
-from unipet.models import load_base_model
+from unipet.models import load_base_model, skeleton
 from unipet.run import evaluate, run
 from unipet.sites import head_names, outside
 from unipet.weights import plain_tensors
@@ -155,6 +155,13 @@ def test_a_run_on_it_is_evaluated_merged_and_exported(base: Path, tmp_path: Path
     model, _ = load_base_model(ModelConfig(name="auto", path=str(base)), ["no", "yes"], False)
     unipet.load(model, directory / "adapter")
     assert torch.allclose(logits(load(tmp_path / "merged", 5)), logits(model), atol=1e-5)
+
+
+def test_what_is_described_is_what_is_adapted(base: Path) -> None:
+    """Without weights too: their names say what loading draws."""
+    built = skeleton(ModelConfig(name="auto", path=str(base)), "classification")
+    said, done = unipet.describe(LOW_RANK, built), unipet.adapt(load(base, 1), LOW_RANK)
+    assert (said.base, said.head, said.percent) == (done.base, done.head, done.percent)
 
 
 # -- the fingerprint -------------------------------------------------------------------------------------------------

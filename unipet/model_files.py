@@ -108,9 +108,14 @@ def _hub_directory(model: ModelConfig, weights: bool) -> Path:
 def _missing(directory: Path, weights: bool) -> str | None:
     if not (directory / "config.json").is_file():
         return "config.json"
-    if weights and not any((directory / name).is_file() for name in _WEIGHTS):
+    if weights and not has_weights(directory):
         return "model.safetensors (weights in other formats are not read)"
     return None
+
+
+def has_weights(directory: Path) -> bool:
+    """Whether the weights are in `directory`, in the one format that is read."""
+    return any((directory / name).is_file() for name in _WEIGHTS)
 
 
 def contents(model: ModelConfig, kept: Path | None) -> dict[str, str]:

@@ -8,14 +8,14 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unipet.config import ModelConfig, RunConfig
 from unipet.errors import UnipetError
 from unipet.fitting import check_tokenizer, check_weights, fit_tokenizer
-from unipet.model_files import first_line, locate, verify
+from unipet.model_files import first_line, has_weights, locate, verify
 from unipet.stopwatch import phase
 from unipet.tasks.kinds import Kind, kind_of
 from unipet.tokenizer_files import read_tokenizer
@@ -41,11 +41,16 @@ def skeleton(model: ModelConfig, kind: str, as_saved: bool = False) -> nn.Module
 
     from unipet import describing
 
-    config = base_config(model)
+    directory = locate(model, weights=False)
+    config = _read_config(directory, {})
     row = kind_of(kind)
     if as_saved and type(config) not in getattr(transformers, row.auto)._model_mapping:
         return describing.skeleton(config)
     loader = _loader(config, row, kind, model)
+    if has_weights(directory):  # their names say what loading will draw, which is head and no part of the base model
+        with suppress(Exception):  # damaged ones are named by whoever loads them
+            named, _ = _from_pretrained(loader, directory, config, device_map="meta")
+            return named
     try:
         with torch.device("meta"):
             made: nn.Module = loader.from_config(config)
@@ -73,8 +78,6 @@ def load_base_model(
     configuration, weights that do not fit it, a tokenizer that does not fit the weights, and a kind that this base
     model cannot do.
     """
-    import torch
-
     directory = locate(model, weights=True)
     verify(directory, model)
     row = kind_of(kind)
@@ -82,17 +85,7 @@ def load_base_model(
     loader = _loader(config, row, kind, model)
     tokenizer = _read_tokenizer(directory)
     try:
-        with _quiet_loading():
-            loaded, found = loader.from_pretrained(
-                directory,
-                config=config,
-                dtype=torch.float32,
-                use_safetensors=True,
-                trust_remote_code=False,
-                local_files_only=True,
-                ignore_mismatched_sizes=True,  # a head for other labels is replaced; anything else is refused below
-                output_loading_info=True,
-            )
+        loaded, found = _from_pretrained(loader, directory, config)
     except Exception as error:  # the libraries below raise many kinds for a broken file
         raise UnipetError(f"model.path: cannot load {directory}: {first_line(error)}") from error
     check_weights(loaded, found, directory, row.pretrained_head)
@@ -101,6 +94,25 @@ def load_base_model(
 
 
 @phase("base_model")
+def _from_pretrained(loader: Any, directory: Path, config: Any, **options: Any) -> tuple[nn.Module, dict[str, Any]]:
+    """The model in `directory` in float32, and what transformers found out while loading it."""
+    import torch
+
+    with _quiet_loading():
+        loaded, found = loader.from_pretrained(
+            directory,
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            ignore_mismatched_sizes=True,  # a head for other labels is replaced; `check_weights` refuses anything else
+            output_loading_info=True,
+            **options,
+        )
+    return loaded, found
+
+
 def load_tokenizer(model: ModelConfig) -> Any:
     """The base model's tokenizer alone. Raises `UnipetError` as `load_base_model`."""
     directory = locate(model, weights=True)
