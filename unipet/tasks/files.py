@@ -20,7 +20,7 @@ Records = Iterator[tuple[object, str]]  # a record, and where it stands: "file, 
 
 def read_files(task: TaskConfig, split: str, evaluation: bool, hidden: bool = False) -> list[Row]:
     """The rows of `split` under `task.data_dir`. Raises UnipetError naming file, line and field."""
-    folder = Path(str(task.data_dir)).expanduser()
+    folder = Path(str(task.data_dir))
     if not folder.is_dir():
         raise UnipetError(_no_folder(folder))
     path = find(folder, split)
