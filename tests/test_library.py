@@ -167,3 +167,13 @@ def test_a_function_of_one_s_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             unipet.register_function("thing", dict)  # type: ignore[arg-type]
     finally:
         functions.FUNCTIONS.pop("shift", None)
+
+
+def test_a_shipped_name_without_its_insertions_is_refused() -> None:
+    for given in ({"insertions": {}}, {"insertions": {}, "unfreeze": ["all"]}):
+        with pytest.raises(unipet.UnipetError, match="none of the insertions of 'lora' is left"):
+            unipet.load_method({"name": "lora", **given})
+        assert unipet.load_method({"name": "bare", **given}).insertions == ()
+    with pytest.raises(unipet.UnipetError, match="insertions: expected a mapping"):
+        unipet.load_method({"name": "bare", "insertions": None})
+    assert unipet.load_method(unipet.load_method("head_only").to_dict()) == unipet.load_method("head_only")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,6 +16,7 @@ import torch
 from run_room import write_model
 from safetensors.torch import load_file, save_file
 
+import unipet
 from unipet.config import ModelConfig
 from unipet.errors import UnipetError
 from unipet.models import base_config, load_base_model
@@ -154,6 +157,32 @@ def test_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     model, _ = load_base_model(ModelConfig(name="x", path="model", package="carried_model"), LABELS, regression=False)
     assert model.config.num_labels == 3
+
+
+@pytest.mark.parametrize(
+    "package", ["evil.sub", "evil.", ".evil", "", "a/b", "evil sub", "__main__", "no_such_package"]
+)
+def test_a_package_that_a_configuration_names_is_never_imported(
+    package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_model(tmp_path / "evil" / "sub")
+    for folder in ("evil", "evil/sub"):
+        (tmp_path / folder / "__init__.py").write_text("raise RuntimeError('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UnipetError, match=r"model\.package: .*model=auto model\.path="):
+        load_base_model(ModelConfig(name="x", path=".", package=package), LABELS, regression=False)
+    assert not {"evil", "evil.sub"} & set(sys.modules)
+
+
+def test_a_stranger_s_folder_takes_no_package_s_place(tmp_path: Path) -> None:
+    """`python -m unipet` there looks for packages elsewhere, whatever files lie in it."""
+    for name in ("yaml", "torch", "wandb", "matplotlib"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('a stranger\\'s file was run')\n")
+    command = [sys.executable, "-m", "unipet", "list", "methods"]
+    path = os.pathsep.join([str(Path(unipet.__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "") and done.stdout
 
 
 def test_missing_package_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:

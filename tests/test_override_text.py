@@ -135,3 +135,36 @@ def test_a_sweep_s_job_is_repeated_with_its_configuration_directory(tmp_path: Pa
     with composer(read.config_dir) as composing:
         config = plan(overrides, False, composing).config
     assert (config.method["name"], config.runs_dir) == ("mine", "it's, ${x}")
+
+
+@pytest.mark.parametrize("value", ["/a b's", "/it's", "/a,b", "/a,b c", "/a(b", "/{x", 'say "x"', "/é", "a=b:c#d"])
+def test_what_an_error_advises_composes_to_what_was_typed(value: str, composing: Composer) -> None:
+    """A path that the grammar does not take, or takes for a sweep: the error's last line is the override that works."""
+    for key in ("task.data_dir", "runs_dir", "model.path"):
+        typed = f"{key}={value}"
+        try:
+            config = plan([typed], False, composing).config
+        except UnipetError as error:
+            advice = str(error)[str(error).rindex(shlex.quote(override(key, value))) :]
+            config = plan(shlex.split(advice), False, composing).config
+        found: Any = config
+        for part in key.split("."):
+            found = getattr(found, part)
+        assert found == value
+
+
+@pytest.mark.parametrize("given", ["mine/method/mine.yaml", "mine"])
+def test_a_method_without_its_insertions_needs_a_name_of_its_own(given: str, tmp_path: Path) -> None:
+    own = tmp_path / "mine" / "method" / "mine.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text("name: mine\ninsertions: {a: {function: low_rank, position: attn.q}}\nunfreeze: [head, norm]\n")
+    other = "+method.insertions.b={function: low_rank, position: ffn}"
+    with composer(str(tmp_path / "mine")) as composing:
+        choice = override("method", str(tmp_path / given) if "/" in given else given)
+        for more in ([], [other], ["method.unfreeze=[all]"]):
+            with pytest.raises(UnipetError, match=r"none of the insertions of 'mine' is left.*method\.name=NAME"):
+                plan([choice, "~method.insertions.a", *more], False, composing)
+            named = plan([choice, "~method.insertions.a", "method.name=bare", *more], False, composing).config
+            assert named.method["name"] == "bare" and "a" not in named.method["insertions"]
+        kept = plan([choice, other, "method.insertions.a.function.size=2"], False, composing).config
+        assert set(kept.method["insertions"]) == {"a", "b"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import shlex
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -26,7 +27,7 @@ def option(default: Any, *, low: float | None = None, high: float | None = None,
 
 def remove_hint(where: str) -> str:
     """The override that takes a key out of a composed configuration."""
-    return f"Remove it with the override '~{where}' (or delete the line)."
+    return f"Remove it with the override {shlex.quote(f'~{where}')} (or delete the line)."
 
 
 def parse_options(cls: type[T], given: Any, where: str, owner: str, ignore: Sequence[str] = ()) -> T:

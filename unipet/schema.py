@@ -50,7 +50,9 @@ def typed(tree: Any, kind: Any) -> Any:
 def config_values(tree: Any) -> Any:
     """A whole `config.yaml` as `RunConfig` wants it, the method's values included: it is spelled out by its own types."""
     content = typed(tree, RunConfig)
-    return {**content, "method": values(content.get("method"))} if isinstance(content, Mapping) else content
+    if not isinstance(content, Mapping):
+        return content
+    return {"imports": [], **content, "method": values(content.get("method"))}  # older ones know no imports
 
 
 def _is_text(kind: Any) -> bool:

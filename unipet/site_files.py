@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ def load_sites(sites: Sites) -> Architecture | None:
         return sites
     if isinstance(sites, Mapping):
         return parse_table(sites)
-    path = Path(sites)
+    path = Path(os.path.expanduser(sites))
     if not path.is_file():
         raise UnipetError(f"sites: no file {str(sites)!r}. Give the path of a YAML file with a site table.")
     given = read_yaml(path)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from unipet.errors import UnipetError, unknown
+from unipet.override_text import quoted
 from unipet.sweep import strict
 
 
@@ -61,7 +63,7 @@ def unreadable(override: str) -> UnipetError:
     key, value = text.split("=", 1)
     return UnipetError(
         f"cannot read the override {text!r}. Quote a value with spaces or special characters twice, once for the shell: "
-        f"\"{key}='{value}'\"."
+        f"{shlex.quote(f'{key}={quoted(value)}')}"
     )
 
 

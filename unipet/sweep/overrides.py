@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,8 @@ from unipet.config import RunConfig
 from unipet.errors import UnipetError
 from unipet.imports import import_modules
 from unipet.library import emptied
-from unipet.override_text import command_line, value_text
+from unipet.override_text import command_line, quoted, value_text
+from unipet.schema import holds_text, kind_at
 from unipet.sweep import strict
 from unipet.sweep.composer import Composer, plain_values
 from unipet.sweep.override import Override, parse, rest, shown
@@ -48,10 +50,10 @@ def _check_label(parsed: Sequence[Override]) -> None:
     """Raise UnipetError for `model.name=X` alone: records would carry X for another base model's results."""
     label = next((one for one in parsed if one.key == "model.name" and "=" in one.text), None)
     if label is not None and not any(one.text.startswith(("model.path=", "model=auto")) for one in parsed):
-        name = rest(label.text)
+        name, path = rest(label.text), shlex.quote(f"model.path={rest(label.text)}")
         raise UnipetError(
             f"model.name={name}: only the label that records carry, and it chooses no base model. For another one: model=NAME "
-            f"(`unipet list models`), or model=auto model.path={name} for a hub name or a directory."
+            f"(`unipet list models`), or model=auto {path} for a hub name or a directory."
         )
 
 
@@ -133,11 +135,17 @@ def sweeper_params(composed: Any, composer: Composer) -> dict[str, Override]:
 def forgotten(texts: Sequence[str], sweep: Override, command: str) -> UnipetError:
     """A comma list without -m."""
     key, value = shown(sweep.text).split("=", 1)
-    if command not in ("train", "plan"):
-        return UnipetError(
-            f"{key}={value}: several values, but `unipet {command}` takes one. Did you mean a list, '{key}=[{value}]'?"
-        )
+    kind, one = kind_at(key), "takes one" if command not in ("train", "plan") else ""
+    listed = shlex.quote(f"{key}=[{value}]")
+    as_text = holds_text(kind) and kind not in (list[str], dict[str, str]) and not {"'", '"'} & set(value)
+    other = (
+        f"One text with commas: {shlex.quote(f'{key}={quoted(value)}')}"
+        if as_text
+        else f"For a single list, write {listed}."
+    )
+    if one:
+        asked = "" if as_text else f"Did you mean a list, {listed}?"
+        return UnipetError(f"{key}={value}: several values, but `unipet {command}` {one}. {asked or other}")
     return UnipetError(
-        f"{key}={value}: several values need -m (one run for each):\n    {command_line(command, ['-m', *texts])}\n"
-        f"For a single list, write '{key}=[{value}]'."
+        f"{key}={value}: several values need -m (one run for each):\n    {command_line(command, ['-m', *texts])}\n{other}"
     )

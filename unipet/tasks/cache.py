@@ -22,7 +22,7 @@ def cache_directory(runs_dir: str) -> Path | None:
     given = os.environ.get(VARIABLE, "")
     if given.lower() in ("off", "none", "0"):
         return None
-    return Path(given).expanduser() if given else Path(runs_dir) / ".cache"
+    return Path(os.path.expanduser(given)) if given else Path(runs_dir) / ".cache"
 
 
 def read_cached(directory: Path | None, key: str) -> EncodedRows | None:

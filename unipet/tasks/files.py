@@ -17,7 +17,7 @@ from unipet.tasks.rows import RowReader, SplitRows
 
 def read_files(task: TaskConfig, split: str, evaluation: bool, hidden: bool = False) -> SplitRows:
     """The rows of `split` under `task.data_dir`. Raises UnipetError naming file, line and field."""
-    folder = Path(str(task.data_dir)).expanduser()
+    folder = Path(str(task.data_dir))
     if not folder.is_dir():
         raise UnipetError(_no_folder(folder))
     path = find(folder, split)
