@@ -62,7 +62,7 @@ def save(model: nn.Module, directory: str | Path) -> Path:
         "frozen": _checksums(model),
         "sha256": hashlib.sha256(data).hexdigest(),
     }
-    out = Path(directory)
+    out = Path(directory).expanduser()
     try:
         out.mkdir(parents=True, exist_ok=True)
         write_bytes_atomic(out / TENSORS, data)
@@ -79,7 +79,7 @@ def load(model: nn.Module, directory: str | Path) -> AdaptReport:
     The base model must be the one that was adapted (its fingerprint is compared) and every tensor must be there with
     its shape, no more and no less; otherwise UnipetError says what differs and the model is left as it was.
     """
-    source = Path(directory)
+    source = Path(directory).expanduser()
     description = _description(source)
     if isinstance(getattr(model, CONTAINER, None), Adaptation):
         raise UnipetError("The model already carries a method. Call unipet.eject(model) first, then load.")

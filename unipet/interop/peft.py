@@ -71,7 +71,7 @@ def export_peft(model: nn.Module, directory: str | Path) -> Path:
     named = dict(model.named_parameters())
     tensors |= {start + name: named[name] for name in named if any(name.startswith(f"{head}.") for head in heads)}
     ready = {name: tensor.detach().to("cpu").clone().contiguous() for name, tensor in tensors.items()}
-    out = Path(directory)
+    out = Path(directory).expanduser()
     try:
         out.mkdir(parents=True, exist_ok=True)
         write_bytes_atomic(out / TENSORS, safetensors.torch.save(ready, metadata={"format": "pt"}))
@@ -215,9 +215,10 @@ def import_peft(model: nn.Module, directory: str | Path) -> AdaptReport:
     The method is called `imported`; its sites are the roles whose modules the tensors name. Raises UnipetError where the
     directory says something that no composition here computes, or does not fit the model, which is then left as it was.
     """
-    config, tensors = read(Path(directory), CONFIG, TENSORS)
-    check_config(Path(directory), config)
-    method, values = imported(model, Path(directory), config, tensors)
+    source = Path(directory).expanduser()
+    config, tensors = read(source, CONFIG, TENSORS)
+    check_config(source, config)
+    method, values = imported(model, source, config, tensors)
     report = adapt(model, method)
     inserted = adaptation(model)
     try:
