@@ -44,7 +44,7 @@ def test_a_run_leaves_a_complete_record(tmp_path: Path) -> None:
     assert record["metric"] == "accuracy" and record["score"] == record["metrics"]["accuracy"] > 0.8
     assert record["params"]["trainable"] == 2 * 2 * 2 * 4 * 32  # layers x sites x (down, up) x rank x width
     assert record["time"]["steps"] == 48 and record["stopped_by"] == "epochs"
-    assert all(value > 0 for value in record["time"].values())
+    assert all(value > 0 for name, value in record["time"].items() if name != "phases_s")
     assert record["data"]["train"] == 48 and record["data"]["evaluation"] == 20
     assert record["data"]["truncated"] == {"train": 0, "evaluation": 0}
     assert [row["name"] for row in record["insertions"]] == ["attention"]
