@@ -53,15 +53,15 @@ def _children_s() -> float:
 
 
 def compare(plan: dict[str, Any], directory: Path) -> list[dict[str, Any]]:
-    """One row per job: seconds predicted and taken, of the run (after it was checked) and of training."""
+    """One row per job: seconds predicted and taken, of the run (after it was composed) and of training."""
     rows = []
     for job in plan["jobs"]:
         (file,) = directory.glob(f"runs/sweeps/*/jobs/{job['job']}.json")
         written = json.loads(file.read_text())
         record = json.loads((file.parent.parent / written["run_dir"] / "result.json").read_text())
         assert record["run_id"] == job["run_id"] and record["status"] == "ok", record["error"]
-        before = job["seconds"]["composing"] + job["seconds"]["preparing"]  # which no record holds
-        run = (job["total_s"] - before, record["time"]["total_s"])
+        before = job["seconds"]["composing"]  # which no record holds; and imports are no job's
+        run = (job["total_s"] - before, record["time"]["total_s"] - record["time"]["phases_s"]["import"])
         train = (job["train_s"], record["time"]["train_s"])
         rows.append(
             {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -36,7 +37,7 @@ class Progress:
         self._first_done = self._said_done = 0
         self._patient = patient
         self._bar: Any = None
-        if sys.stderr is not None and sys.stderr.isatty():
+        if _watched():
             self._bar = _bar(what, total, unit, EVERY_S / 5 if patient else 0.0)
 
     def note(self, **values: float) -> None:
@@ -65,16 +66,27 @@ class Progress:
         if self._bar is not None:
             self._bar.close()
         elif self.done > self._said_done and (self._said_done or not self._patient):
-            self._say(time.perf_counter())
+            self._say(time.perf_counter(), over=True)
 
-    def _say(self, now: float) -> None:
+    def _say(self, now: float, over: bool = False) -> None:
         parts = [f"{self.unit} {self.done:,} of {self.total:,}"]
         parts += [f"{name} {value}" for name, value in self._values.items()]
         since = self.done - self._first_done
-        if since > 0 and self.done < self.total:
+        if since > 0 and self.done < self.total and not over:
             parts.append(f"{duration((self.total - self.done) * (now - self._first) / since)} left")
         say(f"{self.what}: {', '.join(parts)}")
         self._said, self._said_done = now, self.done
+
+
+def _watched() -> bool:
+    """Whether standard error is a terminal with room for a bar (one without a size is a recorder)."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        return False
+    try:
+        size = os.get_terminal_size(sys.stderr.fileno())
+    except (OSError, ValueError):  # says that it is a terminal, and has no file
+        return False
+    return size.columns > 0 and size.lines > 0
 
 
 def _bar(what: str, total: int, unit: str, delay: float) -> Any:
