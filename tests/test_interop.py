@@ -390,6 +390,24 @@ def test_every_targeted_module_must_be_there(name: str, drop: str, tmp_path: Pat
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
+@pytest.mark.parametrize("name", [*SHAPES, "kronecker_both", "low_rank_bias"])
+def test_every_tensor_of_a_module_must_be_there_and_no_other(name: str, tmp_path: Path) -> None:
+    unipet.export_peft(adapted({**DIRECT, **SHAPES}[name], "bert"), tmp_path)
+    whole = load_file(tmp_path / "adapter_model.safetensors")
+    own = [key for key in whole if "layer.1.attention" in key or ("vera_" in key and "lambda" not in key)]
+    assert own
+    for key in own:
+        rewrite(tmp_path, lambda found, key=key: {name: one for name, one in whole.items() if name != key})
+        with pytest.raises(unipet.UnipetError, match=r"does not fit this model at|are missing|are not stored"):
+            unipet.import_peft(ARCHS["bert"].build(), tmp_path)
+    path = own[0].rsplit(".lora_", 1)[0] if "lora_" in own[0] else own[0].rsplit(".", 1)[0]
+    for extra in ("lora_B.bias", "lora_magnitude_vector", "lora_E", "hada_t1", "ia3_m"):
+        if f"{path}.{extra}" not in whole:
+            rewrite(tmp_path, lambda found, extra=extra: {**whole, f"{path}.{extra}": torch.zeros(32)})
+            with pytest.raises(unipet.UnipetError, match=r"does not fit this model at|has no place here"):
+                unipet.import_peft(ARCHS["bert"].build(), tmp_path)
+
+
 def test_one_tensor_of_a_module_missing(tmp_path: Path) -> None:
     unipet.export_peft(adapted(DIRECT["low_rank"], "bert"), tmp_path)
     rewrite(

@@ -171,7 +171,8 @@ def _unbake(insertion: Insertion, bank: Bank, parts: Parts, shared: Bank | None)
 
 def _not_made_again(inserted: Adaptation, folding: list[Insertion], staying: list[Insertion]) -> str | None:
     """Why a saved adapter of what stays could not be loaded: frozen tensors that the base model, changed, makes otherwise."""
-    changed = {f"{insertion.site.path}.weight" for insertion in folding} | set(inserted.unfrozen)
+    changed = {f"{insertion.site.path}.weight" for insertion in folding}
+    changed |= {name for name, part in inserted.unfrozen.items() if part != "head"}
     for insertion in staying:
         function = insertion.parts.function
         if not insertion.bank.frozen_names:

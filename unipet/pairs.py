@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def check_pairs(spec: InsertionSpec, where: str) -> None:
     """Raise UnipetError for choices that are fine alone but not together."""
     function, position = spec.function, spec.position
-    label, in_heads = name_of(FUNCTIONS, function), [role for role in position.site if role.endswith("heads")]
+    label, in_heads = name_of(FUNCTIONS, function), [role for role in position.site if role.endswith(".heads")]
     rule, joined = spec.composition, name_of(COMPOSITIONS, spec.composition)
     if rule.needs_mass and not function.has_mass:
         able = ", ".join(name for name, cls in FUNCTIONS.items() if cls.has_mass)

@@ -106,8 +106,8 @@ def _keep(seen: Seen, path: str) -> Any:
 @contextmanager
 def _evaluating(entry: nn.Module) -> Iterator[None]:
     training = [module for module in entry.modules() if module.training]
-    entry.eval()
     try:
+        entry.eval()
         yield
     finally:
         for module in training:

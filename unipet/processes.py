@@ -29,7 +29,7 @@ def check_one_process() -> None:
             raise UnipetError(
                 f"{name}={count} in the environment: a launcher started {count} processes, and one run uses one process on "
                 "one device. Start `unipet train` by itself; for several devices start one process for each of several "
-                "runs, with CUDA_VISIBLE_DEVICES set to the device of each."
+                f"runs, with CUDA_VISIBLE_DEVICES set to the device of each (and without {name}: env -u {name} unipet ...)."
             )
 
 

@@ -19,11 +19,12 @@ from unipet.errors import UnipetError
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_SYNCHRONISED = "DistributedDataParallel"
 #: torch's wrapper classes, by name, so that none is imported for it -> the attribute that holds the model.
 _WRAPPERS = {
     "OptimizedModule": "_orig_mod",
     "DataParallel": "module",
-    "DistributedDataParallel": "module",
+    _SYNCHRONISED: "module",
     "AveragedModel": "module",
 }
 #: What no model can be taken out of.
@@ -38,12 +39,16 @@ def bare(model: nn.Module) -> nn.Module:
 
 
 def _attribute(model: nn.Module) -> str | None:
-    names = [cls.__name__ for cls in type(model).__mro__ if cls.__module__.startswith("torch.")]
+    names = _classes(model)
     if _SHARDED in names:
         raise UnipetError(
             f"{_SHARDED} keeps the parameters in flat pieces, which have no names. Work on the model before it is wrapped."
         )
     return next((_WRAPPERS[name] for name in names if name in _WRAPPERS), None)
+
+
+def _classes(model: nn.Module) -> list[str]:
+    return [cls.__name__ for cls in type(model).__mro__ if cls.__module__.startswith("torch.")]
 
 
 @contextmanager
@@ -79,15 +84,19 @@ def unwraps(function: Callable[Concatenate[nn.Module, P], R]) -> Callable[Concat
 def unwraps_to_adapt(function: Callable[Concatenate[nn.Module, P], R]) -> Callable[Concatenate[nn.Module, P], R]:
     """As `unwraps`, for a function that inserts: it raises UnipetError where a wrapper has noted what trains."""
 
+    unwrapping = unwraps(function)
+
     @functools.wraps(function)
     def at_the_door(model: nn.Module, *args: P.args, **kwargs: P.kwargs) -> R:
-        if "DistributedDataParallel" in {cls.__name__ for cls in type(model).__mro__}:
-            raise UnipetError(
-                "DistributedDataParallel synchronises the gradients of the parameters that trained when it was made. Adapt "
-                "the model first, then wrap it."
-            )
-        with unwrapped(model) as inside:
-            return function(inside, *args, **kwargs)
+        around = model
+        while (attribute := _attribute(around)) is not None:
+            if _SYNCHRONISED in _classes(around):
+                raise UnipetError(
+                    f"{_SYNCHRONISED} synchronises the gradients of the parameters that trained when it was made. Adapt the "
+                    "model first, then wrap it."
+                )
+            around = getattr(around, attribute)
+        return unwrapping(model, *args, **kwargs)
 
     return at_the_door
 
