@@ -18,6 +18,14 @@ from statistics import fmean, pvariance
 from typing import Any
 
 Rows = Sequence[Mapping[str, Any]]  # of predictions.jsonl: prediction, and label or references
+#: Name -> what it says, in a few words.
+NAMES = {
+    "one_answer": "one answer for every example",
+    "below_majority": "fewer right answers than the most frequent label gives",
+    "below_mean": "a larger squared error than the mean of the labels gives",
+    "empty_texts": "empty texts",
+    "diverged": "the training loss rose again",
+}
 CONSTANT = 1e-3  # of the labels' standard deviation: answers that vary less are one answer
 EMPTY = 0.1  # share of empty texts
 GAINED, LOST, SPOILED = 0.25, 0.5, 2.0  # see `diverged`

@@ -140,7 +140,6 @@ def _variants(
     contents: Mapping[tuple[str, ...], Mapping[str, Any]], groups: Mapping[tuple[str, ...], Sequence[Entry]]
 ) -> dict[tuple[str, ...], str]:
     """What tells every row from the others of its method: one text per method everywhere, as far as methods are not tuned."""
-    asked = {key for group in groups.values() for entry in group for key in fitted_sizes(entry.record)}
     parts: dict[tuple[str, ...], list[str]] = {key: [] for key in contents}
     for tuned in (False, True):
         alike: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
@@ -151,6 +150,7 @@ def _variants(
                 {name: value for name, value in contents[key].items() if name.startswith(TUNED) == tuned}
                 for key in keys
             ]
+            asked = {size for key in keys for entry in groups[key] for size in fitted_sizes(entry.record)}
             for key, text in zip(keys, variants(some, asked), strict=True):
                 parts[key].append(text)
     said = {key: [text for text in texts if text not in ("", AS_GIVEN)] for key, texts in parts.items()}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from unipet.errors import UnipetError
-from unipet.flags import raised
+from unipet.flags import NAMES, raised
 from unipet.history import read_steps
 from unipet.record import METRICS, PREDICTIONS
 from unipet.report.resampling import read_lines
@@ -59,6 +59,16 @@ def flagged(entries: Sequence[Entry]) -> tuple[Flagged, ...]:
             seeds, _ = found.setdefault(str(flag["name"]), ([], str(flag.get("text") or "")))
             seeds.append(str(entry.record.get("seed")))
     return tuple(Flagged(name, tuple(seeds), len(entries), text) for name, (seeds, text) in found.items())
+
+
+def summarised(rows: Iterable[tuple[str, Row]]) -> list[str]:
+    """A sentence per flag: what it means, and which labelled rows have it."""
+    found: dict[str, list[str]] = {}
+    for label, row in rows:
+        for flag in row.flags:
+            share = "" if len(flag.seeds) == flag.runs else f" ({len(flag.seeds)} of {flag.runs} seeds)"
+            found.setdefault(flag.name, []).append(f"{label}{share}")
+    return [f"{MARK} {name} ({NAMES.get(name, 'flagged')}): {', '.join(who)}." for name, who in found.items()]
 
 
 def counted(row: Row) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from unipet.report import numbers
 from unipet.report.aggregate import Row
 from unipet.report.comparing import BEST, NOT_WORSE, Group
-from unipet.report.flagged import MARK, Flagged, explained
+from unipet.report.flagged import MARK, Flagged, summarised
 from unipet.report.numbers import GAP
 from unipet.report.published import BESIDE, PUBLISHED, Beside
 
@@ -138,8 +138,7 @@ def _notes(groups: Sequence[Group]) -> list[str]:
         if group.ranked:
             for one in group.differences:
                 said.setdefault(f"ranked although {one}", []).append(group.name)
-        for text in explained(group.flagged.items()):
-            said.setdefault(f"{MARK} {text}", []).append(group.name)
+    notes += summarised([(f"{label} on {group.task}", row) for group in groups for label, row in group.flagged.items()])
     for text, names in said.items():
         where = "" if len(names) == len(groups) and len(groups) > 1 else f"{'; '.join(names)}: "
         notes.append(f"{where}{text}.")

@@ -188,8 +188,8 @@ def reconciled(one: Published, published: Iterable[Published], scale: str) -> tu
         why = f"outside the scale of {one.metric}, {scale}"
     if why or given == top:
         return one, why
-    std = None if one.std is None else one.std * top / given
-    return replace(one, value=one.value * top / given, std=std), ""
+    value, std = (None if each is None else float(f"{each * top / given:.12g}") for each in (one.value, one.std))
+    return replace(one, value=value, std=std), ""
 
 
 def published_text(found: Sequence[Beside]) -> str:
