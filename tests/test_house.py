@@ -178,8 +178,9 @@ def test_a_file_is_small_and_named_for_its_concept(path: Path) -> None:
     assert path.name == "__init__.py" or ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
 
 
-#: Where a method's name in quotes is another thing's name: `init: lora` starts a tensor, `adapter/` is what a run saves.
-NAMESAKES = {"functions": {"lora"}, "record": {"adapter"}}
+#: Where a method's name in quotes is another thing's name: `init: lora` starts a tensor, `adapter/` is what a run saves,
+#: and peft's `init_lora_weights` has values that are called as two papers are.
+NAMESAKES = {"functions": {"lora"}, "record": {"adapter"}, "interop": {"pissa", "olora"}}
 
 
 def method_names() -> set[str]:
