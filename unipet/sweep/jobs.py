@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from unipet import libraries, terminal
 from unipet.config import ModelConfig, RunConfig
 from unipet.errors import UnipetError
 from unipet.record import model_label, run_dir, write_json_atomic
@@ -20,6 +21,8 @@ from unipet.sweep import strict
 from unipet.sweep.overrides import shown
 
 
+@terminal.screens(libraries.hidden)  # a worker process has not come through the command line's door
+@libraries.quiet()
 def run_job(values: Mapping[str, Any], sweep: Path, number: int, overrides: Sequence[str]) -> dict[str, Any]:
     """Run job `number` of `sweep` and return its job file's content. Raises nothing but KeyboardInterrupt."""
     job: dict[str, Any] = {"job": number, "overrides": [shown(text) for text in overrides], "status": "running"}
