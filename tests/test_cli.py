@@ -218,6 +218,23 @@ def test_a_users_file_may_not_be_shadowed(capsys: pytest.CaptureFixture[str], he
     assert code == 2 and "my_lora.yaml" in err
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"# caf\xe9\nname: mine\n", ["method/bad.yaml: not UTF-8 (byte 6", "Save the file as UTF-8"]),
+        (b"name: [\n", ["not valid YAML", "method/bad.yaml", "line 2, column 1"]),
+    ],
+)
+def test_a_file_that_is_no_yaml_is_named(
+    content: bytes, words: list[str], capsys: pytest.CaptureFixture[str], here: Path
+) -> None:
+    (here / "conf" / "method").mkdir(parents=True)
+    (here / "conf" / "method" / "bad.yaml").write_bytes(content)
+    for command in ("train", "describe", "plan"):
+        code, _, err = call(capsys, command, "--config-dir", "conf", "method=bad")
+        assert code == 2 and all(word in err for word in words), err
+
+
 def test_an_unwritable_directory(capsys: pytest.CaptureFixture[str], world: Path, here: Path) -> None:
     (here / "file").write_text("")
     for flags in ([], ["-m"]):

@@ -87,6 +87,35 @@ def test_a_run_and_what_follows_print_lines_of_ours_alone(
     lines(tmp_path, "export", str(run), "peft", "--to", "peft")
 
 
+def test_a_worker_process_prints_lines_of_ours_alone(world: Path, tmp_path: Path) -> None:
+    """A launcher of Hydra's may run a sweep's jobs in processes of its own: they do not come through the command line."""
+    code = (
+        "import sys, pathlib\n"
+        "from unipet.sweep.composer import composer\n"
+        "from unipet.sweep.overrides import plan\n"
+        "from unipet.sweep.jobs import run_job\n"
+        "from dataclasses import asdict\n"
+        "with composer(sys.argv[1]) as composing:\n"
+        "    config = plan(sys.argv[2:], False, composing).config\n"
+        "done = run_job(asdict(config), pathlib.Path('sweep'), 0, [])\n"
+        "assert done['status'] == 'ok', done\n"
+    )
+    argv = [str(world / "mine"), "method=mine", f"model={world / 'model'}", "task=tiny"]
+    argv += [f"task.data_dir={world / 'data'}", "budget.max_steps=3", "optim.batch_size=8"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *argv],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        timeout=300,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stdout
+    assert [line for line in done.stdout.splitlines() if not KNOWN.fullmatch(line)] == []
+    assert "training: step 3 of 3" in done.stdout
+
+
 def speak(place: Path, code: str) -> None:
     """Run `code` as the code of a file at `place`."""
     exec(

@@ -54,14 +54,29 @@ def check_config_dir(config_dir: str) -> Path:
             f"--config-dir {config_dir}: no such directory. It holds groups, for example {config_dir}/method/mine.yaml."
         )
     built_in = conf_dir()
-    for path in sorted(directory.rglob("*.yaml")):
+    for path in sorted(path for path in directory.rglob("*.yaml") if path.is_file()):
         relative = path.relative_to(directory)
+        _check_utf8(path)
         if (built_in / relative).is_file() and not filecmp.cmp(path, built_in / relative, shallow=False):
             raise UnipetError(
                 f"{path}: {relative} is also a built-in file, which Hydra would use instead of yours. "
                 f"Rename yours, for example {relative.with_stem('my_' + relative.stem)}."
             )
     return directory.resolve()
+
+
+def _check_utf8(path: Path) -> None:
+    """Hydra would end in an exception that does not name the file."""
+    try:
+        path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UnipetError(
+            f"{path}: not UTF-8 (byte {error.start + 1}: {error.reason}). Save the file as UTF-8."
+        ) from None
+    except OSError as error:
+        raise UnipetError(
+            f"{path}: cannot be read ({error.strerror or error}). Mend it, or move it elsewhere."
+        ) from None
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unipet import libraries, terminal
 from unipet.config import ModelConfig, RunConfig
 from unipet.errors import UnipetError
 from unipet.imports import import_modules
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from unipet.run import Done
 
 
+@terminal.screens(libraries.hidden)  # a worker process has not come through the command line's door
+@libraries.quiet()
 def run_job(
     values: Mapping[str, Any], sweep: Path, number: int, overrides: Sequence[str], flags: Sequence[str] = ()
 ) -> dict[str, Any]:

@@ -14,12 +14,16 @@ from unipet.sweep import strict
 
 @contextmanager
 def translate(overrides: Sequence[str]) -> Iterator[None]:
-    """Turn any exception of Hydra or OmegaConf inside into a `UnipetError`; `overrides` are those being composed."""
+    """Turn any exception of Hydra, OmegaConf or a YAML file inside into a `UnipetError`; `overrides` are those being
+    composed."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
     try:
         yield
+    except YAMLError as error:  # it names the file, the line and the column
+        raise UnipetError(f"not valid YAML: {' '.join(str(error).split())}. Mend the file.") from None
     except (HydraException, OmegaConfBaseException) as error:
         raise explain(error, overrides) from error
 
