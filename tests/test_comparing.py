@@ -13,6 +13,7 @@ import pytest
 from report_room import EXAMPLES, RATES, two_tasks, write_run
 
 from unipet.cli import main
+from unipet.report.aggregate import aggregate
 from unipet.report.collect import Entry, collect
 from unipet.report.comparing import BEST, DIFFERENT, NOT_WORSE, SAME, UNTESTED, WORSE, Group, compare
 from unipet.report.latex import escape, latex
@@ -179,6 +180,83 @@ def test_lost_runs_and_seeds_are_said(tmp_path: Path) -> None:
     group = only(collect(tmp_path))
     assert any(text.startswith("runs without a score: good (1 of 3)") for text in group.warnings)
     assert {pair.seeds for pair in group.pairs if "good" in (pair.a, pair.b)} == {2}
+
+
+def test_equal_means_are_ties_and_all_of_them_are_best(tmp_path: Path) -> None:
+    """Also where the seeds differ and only the means agree; a third row is judged against both."""
+    for method, rates in (("one", (0.81, 0.8, 0.79)), ("two", (0.79, 0.81, 0.8)), ("bad", (0.3, 0.3, 0.3))):
+        for seed, rate in enumerate(rates):
+            write_run(tmp_path, method, seed, predictions=False, record={"score": rate})
+    group = only(collect(tmp_path))
+    assert group.standings == {"one": BEST, "two": BEST, "bad": WORSE} and group.best == ("one", "two")
+    assert "best mean (equal): one and two" in verdicts_text([group])
+    table = paper_table([group])
+    assert markdown(table).count("**0.8000") == 2 and latex(table).count(r"\mathbf{0.8000}") == 2
+    assert wide_csv(table).count(",best,") == 2
+    from unipet.report.figures import scores
+    from unipet.report.page.document import page
+
+    assert page(collect(tmp_path)).count("★ best") == 2
+    marks = [line for line in scores([group]).axes[0].lines if line.get_marker() == "D"]
+    assert [str(mark.get_markerfacecolor()) for mark in marks].count("#0b5fa5") == 2
+
+
+@pytest.mark.parametrize("score", [0.0, 0.5, -0.25])
+def test_all_equal_is_no_winner(tmp_path: Path, score: float) -> None:
+    for method in ("a", "b"):
+        for seed in range(2):
+            write_run(tmp_path, method, seed, predictions=False, record={"score": score})
+    group = only(collect(tmp_path))
+    assert set(group.standings.values()) == {BEST} and group.pairs[0].verdict == SAME
+
+
+# --- one run counts once ---
+
+
+@pytest.mark.parametrize("copies", [1, 3])
+def test_one_run_is_one_run_wherever_its_records_lie(tmp_path: Path, copies: int) -> None:
+    for seed in range(2):
+        for copy in range(copies):
+            write_run(tmp_path / "runs" / ("nested/" * copy), "good", seed)
+    entries = collect(tmp_path / "runs")
+    (row,) = aggregate(entries)
+    assert (row.scored, row.runs, len(entries), row.repeated) == (2, 2, 2, 0)
+    assert row.std == pytest.approx(abs(row.scores[0] - row.scores[1]) / 2**0.5)
+
+
+def test_a_seed_counts_once_whatever_its_run_id(tmp_path: Path) -> None:
+    """A record of an older identity and one of today, of the same configuration, data and seed."""
+    for seed in range(2):
+        write_run(tmp_path / "old", "good", seed, record={"run_id": f"old{seed}"})
+        write_run(tmp_path / "new", "good", seed, 0.7, record={"run_id": f"new{seed}", "finished": "2027-01-01"})
+    (group,) = compare(collect(tmp_path))
+    (row,) = group.rows
+    assert (row.scored, row.runs, row.repeated) == (2, 2, 2) and max(row.scores) < 0.75, "the last that finished"
+    assert any("several runs of one seed" in text and "good (2)" in text for text in group.warnings)
+
+
+def test_one_run_id_on_two_data_sets_is_two_runs(tmp_path: Path) -> None:
+    """Older identities left the data out: neither result is lost, neither is averaged with the other."""
+    for name in ("a", "b"):
+        write_run(
+            tmp_path / name,
+            "good",
+            record={"run_id": "same"},
+            data={"fingerprint": name},
+            config={"data_dir": f"in/{name}"},
+        )
+    rows = aggregate(collect(tmp_path))
+    assert sorted(row.label for row in rows) == ["good · data=a", "good · data=b"] and [row.runs for row in rows] == [
+        1,
+        1,
+    ]
+
+
+def test_two_spellings_of_a_place_are_one_configuration(tmp_path: Path) -> None:
+    for seed, place in enumerate(("data", "./data", "elsewhere/../data", "/abs/data")):
+        write_run(tmp_path, "good", seed, config={"data_dir": place})
+    (row,) = aggregate(collect(tmp_path))
+    assert (row.scored, row.label) == (4, "good")
 
 
 # --- tables ---------------------------------------------------------------------------------------------------------

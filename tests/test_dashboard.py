@@ -17,7 +17,7 @@ from unipet import tracking
 from unipet.cli import main
 from unipet.design import DIMENSIONS
 from unipet.errors import UnipetError
-from unipet.mirror import COMPARED, flat_summary, mirrored_config
+from unipet.mirror import COMPARED, flat_summary
 from unipet.report import pushing
 from unipet.report.collect import Entry, collect
 from unipet.report.dashboard import as_json, scopes
@@ -128,12 +128,14 @@ def test_every_key_that_a_panel_reads_is_one_that_a_tracked_run_writes(
         def log(self, values: Any, step: int) -> None:
             written["history"] |= set(values)
 
-        def finish(self, summary: Any, status: str) -> None:
+        def finish(self, summary: Any, status: str) -> bool:
             written["summary"] |= {key for key, value in flat_summary(summary).items() if value is not None}
+            return True
 
-    def opened(config: Any, run_id: str, name: str, tags: Any, resolved: Any) -> Recorder:
-        said = mirrored_config(resolved, run_id, tags)
-        assert said[COMPARED] == "tiny_low_rank | tiny | model | none", "the base model by its label, not `auto`"
+    def opened(config: Any, mirrored: Any, directory: Path) -> Recorder:
+        said = mirrored.config
+        assert said[COMPARED].startswith("tiny_low_rank · site=attn.q+attn.v · function=low_rank · size=4")
+        assert said[COMPARED].endswith(" | tiny | model | max_steps=20"), "the base model by its label, not `auto`"
         nested = {f"{key}.{one}" for key, value in said.items() if isinstance(value, dict) for one in value}
         written["config"] |= set(said) | nested
         return Recorder()

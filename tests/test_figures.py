@@ -59,3 +59,12 @@ def test_no_matplotlib_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(figures, "find_spec", lambda name: None)
     with pytest.raises(UnipetError, match=r"pip install 'unipet\[plots\]'"):
         figures.write_figures(tmp_path, two_tasks(tmp_path / "runs"))
+
+
+def test_one_value_is_written_at_the_axis(tmp_path: Path) -> None:
+    write_run(tmp_path, "good", predictions=False, record={"score": 0.6917, "params": {"trainable": 5, "percent": 3.2}})
+    groups = compare(collect(tmp_path))
+    assert [text.get_text() for text in figures.scores(groups).axes[0].get_xticklabels()] == ["0.6917"]
+    axis = figures.scores_by_parameters(groups).axes[0]
+    assert [text.get_text() for text in axis.get_yticklabels()] == ["0.6917"]
+    assert [text.get_text() for text in axis.get_xticklabels()] == ["0", "3.2"]

@@ -412,3 +412,85 @@ def test_a_taken_port_is_one_error(live: tuple[str, Path]) -> None:
     port = int(re.search(r":(\d+)$", live[0])[1])  # type: ignore[index]
     with pytest.raises(UnipetError, match="Choose another"):
         server(live[1], port)
+
+
+def fitted_runs(root: Path, composition: bool) -> None:
+    """One method asked for with size 16, fitted to 2 and 24 by two budgets."""
+    key = "method.insertions.ffn.function.size"
+    asked = method("m", function={"name": "bottleneck", "size": 16, "activation": "relu"})
+    for budget, size in (("small", 2), ("large", 24)):
+        trained = method("m", function={"name": "bottleneck", "size": size, "activation": "relu"})
+        given = {
+            "fitted": {"sizes": {key: size}, "requested": {key: 16}},
+            "composition": trained if composition else None,
+        }
+        write_run(root, asked, 0, 0.5, budget=budget, **given)
+
+
+@pytest.mark.parametrize("composition", [True, False])
+def test_what_was_trained_is_shown_not_what_was_asked(tmp_path: Path, composition: bool) -> None:
+    fitted_runs(tmp_path, composition)
+    entries = collect(tmp_path)
+    found = compositions(comparisons_of(entries))["m"]
+    assert sorted(one.insertions[0].function["size"] for one in found) == [2, 24]
+    html = page(entries)
+    shown = html[: html.index('<script type="application/json"')]
+    assert "bottleneck 2<" in shown and "bottleneck 24<" in shown and "bottleneck 16" not in shown
+    assert "fitted size 2" in shown and "fitted size 24" in shown
+    from unipet.report.aggregate import aggregate
+    from unipet.report.table import csv_table, text_table
+
+    rows = aggregate(entries)
+    assert [row.label for row in rows] == ["m", "m"] and {row.size for row in rows} == {"2", "24"}
+    lines = [line.split()[:2] for line in text_table(rows).splitlines() if line.startswith("m ")]
+    assert sorted(lines) == [["m", "2"], ["m", "24"]]
+    assert all(f",{size}," in csv_table(rows) for size in (2, 24))
+
+
+def test_effects_are_of_what_was_trained(tmp_path: Path) -> None:
+    """Two methods of one file size that a budget made 4 and 8: the effect is of 4 and 8."""
+    key = "method.insertions.ffn.function.size"
+    for name, size, score in (("a", 4, 0.5), ("b", 8, 0.7)):
+        write_run(tmp_path, method(name), 0, score, fitted={"sizes": {key: size}})
+    (effect,) = effects(comparisons_of(collect(tmp_path))[0])
+    assert (effect.dimension, effect.before, effect.after) == ("size", "size 4", "size 8")
+
+
+def drawn_texts(root: Path) -> dict[str, list[str]]:
+    import vl_convert
+
+    found = {}
+    for name, drawn in charting.charts(comparisons_of(collect(root))).items():
+        spec = {**drawn.spec, "width": 600, "data": {"name": "rows", "values": drawn.rows}}
+        found[name] = re.findall(r"<text[^>]*>([^<]*)</text>", vl_convert.vegalite_to_svg(spec))
+    return found
+
+
+def test_an_axis_with_one_value_says_this_value(tmp_path: Path) -> None:
+    costs = {"memory": {"peak_gib": 0.18}, "time": {"train_s": 0.27}}
+    write_run(tmp_path, method("m"), 0, 0.6917, steps=1, trainable=1234, lr=0.00031, **costs)
+    found = drawn_texts(tmp_path)
+    assert "0.6917" in found["scores"] and "1" not in found["scores"]
+    for cost, value in (("parameters", "1.234k"), ("memory", "0.18"), ("time", "0.27")):
+        assert {value, "0.6917"} <= set(found[f"front-{cost}"]) and "0" not in found[f"front-{cost}"]
+    assert "0.00031" in found["curves-lr"]
+
+
+def test_close_values_have_digits_enough_to_differ(tmp_path: Path) -> None:
+    for name, score in (("m", 0.69171), ("n", 0.69174)):
+        write_run(tmp_path, method(name), 0, score)
+    numbers = [text for text in drawn_texts(tmp_path)["scores"] if text.startswith("0.")]
+    assert len(numbers) > 2 and len(numbers) == len(set(numbers))
+
+
+def test_points_of_one_method_have_names_of_their_own(tmp_path: Path) -> None:
+    for size, score in ((4, 0.5), (64, 0.7)):
+        write_run(
+            tmp_path,
+            method("m", function={"name": "bottleneck", "size": size}),
+            0,
+            score,
+            trainable=10**size if size < 9 else 10**6,
+        )
+    points = charting.charts(comparisons_of(collect(tmp_path)))["front-parameters"].rows
+    assert {row["name"] for row in points} == {"m · size=4", "m · size=64"}

@@ -179,6 +179,15 @@ def test_globs_and_ranges_count(here: Path, quick: list[RunConfig], capsys: pyte
     assert "[4/4] method=adamix_lora seed=2\n" in capsys.readouterr().err and len(quick) == 4
 
 
+def test_one_job_twice_is_one_run(here: Path, quick: list[RunConfig], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "-m", *FLAGS, "method=lora", "seed=2,2,4"]) == 0
+    (row,) = table_of(sweep_of(here))
+    assert (row["seeds"], row["runs"], float(row["score_mean"])) == ("2", "2", pytest.approx(0.3))
+    assert "3 jobs, 2 different runs" in capsys.readouterr().out
+    assert main(["report", str(sweep_of(here))]) == 0
+    assert "0.3000 ± 0.1414" in capsys.readouterr().out
+
+
 def test_two_sweeps_never_share_a_directory(here: Path, quick: list[RunConfig]) -> None:
     for _ in range(2):
         assert main(["train", "-m", *FLAGS, "seed=1"]) == 0

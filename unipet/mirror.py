@@ -121,12 +121,12 @@ def _reference(name: str, method: Mapping[str, Any]) -> dict[str, Any]:
     found = dict(base)
     for key, value in leaves({"method": _defaults(method)}).items():
         choice = ".".join(key.split(".")[:4]) + ".name"  # method.insertions.NAME.DIMENSION.name
-        found[key] = base.get(key, value) if base.get(choice) == flat.get(choice) else value
+        found[key] = base.get(key, value) if key == choice or base.get(choice) == flat.get(choice) else value
     return found
 
 
 def _defaults(method: Mapping[str, Any]) -> dict[str, Any]:
-    """The same choices with none of their options given; no choice itself is a default."""
+    """The same choices with none of their options given; where and what is chosen has no default."""
     from unipet.composition import COMPOSITIONS
     from unipet.functions import FUNCTIONS
     from unipet.method import Method
@@ -140,7 +140,10 @@ def _defaults(method: Mapping[str, Any]) -> dict[str, Any]:
         chosen = {part: table.get(str((given.get(part) or {}).get("name"))) for part, table in tables.items()}
         found: dict[str, Any] = {part: asdict(kind()) for part, kind in chosen.items() if kind is not None}
         found["position"] = {key: value for key, value in asdict(Position()).items() if key != "site"}
-        found |= {"mixture": asdict(Mixture())} if given.get("mixture") else {}
+        found["composition"] = {"name": "add", **found.get("composition", {})}
+        found["scaling"] = {"name": "constant", **found.get("scaling", {})}
+        if given.get("mixture"):  # that there is one is said by its number of experts
+            found["mixture"] = {key: value for key, value in asdict(Mixture()).items() if key != "experts"}
         insertions[name] = found
     plain = Method("m").to_dict()
     return {"unfreeze": plain["unfreeze"], "objective": plain["objective"], "insertions": insertions}

@@ -1,7 +1,8 @@
 """A wandb workspace and a wandb report of a directory's runs, as code: what they show is decided here, not by hand.
 
 Both rely on what every tracked run says of itself (`unipet/mirror.py`): `score/TASK`, `params/...`, `mem/...`, `time/...`
-in its summary and `design.*` in its configuration. Runs are chosen by their ids, so nothing else of the project is mixed in.
+in its summary and `design.*` and `label` in its configuration. Runs are chosen by their ids, so nothing else of the project
+is mixed in.
 """
 
 from __future__ import annotations
@@ -41,6 +42,11 @@ class Scope:
     title: str
     runs: tuple[str, ...]  # run ids
     several: bool  # some method has more than one configuration here
+
+    @property
+    def label(self) -> str:
+        """The key of the configuration that tells its bars and curves apart: a variant's label where methods have several."""
+        return "label" if self.several else "method.name"
 
 
 def scopes(entries: Sequence[Entry]) -> list[Scope]:
@@ -139,7 +145,7 @@ def build(entries: Sequence[Entry], name: str, project: str, entity: str) -> tup
     parts = scopes(entries)
     tasks = list(dict.fromkeys(part.task for part in parts))
     # One view holds everything, so with several tasks, base models or budgets the bars say which they belong to.
-    label = "method.name" if len(parts) == 1 else COMPARED
+    label = parts[0].label if len(parts) == 1 else COMPARED
     first = {task: next(part for part in parts if part.task == task) for task in tasks}
     workspace = ws.Workspace(
         entity=entity,
@@ -163,13 +169,7 @@ def build(entries: Sequence[Entry], name: str, project: str, entity: str) -> tup
             visible_columns=table_columns([part.task]),
         )
         blocks.append(wr.H2(part.title))
-        if part.several:
-            blocks.append(
-                wr.P(
-                    "Some method has several configurations here: bars and curves average them. The table keeps them apart."
-                )
-            )
-        blocks.append(wr.PanelGrid(runsets=[runs], panels=panels(part, "method.name")))
+        blocks.append(wr.PanelGrid(runsets=[runs], panels=panels(part, part.label)))
     report = wr.Report(project=project, entity=entity, title=name[:128], width="fluid", blocks=blocks)
     return workspace, report
 
