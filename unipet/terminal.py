@@ -20,7 +20,7 @@ HANDLER = "unipet"  # our error handler's name among those of codecs
 
 #: How a symbol that we print is written where the terminal's encoding lacks it. Any other character becomes \uXXXX.
 SPELLED = {
-    "±": "+/-", "·": "*", "×": "x", "→": "->", "⇒": "=>", "…": "...", "–": "-", "—": "-", "−": "-", "≈": "~", "≤": "<=",
+    "†": "!", "±": "+/-", "·": "*", "×": "x", "→": "->", "⇒": "=>", "…": "...", "–": "-", "—": "-", "−": "-", "≈": "~", "≤": "<=",
     "≥": ">=",
     "“": '"', "”": '"', "‘": "'", "’": "'", "§": "sec. ", "½": "1/2", "′": "'", "‖": "||", "⊙": "(*)", "⊗": "(x)", "√": "sqrt ",
     "⋯": "...", "⌈": "ceil(", "⌉": ")", "Δ": "Delta", "Σ": "Sigma", "α": "alpha", "β": "beta", "γ": "gamma", "ε": "epsilon",
