@@ -101,7 +101,7 @@ def test_record_has_every_key_from_the_start(tmp_path: Path) -> None:
     record = blank_record(tiny_config(tmp_path), "tiny_low_rank", "0" * 16)
     assert set(record) == {
         *("status", "run_id", "method", "task", "model", "budget", "seed", "score", "metric", "metrics", "params"),
-        *("limits", "fitted", "reason"),
+        *("limits", "composition", "fitted", "flags", "reason"),
         *("time", "memory", "insertions", "stopped_by", "error", "versions", "git_commit", "data", "started"),
         "finished",
     }

@@ -60,7 +60,7 @@ class Mirrored:
     """A run as a tracker shows it."""
 
     run_id: str
-    name: str  # "mam · ffn site=attn · sst2 · minilm · seed 0 · 1a2b3c4d": no two runs share one
+    name: str  # "NAME · ffn site=attn · sst2 · minilm · seed 0 · 1a2b3c4d": no two runs share one
     tags: tuple[str, ...]
     config: dict[str, Any]
 
