@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from unipet.errors import UnipetError
+from unipet.mirror import own_files
 from unipet.sweep import jobs, strict
 from unipet.sweep.composer import ROOT, config_path, hydra_state, plain_values, register_schema, version_base
 from unipet.sweep.mistakes import translate
@@ -123,8 +124,8 @@ def call_hydra(task: Callable[[Any], None], flags: Flags, overrides: Sequence[st
     """Hand over to hydra.main with its own command line. Errors of Hydra come out as `UnipetError`."""
     import hydra
 
-    line = [*flags.line(), *overrides]
-    with hydra_state(), environment("HYDRA_FULL_ERROR", "1"), command_line(line), translate(overrides):
+    line, own = [*flags.line(), *overrides], flags.config_dir
+    with hydra_state(), environment("HYDRA_FULL_ERROR", "1"), command_line(line), translate(overrides), own_files(own):
         register_schema()
         try:
             hydra.main(config_path=config_path(), config_name=ROOT, **version_base())(task)()
