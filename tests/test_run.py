@@ -332,18 +332,18 @@ def test_a_run_is_mirrored_to_one_tracker(tmp_path: Path, monkeypatch: pytest.Mo
         def log(self, values: Any, step: int) -> None:
             told["logged"].append(step)
 
-        def finish(self, summary: Any, status: str) -> None:
+        def finish(self, summary: Any, status: str) -> bool:
             told["finished"].append((summary["score"], status))
+            return True
 
-    def open_watch(config: Any, run_id: str, name: str, tags: Any, resolved: Any) -> Watch:
-        told["opened"] = (run_id, name, list(tags), resolved["method"]["name"])
+    def open_watch(config: Any, record: Any, resolved: Any) -> Watch:
+        told["opened"] = (record["run_id"], record["status"], record["composition"]["name"], resolved["method"]["name"])
         return Watch()
 
     monkeypatch.setattr(tracking, "open_tracker", open_watch)
     config = tiny_config(tmp_path)
     record = run(config)
-    tags = ["method:tiny_low_rank", "task:tiny", "model:model", "budget:none"]
-    assert told["opened"] == (record["run_id"], "tiny_low_rank-tiny-s0", tags, "tiny_low_rank")
+    assert told["opened"] == (record["run_id"], "running", "tiny_low_rank", "tiny_low_rank")
     assert told["logged"] == list(range(1, 13))
     assert told["finished"] == [(record["score"], "ok")]
 

@@ -17,7 +17,7 @@ from unipet.config import TrackingConfig
 from unipet.design import design
 from unipet.errors import UnipetError
 from unipet.library import load_method
-from unipet.mirror import SUMMARY, flat_summary, mirrored
+from unipet.mirror import SUMMARY, flat_summary, mirrored, own_files
 from unipet.record import blank_record
 from unipet.run import run
 from unipet.tracking import NullTracker, TrackioTracker, WandbTracker, check_tracking, open_tracker
@@ -376,3 +376,14 @@ def test_selection_scores_are_lines_of_the_history(tmp_path: Path) -> None:
     scores = {str(row["step"]): row["selection/accuracy"] for row in rows if "selection/accuracy" in row}
     assert scores == record["data"]["selection"]["scores"]
     assert all({"step", "loss"} <= set(row) for row in rows if "selection/accuracy" not in row)
+
+
+def test_a_method_of_ones_own_is_compared_with_its_own_file(tmp_path: Path) -> None:
+    (tmp_path / "method").mkdir()
+    text = "name: mine\ninsertions:\n  a:\n    function: {name: low_rank, size: 8}\n    position: attn.q\n"
+    (tmp_path / "method" / "mine.yaml").write_text(text)
+    method = load_method(tmp_path / "method" / "mine.yaml").to_dict()
+    method["insertions"]["a"]["function"]["size"] = 4
+    assert mirrored(record_of(method), {}).name.startswith("mine · site=attn.q · function=low_rank · size=4 · t ")
+    with own_files(str(tmp_path)):
+        assert mirrored(record_of(method), {}).name.startswith("mine · size=4 · t ")

@@ -5,8 +5,11 @@ All of it is read from the record and the resolved configuration, so a run that 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from unipet.config import RunConfig
@@ -33,7 +36,20 @@ SUMMARY: dict[str, tuple[str, ...]] = {
     "time/tokens_per_s": ("time", "tokens_per_s"),
 }
 
+#: A user's own configuration directory, for the time of a command.
+_own: ContextVar[Path | None] = ContextVar("_own", default=None)
+
 COMPARED = "compared"  # key of the configuration: what a run is compared as, where several tasks share one chart
+
+
+@contextmanager
+def own_files(directory: str | None) -> Iterator[None]:
+    """Inside, a run's name says what differs from the method file in this configuration directory, too (`--config-dir`)."""
+    token = _own.set(Path(directory) if directory else None)
+    try:
+        yield
+    finally:
+        _own.reset(token)
 
 
 def score_key(task: str) -> str:
@@ -60,7 +76,7 @@ class Mirrored:
     """A run as a tracker shows it."""
 
     run_id: str
-    name: str  # "mam · ffn site=attn · sst2 · minilm · seed 0 · 1a2b3c4d": no two runs share one
+    name: str  # "NAME · ffn site=attn · sst2 · minilm · seed 0 · 1a2b3c4d": no two runs share one
     tags: tuple[str, ...]
     config: dict[str, Any]
 
@@ -111,10 +127,12 @@ APART = ("method", "task", "model", "budget", "seed", "tracking", "runs_dir", "r
 
 def _reference(name: str, method: Mapping[str, Any]) -> dict[str, Any]:
     """What the file of that name says, flat; where a choice differs from it, or there is none, the choice's own defaults."""
-    from unipet.library import load_method
+    from unipet.library import load_method, method_names
 
-    try:
-        base = leaves({"method": load_method(name).to_dict()})
+    directory = _own.get()
+    mine = None if directory is None else directory / "method" / f"{name}.yaml"
+    try:  # a shipped file comes first, as it does for Hydra
+        base = leaves({"method": load_method(name if name in method_names() or mine is None else mine).to_dict()})
     except UnipetError:
         base = {}
     flat = leaves({"method": method})

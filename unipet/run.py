@@ -215,7 +215,7 @@ def _work(prepared: Prepared, directory: Path, record: dict[str, Any], tracker: 
 def _clear(directory: Path) -> None:
     """Make the run's directory, without what an earlier, unfinished run of the same identity left in it."""
     directory.mkdir(parents=True, exist_ok=True)
-    for name in (records.RESULT, records.METRICS, records.PREDICTIONS, records.ERROR):
+    for name in (records.RESULT, records.METRICS, records.PREDICTIONS, records.ERROR, libraries.FILE):
         (directory / name).unlink(missing_ok=True)
     shutil.rmtree(directory / records.ADAPTER, ignore_errors=True)
 

@@ -169,7 +169,7 @@ def make_row(key: tuple[str, ...], variant: str, group: Sequence[Entry], repeate
         float(record["time"]["train_s"]) for record in scored if (record.get("time") or {}).get("train_s") is not None
     ]
     best = scored[0] if scored else group[0].record
-    size = design(trained(best, group[0].config))["size"]
+    sizes, size = fitted_sizes(best), design(trained(best, group[0].config))["size"]
     params, scoring = best.get("params") or {}, (best.get("data") or {}).get("scoring") or {}
     return Row(
         method=key[0],
@@ -191,8 +191,8 @@ def make_row(key: tuple[str, ...], variant: str, group: Sequence[Entry], repeate
         scale=scale_of(best),
         flags=flagged([entry for entry in group if score_of(entry.record) is not None]),
         repeated=repeated,
-        size="" if size == NONE else str(size),
-        fitted=bool(fitted_sizes(best)),
+        size=str(size) if size != NONE else " + ".join(map(str, sizes.values())),
+        fitted=bool(sizes),
         beside=", ".join(f"{k}={v}" for k, v in (best.get("limits") or {}).items() if not k.startswith("trainable_")),
     )
 

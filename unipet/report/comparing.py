@@ -7,7 +7,6 @@ distinguishable"; "not tested" says that the runs do not allow a test.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
@@ -19,12 +18,17 @@ from unipet.report.aggregate import Row, grouped, score_of
 from unipet.report.collect import Entry
 from unipet.report.protocol import differing, some
 from unipet.report.resampling import Answers, answers
+from unipet.report.standings import BEST as BEST
+from unipet.report.standings import DIFFERENT as DIFFERENT
+from unipet.report.standings import NOT_WORSE as NOT_WORSE
+from unipet.report.standings import SAME as SAME
+from unipet.report.standings import UNTESTED as UNTESTED
+from unipet.report.standings import WORSE as WORSE
+from unipet.report.standings import standings
 from unipet.tasks.bleu_tokenizers import DEFAULT
 
 ALPHA = 1 - statistics.LEVEL
 FEW = 3  # seeds: fewer are warned of
-DIFFERENT, SAME, UNTESTED = "different", "not distinguishable", "not tested"
-BEST, NOT_WORSE, WORSE = "best", "not distinguishable from the best", "worse than the best"
 
 
 @dataclass(frozen=True)
@@ -139,7 +143,7 @@ def _group(members: Sequence[tuple[Row, list[Entry]]], anyway: bool) -> Group:
         warnings=tuple(warnings),
         differences=tuple(differences),
         ranked=ranked,
-        standings=standings(scored, pairs) if ranked else {},
+        standings=standings({one.label: _goodness(one) for one in scored}, pairs) if ranked else {},
     )
 
 
@@ -235,29 +239,3 @@ def _pair(a: _Scored, b: _Scored, examples: int) -> Pair:
 
 def _known(value: np.ndarray) -> float | None:
     return None if np.isnan(value) else float(value)
-
-
-def tied(a: float, b: float) -> bool:
-    """Whether two means are equal, but for the rounding of adding numbers in another order."""
-    return math.isclose(a, b, rel_tol=1e-12, abs_tol=1e-15)
-
-
-def standings(scored: Sequence[_Scored], pairs: Sequence[Pair]) -> dict[str, str]:
-    """How every row stands to the best mean; rows that share the best mean are all best. One row alone is no best.
-
-    Another row is worse where it differs from every best one that it was tested against, and not tested where none was.
-    """
-    if len(scored) < 2 or not pairs:
-        return {}
-    top = max(map(_goodness, scored))
-    best = [one.label for one in scored if tied(_goodness(one), top)]
-    found = {}
-    for label in (one.label for one in scored):
-        against = {pair.verdict for pair in pairs if label in (pair.a, pair.b) and {pair.a, pair.b} & set(best)}
-        if label in best:
-            found[label] = BEST
-        elif SAME in against:
-            found[label] = NOT_WORSE
-        else:
-            found[label] = WORSE if DIFFERENT in against else UNTESTED
-    return found

@@ -22,7 +22,7 @@ IGNORED = ("seed", "runs_dir", "rerun", "tracking")
 #: A place in the configuration -> (the key of what is found there, where a record may hold its fingerprint).
 CONTENT: dict[str, tuple[str, tuple[tuple[str, ...], ...]]] = {
     "task.data_dir": ("task.data", (("data", "fingerprint"),)),
-    "model.path": ("model.content", (("base_model",), ("base_model", "fingerprint"), ("data", "base_model"))),
+    "model.path": ("model.content", (("identity", "base_model"),)),
 }
 FITTED = "fitted."  # then the key of a size: what the budget solved
 
@@ -74,8 +74,8 @@ def _content(record: Mapping[str, Any], place: str) -> str | None:
         value: Any = record
         for part in path:
             value = value.get(part) if isinstance(value, Mapping) else None
-        if isinstance(value, str) and value:
-            return value
+        if value:  # a fingerprint, or the checksum of every file
+            return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
     return None
 
 

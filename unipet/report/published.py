@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -188,8 +189,9 @@ def reconciled(one: Published, published: Iterable[Published], scale: str) -> tu
         why = f"outside the scale of {one.metric}, {scale}"
     if why or given == top:
         return one, why
-    value, std = (None if each is None else float(f"{each * top / given:.12g}") for each in (one.value, one.std))
-    return replace(one, value=value, std=std), ""
+    ratio = Fraction(int(top), int(given))  # 93.1 becomes 0.931 and no 0.9309999999999999
+    std = None if one.std is None else float(Fraction(repr(one.std)) * ratio)
+    return replace(one, value=float(Fraction(repr(one.value)) * ratio), std=std), ""
 
 
 def published_text(found: Sequence[Beside]) -> str:

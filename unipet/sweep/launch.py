@@ -13,6 +13,7 @@ from typing import Any
 
 from unipet import closing, libraries
 from unipet.errors import UnipetError
+from unipet.mirror import own_files
 from unipet.sweep import jobs
 from unipet.sweep.composer import ROOT, config_path, hydra_state, plain_values, register_schema, version_base
 from unipet.sweep.mistakes import translate
@@ -137,6 +138,7 @@ def call_hydra(task: Callable[[Any], None], flags: Flags, overrides: Sequence[st
         environment("HYDRA_FULL_ERROR", "1"),
         command_line(line),
         translate(overrides),
+        own_files(flags.config_dir),
     ):
         register_schema()
         try:

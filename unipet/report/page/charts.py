@@ -16,6 +16,7 @@ from unipet.errors import UnipetError
 from unipet.labels import SEPARATOR
 from unipet.report.page.comparisons import COSTS, Comparison
 from unipet.report.page.curves import MEASURES, POINTS
+from unipet.report.page.names import linear_below
 from unipet.report.page.points import Rows, cost_points, curve_points, effect_points, seed_points
 
 INK, MUTE, LINE, ACCENT = "var(--ink)", "var(--mute)", "var(--line)", "var(--accent)"
@@ -141,12 +142,13 @@ def _front(data: Any, rows: Rows, cost: str) -> Any:
 
     part, _, title, _ = COSTS[cost]
     zeros = any(row["cost"] <= 0 for row in rows)
-    least = min((row["cost"] for row in rows if row["cost"] > 0), default=1.0)
-    kind = alt.Scale(type="symlog", constant=least) if zeros else alt.Scale(type="log", nice=False, padding=30)
+    below = linear_below([row["cost"] for row in rows])
+    kind = alt.Scale(type="symlog", constant=below) if zeros else alt.Scale(type="log", nice=False, padding=30)
     written = "~s" if part == "params" else ".4~r"  # thousands and millions; else plain decimals
     if zeros:  # this scale has no ticks of its own that suit it
-        powers = range(math.floor(math.log10(least)), 13)
-        ticks = alt.Axis(format=written, values=[0, *(10.0**power for power in powers)], labelOverlap=True)
+        values = [0, *(10.0**power for power in range(math.ceil(math.log10(below)), 13))]
+        zero = "datum.value === 0 ? '0' : datum.label"
+        ticks = alt.Axis(format=written, values=values, labelOverlap=True, labelExpr=zero)
     else:
         one = ONE.format("x").replace(".6~g", "~s" if part == "params" else ".6~r")
         ticks = alt.Axis(format=written, tickCount=6, labelExpr=one)

@@ -7,7 +7,12 @@ from collections.abc import Sequence
 
 #: A letter's width, a line's height and their distance from the point, as shares of a chart on a wide screen.
 LETTER, LINE, ABOVE, BELOW = 0.0075, 0.045, 0.036, -0.042
-_LINEAR = 1000  # of the symmetric logarithm: below it the axis is about linear
+_BELOW = 100  # times as small as the smallest cost above zero: there a symmetric logarithm becomes linear
+
+
+def linear_below(costs: Sequence[float]) -> float:
+    """Where an axis that has a place for zero becomes about linear."""
+    return min((cost for cost in costs if cost > 0), default=float(_BELOW)) / _BELOW
 
 
 def readable(names: Sequence[str], places: Sequence[tuple[float, float]], first: Sequence[bool]) -> list[str]:
@@ -16,8 +21,8 @@ def readable(names: Sequence[str], places: Sequence[tuple[float, float]], first:
     """
     if not places:
         return []
-    zeros = any(cost <= 0 for cost, _ in places)
-    columns = _shares([math.asinh(cost / (2 * _LINEAR)) if zeros else math.log(cost) for cost, _ in places])
+    zeros, below = any(cost <= 0 for cost, _ in places), linear_below([cost for cost, _ in places])
+    columns = _shares([math.asinh(cost / (2 * below)) if zeros else math.log(cost) for cost, _ in places])
     rows = _shares([score for _, score in places])
     taken: list[tuple[float, float, float]] = []
     found = [""] * len(names)

@@ -1,0 +1,40 @@
+"""How the rows of a group stand to the best of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from unipet.report.comparing import Pair
+
+DIFFERENT, SAME, UNTESTED = "different", "not distinguishable", "not tested"  # verdicts on pairs
+BEST, NOT_WORSE, WORSE = "best", "not distinguishable from the best", "worse than the best"
+
+
+def tied(a: float, b: float) -> bool:
+    """Whether two means are equal, but for the rounding of adding numbers in another order."""
+    return math.isclose(a, b, rel_tol=1e-12, abs_tol=1e-15)
+
+
+def standings(means: Mapping[str, float], pairs: Sequence[Pair]) -> dict[str, str]:
+    """How every row stands to the best mean; rows that share the best mean are all best. One row alone is no best.
+
+    `means`: label -> mean score, turned so that more is better. Another row is worse where it differs from every best one
+    that it was tested against, and not tested where none was.
+    """
+    if len(means) < 2 or not pairs:
+        return {}
+    top = max(means.values())
+    best = [label for label, mean in means.items() if tied(mean, top)]
+    found = {}
+    for label in means:
+        against = {pair.verdict for pair in pairs if label in (pair.a, pair.b) and {pair.a, pair.b} & set(best)}
+        if label in best:
+            found[label] = BEST
+        elif SAME in against:
+            found[label] = NOT_WORSE
+        else:
+            found[label] = WORSE if DIFFERENT in against else UNTESTED
+    return found
