@@ -63,7 +63,7 @@ def check_settings(config: RunConfig) -> None:
         if value is None and key in _OPTIONAL:
             continue
         if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value <= highest:
-            raise UnipetError(f"{key}: {value!r} given; allowed: a whole number from {lowest}{_or_null(key)}.")
+            raise UnipetError(f"{key}: {value!r} given; allowed: a whole number from {lowest} to {highest}{_or_null(key)}.")
     if config.optim.schedule not in SCHEDULES:
         raise unknown("optim.schedule", config.optim.schedule, SCHEDULES)
     if config.precision not in PRECISIONS:
