@@ -54,7 +54,7 @@ def main() -> str | None:
 
     if not torch.cuda.is_available():
         return "benchmarks/gpu.py: this machine has no CUDA device that torch can use; nothing was measured or written."
-    from unipet.record import versions, write_json_atomic
+    from unipet.runs.record import versions, write_json_atomic
 
     torch.zeros(1, device="cuda:0")  # the context, before anything is measured
     table = []

@@ -25,15 +25,15 @@ import transformers
 from torch import nn
 
 import unipet
-from unipet.budget.trace import GIB, StepPlan, trace_step
+from unipet.calculus.library import load_method
 from unipet.config import BudgetConfig, OptimConfig, RunConfig
-from unipet.library import load_method
-from unipet.memory import PeakMemory
-from unipet.record import versions, write_json_atomic
-from unipet.step import Loss
+from unipet.runs.memory import PeakMemory
+from unipet.runs.record import versions, write_json_atomic
 from unipet.tasks.collate import collate
 from unipet.tasks.readout import next_tokens, rows, tokens
-from unipet.training import train
+from unipet.training.budget.trace import GIB, StepPlan, trace_step
+from unipet.training.step import Loss
+from unipet.training.trainer import train
 
 RESULT = Path(__file__).parent / "results" / "memory.json"
 MIB = 2**20

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from unipet.record import now, versions, write_json_atomic
+from unipet.runs.record import now, versions, write_json_atomic
 
 RESULT = Path(__file__).parent / "results" / "plan_accuracy.json"
 
@@ -39,7 +39,7 @@ def call(directory: Path, clock: str, *arguments: str) -> tuple[str, float]:
     line = [
         sys.executable,
         "-c",
-        f"{_START[clock]}import sys; from unipet.cli import main; sys.exit(main())",
+        f"{_START[clock]}import sys; from unipet.cli.main import main; sys.exit(main())",
         *arguments,
     ]
     done = subprocess.run(line, cwd=directory, stdout=subprocess.PIPE, text=True, check=True)

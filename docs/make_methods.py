@@ -18,14 +18,14 @@ from typing import Any
 import yaml
 
 import unipet
-from unipet.composition import COMPOSITIONS
+from unipet.calculus.composition import COMPOSITIONS
+from unipet.calculus.functions import FUNCTIONS
+from unipet.calculus.functions.base import Function, Slots, Widths
+from unipet.calculus.library import method_names
+from unipet.calculus.method import InsertionSpec, Method, name_of
+from unipet.calculus.scaling import SCALINGS
 from unipet.conf_dir import conf_dir
 from unipet.errors import UnipetError
-from unipet.functions import FUNCTIONS
-from unipet.functions.base import Function, Slots, Widths
-from unipet.library import method_names
-from unipet.method import InsertionSpec, Method, name_of
-from unipet.scaling import SCALINGS
 
 DOCS = Path(__file__).resolve().parent
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 import unipet
-from unipet.attention import Attention
-from unipet.composition import gated
+from unipet.adaptation.attention import Attention
+from unipet.calculus.composition import gated
 
 
 @dataclass

@@ -9,8 +9,8 @@ from tiny import TINY, tiny_batch
 from torch import Tensor, nn
 
 import unipet
-from unipet.adaptation import adaptation
-from unipet.insertion import Insertion
+from unipet.adaptation.adapted import adaptation
+from unipet.calculus.insertion import Insertion
 
 
 def method(**insertion: Any) -> dict[str, Any]:

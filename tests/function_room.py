@@ -9,9 +9,9 @@ from architectures import ARCHS, Arch
 from torch import Tensor, nn
 
 import unipet
-from unipet.adapting import AdaptReport
-from unipet.functions.base import BASE, Function, LinearMap, Params, Widths
-from unipet.parts import seeded
+from unipet.adaptation.api import AdaptReport
+from unipet.calculus.functions.base import BASE, Function, LinearMap, Params, Widths
+from unipet.calculus.insertion_parts import seeded
 
 #: Deliberately not square.
 WIDTHS = Widths(u=16, h=24)

@@ -25,12 +25,12 @@ from architectures import LAYERS, Arch
 from torch import Tensor, nn
 
 import unipet
-from unipet.adaptation import adaptation
-from unipet.functions.base import LinearMap
-from unipet.library import load_method, method_names
-from unipet.method import InsertionSpec
-from unipet.sites import ARCHITECTURES
-from unipet.sites.table import Stack
+from unipet.adaptation.adapted import adaptation
+from unipet.calculus.functions.base import LinearMap
+from unipet.calculus.library import load_method, method_names
+from unipet.calculus.method import InsertionSpec
+from unipet.calculus.sites import ARCHITECTURES
+from unipet.calculus.sites.table import Stack
 
 
 def _uneven(arch: Arch) -> Arch:

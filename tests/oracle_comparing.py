@@ -9,7 +9,7 @@ from oracle_reading import Case, Oracle, Ref, base_model, owned_tensors
 from torch import Tensor, nn
 
 import unipet
-from unipet.adaptation import adaptation
+from unipet.adaptation.adapted import adaptation
 
 Owned = dict[str, tuple[Ref, Tensor]]
 

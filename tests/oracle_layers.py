@@ -13,11 +13,11 @@ from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
 import unipet
-from unipet.adaptation import Adaptation
-from unipet.method import parse_method
-from unipet.objectives import Consistency, consistency_loss
-from unipet.plan import build
-from unipet.sites import Architecture, Stack, Tap
+from unipet.adaptation.adapted import Adaptation
+from unipet.adaptation.build import build
+from unipet.calculus.method import parse_method
+from unipet.calculus.objectives import Consistency, consistency_loss
+from unipet.calculus.sites import Architecture, Stack, Tap
 
 ACTIVATIONS = {"gelu_new": "gelu_tanh"}
 FUSED = {f"attn.{letter}": (Tap("it", part=(i, 3)),) for i, letter in enumerate("qkv")}

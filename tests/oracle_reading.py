@@ -20,10 +20,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import unipet
-from unipet.adapting import adaptation, frozen
+from unipet.adaptation.api import adaptation, frozen
+from unipet.calculus.sites import ARCHITECTURES, Architecture, Position, Site, architecture_of, prefix_of, resolve
+from unipet.calculus.sites.table import ROLES
 from unipet.conf_dir import conf_dir
-from unipet.sites import ARCHITECTURES, Architecture, Position, Site, architecture_of, prefix_of, resolve
-from unipet.sites.table import ROLES
 
 ORACLES = Path(os.environ.get("UNIPET_ORACLES", Path(__file__).resolve().parents[2] / "shared" / "oracles"))
 PRESENT = (ORACLES / "INDEX.json").is_file()

@@ -13,11 +13,11 @@ import pytest
 import yaml
 from tiny import tiny_bert, tiny_tokenizer
 
-from unipet import identity
 from unipet.config import BudgetConfig, ModelConfig, OptimConfig, RunConfig, TaskConfig
-from unipet.record import resolved
-from unipet.run import Done, prepare
-from unipet.sweep import jobs
+from unipet.runs import identity
+from unipet.runs.record import resolved
+from unipet.runs.run import Done, prepare
+from unipet.sweeps import jobs
 
 # Every run collects garbage before it measures memory; what the imports made is none, and looking through it takes long.
 gc.collect()

@@ -13,8 +13,8 @@ from architectures import ARCHS, LAYERS
 from torch import Tensor, nn
 
 import unipet
-from unipet.adaptation import adaptation
-from unipet.sites import ARCHITECTURES, Architecture, architecture_of, base_of
+from unipet.adaptation.adapted import adaptation
+from unipet.calculus.sites import ARCHITECTURES, Architecture, architecture_of, base_of
 
 ROWS = 3
 Place = tuple[str, str, int | None]  # role, stack, layer

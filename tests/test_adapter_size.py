@@ -12,8 +12,8 @@ from tiny import SIZES
 from transformers import BertConfig, BertForSequenceClassification
 
 import unipet
-from unipet.library import method_names
-from unipet.packing import FEW, pack, pattern, unpack
+from unipet.adaptation.packing import FEW, pack, pattern, unpack
+from unipet.calculus.library import method_names
 
 ALLOWED = 8 * 1024
 

@@ -14,12 +14,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import unipet
-from unipet import adapting, attaching, checkpoint
-from unipet.adaptation import Adaptation
-from unipet.attaching import Attachment
-from unipet.insertion import Insertion
-from unipet.interop import peft as peft_door
-from unipet.mixture import Bank
+from unipet.adaptation import api, attaching, checkpoint
+from unipet.adaptation.adapted import Adaptation
+from unipet.adaptation.attaching import Attachment
+from unipet.adaptation.peft import directories as peft_door
+from unipet.calculus.insertion import Insertion
+from unipet.calculus.mixture import Bank
 
 #: Every kind of change: hooks before and after, inside attention, around a stack, parts of the base model that train.
 METHOD: dict[str, Any] = {
@@ -124,7 +124,7 @@ STEPS: list[tuple[Any, str]] = [
     (nn.Module, "add_module"),
     (Tensor, "requires_grad_"),
     (Tensor, "copy_"),
-    (adapting, "report_of"),
+    (api, "report_of"),
     (checkpoint, "report_of"),
     (checkpoint, "unpack"),
     (checkpoint, "_checksums"),
@@ -203,7 +203,7 @@ def test_a_failure_at_any_step_of_loading_leaves_the_model_as_it_was(
     randomise(model)
     unipet.save(model, tmp_path)
     failed = each_failure(owner, name, prepared, lambda model: unipet.load(model, tmp_path), monkeypatch)
-    assert failed or owner in (adapting, peft_door) or name in ("bake", "put", "keeping", "replaces")
+    assert failed or owner in (api, peft_door) or name in ("bake", "put", "keeping", "replaces")
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,7 @@ def test_what_comes_after_a_failed_merge_is_what_would_have_been(monkeypatch: py
 
 def test_a_table_without_an_entry_leaves_the_model_as_it_was() -> None:
     """`entry: .` is the base model itself, which takes no name."""
-    from unipet.sites import ARCHITECTURES, architecture_of, table_data
+    from unipet.calculus.sites import ARCHITECTURES, architecture_of, table_data
 
     model = prepared()
     table = table_data(architecture_of(model, ARCHITECTURES))

@@ -12,16 +12,17 @@ import pytest
 import torch
 
 import unipet
-from unipet import UnipetError, functions
+from unipet import UnipetError
+from unipet.calculus import functions
+from unipet.calculus.functions.base import Function, Params, Slots, TensorSpec, Widths
+from unipet.calculus.library import load_method
+from unipet.calculus.options import option
+from unipet.calculus.yaml_reader import write_yaml
+from unipet.compose.composer import composer
+from unipet.compose.override_text import override
+from unipet.compose.overrides import plan
 from unipet.config import ModelConfig, RunConfig, TaskConfig
-from unipet.functions.base import Function, Params, Slots, TensorSpec, Widths
-from unipet.library import load_method
-from unipet.options import option
-from unipet.override_text import override
-from unipet.record import read_config
-from unipet.sweep.composer import composer
-from unipet.sweep.overrides import plan
-from unipet.yaml_reader import write_yaml
+from unipet.runs.record import read_config
 
 WRITTEN = "no yes on off 010 1.50 1_000 12:30 1e3 1e-3 0o10 0x1F True FALSE null Null ~ +5 .5 1. .inf nan inf 2020-01-01".split()
 NUMBERS: dict[str, Any] = {
@@ -125,7 +126,7 @@ def test_lists_mappings_and_no_value_on_the_command_line() -> None:
     [("1.10,1.20", ["1.10", "1.20"]), ("no,010,null", ["no", "010", None]), ("choice(1e3,'a,b')", ["1e3", "a,b"])],
 )
 def test_a_sweep_of_texts(sweep: str, expected: list[str | None]) -> None:
-    from unipet.sweep.expand import sweep_jobs
+    from unipet.compose.expand import sweep_jobs
 
     texts = [f"task.subset={sweep}"]
     with composer(None) as composing:
@@ -136,7 +137,7 @@ def test_a_sweep_of_texts(sweep: str, expected: list[str | None]) -> None:
 def test_an_experiment_s_sweep_of_texts(tmp_path: Path) -> None:
     params = "hydra: {mode: MULTIRUN, sweeper: {params: {task.subset: 1.10, seed: '0,1', task.label: no}}}"
     in_a_file(tmp_path, "experiment", f"# @package _global_\n{params}\n")
-    from unipet.sweep.expand import sweep_jobs
+    from unipet.compose.expand import sweep_jobs
 
     with composer(str(tmp_path)) as composing:
         jobs = list(sweep_jobs(plan(["experiment=mine"], True, composing), ["experiment=mine"], composing))

@@ -13,7 +13,7 @@ from matrix_room import close, randomise
 from torch import Tensor, nn
 
 import unipet
-from unipet.attention import Attention
+from unipet.adaptation.attention import Attention
 
 ARCHITECTURES = ["bert", "gpt2", "gpt_neox", "llama", "mistral", "gemma2", "gemma3", "modernbert", "bart", "t5"]
 CASES = [(arch, kind) for arch in ARCHITECTURES for kind in ARCHS[arch].attentions]

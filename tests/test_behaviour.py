@@ -32,7 +32,7 @@ from matrix_room import (
 from torch import Tensor
 
 import unipet
-from unipet.adaptation import adaptation
+from unipet.adaptation.adapted import adaptation
 
 
 @every_pair

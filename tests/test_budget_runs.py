@@ -13,16 +13,16 @@ import yaml
 from run_room import LOW_RANK, tiny_config
 from test_report import entry
 
-from unipet.budget_label import DEFAULTS, budget_label, set_limits
-from unipet.cli import main
+from unipet.cli.main import main
+from unipet.compose.settings import check_settings
 from unipet.conf_dir import conf_dir
 from unipet.config import BudgetConfig, RunConfig
 from unipet.errors import UnipetError
 from unipet.report.aggregate import aggregate, unscored
 from unipet.report.collect import Entry
 from unipet.report.table import csv_table, markdown_table, text_table
-from unipet.run import evaluate, run
-from unipet.settings import check_settings
+from unipet.runs.budget_label import DEFAULTS, budget_label, set_limits
+from unipet.runs.run import evaluate, run
 
 PRESETS = {path.stem: yaml.safe_load(path.read_text()) for path in sorted((conf_dir() / "budget").glob("*.yaml"))}
 FULL = {"name": "tiny_full", "unfreeze": ["all"]}

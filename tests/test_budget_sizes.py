@@ -14,14 +14,14 @@ from architectures import ARCHS
 from matrix_room import ALL, FEW, METHODS, REASONS
 
 import unipet
-from unipet.budget.parameters import fit_parameters, parameter_limit
-from unipet.budget.sizes import Sized, largest, sized, solve, together, trained, with_sizes
+from unipet.adaptation.describing import describe
+from unipet.calculus.functions import FUNCTIONS
+from unipet.calculus.functions.base import Widths
+from unipet.calculus.library import load_method
 from unipet.config import BudgetConfig
-from unipet.describing import describe
 from unipet.errors import UnipetError
-from unipet.functions import FUNCTIONS
-from unipet.functions.base import Widths
-from unipet.library import load_method
+from unipet.training.budget.parameters import fit_parameters, parameter_limit
+from unipet.training.budget.sizes import Sized, largest, sized, solve, together, trained, with_sizes
 
 WORKING: dict[str, list[str]] = {a: [m for m in METHODS if REASONS[m, a] is None] for a in ARCHS}
 LOWEST = {"rotation": 2, "butterfly": 2}

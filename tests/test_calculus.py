@@ -12,9 +12,9 @@ from tiny import TINY, tiny_batch
 from torch import Tensor, nn
 
 import unipet
-from unipet.composition import gated
-from unipet.functions.base import Heads
-from unipet.functions.prefix import Prefix
+from unipet.calculus.composition import gated
+from unipet.calculus.functions.base import Heads
+from unipet.calculus.functions.prefix import Prefix
 
 # -- functions -------------------------------------------------------------------------------------------------------
 

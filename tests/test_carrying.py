@@ -14,8 +14,8 @@ from test_all_or_nothing import output
 from torch import nn
 
 import unipet
-from unipet.adaptation import Adaptation, adaptation
-from unipet.merging import reasons
+from unipet.adaptation.adapted import Adaptation, adaptation
+from unipet.adaptation.merging import reasons
 
 HEADS = {"function": {"name": "prefix", "size": 2}, "position": "attn.heads", "composition": "gated"}
 PAIRS = {"function": {"name": "low_rank", "size": 2}, "position": {"site": ["attn.q", "ffn.down"]}}

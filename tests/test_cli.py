@@ -13,7 +13,7 @@ import pytest
 import yaml
 from run_room import TINY_TASK, write_world
 
-from unipet.cli import COMMANDS, main
+from unipet.cli.main import COMMANDS, main
 
 HEAVY = ("torch", "transformers", "hydra", "omegaconf", "datasets", "wandb", "numpy")
 
@@ -57,7 +57,7 @@ def call(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]
 
 
 def test_help_is_light_and_has_examples(root: Path) -> None:
-    code = f"import sys, unipet.cli; unipet.cli.main(['--help']); sys.exit(len(set({HEAVY!r}) & set(sys.modules)))"
+    code = f"import sys, unipet.cli.main; unipet.cli.main.main(['--help']); sys.exit(len(set({HEAVY!r}) & set(sys.modules)))"
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code], cwd=root, capture_output=True, text=True, timeout=60
     )
@@ -85,9 +85,9 @@ def test_examples_of_the_help_are_accepted(capsys: pytest.CaptureFixture[str], r
     own = here / "my_conf" / "method" / "mine.yaml"
     own.parent.mkdir(parents=True)
     own.write_text("name: mine\nunfreeze: [head]\n")
-    from unipet.commands.train import arguments
-    from unipet.sweep.composer import composer
-    from unipet.sweep.overrides import plan
+    from unipet.cli.commands.train import arguments
+    from unipet.compose.composer import composer
+    from unipet.compose.overrides import plan
 
     for line, _ in examples["train"]:
         flags, overrides = arguments(line.split()[2:])
@@ -356,7 +356,7 @@ def test_a_failed_run_exits_1(capsys: pytest.CaptureFixture[str], world: Path, h
 def test_the_module_runs_and_an_interrupt_is_no_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from unipet.commands import listing
+    from unipet.cli.commands import listing
 
     def interrupted(argv: object) -> int:
         raise KeyboardInterrupt

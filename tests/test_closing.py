@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from run_room import LOW_RANK, TINY_TASK, tiny_config, write_world
 
-from unipet import closing, progress, stopwatch
-from unipet.cli import main
-from unipet.run import run
+from unipet.cli.main import main
+from unipet.output import progress, stopwatch
+from unipet.runs.run import run
+from unipet.sweeps import closing
 
 
 class Clock:

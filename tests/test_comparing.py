@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from report_room import EXAMPLES, RATES, two_tasks, write_run
 
-from unipet.cli import main
+from unipet.cli.main import main
 from unipet.report.aggregate import aggregate
 from unipet.report.collect import Entry, collect
 from unipet.report.comparing import BEST, DIFFERENT, NOT_WORSE, SAME, UNTESTED, WORSE, Group, compare

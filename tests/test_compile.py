@@ -16,8 +16,8 @@ from matrix_room import FIRST, METHODS, close, mechanism, randomise
 from torch import Tensor, nn
 
 import unipet
-from unipet.adaptation import adaptation
-from unipet.library import load_method
+from unipet.adaptation.adapted import adaptation
+from unipet.calculus.library import load_method
 
 ONE_LAYER = {"num_hidden_layers": 1, "num_layers": 1, "encoder_layers": 1, "decoder_layers": 1, "n_layer": 1}
 Backend = Callable[[torch.fx.GraphModule, list[Tensor]], Callable[..., Any]]

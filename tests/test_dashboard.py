@@ -13,15 +13,15 @@ import pytest
 from report_room import RATES, write_run
 from run_room import tiny_config
 
-from unipet import tracking
-from unipet.cli import main
-from unipet.design import DIMENSIONS
+from unipet.cli.main import main
 from unipet.errors import UnipetError
-from unipet.mirror import COMPARED, flat_summary
 from unipet.report import pushing
 from unipet.report.collect import Entry, collect
 from unipet.report.dashboard import as_json, scopes
-from unipet.run import run
+from unipet.runs import tracking
+from unipet.runs.design import DIMENSIONS
+from unipet.runs.run import run
+from unipet.runs.tracked_summary import COMPARED, flat_summary
 
 with warnings.catch_warnings():  # its own use of pydantic
     warnings.simplefilter("ignore", DeprecationWarning)

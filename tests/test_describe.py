@@ -8,8 +8,8 @@ import pytest
 from tiny import TINY, tiny_bert
 
 import unipet
-from unipet.library import method_names
-from unipet.text_table import text_table
+from unipet.calculus.library import method_names
+from unipet.output.text_table import text_table
 
 
 @pytest.mark.parametrize("method", method_names())

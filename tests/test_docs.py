@@ -11,8 +11,8 @@ import peft
 import pytest
 
 import unipet
+from unipet.calculus.library import method_names
 from unipet.conf_dir import conf_dir
-from unipet.library import method_names
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 

@@ -15,15 +15,15 @@ from tiny import tiny_batch, tiny_tokenizer
 from torch import Tensor, nn
 
 import unipet
-from unipet.adapting import stored
-from unipet.cli import main
+from unipet.adaptation.api import stored
+from unipet.adaptation.fingerprint import fingerprint
+from unipet.calculus.sites import head_names, outside
+from unipet.calculus.weights import plain_tensors
+from unipet.cli.main import main
 from unipet.config import ModelConfig
 from unipet.errors import UnipetError
-from unipet.fingerprint import fingerprint
-from unipet.models import load_base_model, skeleton
-from unipet.run import evaluate, run
-from unipet.sites import head_names, outside
-from unipet.weights import plain_tensors
+from unipet.runs.base_model import load_base_model, skeleton
+from unipet.runs.run import evaluate, run
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
 

@@ -13,8 +13,8 @@ from task_room import config_of, refused, write_arch
 
 from unipet.config import TaskConfig
 from unipet.errors import UnipetError
-from unipet.record import run_id
-from unipet.run import run
+from unipet.runs.record import run_id
+from unipet.runs.run import run
 from unipet.tasks import load_hidden, load_task
 
 GAPS: list[dict[str, Any]] = [

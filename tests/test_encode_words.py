@@ -15,10 +15,9 @@ from transformers import BertConfig, BertModel, BertTokenizer
 
 from unipet.config import TaskConfig
 from unipet.errors import UnipetError
-from unipet.evaluation import predict_tags
-from unipet.record import run_dir
 from unipet.report.resampling import Answers, answers
-from unipet.run import evaluate, run
+from unipet.runs.record import run_dir
+from unipet.runs.run import evaluate, run
 from unipet.tasks import Encoded, EncodedRows, collate, encode, score_tags
 from unipet.tasks.cache import read_cached
 from unipet.tasks.encode_text import encode_causal
@@ -26,6 +25,7 @@ from unipet.tasks.encode_words import encode_words
 from unipet.tasks.load import TaskData
 from unipet.tasks.prompt import verbalizer_ids
 from unipet.tasks.word_ids import leading_space, plain_ids
+from unipet.training.evaluation import predict_tags
 
 WORDS = "we saw John Smith today".split()
 LABELS = ["O", "B-PER", "I-PER"]

@@ -15,12 +15,12 @@ import yaml
 from run_room import said_id, stand_in
 
 import unipet
-from unipet.cli import main
+from unipet.calculus.library import load_method, method_names
+from unipet.cli.main import main
+from unipet.compose.settings import check_settings
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
-from unipet.library import load_method, method_names
-from unipet.record import blank_record
-from unipet.settings import check_settings
+from unipet.runs.record import blank_record
 from unipet.tasks.scoring import METRICS
 
 EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"

@@ -14,10 +14,10 @@ from transformers import get_cosine_schedule_with_warmup, get_linear_schedule_wi
 
 import unipet
 from unipet.errors import UnipetError
-from unipet.movement import Movement
-from unipet.run import run
-from unipet.schedule import SCHEDULES, rate, warmup_steps
-from unipet.training import faster
+from unipet.runs.run import run
+from unipet.training.movement import Movement
+from unipet.training.schedule import SCHEDULES, rate, warmup_steps
+from unipet.training.trainer import faster
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)

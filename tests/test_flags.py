@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from report_room import EXAMPLES, write_run
 
-from unipet.flags import diverged, raised
 from unipet.report.aggregate import aggregate
 from unipet.report.collect import collect
 from unipet.report.comparing import BEST, compare
@@ -21,6 +20,7 @@ from unipet.report.page.document import page
 from unipet.report.paper import markdown, paper_table, wide_csv
 from unipet.report.table import csv_table, markdown_table, text_table
 from unipet.report.verdicts import verdicts_text
+from unipet.runs.flags import diverged, raised
 
 
 def labelled(guesses: list[Any], labels: list[Any]) -> list[dict[str, Any]]:
@@ -88,7 +88,7 @@ def test_a_run_flags_itself(tmp_path: Path) -> None:
     """A learning rate of nearly nothing: whatever the drawn head answers, it is below or at the majority."""
     from run_room import HEAD_ONLY, tiny_config
 
-    from unipet.run import run
+    from unipet.runs.run import run
 
     config = tiny_config(tmp_path, HEAD_ONLY, optim__lr=50.0, optim__warmup_ratio=0.0)
     record = run(config)

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import unipet
-from unipet.adaptation import adaptation
-from unipet.functions import FUNCTIONS
-from unipet.functions.base import Affine, Function, Heads, LinearMap, Params, Slots, TensorSpec, Widths
+from unipet.adaptation.adapted import adaptation
+from unipet.calculus.functions import FUNCTIONS
+from unipet.calculus.functions.base import Affine, Function, Heads, LinearMap, Params, Slots, TensorSpec, Widths
 
 #: Options under which a function has an offset, or none where it could.
 VARIANTS: dict[str, list[dict[str, Any]]] = {

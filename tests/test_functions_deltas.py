@@ -12,22 +12,22 @@ from function_room import WIDTHS, adapted, is_its_matrix, starts_where_it_says_a
 from torch import Tensor
 
 import unipet
-from unipet.adapting import frozen
-from unipet.functions import FUNCTIONS
-from unipet.functions.base import LinearMap, Widths
-from unipet.functions.block_sum import BlockSum
-from unipet.functions.circulant import Circulant
-from unipet.functions.fourier import Fourier
-from unipet.functions.grid import Grid
-from unipet.functions.hadamard_product import HadamardProduct
-from unipet.functions.kronecker import Kronecker, halves
-from unipet.functions.low_rank import LowRank
-from unipet.functions.normalised_low_rank import NormalisedLowRank
-from unipet.functions.projection import Projection
-from unipet.functions.sparse import Sparse, places
-from unipet.functions.subspace_rotation import SubspaceRotation
-from unipet.functions.wavelet import Wavelet
-from unipet.functions.weight_network import WeightNetwork
+from unipet.adaptation.api import frozen
+from unipet.calculus.functions import FUNCTIONS
+from unipet.calculus.functions.base import LinearMap, Widths
+from unipet.calculus.functions.block_sum import BlockSum
+from unipet.calculus.functions.circulant import Circulant
+from unipet.calculus.functions.fourier import Fourier
+from unipet.calculus.functions.grid import Grid
+from unipet.calculus.functions.hadamard_product import HadamardProduct
+from unipet.calculus.functions.kronecker import Kronecker, halves
+from unipet.calculus.functions.low_rank import LowRank
+from unipet.calculus.functions.normalised_low_rank import NormalisedLowRank
+from unipet.calculus.functions.projection import Projection
+from unipet.calculus.functions.sparse import Sparse, places
+from unipet.calculus.functions.subspace_rotation import SubspaceRotation
+from unipet.calculus.functions.wavelet import Wavelet
+from unipet.calculus.functions.weight_network import WeightNetwork
 
 OUT, IN = WIDTHS.h, WIDTHS.u
 

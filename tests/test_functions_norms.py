@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import unipet
-from unipet.adaptation import adaptation
-from unipet.functions import FUNCTIONS
-from unipet.functions.base import Heads, Widths
+from unipet.adaptation.adapted import adaptation
+from unipet.calculus.functions import FUNCTIONS
+from unipet.calculus.functions.base import Heads, Widths
 
 
 def filled(model: nn.Module, insertion: dict[str, Any]) -> nn.Module:

@@ -9,7 +9,7 @@ import torch
 from architectures import ARCHS
 
 import unipet
-from unipet.adaptation import adaptation
+from unipet.adaptation.adapted import adaptation
 
 IDS = [9, 7, 30, 2]
 TEXT = [name for name, arch in ARCHS.items() if arch.kind != "image"]

@@ -11,8 +11,8 @@ from tiny import TINY, tiny_batch
 from torch import Tensor
 
 import unipet
-from unipet.adaptation import adaptation
-from unipet.adapting import frozen
+from unipet.adaptation.adapted import adaptation
+from unipet.adaptation.api import frozen
 
 QV = {"site": ["attn.q", "ffn.down", "ffn.up"]}
 

@@ -11,12 +11,12 @@ from function_room import adapted, is_its_matrix, rows, starts_where_it_says_and
 from torch import Tensor
 
 import unipet
-from unipet.functions import FUNCTIONS
-from unipet.functions.base import LinearMap, Widths
-from unipet.functions.butterfly import Butterfly
-from unipet.functions.plane_rotation import PlaneRotation
-from unipet.functions.reflection import Reflection
-from unipet.functions.rotation import Rotation
+from unipet.calculus.functions import FUNCTIONS
+from unipet.calculus.functions.base import LinearMap, Widths
+from unipet.calculus.functions.butterfly import Butterfly
+from unipet.calculus.functions.plane_rotation import PlaneRotation
+from unipet.calculus.functions.reflection import Reflection
+from unipet.calculus.functions.rotation import Rotation
 
 SQUARE = Widths(16, 16)
 EYE = torch.eye(16, dtype=torch.float64)

@@ -92,7 +92,7 @@ LIGHT = {"__main__", "cli", "config", "errors", "options", "record", "report", "
 
 
 def room_of(path: Path) -> str:
-    """`unipet/functions/vector.py` -> `functions`; `unipet/__init__.py` -> `unipet`."""
+    """`unipet/calculus/functions/vector.py` -> `functions`; `unipet/__init__.py` -> `unipet`."""
     first = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
     return "unipet" if first == "__init__" else first
 
@@ -166,7 +166,7 @@ def test_every_package_that_is_imported_is_asked_for() -> None:
 
 
 def test_the_command_line_loads_nothing_heavy() -> None:
-    code = f"import sys, unipet, unipet.cli; print(*sorted({HEAVY!r} & set(sys.modules)))"
+    code = f"import sys, unipet, unipet.cli.main; print(*sorted({HEAVY!r} & set(sys.modules)))"
     answer = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert answer.stdout.split() == []
 
@@ -215,9 +215,9 @@ def test_a_config_parses_and_says_what_it_is(path: Path) -> None:
 
 
 def dimension_tables() -> dict[str, dict[str, type]]:
-    from unipet.composition import COMPOSITIONS
-    from unipet.functions import FUNCTIONS
-    from unipet.scaling import SCALINGS
+    from unipet.calculus.composition import COMPOSITIONS
+    from unipet.calculus.functions import FUNCTIONS
+    from unipet.calculus.scaling import SCALINGS
 
     return {"function": FUNCTIONS, "scaling": SCALINGS, "composition": COMPOSITIONS}
 
@@ -234,8 +234,8 @@ def test_the_group_files_hold_the_defaults_of_the_code(group: str) -> None:
 
 
 def test_the_other_dimensions_files_are_values_that_the_code_has() -> None:
-    from unipet.mixture import ROUTERS, Mixture
-    from unipet.sites import Position
+    from unipet.calculus.mixture import ROUTERS, Mixture
+    from unipet.calculus.sites import Position
 
     def files(group: str) -> dict[str, dict[str, object]]:
         paths = (ROOT / "conf" / group).glob("*.yaml")

@@ -15,12 +15,12 @@ import pytest
 from run_room import LOW_RANK, TINY_TASK, run_dir, run_id, tiny_config, write_task
 from safetensors.torch import load_file, save_file
 
-from unipet import identity
-from unipet.checksums import checksum
+from unipet.calculus.library import load_method
 from unipet.config import RunConfig
-from unipet.library import load_method
-from unipet.record import resolved
-from unipet.run import prepare, run
+from unipet.runs import identity
+from unipet.runs.checksums import checksum
+from unipet.runs.record import resolved
+from unipet.runs.run import prepare, run
 
 
 def test_identity_is_sixteen_hex_digits_and_names_the_directory(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_what_is_replaced_in_place_is_another_base_model(tmp_path: Path, change:
 def test_a_large_file_is_read_again_after_a_change_and_not_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from unipet import checksums
+    from unipet.runs import checksums
 
     read: list[Path] = []
     whole = checksums._read

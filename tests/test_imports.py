@@ -14,11 +14,12 @@ import pytest
 from run_room import TINY_TASK, tiny_config, write_world
 
 import unipet
-from unipet import UnipetError, functions
-from unipet.cli import main
-from unipet.functions import function_sources, register_function
-from unipet.functions.base import Function
-from unipet.imports import import_modules
+from unipet import UnipetError
+from unipet.calculus import functions
+from unipet.calculus.functions import function_sources, register_function
+from unipet.calculus.functions.base import Function
+from unipet.cli.main import main
+from unipet.compose.imports import import_modules
 
 MODULE = """\
 from dataclasses import dataclass
@@ -110,7 +111,7 @@ def test_a_finished_run_imports_nothing_by_itself(here: Path, capsys: pytest.Cap
 
 
 def test_a_run_from_python_imports_what_its_configuration_names(here: Path) -> None:
-    from unipet.run import prepare
+    from unipet.runs.run import prepare
 
     config = tiny_config(here, METHOD)
     with pytest.raises(UnipetError, match="unknown 'own_shift'"):
@@ -201,7 +202,7 @@ def test_an_abstract_function_is_one_clear_error() -> None:
 def test_an_option_without_a_default_is_asked_for() -> None:
     from dataclasses import dataclass
 
-    from unipet.options import parse_options
+    from unipet.calculus.options import parse_options
 
     @dataclass(frozen=True)
     class Options:

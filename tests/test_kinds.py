@@ -16,11 +16,11 @@ from torch.nn import functional as F
 import unipet
 from unipet.config import ModelConfig
 from unipet.errors import UnipetError
-from unipet.forward import model_inputs, real_tokens
-from unipet.generation import generate_texts, target_losses
-from unipet.models import load_base_model, skeleton
-from unipet.run import evaluate, run
+from unipet.runs.base_model import load_base_model, skeleton
+from unipet.runs.run import evaluate, run
 from unipet.tasks import KINDS, collate, encode, load_task, readout
+from unipet.training.forward import model_inputs, real_tokens
+from unipet.training.generation import generate_texts, target_losses
 
 # kind -> (tiny model, the transformers class that its checkpoint holds)
 ABLE = {
@@ -136,7 +136,7 @@ def test_languages_of_a_multilingual_tokenizer(tmp_path: Path) -> None:
     """mBART: a source ends with its language's code, and so does a target; decoding begins with the target's."""
     from transformers import MBartTokenizer
 
-    from unipet.generation import generation_config
+    from unipet.training.generation import generation_config
 
     pieces = ["<s>", "<pad>", "</s>", "<unk>", "\u2581", *(f"\u2581w{i}" for i in range(59))]
     tokens = MBartTokenizer(vocab=[(piece, -float(i)) for i, piece in enumerate(pieces)])
@@ -204,7 +204,7 @@ def test_a_batch_writes_what_each_example_writes_alone(kind: str, arch: str, bea
 def test_the_cache_changes_nothing_and_is_used(
     kind: str, arch: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from unipet import generation
+    from unipet.training import generation
 
     task, _, base, tokens, encoded = loaded(tmp_path, kind, arch, decoding={"max_new_tokens": 6})
     unipet.adapt(base, HEADS)
@@ -225,7 +225,7 @@ def test_the_cache_changes_nothing_and_is_used(
 
 
 def test_decoding_is_the_tasks_and_not_the_checkpoints(tmp_path: Path) -> None:
-    from unipet.generation import generation_config
+    from unipet.training.generation import generation_config
 
     task, _, base, tokens, _ = loaded(tmp_path, "seq2seq", "bart", decoding={"num_beams": 6, "min_new_tokens": 2})
     base.generation_config.update(num_beams=9, do_sample=True, temperature=0.3, max_length=999, repetition_penalty=2.0)
@@ -313,7 +313,7 @@ def test_tags_stand_at_the_first_token_of_each_word(tmp_path: Path) -> None:
     row, feature = data.train[0], encoded.train[0]
     kept = row["label"][: len(feature["labels"]) - 2]
     assert feature["labels"] == [-100, *kept, -100]
-    from unipet.evaluation import predict_tags
+    from unipet.training.evaluation import predict_tags
 
     tags = predict_tags(base, data.evaluation, encoded.evaluation, collate(tokens), 3, "fp32")
     for index, each in enumerate(tags):

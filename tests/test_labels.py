@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 from report_room import write_run
 
-from unipet.labels import Told, difference, leaves, variants
-from unipet.library import load_method
+from unipet.calculus.library import load_method
 from unipet.report.aggregate import aggregate
 from unipet.report.collect import Entry, collect
 from unipet.report.comparing import compare
@@ -21,6 +20,7 @@ from unipet.report.latex import latex
 from unipet.report.page.document import page
 from unipet.report.paper import markdown, paper_table, wide_csv
 from unipet.report.table import csv_table, text_table
+from unipet.runs.labels import Told, difference, leaves, variants
 
 
 def mams() -> list[dict[str, Any]]:

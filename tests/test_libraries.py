@@ -16,7 +16,7 @@ from run_room import LOW_RANK, TINY_TASK, write_world
 from task_room import write_arch
 
 import unipet
-from unipet import libraries, terminal
+from unipet.output import libraries, terminal
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Every line that a command of this file may print.
@@ -91,9 +91,9 @@ def test_a_worker_process_prints_lines_of_ours_alone(world: Path, tmp_path: Path
     """A launcher of Hydra's may run a sweep's jobs in processes of its own: they do not come through the command line."""
     code = (
         "import sys, pathlib\n"
-        "from unipet.sweep.composer import composer\n"
-        "from unipet.sweep.overrides import plan\n"
-        "from unipet.sweep.jobs import run_job\n"
+        "from unipet.compose.composer import composer\n"
+        "from unipet.compose.overrides import plan\n"
+        "from unipet.sweeps.jobs import run_job\n"
         "from dataclasses import asdict\n"
         "with composer(sys.argv[1]) as composing:\n"
         "    config = plan(sys.argv[2:], False, composing).config\n"
@@ -167,8 +167,8 @@ def test_who_speaks_decides(
 def test_what_was_said_before_an_unforeseen_error_is_shown(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    from unipet.cli import main
-    from unipet.commands import listing
+    from unipet.cli.commands import listing
+    from unipet.cli.main import main
 
     def broken(argv: object) -> int:
         speak(tmp_path / "site-packages" / "loud.py", "print('the reason')")
@@ -182,7 +182,7 @@ def test_what_was_said_before_an_unforeseen_error_is_shown(
 
 def test_a_run_keeps_what_libraries_said(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A checkpoint that lacks a head makes transformers warn; here it is asked to say so aloud."""
-    from unipet.cli import main
+    from unipet.cli.main import main
 
     logger = logging.getLogger("transformers.trainer")
     before = logging.Logger.handle, warnings.showwarning, logger.level, list(logger.handlers)
@@ -211,7 +211,7 @@ def test_importing_the_library_changes_nobodys_logging() -> None:
         "import logging, warnings, sys\n"
         "before = (logging.Logger.handle, logging.root.level, list(logging.root.handlers), warnings.showwarning,"
         " list(warnings.filters), sys.stdout, sys.stderr)\n"
-        "import unipet, unipet.run, unipet.cli, unipet.terminal, unipet.libraries\n"
+        "import unipet, unipet.runs.run, unipet.cli.main, unipet.output.terminal, unipet.output.libraries\n"
         "after = (logging.Logger.handle, logging.root.level, list(logging.root.handlers), warnings.showwarning,"
         " list(warnings.filters), sys.stdout, sys.stderr)\n"
         "assert before == after\n"

@@ -11,12 +11,12 @@ import torch
 from tiny import tiny_batch, tiny_bert
 
 import unipet
-from unipet import functions
+from unipet.calculus import functions
+from unipet.calculus.functions.base import Function, Params, Slots, TensorSpec, Widths
+from unipet.calculus.library import method_names
+from unipet.calculus.method import parse_method
+from unipet.calculus.options import option
 from unipet.conf_dir import conf_dir
-from unipet.functions.base import Function, Params, Slots, TensorSpec, Widths
-from unipet.library import method_names
-from unipet.method import parse_method
-from unipet.options import option
 
 SHIPPED = {
     "adapter", "adapter_pfeiffer", "parallel_adapter", "scaled_parallel_adapter", "multihead_parallel_adapter", "prefix",
@@ -61,7 +61,7 @@ def test_hydra_composes_what_load_method_composes(tmp_path: Path) -> None:
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    from unipet.sweep.composer import register_schema
+    from unipet.compose.composer import register_schema
 
     register_schema()
     (tmp_path / "method").mkdir()
@@ -107,11 +107,11 @@ def test_group_files_hold_the_defaults_of_their_values(group: str) -> None:
 
     import yaml
 
-    from unipet.composition import COMPOSITIONS
-    from unipet.functions import FUNCTIONS
-    from unipet.mixture import Mixture
-    from unipet.scaling import SCALINGS
-    from unipet.sites import Position
+    from unipet.calculus.composition import COMPOSITIONS
+    from unipet.calculus.functions import FUNCTIONS
+    from unipet.calculus.mixture import Mixture
+    from unipet.calculus.scaling import SCALINGS
+    from unipet.calculus.sites import Position
 
     files = {path.stem: yaml.safe_load(path.read_text()) for path in (conf_dir() / group).glob("*.yaml")}
     tables: dict[str, dict[str, Any]] = {

@@ -9,13 +9,13 @@ import pytest
 from run_room import LOW_RANK, tiny_config
 from test_training import examples, fit
 
-from unipet import memory
-from unipet.budget.limits import batch_tokens, plan_steps, seconds_allowed
-from unipet.callbacks import TimeLimit
 from unipet.config import BudgetConfig
-from unipet.memory import PeakMemory, limited, out_of_memory
-from unipet.order import GroupedOrder
-from unipet.run import run
+from unipet.runs import memory
+from unipet.runs.memory import PeakMemory, limited, out_of_memory
+from unipet.runs.run import run
+from unipet.training.budget.limits import batch_tokens, plan_steps, seconds_allowed
+from unipet.training.callbacks import TimeLimit
+from unipet.training.sampler import GroupedOrder
 
 
 def test_the_step_that_reaches_the_first_limit_is_the_last(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_hours_that_training_does_not_need_end_nothing(tmp_path: Path) -> None:
 def test_hours_count_every_device_and_not_the_scoring_of_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
     from types import SimpleNamespace
 
-    from unipet import callbacks
+    from unipet.training import callbacks
 
     assert seconds_allowed(BudgetConfig()) is None
     assert seconds_allowed(BudgetConfig(gpu_hours=0.5)) == 1800

@@ -14,7 +14,7 @@ from matrix_room import ARCHS, METHODS, REASONS, same_bits, train, values
 from torch import Tensor
 
 import unipet
-from unipet.method import Method
+from unipet.calculus.method import Method
 
 EOS = 2
 CLASSIFIERS = {

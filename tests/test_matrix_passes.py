@@ -29,7 +29,7 @@ from torch import Tensor
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 import unipet
-from unipet.adaptation import adaptation
+from unipet.adaptation.adapted import adaptation
 
 
 @every_pair

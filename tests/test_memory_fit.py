@@ -15,17 +15,17 @@ from run_room import LOW_RANK, MIXTURE, tiny_config
 from torch import Tensor, nn
 
 import unipet
-from unipet.adaptation import adaptation
-from unipet.budget.memory_fit import MemoryFit, fit_memory, widest
-from unipet.budget.trace import GIB, StepPlan, Trace, Untraceable, trace_step
+from unipet.adaptation.adapted import adaptation
+from unipet.calculus.library import load_method
 from unipet.config import BudgetConfig
 from unipet.errors import UnipetError
-from unipet.library import load_method
-from unipet.run import run
-from unipet.step import Loss
-from unipet.sweep import jobs
-from unipet.sweep.launch import close
+from unipet.runs.run import run
+from unipet.sweeps import jobs
+from unipet.sweeps.launch import close
 from unipet.tasks.readout import next_tokens, rows, tokens
+from unipet.training.budget.memory_fit import MemoryFit, fit_memory, widest
+from unipet.training.budget.trace import GIB, StepPlan, Trace, Untraceable, trace_step
+from unipet.training.step import Loss
 
 ROOT = Path(__file__).resolve().parent.parent
 METHODS = sorted(path.stem for path in (ROOT / "conf" / "method").glob("*.yaml"))
@@ -313,9 +313,9 @@ def test_running_out_of_memory_is_a_result_and_the_sweep_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Recorded as `exceeded`, with no other settings tried and no failure counted."""
-    from unipet import training
+    from unipet.training import trainer
 
-    real, calls = training.train, []
+    real, calls = trainer.train, []
 
     def full(model: nn.Module, *args: Any, **kwargs: Any) -> Any:
         calls.append(kwargs["micro_batch"])
@@ -323,7 +323,7 @@ def test_running_out_of_memory_is_a_result_and_the_sweep_goes_on(
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore lines.")
         return real(model, *args, **kwargs)
 
-    monkeypatch.setattr(training, "train", full)
+    monkeypatch.setattr(trainer, "train", full)
     done = [
         jobs.run_job(dataclasses.asdict(tiny_config(tmp_path, LOW_RANK, seed=seed)), tmp_path / "sweep", seed, [])
         for seed in (0, 1)

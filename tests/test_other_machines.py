@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import BertConfig, BertModel
 
 import unipet
-from unipet.adapting import frozen
+from unipet.adaptation.api import frozen
 
 SVD, QR = torch.linalg.svd, torch.linalg.qr
 SITE = {"site": ["attn.q", "ffn.down"]}

@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 
 from unipet import UnipetError
-from unipet.commands.train import arguments
+from unipet.cli.commands.train import arguments
+from unipet.compose.composer import Composer, composer
+from unipet.compose.override_text import command_line, override, value_text
+from unipet.compose.overrides import plan
 from unipet.config import RunConfig
-from unipet.override_text import command_line, override, value_text
-from unipet.record import resolved
 from unipet.report.collect import Entry
 from unipet.report.page.command import command_of
-from unipet.sweep.composer import Composer, composer
-from unipet.sweep.overrides import plan
+from unipet.runs.record import resolved
 
 PIECES = ["'", '"', "\\", "${x}", ",", "=", "[", "]", "{", "}", "(", ")", " ", "é", "$", "\n", "#", ":", "~", "`"]
 WORDS = """null Null ~ true FALSE nan inf -inf .inf 1 010 0o10 0x1F 1.10 1e3 1e-3 1_000 12:30 no yes on off - -- + @ & * ! % | > ?

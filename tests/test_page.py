@@ -17,7 +17,7 @@ import pytest
 from page_room import insertion, method, sequential, write_run, write_study
 from run_room import said_id
 
-from unipet.commands import report as report_command
+from unipet.cli.commands import report as report_command
 from unipet.errors import UnipetError
 from unipet.report.collect import Entry, collect
 from unipet.report.page import charts as charting
@@ -29,9 +29,9 @@ from unipet.report.page.curves import curve, thinned
 from unipet.report.page.differences import own_values
 from unipet.report.page.document import page
 from unipet.report.page.effects import SAME, TUNED, across_tasks, effects
-from unipet.report.page.front import front
 from unipet.report.page.layer import layer_svg
 from unipet.report.page.names import readable
+from unipet.report.page.pareto import front
 
 LIMIT = 3_000_000
 
@@ -166,10 +166,10 @@ def test_a_command_from_a_configuration_composes_to_the_same_run(tmp_path: Path)
     """Without a sweep's overrides, the command is found from the configuration; composing it gives the run_id back."""
     import shlex
 
-    from unipet.record import resolved
-    from unipet.sweep import strict
-    from unipet.sweep.composer import composer, plain_values
-    from unipet.sweep.overrides import plan
+    from unipet.compose import parse_run_config
+    from unipet.compose.composer import composer, plain_values
+    from unipet.compose.overrides import plan
+    from unipet.runs.record import resolved
 
     asked = [
         "method=lora",
@@ -186,7 +186,7 @@ def test_a_command_from_a_configuration_composes_to_the_same_run(tmp_path: Path)
         assert command[:2] == ["unipet", "train"] and len(command) < 14
         again = plan(command[2:], False, compose).config
     assert said_id(again) == said_id(config)
-    assert strict and plain_values  # the rooms that a command goes through
+    assert parse_run_config and plain_values  # the rooms that a command goes through
 
 
 def test_a_command_is_the_job_s_own_overrides_quoted() -> None:
@@ -207,8 +207,8 @@ def test_overrides_and_early_failures_are_found_below_a_root(tmp_path: Path) -> 
 
 
 def test_every_function_and_composition_has_its_formula() -> None:
-    from unipet.composition import COMPOSITIONS
-    from unipet.functions import FUNCTIONS
+    from unipet.calculus.composition import COMPOSITIONS
+    from unipet.calculus.functions import FUNCTIONS
 
     assert set(formulas.FUNCTIONS) == set(FUNCTIONS) and set(formulas.COMPOSITIONS) == set(COMPOSITIONS)
     for name, (_, reads) in formulas.FUNCTIONS.items():
@@ -217,7 +217,7 @@ def test_every_function_and_composition_has_its_formula() -> None:
 
 def test_every_shipped_method_is_drawn_at_its_sites() -> None:
     import unipet
-    from unipet.library import method_names
+    from unipet.calculus.library import method_names
 
     for name in method_names():
         given = json.loads(json.dumps(unipet.load_method(name).to_dict()))

@@ -19,9 +19,9 @@ from architectures import ARCHS
 from torch import Tensor, nn
 
 import unipet
-from unipet.adaptation import adaptation
+from unipet.adaptation.adapted import adaptation
+from unipet.calculus.insertion import Insertion
 from unipet.conf_dir import conf_dir
-from unipet.insertion import Insertion
 
 # peft 0.21 asks transformers by a name that 5.23 deprecates, builds sparse tensors unchecked, and
 # would like a CUDA extension.

@@ -11,20 +11,20 @@ import pytest
 import torch
 from run_room import TINY_TASK, run_id, stand_in, write_world
 
-from unipet.budget.memory_fit import MemoryFit
-from unipet.budget.trace import Trace
-from unipet.cli import main
+from unipet.cli.main import main
 from unipet.config import RunConfig
-from unipet.forecast import measuring
-from unipet.forecast.estimate import mean_cost, spread
-from unipet.forecast.flops import Flops
-from unipet.forecast.measuring import Calibration
-from unipet.forecast.selected import Selected, batch_size_in_tokens
-from unipet.order import GroupedOrder
-from unipet.record import blank_record, write_json_atomic
-from unipet.run import prepare
-from unipet.run_directory import checksums
+from unipet.runs.forecast import measuring
+from unipet.runs.forecast.estimate import mean_cost, spread
+from unipet.runs.forecast.flops import Flops
+from unipet.runs.forecast.measuring import Calibration
+from unipet.runs.forecast.selected import Selected, batch_size_in_tokens
+from unipet.runs.record import blank_record, write_json_atomic
+from unipet.runs.run import prepare
+from unipet.runs.run_directory import checksums
 from unipet.tasks import EncodedRows
+from unipet.training.budget.memory_fit import MemoryFit
+from unipet.training.budget.trace import Trace
+from unipet.training.sampler import GroupedOrder
 
 INSERTION = {"function": {"name": "low_rank", "size": 2}, "position": {"site": "attn.q"}}
 STEP_S = 0.5  # of the made-up calibration
@@ -59,7 +59,7 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> list[RunConfig]:
         return points[0][1]
 
     monkeypatch.setattr(measuring, "measure", measure)
-    monkeypatch.setattr("unipet.forecast.timing.mean_cost", mean)
+    monkeypatch.setattr("unipet.runs.forecast.timing.mean_cost", mean)
     return asked
 
 
@@ -67,7 +67,7 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> list[RunConfig]:
 def untraced(monkeypatch: pytest.MonkeyPatch) -> None:
     """A memory prediction that is made up, for tests of time."""
     trace = Trace(peak_bytes=2**20, weights_bytes=2**19, optimiser_bytes=0, flops=1)
-    monkeypatch.setattr("unipet.budget.memory_fit.fit_run", lambda *_: MemoryFit(8, trace=trace))
+    monkeypatch.setattr("unipet.training.budget.memory_fit.fit_run", lambda *_: MemoryFit(8, trace=trace))
 
 
 def line(world: Path, *more: str) -> list[str]:
@@ -238,9 +238,9 @@ def test_what_was_finished_is_not_counted_again(
     here: Path, world: Path, timed: list[RunConfig], capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = line(world, "-m", "method=mine", "seed=0,1", "budget.max_steps=2")
-    from unipet.sweep.composer import composer
-    from unipet.sweep.expand import sweep_jobs
-    from unipet.sweep.overrides import plan as planned
+    from unipet.compose.composer import composer
+    from unipet.compose.expand import sweep_jobs
+    from unipet.compose.overrides import plan as planned
 
     overrides = [text for text in arguments if not text.startswith("-")]
     with composer(str(world / "mine")) as composing:

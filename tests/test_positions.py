@@ -11,8 +11,8 @@ from tiny import TINY, tiny_batch, tiny_bert
 from torch import Tensor, nn
 
 import unipet
-from unipet.adaptation import adaptation
-from unipet.sites.bert import BERT
+from unipet.adaptation.adapted import adaptation
+from unipet.calculus.sites.bert import BERT
 
 
 @pytest.mark.parametrize("role", sorted(set(BERT.roles()) - {"head.tokens"}))  # no output layer here

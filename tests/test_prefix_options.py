@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import unipet
-from unipet.adaptation import adaptation
-from unipet.functions.base import Widths
-from unipet.scaling import InputGate, Tokens
+from unipet.adaptation.adapted import adaptation
+from unipet.calculus.functions.base import Widths
+from unipet.calculus.scaling import InputGate, Tokens
 
 SIZE = 4
 

@@ -15,9 +15,9 @@ from torch import Tensor
 from transformers import T5Config, T5ForConditionalGeneration
 
 import unipet
-from unipet.adaptation import adaptation
-from unipet.adapting import frozen
-from unipet.library import load_method
+from unipet.adaptation.adapted import adaptation
+from unipet.adaptation.api import frozen
+from unipet.calculus.library import load_method
 
 # peft 0.21 asks transformers by a name that 5.23 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")

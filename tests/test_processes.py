@@ -11,8 +11,8 @@ from run_room import LOW_RANK, tiny_config
 from test_training import fit, owned
 
 from unipet.errors import UnipetError
-from unipet.processes import one_process
-from unipet.run import run
+from unipet.runs.run import run
+from unipet.training.processes import one_process
 
 TORCHRUN = {
     "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1", "GROUP_RANK": "0", "ROLE_RANK": "0",

@@ -12,7 +12,7 @@ from architectures import ARCHS
 from torch import Tensor, nn
 
 import unipet
-from unipet.adaptation import adaptation
+from unipet.adaptation.adapted import adaptation
 
 SIZE = 4
 TEXT = [name for name, arch in ARCHS.items() if arch.kind != "image"]

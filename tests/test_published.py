@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from report_room import write_run
 
-from unipet.cli import main
+from unipet.cli.main import main
 from unipet.errors import UnipetError
 from unipet.report.collect import Entry, collect
 from unipet.report.published import Beside, beside, published_text, read_published

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from run_room import tiny_config
 
+from unipet.calculus.yaml_reader import write_yaml
 from unipet.errors import UnipetError
-from unipet.record import (
+from unipet.runs.record import (
     blank_record,
     git_commit,
     model_label,
@@ -22,7 +23,6 @@ from unipet.record import (
     write_json_atomic,
     write_jsonl_atomic,
 )
-from unipet.yaml_reader import write_yaml
 
 
 def test_model_label(tmp_path: Path) -> None:

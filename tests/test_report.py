@@ -187,7 +187,7 @@ def test_the_three_files_hold_the_same_rows(tmp_path: Path) -> None:
 
 
 def test_a_label_names_what_all_rows_have_and_nothing_that_only_one_has() -> None:
-    from unipet.labels import variants
+    from unipet.runs.labels import variants
 
     shorthand = {"method.name": "x", "method.a.size": 0, "method.a.scaling": 1.0}  # a job that failed before resolving
     resolved = {"method.name": "x", "method.a.size": 4, "method.a.scaling.value": 1.0, "method.a.dropout": 0.0}

@@ -13,10 +13,10 @@ from run_room import HEAD_ONLY, LOW_RANK, MIXTURE, run_dir, tiny_config, write_m
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
-from unipet import step as stepping
 from unipet.errors import UnipetError
-from unipet.record import read_config
-from unipet.run import evaluate, prepare, run
+from unipet.runs.record import read_config
+from unipet.runs.run import evaluate, prepare, run
+from unipet.training import step as stepping
 
 KEYS = {
     *("status", "run_id", "method", "task", "model", "budget", "seed", "score", "metric", "metrics", "params", "time"),
@@ -324,7 +324,7 @@ def test_runs_write_nothing_outside_their_directory(tmp_path: Path, monkeypatch:
 
 
 def test_a_run_is_mirrored_to_one_tracker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from unipet import tracking
+    from unipet.runs import tracking
 
     told: dict[str, Any] = {"logged": [], "finished": []}
 

@@ -15,14 +15,15 @@ import pytest
 import torch
 from run_room import LOW_RANK, run_dir, tiny_config, write_model, write_task
 
-from unipet import evaluation, run_directory
-from unipet.cli import main
+from unipet.cli.main import main
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
-from unipet.record import read_records
-from unipet.run import evaluate, run
-from unipet.run_directory import is_whole, locked, settle
-from unipet.sweep import jobs
+from unipet.runs import run_directory
+from unipet.runs.record import read_records
+from unipet.runs.run import evaluate, run
+from unipet.runs.run_directory import is_whole, locked, settle
+from unipet.sweeps import jobs
+from unipet.training import evaluation
 
 QUICK = {"budget__max_steps": 2}
 

@@ -11,13 +11,13 @@ from architectures import ARCHS
 from sites_room import layer_lists
 from test_sites_draft import offered, unknown
 
-from unipet.cli import main
-from unipet.commands.picture import picture
-from unipet.commands.site_list import site_list
+from unipet.calculus.sites import ARCHITECTURES, ROLES, architecture_of
+from unipet.calculus.sites.table import OF_TOKENS
+from unipet.cli.commands.picture import picture
+from unipet.cli.commands.site_list import site_list
+from unipet.cli.main import main
 from unipet.config import ModelConfig
 from unipet.errors import UnipetError
-from unipet.sites import ARCHITECTURES, ROLES, architecture_of
-from unipet.sites.table import OF_TOKENS
 
 NEOX = """\
             embedded sequence             ◄ embed
@@ -109,7 +109,7 @@ def test_every_role_has_its_modules_and_its_place(name: str, tmp_path: Path) -> 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "bart", "modernbert", "vit", "marian"])
 def test_listed_modules_are_the_models_own(name: str, tmp_path: Path) -> None:
     """Each path with its layer numbers put back is a module of the model that a run or `describe` builds."""
-    from unipet.models import skeleton
+    from unipet.runs.base_model import skeleton
 
     config = saved(name, tmp_path)
     modules = {path for path, _ in skeleton(config, "classification", as_saved=True).named_modules()}

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
 import unipet
-from unipet.commands.picture import DrawnLayer
-from unipet.sites import ARCHITECTURES, FILES, ROLES, Stack, base_of, prefix_of
-from unipet.sites.resolve import has_module
-from unipet.sites.table import OF_TOKENS
+from unipet.calculus.sites import ARCHITECTURES, FILES, ROLES, Stack, base_of, prefix_of
+from unipet.calculus.sites.resolve import has_module
+from unipet.calculus.sites.table import OF_TOKENS
+from unipet.cli.commands.picture import DrawnLayer
 
-SITES = Path(__file__).resolve().parent.parent / "unipet" / "sites"
+SITES = Path(__file__).resolve().parent.parent / "unipet" / "calculus" / "sites"
 everywhere = pytest.mark.parametrize("name", list(ARCHS))
 #: The vocabulary of every architecture; `cross.` only with cross-attention, ffn.gate only where there is a gate.
 COMMON = "embed attn.q attn.k attn.v attn.heads attn.o attn attn.post ffn.up ffn.down ffn ffn.post layer norm".split()

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertForSequenceClassification, LlamaConfig, LlamaForCausalLM
 
 import unipet
-from unipet.sites import ARCHITECTURES, architecture_of, base_of, check_table, parse_table
-from unipet.sites.draft import draft
-from unipet.sites.resolve import has_module
+from unipet.calculus.sites import ARCHITECTURES, architecture_of, base_of, check_table, parse_table
+from unipet.calculus.sites.draft import draft
+from unipet.calculus.sites.resolve import has_module
 
 SIZES: dict[str, Any] = {
     "vocab_size": VOCABULARY,

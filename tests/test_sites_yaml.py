@@ -16,12 +16,12 @@ from tiny import tiny_batch, tiny_bert
 from torch import Tensor, nn
 
 import unipet
-from unipet.adaptation import adaptation
+from unipet.adaptation.adapted import adaptation
+from unipet.calculus.library import load_method
+from unipet.calculus.sites import ARCHITECTURES, check_table, parse_table, table_data
 from unipet.config import ModelConfig, RunConfig
-from unipet.identity import content_of, run_id
-from unipet.library import load_method
-from unipet.record import resolved
-from unipet.sites import ARCHITECTURES, check_table, parse_table, table_data
+from unipet.runs.identity import content_of, run_id
+from unipet.runs.record import resolved
 
 LOW_RANK = {
     "name": "probe",

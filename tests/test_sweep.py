@@ -12,10 +12,10 @@ import pytest
 import yaml
 from run_room import said_id, stand_in, write_model, write_task
 
-from unipet.cli import main
+from unipet.cli.main import main
 from unipet.config import RunConfig
-from unipet.record import blank_record, resolved, write_json_atomic
-from unipet.sweep import jobs
+from unipet.runs.record import blank_record, resolved, write_json_atomic
+from unipet.sweeps import jobs
 
 FLAGS = ["task=synthetic_verdicts", "model=minilm"]
 

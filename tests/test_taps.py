@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import unipet
-from unipet.adaptation import adaptation
+from unipet.adaptation.adapted import adaptation
 
 
 def method(site: Any, form: str = "parallel", function: Any = "low_rank", **position: Any) -> dict[str, Any]:

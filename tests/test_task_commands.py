@@ -16,11 +16,11 @@ from run_room import LOW_RANK, run_dir, write_model
 from task_room import config_of, task_of, tokenizer, write_arch
 from tokenizer_room import TOKENIZERS
 
-from unipet.cli import main
+from unipet.cli.main import main
 from unipet.config import TaskConfig
 from unipet.errors import UnipetError
-from unipet.run import run
-from unipet.submission import _answer, submit
+from unipet.runs.run import run
+from unipet.runs.submission import _answer, submit
 from unipet.tasks import TaskData, check_task, encode, load_task
 from unipet.tasks.summary import _line, bars, histogram, summary, text
 from unipet.tasks.word_ids import word_ids

@@ -14,7 +14,7 @@ from task_room import config_of, refused, rows_of, task_of, tokenizer, write_arc
 from tiny import tiny_bert
 
 from unipet.config import TaskConfig
-from unipet.run import prepare, run
+from unipet.runs.run import prepare, run
 from unipet.tasks import encode, load_task
 from unipet.tasks.cache import cache_directory
 
@@ -211,9 +211,9 @@ def test_the_loss_that_chooses_is_that_of_the_target_tokens(tmp_path: Path) -> N
     """By hand: the model's own mean loss over all labels of the selection split at once, with its sign turned."""
     import torch
 
-    from unipet.evaluation import selection_score
-    from unipet.models import load_base_model
+    from unipet.runs.base_model import load_base_model
     from unipet.tasks import collate
+    from unipet.training.evaluation import selection_score
 
     config = config_of(
         "seq2seq", tmp_path, write_arch(tmp_path / "m", "bart"), LOW_RANK, selection="train_holdout", metrics=["bleu"]
@@ -236,7 +236,7 @@ def test_of_equal_checkpoints_the_later_one_stays_and_none_is_of_the_warm_up() -
     import torch
 
     import unipet
-    from unipet.callbacks import Best
+    from unipet.training.callbacks import Best
 
     model = tiny_bert()
     unipet.adapt(model, LOW_RANK)
@@ -257,7 +257,7 @@ def test_the_checkpoint_is_chosen_without_the_reported_set(
     by: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The best checkpoint on the selection split is what is scored; scores are planted, so that it is the third."""
-    from unipet import evaluation
+    from unipet.training import evaluation
 
     split = {"evaluation_split": "test"} if by == "validation" else {}
     config = config_of(

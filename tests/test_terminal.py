@@ -15,8 +15,8 @@ import pytest
 import yaml
 from run_room import LOW_RANK, TINY_TASK, write_world
 
-from unipet import terminal
-from unipet.cli import main
+from unipet.cli.main import main
+from unipet.output import terminal
 
 PACKAGE = Path(__file__).resolve().parents[1] / "unipet"
 #: A task's name with letters, symbols, a script of its own, an escape sequence, a bell, half a character, a turned direction.
@@ -194,7 +194,7 @@ def test_every_command_in_every_encoding(
 def test_a_name_that_the_file_system_cannot_write_is_one_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from unipet.commands import listing
+    from unipet.cli.commands import listing
 
     def lost(argv: object) -> int:
         "é".encode("ascii")
@@ -208,7 +208,7 @@ def test_a_name_that_the_file_system_cannot_write_is_one_error(
 def test_a_file_that_cannot_be_read_is_one_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from unipet.commands import listing
+    from unipet.cli.commands import listing
 
     def refused(argv: object) -> int:
         raise PermissionError(13, "Permission denied", "some/where")

@@ -12,12 +12,12 @@ import pytest
 from tokenizer_room import SENTENCES, byte_level, word_piece
 from transformers.models.auto import tokenization_auto
 
-from unipet import model_files
 from unipet.config import ModelConfig
 from unipet.errors import UnipetError
-from unipet.model_files import locate
+from unipet.runs import model_files
+from unipet.runs.model_files import locate
+from unipet.runs.tokenizer_files import PATTERNS, read_tokenizer, vocabulary_files
 from unipet.tasks.encode import tokenizer_identity
-from unipet.tokenizer_files import PATTERNS, read_tokenizer, vocabulary_files
 
 BPE = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, "w": 4, "e": 5, "we": 6, "Ġ": 7, "Ġwe": 8}
 

@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 from run_room import tiny_config
 
-from unipet import tracking
+from unipet.calculus.library import load_method
 from unipet.config import TrackingConfig
-from unipet.design import design
 from unipet.errors import UnipetError
-from unipet.library import load_method
-from unipet.mirror import SUMMARY, flat_summary, mirrored, own_files
-from unipet.record import blank_record
-from unipet.run import run
-from unipet.tracking import NullTracker, TrackioTracker, WandbTracker, check_tracking, open_tracker
+from unipet.runs import tracking
+from unipet.runs.design import design
+from unipet.runs.record import blank_record
+from unipet.runs.run import run
+from unipet.runs.tracked_summary import SUMMARY, flat_summary, mirrored, own_files
+from unipet.runs.tracking import NullTracker, TrackioTracker, WandbTracker, check_tracking, open_tracker
 
 WANDB = TrackingConfig(name="wandb", group="sweep-1")
 
@@ -292,7 +292,7 @@ def test_names_and_keys_tell_variants_apart() -> None:
     ],
 )
 def test_whatever_differs_from_the_file_is_in_the_name(change: Any, said: str) -> None:
-    from unipet.library import load_method
+    from unipet.calculus.library import load_method
 
     method = load_method("lora").to_dict()
     change(method)

@@ -15,12 +15,12 @@ from tiny import tiny_bert, tiny_tokenizer
 from torch import Tensor, nn
 
 import unipet
-from unipet.budget.limits import plan_steps
+from unipet.calculus.library import load_method
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
-from unipet.library import load_method
-from unipet.order import GroupedOrder
-from unipet.training import Diverged, ObjectiveTrainer, Trained, train
+from unipet.training.budget.limits import plan_steps
+from unipet.training.sampler import GroupedOrder
+from unipet.training.trainer import Diverged, ObjectiveTrainer, Trained, train
 
 
 def examples(count: int = 24) -> list[dict[str, Any]]:
@@ -200,7 +200,7 @@ def test_consistency_changes_what_is_learned(tmp_path: Path) -> None:
 def test_two_views_are_one_pass_and_the_task_loss_is_the_first_views(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from unipet import step
+    from unipet.training import step
 
     calls: list[tuple[str, tuple[int, ...]]] = []
     model = tiny_bert()
@@ -242,7 +242,7 @@ def test_routes_hold_for_a_whole_step(tmp_path: Path) -> None:
 def test_a_loss_that_is_not_finite_ends_training_before_the_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float
 ) -> None:
-    from unipet import step
+    from unipet.training import step
 
     count = 0
     original = step.task_loss

@@ -14,7 +14,7 @@ from tiny import TINY, tiny_batch
 from torch import Tensor, nn
 
 import unipet
-from unipet.adaptation import adaptation
+from unipet.adaptation.adapted import adaptation
 from unipet.conf_dir import conf_dir
 
 

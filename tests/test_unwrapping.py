@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 import unipet
-from unipet.adaptation import adaptation
-from unipet.fingerprint import fingerprint
-from unipet.unwrapping import bare, unwrapped
+from unipet.adaptation.adapted import adaptation
+from unipet.adaptation.fingerprint import fingerprint
+from unipet.adaptation.unwrapping import bare, unwrapped
 
 METHOD: dict[str, Any] = {
     "name": "x",

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from unipet.errors import UnipetError
-from unipet.writing import LONGEST, as_file_name, file_name, write_bytes_atomic
+from unipet.output.files import LONGEST, as_file_name, file_name, write_bytes_atomic
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace"])

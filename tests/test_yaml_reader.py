@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from unipet import UnipetError
-from unipet.yaml_reader import parse_yaml, read_yaml, texts, values, write_yaml
+from unipet.calculus.yaml_reader import parse_yaml, read_yaml, texts, values, write_yaml
 
 SCALARS: dict[str, Any] = {
     "no": "no", "yes": "yes", "on": "on", "off": "off", "y": "y", "true": True, "FALSE": False, "tRUE": "tRUE",

@@ -16,36 +16,36 @@ from typing import TYPE_CHECKING, Any
 from unipet.errors import UnipetError
 
 if TYPE_CHECKING:
-    from unipet.adapting import adapt as adapt
-    from unipet.adapting import eject as eject
-    from unipet.adapting import parameters as parameters
-    from unipet.checkpoint import load as load
-    from unipet.checkpoint import save as save
-    from unipet.describing import describe as describe
-    from unipet.functions import register_function as register_function
-    from unipet.interop.peft import export_peft as export_peft
-    from unipet.interop.peft import import_peft as import_peft
-    from unipet.library import load_method as load_method
-    from unipet.merging import merge as merge
-    from unipet.report_table import AdaptReport as AdaptReport
+    from unipet.adaptation.api import adapt as adapt
+    from unipet.adaptation.api import eject as eject
+    from unipet.adaptation.api import parameters as parameters
+    from unipet.adaptation.checkpoint import load as load
+    from unipet.adaptation.checkpoint import save as save
+    from unipet.adaptation.describing import describe as describe
+    from unipet.adaptation.merging import merge as merge
+    from unipet.adaptation.peft.directories import export_peft as export_peft
+    from unipet.adaptation.peft.directories import import_peft as import_peft
+    from unipet.adaptation.report import AdaptReport as AdaptReport
+    from unipet.calculus.functions import register_function as register_function
+    from unipet.calculus.library import load_method as load_method
 
 __version__ = "0.1.0"
 
 #: Public name -> the module that holds it; loaded on first use, because torch takes a second to import. No module may
 #: bear the name of a function here: importing it would put the module in the function's place.
 _HOME = {
-    "adapt": "unipet.adapting",
-    "eject": "unipet.adapting",
-    "parameters": "unipet.adapting",
-    "save": "unipet.checkpoint",
-    "load": "unipet.checkpoint",
-    "describe": "unipet.describing",
-    "export_peft": "unipet.interop.peft",
-    "import_peft": "unipet.interop.peft",
-    "load_method": "unipet.library",
-    "merge": "unipet.merging",
-    "register_function": "unipet.functions",
-    "AdaptReport": "unipet.report_table",
+    "adapt": "unipet.adaptation.api",
+    "eject": "unipet.adaptation.api",
+    "parameters": "unipet.adaptation.api",
+    "save": "unipet.adaptation.checkpoint",
+    "load": "unipet.adaptation.checkpoint",
+    "describe": "unipet.adaptation.describing",
+    "export_peft": "unipet.adaptation.peft.directories",
+    "import_peft": "unipet.adaptation.peft.directories",
+    "load_method": "unipet.calculus.library",
+    "merge": "unipet.adaptation.merging",
+    "register_function": "unipet.calculus.functions",
+    "AdaptReport": "unipet.adaptation.report",
 }
 
 __all__ = ["UnipetError", "__version__", *_HOME]

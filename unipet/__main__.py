@@ -11,6 +11,6 @@ if sys.path[:1] in (
 ):  # `python -m` looks there first: a folder's own files must not pass for packages
     del sys.path[0]
 
-from unipet.cli import main
+from unipet.cli.main import main
 
 sys.exit(main())

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from statistics import mean, stdev
 from typing import Any
 
-from unipet.budget_label import budget_label
-from unipet.design import NONE, design, fitted_sizes, trained
-from unipet.labels import AS_GIVEN, SEPARATOR, labelled, variants
 from unipet.report.collect import Entry
 from unipet.report.flagged import Flagged, flagged
 from unipet.report.identity import FITTED, as_key, identities, one_per_seed
+from unipet.runs.budget_label import budget_label
+from unipet.runs.design import NONE, design, fitted_sizes, trained
+from unipet.runs.labels import AS_GIVEN, SEPARATOR, labelled, variants
 
 #: Where an identity's key begins so, methods may differ in it by task, base model and budget: they are tuned.
 TUNED = ("task.", "model.", "budget.", "optim.", FITTED)

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from unipet.calculus.yaml_reader import read_yaml
 from unipet.errors import UnipetError
-from unipet.record import CONFIG, RESULT, read_record, record_files
 from unipet.report.identity import distinct
-from unipet.yaml_reader import read_yaml
+from unipet.runs.record import CONFIG, RESULT, read_record, record_files
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """A wandb workspace and a wandb report of a directory's runs, as code: what they show is decided here, not by hand.
 
-Both rely on what every tracked run says of itself (`unipet/mirror.py`): `score/TASK`, `params/...`, `mem/...`, `time/...`
+Both rely on what every tracked run says of itself (`tracked_summary.py`): `score/TASK`, `params/...`, `mem/...`, `time/...`
 in its summary and `design.*` and `label` in its configuration. Runs are chosen by their ids, so nothing else of the project
 is mixed in.
 """
@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from unipet.design import DIMENSIONS
 from unipet.errors import UnipetError
-from unipet.mirror import COMPARED, score_key
 from unipet.report.aggregate import grouped, named
 from unipet.report.collect import Entry
 from unipet.report.comparing import compare
 from unipet.report.paper import markdown, paper_table
 from unipet.report.verdicts import verdicts_text
+from unipet.runs.design import DIMENSIONS
+from unipet.runs.tracked_summary import COMPARED, score_key
 
 if TYPE_CHECKING:
     from wandb_workspaces.reports.v2 import Report

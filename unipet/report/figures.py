@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unipet.errors import UnipetError
+from unipet.output.files import write_asked
+from unipet.output.terminal import plain
 from unipet.report.aggregate import Row
 from unipet.report.comparing import BEST, NOT_WORSE, Group
 from unipet.report.flagged import MARK
 from unipet.report.numbers import wrapped
-from unipet.terminal import plain
-from unipet.writing import write_asked
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

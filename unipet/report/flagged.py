@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from unipet.errors import UnipetError
-from unipet.flags import NAMES, raised
-from unipet.history import read_steps
-from unipet.record import METRICS, PREDICTIONS
 from unipet.report.resampling import read_lines
+from unipet.runs.flags import NAMES, raised
+from unipet.runs.record import METRICS, PREDICTIONS
+from unipet.training.history import read_steps
 
 if TYPE_CHECKING:
     from unipet.report.aggregate import Row

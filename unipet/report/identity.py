@@ -11,8 +11,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from unipet.design import fitted_sizes
-from unipet.labels import Told, leaves
+from unipet.runs.design import fitted_sizes
+from unipet.runs.labels import Told, leaves
 
 if TYPE_CHECKING:
     from unipet.report.collect import Entry

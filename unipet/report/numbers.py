@@ -6,7 +6,7 @@ gets two significant digits instead.
 
 from __future__ import annotations
 
-from unipet.labels import SEPARATOR
+from unipet.runs.labels import SEPARATOR
 
 GAP = "-"  # a value that there is not; never a 0
 #: Metrics of these scales, as records say them, run to 1 or to 100.

@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from unipet.labels import leaves
 from unipet.report.aggregate import score_of
 from unipet.report.collect import Entry
+from unipet.runs.labels import leaves
 
 #: Keys of the configuration that must agree for a ranking, besides all of task.* and budget.*.
 EFFORT = ("optim.epochs", "optim.batch_size")

@@ -15,11 +15,11 @@ from statistics import mean, stdev
 from typing import Any
 
 from unipet.errors import UnipetError, unknown
+from unipet.output.text_table import text_table
 from unipet.report import numbers
 from unipet.report.aggregate import grouped, score_of
 from unipet.report.collect import Entry
 from unipet.report.numbers import GAP
-from unipet.text_table import text_table
 
 NEEDED = ("method", "task", "metric", "published")
 KNOWN = (*NEEDED, "std", "runs", "params_percent", "source", "scale")

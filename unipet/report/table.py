@@ -7,12 +7,12 @@ import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from unipet.labels import SEPARATOR
+from unipet.output.files import write_asked
 from unipet.report.aggregate import Row, Unscored
 from unipet.report.flagged import MARK, counted, explained
 from unipet.report.numbers import GAP, percent, seconds, spread, wrapped
 from unipet.report.published import Beside
-from unipet.writing import write_asked
+from unipet.runs.labels import SEPARATOR
 
 WIDTH = 120  # of a terminal table; only the method's label gives way, to more lines
 

@@ -11,8 +11,8 @@ import json
 import os
 from pathlib import Path
 
+from unipet.output.files import write_bytes_atomic
 from unipet.tasks.encoded import EncodedRows
-from unipet.writing import write_bytes_atomic
 
 VARIABLE = "UNIPET_CACHE"
 

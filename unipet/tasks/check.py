@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from unipet.config import TaskConfig
 from unipet.errors import UnipetError, unknown
+from unipet.output.files import file_name
 from unipet.tasks.bleu_tokenizers import check_bleu_tokenizer
 from unipet.tasks.columns import MASK, answer_columns, columns, text_columns
 from unipet.tasks.gaps import GAPS
@@ -14,7 +15,6 @@ from unipet.tasks.kinds import KINDS, kind_of
 from unipet.tasks.scoring import METRICS
 from unipet.tasks.selection import LOSS, selection_metric
 from unipet.tasks.stories import GENERATORS
-from unipet.writing import file_name
 
 LABEL_IS = ("auto", "name", "index")
 SELECTIONS = ("none", "train_holdout", "validation")

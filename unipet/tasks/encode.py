@@ -12,8 +12,8 @@ from typing import Any
 
 from unipet.config import TaskConfig
 from unipet.errors import UnipetError
-from unipet.progress import waiting
-from unipet.stopwatch import phase
+from unipet.output.progress import waiting
+from unipet.output.stopwatch import phase
 from unipet.tasks.cache import read_cached, write_cached
 from unipet.tasks.encode_text import encode_causal, encode_seq2seq
 from unipet.tasks.encode_words import encode_words

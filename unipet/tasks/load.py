@@ -12,7 +12,7 @@ from typing import Any
 
 from unipet.config import TaskConfig
 from unipet.errors import UnipetError
-from unipet.stopwatch import phase
+from unipet.output.stopwatch import phase
 from unipet.tasks.check import check_task
 from unipet.tasks.columns import wanted
 from unipet.tasks.files import read_files

@@ -13,11 +13,11 @@ from functools import partial
 from typing import Any
 
 from unipet.errors import UnipetError
-from unipet.labels import SEPARATOR
+from unipet.report.page.chart_data import Rows, cost_points, curve_points, effect_points, seed_points
 from unipet.report.page.comparisons import COSTS, Comparison
 from unipet.report.page.curves import MEASURES, POINTS
 from unipet.report.page.names import linear_below
-from unipet.report.page.points import Rows, cost_points, curve_points, effect_points, seed_points
+from unipet.runs.labels import SEPARATOR
 
 INK, MUTE, LINE, ACCENT = "var(--ink)", "var(--mute)", "var(--line)", "var(--accent)"
 HUES = [f"var(--hue{number})" for number in range(1, 9)]

@@ -7,13 +7,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from unipet.calculus.yaml_reader import read_yaml, values
+from unipet.compose.override_text import command_line, deletion, override
 from unipet.conf_dir import conf_dir
 from unipet.config import BudgetConfig, ModelConfig, OptimConfig, TaskConfig
 from unipet.errors import UnipetError
-from unipet.labels import leaves
-from unipet.override_text import command_line, deletion, override
 from unipet.report.collect import Entry
-from unipet.yaml_reader import read_yaml, values
+from unipet.runs.labels import leaves
 
 GROUPS: dict[str, Any] = {"task": TaskConfig, "model": ModelConfig, "budget": BudgetConfig, "optim": OptimConfig}
 PLAIN: dict[str, Any] = {"precision": "fp32", "runs_dir": "runs", "imports": []}
@@ -44,7 +44,7 @@ def _from_config(config: Mapping[str, Any]) -> list[str]:
 
 
 def _method(method: Mapping[str, Any]) -> list[str] | None:
-    from unipet.library import compose_file, load_method
+    from unipet.calculus.library import compose_file, load_method
 
     try:
         shipped = leaves(load_method(str(method.get("name"))).to_dict())

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from statistics import mean
 from typing import Any
 
-from unipet.labels import leaves
 from unipet.report.aggregate import Row, grouped, named, score_of
 from unipet.report.collect import Entry
 from unipet.report.comparing import Group, compare
+from unipet.runs.labels import leaves
 
 #: cost -> (where a record holds it, what the axis says, how a value is written)
 COSTS: dict[str, tuple[str, str, str, str]] = {

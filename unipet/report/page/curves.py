@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from unipet.history import SELECTION, finite, read_steps
-from unipet.record import METRICS
 from unipet.report.collect import Entry
+from unipet.runs.record import METRICS
+from unipet.training.history import SELECTION, finite, read_steps
 
 #: what a curve may show -> what the axis says
 MEASURES: dict[str, str] = {

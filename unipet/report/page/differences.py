@@ -6,8 +6,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from unipet.labels import leaves
 from unipet.report.collect import Entry
+from unipet.runs.labels import leaves
 
 #: Keys of a configuration that say where a run happened, not what it was.
 APART = ("tracking", "runs_dir", "rerun")

@@ -12,20 +12,20 @@ from pathlib import Path
 from typing import Any
 
 from unipet.errors import UnipetError
+from unipet.output.files import utf8
 from unipet.report.aggregate import named
 from unipet.report.collect import Entry
 from unipet.report.comparing import Group
+from unipet.report.page.chart_data import Rows
 from unipet.report.page.charts import Drawn, charts
+from unipet.report.page.comparison_table import comparison_table
 from unipet.report.page.comparisons import Comparison, comparisons_of
-from unipet.report.page.grid import comparison_table
 from unipet.report.page.markup import e, section, table, tag
 from unipet.report.page.methods import methods
 from unipet.report.page.overview import header, notices
 from unipet.report.page.plots import plots
-from unipet.report.page.points import Rows
 from unipet.report.page.runs import failures, pair, run_data
 from unipet.report.published import BESIDE, PUBLISHED, Beside
-from unipet.writing import utf8
 
 HERE = Path(__file__).resolve().parent
 PARTS = (

@@ -14,11 +14,11 @@ from itertools import combinations
 from statistics import mean
 from typing import Any
 
-from unipet.design import trained
-from unipet.labels import leaves, plain
 from unipet.report.aggregate import score_of
 from unipet.report.identity import CONTENT, IGNORED
 from unipet.report.page.comparisons import Comparison, Line
+from unipet.runs.design import trained
+from unipet.runs.labels import leaves, plain
 
 DIMENSIONS = ("function", "size", "position", "composition", "scaling", "mixture")
 SAME, TUNED = "everything else is the same", "the optimiser's settings differ, too"

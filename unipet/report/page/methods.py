@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from unipet.labels import AS_GIVEN, SEPARATOR, leaves, plain
 from unipet.report.aggregate import Row
 from unipet.report.numbers import percent
 from unipet.report.page.circuit import circuit_svg
+from unipet.report.page.comparison_table import method_id
 from unipet.report.page.comparisons import Comparison
 from unipet.report.page.composition import Composed, Inserted, compositions
-from unipet.report.page.grid import method_id
 from unipet.report.page.layer import layer_svg
 from unipet.report.page.markup import e, number, section, table, tag
 from unipet.report.table import score_text, seeds_text
+from unipet.runs.labels import AS_GIVEN, SEPARATOR, leaves, plain
 
 MOST = 60  # compositions that are drawn unless told otherwise; the others are described in words
 

@@ -1,0 +1,1 @@
+"""A method IN a model: build, attach, merge, take out, save and load."""

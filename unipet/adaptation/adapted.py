@@ -1,0 +1,233 @@
+"""What an adapted model carries: its insertions, the hooks that feed them, and all that taking them out again needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import Any, Self
+
+from torch import Tensor, nn
+
+from unipet.adaptation.attaching import Attachment
+from unipet.adaptation.attention import PREFIX
+from unipet.adaptation.routing import Routing
+from unipet.adaptation.unwrapping import bare, forget_compiled
+from unipet.calculus.insertion import Insertion
+from unipet.calculus.insertion_parts import Call
+from unipet.calculus.method import Method
+from unipet.calculus.mixture import Bank
+from unipet.calculus.sites import Architecture
+from unipet.calculus.weights import passes_gradients, quantised
+from unipet.errors import UnipetError
+
+CONTAINER = "_unipet"
+#: What an adaptation of some of the insertions has anew.
+_ANEW = {"method", "entries", "call_record", "_attached", "_unproved", "_routing", *vars(nn.Module())}
+_INPUTS = ("input_ids", "inputs_embeds", "pixel_values")  # what a stack may be called with, batch first
+
+
+class Adaptation(nn.Module):
+    """The insertions of one method on one base model (registered on it as `_unipet`).
+
+    `attach` puts them to work and freezes the base; `detach` takes them out and puts every changed value back.
+    """
+
+    def __init__(self, method: Method, insertions: list[Insertion], shared: dict[str, Bank], entries: dict[str, str]):
+        super().__init__()
+        self.method = method
+        self.insertions = nn.ModuleList(insertions)
+        self.shared = nn.ModuleDict(shared)
+        self.entries = entries  # stack -> the module, below the base model, whose forward takes its attention mask
+        # Every key is there from the start, or torch.compile would see another record on the second call.
+        self.call_record = Call(dict.fromkeys(entries, 0), dict.fromkeys(entries), dict.fromkeys(entries, 0))
+        self.table: Architecture | None = None  # the user's own site table, where there is one; saved with the method
+        self.unsavable: str | None = None  # why a saved adapter could not be loaded again
+        self.unfrozen: dict[str, str] = {}  # base parameter name -> the part of `unfreeze` that named it
+        self.head: frozenset[str] = frozenset()  # the head's parameters, drawn ones included: stored, trained or not
+        self._attached = Attachment([])
+        self._unproved: list[tuple[str, nn.Module]] = []  # quantised modules, until a training mode asks for gradients
+        self._views = 1
+        self._driven = False  # a training loop draws the routes; otherwise every forward pass does
+        self._routing = Routing(insertions)
+        self._take_over()
+
+    def _take_over(self) -> None:
+        """Give every insertion its number, the record of calls, and what all its sites share: owned here, read there."""
+        shared = dict(self.shared.items())
+        for number, insertion in enumerate(self.items):
+            insertion.number = number
+            insertion.call_record = self.call_record
+            insertion.__dict__["shared"] = shared.get(insertion.name)
+
+    @property
+    def items(self) -> list[Insertion]:
+        return list(self.insertions)  # type: ignore[arg-type]
+
+    def train(self, mode: bool = True) -> Self:
+        """Raises UnipetError where a quantised module below would keep gradients from the insertions."""
+        if mode:
+            self._prove_gradients()
+        return super().train(mode)
+
+    def _prove_gradients(self) -> None:
+        while self._unproved:
+            path, module = self._unproved[-1]
+            if not passes_gradients(module):
+                raise UnipetError(
+                    f"{path} ({quantised(module.weight)}) passes no gradients on, so insertions below it would not train. "  # type: ignore[arg-type]
+                    "Quantise weights only, not activations, or train on the unquantised base model."
+                )
+            self._unproved.pop()
+
+    # -- routes and views ------------------------------------------------------------------------------------------
+
+    @property
+    def mixed(self) -> bool:
+        return any(insertion.parts.mixture is not None for insertion in self.items)
+
+    def draw(self, step: int, seed: int) -> None:
+        """Fix every mixture's routes for one optimiser step, a function of (seed, step) alone.
+
+        From then on a training loop is in charge: the routes stay until the next call, however many micro-batches the
+        step has.
+        """
+        self._driven = True
+        if self.mixed:
+            self._routing.restart((seed * 1_000_003 + step) % 2**63, step)
+            self.call_record.routes = self._routing.draw(views=2)
+
+    @contextmanager
+    def views(self, count: int) -> Iterator[None]:
+        """Calls of the model inside see a batch of `count` stacked views, each with routes of its own."""
+        self._views = count
+        try:
+            yield
+        finally:
+            self._views = 1
+
+    def on_call(self, stacks: list[str], given: dict[str, Any]) -> None:
+        """Before every forward pass through some stacks: note the real tokens, the KV cache, the views and the routes.
+
+        The record stays until the next pass, because gradient checkpointing runs layers again during backward.
+        """
+        if any(not str(config._attn_implementation or "").startswith(PREFIX) for config, _ in self._attached.attention):
+            raise UnipetError(
+                "The attention implementation was changed after `adapt`, so insertions at attn.heads would do nothing. "
+                "Choose it before: unipet.eject(model), model.set_attn_implementation(...), unipet.adapt(model, ...)."
+            )
+        tensors = {name: value for name, value in given.items() if isinstance(value, Tensor)}
+        first = next((tensors[name] for name in (*_INPUTS, *tensors) if name in tensors), None)
+        for stack in stacks:
+            self._note(stack, first, given.get("attention_mask"), given.get("past_key_values"))
+        if isinstance(memory := given.get("encoder_hidden_states"), Tensor) and "encoder" in self.entries:
+            # Keys and values of cross-attention: the encoder may have run long ago, and for fewer rows (beam search).
+            self._note("encoder", memory, given.get("encoder_attention_mask"), None)
+        self.call_record.views = self._views
+        first_stack = next(iter(self.entries), None)
+        if self.mixed and self.training and not self._driven and first_stack in stacks:
+            self.call_record.routes = self._routing.next(self._views)
+        if self.mixed and first is not None:
+            self._routing.draw_rows(self.call_record, stacks, self.training, *first.shape[:2])
+
+    def _note(self, stack: str, tokens: Tensor | None, mask: Any, cache: Any) -> None:
+        """Record the batch size, and where it matters the real tokens and the KV cache, of one stack."""
+        record = self.call_record
+        if tokens is not None:
+            record.rows[stack] = tokens.shape[0]
+        if not any(i.needs_mask and i.site.tokens_of == stack for i in self.items):
+            return
+        if mask is not None and not (isinstance(mask, Tensor) and mask.dim() == 2):
+            shown = f"one of shape {tuple(mask.shape)}" if isinstance(mask, Tensor) else f"a {type(mask).__name__}"
+            raise UnipetError(
+                f"Pooled gates and `tokens` need to know the real tokens: give a 2-D attention_mask, not {shown}. "
+                "generate() makes such masks for a static cache; use its default cache."
+            )
+        record.masks_BS[stack] = None if mask is None else mask.bool()
+        record.past[stack] = int(cache.get_seq_length()) if cache is not None else 0
+
+    # -- attaching and detaching -----------------------------------------------------------------------------------
+
+    def attach(self, model: nn.Module) -> None:
+        """Register the hooks, freeze the base model and train the parts that the method unfreezes.
+
+        Whatever fails, the model is as it was. Raises UnipetError where its attention cannot be wrapped or keeps
+        gradients back.
+        """
+        self._unproved = [(p, m) for p, m in model.named_modules() if isinstance(m, nn.Linear) and quantised(m.weight)]
+        if model.training:
+            self._prove_gradients()
+        self._take_over()
+        self._attached = Attachment(self.items)
+        with ExitStack() as undoing:
+            undoing.callback(self.undo, model)
+            self._attached.put_in(model, self.unfrozen, self.head, self.entries, self.on_call)
+            self.train(model.training)
+            model.add_module(CONTAINER, self)
+            undoing.pop_all()
+        forget_compiled()
+
+    def undo(self, model: nn.Module, restore: bool = True) -> None:
+        """Take out what `attach` has put in, if only in part: the model is as it was, its gradients untouched. Without
+        `restore` unfrozen parameters keep their values."""
+        self._attached.take_out(model, restore)
+        if getattr(model, CONTAINER, None) is self:
+            delattr(model, CONTAINER)
+        forget_compiled()
+
+    def detach(self, model: nn.Module, restore: bool) -> None:
+        """Take everything out, gradients included. With `restore`, put the values of unfrozen parameters back as they
+        were."""
+        self.undo(model, restore)
+        for parameter in model.parameters():
+            parameter.grad = None
+
+    @contextmanager
+    def detached(self, model: nn.Module) -> Iterator[None]:
+        """Detach, values kept; where detaching or the block fails, everything is back in as it was."""
+        attached, gradients = self._attached, [(parameter, parameter.grad) for parameter in model.parameters()]
+
+        def put_back() -> None:
+            getattr(model, CONTAINER, self).undo(model, restore=False)
+            self.attach(model)
+            self._attached.went_before(attached, values=True)
+            for parameter, gradient in gradients:
+                parameter.grad = gradient
+
+        with ExitStack() as undoing:
+            undoing.callback(put_back)
+            self.detach(model, restore=False)
+            yield
+            undoing.pop_all()
+
+    def keeping(self, insertions: list[Insertion]) -> Adaptation:
+        """An adaptation of these of its insertions, as they now are, not attached; all else that it carries goes along."""
+        now = {insertion.name: insertion.parts for insertion in insertions}
+        specs = tuple(
+            replace(spec, function=now[spec.name].function, mixture=now[spec.name].mixture)
+            for spec in self.method.insertions
+            if spec.name in now
+        )
+        shared = {i.name: i.shared for i in insertions if i.shared is not None}
+        left = Adaptation(replace(self.method, insertions=specs), insertions, shared, self.entries)
+        vars(left).update({name: value for name, value in vars(self).items() if name not in _ANEW})
+        left._routing.go_on_from(self._routing)
+        return left
+
+    def replaces(self, earlier: Adaptation) -> None:
+        """What the base model was like before `earlier`, in whose place this is attached, is what it was like before."""
+        self._attached.went_before(earlier._attached)
+
+    def original(self, name: str, parameter: Tensor) -> Tensor:
+        """A base parameter's value before adaptation."""
+        return self._attached.originals.get(name, parameter)
+
+
+def adaptation(model: nn.Module) -> Adaptation:
+    """The adaptation of a model. Raises UnipetError if it carries none."""
+    found = getattr(bare(model), CONTAINER, None)
+    if not isinstance(found, Adaptation):
+        raise UnipetError(
+            "This model carries no method. Call unipet.adapt(model, method) or unipet.load(model, DIR) first."
+        )
+    return found

@@ -1,0 +1,122 @@
+"""What putting insertions to work changes on a base model, and taking all of it back: hooks, attention, what trains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from unipet.adaptation.attention import ATTRIBUTE, HeadsSite, wrap_implementation
+from unipet.adaptation.site_hooks import Entry, HeadsReader, Hook
+from unipet.adaptation.stack_hooks import changes
+from unipet.calculus.insertion import Insertion
+from unipet.calculus.sites import base_of, module_at
+
+#: What is called before every forward pass through some stacks, with their names and the arguments by name.
+OnCall = Callable[[list[str], dict[str, Any]], None]
+
+
+class Attachment:
+    """Every change that insertions make on one model, with what was there before. `take_out` works at any moment."""
+
+    def __init__(self, insertions: list[Insertion]) -> None:
+        self._insertions = insertions
+        self._handles: list[Any] = []
+        self.attention: list[tuple[Any, Any]] = []  # (config, its attention implementation before)
+        self._required_grad: dict[str, bool] = {}
+        self.originals: dict[str, Tensor] = {}  # values of unfrozen parameters, and of the head's
+
+    def put_in(
+        self,
+        model: nn.Module,
+        unfrozen: Mapping[str, str],
+        head: Collection[str],
+        entries: Mapping[str, str],
+        on_call: OnCall,
+    ) -> None:
+        """Register the hooks, freeze all but the parameters named in `unfrozen`; their values and those of the `head`,
+        which a saved adapter replaces, are kept.
+
+        Raises UnipetError where the attention cannot be wrapped, or a stack lacks what an insertion changes around it.
+        """
+        around = changes(model, self._insertions, entries)
+        self._wrap_attention(model)
+        for name, parameter in model.named_parameters():
+            self._required_grad[name] = parameter.requires_grad
+            parameter.requires_grad_(name in unfrozen)
+            if name in unfrozen or name in head:
+                self.originals[name] = parameter.detach().to("cpu", copy=True)
+        for insertion in self._insertions:
+            self._hook(model, insertion)
+        base = base_of(model)
+        for entry in dict.fromkeys(entries.values()):
+            module = base.get_submodule(entry)
+            stacks = [stack for stack, its_entry in entries.items() if its_entry == entry]
+            self._handles.append(module.register_forward_pre_hook(Entry(on_call, stacks, module), with_kwargs=True))
+        for change in around:
+            if (handle := change()) is not None:
+                self._handles.append(handle)
+
+    def take_out(self, model: nn.Module, restore: bool) -> None:
+        """Take back whatever was changed so far. With `restore`, the values of unfrozen parameters as well."""
+        for handle in self._handles:
+            handle.remove()
+        for insertion in self._insertions:
+            if insertion.site.at == "heads":
+                module = model.get_submodule(insertion.site.path)
+                if hasattr(module, ATTRIBUTE):
+                    delattr(module, ATTRIBUTE)
+        for config, before in self.attention:
+            config._attn_implementation = before
+        for name, parameter in model.named_parameters():
+            if restore and name in self.originals:
+                parameter.data.copy_(self.originals[name])
+            parameter.requires_grad_(self._required_grad.get(name, parameter.requires_grad))
+
+    def went_before(self, earlier: Attachment, values: bool = False) -> None:
+        """Remember of `earlier`, in whose place this came, what trained before it; with `values`, the values as well."""
+        self._required_grad = earlier._required_grad
+        if values:
+            self.originals = earlier.originals
+
+    def _wrap_attention(self, model: nn.Module) -> None:
+        paths = dict.fromkeys(i.site.path for i in self._insertions if i.site.at == "heads")
+        modules: list[Any] = [model.get_submodule(path) for path in paths]
+        wrapped = [wrap_implementation(module, path) for path, module in zip(paths, modules, strict=True)]
+        for module, implementation in zip(modules, wrapped, strict=True):
+            if all(module.config is not known for known, _ in self.attention):
+                self.attention.append((module.config, module.config._attn_implementation))
+                module.config._attn_implementation = implementation
+
+    def _hook(self, model: nn.Module, insertion: Insertion) -> None:
+        site = insertion.site
+        if insertion.parts.rule.lengthens:
+            return  # around its whole stack
+        module = module_at(model, site.path)
+        if site.at == "heads":
+            self._hook_heads(model, module, insertion)
+            return
+        norm = site.total.norm if site.total is not None else ""
+        hook = Hook(insertion, model.get_submodule(norm) if norm else None)
+        if site.x_path != site.path and insertion.parts.form == "parallel":
+            self._before(model, site.x_path, hook.take_x)
+        if site.at == "input":
+            self._before(model, site.path, hook.on_input)
+        elif site.at == "stream":
+            self._before(model, site.path, hook.on_stream)
+        else:
+            self._handles.append(module.register_forward_hook(hook.on_output, with_kwargs=True))
+
+    def _before(self, model: nn.Module, path: str, hook: Any) -> None:
+        self._handles.append(module_at(model, path).register_forward_pre_hook(hook, with_kwargs=True))
+
+    def _hook_heads(self, model: nn.Module, module: nn.Module, insertion: Insertion) -> None:
+        site: HeadsSite | None = getattr(module, ATTRIBUTE, None)
+        if site is None:
+            site = HeadsSite()
+            setattr(module, ATTRIBUTE, site)
+        x_path = insertion.site.x_path
+        if all(other.site.x_path != x_path for other in site.insertions):
+            self._before(model, x_path, HeadsReader(site, x_path))
+        site.insertions.append(insertion)

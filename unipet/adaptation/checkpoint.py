@@ -1,0 +1,240 @@
+"""Saving and loading what a method owns: tensors, the method, and the base model they belong to. Strict both ways.
+
+`adapter.safetensors` holds the tensors under their names (many of one kind as a stack, see packing.py), the whole head
+among them, trained or not: the checkpoint does not determine it. `adapter.json` holds the method, the user's own site
+table where there is one, the base model's fingerprint, the names of the head's parameters, checksums of what is frozen,
+and the one that binds the two files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unipet.adaptation.adapted import CONTAINER, Adaptation
+from unipet.adaptation.api import adaptation, frozen, parameters, stored
+from unipet.adaptation.build import build
+from unipet.adaptation.fingerprint import Fingerprint, fingerprint, sampled_fingerprint
+from unipet.adaptation.packing import pack, unpack
+from unipet.adaptation.report import AdaptReport, report_of
+from unipet.adaptation.unwrapping import unwraps, unwraps_to_adapt
+from unipet.calculus.method import parse_method
+from unipet.calculus.site_files import sites_for
+from unipet.calculus.sites import Architecture, outside, parse_table, table_data
+from unipet.errors import UnipetError, nearest
+from unipet.output.files import utf8, write_bytes_atomic
+
+TENSORS, DESCRIPTION = "adapter.safetensors", "adapter.json"
+FORMAT = 3
+_SAMPLED = 2  # the format whose fingerprint looked at some values alone, and which held a head only where it trained
+
+
+@unwraps
+def save(model: nn.Module, directory: str | Path) -> Path:
+    """Write the method of an adapted model, its head included, into `directory`.
+
+    Each file appears whole or not at all. Raises UnipetError if the directory cannot be written.
+    """
+    import safetensors.torch
+
+    inserted = adaptation(model)
+    if inserted.unsavable:
+        raise UnipetError(f"Cannot save this method: {inserted.unsavable}. unipet.export_peft writes them.")
+    tensors = {name: p.detach().to("cpu").contiguous() for name, p in stored(model).items()}
+    # One metadata key only: safetensors writes several in random order, and equal runs should give equal bytes.
+    data = safetensors.torch.save(pack(tensors), metadata={"format": "pt"})
+    description = {
+        "format": FORMAT,
+        "method": inserted.method.to_dict(),
+        **({} if inserted.table is None else {"sites": table_data(inserted.table)}),
+        "base_model": {
+            **asdict(fingerprint(model, inserted.head, inserted.original)),
+            "name": str(getattr(model.config, "_name_or_path", "") or ""),
+            "model_type": str(getattr(model.config, "model_type", "")),
+        },
+        "head": sorted(inserted.head),
+        "frozen": _checksums(model),
+        "sha256": hashlib.sha256(data).hexdigest(),
+    }
+    out = Path(directory).expanduser()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_bytes_atomic(out / TENSORS, data)
+        write_bytes_atomic(out / DESCRIPTION, utf8(json.dumps(description, separators=(",", ":"), ensure_ascii=False)))
+    except OSError as error:
+        raise UnipetError(f"Cannot save the adapter to {out}: {error}.") from error
+    return out
+
+
+@unwraps_to_adapt
+def load(model: nn.Module, directory: str | Path) -> AdaptReport:
+    """Adapt a base model with a saved method and its trained values.
+
+    The base model must be the one that was adapted (its fingerprint is compared) and every tensor must be there with
+    its shape, no more and no less; otherwise UnipetError says what differs and the model is left as it was.
+    """
+    source = Path(directory).expanduser()
+    description = _description(source)
+    if isinstance(getattr(model, CONTAINER, None), Adaptation):
+        raise UnipetError("The model already carries a method. Call unipet.eject(model) first, then load.")
+    head = _same_base_model(source, model, description)
+    packed = _tensors(source, description)
+    table = sites_for(model, _saved_table(source, description))
+    inserted = build(model, parse_method(description["method"]), table, head=head)
+    inserted.table = table
+    report = report_of(model, inserted)
+    inserted.attach(model)
+    try:
+        own = stored(model) if description["format"] == FORMAT else parameters(model, head=True)
+        tensors = unpack(packed, own)
+        _same_tensors(source, own, tensors)
+        _same_frozen(source, _checksums(model), description.get("frozen", {}))
+        with torch.no_grad():
+            for name, parameter in own.items():
+                parameter.copy_(tensors[name])
+    except BaseException:
+        inserted.undo(model)
+        raise
+    return report
+
+
+def _same_base_model(source: Path, model: nn.Module, description: dict[str, Any]) -> frozenset[str]:
+    """The names of the head's parameters; raises UnipetError unless all others are those that the adapter was made on."""
+    saved = description["base_model"]
+    if description["format"] == _SAMPLED:
+        head = outside(model)
+        made, found = saved["fingerprint"], sampled_fingerprint(model, head)
+        same = made == found
+    else:
+        head = frozenset(description["head"])
+        expected = Fingerprint(**{one.name: saved[one.name] for one in fields(Fingerprint)})
+        here = fingerprint(model, head)
+        exact = expected.dtype == here.dtype
+        same, made, found = expected.same(here), *((one.exact if exact else one.rounded) for one in (expected, here))
+    if not same:
+        raise UnipetError(
+            f"{source} belongs to another base model: it was trained on {saved['name'] or '(unnamed)'} with fingerprint "
+            f"{made}, this one is {model.config._name_or_path or '(unnamed)'} with {found}."  # type: ignore[union-attr]
+        )
+    if absent := sorted(head - dict(model.named_parameters()).keys()):
+        raise UnipetError(
+            f"{source} does not fit this model: its head has {', '.join(absent[:4])}, which {type(model).__name__} lacks. "
+            "Load the base model as the transformers class that was adapted."
+        )
+    return head
+
+
+def _checksums(model: nn.Module) -> dict[str, Any]:
+    """The frozen tensors of each insertion, which are not stored: a checksum of what a seed makes again, and one rough
+    number for each tensor that comes from the base weight, whose last bits depend on the machine."""
+    starts = {item.name: item.parts.function for item in adaptation(model).items}
+    of_weight = {name for name, one in starts.items() if one.starts_from_weight or one.starts_from_text}
+    found: dict[str, Any] = {}
+    for name, tensor in frozen(model).items():
+        insertion = name.split("/", 1)[0]
+        if insertion in of_weight:
+            found.setdefault(insertion, []).append(_rough(tensor))
+        else:
+            digest = found.setdefault(insertion, hashlib.sha256())
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return {name: value if isinstance(value, list) else value.hexdigest()[:16] for name, value in found.items()}
+
+
+def _rough(tensor: Tensor) -> float:
+    """How far a tensor points into one fixed direction, about N(0, 1) for a random one."""
+    flat = tensor.detach().double().flatten()
+    direction = torch.sin(torch.arange(1, len(flat) + 1, device=flat.device, dtype=flat.dtype) * 1.618)
+    return round(float(flat @ direction / flat.norm().clamp(min=1e-30)) * 2**0.5, 2)
+
+
+def _same_frozen(source: Path, made: dict[str, Any], saved: dict[str, Any]) -> None:
+    wrong = sorted(name for name in made.keys() | saved.keys() if not _alike(made.get(name), saved.get(name)))
+    if wrong:
+        raise UnipetError(
+            f"{source}: the frozen tensors of {', '.join(wrong)} came out differently than when the adapter was saved. It "
+            "needs the torch version that saved it, and the base model in the precision that it had."
+        )
+
+
+def _alike(made: Any, saved: Any) -> bool:
+    if isinstance(made, list) and isinstance(saved, list):
+        return len(made) == len(saved) and all(abs(one - other) <= 0.1 for one, other in zip(made, saved, strict=True))
+    return bool(made == saved)
+
+
+def _description(source: Path) -> dict[str, Any]:
+    path = source / DESCRIPTION
+    if not path.is_file():
+        here = ", ".join(sorted(p.name for p in source.iterdir())[:8]) if source.is_dir() else "no such directory"
+        raise UnipetError(f"{source} is not a saved adapter: {DESCRIPTION} is missing ({here}).")
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UnipetError(f"{path} is corrupted: {error}.") from error
+    wanted = ("format", "method", "base_model", "sha256")
+    if not isinstance(description, dict) or any(key not in description for key in wanted):
+        raise UnipetError(f"{path} is not a unipet adapter description: it needs {', '.join(wanted)}.")
+    if description["format"] == FORMAT:
+        base_model = description["base_model"]
+        needed = ("name", *(one.name for one in fields(Fingerprint)))
+        if not isinstance(base_model, dict) or any(not isinstance(base_model.get(key), str) for key in needed):
+            raise UnipetError(f"{path} is corrupted: base_model needs {', '.join(needed)}, each a text.")
+        head = description.get("head")
+        if not isinstance(head, list) or not all(isinstance(name, str) for name in head):
+            raise UnipetError(f"{path} is corrupted: head must be a list of parameter names.")
+    if description["format"] not in (FORMAT, _SAMPLED):
+        raise UnipetError(
+            f"{path} has format {description['format']!r}; this unipet reads formats {_SAMPLED} and {FORMAT}."
+        )
+    return description
+
+
+def _saved_table(source: Path, description: dict[str, Any]) -> Architecture | None:
+    """The user's own site table, which an adapter for an architecture without a table in the package carries."""
+    if "sites" not in description:
+        return None
+    try:
+        return parse_table(description["sites"])
+    except UnipetError as error:
+        raise UnipetError(f"{source / DESCRIPTION}: {error}") from None
+
+
+def _tensors(source: Path, description: dict[str, Any]) -> dict[str, Tensor]:
+    import safetensors
+    import safetensors.torch
+
+    path = source / TENSORS
+    if not path.is_file():
+        raise UnipetError(f"{source} is not a whole adapter: {TENSORS} is missing.")
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != description["sha256"]:
+        raise UnipetError(
+            f"{path} is corrupted: its checksum is not the one that {DESCRIPTION} records. Save it again."
+        )
+    try:
+        return safetensors.torch.load(data)
+    except safetensors.SafetensorError as error:
+        raise UnipetError(f"{path} is corrupted: {error}.") from error
+
+
+def _same_tensors(source: Path, own: dict[str, nn.Parameter], saved: dict[str, Tensor]) -> None:
+    missing, extra = sorted(set(own) - set(saved)), sorted(set(saved) - set(own))
+    if missing or extra:
+        hint = nearest(missing[0], extra) if missing else ""
+        raise UnipetError(
+            f"{source} does not fit this model: missing {missing[:4] or 'nothing'}, extra {extra[:4] or 'nothing'}"
+            f"{' ...' if len(missing) + len(extra) > 8 else ''}.{hint}"
+        )
+    for name, parameter in own.items():
+        if tuple(saved[name].shape) != tuple(parameter.shape):
+            raise UnipetError(
+                f"{source}: {name} is {tuple(saved[name].shape)} in the file but {tuple(parameter.shape)} in this model."
+                + (" Load the base model with the task's number of labels." if name.startswith("head/") else "")
+            )

@@ -1,0 +1,94 @@
+"""What a form is: how one of peft's types says a composition, in both directions; `forms.py` has them all.
+
+Decided from an insertion's parts, never from a method's name. A form writes what trains where it can be written as it is;
+what peft has no option for but a matrix can hold (a learned scale, a diagonal, a start to subtract) goes into the matrix.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from unipet.calculus.composition import Add, Composition
+from unipet.calculus.functions.base import Function
+from unipet.calculus.insertion import Insertion
+from unipet.calculus.scaling import AlphaOverRank, AlphaOverSqrtRank, Constant
+
+
+class Form(ABC):
+    """One type of peft that acts at linear layers.
+
+    `tensors` are those of one site by peft's suffix, `common` those of all sites; `slots` and `parts` read them and the
+    configuration back into the slots and the choices of an insertion.
+    """
+
+    peft_type: ClassVar[str]
+    function: ClassVar[type[Function]]
+    compositions: ClassVar[tuple[type[Composition], ...]] = (Add,)
+    #: The names of its tensors at a module, and of those that all share.
+    suffixes: ClassVar[tuple[str, ...]] = ()
+    shares: ClassVar[tuple[str, ...]] = ()
+    #: Keys of its configuration that `parts` understands.
+    reads: ClassVar[tuple[str, ...]] = ()
+    conv1d: ClassVar[bool] = False  # whether it takes transformers' transposed Conv1D
+
+    def why_not(self, insertion: Insertion) -> str | None:
+        """Why this insertion, whose function is the form's, is nothing that peft can say; None if it is."""
+        return (
+            None if isinstance(insertion.parts.rule, self.compositions) else _other("composition", insertion.parts.rule)
+        )
+
+    @abstractmethod
+    def config(self, insertion: Insertion) -> dict[str, Any]:
+        """Its options in peft's words."""
+
+    @abstractmethod
+    def tensors(self, insertion: Insertion) -> dict[str, Tensor]:
+        """The tensors of one site."""
+
+    def common(self, insertion: Insertion) -> dict[str, Tensor]:
+        """The tensors that all sites share."""
+        return {}
+
+    @abstractmethod
+    def parts(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """`function`, `composition` and `scaling` of a method's insertion."""
+
+    @abstractmethod
+    def slots(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Our slots from peft's tensors of one site."""
+
+
+def _other(what: str, value: object) -> str:
+    return f"its {what} {type(value).__name__} is none of peft's"
+
+
+def factor_of(insertion: Insertion) -> Tensor | float:
+    """s of a scaling that is the same for all inputs."""
+    size = getattr(insertion.parts.function, "size", None)
+    return insertion.parts.scaling.factor(insertion.scale.reduced(), size, None, None)
+
+
+def alpha_of(insertion: Insertion) -> tuple[float, bool, Tensor | float]:
+    """(α, whether it is α/√r, what is left of s for the tensors to hold)."""
+    scaling, size = insertion.parts.scaling, getattr(insertion.parts.function, "size", 1)
+    if isinstance(scaling, AlphaOverSqrtRank):
+        return scaling.alpha, True, 1.0
+    if isinstance(scaling, AlphaOverRank) and not scaling.epsilon:
+        return scaling.alpha, False, 1.0
+    if isinstance(scaling, Constant):
+        return scaling.value * size, False, 1.0
+    return float(size), False, factor_of(insertion)
+
+
+def rows_by(factor: Tensor | float, tensor: Tensor) -> Tensor:
+    """Output rows times s, a number or one number per row."""
+    column = factor.unsqueeze(-1) if isinstance(factor, Tensor) and factor.numel() > 1 else factor
+    return tensor if isinstance(factor, float) and factor == 1.0 else tensor * column
+
+
+def whole(number: float) -> float | int:
+    return int(number) if float(number).is_integer() else number

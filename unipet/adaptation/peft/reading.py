@@ -1,0 +1,223 @@
+"""Reading what peft wrote: its configuration into a method, its tensors into our slots. Strict: nothing is left over."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unipet.adaptation.adapted import Adaptation
+from unipet.adaptation.peft import starts, virtual_tokens
+from unipet.adaptation.peft.form import Form
+from unipet.adaptation.peft.forms import FORMS
+from unipet.adaptation.peft.targets import check_saved_modules, check_targets
+from unipet.calculus.sites import ARCHITECTURES, Architecture, Position, architecture_of, head_names, resolve
+from unipet.errors import UnipetError, nearest
+
+#: Keys that say nothing of what is computed after training.
+_NEUTRAL = frozenset(
+    "peft_type auto_mapping peft_version base_model_name_or_path revision inference_mode task_type target_modules "
+    "exclude_modules modules_to_save fan_in_fan_out layers_to_transform layers_pattern megatron_config megatron_core "
+    "loftq_config eva_config corda_config lora_ga_config qalora_group_size bias "
+    "init_weights init_ia3_weights init_vera_weights use_effective_conv2d rank_dropout module_dropout rank_dropout_scale "
+    "prompt_tuning_init_text tokenizer_name_or_path tokenizer_kwargs velora_config".split()
+)
+_STARTS = ("base_model.model.", "base_model.")
+
+
+def read(source: Path, config_name: str, tensors_name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The configuration and the tensors of a directory."""
+    import safetensors
+    import safetensors.torch
+
+    if not source.is_dir():
+        raise UnipetError(f"{source} is no adapter of peft's: it is no directory. Give the one that peft saved into.")
+    for name in (config_name, tensors_name):
+        if not (source / name).is_file():
+            raise UnipetError(f"{source} is no adapter of peft's: {name} is missing.")
+    try:
+        config = json.loads((source / config_name).read_text(encoding="utf-8"))
+        tensors = safetensors.torch.load_file(source / tensors_name)
+    except (json.JSONDecodeError, UnicodeDecodeError, safetensors.SafetensorError) as error:
+        raise UnipetError(f"{source} is corrupted: {error}.") from error
+    if not isinstance(config, dict) or "peft_type" not in config:
+        raise UnipetError(f"{source / config_name} is no configuration of peft's: it has no peft_type.")
+    return config, tensors
+
+
+def _form(config: Mapping[str, Any]) -> Form | None:
+    return next((form for form in FORMS if form.peft_type == config["peft_type"]), None)
+
+
+def check_config(source: Path, config: Mapping[str, Any]) -> None:
+    """Raise UnipetError for a type or an option that nothing here computes."""
+    form, kind = _form(config), config["peft_type"]
+    if form is None and kind not in virtual_tokens.KINDS:
+        known = [*(one.peft_type for one in FORMS), *virtual_tokens.KINDS]
+        raise UnipetError(
+            f"{source}: peft_type {kind!r} cannot be imported. Types that can: {', '.join(known)}.{nearest(str(kind), known)}"
+        )
+    understood = _NEUTRAL | set(form.reads if form else virtual_tokens.READS)
+    for key, value in config.items():
+        if key not in understood and value:
+            raise UnipetError(
+                f"{source}: {key}: {value!r} has no counterpart here, so the import would compute otherwise."
+            )
+    if form is not None and starts.KEY in form.reads:
+        starts.check_start(source, config)
+    if config.get("bias", "none") != "none":
+        raise UnipetError(f"{source}: bias: {config['bias']!r} trains the base model's biases, which is not imported.")
+
+
+def imported(
+    model: nn.Module, source: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> tuple[dict[str, Any], Callable[[Adaptation], None]]:
+    """The method, and what puts the values into a model adapted with it."""
+    named, head = dict(model.named_parameters()), head_names(model)
+    bare: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if bare.setdefault(_bare(name, model), tensor) is not tensor:
+            raise UnipetError(f"{source}: {name} and another tensor are both {_bare(name, model)} of this model.")
+    heads = {name: bare.pop(name) for name in list(bare) if name in head}
+    form = _form(config)
+    sites: Mapping[str, Mapping[str, Tensor]] = _by_module(model, source, form, bare) if form is not None else {}
+    if form is None:
+        virtual_tokens.check_names(source, bare)
+    check_saved_modules(source, config, model, heads)
+    for name, tensor in heads.items():
+        if named[name].shape != tensor.shape:
+            raise UnipetError(
+                f"{source}: {name} is {tuple(tensor.shape)} there, {tuple(named[name].shape)} in this model. "
+                "Load the base model with the task's number of labels."
+            )
+    try:
+        if form is not None:
+            check_targets(source, config, model, sites)
+            config, sites = (
+                starts.with_start(source, config, model, sites) if starts.KEY in form.reads else (config, sites)
+            )
+        insertions = _insertions(model, form, config, sites) if form else {"tokens": virtual_tokens.method_of(config)}
+    except KeyError as error:
+        raise UnipetError(f"{source}: it does not say {error.args[0]}, which a {config['peft_type']} needs.") from None
+    method = {"name": "imported", "insertions": insertions, "unfreeze": ["head"] if heads else []}
+
+    @torch.no_grad()
+    def fill(inserted: Adaptation) -> None:
+        if form is None:
+            slots = virtual_tokens.assign(inserted, bare[virtual_tokens.TABLE], source)
+            if any(item.bank.frozen_names for item in inserted.items):
+                inserted.unsavable = f"its frozen positions came from {source}, no text here makes them again"
+        else:
+            slots = {item.number: form.slots(sites[item.site.path]) for item in inserted.items}
+            for item in inserted.items:
+                if item.shared is not None and _copy_shared(source, item.shared.frozen(), bare):
+                    inserted.unsavable = f"its random projections came from {source}, no seed here makes them again"
+        for item in inserted.items:
+            own = {name: tensor for bank in item.banks for name, tensor in bank.named_tensors()}
+            given = slots[item.number]
+            if own.keys() != given.keys() or any(own[name].shape != given[name].shape for name in own):
+                mine, theirs = ({name: tuple(t.shape) for name, t in one.items()} for one in (own, given))
+                raise UnipetError(f"{source} does not fit this model at {item.site.path}: {theirs} there, {mine} here.")
+            for name, parameter in own.items():
+                parameter.copy_(given[name])
+        for name, tensor in heads.items():
+            if name not in inserted.unfrozen:
+                raise UnipetError(
+                    f"{source}: {name} is a part of the base model here, no task head. It is not imported."
+                )
+            named[name].copy_(tensor)
+
+    return method, fill
+
+
+def _bare(name: str, model: nn.Module) -> str:
+    """A tensor's name without what peft puts in front: the longer start, unless the model itself begins so."""
+    for start in _STARTS:
+        if name.startswith(start):
+            rest = name.removeprefix(start)
+            first = rest.split(".")[0]
+            if hasattr(model, first) or start == _STARTS[-1]:
+                return rest
+    return name
+
+
+def _by_module(model: nn.Module, source: Path, form: Form, bare: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """module path -> peft's suffix -> tensor. Every tensor has its place, or UnipetError names it."""
+    modules = {name for name, _ in model.named_modules() if name}
+    found: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in bare.items():
+        suffix = next((one for one in form.suffixes if name.endswith(f".{one}")), None)
+        path = name.removesuffix(f".{suffix}")
+        if suffix is not None and path in modules:
+            found.setdefault(path, {})[suffix] = tensor
+        elif name not in form.shares:
+            raise UnipetError(
+                f"{source}: {name} has no place here: it is none of {', '.join(form.suffixes)} of a module of this "
+                f"{type(model).__name__}."
+            )
+    return found
+
+
+def _copy_shared(source: Path, frozen: Mapping[str, Tensor], bare: Mapping[str, Tensor]) -> bool:
+    """The random pair as it was stored, in the place of what the seed gives here; whether the two differ."""
+    foreign = False
+    for name, tensor in frozen.items():
+        given = bare.get({"down": "vera_A", "up": "vera_B"}[name])
+        if given is None or given.shape != tensor.shape:
+            raise UnipetError(f"{source}: its shared projections are not stored, or not {tuple(tensor.shape)}.")
+        if not torch.equal(given.to(tensor.dtype).cpu(), tensor.cpu()):
+            foreign = True
+        tensor.copy_(given)
+    return foreign
+
+
+def _insertions(
+    model: nn.Module, form: Form, config: Mapping[str, Any], sites: Mapping[str, Mapping[str, Tensor]]
+) -> dict[str, Any]:
+    """One insertion for each set of roles that sit in the same layers."""
+    table = architecture_of(model, ARCHITECTURES)
+    feedforward = config.get("feedforward_modules") or []
+    if isinstance(feedforward, str):
+        inputs = {path for path in sites if re.fullmatch(feedforward, path)}
+    else:
+        inputs = {
+            path for path in sites if path.endswith(tuple(feedforward))
+        }  # as peft does, which needs no dot before
+    groups: dict[tuple[str, str, tuple[int, ...] | None], list[str]] = {}
+    for side, left in (("output", set(sites) - inputs), ("input", set(inputs))):
+        for stack in table.stacks:
+            for role in table.roles():
+                taken = _layers(model, table, role, stack, side, left)
+                if taken is not None:
+                    groups.setdefault((side, stack, taken), []).append(role)
+        if left:
+            raise UnipetError(f"No role is at {', '.join(sorted(left)[:4])}; the adapter fits another architecture.")
+    result: dict[str, Any] = {}
+    for number, ((side, stack, layers), roles) in enumerate(groups.items()):
+        position: dict[str, Any] = {"site": roles, "layers": "all" if layers is None else list(layers), "side": side}
+        if side == "input":
+            position["form"] = "sequential"
+        if len(table.stacks) > 1:
+            position["stack"] = stack
+        result[f"weights{number or ''}"] = {**form.parts(config), "position": position}
+    return result
+
+
+def _layers(
+    model: nn.Module, table: Architecture, role: str, stack: str, side: str, left: set[str]
+) -> tuple[int, ...] | None:
+    """The layers of a role whose modules are among `left`, which are taken from there."""
+    try:
+        found = resolve(model, table, Position(site=[role], stack=stack, side=side, optional=True), "position")
+    except UnipetError:
+        return None
+    at = [s for s in found if s.at == side and s.part is None and s.x_path == s.path and s.path in left]
+    if not at or any(site.layer is None for site in at):
+        return None
+    left -= {site.path for site in at}
+    return tuple(sorted({site.layer for site in at if site.layer is not None}))

@@ -1,0 +1,82 @@
+"""Keys and values that a `gated` prefix puts in front of an attention call's own, and the one softmax over all of them.
+
+Shapes: B batch, T queries, S keys, L prefix length, H query heads, G key/value heads, E head width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from unipet.calculus.functions.base import Heads
+from unipet.calculus.insertion import Insertion
+
+
+@dataclass(frozen=True, eq=False)
+class Columns:
+    """One insertion's keys and values for every example.
+
+    `chosen_BT` are the queries that see them (None: all). `gate_BT1` is a scaling that differs by query, which acts on
+    the values' share of h, and with `gate_keys` on the logits.
+    """
+
+    k_BGLE: Tensor
+    v_BGLE: Tensor
+    chosen_BT: Tensor | None = None
+    gate_BT1: Tensor | None = None
+    gate_keys: bool = False
+
+    @property
+    def length(self) -> int:
+        return self.k_BGLE.shape[2]
+
+    def visible(self, rows: int, queries: int) -> Tensor:
+        """(B, T, L): which queries see the columns."""
+        if self.chosen_BT is None:
+            return torch.ones(1, 1, 1, dtype=torch.bool, device=self.k_BGLE.device).expand(rows, queries, self.length)
+        return self.chosen_BT.unsqueeze(-1).expand(rows, queries, self.length)
+
+
+def columns_of(insertion: Insertion, heads: Heads, x: Tensor | None) -> Columns:
+    """The columns of a `gated` insertion in this call; x is what its scaling reads."""
+    function: Any = insertion.parts.function  # has_mass promises columns() and scale_keys
+    rows = heads.q_BHTE.shape[0]
+    views = insertion.call_record.views if insertion.training and insertion.parts.mixture is not None else 1
+    parts = [function.columns(insertion.params(view), heads.kv_heads, insertion.training) for view in range(views)]
+    k_BGLE, v_BGLE = (torch.cat([part[i].expand(rows // views, *part[i].shape) for part in parts]) for i in (0, 1))
+    chosen_BT = insertion.chosen(heads.q_BHTE.transpose(1, 2))
+    factor = insertion.factor(x, x) if x is not None else 1.0
+    if isinstance(factor, Tensor):
+        if insertion.parts.scaling.per_token(insertion.site.causal):
+            return Columns(k_BGLE, v_BGLE, chosen_BT, factor, function.scale_keys)
+        shape = (1, heads.kv_heads, 1, -1) if factor.dim() == 1 and factor.numel() > 1 else (-1, 1, 1, 1)
+        factor = factor.view(shape)
+    return Columns(k_BGLE * factor if function.scale_keys else k_BGLE, v_BGLE * factor, chosen_BT)
+
+
+def in_front(columns: list[Columns], q_BHTE: Tensor, k_BGSE: Tensor, v_BGSE: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values of one softmax over all columns and the sequence; the last columns stand in front.
+
+    Columns whose scaling differs by query get E dimensions of their own: their logits are (s·q)·k there, and their
+    share of the values comes out apart, to be scaled by s afterwards. All else lives in the first E dimensions.
+    """
+    blocks = 1 + sum(one.gate_BT1 is not None for one in columns)
+    queries, keys, values = [q_BHTE], [_in_block(k_BGSE, 0, blocks)], [_in_block(v_BGSE, 0, blocks)]
+    for one in columns:
+        block = 0
+        if one.gate_BT1 is not None:
+            block = len(queries)
+            queries.append(q_BHTE * one.gate_BT1.unsqueeze(1).to(q_BHTE.dtype) if one.gate_keys else q_BHTE)
+        keys.insert(0, _in_block(one.k_BGLE.to(k_BGSE.dtype), block, blocks))
+        values.insert(0, _in_block(one.v_BGLE.to(v_BGSE.dtype), block, blocks))
+    return torch.cat(queries, -1), torch.cat(keys, 2), torch.cat(values, 2)
+
+
+def _in_block(tensor: Tensor, block: int, blocks: int) -> Tensor:
+    """`tensor` in one of `blocks` equal blocks of the last dimension, zeros in the others."""
+    width = tensor.shape[-1]
+    return F.pad(tensor, (block * width, (blocks - 1 - block) * width)) if blocks > 1 else tensor

@@ -1,0 +1,189 @@
+"""What `adapt` and `describe` tell: one row per insertion, and the parameter counts."""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import dataclass
+from typing import Any, cast
+
+from torch import nn
+
+from unipet.adaptation.adapted import Adaptation
+from unipet.adaptation.merging import reasons
+from unipet.calculus.composition import COMPOSITIONS
+from unipet.calculus.functions import FUNCTIONS
+from unipet.calculus.insertion import Insertion
+from unipet.calculus.method import name_of
+from unipet.calculus.mixture import Bank
+from unipet.calculus.scaling import SCALINGS
+from unipet.calculus.weights import size
+from unipet.output.text_table import text_table
+
+
+@dataclass(frozen=True)
+class InsertionRow:
+    """One insertion on one base model."""
+
+    name: str
+    function: str
+    sites: list[str]
+    form: str
+    composition: str
+    scaling: str
+    modules: list[str]
+    shapes: dict[str, list[int]]
+    parameters: int
+    percent: float
+    foldable: bool
+    why_not: str | None
+    identity_at_start: bool
+
+
+@dataclass(frozen=True)
+class AdaptReport:
+    """A method on a base model. Counts are parameters; `percent` is trainable over base, the head in neither.
+
+    `stored` is what a saved adapter holds without the head; `merged` what remains of the insertions once mixtures and
+    reparametrisations are baked, unfrozen base parameters included; `formula` the same without the biases and norms of
+    functions, as the papers' formulas count (He et al. 2022, App. B: prefix 2ld, adapter 2rd, LoRA 4rd per sub-layer).
+    """
+
+    method: str
+    base: int
+    trainable: int
+    head: int
+    stored: int
+    merged: int
+    formula: int
+    insertions: list[InsertionRow]
+    unfrozen: dict[str, tuple[int, int]]  # part of `unfreeze` -> (tensors, parameters)
+
+    @property
+    def percent(self) -> float:
+        return 100.0 * self.trainable / self.base if self.base else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, as `--json` prints and as a run's record keeps it."""
+        params = {key: getattr(self, key) for key in ("base", "trainable", "head", "stored", "merged", "formula")}
+        return {
+            "method": self.method,
+            "params": {**params, "percent": round(self.percent, 6)},
+            "insertions": [dict(vars(row)) for row in self.insertions],
+            "unfrozen": {part: {"tensors": n, "parameters": count} for part, (n, count) in self.unfrozen.items()},
+        }
+
+    def table(self) -> str:
+        """The same for a terminal."""
+        header = ["insertion", "site", "modules", "shapes", "parameters", "percent", "folds"]
+        rows = [
+            [
+                row.name,
+                "\n".join(textwrap.wrap(", ".join(row.sites), 24)),
+                "\n".join(f"{count} x {kind}" for kind, count in _patterns(row.modules).items()),
+                "\n".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in row.shapes.items()),
+                f"{row.parameters:,}",
+                f"{row.percent:.3f}",
+                "yes" if row.foldable else "no",
+            ]
+            for row in self.insertions
+        ]
+        lines = [text_table(header, rows)] if rows else []
+        lines += [f"{row.name} does not fold: {row.why_not}" for row in self.insertions if not row.foldable]
+        lines += [
+            f"unfreeze {part}: {tensors:,} tensors, {count:,} parameters"
+            for part, (tensors, count) in self.unfrozen.items()
+        ]
+        lines.append(
+            f"{self.method}: {self.trainable:,} trainable parameters, {self.percent:.3f} % of the base model's {self.base:,}"
+        )
+        lines.append(
+            f"stored {self.stored:,}; merged {self.merged:,} (mixtures averaged, reparametrisations dropped); by formula "
+            f"{self.formula:,}\n(merged, without biases and norms of functions); the head's {self.head:,} are in none of these"
+        )
+        return "\n".join(lines)
+
+
+def _patterns(modules: list[str]) -> dict[str, int]:
+    """Module paths with * for their numbers, and how many modules each stands for."""
+    found: dict[str, int] = {}
+    for path in modules:
+        kind = ".".join("*" if part.isdigit() else part for part in path.split("."))
+        found[kind] = found.get(kind, 0) + 1
+    return found
+
+
+def report_of(model: nn.Module, inserted: Adaptation) -> AdaptReport:
+    """Count and describe an adaptation, attached or not."""
+    base = head = unfrozen = 0
+    parts: dict[str, tuple[int, int]] = {}
+    for name, parameter in model.named_parameters():
+        if name.startswith("_unipet."):
+            continue
+        part = inserted.unfrozen.get(name)
+        if part is not None:
+            tensors, count = parts.get(part, (0, 0))
+            parts[part] = (tensors + 1, count + size(parameter))
+        if name not in inserted.head:
+            base += size(parameter)
+            unfrozen += size(parameter) if part is not None else 0
+        elif part == "head":
+            head += size(parameter)
+    counts = [_merged_counts(insertion) for insertion in inserted.items]
+    merged = sum(count for count, _ in counts)
+    merged += sum(_kept_shared({i.name: i for i in inserted.items}[name]) for name in inserted.shared)
+    rows = _rows(model, inserted, base)
+    owned = sum(row.parameters for row in rows)
+    trainable, left = owned + unfrozen, merged + unfrozen
+    formula = left - sum(small for _, small in counts)
+    return AdaptReport(inserted.method.name, base, trainable, head, trainable, left, formula, rows, parts)
+
+
+def _merged_counts(insertion: Insertion) -> tuple[int, int]:
+    """What remains once mixtures and reparametrisations are baked, and of it the function's biases and norms, which
+    formulas leave out."""
+    slots = insertion.parts.function.plain().slots(insertion.widths)
+    own = [(slot, spec) for slot, tensors in slots.items() for spec in tensors.values()]
+    small = sum(spec.count for slot, spec in own if slot == "norm" or spec.part == "bias")
+    return sum(spec.count for _, spec in own) + insertion.scale.count + insertion.joint.count, small
+
+
+def _kept_shared(insertion: Insertion) -> int:
+    """What all sites share counts once, unless it only served a reparametrisation."""
+    function, shared = insertion.parts.function, insertion.shared
+    return shared.count if shared and function.plain() is function else 0
+
+
+def _rows(model: nn.Module, inserted: Adaptation, base: int) -> list[InsertionRow]:
+    why = dict(zip((i.number for i in inserted.items), reasons(model, inserted), strict=True))
+    rows: list[InsertionRow] = []
+    for spec in inserted.method.insertions:
+        own = [i for i in inserted.items if i.name == spec.name]
+        shapes: dict[str, list[int]] = {}
+        count = 0
+        for bank in (bank for insertion in own for bank in insertion.banks):
+            for name, tensor in bank.named_tensors():
+                shapes.setdefault(name, list(tensor.shape))
+                count += tensor.numel()
+        if spec.name in inserted.shared:
+            shared = cast(Bank, inserted.shared[spec.name])
+            count += shared.count
+            shapes |= {f"shared {name}": list(tensor.shape) for name, tensor in shared.named_tensors()}
+        reason = next((why[i.number] for i in own if why[i.number]), None)
+        rows.append(
+            InsertionRow(
+                name=spec.name,
+                function=name_of(FUNCTIONS, spec.function),
+                sites=list(dict.fromkeys(i.site.role for i in own)),
+                form=spec.position.form,
+                composition=name_of(COMPOSITIONS, spec.composition),
+                scaling=name_of(SCALINGS, spec.scaling),
+                modules=[i.site.name for i in own],
+                shapes=shapes,
+                parameters=count,
+                percent=round(100.0 * count / base, 6) if base else 0.0,
+                foldable=bool(own) and reason is None,
+                why_not=reason if own else "no site on this base model",
+                identity_at_start=all(i.identity_at_start for i in own),
+            )
+        )
+    return rows

@@ -1,0 +1,120 @@
+"""What insertions change around a whole stack, not at one site of it: its length, and the positions of its tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from unipet.adaptation.attention import ATTRIBUTE
+from unipet.adaptation.position_ids import biased_in, hook_shift, is_biased
+from unipet.adaptation.virtual_tokens import Crossing, Prompting, Vocabulary, vocabulary_of
+from unipet.calculus.functions.base import Widths
+from unipet.calculus.insertion import Insertion
+from unipet.calculus.method import InsertionSpec
+from unipet.calculus.sites import Architecture, Site, base_of
+from unipet.errors import UnipetError
+
+#: Puts one thing to work when called, and returns the handle that takes it out again (None: nothing to take out).
+Change = Callable[[], Any]
+
+
+def changes(model: nn.Module, insertions: list[Insertion], entries: Mapping[str, str]) -> list[Change]:
+    """All that the insertions change around their stacks, found but not yet done.
+
+    `entries` maps every stack of the model to the path of the module that enters it. Raises UnipetError for what a
+    stack does not have.
+    """
+    base, found, seen = base_of(model), list[Change](), set[tuple[str, str]]()
+    for insertion in insertions:
+        stack, rule = insertion.site.stack, insertion.parts.rule
+        if not (rule.lengthens or getattr(rule, "shift_bias", False) or getattr(rule, "shift_positions", False)):
+            continue
+        module = base.get_submodule(entries[stack])
+        where = f"method.insertions.{insertion.name}"
+        if rule.lengthens:
+            alone = all(name == insertion.name or other != stack for name, other in seen)
+            found += _lengthening(model, base, insertion, module, entries, alone)
+        if getattr(rule, "shift_bias", False) and insertion.site.role == "attn.heads":
+            biased, heads = biased_in(module, where), model.get_submodule(insertion.site.path)
+            found.append(partial(_set_biased, heads, biased, False))
+        if getattr(rule, "shift_positions", False) and insertion.site.role == "attn.heads" and is_biased(module):
+            heads = model.get_submodule(insertion.site.path)
+            found.append(partial(_set_biased, heads, biased_in(module, where), True))
+        elif getattr(rule, "shift_positions", False) and (insertion.name, stack) not in seen:
+            size: int = insertion.parts.function.size  # type: ignore[attr-defined]
+            found.append(hook_shift(module, size, where))
+        if rule.lengthens or getattr(rule, "shift_positions", False):
+            seen.add((insertion.name, stack))
+    return found
+
+
+def _lengthening(
+    model: nn.Module, base: nn.Module, insertion: Insertion, module: nn.Module, entries: Mapping[str, str], alone: bool
+) -> list[Change]:
+    decoder = entries.get("decoder") if insertion.site.stack == "encoder" else None
+    prompting = Prompting(insertion, module, read_on=decoder is not None, alone=alone)
+    found: list[Change] = []
+    if vocabulary_of(module) is None:
+        embedding = model.get_submodule(insertion.site.path)
+        found.append(partial(embedding.register_forward_hook, prompting.on_embedding, with_kwargs=True))
+    else:
+        found.append(partial(module.register_forward_pre_hook, prompting.on_entry, with_kwargs=True))
+    if decoder is not None:
+        crossing = Crossing(prompting)
+        found.append(partial(base.get_submodule(decoder).register_forward_pre_hook, crossing, with_kwargs=True))
+    return [*found, partial(module.register_forward_hook, prompting.on_exit, with_kwargs=True)]
+
+
+def stacks_of(model: nn.Module, table: Architecture) -> list[str]:
+    """The stacks of the table that this model has (one that has only the encoder of two, for example)."""
+    found = []
+    for name, stack in table.stacks.items():
+        with suppress(AttributeError):
+            base_of(model).get_submodule(stack.layers)
+            found.append(name)
+    return found
+
+
+def lengthened(
+    model: nn.Module, table: Architecture, spec: InsertionSpec, sites: list[Site], widths: list[Widths]
+) -> tuple[list[Site], list[Widths]]:
+    """Of the embedded inputs those that `spec` means (`stack: all` is the first: an encoder-decoder's encoder), with
+    the width of the token embeddings, which some models project."""
+    chosen = [i for i, site in enumerate(sites) if spec.position.stack != "all" or site.stack == sites[0].stack]
+    result = []
+    for number in chosen:
+        site = sites[number]
+        if site.causal and getattr(spec.composition, "after", "") == "first":
+            raise UnipetError(
+                f"method.insertions.{spec.name}.composition.after: in a causal stack the first token of a padded row "
+                "is padding. Use start."
+            )
+        known = vocabulary_of(entry_of(model, table, site))
+        width = int(known.weight().shape[1]) if known is not None else widths[number].h
+        result.append(replace(widths[number], u=width, h=width))
+    return [sites[number] for number in chosen], result
+
+
+def vocabulary(model: nn.Module, table: Architecture, site: Site, where: str) -> Vocabulary:
+    """The token embedding that tokens start from. Raises UnipetError where there is none."""
+    known = vocabulary_of(entry_of(model, table, site))
+    if known is None:
+        raise UnipetError(
+            f"{where}.function.init: {table.name} reads no tokens, so it has no vocab. Use bert or torch."
+        )
+    return known
+
+
+def entry_of(model: nn.Module, table: Architecture, site: Site) -> nn.Module:
+    """The module that the stack of a site is entered by."""
+    return base_of(model).get_submodule(table.stacks[site.stack].entry)
+
+
+def _set_biased(heads: nn.Module, biased: Any, behind: bool) -> None:
+    site = getattr(heads, ATTRIBUTE)
+    site.biased, site.behind = biased, behind

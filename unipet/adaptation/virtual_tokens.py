@@ -1,0 +1,215 @@
+"""Tokens of an insertion's own in the sequence: the hooks around a stack that make room for them.
+
+On the way in, token ids become embeddings with the tokens among them, before positions are added; masks, positions and
+segments grow. On the way out their positions are taken from what the stack returns, so that heads, losses and
+generation see the user's tokens only. A KV cache keeps them: later passes only widen the mask and move positions.
+
+Shapes: B batch, T the user's tokens of this pass, S those of the KV cache included, L added tokens, D width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unipet.adaptation.position_ids import named, padding_counter, past_of, positions, takes, tokens_of
+from unipet.calculus.insertion import Insertion
+from unipet.calculus.weights import BaseWeight
+from unipet.errors import UnipetError
+
+
+@dataclass(frozen=True)
+class Vocabulary(BaseWeight):
+    """The token embedding of a stack as a weight that tokens may start from, (V, D)."""
+
+    def weight(self) -> Tensor:
+        # BART and Gemma multiply embedded tokens by a scale.
+        scale: Tensor | float = getattr(self.module, "embed_scale", 1.0)
+        weight: Tensor = self.module.weight  # type: ignore[assignment]
+        return weight * scale
+
+
+def vocabulary_of(module: nn.Module) -> Vocabulary | None:
+    """The token embedding of the stack that `module` enters; None where it reads no token ids (images)."""
+    if not takes(module, "input_ids"):
+        return None
+    return Vocabulary(module.get_input_embeddings(), None)  # type: ignore[operator]
+
+
+def places(mask_BT: Tensor | None, after: int, rows: int, device: torch.device) -> Tensor:
+    """Where the tokens go in each row, (B,): at its first real token, or `after` that many of them."""
+    if mask_BT is None:
+        return torch.full((rows,), after, device=device)
+    return mask_BT.bool().int().argmax(1) + after
+
+
+def among(user: Tensor, own: Tensor, place_B: Tensor) -> Tensor:
+    """`own` (B, L, ...) put into `user` (B, T, ...), from column `place_B` on: (B, T + L, ...)."""
+    size, length = own.shape[1], user.shape[1]
+    column = torch.arange(length + size, device=user.device)
+    place_B1 = place_B.unsqueeze(1)
+    own_here = column - place_B1
+    source = torch.where(own_here < 0, column + size, torch.where(own_here < size, own_here, column))
+    return _gathered(torch.cat([own.to(user.dtype), user], dim=1), source)
+
+
+def without(longer: Tensor, size: int, place_B: Tensor) -> Tensor:
+    """What `among` was given: `longer` less the `size` columns from `place_B` on."""
+    column = torch.arange(longer.shape[1] - size, device=longer.device)
+    return _gathered(longer, torch.where(column < place_B.unsqueeze(1), column, column + size))
+
+
+def _gathered(tensor: Tensor, column: Tensor) -> Tensor:
+    column = column.view(*column.shape, *[1] * (tensor.dim() - 2))
+    return tensor.gather(1, column.expand(-1, -1, *tensor.shape[2:]))
+
+
+class Prompting:
+    """One insertion's hooks on the entry module of its stack.
+
+    `read_on` says that a decoder reads this stack's output: there the tokens stay in it, and `Crossing` widens the mask.
+    `alone` is true for the first insertion of the stack that adds tokens.
+    """
+
+    def __init__(self, insertion: Insertion, module: nn.Module, read_on: bool, alone: bool):
+        self.insertion, self.alone = insertion, alone
+        rule: Any = insertion.parts.rule
+        self.after = int(rule.after == "first" or (rule.after == "auto" and not insertion.site.causal and not read_on))
+        self.keeps = read_on or rule.keep_outputs
+        self.size: int = insertion.parts.function.size  # type: ignore[attr-defined]
+        self.limit = position_limit(module)
+        self.total = 0  # the length of this pass, added tokens included; 0 where none were added
+        self.place_B: Tensor = torch.zeros(1)  # where they are in each row
+
+    def on_entry(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The arguments of the call with the tokens among them."""
+        given = named(module, args, kwargs)
+        (rows, length), past = tokens_of(given).shape[:2], past_of(given)
+        mask_BS = given.get("attention_mask")
+        if mask_BS is not None and not (isinstance(mask_BS, Tensor) and mask_BS.dim() == 2):
+            shown = tuple(mask_BS.shape) if isinstance(mask_BS, Tensor) else type(mask_BS).__name__
+            raise UnipetError(
+                f"{self.insertion.name!r} adds tokens to the sequence, which needs a 2-D attention_mask, not {shown}. "
+                "generate() makes others for a static cache; use its default cache."
+            )
+        if self.limit is not None and past + length + self.size * (past == 0) > self.limit:
+            raise UnipetError(
+                f"{self.insertion.name!r}: {self.size} tokens and {length} of the input do not fit into the "
+                f"{self.limit} positions of this base model. Shorten the input, or set a smaller function.size."
+            )
+        place_B = places(mask_BS, self.after, rows, tokens_of(given).device)
+        self._note(rows, past + length - self.size * (past > 0), mask_BS, place_B)
+        changed = dict(given)
+        if mask_BS is not None:
+            changed["attention_mask"] = among(mask_BS, mask_BS.new_ones(rows, self.size), place_B)
+        if takes(module, "position_ids"):
+            changed["position_ids"] = self._positions(module, given, past, place_B)
+        self.total, self.place_B = 0, place_B
+        if past == 0:
+            changed |= self._embedded(module, given)
+            self.total = length + self.size
+        return (), changed
+
+    def _embedded(self, module: nn.Module, given: dict[str, Any]) -> dict[str, Any]:
+        embeds_BTD = given.get("inputs_embeds")
+        if embeds_BTD is None:
+            embeds_BTD = module.get_input_embeddings()(given["input_ids"])  # type: ignore[operator]
+        found = {"input_ids": None, "inputs_embeds": self._lengthened(embeds_BTD)}
+        if isinstance(types_BT := given.get("token_type_ids"), Tensor):
+            found["token_type_ids"] = among(types_BT, types_BT[:, :1].expand(-1, self.size), self.place_B)
+        return found
+
+    def _lengthened(self, h_BTD: Tensor) -> Tensor:
+        """The tokens among those of h; the insertion puts them in front."""
+        longer_BSD: Tensor = self.insertion(h_BTD, None)
+        return among(h_BTD, longer_BSD[:, : self.size], self.place_B)
+
+    def _positions(self, module: nn.Module, given: dict[str, Any], past: int, place_B: Tensor) -> Tensor | None:
+        """Positions run over all tokens. None lets the model count, which comes to the same."""
+        counter = padding_counter(module)
+        if given.get("position_ids") is None and (counter is None or given.get("input_ids") is None or past):
+            return None
+        found_BT = positions(module, given).expand(len(place_B), -1)
+        if past:
+            return found_BT + self.size
+        ahead_B1 = (place_B - self.after).unsqueeze(1)
+        column = torch.arange(found_BT.shape[1], device=found_BT.device)
+        real_BT = column >= ahead_B1
+        if counter is not None:
+            real_BT = real_BT & (found_BT > counter.padding_idx)  # padding behind the text keeps its one position
+        own_BL = found_BT.gather(1, ahead_B1) + self.after + torch.arange(self.size, device=found_BT.device)
+        behind_BT = real_BT & (column >= place_B.unsqueeze(1))
+        return among(torch.where(behind_BT, found_BT + self.size, found_BT), own_BL, place_B)
+
+    def _note(self, rows: int, length: int, mask_BS: Tensor | None, place_B: Tensor) -> None:
+        """For gates and `tokens`, added tokens are not among the real ones."""
+        record, stack = self.insertion.call_record, self.insertion.site.tokens_of
+        known_BS = (None if mask_BS is None else mask_BS.bool()) if self.alone else record.masks_BS.get(stack)
+        if known_BS is None:
+            known_BS = torch.ones(rows, length, dtype=torch.bool, device=place_B.device)
+        record.masks_BS[stack] = among(known_BS, known_BS.new_zeros(rows, self.size), place_B)
+
+    def on_embedding(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        """For a stack that reads no token ids: the tokens among its embedded input."""
+        rows, length = output.shape[:2]
+        self.total, self.place_B = length + self.size, places(None, self.after, rows, output.device)
+        self._note(rows, length, None, self.place_B)
+        return self._lengthened(output)
+
+    def on_exit(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        """What the stack returns, without the added positions. Attention weights keep them."""
+        if self.keeps or not self.total:
+            return output
+        if isinstance(output, tuple):
+            return self._without(output)
+        for name, value in output.items():
+            output[name] = self._without(value)
+        return output
+
+    def _without(self, value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(self._without(one) for one in value)
+        if not (isinstance(value, Tensor) and value.dim() == 3 and value.shape[1] == self.total):
+            return value
+        return without(value, self.size, self.place_B)
+
+
+class Crossing:
+    """A pre-hook on the decoder's entry: added tokens of the encoder's output are real for cross-attention, though the
+    mask that the user gave does not know them."""
+
+    def __init__(self, prompting: Prompting):
+        self.insertion, self.size, self.after = prompting.insertion, prompting.size, prompting.after
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        given = named(module, args, kwargs)
+        memory, mask_BS = given.get("encoder_hidden_states"), given.get("encoder_attention_mask")
+        if memory is None:
+            return None
+        rows, length = memory.shape[:2]
+        place_B = places(mask_BS, self.after, rows, memory.device)
+        user_BS = mask_BS if mask_BS is not None else memory.new_ones(rows, length - self.size)
+        longer = user_BS.shape[1] == length  # the user knows of the added tokens
+        if longer:
+            user_BS = without(user_BS, self.size, place_B)
+        real_BS = among(user_BS, user_BS.new_zeros(rows, self.size), place_B).bool()
+        self.insertion.call_record.masks_BS[self.insertion.site.tokens_of] = real_BS
+        if mask_BS is None or longer:
+            return None
+        return (), {**given, "encoder_attention_mask": among(mask_BS, mask_BS.new_ones(rows, self.size), place_B)}
+
+
+def position_limit(module: nn.Module) -> int | None:
+    """How many positions a stack with learned positions has; None where they are computed."""
+    names = ("position", "wpe")
+    tables = [
+        one for path, one in module.named_modules() if isinstance(one, nn.Embedding) and any(n in path for n in names)
+    ]
+    limit = getattr(getattr(module, "config", None), "max_position_embeddings", None)
+    if not tables or limit is None:
+        return None
+    counter = padding_counter(module)
+    return int(limit) - (0 if counter is None else counter.padding_idx + 1)

@@ -1,0 +1,150 @@
+"""`low_rank`: f(u) = up · down · u, a linear map through `size` dimensions (LoRA: Hu et al. 2022, eq. 3).
+
+Its options cover the relatives that keep this form: a diagonal between the two (AdaLoRA), a half that does not train
+(LoRA-FA), factors of the base weight to start from (PiSSA, MiLoRA, OLoRA).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+from unipet.calculus.functions.base import UNBOUNDED, Affine, Heads, LinearMap, Params, Slots, TensorSpec, Widths
+from unipet.calculus.functions.factors import qr, seeded_kaiming, svd
+from unipet.calculus.functions.initialisers import starts_output_at_zero
+from unipet.calculus.options import option
+from unipet.errors import UnipetError
+
+#: Values of `init` that read the base model's weight.
+_OF_WEIGHT = ("svd", "svd_minor", "qr")
+_START = "start_"
+
+
+@dataclass(frozen=True)
+class LowRank(LinearMap):
+    """A linear map of rank `size`; slots `down` (r, d_in), `up` (d_out, r) and, if `diagonal`, `diagonal` (r,).
+
+    `size` is the rank r of LoRA (its A is our `down`, its B our `up`). `dropout` acts on the input, as in loralib.
+    The factor α/r belongs to `scaling`, not here.
+
+    `init: svd` starts from the r largest singular triplets of the base weight, up = U√S and down = √S Vᵀ (PiSSA: Meng et
+    al. 2024, eq. 2-3); `svd_minor` from the smallest (MiLoRA: Wang et al. 2024); `qr` from W = QR (OLoRA: Büyükakyüz
+    2024). Their papers subtract that start from the base weight; here `from_start: true` measures the map from it, up
+    down - up₀ down₀, which is the same sum and leaves the base weight alone: Δ is exactly zero at the start.
+    `diagonal` starts at zero (AdaLoRA: Zhang et al. 2023, eq. 3). `freeze: [down]` keeps a half as it started: made from
+    `seed`, or from the base weight. At an embedding it reads ids as one-hot vectors, as loralib does. `bias` adds
+    `up.bias` (d_out,), inside the scaling (peft's lora_bias).
+    """
+
+    size: int = option(8, low=1)
+    dropout: float = option(0.0, low=0.0, high=0.999)
+    init: str = option("lora", choices=("lora", "bert", "houlsby", "torch", *_OF_WEIGHT))
+    diagonal: bool = option(False)
+    freeze: list[str] = option([], choices=("down", "up"))
+    from_start: bool = option(False)
+    seed: int = option(0, low=0)
+    bias: bool = option(False)
+
+    def slots(self, widths: Widths) -> Slots:
+        self._check()
+        first = "kaiming" if self.starts_from_weight else None  # until `start` sets them
+        slots: Slots = {
+            "down": {"": TensorSpec((self.size, widths.u), "in", first)},
+            "up": {"": TensorSpec((widths.h, self.size), "out", first)},
+        }
+        if self.bias:
+            slots["up"]["bias"] = TensorSpec((widths.h,), "bias")
+        if self.diagonal:
+            slots["diagonal"] = {"": TensorSpec((self.size,), "table", "zeros")}
+        return {name: slot for name, slot in slots.items() if name not in self.freeze}
+
+    def _check(self) -> None:
+        of_weight = self.init in _OF_WEIGHT
+        if self.from_start and (not of_weight or self.diagonal):
+            raise UnipetError(
+                f"function.from_start: it needs a start that the base weight gives (init {', '.join(_OF_WEIGHT)}) and "
+                f"no diagonal; got init: {self.init}, diagonal: {str(self.diagonal).lower()}."
+            )
+        if self.bias and "up" in self.freeze:
+            raise UnipetError("function.bias: it belongs to up, which is frozen. Use bias: false.")
+        if set(self.freeze) == {"down", "up"} and not self.diagonal:
+            raise UnipetError("function.freeze: freezing down and up leaves nothing to train. Freeze one of them.")
+        if "up" in self.freeze and not of_weight:
+            raise UnipetError(
+                f"function.freeze: a frozen up needs a start that the base weight gives (init {', '.join(_OF_WEIGHT)}); "
+                f"got init: {self.init}."
+            )
+        if "down" in self.freeze and self.init in ("bert", "houlsby"):
+            raise UnipetError(
+                f"function.freeze: a frozen down is made from the seed with init lora or torch, or from the base weight "
+                f"({', '.join(_OF_WEIGHT)}); got init: {self.init}."
+            )
+
+    def sizes(self, widths: Sequence[Widths]) -> Sequence[int]:
+        most = min(min(one.u, one.h) for one in widths) if self.starts_from_weight else UNBOUNDED
+        return range(1, most + 1)
+
+    def frozen(self, widths: Widths, generator: Generator) -> Mapping[str, Tensor]:
+        shapes = {"down": (self.size, widths.u), "up": (widths.h, self.size)}
+        made = {slot: seeded_kaiming(shapes[slot], generator) for slot in self.freeze}
+        if self.from_start:
+            made |= {_START + slot: seeded_kaiming(shape, generator) for slot, shape in shapes.items()}
+        return made
+
+    @property
+    def starts_from_weight(self) -> bool:
+        return self.init in _OF_WEIGHT
+
+    def start(self, params: Params, weight_DU: Tensor | None) -> None:
+        if not self.starts_from_weight:
+            return
+        assert weight_DU is not None
+        if weight_DU.shape != (params["up"].shape[0], params["down"].shape[1]):
+            raise UnipetError(
+                f"function.init: {self.init} starts from the base weight {tuple(weight_DU.shape)}, which is no map "
+                f"from {params['down'].shape[1]} to {params['up'].shape[0]}. Use form: parallel at a linear site."
+            )
+        if self.init == "qr":
+            up_DR, down_RU = qr(weight_DU, self.size)
+        else:
+            u_DR, s_R, v_RU = svd(weight_DU, self.size, minor=self.init == "svd_minor")
+            up_DR, down_RU = u_DR * s_R.sqrt(), s_R.sqrt().unsqueeze(1) * v_RU
+        for name, value in (("down", down_RU), ("up", up_DR)):
+            params[name].copy_(value)
+            if self.from_start:
+                params[_START + name].copy_(value)
+
+    def delta(self, u: Tensor | Heads | None, params: Params, training: bool) -> Tensor:
+        assert isinstance(u, Tensor)
+        u_BTU = F.dropout(u, self.dropout, training) if u.is_floating_point() else u
+        z_BTR = _read(u_BTU, params["down"])
+        if self.diagonal:
+            z_BTR = z_BTR * params["diagonal"]
+        delta = F.linear(z_BTR, params["up"], params.get("up.bias"))
+        if self.from_start:
+            delta = delta - F.linear(_read(u_BTU, params[_START + "down"]), params[_START + "up"])
+        return delta
+
+    def matrix(self, params: Params) -> Tensor:
+        up_DR = params["up"] * params["diagonal"] if self.diagonal else params["up"]
+        matrix_DU = up_DR @ params["down"]
+        return matrix_DU - params[_START + "up"] @ params[_START + "down"] if self.from_start else matrix_DU
+
+    def affine(self, params: Params) -> Affine:
+        return Affine(self.matrix(params), params.get("up.bias"))
+
+    @property
+    def has_offset(self) -> bool:
+        return self.bias
+
+    @property
+    def starts_at_zero(self) -> bool:
+        return starts_output_at_zero(self.init) or self.diagonal or self.from_start
+
+
+def _read(u_BTU: Tensor, down_RU: Tensor) -> Tensor:
+    """down · u, with token ids (B, T) for one-hot vectors."""
+    return F.linear(u_BTU, down_RU) if u_BTU.is_floating_point() else F.embedding(u_BTU, down_RU.T)

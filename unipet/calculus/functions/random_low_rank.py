@@ -1,0 +1,61 @@
+"""`random_low_rank`: one frozen random pair for all sites, two trained vectors per site (VeRA: Kopiczko et al. 2024, eq. 2).
+
+Shapes: R size, U in width, D out width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+from unipet.calculus.functions.base import Heads, LinearMap, Params, Slots, TensorSpec, Widths
+from unipet.calculus.functions.factors import seeded_kaiming
+from unipet.calculus.options import option
+
+
+@dataclass(frozen=True)
+class RandomLowRank(LinearMap):
+    """f(u) = outer ⊙ B (inner ⊙ A u); slots `inner` (r,) and `outer` (d_out,), vectors, never matrices.
+
+    A (r, widest in) and B (widest out, r) are random, frozen, made from `seed`, shared by all sites of the insertion; a
+    narrower site takes the first columns of A and the first rows of B. `inner` starts at `start_at` (the paper's
+    d_initial), `outer` at zero, so Δ starts at zero. `size` is the rank r. `dropout` acts on the input.
+    """
+
+    size: int = option(256, low=1)
+    dropout: float = option(0.0, low=0.0, high=0.999)
+    start_at: float = option(0.1)
+    seed: int = option(0, low=0)
+
+    def slots(self, widths: Widths) -> Slots:
+        return {
+            "inner": {"": TensorSpec((self.size,), "table", "ones")},
+            "outer": {"": TensorSpec((widths.h,), "table", "zeros")},
+        }
+
+    def shared_frozen(self, widths: Sequence[Widths], generator: Generator) -> Mapping[str, Tensor]:
+        return {
+            "down": seeded_kaiming((self.size, max(one.u for one in widths)), generator),
+            "up": seeded_kaiming((max(one.h for one in widths), self.size), generator),
+        }
+
+    def start(self, params: Params, weight_DU: Tensor | None) -> None:
+        params["inner"].fill_(self.start_at)
+
+    def generate(self, params: Params, shared: Params, widths: Widths) -> Params:
+        return {**params, "down": shared["down"][:, : widths.u], "up": shared["up"][: widths.h]}
+
+    def delta(self, u: Tensor | Heads | None, params: Params, training: bool) -> Tensor:
+        assert isinstance(u, Tensor)
+        z_BTR = F.linear(F.dropout(u, self.dropout, training), params["down"]) * params["inner"]
+        return F.linear(z_BTR, params["up"]) * params["outer"]
+
+    def matrix(self, params: Params) -> Tensor:
+        return (params["outer"].unsqueeze(1) * params["up"]) @ (params["inner"].unsqueeze(1) * params["down"])
+
+    @property
+    def starts_at_zero(self) -> bool:
+        return True

@@ -1,0 +1,85 @@
+"""What an insertion is made of before any site is known, and what one forward pass tells it.
+
+Shapes: B batch, S tokens of the whole sequence.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unipet.calculus.composition import Composition
+from unipet.calculus.functions.base import Function, Heads
+from unipet.calculus.mixture import Mixture, Route
+from unipet.calculus.scaling import Scaling
+
+
+@dataclass
+class Call:
+    """What one forward pass of the base model tells its insertions.
+
+    Per stack: its batch size and, where an insertion needs them, the real tokens of the whole sequence (those in the KV
+    cache included; None: all are real) and how many the cache holds. For all: how many views are stacked in the batch,
+    and each view's routes.
+    """
+
+    rows: dict[str, int] = field(default_factory=dict)
+    masks_BS: dict[str, Tensor | None] = field(default_factory=dict)
+    past: dict[str, int] = field(default_factory=dict)
+    views: int = 1
+    routes: list[dict[int, Route]] = field(default_factory=list)  # per view: insertion number -> route
+    evaluation: dict[int, Route] = field(default_factory=dict)  # the same, of reducers that draw
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The four choices of an insertion and its optional mixture, before any site is known."""
+
+    function: Function
+    form: str
+    rule: Composition
+    scaling: Scaling
+    mixture: Mixture | None = None
+    tokens: tuple[str, int] | None = None
+
+    @property
+    def needs_weight(self) -> bool:
+        """Whether it reads the base model's weight, at the start or at each call."""
+        return self.function.starts_from_weight or self.function.needs_bias or self.rule.needs_weight
+
+
+def seeded(seed: int, name: str) -> torch.Generator:
+    """A random stream for one name, the same on every machine and device."""
+    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    return torch.Generator("cpu").manual_seed(int.from_bytes(digest[:7], "big"))
+
+
+def frozen_of(function: Function, what: str, widths: Any, name: str) -> Mapping[str, Tensor]:
+    """The tensors that a function freezes, `frozen` at one site or `shared_frozen` for all, from the stream of that name."""
+    make = getattr(function, what)
+    if make.__func__ is getattr(Function, what):
+        return {}  # as most functions: no stream needed
+    with torch.device("cpu"):  # from a seed, and so the same whatever device is the default
+        made: Mapping[str, Tensor] = make(widths, seeded(getattr(function, "seed", 0), name))
+    return made
+
+
+def split_views(source: Tensor | Heads | None, views: int) -> list[Tensor | Heads | None]:
+    if isinstance(source, Tensor):
+        return list(source.chunk(views))
+    if isinstance(source, Heads):
+        xs = [None] * views if source.x_BTU is None else source.x_BTU.chunk(views)
+        return [replace(source, q_BHTE=q, x_BTU=x) for q, x in zip(source.q_BHTE.chunk(views), xs, strict=True)]
+    return [None] * views
+
+
+def rows_of(delta: Tensor, rows: int, h: Tensor) -> Tensor:
+    """A Δ that is the same for all examples still has to line up with its view's rows."""
+    if delta.dim() == h.dim():
+        return delta.expand(rows, *delta.shape[1:])
+    return delta.expand(rows, *([1] * (h.dim() - 2)), delta.shape[-1])

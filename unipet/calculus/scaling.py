@@ -1,0 +1,176 @@
+"""How much: the factor s in h' = compose(h, s·Δ), from a fixed number to a learned gate.
+
+Shapes: B batch, T positions, U width of the function's input, D width of h.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from math import sqrt
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from unipet.calculus.functions.base import Params, Slots, TensorSpec, Widths
+from unipet.calculus.options import option
+from unipet.errors import UnipetError
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What a scaling that reads its input may know of it: which tokens are real, whether they may see later ones, and
+    whether earlier ones are in a KV cache, out of sight."""
+
+    real_BT: Tensor
+    causal: bool = False
+    cached: bool = False
+
+
+@dataclass(frozen=True)
+class Scaling(ABC):
+    """A scaling with its options. `dynamic` says in words why it cannot fold; None when s is the same for all inputs."""
+
+    dynamic: ClassVar[str | None] = None
+    needs_size: ClassVar[bool] = False
+
+    def slots(self, widths: Widths) -> Slots:
+        """What it learns; nothing unless said."""
+        return {}
+
+    init: ClassVar[str] = "zeros"
+
+    def start_from(self) -> float | None:
+        """The number that every learned tensor starts at, or None where `init` says how."""
+        return None
+
+    def per_token(self, causal: bool) -> bool:
+        """Whether s differs between the tokens of an example."""
+        return False
+
+    @abstractmethod
+    def factor(self, params: Params, size: int | None, u_BTU: Tensor | None, tokens: Tokens | None) -> Tensor | float:
+        """s, as a number or a tensor that broadcasts to (B, T, D)."""
+
+
+@dataclass(frozen=True)
+class Constant(Scaling):
+    """s = value, the same for every input (He et al. 2022 use 4 for XSum, 2 on GLUE)."""
+
+    value: float = option(1.0)
+
+    def factor(self, params: Params, size: int | None, u_BTU: Tensor | None, tokens: Tokens | None) -> Tensor | float:
+        return self.value
+
+
+@dataclass(frozen=True)
+class AlphaOverRank(Scaling):
+    """s = α/(r + ε) with r the function's size (Hu et al. 2022, §4.1; AdaLoRA's code adds ε = 0.00001, LoRA's nothing)."""
+
+    needs_size: ClassVar[bool] = True
+
+    alpha: float = option(16.0)
+    epsilon: float = option(0.0, low=0.0)
+
+    def factor(self, params: Params, size: int | None, u_BTU: Tensor | None, tokens: Tokens | None) -> Tensor | float:
+        assert size is not None
+        return self.alpha / (size + self.epsilon)
+
+
+@dataclass(frozen=True)
+class AlphaOverSqrtRank(Scaling):
+    """s = α/√r, which keeps the update's variance as the rank grows (Kalajdzievski 2023, rsLoRA)."""
+
+    needs_size: ClassVar[bool] = True
+
+    alpha: float = option(16.0)
+
+    def factor(self, params: Params, size: int | None, u_BTU: Tensor | None, tokens: Tokens | None) -> Tensor | float:
+        assert size is not None
+        return self.alpha / sqrt(size)
+
+
+@dataclass(frozen=True)
+class Learned(Scaling):
+    """s is one trained number per site, slot `scale` (1,), which starts at `start` (He et al.'s code starts at 1)."""
+
+    start: float = option(1.0)
+
+    def slots(self, widths: Widths) -> Slots:
+        return {"scale": {"": TensorSpec((1,), "table")}}
+
+    def start_from(self) -> float | None:
+        return self.start
+
+    def factor(self, params: Params, size: int | None, u_BTU: Tensor | None, tokens: Tokens | None) -> Tensor | float:
+        return params["scale"]
+
+
+@dataclass(frozen=True)
+class LearnedVector(Scaling):
+    """s is one trained number per channel of h, slot `scale` (d,), which starts at `start`."""
+
+    start: float = option(1.0)
+
+    def slots(self, widths: Widths) -> Slots:
+        return {"scale": {"": TensorSpec((widths.h,), "table")}}
+
+    def start_from(self) -> float | None:
+        return self.start
+
+    def factor(self, params: Params, size: int | None, u_BTU: Tensor | None, tokens: Tokens | None) -> Tensor | float:
+        return params["scale"]
+
+
+@dataclass(frozen=True)
+class InputGate(Scaling):
+    """s = value · σ(w·u + b), averaged over an example's tokens or one for each token (Mao et al. 2022, UniPELT).
+
+    Slot `gate`: weight (1, u), bias (1,). `pool: sequence` takes the mean over the real tokens, one gate per example;
+    padding is left out of it (the released UniPELT code averages over it, so there an example's output depends on how
+    far its batch is padded). `pool: token` gives each token its own gate. `auto` is `sequence`, and `token` where the
+    stack is causal: a mean would let a token see later ones, and generation with a KV cache could not compute it.
+    `pool: all` takes the mean over every position, padding included, one gate per example in any stack: what the
+    released code computes. `alpha` makes `value` α/r; the released code drops α/r wherever it gates.
+    """
+
+    dynamic: ClassVar[str | None] = "the gate depends on the input"
+    init: ClassVar[str] = "bert"
+
+    value: float = option(1.0)
+    alpha: float | None = option(None)
+    pool: str = option("auto", choices=("auto", "sequence", "token", "all"))
+
+    def slots(self, widths: Widths) -> Slots:
+        return {"gate": {"weight": TensorSpec((1, widths.u), "in"), "bias": TensorSpec((1,), "bias")}}
+
+    def per_token(self, causal: bool) -> bool:
+        return self.pool == "token" or (self.pool == "auto" and causal)
+
+    def factor(self, params: Params, size: int | None, u_BTU: Tensor | None, tokens: Tokens | None) -> Tensor | float:
+        assert u_BTU is not None and tokens is not None
+        constant = self.value if self.alpha is None or size is None else self.value * self.alpha / size
+        gate_BT1 = torch.sigmoid(F.linear(u_BTU, params["gate.weight"], params["gate.bias"]))
+        if self.per_token(tokens.causal):
+            return constant * gate_BT1
+        if tokens.cached:
+            raise UnipetError(
+                f"scaling.pool: {'sequence' if self.pool == 'auto' else self.pool} averages over all tokens, and some are in "
+                "the KV cache, out of its sight. Generate with use_cache=False, or train with scaling.pool=token."
+            )
+        if self.pool == "all":
+            return constant * gate_BT1.mean(1, keepdim=True)
+        real_BT1 = tokens.real_BT.unsqueeze(-1).to(gate_BT1.dtype)
+        return constant * (gate_BT1 * real_BT1).sum(1, keepdim=True) / real_BT1.sum(1, keepdim=True).clamp(min=1)
+
+
+SCALINGS: dict[str, type[Scaling]] = {
+    "constant": Constant,
+    "alpha_over_rank": AlphaOverRank,
+    "alpha_over_sqrt_rank": AlphaOverSqrtRank,
+    "learned": Learned,
+    "learned_vector": LearnedVector,
+    "input_gate": InputGate,
+}

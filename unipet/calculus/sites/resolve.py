@@ -1,0 +1,206 @@
+"""From roles to modules: which sites a position has on one base model. Everything or an error, never a partial match."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from operator import attrgetter
+from typing import Any
+
+from torch import nn
+
+from unipet.calculus.sites.position import Position, layer_indices
+from unipet.calculus.sites.table import BLOCK_INPUT, BLOCKS, OF_TOKENS, ROLES, Architecture, Stack, Tap
+from unipet.calculus.sites.tokens import tied_head, token_embeddings
+from unipet.errors import UnipetError, nearest
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of `count` equal parts of a fused projection's output, of each of `groups` equal groups."""
+
+    index: int
+    count: int
+    groups: int
+
+
+@dataclass(frozen=True)
+class Total:
+    """What a block yields: N(h + x), or N(h) + x where `of_h`, with x the residual and `norm` N's path ("": no norm)."""
+
+    norm: str
+    of_h: bool
+
+
+@dataclass(frozen=True)
+class Site:
+    """One place on one base model.
+
+    `path` names the module whose output (or input, stream, heads) is h; `x_path` the module whose first input is x.
+    `tokens_of` is the stack whose tokens h runs over: the encoder for keys and values of cross-attention.
+    `norm_offset` is what a norm adds to its weight before it scales. `total` makes x the block's output.
+    """
+
+    role: str
+    path: str
+    x_path: str
+    at: str
+    stack: str
+    layer: int | None
+    part: Part | None = None
+    tokens_of: str = ""
+    causal: bool = False
+    norm_offset: float = 0.0
+    total: Total | None = None
+
+    @property
+    def name(self) -> str:
+        """The path in parameter names; a part of a fused projection adds its own: `h.0.attn.c_attn.q`."""
+        return self.path if self.part is None else f"{self.path}.{self.role.rpartition('.')[2]}"
+
+
+def prefix_of(model: nn.Module) -> str:
+    """The path of the base model inside `model`: "bert." under a task head, "" for the bare base model."""
+    name = getattr(model, "base_model_prefix", "")
+    return f"{name}." if name and isinstance(getattr(model, name, None), nn.Module) else ""
+
+
+def module_at(model: nn.Module, path: str) -> Any:
+    """The module at a path, `model` itself at "". Raises AttributeError where there is none.
+
+    As nn.Module.get_submodule, which checks every step: adapting looks up every site's module several times.
+    """
+    return attrgetter(path)(model) if path else model
+
+
+def base_of(model: nn.Module) -> nn.Module:
+    """The base model inside `model` (itself where there is no head)."""
+    base: nn.Module = module_at(model, prefix_of(model).rstrip("."))
+    return base
+
+
+def resolve(model: nn.Module, table: Architecture, position: Position, where: str) -> list[Site]:
+    """Every site of a position, in layer order. Raises UnipetError for a role that matches nothing here."""
+    if position.stack != "all" and position.stack not in table.stacks:
+        raise UnipetError(
+            f"{where}.stack: {table.name} has no {position.stack} stack. It has: {', '.join(table.stacks)}."
+        )
+    sites: list[Site] = []
+    for role in position.site:
+        if role not in ROLES and role not in table.roles():
+            raise UnipetError(
+                f"{where}.site: unknown role {role!r}.{nearest(role, ROLES)} {table.name} has: {', '.join(table.roles())}."
+            )
+        found = _sites_of(role, model, table, position, where)
+        if not found and not position.may_miss(role):
+            why = f" ({table.without[role]})" if role in table.without else ""
+            raise UnipetError(
+                f"{where}.site: {role!r} matches nothing on this {table.name} model{why}. "
+                f"It has: {', '.join(table.roles())}. Choose one of them, or say optional: [{role}]."
+            )
+        sites += found
+    names = [site.name for site in sites]
+    for site in sites:
+        if names.count(site.name) > 1:
+            raise UnipetError(
+                f"{where}.site: {' and '.join(s.role for s in sites if s.name == site.name)} are both at {site.name}, so "
+                "their tensors would bear the same name. Make two insertions of them."
+            )
+    return sites
+
+
+def _sites_of(role: str, model: nn.Module, table: Architecture, position: Position, where: str) -> list[Site]:
+    prefix = prefix_of(model)
+    if role in OF_TOKENS:
+        return _of_tokens(role, model, table, position, prefix)
+    sites: list[Site] = []
+    for name, stack in table.stacks.items():
+        if position.stack not in ("all", name) or not has_module(model, prefix + stack.layers):
+            continue
+        if position.layers == "all":
+            for tap in stack.outside.get(role, ()):
+                if _exists(model, prefix, tap):
+                    sites.append(_site(role, tap, prefix, name, None, table, model.config))
+        layers = module_at(model, prefix + stack.layers)
+        for index in layer_indices(position.layers, len(layers), f"{where}.layers"):
+            root = f"{prefix}{stack.layers}.{index}."
+            for tap in stack.roles.get(role, ()):
+                if _exists(model, root, tap):
+                    site = _site(role, tap, root, name, index, table, model.config)
+                    sites.append(_reading(site, root, table, stack, position, where))
+    if position.side == "input":
+        # The parts of a fused projection read one input together: optional, they leave it to attn.qkv.
+        kept = [site for site in sites if site.part is None or not position.may_miss(role)]
+        sites = [_on_input(site, where) for site in kept]
+    if sites and position.input == "pre_norm" and role not in BLOCK_INPUT:
+        raise UnipetError(f"{where}.input: {role} does not read the input of its block. Use post_norm.")
+    if sites and position.input == "block_output" and (role not in BLOCKS or position.form != "parallel"):
+        raise UnipetError(
+            f"{where}.input: block_output is for form parallel at {', '.join(BLOCKS)}; got {position.form} at {role}."
+        )
+    return sites
+
+
+def _of_tokens(role: str, model: nn.Module, table: Architecture, position: Position, prefix: str) -> list[Site]:
+    embeddings = token_embeddings(model, table, prefix)
+    chosen = {name: path for name, (path, _) in embeddings.items() if position.stack in ("all", name)}
+    if position.layers != "all":
+        return []
+    if role == "head.tokens":
+        head, last = tied_head(model, embeddings), list(table.stacks)[-1]
+        chosen = {last: head} if head is not None and position.stack in ("all", last) else {}
+    return [
+        Site(role, path, path, "output", name, None, tokens_of=name, causal=table.stacks[name].causal)
+        for name, path in chosen.items()
+    ]
+
+
+def _on_input(site: Site, where: str) -> Site:
+    """The same module's input as h."""
+    if site.part is not None or site.at != "output" or site.x_path != site.path:
+        also = " (it is a part of a fused projection: use attn.qkv)" if site.part else ""
+        raise UnipetError(f"{where}.side: {site.role} is not the output of one module with an input of its own{also}.")
+    return replace(site, at="input")
+
+
+def has_module(model: nn.Module, path: str) -> bool:
+    """Whether there is such a module, and it does something."""
+    try:
+        found = module_at(model, path.rstrip("."))
+    except AttributeError:
+        return False
+    return isinstance(found, nn.Module) and not isinstance(found, nn.Identity)
+
+
+def _exists(model: nn.Module, root: str, tap: Tap) -> bool:
+    return has_module(model, root + tap.h) and (tap.x is None or has_module(model, root + tap.x))
+
+
+def _reading(site: Site, root: str, table: Architecture, stack: Stack, position: Position, where: str) -> Site:
+    """The site as `input` asks: x is the block's input, with pre_norm the stream before the block's norm, and with
+    block_output that stream summed with h."""
+    if position.input == "post_norm" or site.role not in BLOCK_INPUT:
+        return site
+    block = site.role.split(".")[0]
+    if position.input == "block_output":
+        stream = root + stack.norms[block] if block in stack.norms else site.x_path
+        norm = root + stack.post_norms[block] if block in stack.post_norms else ""
+        return replace(site, x_path=stream, total=Total(norm, of_h=block in stack.norms))
+    if block not in stack.norms:
+        raise UnipetError(
+            f"{where}.input: {table.name} normalises after each block, so it has no pre_norm stream. Use post_norm."
+        )
+    return replace(site, x_path=root + stack.norms[block])
+
+
+def _site(role: str, tap: Tap, root: str, stack_name: str, layer: int | None, table: Architecture, config: Any) -> Site:
+    stack = table.stacks[stack_name]
+    path = (root + tap.h).rstrip(".")
+    x_path = path if tap.x is None else (root + tap.x).rstrip(".")
+    part = None
+    if tap.part is not None:
+        part = Part(*tap.part, groups=stack.geometry(config)[1] if tap.per_head else 1)
+    of_encoder = role in ("cross.k", "cross.v")
+    tokens_of = "encoder" if of_encoder else stack_name
+    causal = stack.causal and not of_encoder
+    offset = 1.0 if table.unit_norms and role == "norm" else 0.0
+    return Site(role, path, x_path, tap.at, stack_name, layer, part, tokens_of, causal, offset)

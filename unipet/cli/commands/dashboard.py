@@ -1,0 +1,63 @@
+"""`unipet dashboard DIR --dry-run|--push`: a wandb workspace and report of the runs below a directory."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+
+from unipet.cli.commands.arguments import Parser, file_path, read
+from unipet.cli.commands.examples import examples
+from unipet.errors import UnipetError
+
+FILE = "dashboard.json"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Write the dashboard as JSON, or send it."""
+    parser = Parser(
+        prog="unipet dashboard",
+        description="Build a wandb workspace and a wandb report of the runs below DIR: score by method with error bars, "
+        "score against parameters, memory and time, design dimensions, learning curves, table. The runs themselves get "
+        "there by tracking=wandb (and `wandb sync`, where they were tracked offline).",
+        epilog=examples("dashboard"),
+    )
+    parser.add_argument("directory", metavar="DIR", type=file_path)
+    parser.add_argument("--dry-run", action="store_true", help="print the JSON and write it; no network, no login")
+    parser.add_argument("--push", action="store_true", help="save both on wandb's server; needs a login")
+    parser.add_argument("--out", metavar="FILE", type=file_path, help=f"where --dry-run writes (default: DIR/{FILE})")
+    parser.add_argument("--project", help="wandb's project (default: the one the runs were tracked in)")
+    parser.add_argument("--entity", default="", help="wandb's team or user (default: your own)")
+    parser.add_argument("--name", help="of the workspace and the report (default: DIR's name)")
+    asked = read(parser, argv)
+    if asked is None:
+        return 0
+    if asked.dry_run == asked.push:
+        raise UnipetError("unipet dashboard: give one of --dry-run (JSON, no network) and --push (to wandb).")
+    if asked.out and asked.push:
+        raise UnipetError("unipet dashboard: --out belongs to --dry-run, --push writes no file.")
+    from unipet.output.files import write_asked
+    from unipet.report.collect import collect
+    from unipet.report.dashboard import as_json, project_of, tracked
+    from unipet.report.pushing import check_workspaces, push
+
+    check_workspaces()
+    entries = collect(asked.directory)
+    project = asked.project or project_of(entries)
+    name = asked.name or f"unipet {asked.directory.resolve().name}"
+    if tracked(entries) < len(entries):
+        print(
+            f"warning: {len(entries) - tracked(entries)} of {len(entries)} runs were not tracked with wandb, so a "
+            "dashboard cannot show them. Train with tracking=wandb.",
+            file=sys.stderr,
+        )
+    if asked.push:
+        for address in push(entries, name, project, asked.entity):
+            print(address)
+        return 0
+    text = json.dumps(as_json(entries, name, project, asked.entity), indent=2, allow_nan=False) + "\n"
+    path = asked.out or asked.directory / FILE
+    write_asked(path, text)
+    print(text, end="")
+    print(f"written: {path}", file=sys.stderr)
+    return 0

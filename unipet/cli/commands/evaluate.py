@@ -1,0 +1,30 @@
+"""`unipet evaluate RUN`: load a finished run's adapter and score it again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from unipet.cli.commands.arguments import Parser, file_path, read
+from unipet.cli.commands.examples import examples
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print the recorded and the recomputed score."""
+    parser = Parser(
+        prog="unipet evaluate",
+        description="Load the base model and the adapter of a finished run, evaluate again, and print both scores.",
+        epilog=examples("evaluate"),
+    )
+    parser.add_argument("run", metavar="RUN", type=file_path, help="a run's directory")
+    parser.add_import()
+    asked = read(parser, argv)
+    if asked is None:
+        return 0
+    from unipet.cli.commands.runs import check_run
+    from unipet.runs.run import evaluate
+
+    check_run(asked.run)
+    found = evaluate(asked.run)
+    print(f"metric     {found['metric']}\nrecorded   {found['recorded']:.6f}\nevaluated  {found['score']:.6f}")
+    print("reproduced" if found["reproduced"] else f"differs by {found['difference']:+.6f}")
+    return 0

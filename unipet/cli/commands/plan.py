@@ -1,0 +1,89 @@
+"""`unipet plan [-m] KEY=VALUE ...`: what a run or a sweep will need and how long it will take, before it is run."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Sequence
+
+from unipet.cli.commands.arguments import Parser, home, read
+from unipet.cli.commands.examples import examples
+from unipet.errors import UnipetError
+from unipet.output.terminal import print_json
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print one row per job and the totals; exit code 1 when a job would fail."""
+    began = time.perf_counter()
+    parser = Parser(
+        prog="unipet plan",
+        description="For the command line of `unipet train`: every job's sizes as its budget leaves them, micro-batch, memory, "
+        "operations and time, what will be skipped and why, and the total. Nothing is trained or written but what was "
+        "measured, below runs_dir/.cache: a few batches of each kind of job are timed on this machine, once.",
+        epilog=examples("plan"),
+    )
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for `unipet train`")
+    parser.add_argument("-m", "--multirun", action="store_true", help="a job for every combination of comma lists")
+    parser.add_argument("--total", metavar="HOURS", help="the device-hours that there are, to compare with")
+    parser.add_argument("--fresh", action="store_true", help="measure again what was measured before")
+    parser.add_argument("--json", action="store_true", help="print JSON alone on stdout")
+    parser.add_argument("-cd", "--config-dir", type=home, metavar="DIR", help="a directory with groups of your own")
+    asked = read(parser, argv)
+    if asked is None:
+        return 0
+    given = None if asked.total is None else _hours(asked.total)
+    from unipet.compose.composer import composer
+    from unipet.compose.expand import sweep_jobs
+    from unipet.compose.overrides import plan
+
+    with composer(asked.config_dir) as composing:
+        todo = plan(asked.overrides, asked.multirun, composing, command="plan")
+        jobs = list(sweep_jobs(todo, asked.overrides, composing))
+    composed = sum(job.compose_s for job in jobs)
+    from unipet.runs.forecast import measuring  # noqa: F401  # what a run imports: that is part of starting
+    from unipet.runs.forecast.forecaster import Forecaster, on_cuda
+    from unipet.runs.forecast.measurement_cache import Kept
+    from unipet.runs.forecast.sweep_table import Forecast
+    from unipet.runs.record import versions
+    from unipet.runs.tracking import check_tracking
+    from unipet.tasks import cache_directory
+
+    check_tracking(todo.config.tracking)
+    start_s = time.perf_counter() - began - composed
+    current = [""]
+
+    def say(what: str) -> None:
+        print(f"[{' '.join(current)}] measuring {what}", file=sys.stderr, flush=True)
+
+    forecaster = Forecaster(Kept(cache_directory(todo.config.runs_dir), asked.fresh), say)
+    made = []
+    for job in jobs:
+        current[:] = [f"{job.number + 1}/{len(jobs)}", *job.overrides]
+        if job.config is None:
+            made.append(forecaster.mistaken(job.number, job.overrides, job.mistake or ""))
+            continue
+        compose_s = job.compose_s * (2 if todo.multirun else 1)  # Hydra composes the jobs of a sweep twice
+        made.append(forecaster.forecast(job.number, job.overrides, job.config, compose_s))
+    if not todo.multirun and made[0].status == "fails":
+        raise UnipetError(str(made[0].reason))
+    seen = forecaster.kinds.values()
+    fresh, loads = sum(now for now, _ in seen), [each for _, each in seen if each is not None]
+    load = sum(loads) / len(loads) if loads else None
+    measured = {"now": fresh, "before": len(seen) - fresh, "seconds": forecaster.measuring_s, "load": load}
+    found = Forecast(made, start_s, given, versions()["machine"], measured, on_cuda())
+    if asked.json:
+        print_json(found.to_dict())
+    else:
+        print(found.text())
+    return 1 if any(job.status == "fails" for job in made) else 0
+
+
+def _hours(text: str) -> float:
+    try:
+        hours = float(text)
+    except ValueError:
+        hours = math.nan
+    if not (math.isfinite(hours) and hours > 0):
+        raise UnipetError(f"unipet plan: --total {text}: not a number of hours. Give a finite number greater than 0.")
+    return hours

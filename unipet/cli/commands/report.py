@@ -1,0 +1,74 @@
+"""`unipet report DIR`: one comparison from every record below a directory, on the terminal and as files for papers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from unipet.cli.commands.arguments import Parser, file_path, read
+from unipet.cli.commands.examples import examples
+from unipet.errors import UnipetError
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print the comparison. Exit code 0, also when some of the runs failed: the report itself is done."""
+    from unipet.report.writers import WRITERS, Report
+
+    parser = Parser(
+        prog="unipet report",
+        description="One comparison table from every result.json below DIR, or from the jobs of a sweep's directory, and "
+        "which methods differ: paired tests over seeds and over the examples of predictions.jsonl.",
+        epilog=examples("report"),
+    )
+    parser.add_argument("directory", metavar="DIR", type=file_path)
+    for name, (what, _) in WRITERS.items():
+        parser.add_argument(f"--{name}", metavar="FILE", type=file_path, help=what)
+    parser.add_argument("--figures", metavar="DIR", type=file_path, help="figures as PDF and PNG (needs matplotlib)")
+    parser.add_argument(
+        "--published", metavar="CSV", type=file_path, help="a paper's numbers, to show beside ours in every format"
+    )
+    parser.add_argument("--serve", action="store_true", help="show the page on this machine alone, following a sweep")
+    parser.add_argument("--port", metavar="N", type=int, help="of --serve; 0 takes a free one (default: 8765)")
+    parser.add_argument(
+        "--anyway", action="store_true", help="rank across budgets, and where data or selection differ; both stay named"
+    )
+    asked = read(parser, argv)
+    if asked is None:
+        return 0
+    if asked.port is not None and not asked.serve:
+        raise UnipetError("--port: only a live page has one. Add --serve.")
+    if asked.serve:
+        from unipet.report.page.serve import PORT, serve
+
+        others = [name for name in (*WRITERS, "figures", "published", "anyway") if getattr(asked, name)]
+        if others:
+            raise UnipetError(f"--serve writes no file: leave out --{others[0]}, or write it by a second command.")
+        return serve(asked.directory, PORT if asked.port is None else asked.port)
+    from unipet.output.files import write_asked
+    from unipet.report.aggregate import aggregate, unscored
+    from unipet.report.collect import collect
+    from unipet.report.comparing import compare
+    from unipet.report.figures import check_figures, write_figures
+    from unipet.report.published import beside, published_text, read_published
+    from unipet.report.table import text_table
+    from unipet.report.verdicts import verdicts_text
+
+    paths = [path for name in WRITERS if (path := getattr(asked, name))]
+    if len(set(paths)) < len(paths):
+        raise UnipetError("unipet report: two files of one name; give each its own.")
+    if asked.figures:
+        check_figures()
+    published = read_published(asked.published) if asked.published else None
+    entries = collect(asked.directory)
+    told = beside(published, entries) if published else []
+    rows = aggregate(entries, asked.anyway)
+    report = Report(entries, rows, unscored(entries), compare(entries, asked.anyway), told)
+    texts = {path: make(report) for name, (_, make) in WRITERS.items() if (path := getattr(asked, name))}
+    for path, text in texts.items():
+        write_asked(path, text)
+    if asked.figures:
+        write_figures(asked.figures, report.groups)
+    print(text_table(report.rows, report.missing, across_budgets=asked.anyway))
+    print(f"\n{verdicts_text(report.groups)}")
+    if told:
+        print(f"\n{published_text(told)}")
+    return 0

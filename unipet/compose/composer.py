@@ -1,0 +1,165 @@
+"""Hydra for one command: where the configuration lies, which options a group has, one composition at a time."""
+
+from __future__ import annotations
+
+import filecmp
+import importlib.util
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from unipet.compose.hydra_errors import translate
+from unipet.conf_dir import conf_dir
+from unipet.config import RunConfig
+from unipet.errors import UnipetError
+
+PACKAGE = "unipet.conf"  # the installed conf/
+ROOT = "config"  # the primary configuration, config.yaml
+
+
+def packaged() -> bool:
+    """True when conf/ is importable, that is, unipet is installed."""
+    return importlib.util.find_spec(PACKAGE) is not None
+
+
+def config_path() -> str:
+    """`conf_dir` as hydra.main wants it."""
+    return f"pkg://{PACKAGE}" if packaged() else str(conf_dir())
+
+
+def version_base() -> dict[str, Any]:
+    """Hydra's compatibility setting; Hydra 1.4 has one behaviour and warns when it is given."""
+    import hydra
+
+    major, minor = (int(part) for part in hydra.__version__.split(".")[:2])
+    return {"version_base": "1.3"} if (major, minor) < (1, 4) else {}
+
+
+def register_schema() -> None:
+    """`RunConfig` under the name that config.yaml's defaults list starts with, and the resolver of `~` that it uses."""
+    from hydra.core.config_store import ConfigStore
+    from omegaconf import OmegaConf
+
+    OmegaConf.register_new_resolver("unipet.home", os.path.expanduser, replace=True)
+    ConfigStore.instance().store(name="run_schema", node=RunConfig, provider="unipet")
+
+
+def check_config_dir(config_dir: str) -> Path:
+    """The user's directory. Raises `UnipetError` when it does not exist or would be silently shadowed by a built-in file."""
+    directory = Path(config_dir)
+    if not directory.is_dir():
+        raise UnipetError(
+            f"--config-dir {config_dir}: no such directory. It holds groups, for example {config_dir}/method/mine.yaml."
+        )
+    built_in = conf_dir()
+    for path in sorted(path for path in directory.rglob("*.yaml") if path.is_file()):
+        relative = path.relative_to(directory)
+        _check_utf8(path)
+        if (built_in / relative).is_file() and not filecmp.cmp(path, built_in / relative, shallow=False):
+            raise UnipetError(
+                f"{path}: {relative} is also a built-in file, which Hydra would use instead of yours. "
+                f"Rename yours, for example {relative.with_stem('my_' + relative.stem)}."
+            )
+    return directory.resolve()
+
+
+def _check_utf8(path: Path) -> None:
+    """Hydra would end in an exception that does not name the file."""
+    try:
+        path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UnipetError(
+            f"{path}: not UTF-8 (byte {error.start + 1}: {error.reason}). Save the file as UTF-8."
+        ) from None
+    except OSError as error:
+        raise UnipetError(
+            f"{path}: cannot be read ({error.strerror or error}). Mend it, or move it elsewhere."
+        ) from None
+
+
+@contextmanager
+def hydra_state() -> Iterator[None]:
+    """Hydra's process-wide state is put back on leaving, so that a notebook or a test may use Hydra around us."""
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.hydra_config import HydraConfig
+
+    from unipet.compose.written import as_written
+
+    before, config = GlobalHydra.instance().hydra, HydraConfig.instance().cfg
+    GlobalHydra.instance().clear()
+    try:
+        with as_written():
+            yield
+    finally:
+        GlobalHydra.instance().hydra = before
+        HydraConfig.instance().cfg = config
+
+
+class Composer:
+    """Composes configurations; every mistake that Hydra finds comes out as one `UnipetError`."""
+
+    def __init__(self, config_dir: str | None) -> None:
+        self.flags = ["--config-dir", config_dir] if config_dir else []
+        directory = check_config_dir(config_dir) if config_dir else None
+        # quoted for Hydra's override grammar
+        location = f"file://{directory}".replace("\\", "\\\\").replace("'", "\\'")
+        self._known: dict[tuple[str, Any], list[str]] = {}
+        self.search = [f"hydra.searchpath=['{location}']"] if config_dir else []
+
+    def groups(self) -> list[str]:
+        """The top-level configuration groups: method, task, ..."""
+        from hydra.core.object_type import ObjectType
+
+        return [name for name in self._options("", ObjectType.GROUP) if not name.startswith(("hydra", "_"))]
+
+    def options(self, group: str) -> list[str]:
+        """The choices of a group, the user's own included."""
+        from hydra.core.object_type import ObjectType
+
+        return self._options(group, ObjectType.CONFIG)
+
+    def _options(self, group: str, kind: Any) -> list[str]:
+        from hydra.core.global_hydra import GlobalHydra
+
+        loader = GlobalHydra.instance().config_loader()
+        if (group, kind) not in self._known:
+            found = loader.get_group_options(group, kind, config_name=ROOT, overrides=self.search)
+            self._known[group, kind] = sorted(set(found))
+        return self._known[group, kind]
+
+    def compose(self, overrides: Sequence[str]) -> Any:
+        """The composed DictConfig, Hydra's own node included."""
+        from hydra import compose
+
+        with translate(overrides):
+            return compose(ROOT, overrides=[*self.search, *overrides], return_hydra_config=True)
+
+
+def plain_values(composed: Any) -> dict[str, Any]:
+    """The run's part of a composed configuration (all but Hydra's own node) as plain, resolved values."""
+    from omegaconf import OmegaConf
+
+    with translate([]):
+        keys = [str(key) for key in composed if key != "hydra"]
+        container = OmegaConf.to_container(OmegaConf.masked_copy(composed, keys), resolve=True)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
+
+
+@contextmanager
+def composer(config_dir: str | None) -> Iterator[Composer]:
+    """Hydra, initialised on the project's configuration and the user's directory."""
+    from hydra import initialize_config_dir, initialize_config_module
+
+    composing = Composer(config_dir)
+    with hydra_state():
+        register_schema()
+        place: Any = (
+            initialize_config_module(PACKAGE, job_name="unipet", **version_base())
+            if packaged()
+            else initialize_config_dir(os.fspath(conf_dir()), job_name="unipet", **version_base())
+        )
+        with place:
+            yield composing

@@ -1,0 +1,85 @@
+"""What Hydra and OmegaConf say about a mistake, said in a user's words: full key, given, allowed, nearest name."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from unipet.compose import parse_run_config
+from unipet.compose.override_text import quoted
+from unipet.errors import UnipetError, unknown
+
+
+@contextmanager
+def translate(overrides: Sequence[str]) -> Iterator[None]:
+    """Turn any exception of Hydra, OmegaConf or a YAML file inside into a `UnipetError`; `overrides` are those being
+    composed."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    try:
+        yield
+    except YAMLError as error:  # it names the file, the line and the column
+        raise UnipetError(f"not valid YAML: {' '.join(str(error).split())}. Mend the file.") from None
+    except (HydraException, OmegaConfBaseException) as error:
+        raise explain(error, overrides) from error
+
+
+def explain(error: Exception, overrides: Sequence[str]) -> UnipetError:
+    """One `UnipetError` for an exception of Hydra or OmegaConf."""
+    from hydra.errors import MissingConfigException, OverrideParseException
+    from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
+
+    if isinstance(error, OverrideParseException):
+        return unreadable(error.override)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
+        group, _, option = error.missing_cfg_file.rpartition("/")
+        return unknown(f"{group}={option}", option, error.options)
+    # for a mistake inside a file Hydra raises while handling OmegaConf's error, without naming it as the cause
+    cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__ or error.__context__
+    if isinstance(cause, OmegaConfBaseException):
+        key = str(cause.full_key or cause.key or "")
+        if isinstance(cause, MissingMandatoryValue):
+            return UnipetError(f"{key}: not given. Set it, for example {key}=VALUE.")
+        if isinstance(cause, ConfigKeyError) and not key.startswith("hydra"):
+            try:
+                parse_run_config.check_key(key)
+            except UnipetError as known:
+                return UnipetError(f"{known}{origin(error)}")
+        kind = parse_run_config.type_at(key)
+        if kind is not None and cause.value is not None:
+            return UnipetError(
+                f"{key}: given {cause.value!r}, which is not {parse_run_config.expected(kind)}.{origin(error)}"
+            )
+        if kind is not None:
+            return UnipetError(f"{key}: {first_line(cause)} Expected {parse_run_config.expected(kind)}.{origin(error)}")
+        return UnipetError(f"{key + ': ' if key else ''}{first_line(cause)}{origin(error)}")
+    given = " ".join(overrides)
+    return UnipetError(f"cannot compose {given or 'the configuration'}: {' '.join(str(error).split())}")
+
+
+def unreadable(override: str) -> UnipetError:
+    """For text that Hydra's grammar does not take."""
+    text = override.lstrip("+")
+    if "=" not in text:
+        return UnipetError(f"{text!r} is not an override: write key=value, for example method={text or 'NAME'}.")
+    key, value = text.split("=", 1)
+    return UnipetError(
+        f"cannot read the override {text!r}. Quote a value with spaces or special characters twice, once for the shell: "
+        f"{shlex.quote(f'{key}={quoted(value)}')}"
+    )
+
+
+def origin(error: Exception) -> str:
+    """` (in task/mine.yaml)` where the mistake sits in a file."""
+    found = re.match(r"In '([^']+)'", str(error))
+    return f" (in {found.group(1)}.yaml)" if found and found.group(1) != "config" else ""
+
+
+def first_line(error: Exception) -> str:
+    """The first line of a message: the rest are OmegaConf's internals."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

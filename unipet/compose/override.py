@@ -1,0 +1,155 @@
+"""One override of a command line: checked before anything runs, and rewritten to what Hydra needs."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unipet.calculus.library import compose_file, is_file_name
+from unipet.compose import parse_run_config
+from unipet.compose.composer import Composer
+from unipet.compose.hydra_errors import translate
+from unipet.compose.schema import METHOD_GROUPS, kind_at
+from unipet.config import RunConfig
+from unipet.errors import UnipetError, unknown
+
+PARTS = METHOD_GROUPS[1:]  # groups that are composed into a method
+OVERLAYS = ("experiment", "debug")  # groups that are empty by default
+
+
+@dataclass(frozen=True)
+class Override:
+    """One override: what Hydra gets, and its single values when it is a sweep."""
+
+    text: str  # as rewritten for Hydra
+    key: str
+    values: tuple[str, ...] = ()  # a sweep's values, each as a complete override; empty without a sweep
+
+    @property
+    def first(self) -> str:
+        """This override without the sweep."""
+        return self.values[0] if self.values else self.text
+
+
+def shown(text: str) -> str:
+    """An override as the user would type it: a part that is composed into a method needs its plus, nothing else does."""
+    return text if "@" in text.split("=", 1)[0] else text.lstrip("+")
+
+
+def parse(text: str, composer: Composer) -> Override:
+    """One override as typed -> checked and rewritten. Raises `UnipetError`."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    text = _home_quoted(text)
+    with translate([text]):
+        parsed = OverridesParser.create().parse_overrides([text])[0]
+    key = parsed.key_or_group
+    if key.split(".")[0] == "hydra" or key.startswith("hydra/"):
+        return Override(text, key)
+    prefix, groups = parsed.get_key_element(), composer.groups()
+    if parsed.package is None and key in PARTS:
+        raise _part_alone(key, text, composer)
+    if parsed.is_delete():
+        return Override(text, key)
+    if text.endswith("=") and key in parse_run_config.field_names(RunConfig):
+        raise UnipetError(f"{text}: the value is empty. Write {key}=VALUE.")
+    if (key in groups or key.split("/")[0] in groups) and "." not in key:
+        if parsed.package is None:
+            prefix = prefix.lstrip("+")  # the defaults list has every group already
+        return group_choice(key, prefix, parsed, composer)
+    parse_run_config.check_key(key, extra=OVERLAYS)
+    if key == "method.insertions" and not parsed.is_sweep_override() and not parsed.value():
+        raise UnipetError(
+            f"{text}: does not say which insertion goes. '~method.insertions.NAME' does, for each that should go; a method with "
+            "none left needs a name of its own, method.name=NAME."
+        )
+    if (
+        key.startswith("method.")
+        or parse_run_config.is_mapping(kind_at(key))
+        or parse_run_config.is_mapping(kind_at(key.rpartition(".")[0]))
+    ):
+        # a method's optional keys are not in its YAML: add them, `load_method` says which are allowed; so for mappings
+        prefix = "++" + prefix.lstrip("+")
+    return Override(prefix + "=" + rest(text), key, sweep_values(prefix, parsed, []))
+
+
+def _home_quoted(text: str) -> str:
+    """`runs_dir=~/runs`: Hydra's grammar takes `~` in quotes alone."""
+    key, equals, value = text.partition("=")
+    if key.startswith("~") or "'" in value or '"' in value:
+        return text
+    return key + equals + re.sub(r"(?<![^,\[])~[^,\[\]]*", lambda match: f"'{match[0].rstrip()}'", value)
+
+
+def _part_alone(group: str, text: str, composer: Composer) -> UnipetError:
+    """`position=ffn`: a part of a method, and no word of where in it."""
+    value = text.partition("=")[2]
+    name = value if value in composer.options(group) else "NAME"
+    return UnipetError(
+        f"{group}={value}: {group} is a part of an insertion, so say of which one: "
+        f"+{group}@method.insertions.INSERTION.{group}={name} "
+        f"(NAME: {', '.join(composer.options(group))}; `unipet describe method=...` names the insertions). "
+        f"A single option is an override: method.insertions.INSERTION.{group}.OPTION=VALUE."
+    )
+
+
+def rest(text: str) -> str:
+    """The value as typed."""
+    return text.split("=", 1)[1]
+
+
+def sweep_values(prefix: str, parsed: Any, names: list[str]) -> tuple[str, ...]:
+    """Each value of a sweep as an override of its own; `names` are what a glob chooses from."""
+    if not parsed.is_sweep_override():
+        return ()
+    if not parsed.is_discrete_sweep():
+        raise UnipetError(f"{parsed.input_line}: an interval needs an optimising sweeper; list values instead, a,b,c.")
+    if parsed.value_type.name == "GLOB_CHOICE_SWEEP":
+        values = parsed.value().filter(names)
+    else:
+        values = list(parsed.sweep_string_iterator())
+    if not values:
+        raise UnipetError(f"{parsed.input_line}: matches nothing. Allowed: {', '.join(names)}.")
+    return tuple(f"{prefix}={value}" for value in values)
+
+
+def group_choice(group: str, prefix: str, parsed: Any, composer: Composer) -> Override:
+    """`method=a,b`: every chosen name must exist. A base model may also be a hub name or a directory."""
+    options = composer.options(group)
+    values = sweep_values(prefix, parsed, options)
+    typed = [value.split("=", 1)[1] for value in values] or [rest(parsed.input_line)]
+    names = chosen_names(parsed)
+    files = [name for name in names if group == "method" and is_file_name(name)]
+    for name in files:
+        compose_file(Path(os.path.expanduser(name)))  # says what is wrong with it
+    wrong = [name for name in names if name not in files and name.removesuffix(".yaml") not in options]
+    if group == "model" and wrong == names and all("/" in name or _is_directory(name) for name in names):
+        return Override(
+            "model.path=" + ",".join(typed), group, tuple(f"model.path={one}" for one in typed[: len(values)])
+        )
+    if group in OVERLAYS and wrong in (["null"], [""]):
+        return Override("", group)  # none is the default, and Hydra takes no null
+    if wrong:
+        error = unknown(f"{group}={wrong[0]}", wrong[0], options)
+        if group == "model":
+            error = UnipetError(f"{error} Any other base model: model=auto model.path=DIRECTORY_OR_HUB_NAME.")
+        raise error
+    return Override(f"{prefix}={rest(parsed.input_line)}", group, values)
+
+
+def chosen_names(parsed: Any) -> list[str]:
+    """The options that an override of a group names, without the grammar's quotes."""
+    if not parsed.is_sweep_override():
+        found = parsed.value()
+    elif parsed.value_type.name == "GLOB_CHOICE_SWEEP":
+        return []
+    else:
+        found = [getattr(value, "text", value) for value in parsed.sweep_iterator()]
+    return ["null" if name is None else str(name) for name in (found if isinstance(found, list) else [found])]
+
+
+def _is_directory(name: str) -> bool:
+    return Path(os.path.expanduser(name)).is_dir()

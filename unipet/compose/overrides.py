@@ -1,0 +1,151 @@
+"""A whole command line: its overrides checked together, before anything runs."""
+
+from __future__ import annotations
+
+import itertools
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from unipet.calculus.library import emptied
+from unipet.compose import parse_run_config
+from unipet.compose.composer import Composer, plain_values
+from unipet.compose.imports import import_modules
+from unipet.compose.override import Override, parse, rest, shown
+from unipet.compose.override_text import command_line, quoted, value_text
+from unipet.compose.schema import holds_text, kind_at
+from unipet.config import RunConfig
+from unipet.errors import UnipetError
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a command line asks for."""
+
+    overrides: list[str]  # for Hydra
+    multirun: bool
+    config: RunConfig  # the run, or in a sweep its first job
+    jobs: int | None  # how many; None when a sweeper other than Hydra's basic one decides
+    swept: list[str] = field(default_factory=list)  # keys with several values
+    sweep_dir: Path | None = None
+    brought: list[Override] = field(default_factory=list)  # by the configuration itself; the command line's come after
+
+
+def parse_all(texts: Sequence[str], composer: Composer) -> list[Override]:
+    """A whole command line, checked and rewritten."""
+    parsed = []
+    for text in texts:
+        one = parse(text, composer)
+        if one.key == "model" and one.text.startswith("model.path="):  # was model=HUB/NAME
+            parsed.append(Override("model=auto", "model"))
+        if one.text:
+            parsed.append(one)
+    _check_label(parsed)
+    return parsed
+
+
+def _check_label(parsed: Sequence[Override]) -> None:
+    """Raise UnipetError for `model.name=X` alone: records would carry X for another base model's results."""
+    label = next((one for one in parsed if one.key == "model.name" and "=" in one.text), None)
+    if label is not None and not any(one.text.startswith(("model.path=", "model=auto")) for one in parsed):
+        name, path = rest(label.text), shlex.quote(f"model.path={rest(label.text)}")
+        raise UnipetError(
+            f"model.name={name}: only the label that records carry, and it chooses no base model. For another one: model=NAME "
+            f"(`unipet list models`), or model=auto {path} for a hub name or a directory."
+        )
+
+
+def plan(texts: Sequence[str], multirun: bool, composer: Composer, command: str = "train") -> Plan:
+    """Check a whole command line by composing it. Raises one `UnipetError` for the first mistake.
+
+    In a sweep every single value is composed once (with the first of the others), so that a mistake in any of them shows
+    before the first job starts. What is inside a method is left to `load_method`, job by job.
+    """
+    parsed = parse_all(texts, composer)
+    composed = composer.compose([one.first for one in parsed])
+    by_config = composed.hydra.mode is not None and composed.hydra.mode.name == "MULTIRUN"
+    multirun = multirun or by_config
+    several = [one for one in parsed if one.values]
+    if several and not multirun:
+        raise forgotten([*composer.flags, *texts], several[0], command)
+    config = checked(composed, parsed, composer)
+    if not multirun:
+        return Plan([one.text for one in parsed], False, config, 1)
+    if any(one.key == "runs_dir" for one in several):
+        raise UnipetError(
+            "runs_dir: one sweep has one runs_dir, the root of everything it writes. Give a single value."
+        )
+    for text in alternatives(parsed):
+        checked(composer.compose(text), parsed, composer)
+    brought = sweeper_params(composed, composer)
+    counts = {key: max(len(one.values), 1) for key, one in brought.items()}
+    counts.update({one.key: max(len(one.values), 1) for one in parsed})
+    basic = composed.hydra.runtime.choices.get("hydra/sweeper") == "basic"
+    return Plan(
+        overrides=[one.text for one in parsed],
+        multirun=True,
+        config=config,
+        jobs=product(counts.values()) if basic else None,
+        swept=[key for key, count in counts.items() if count > 1],
+        sweep_dir=Path(str(composed.hydra.sweep.dir)),
+        brought=list(brought.values()),
+    )
+
+
+def checked(composed: Any, parsed: Sequence[Override], composer: Composer) -> RunConfig:
+    """The run's configuration. Imports the modules that it names. Raises `UnipetError` for a method that lost all the
+    insertions of the file it is named after."""
+    config = parse_run_config.run_config(plain_values(composed))
+    import_modules(config.imports)
+    if any(one.text.startswith("~method.insertions") for one in parsed):
+        others = [one.first for one in parsed if "method." not in one.text.split("=", 1)[0]]
+        choice = str(composed.hydra.runtime.choices.get("method"))
+        others = [text for text in others if not text.startswith("method=")] + ["method=" + value_text(choice)]
+        named = parse_run_config.run_config(plain_values(composer.compose(others))).method
+        kept = set(config.method.get("insertions") or {}) & set(named.get("insertions") or {})
+        if config.method.get("name") == named.get("name") and named.get("insertions") and not kept:
+            raise emptied(str(named["name"]))
+    return config
+
+
+def product(counts: Any) -> int:
+    """The number of combinations."""
+    total = 1
+    for count in counts:
+        total *= count
+    return total
+
+
+def alternatives(parsed: Sequence[Override]) -> Iterator[list[str]]:
+    """For each sweep outside `method.`, each further value with the first value of the others."""
+    for index, one in enumerate(parsed):
+        for value in itertools.islice(one.values, 1, None):
+            if not one.key.startswith("method."):
+                yield [value if index == other else each.first for other, each in enumerate(parsed)]
+
+
+def sweeper_params(composed: Any, composer: Composer) -> dict[str, Override]:
+    """Overrides that an experiment file brings along in hydra.sweeper.params, by key."""
+    params = composed.hydra.sweeper.get("params") or {}
+    return {str(key): parse(f"{key}={value}", composer) for key, value in params.items()}
+
+
+def forgotten(texts: Sequence[str], sweep: Override, command: str) -> UnipetError:
+    """A comma list without -m."""
+    key, value = shown(sweep.text).split("=", 1)
+    kind, one = kind_at(key), "takes one" if command not in ("train", "plan") else ""
+    listed = shlex.quote(f"{key}=[{value}]")
+    as_text = holds_text(kind) and kind not in (list[str], dict[str, str]) and not {"'", '"'} & set(value)
+    other = (
+        f"One text with commas: {shlex.quote(f'{key}={quoted(value)}')}"
+        if as_text
+        else f"For a single list, write {listed}."
+    )
+    if one:
+        asked = "" if as_text else f"Did you mean a list, {listed}?"
+        return UnipetError(f"{key}={value}: several values, but `unipet {command}` {one}. {asked or other}")
+    return UnipetError(
+        f"{key}={value}: several values need -m (one run for each):\n    {command_line(command, ['-m', *texts])}\n{other}"
+    )

@@ -1,0 +1,202 @@
+"""Hydra reads files and overrides through the package's own YAML reader: one meaning of a scalar, on every way to a run.
+
+Hydra by itself reads YAML 1.1 (`no` is false) and turns `1.10` of a command line into a number before any type is known.
+Here a text field gets the text as written, and a method's scalars stay as written until its parser reads them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.core_plugins.importlib_resources_config_source import ImportlibResourcesConfigSource
+from hydra._internal.sources_registry import SourcesRegistry
+from hydra.core.override_parser import overrides_parser
+from hydra.core.override_parser.overrides_visitor import HydraOverrideVisitor
+from hydra.core.override_parser.types import QuotedString
+from hydra.core.plugins import Plugins
+from hydra.plugins.config_source import ConfigResult, ConfigSource
+from omegaconf import OmegaConf
+from omegaconf._utils import get_omega_conf_dumper
+
+from unipet.calculus.library import compose_file, is_file_name
+from unipet.calculus.yaml_reader import Plain, parse_yaml, texts, values
+from unipet.compose.schema import METHOD, METHOD_GROUPS, holds_text, kind_at, typed
+from unipet.config import RunConfig
+from unipet.errors import UnipetError
+
+_KEEPING = ("choice", "shuffle", "extend_list")  # functions of the grammar that pass their arguments on
+
+
+@contextmanager
+def as_written() -> Iterator[None]:
+    """Hydra's readers of files and of overrides are ours, for the time inside."""
+    Plugins.instance()  # registers Hydra's own sources first
+    known = SourcesRegistry.instance().types
+    before = dict(known)
+    known.update(file=Files, pkg=PackagedFiles)
+    get_omega_conf_dumper().add_representer(Plain, _represent)
+    overrides_parser.HydraOverrideVisitor = WrittenOverride
+    try:
+        yield
+    finally:
+        overrides_parser.HydraOverrideVisitor = HydraOverrideVisitor
+        known.clear()
+        known.update(before)
+
+
+def _represent(dumper: Any, plain: Plain) -> Any:
+    """An unquoted scalar is shown without quotes again (`--cfg job`)."""
+    node = dumper.represent_scalar("tag:yaml.org,2002:str", str(plain))
+    node.tag = dumper.resolve(type(node), str(plain), (True, False))
+    return node
+
+
+class Files(FileConfigSource):
+    """YAML files of a directory, and behind `method/` any method file by its path."""
+
+    def is_config(self, config_path: str) -> bool:
+        return _method_file(config_path) is not None or bool(super().is_config(config_path))
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        path = _method_file(config_path)
+        if path is not None:
+            return _result(self, compose_file(path), METHOD, {"package": None})
+        name = self._normalize_file_name(config_path)
+        file = Path(self.path) / name
+        if not file.is_file():
+            return super().load_config(config_path)  # says so
+        return _read(self, _text(file), config_path, str(file))
+
+
+class PackagedFiles(ImportlibResourcesConfigSource):
+    """The same for the files of the installed package; those of Hydra and others are read as Hydra reads them."""
+
+    def is_config(self, config_path: str) -> bool:
+        return (self._is_own and _method_file(config_path) is not None) or bool(super().is_config(config_path))
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        if not self._is_own:
+            return super().load_config(config_path)
+        path = _method_file(config_path)
+        if path is not None:
+            return _result(self, compose_file(path), METHOD, {"package": None})
+        if not super().is_config(config_path):
+            return super().load_config(config_path)  # says so
+        file = resources.files(self.path).joinpath(self._normalize_file_name(config_path))
+        return _read(self, file.read_text(encoding="utf-8"), config_path, config_path)
+
+    @property
+    def _is_own(self) -> bool:
+        return bool(self.path.split(".")[0] == "unipet")
+
+
+def _method_file(config_path: str) -> Path | None:
+    """`method/my/file.yaml` -> the file, relative to the working directory, that `method=my/file.yaml` chooses."""
+    group, _, name = config_path.partition("/")
+    return Path(os.path.expanduser(name)) if group == "method" and is_file_name(name) else None
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UnipetError(f"{file}: not a readable YAML file: byte {error.start} is no UTF-8.") from None
+    except OSError as error:
+        raise UnipetError(f"{file}: cannot be read ({error.strerror or error}).") from None
+
+
+def _read(source: ConfigSource, text: str, config_path: str, where: str) -> ConfigResult:
+    """A file's content with the types of the place that its header or its group gives it."""
+    try:
+        header = ConfigSource._get_header_dict(text)
+    except ValueError as error:
+        raise UnipetError(f"{where}: {error}") from None
+    tree = parse_yaml(text, where)
+    if not isinstance(tree, Mapping | None):
+        raise UnipetError(f"{where}: expected a mapping of keys, got {values(tree)!r:.80}.")
+    group = config_path.rpartition("/")[0].replace("/", ".")
+    place = (header["package"] or group).replace("_group_", group)
+    kind = METHOD if place.split(".")[0] in METHOD_GROUPS else kind_at("" if place == "_global_" else place)
+    return _result(source, dict(tree or {}), kind, header)
+
+
+def _result(source: Any, tree: dict[str, Any], kind: Any, header: dict[str, str | None]) -> ConfigResult:
+    defaults, hydra = tree.pop("defaults", None), tree.pop("hydra", None)
+    content = typed(tree, kind)
+    if hydra is not None:
+        content["hydra"] = _hydra(hydra)
+    if defaults is not None:
+        content = {"defaults": typed(defaults, METHOD), **content}
+    config = OmegaConf.create(
+        content, flags={"allow_objects": True}
+    )  # `Plain` is one, until a method's parser reads it
+    return ConfigResult(config=config, path=source.full_path(), provider=source.provider, header=header)
+
+
+def _hydra(tree: Any) -> Any:
+    """Hydra's own settings; a sweep's parameters are overrides, so texts."""
+    read = values(tree)
+    sweeper = tree.get("sweeper") if isinstance(tree, Mapping) else None
+    if isinstance(sweeper, Mapping) and isinstance(sweeper.get("params"), Mapping):
+        read["sweeper"]["params"] = texts(sweeper["params"])
+    return read
+
+
+class WrittenOverride(HydraOverrideVisitor):
+    """What Hydra makes of an override's parse tree, but texts stay as written."""
+
+    keeps: Any = None  # how a number, truth value or null of this override is kept; None: as Hydra reads it
+
+    def visitOverride(self, ctx: Any) -> Any:
+        key = next(child.getText() for child in ctx.getChildren() if type(child).__name__ == "KeyContext")
+        kind = kind_at(key)
+        if "@" in key or "/" in key or (key in RunConfig.__dataclass_fields__ and not _is_value(kind)):
+            self.keeps = str  # the option of a group
+        elif kind == METHOD:
+            self.keeps = Plain
+        elif holds_text(kind) or key.startswith("hydra.sweeper.params."):
+            self.keeps = str
+        self.kind = kind
+        return super().visitOverride(ctx)
+
+    def visitFunction(self, ctx: Any) -> Any:
+        keeps = self.keeps
+        if ctx.getChild(0).getText() not in _KEEPING:
+            self.keeps = None
+        try:
+            return super().visitFunction(ctx)
+        finally:
+            self.keeps = keeps
+
+    def visitListContainer(self, ctx: Any) -> Any:
+        return self._inside(super().visitListContainer, ctx)
+
+    def visitDictContainer(self, ctx: Any) -> Any:
+        return self._inside(super().visitDictContainer, ctx)
+
+    def _inside(self, visit: Any, ctx: Any) -> Any:
+        depth, self.depth = getattr(self, "depth", 0), getattr(self, "depth", 0) + 1
+        try:
+            return visit(ctx)
+        finally:
+            self.depth = depth
+
+    def _createPrimitive(self, ctx: Any) -> Any:
+        read = super()._createPrimitive(ctx)
+        if self.keeps is None or isinstance(read, str | QuotedString):
+            return read
+        if read is None and (self.keeps is Plain or not getattr(self, "depth", 0)):
+            return None  # no value; as one of several texts it is a text
+        if self.keeps is str and self.kind in (list[str], dict[str, str]) and not getattr(self, "depth", 0):
+            return read  # one value where several belong: the error shows it as it is
+        return self.keeps(ctx.getText().strip())
+
+
+def _is_value(kind: Any) -> bool:
+    return kind is not None and kind != METHOD and not hasattr(kind, "__dataclass_fields__")

@@ -1,0 +1,150 @@
+"""How far something is: a bar on a terminal, a line every few seconds in a notebook or a log file."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar, TypeVar
+
+from unipet.output.terminal import Canvas
+from unipet.output.text_table import duration
+
+EVERY_S = 5.0  # seconds between two lines
+
+_Item = TypeVar("_Item")
+
+
+def say(text: str) -> None:
+    """One line on standard error, at once."""
+    print(text, file=sys.stderr, flush=True)
+
+
+class Progress:
+    """`total` steps of something, counted on standard error.
+
+    Where that is no terminal: a line at the first step, at the last, and between them one every `EVERY_S` seconds.
+    With `patient` nothing at all is said of what is over sooner than that.
+    """
+
+    def __init__(self, what: str, total: int, unit: str, patient: bool = False) -> None:
+        self.what, self.total, self.unit, self.done = what, total, unit, 0
+        self._values: dict[str, str] = {}
+        self._first = self._said = time.perf_counter()  # of the first step, once it is done; of the last line
+        self._first_done = self._said_done = 0
+        self._patient = patient
+        self._bar: Any = None
+        if _watched():
+            self._bar = _bar(what, total, unit, EVERY_S / 5 if patient else 0.0)
+
+    def note(self, **values: float) -> None:
+        """Numbers to show beside the count from now on."""
+        self._values = {name: f"{value:.4g}" for name, value in values.items()}
+        if self._bar is not None:
+            self._bar.set_postfix(self._values, refresh=False)
+
+    def advance(self, steps: int = 1) -> None:
+        """So many more are done. Numbers that belong to them are noted before."""
+        self.done += steps
+        if self._bar is not None:
+            self._bar.update(steps)
+            return
+        now = time.perf_counter()
+        if self._first_done == 0:
+            self._first, self._first_done = now, self.done
+            if not self._patient:
+                self._say(now)
+                return
+        if now - self._said >= EVERY_S:
+            self._say(now)
+
+    def close(self) -> None:
+        """The end, however it came: the last line, or the end of the bar."""
+        if self._bar is not None:
+            self._bar.close()
+        elif self.done > self._said_done and (self._said_done or not self._patient):
+            self._say(time.perf_counter(), over=True)
+
+    def _say(self, now: float, over: bool = False) -> None:
+        parts = [f"{self.unit} {self.done:,} of {self.total:,}"]
+        parts += [f"{name} {value}" for name, value in self._values.items()]
+        since = self.done - self._first_done
+        if since > 0 and self.done < self.total and not over:
+            parts.append(f"{duration((self.total - self.done) * (now - self._first) / since)} left")
+        say(f"{self.what}: {', '.join(parts)}")
+        self._said, self._said_done = now, self.done
+
+
+def _watched() -> bool:
+    """Whether standard error is a terminal with room for a bar (one without a size is a recorder)."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        return False
+    try:
+        size = os.get_terminal_size(sys.stderr.fileno())
+    except (OSError, ValueError):  # says that it is a terminal, and has no file
+        return False
+    return size.columns > 0 and size.lines > 0
+
+
+def _bar(what: str, total: int, unit: str, delay: float) -> Any:
+    from tqdm import tqdm
+
+    canvas: Any = Canvas(sys.stderr)
+    return tqdm(
+        total=total,
+        desc=what,
+        unit=unit,
+        dynamic_ncols=True,
+        file=canvas,
+        disable=False,
+        leave=delay == 0.0,
+        delay=delay,
+    )
+
+
+def counted(batches: Iterable[list[_Item]], total: int, what: str) -> Iterator[list[_Item]]:
+    """The same batches; how many of the `total` examples are done is shown where it takes long."""
+    progress = Progress(what, total, "example", patient=True)
+    try:
+        for batch in batches:
+            yield batch
+            progress.advance(len(batch))
+    finally:
+        progress.close()
+
+
+class _Waiting(threading.Thread):
+    """Says what is waited for: after `EVERY_S` seconds, then each time that twice as many have gone by."""
+
+    waiting: ClassVar[list[_Waiting]] = []  # the last one speaks
+
+    def __init__(self, what: str) -> None:
+        super().__init__(daemon=True, name=f"waiting: {what}")
+        self._what, self._over = what, threading.Event()
+
+    def run(self) -> None:
+        started, pause = time.perf_counter(), EVERY_S
+        while not self._over.wait(started + pause - time.perf_counter()):
+            if self.waiting and self.waiting[-1] is self:
+                say(f"{self._what}: {duration(pause)}")
+            pause *= 2
+
+    def end(self) -> None:
+        self._over.set()
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Something that cannot tell how far it is: where it takes long, lines say that it still lasts."""
+    one = _Waiting(what)
+    _Waiting.waiting.append(one)
+    one.start()
+    try:
+        yield
+    finally:
+        _Waiting.waiting.remove(one)
+        one.end()
+        one.join()

@@ -1,0 +1,119 @@
+"""Where a run's time goes: phases that never overlap and add up to the whole.
+
+A run is `timed`; within it `phase(NAME)` says what is done now. A phase inside another one takes its time away from
+it, so selection is no part of training's seconds. Outside of a timed run `phase` counts nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from unipet.output.progress import waiting
+
+#: Phase -> what a person reads while it lasts; None where a progress bar says more.
+PHASES: dict[str, str | None] = {
+    "import": "loading Python packages",
+    "data": "reading the data",
+    "base_model": "loading the base model",
+    "training": None,
+    "selection": None,
+    "evaluation": None,
+    "saving": "saving the adapter",
+}
+OTHER = "other"  # what no phase claims: checks, the record, a tracker
+
+_current: ContextVar[Stopwatch | None] = ContextVar("stopwatch", default=None)
+_began: float | None = None  # when this process did, until the first run has counted from there
+
+
+class Stopwatch:
+    """Seconds per phase since it was made, or since `began` (by `time.perf_counter`)."""
+
+    def __init__(self, began: float | None = None) -> None:
+        self._began = self._since = time.perf_counter() if began is None else began
+        self._phase = OTHER
+        self._seconds = dict.fromkeys([*PHASES, OTHER], 0.0)
+        self.ended_in: str | None = None  # the innermost phase that an exception left
+
+    def switch(self, phase: str) -> str:
+        """From now on it is `phase`; returns what it was."""
+        now = time.perf_counter()
+        self._seconds[self._phase] += now - self._since
+        before, self._phase, self._since = self._phase, phase, now
+        return before
+
+    def claim(self, phase: str) -> None:
+        """What went by since the last switch was `phase`."""
+        self._phase, before = phase, self._phase
+        self.switch(before)
+
+    @property
+    def phase(self) -> str:
+        """What is done now."""
+        return self._phase
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds of each phase so far, in the order of `PHASES`, and of everything else; their sum is the whole time."""
+        self.switch(self._phase)
+        return dict(self._seconds)
+
+
+@contextmanager
+def timed() -> Iterator[Stopwatch]:
+    """The stopwatch of one run. The first one of a command counts from the start of the process: that part is "import"."""
+    global _began
+    watch = Stopwatch(_began)
+    if _began is not None:
+        watch.claim("import")
+    _began = None
+    token = _current.set(watch)
+    try:
+        yield watch
+    finally:
+        _current.reset(token)
+
+
+@contextmanager
+def phase(name: str) -> Iterator[None]:
+    """What is done inside is `name`, a key of `PHASES`; where it takes long, a line says so."""
+    watch, what = _current.get(), PHASES[name]
+    before = watch.switch(name) if watch is not None else None
+    try:
+        if what is None:
+            yield
+        else:
+            with waiting(what):
+                yield
+    except BaseException:
+        if watch is not None and watch.ended_in is None:
+            watch.ended_in = name
+        raise
+    finally:
+        if watch is not None and before is not None:
+            watch.switch(before)
+
+
+def current_phase() -> str:
+    """The phase that now counts, for the label of a progress bar; "evaluation" outside of a timed run."""
+    watch = _current.get()
+    return "evaluation" if watch is None or watch.phase == OTHER else watch.phase
+
+
+def count_from_process_start() -> None:
+    """The next timed run begins with the process itself."""
+    global _began
+    _began = time.perf_counter() - _process_age()
+
+
+def _process_age() -> float:
+    """Seconds since this process started; 0 where the system does not tell (Linux does, to a hundredth)."""
+    try:
+        with open("/proc/self/stat", encoding="ascii", errors="replace") as file:
+            ticks = int(file.read().rpartition(")")[2].split()[19])  # field 22, counted from the boot; see proc(5)
+        return max(time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK"), 0.0)
+    except (OSError, ValueError, IndexError, AttributeError):
+        return 0.0

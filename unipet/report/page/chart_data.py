@@ -1,0 +1,125 @@
+"""The numbers behind the charts, as rows; the tables beside the charts show the same."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from unipet.report.aggregate import score_of
+from unipet.report.page.comparisons import Comparison, Line
+from unipet.report.page.curves import POINTS, curve, points_per_run
+from unipet.report.page.effects import effects
+from unipet.report.page.names import readable
+from unipet.report.page.pareto import front
+
+Rows = list[dict[str, Any]]
+
+
+def seed_points(comparisons: Sequence[Comparison]) -> Rows:
+    """One row per scored run; `first` marks one per configuration, for what is drawn once."""
+    rows = []
+    for comparison in comparisons:
+        for rank, line in enumerate(comparison.shown):
+            mean, std = line.row.score, line.row.std
+            assert mean is not None
+            spread = (
+                {"std": _round(std), "low": _round(mean - std), "high": _round(mean + std)} if std is not None else {}
+            )
+            scored = [entry for entry in line.entries if score_of(entry.record) is not None]
+            rows += [
+                {
+                    "group": comparison.id,
+                    "label": line.label,
+                    "rank": rank,
+                    "seed": str(entry.record.get("seed")),
+                    "score": _round(score_of(entry.record)),
+                    "mean": _round(mean),
+                    "seeds": len(scored),
+                    "first": number == 0,
+                    **spread,
+                }
+                for number, entry in enumerate(scored)
+            ]
+    return rows
+
+
+def cost_points(comparisons: Sequence[Comparison], cost: str) -> Rows:
+    """One row per configuration whose score and cost are known."""
+    rows = []
+    for comparison in comparisons:
+        best = {line.id for line in front(comparison.scored, cost)}
+        known = [line for line in comparison.scored if cost in line.costs]
+        places = [(line.costs[cost], line.row.score or 0.0) for line in known]
+        names = readable(_names(known), places, [line.id in best for line in known])
+        rows += [
+            {
+                "group": comparison.id,
+                "label": line.label,
+                "name": name,
+                "score": _round(line.row.score),
+                "cost": _round(line.costs[cost]),
+                "front": line.id in best,
+                "on the front": "yes" if line.id in best else "no",
+            }
+            for line, name in zip(known, names, strict=True)
+        ]
+    return rows
+
+
+def _names(lines: Sequence[Line]) -> list[str]:
+    """What is written beside a point: the method, and where it has several here what tells them apart."""
+    count = Counter(line.row.method for line in lines)
+    return [line.label if count[line.row.method] > 1 else line.row.method for line in lines]
+
+
+def curve_points(comparisons: Sequence[Comparison], points: int = POINTS) -> dict[str, Rows]:
+    """Measure -> one row per step of every run that is finished or still running."""
+    runs = sum(len(line.entries) for comparison in comparisons for line in comparison.lines)
+    found: dict[str, Rows] = {}
+    for comparison, line in _lines(comparisons):
+        for entry in line.entries:
+            if entry.record.get("status") not in ("ok", "running"):
+                continue  # a diverged run's loss would hide all others
+            for measure, steps in curve(entry, points_per_run(runs, points)).items():
+                name = f"{line.id}s{entry.record.get('seed')}"
+                found.setdefault(measure, []).extend(
+                    {"group": comparison.id, "label": line.label, "run": name, "step": step, "value": _round(value)}
+                    for step, value in steps
+                )
+    return found
+
+
+def effect_points(comparisons: Sequence[Comparison]) -> Rows:
+    """One row per pair of configurations."""
+    rows = []
+    for comparison in comparisons:
+        for rank, effect in enumerate(effects(comparison)):
+            rows += [
+                {
+                    "group": comparison.id,
+                    "label": f"{effect.dimension}: {effect.before} → {effect.after}",
+                    "rank": rank,
+                    "before": pair.before.label,
+                    "after": pair.after.label,
+                    "difference": _round(pair.mean),
+                    "seeds": len(pair.differences),
+                    "rest": pair.rest,
+                    "mean": _round(effect.mean),
+                    "pairs": len(effect.pairs),
+                    "first": number == 0,
+                }
+                for number, pair in enumerate(effect.pairs)
+            ]
+    return rows
+
+
+def _lines(comparisons: Sequence[Comparison]) -> Iterator[tuple[Comparison, Line]]:
+    for comparison in comparisons:
+        for line in comparison.lines:
+            yield comparison, line
+
+
+def _round(value: float | None) -> float | None:
+    """Six significant digits: more than a chart can show."""
+    return None if value is None else float(f"{value:.6g}")

@@ -1,0 +1,201 @@
+"""Base models: a hub name, a directory or weights in a Python package, always read as a directory of safetensors.
+
+Nothing here runs code from a checkpoint: no pickle, no `trust_remote_code`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unipet.config import ModelConfig, RunConfig
+from unipet.errors import UnipetError
+from unipet.runs.checks import check_tokenizer, check_weights, fit_tokenizer
+from unipet.runs.model_files import first_line, has_weights, locate, verify
+from unipet.output.stopwatch import phase
+from unipet.tasks.kinds import Kind, kind_of
+from unipet.runs.tokenizer_files import read_tokenizer
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def base_config(model: ModelConfig) -> Any:
+    """The base model's transformers configuration, without its weights. Raises `UnipetError` as `load_base_model`."""
+    return _read_config(locate(model, weights=False), {})
+
+
+@phase("base_model")
+def skeleton(model: ModelConfig, kind: str, as_saved: bool = False) -> nn.Module:
+    """The base model as a task of this kind uses it, without weights (on the meta device).
+
+    With `as_saved` a base model that cannot do this kind stays the class that its checkpoint names. Raises
+    `UnipetError` as `load_base_model`, and for a kind that this base model cannot do.
+    """
+    import torch
+    import transformers
+
+    from unipet.adaptation import describing
+
+    directory = locate(model, weights=False)
+    config = _read_config(directory, {})
+    row = kind_of(kind)
+    if as_saved and type(config) not in getattr(transformers, row.auto)._model_mapping:
+        return describing.skeleton(config)
+    loader = _loader(config, row, kind, model)
+    if has_weights(directory):  # their names say what loading will draw, which is head and no part of the base model
+        with suppress(Exception):  # damaged ones are named by whoever loads them
+            named, _ = _from_pretrained(loader, directory, config, device_map="meta")
+            return named
+    try:
+        with torch.device("meta"):
+            made: nn.Module = loader.from_config(config)
+    except Exception as error:  # values in config.json that do not fit each other
+        raise UnipetError(f"model.path: {model.path}: {first_line(error)}") from error
+    return made
+
+
+def load_base_model_of(config: RunConfig) -> tuple[nn.Module, Any]:
+    """Base model and tokenizer of a finished run, whose configuration says all that they need. Raises as
+    `load_base_model`."""
+    task = config.task
+    return load_base_model(config.model, list(task.labels), task.kind == "regression", task.kind)
+
+
+@phase("base_model")
+def load_base_model(
+    model: ModelConfig, labels: list[str], regression: bool, kind: str = "classification"
+) -> tuple[nn.Module, Any]:
+    """The base model as a task of this kind uses it, and its tokenizer.
+
+    Where the kind has a head of its own it gets one for `labels` (one output for regression). The weights are float32
+    whatever the checkpoint stores; a head that the checkpoint lacks is drawn from torch's current random state. Raises
+    `UnipetError` for a missing package, directory or file, an unreachable hub, a wrong checksum, an unreadable
+    configuration, weights that do not fit it, a tokenizer that does not fit the weights, and a kind that this base
+    model cannot do.
+    """
+    directory = locate(model, weights=True)
+    verify(directory, model)
+    row = kind_of(kind)
+    config = _read_config(directory, {} if row.pretrained_head else _head(labels, regression, kind))
+    loader = _loader(config, row, kind, model)
+    tokenizer = _read_tokenizer(directory)
+    try:
+        loaded, found = _from_pretrained(loader, directory, config)
+    except Exception as error:  # the libraries below raise many kinds for a broken file
+        raise UnipetError(f"model.path: cannot load {directory}: {first_line(error)}") from error
+    check_weights(loaded, found, directory, row.pretrained_head)
+    fit_tokenizer(tokenizer, loaded, directory)
+    return loaded, tokenizer
+
+
+@phase("base_model")
+def _from_pretrained(loader: Any, directory: Path, config: Any, **options: Any) -> tuple[nn.Module, dict[str, Any]]:
+    """The model in `directory` in float32, and what transformers found out while loading it."""
+    import torch
+
+    with _quiet_loading():
+        loaded, found = loader.from_pretrained(
+            directory,
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            ignore_mismatched_sizes=True,  # a head for other labels is replaced; `check_weights` refuses anything else
+            output_loading_info=True,
+            **options,
+        )
+    return loaded, found
+
+
+def load_tokenizer(model: ModelConfig) -> Any:
+    """The base model's tokenizer alone. Raises `UnipetError` as `load_base_model`."""
+    directory = locate(model, weights=True)
+    tokenizer = _read_tokenizer(directory)
+    check_tokenizer(tokenizer, _read_config(directory, {}), directory)
+    return tokenizer
+
+
+def _read_tokenizer(directory: Path) -> Any:
+    with _quiet_loading():
+        return read_tokenizer(directory)
+
+
+def _head(labels: list[str], regression: bool, kind: str) -> dict[str, Any]:
+    """What the configuration says of a head of our own."""
+    if kind == "multiple_choice":  # one score per choice, whatever the choices are called
+        return {}
+    names = ["value"] if regression else labels
+    found: dict[str, Any] = {
+        "id2label": dict(enumerate(names)),
+        "label2id": {name: index for index, name in enumerate(names)},
+    }
+    if kind != "token_classification":
+        found["problem_type"] = "regression" if regression else "single_label_classification"
+    return found
+
+
+def _loader(config: Any, row: Kind, kind: str, model: ModelConfig) -> Any:
+    """The transformers class for this kind. Raises `UnipetError` where the base model cannot do it."""
+    with phase("import"):  # seconds: its models in PyTorch load when the first one is asked for
+        import transformers
+        from transformers import PreTrainedModel  # noqa: F401
+
+    loader = getattr(transformers, row.auto)
+    able = type(config) in loader._model_mapping
+    both = bool(getattr(config, "is_encoder_decoder", False))
+    if kind == "causal_generation" and able:
+        # An encoder's class for this exists, but it looks at the words that it should predict.
+        encoder = type(config) in transformers.AutoModelForMaskedLM._model_mapping
+        able = not both and (not encoder or bool(getattr(config, "is_decoder", False)))
+    if kind == "masked_prompt" and both:
+        able = False
+    if able:
+        return loader
+    name = model.path if model.name == "auto" else model.name
+    what = "an encoder-decoder" if both else f"a {config.model_type} model"
+    raise UnipetError(
+        f"task.kind={kind}: the base model {name} is {what}, which cannot do it; needed: {row.base}. "
+        "Choose another model=..., or a task of another kind."
+    )
+
+
+def _read_config(directory: Path, changes: dict[str, Any]) -> Any:
+    from transformers import AutoConfig
+
+    path = directory / "config.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict) or "model_type" not in content:
+            raise UnipetError(f"{path}: no model_type, so this is not the configuration of a transformers model.")
+        return AutoConfig.from_pretrained(directory, trust_remote_code=False, local_files_only=True, **changes)
+    except UnipetError:
+        raise
+    except Exception as error:  # invalid JSON, values of wrong types, an architecture this transformers does not know
+        raise UnipetError(f"{path}: not a usable model configuration: {first_line(error)}") from error
+
+
+@contextmanager
+def _quiet_loading() -> Iterator[None]:
+    """Hide the progress bar and the report of missing keys while loading: `check_weights` looks at the keys itself."""
+    from transformers.utils import logging as hf_logging
+
+    logger = logging.getLogger("transformers.modeling_utils")
+    bar = hf_logging.is_progress_bar_enabled()
+    logger.addFilter(_not_a_load_report)
+    hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logger.removeFilter(_not_a_load_report)
+        if bar:
+            hf_logging.enable_progress_bar()
+
+
+def _not_a_load_report(line: logging.LogRecord) -> bool:
+    return "LOAD REPORT" not in line.getMessage()

@@ -1,0 +1,47 @@
+"""What records and reports call a budget: its preset, and the limits that are not the preset's.
+
+Two runs with one label have the same limits, so a comparison may group by it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from unipet.conf_dir import conf_dir
+from unipet.config import BudgetConfig
+from unipet.calculus.yaml_reader import read_yaml
+
+#: What no budget says; a preset file says only what differs.
+DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(BudgetConfig) if field.name != "name"}
+
+
+def budget_label(budget: Mapping[str, Any]) -> str:
+    """`params_0p5`, `gpu_24gb, trainable_percent=0.5` or `max_steps=100`; `none` where there is no limit.
+
+    `budget` is the `budget` part of a resolved configuration, of this version or an older one with fewer keys. The name
+    of a preset that is not shipped is followed by all its limits.
+    """
+    name = str(budget.get("name", "none"))
+    usual = {**DEFAULTS, **_shipped().get(name, {})}
+    limits = [f"{key}={_plain(budget[key])}" for key in DEFAULTS if key in budget and budget[key] != usual[key]]
+    return ", ".join([*([name] if name != "none" or not limits else []), *limits])
+
+
+def set_limits(budget: Mapping[str, Any]) -> dict[str, Any]:
+    """What a budget says apart from the defaults: a record's `limits`."""
+    return {key: budget[key] for key in DEFAULTS if key in budget and budget[key] != DEFAULTS[key]}
+
+
+def _plain(value: object) -> str:
+    return "null" if value is None else str(value)
+
+
+@functools.cache
+def _shipped() -> dict[str, dict[str, Any]]:
+    found = {}
+    for path in sorted((conf_dir() / "budget").glob("*.yaml")):
+        found[path.stem] = dict(read_yaml(path))
+    return found

@@ -1,0 +1,218 @@
+"""The calibration of one kind of job: what its stages take on this machine, from a few real batches of it.
+
+Training runs as it always does, with its own loop, on batches that stand for the lengths of all; at a learning rate near
+zero, and what it changes is thrown away. Sizes are tokens of a batch, padding included; costs are seconds.
+"""
+
+from __future__ import annotations
+
+import gc
+import io
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from unipet.adaptation.api import adapt
+from unipet.training.budget.checkpointing import checkpointed
+from unipet.training.budget.memory_fit import MemoryFit
+from unipet.adaptation.checkpoint import save
+from unipet.config import BudgetConfig, RunConfig
+from unipet.training.evaluation import check_lengths, check_mixture, mean_target_loss, score_split
+from unipet.runs.forecast.estimate import Point, spread
+from unipet.runs.forecast.flops import Flops
+from unipet.runs.forecast.selected import Selected, batch_size_in_tokens
+from unipet.training.forward import longest_first, to_device
+from unipet.runs.memory import PeakMemory
+from unipet.calculus.method import Method
+from unipet.runs.base_model import load_base_model
+from unipet.training.sampler import GroupedOrder
+from unipet.training.step import Loss
+from unipet.tasks import LOSS, Encoded, EncodedRows, TaskData, collate, kind_of, readout, selection_metric
+from unipet.training.trainer import train
+
+BATCHES = 6  # of training, each taken twice; and of evaluation, once
+SECONDS = 10.0  # after which no further step, and no further batch of evaluation, is begun
+
+
+@dataclass
+class Calibration:
+    """`fixed_s`: seconds of what a job does once, by stage. `steps`, `passes`: (size, seconds) of optimiser steps and of
+    evaluation batches; `losses`: of batches that choose a checkpoint by its loss, which decode nothing. `flops`: (size,
+    floating-point operations) of optimiser steps."""
+
+    fixed_s: dict[str, float] = field(default_factory=dict)
+    steps: list[Point] = field(default_factory=list)
+    passes: list[Point] = field(default_factory=list)
+    flops: list[Point] = field(default_factory=list)
+    losses: list[Point] = field(default_factory=list)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """What is done inside belongs to this stage."""
+        started = time.perf_counter()
+        yield
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.fixed_s[name] = self.fixed_s.get(name, 0.0) + time.perf_counter() - started
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data; `Calibration(**data)` is the way back."""
+        return asdict(self)
+
+
+class BaseModel:
+    """The base model of a kind of job, loaded when it is first needed; `seconds` is what that took."""
+
+    def __init__(self, config: RunConfig, data: TaskData) -> None:
+        self._config, self._data = config, data
+        self._loaded: tuple[Any, Any] | None = None
+        self.seconds = 0.0
+
+    def load(self) -> tuple[Any, Any]:
+        """The unadapted model and its tokenizer. Raises UnipetError as `load_base_model`."""
+        if self._loaded is None:
+            started = time.perf_counter()
+            transformers.set_seed(self._config.seed)
+            data = self._data
+            self._loaded = load_base_model(self._config.model, data.labels, data.regression, self._config.task.kind)
+            self.seconds = time.perf_counter() - started
+        return self._loaded
+
+
+def measure(
+    config: RunConfig, method: Method, data: TaskData, encoded: Encoded, fit: MemoryFit, base: BaseModel
+) -> Calibration:
+    """Calibrate `config` with `method`, as budgets leave it, and with the micro-batch of `fit`; uses `base` up.
+
+    Raises UnipetError for whatever would make the run fail, too.
+    """
+    device = "cuda:0" if torch.cuda.is_available() else "cpu"
+    found = Calibration()
+    model, tokenizer = base.load()
+    found.fixed_s["loading"] = base.seconds
+    batch, read = collate(tokenizer), readout(config.task, tokenizer)
+    check_lengths(encoded, model, config.task)
+    with found.stage("adapting"):
+        adapt(model, method, config.model.sites)
+        gc.collect()
+        PeakMemory(device)
+    with tempfile.TemporaryDirectory() as directory:
+        _steps(found, config, method, data.regression, encoded, fit, model, batch, read, Path(directory))
+        _passes(found, config, data, encoded, model, tokenizer)
+        if encoded.selection is not None and selection_metric(config.task) == LOSS:
+            _losses(found, config, encoded.selection, model, tokenizer)
+        with found.stage("saving"):
+            save(model, Path(directory) / "saved")
+    with found.stage("merging"):
+        check_mixture(model, encoded.evaluation, batch, config.optim.eval_batch_size, read)
+    return found
+
+
+def _steps(
+    found: Calibration,
+    config: RunConfig,
+    method: Method,
+    regression: bool,
+    encoded: Encoded,
+    fit: MemoryFit,
+    model: Any,
+    batch: Any,
+    read: Any,
+    directory: Path,
+) -> None:
+    """Time optimiser steps, and count the operations of the smallest and of the largest of them."""
+    both = bool(getattr(model.config, "is_encoder_decoder", False))
+    chosen = training_batches(encoded, config, both)
+    rows = Selected(encoded.train, chosen, keep_together=True)
+    sizes = [batch_size_in_tokens(encoded.train, each, both) for each in chosen]
+    optim = replace(config.optim, lr=1e-9, epochs=2.0, batch_size=len(chosen[0]))
+    short = replace(config, optim=optim, budget=BudgetConfig(gpu_hours=SECONDS / 3600))
+    ends: list[float] = []
+    started = time.perf_counter()
+    trained = train(
+        *(model, method.objective, rows, batch, regression, short, directory, io.StringIO()),
+        lambda values, step: ends.append(time.perf_counter()),  # so few steps are each logged
+        read=read,
+        micro_batch=min(fit.micro_batch, len(chosen[0])),
+        checkpointing=fit.checkpointing,
+    )
+    found.fixed_s["preparing training"] = time.perf_counter() - started - trained.seconds
+    order = GroupedOrder(rows.lengths, len(chosen[0]), config.seed).batches()
+    taken = [sizes[rows.lengths[indices[0]]] for indices, _ in zip(order, range(trained.steps), strict=False)]
+    durations = [after - before for before, after in pairwise(ends)]
+    found.steps = list(zip(taken[1:], durations, strict=False))  # the first step also allocates
+    if not found.steps:
+        found.steps = [(taken[0], trained.seconds / trained.steps)]
+    loss = Loss(method.objective, regression, config.optim.label_smoothing, config.precision, read)
+    model.train()
+    device = next(model.parameters()).device
+    with checkpointed(model, fit.checkpointing):
+        for number in {sizes.index(min(sizes)), sizes.index(max(sizes))}:
+            whole = to_device(batch([encoded.train[index] for index in chosen[number]]), device)
+            with Flops() as flops:
+                loss.gradients(model, whole, fit.micro_batch)
+            found.flops.append((sizes[number], flops.count))
+    model.zero_grad(set_to_none=True)
+
+
+def training_batches(encoded: Encoded, config: RunConfig, both: bool) -> list[list[int]]:
+    """A few batches of the first epoch that stand for all, equally many examples each."""
+    order = GroupedOrder(encoded.train.lengths, config.optim.batch_size, config.seed).order(0)
+    size = min(config.optim.batch_size, len(order))
+    batches = [order[at : at + size] for at in range(0, len(order) - size + 1, size)]
+    sizes = [batch_size_in_tokens(encoded.train, each, both) for each in batches]
+    return [batches[index] for index in spread(sizes, BATCHES)]
+
+
+def _passes(
+    found: Calibration, config: RunConfig, data: TaskData, encoded: Encoded, model: Any, tokenizer: Any
+) -> None:
+    """Time evaluation batches: answers, or texts as long as the references, and their scores."""
+    both = bool(getattr(model.config, "is_encoder_decoder", False))
+    split = encoded.evaluation
+    batches = list(longest_first(split, config.optim.eval_batch_size))
+    sizes = [batch_size_in_tokens(split, each, both) for each in batches]
+    chosen = spread(sizes, BATCHES)
+    began = time.perf_counter()
+    for count, index in enumerate([chosen[0], *chosen]):  # the first one twice: what is first warms up
+        if count > 1 and time.perf_counter() - began > SECONDS:
+            break
+        rows: Any = Selected(split, [batches[index]])
+        as_long = _as_long_as_references(config, rows)
+        started = time.perf_counter()
+        with suppress(ValueError):  # no score of so few answers: they do not vary, say. The passes were made.
+            score_split(as_long, model, [data.evaluation[i] for i in batches[index]], rows, tokenizer)
+        if count:
+            found.passes.append((sizes[index], time.perf_counter() - started))
+
+
+def _losses(found: Calibration, config: RunConfig, split: EncodedRows, model: Any, tokenizer: Any) -> None:
+    """Time passes that choose a checkpoint by its loss."""
+    both = bool(getattr(model.config, "is_encoder_decoder", False))
+    batches = list(longest_first(split, config.optim.eval_batch_size))
+    sizes = [batch_size_in_tokens(split, each, both) for each in batches]
+    chosen = spread(sizes, BATCHES)
+    for count, index in enumerate([chosen[0], *chosen]):  # the first one twice: what is first warms up
+        rows: Any = Selected(split, [batches[index]])
+        started = time.perf_counter()
+        mean_target_loss(config, model, rows, tokenizer)
+        if count:
+            found.losses.append((sizes[index], time.perf_counter() - started))
+
+
+def _as_long_as_references(config: RunConfig, rows: Selected) -> RunConfig:
+    """What generates writes as many tokens as the batch's longest reference has: the model is not trained yet."""
+    if not kind_of(config.task.kind).generates:
+        return config
+    limit = config.task.decoding.max_new_tokens or config.task.max_target
+    length = max(1, min(limit, max(rows.target_lengths)))
+    decoding = replace(config.task.decoding, max_new_tokens=length, min_new_tokens=length)
+    return replace(config, task=replace(config.task, decoding=decoding))

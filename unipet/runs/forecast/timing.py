@@ -1,0 +1,50 @@
+"""From a calibration to the seconds of one job: its own number of steps, its own batches, its own evaluation."""
+
+from __future__ import annotations
+
+import math
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from unipet.training.budget.limits import batch_tokens, plan_steps, seconds_allowed
+from unipet.training.callbacks import Best
+from unipet.config import RunConfig
+from unipet.runs.forecast.estimate import Point, mean_cost
+from unipet.runs.forecast.measuring import Calibration
+from unipet.runs.forecast.selected import batch_size_in_tokens
+from unipet.training.forward import longest_first
+from unipet.training.sampler import GroupedOrder
+from unipet.training.schedule import warmup_steps
+from unipet.tasks import Encoded, EncodedRows
+
+if TYPE_CHECKING:
+    from unipet.runs.forecast.job import JobForecast
+
+_SOME = 2000  # batches whose sizes are looked at: more would not change their mean
+
+
+def spend(made: JobForecast, config: RunConfig, encoded: Encoded, found: Calibration, both: bool) -> None:
+    """Fill in steps, operations and seconds of a job; `both`: the base model is an encoder-decoder."""
+    order = GroupedOrder(encoded.train.lengths, config.optim.batch_size, config.seed)
+    steps, stopped_by = plan_steps(len(encoded.train), config, batch_tokens(encoded.train, order.batches(), both))
+    sizes = [batch_size_in_tokens(encoded.train, each, both) for each in islice(order.batches(), min(steps, _SOME))]
+    mean = sum(sizes) / len(sizes)
+    step_s = mean_cost(found.steps, mean)
+    allowed = seconds_allowed(config.budget)
+    if allowed is not None and steps * step_s > allowed:
+        steps, stopped_by = max(1, math.ceil(allowed / step_s)), "gpu_hours"
+    made.steps, made.stopped_by, made.step_ms = steps, stopped_by, 1000 * step_s
+    made.flops = steps * mean_cost(found.flops, mean)
+    made.seconds |= found.fixed_s
+    made.seconds["training"] = steps * step_s
+    if encoded.selection is not None:
+        warmup = warmup_steps(config.optim.warmup_ratio, steps)
+        times = sum(Best.due(step, steps, warmup) for step in range(1, steps + 1))
+        made.seconds["selecting"] = times * _evaluation(found.losses or found.passes, config, encoded.selection, both)
+    made.seconds["evaluating"] = _evaluation(found.passes, config, encoded.evaluation, both)
+
+
+def _evaluation(passes: list[Point], config: RunConfig, split: EncodedRows, both: bool) -> float:
+    batches = list(longest_first(split, config.optim.eval_batch_size))
+    sizes = [batch_size_in_tokens(split, each, both) for each in batches]
+    return len(batches) * mean_cost(passes, sum(sizes) / len(sizes))

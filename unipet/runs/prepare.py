@@ -1,0 +1,69 @@
+"""Everything about a run that can be known, and can be wrong, before anything is trained or written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unipet.runs import record as records
+from unipet.config import RunConfig
+from unipet.runs.identity import Content, content_of, run_id
+from unipet.runs.run_directory import is_whole, run_directory
+from unipet.output.stopwatch import phase
+
+if TYPE_CHECKING:
+    from unipet.training.budget.parameters import ParameterFit
+    from unipet.tasks import TaskData
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run whose configuration, data and base model were found to fit together; nothing is written yet."""
+
+    config: RunConfig  # the method spelled out in full
+    fit: ParameterFit  # the method as the budget leaves it
+    data: TaskData
+    content: Content  # what run_id covers besides the configuration
+    run_id: str
+    directory: Path
+
+
+def prepare(config: RunConfig) -> Prepared:
+    """Check everything that can be checked without training: settings, method, task data, base model, and that the
+    method's sites exist on it. Writes nothing. Raises `UnipetError` for the first mistake found."""
+    with phase("import"):
+        from unipet.training.budget.parameters import fit_parameters
+        from unipet.compose.imports import import_modules
+        from unipet.calculus.library import load_method
+        from unipet.runs.base_model import skeleton
+        from unipet.compose.settings import check_settings
+        from unipet.tasks import input_length, load_task
+        from unipet.runs.tracking import check_tracking
+
+    check_settings(config)
+    check_tracking(config.tracking)
+    import_modules(config.imports)
+    method = load_method(config.method)
+    config = replace(config, method=method.to_dict())
+    data = load_task(config.task)
+    # A site that matches nothing fails here, without weights.
+    built = skeleton(config.model, config.task.kind)
+    fit = fit_parameters(method, built, config.budget, config.model.sites, input_length(config.task))
+    content = content_of(config, method, data.fingerprint)
+    return identified(config, fit, data, content)
+
+
+def identified(config: RunConfig, fit: ParameterFit, data: TaskData, content: Content) -> Prepared:
+    """A run with its `run_id`, and the directory that follows from it."""
+    identity = run_id(records.resolved(config), content)
+    return Prepared(config, fit, data, content, identity, run_directory(config, fit.method.name, identity))
+
+
+def finished_record(prepared: Prepared) -> dict[str, Any] | None:
+    """The record of the same run, if it is finished and every file that belongs to it is there."""
+    path = prepared.directory / records.RESULT
+    if not path.is_file():
+        return None
+    record = records.read_record(path)
+    return record if record["run_id"] == prepared.run_id and is_whole(prepared.directory, record) else None

@@ -1,0 +1,167 @@
+"""What a tracked run says of itself: a telling name, its configuration with design keys, and a summary of fixed keys.
+
+All of it is read from the record and the resolved configuration, so a run that is uploaded later says the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from unipet.config import RunConfig
+from unipet.runs.design import design, options, trained
+from unipet.errors import UnipetError
+from unipet.runs.labels import SEPARATOR, difference, labelled, leaves
+
+#: The keys of every tracked run's summary, and where a record has them. A dashboard may rely on them; null: not known.
+SUMMARY: dict[str, tuple[str, ...]] = {
+    "score": ("score",),
+    "metric": ("metric",),
+    "stopped_by": ("stopped_by",),
+    "flags": ("flags",),  # names of the record's flags, "one_answer, diverged"
+    "params/trainable": ("params", "trainable"),
+    "params/pct": ("params", "percent"),
+    "params/stored": ("params", "stored"),
+    "params/merged": ("params", "merged"),
+    "mem/peak_gib": ("memory", "peak_gib"),
+    "mem/pred_gib": ("memory", "predicted_gib"),
+    "time/train_s": ("time", "train_s"),
+    "time/total_s": ("time", "total_s"),
+    "time/step_ms": ("time", "step_ms"),
+    "time/steps": ("time", "steps"),
+    "time/tokens_per_s": ("time", "tokens_per_s"),
+}
+
+#: A user's own configuration directory, for the time of a command.
+_own: ContextVar[Path | None] = ContextVar("_own", default=None)
+
+COMPARED = "compared"  # key of the configuration: what a run is compared as, where several tasks share one chart
+
+
+@contextmanager
+def own_files(directory: str | None) -> Iterator[None]:
+    """Inside, a run's name says what differs from the method file in this configuration directory, too (`--config-dir`)."""
+    token = _own.set(Path(directory) if directory else None)
+    try:
+        yield
+    finally:
+        _own.reset(token)
+
+
+def score_key(task: str) -> str:
+    """The summary's key for the score on one task: a chart over several tasks can tell them apart by it."""
+    return f"score/{task}"
+
+
+def flat_summary(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Every key of `SUMMARY`, `metrics/NAME` for each metric, and `score/TASK` where the record names its task."""
+    found: dict[str, Any] = {}
+    for key, path in SUMMARY.items():
+        value: Any = record
+        for part in path:
+            value = value.get(part) if isinstance(value, Mapping) else None
+        found[key] = value
+    found["flags"] = ", ".join(str(flag["name"]) for flag in found["flags"] or ()) or None
+    if record.get("task") and record.get("score") is not None:
+        found[score_key(str(record["task"]))] = record["score"]
+    return found | {f"metrics/{name}": value for name, value in (record.get("metrics") or {}).items()}
+
+
+@dataclass(frozen=True)
+class Mirrored:
+    """A run as a tracker shows it."""
+
+    run_id: str
+    name: str  # "NAME · ffn site=attn · sst2 · minilm · seed 0 · 1a2b3c4d": no two runs share one
+    tags: tuple[str, ...]
+    config: dict[str, Any]
+
+
+def mirrored(record: Mapping[str, Any], resolved: Mapping[str, Any]) -> Mirrored:
+    """How a run is tracked. `record` may be one of a run that has only begun.
+
+    `config` is the resolved configuration with the method as it was trained, and further `design` (one key per dimension,
+    and `design.INSERTION.OPTION`), `label`, `fitted`, `run_id`, `tags`, and `compared`: label, task, base model and
+    budget as one text.
+    """
+    method = trained(record, resolved)
+    names = {part: _name(record, resolved, part) for part in ("method", "task", "model", "budget")}
+    tags = tuple(f"{part}:{name}" for part, name in names.items())
+    said = label(names["method"], method, resolved)
+    identity = str(record.get("run_id"))
+    where = [names["task"], names["model"], *([names["budget"]] if names["budget"] != "none" else [])]
+    content = {
+        **resolved,
+        "method": method,
+        "design": design(method) | options(method),
+        "label": said,
+        "fitted": {key: (record.get("fitted") or {}).get(key) for key in ("requested", "sizes")},
+        "run_id": identity,
+        "tags": list(tags),
+        COMPARED: " | ".join([said, *(names[part] for part in ("task", "model", "budget"))]),
+    }
+    return Mirrored(identity, SEPARATOR.join([said, *where, f"seed {record.get('seed')}", identity[:8]]), tags, content)
+
+
+def _name(record: Mapping[str, Any], resolved: Mapping[str, Any], part: str) -> str:
+    """As the record calls it (`auto` is many base models), else the configuration."""
+    given = resolved.get(part)
+    return str(record.get(part) or (given.get("name", "?") if isinstance(given, Mapping) else "?"))
+
+
+def label(name: str, method: Mapping[str, Any], resolved: Mapping[str, Any]) -> str:
+    """A method's name, and what this run has otherwise than the method file of that name and the default settings."""
+    flat = leaves({"method": method})
+    settings = {key: value for key, value in resolved.items() if key not in APART}
+    usual = {key: value for key, value in leaves(asdict(RunConfig())).items() if key.split(".")[0] in settings}
+    return labelled(name, difference({**flat, **leaves(settings)}, {**_reference(name, method), **usual}))
+
+
+#: Parts of a configuration that a label does not name: named elsewhere, or where and how a run was watched.
+APART = ("method", "task", "model", "budget", "seed", "tracking", "runs_dir", "rerun")
+
+
+def _reference(name: str, method: Mapping[str, Any]) -> dict[str, Any]:
+    """What the file of that name says, flat; where a choice differs from it, or there is none, the choice's own defaults."""
+    from unipet.calculus.library import load_method, method_names
+
+    directory = _own.get()
+    mine = None if directory is None else directory / "method" / f"{name}.yaml"
+    try:  # a shipped file comes first, as it does for Hydra
+        base = leaves({"method": load_method(name if name in method_names() or mine is None else mine).to_dict()})
+    except UnipetError:
+        base = {}
+    flat = leaves({"method": method})
+    found = dict(base)
+    for key, value in leaves({"method": _defaults(method)}).items():
+        choice = ".".join(key.split(".")[:4]) + ".name"  # method.insertions.NAME.DIMENSION.name
+        found[key] = base.get(key, value) if key == choice or base.get(choice) == flat.get(choice) else value
+    return found
+
+
+def _defaults(method: Mapping[str, Any]) -> dict[str, Any]:
+    """The same choices with none of their options given; where and what is chosen has no default."""
+    from unipet.calculus.composition import COMPOSITIONS
+    from unipet.calculus.functions import FUNCTIONS
+    from unipet.calculus.method import Method
+    from unipet.calculus.mixture import Mixture
+    from unipet.calculus.scaling import SCALINGS
+    from unipet.calculus.sites import Position
+
+    tables: dict[str, Mapping[str, Any]] = {"function": FUNCTIONS, "composition": COMPOSITIONS, "scaling": SCALINGS}
+    insertions = {}
+    for name, given in (method.get("insertions") or {}).items():
+        chosen = {part: table.get(str((given.get(part) or {}).get("name"))) for part, table in tables.items()}
+        found: dict[str, Any] = {part: asdict(kind()) for part, kind in chosen.items() if kind is not None}
+        found["position"] = {key: value for key, value in asdict(Position()).items() if key != "site"}
+        found["composition"] = {"name": "add", **found.get("composition", {})}
+        found["scaling"] = {"name": "constant", **found.get("scaling", {})}
+        if given.get("mixture"):  # that there is one is said by its number of experts
+            found["mixture"] = {key: value for key, value in asdict(Mixture()).items() if key != "experts"}
+        insertions[name] = found
+    plain = Method("m").to_dict()
+    return {"unfreeze": plain["unfreeze"], "objective": plain["objective"], "insertions": insertions}

@@ -1,0 +1,1 @@
+"""The loss, the step, the trainer, evaluation, generation, and budgets."""

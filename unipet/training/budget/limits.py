@@ -1,0 +1,49 @@
+"""When training ends: at the optimiser step that reaches the first of the limits, known beforehand but for hours."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from unipet.config import BudgetConfig, RunConfig
+from unipet.training.forward import Examples
+
+
+def plan_steps(examples: int, config: RunConfig, batch_tokens: Iterable[int] = ()) -> tuple[int, str]:
+    """The number of optimiser steps, and what ends training: "epochs", "max_steps" or "max_tokens".
+
+    `batch_tokens` are the real tokens of one batch after another, without end; read where `budget.max_tokens` is set.
+    The step that reaches the limit is the last: training spends less than one batch more.
+    """
+    steps, ended_by = math.ceil(config.optim.epochs * math.ceil(examples / config.optim.batch_size)), "epochs"
+    steps = max(steps, 1)
+    if config.budget.max_steps is not None and config.budget.max_steps < steps:
+        steps, ended_by = config.budget.max_steps, "max_steps"
+    if config.budget.max_tokens is not None:
+        spent = 0
+        for step, tokens in enumerate(batch_tokens, start=1):
+            spent += tokens
+            if step >= steps:
+                break
+            if spent >= config.budget.max_tokens:
+                return step, "max_tokens"
+    return steps, ended_by
+
+
+def batch_tokens(examples: Examples, batches: Iterable[list[int]], both: bool) -> Iterator[int]:
+    """The real tokens of each batch, as `forward.real_tokens` counts them; `both`: the decoder's, too."""
+    for batch in batches:
+        yield sum(_tokens(examples[index], both) for index in batch)
+
+
+def _tokens(example: dict[str, Any], both: bool) -> int:
+    mask, labels = example["attention_mask"], example["labels"]
+    rows = mask if isinstance(mask[0], list) else [mask]  # a row for each choice
+    own = sum(map(sum, rows))
+    return own + (sum(label != -100 for label in labels) if both and isinstance(labels, list) else 0)
+
+
+def seconds_allowed(budget: BudgetConfig) -> float | None:
+    """Wall seconds of training within `gpu_hours`, which count every device that the run holds; None: any number."""
+    return None if budget.gpu_hours is None else budget.gpu_hours * 3600 / budget.gpus

@@ -1,0 +1,159 @@
+"""The largest micro-batch that a memory limit allows, by prediction; never another effective batch, length or precision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import nn
+
+from unipet.calculus.method import Method
+from unipet.calculus.site_files import sites_for
+from unipet.config import BudgetConfig, RunConfig
+from unipet.errors import UnipetError
+from unipet.tasks import Collate, Readout
+from unipet.training.budget.checkpointing import can_checkpoint
+from unipet.training.budget.trace import GIB, StepPlan, Trace, Untraceable, trace_step
+from unipet.training.forward import Examples, lengths
+from unipet.training.sampler import GroupedOrder
+from unipet.training.step import Loss
+
+#: (micro-batch, whether there are several in a step, checkpointing) -> the predicted step
+Predict = Callable[[int, bool, bool], Trace]
+
+
+@dataclass(frozen=True)
+class MemoryFit:
+    """How a step of `micro_batch` x `accumulation` = the effective batch is taken, and what it is predicted to need.
+
+    `why_not` says why the run cannot be within its limit, None where it can. Without a prediction (`trace` is None)
+    nothing is fitted, and `warning` says what prevented it.
+    """
+
+    micro_batch: int
+    accumulation: int = 1
+    checkpointing: bool = False
+    trace: Trace | None = None
+    why_not: str | None = None
+    warning: str | None = None
+
+    @property
+    def predicted_gib(self) -> float | None:
+        return None if self.trace is None else self.trace.peak_gib
+
+    def record(self) -> dict[str, Any]:
+        """Plain data, for a run's record."""
+        parts = {}
+        if self.trace is not None:
+            whole = self.trace
+            found = {"weights": whole.weights_bytes, "optimiser": whole.optimiser_bytes, "rest": whole.rest_bytes}
+            parts = {name: size / GIB for name, size in found.items()}
+        steps = {"micro_batch": self.micro_batch, "accumulation": self.accumulation}
+        return {**steps, "checkpointing": self.checkpointing, "predicted_parts_gib": parts}
+
+
+def fit_memory(predict: Predict, batch_size: int, budget: BudgetConfig, checkpoints: bool) -> MemoryFit:
+    """The first that fits: the whole batch, then the largest micro-batch that divides it, then the same two with gradient
+    checkpointing (where the base model `checkpoints`).
+
+    With `on_exceed` other than `fit` only the first is looked at. Raises UnipetError with `on_exceed: error` where
+    nothing fits.
+    """
+    whole = MemoryFit(batch_size, trace=predict(batch_size, False, False))
+    allowed = allowed_bytes(budget)
+    if allowed is None or _fits(whole, allowed):
+        return whole
+    smallest = whole
+    if budget.on_exceed == "fit":
+        divisors = [size for size in range(1, batch_size + 1) if batch_size % size == 0]
+        for checkpointing in (False, True) if checkpoints else (False,):
+
+            def at(size: int, checkpointing: bool = checkpointing) -> MemoryFit:
+                steps = batch_size // size
+                return MemoryFit(size, steps, checkpointing, predict(size, steps > 1, checkpointing))
+
+            found = _largest(divisors, at, allowed)
+            if found is not None:
+                return found
+            smallest = at(divisors[0])
+    problem = _too_much(smallest, budget)
+    if budget.on_exceed == "error":
+        raise UnipetError(f"{problem} Raise the limit, or leave such runs out: budget.on_exceed=skip.")
+    return replace(smallest, why_not=problem)
+
+
+def allowed_bytes(budget: BudgetConfig) -> float | None:
+    """What a step may be predicted to need: the limit less its margin; None where there is no limit."""
+    if budget.peak_memory_gib is None:
+        return None
+    return budget.peak_memory_gib * (1 - budget.memory_margin) * GIB
+
+
+def _largest(sizes: Sequence[int], at: Callable[[int], MemoryFit], allowed: float) -> MemoryFit | None:
+    """The fit of the largest size that fits, by bisection: a larger micro-batch never needs less."""
+    found, low, high = None, 0, len(sizes)
+    while low < high:
+        middle = (low + high) // 2
+        tried = at(sizes[middle])
+        if _fits(tried, allowed):
+            found, low = tried, middle + 1
+        else:
+            high = middle
+    return found
+
+
+def _fits(fit: MemoryFit, allowed: float) -> bool:
+    return fit.trace is not None and fit.trace.peak_bytes <= allowed
+
+
+def _too_much(smallest: MemoryFit, budget: BudgetConfig) -> str:
+    needed = smallest.predicted_gib or 0.0
+    allowed = (allowed_bytes(budget) or 0.0) / GIB
+    how = f"a micro-batch of {smallest.micro_batch}" + (" with checkpointing" if smallest.checkpointing else "")
+    text = (
+        f"budget.peak_memory_gib={budget.peak_memory_gib:g} less its margin of {budget.memory_margin:.0%} allows "
+        f"{allowed:.4g} GiB; {how} is predicted to need {needed:.4g} GiB, {needed - allowed:.4g} too much."
+    )
+    return text if budget.on_exceed == "fit" else f"{text} budget.on_exceed=fit would look for a smaller micro-batch."
+
+
+def fit_run(
+    config: RunConfig,
+    model: nn.Module,
+    method: Method,
+    examples: Examples,
+    collate: Collate,
+    read: Readout,
+    regression: bool,
+    device: str,
+) -> MemoryFit:
+    """The memory fit of a run on the unadapted `model`, from its widest batch. Raises UnipetError as `fit_memory`."""
+    rows = widest(examples, config.optim.batch_size, config.seed)
+    loss = Loss(method.objective, regression, config.optim.label_smoothing, config.precision, read)
+    table = sites_for(model, config.model.sites)
+    whole = collate([examples[index] for index in rows])
+
+    def predict(size: int, accumulates: bool, checkpointing: bool) -> Trace:
+        batch = {name: value[:size] for name, value in whole.items()}  # padded as training pads it
+        plan = StepPlan(accumulates, checkpointing, config.optim.clip)
+        return trace_step(model, method, loss, batch, plan, table, device)
+
+    try:
+        return fit_memory(predict, len(rows), config.budget, can_checkpoint(model))
+    except Untraceable as error:
+        limited = " No micro-batch was fitted to budget.peak_memory_gib." if config.budget.peak_memory_gib else ""
+        return MemoryFit(len(rows), warning=f"{error}{limited}")
+
+
+def widest(examples: Examples, batch_size: int, seed: int) -> list[int]:
+    """A batch that needs as much memory as any: the longest of the first epoch, with the longest example of all and the
+    one with most labels in it; those with most labels first, because micro-batches differ in their number."""
+    sizes, targets = lengths(examples), getattr(examples, "target_lengths", None)
+    order = GroupedOrder(sizes, batch_size, seed).order(0)
+    batches = [order[at : at + batch_size] for at in range(0, len(order), batch_size)]
+    chosen = max(batches, key=lambda batch: (len(batch), max(sizes[index] for index in batch)))
+    wanted = [max(range(len(known)), key=known.__getitem__) for known in (sizes, targets) if known]
+    others = sorted((index for index in chosen if index not in wanted), key=sizes.__getitem__, reverse=True)
+    rows = [*dict.fromkeys(wanted), *others][: len(chosen)]
+    return sorted(rows, key=targets.__getitem__, reverse=True) if targets else rows

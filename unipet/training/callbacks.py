@@ -1,0 +1,179 @@
+"""What happens around an optimiser step: routes are drawn, gradients watched, progress shown and metrics written."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from typing import Any, TextIO
+
+import torch
+from torch import nn
+from transformers import TrainerCallback
+
+from unipet.adaptation.adapted import adaptation
+from unipet.adaptation.api import parameters
+from unipet.errors import UnipetError
+from unipet.output.progress import Progress
+from unipet.output.stopwatch import phase
+from unipet.training.history import SELECTION, tracked
+
+Log = Callable[[dict[str, Any], int], None]
+
+
+class Routes(TrainerCallback):
+    """Draws every mixture's routes once per optimiser step, so that micro-batching does not change them."""
+
+    def __init__(self, model: nn.Module, seed: int) -> None:
+        self._adaptation, self._seed = adaptation(model), seed
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._adaptation.draw(state.global_step, self._seed)
+
+
+class GradientProbe(TrainerCallback):
+    """Watches which trainable tensors receive a gradient at all: one that never does is a mistake in the wiring, or an
+    expert that no step was routed to."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._waiting = dict(parameters(model, head=True))
+        self._owned = {id(each) for each in parameters(model).values()}
+        self._learning = False  # some tensor of the method has received a gradient
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        for name, each in list(self._waiting.items()):
+            if each.grad is not None and bool(each.grad.any()):
+                del self._waiting[name]
+                self._learning |= id(each) in self._owned
+
+    def untouched(self) -> list[str]:
+        """Names of the trainable tensors that never had a gradient other than zero."""
+        return sorted(self._waiting)
+
+    def check(self) -> None:
+        """Raises `UnipetError` when the method owns tensors and none of them ever had a gradient other than zero."""
+        if self._owned and not self._learning:
+            raise UnipetError(
+                f"training: none of the method's {len(self._owned)} tensors ever received a gradient, so nothing was "
+                "learned in them. Check the positions, initial values and scalings of the method's insertions."
+            )
+
+
+class Clock(TrainerCallback):
+    """Times the steps: the Trainer's setting up would drown those of a short run."""
+
+    seconds = 0.0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._started = time.perf_counter()
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.seconds = time.perf_counter() - self._started
+
+
+class TimeLimit(TrainerCallback):
+    """Ends training at the first step that finds `seconds` of it gone by (None: never).
+
+    `aside` tells the seconds that were spent on something else, a selection split's scores, and do not count.
+    """
+
+    def __init__(self, seconds: float | None, aside: Callable[[], float]) -> None:
+        self._seconds, self._aside = seconds, aside
+        self.reached = False
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._started = time.perf_counter()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self._seconds is not None and time.perf_counter() - self._started - self._aside() >= self._seconds:
+            self.reached = control.should_training_stop = True
+
+
+class ShownProgress(TrainerCallback):
+    """Steps, loss and the time left on standard error."""
+
+    _progress: Progress | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._progress = Progress("training", state.max_steps, "step")
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self._progress is not None and not control.should_log:  # a step that is logged is counted with its loss
+            self._progress.advance()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        if self._progress is not None and logs and "loss" in logs:
+            self._progress.note(loss=logs["loss"])
+            self._progress.advance()
+
+    def close(self) -> None:
+        """The end, however training ended."""
+        if self._progress is not None:
+            self._progress.close()
+
+
+class Journal(TrainerCallback):
+    """One line of metrics per log interval, and per checkpoint that was scored."""
+
+    def __init__(self, file: TextIO, log: Log) -> None:
+        self._file, self._log = file, log
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        if not logs or "loss" not in logs:  # the Trainer's closing summary
+            return
+        named = {"loss": "loss", "lr": "learning_rate", "grad_norm": "grad_norm", "epoch": "epoch"}
+        # JSON has no infinity, which a gradient norm can reach although the loss is finite
+        values = {name: logs[key] if math.isfinite(logs[key]) else None for name, key in named.items()}
+        self.write(values, state.global_step)
+
+    def write(self, values: dict[str, Any], step: int) -> None:
+        """One line, to the file and to the tracker."""
+        self._file.write(json.dumps({"step": step, **values}, allow_nan=False) + "\n")
+        self._file.flush()
+        self._log(tracked(values), step)
+
+
+class Best(TrainerCallback):
+    """Keeps the trainable tensors of the checkpoint that scores highest on the selection split.
+
+    `score` is asked five times in a training, the last step included and the warm-up not, in which next to nothing is
+    learned; of equal checkpoints the later one stays.
+    """
+
+    CHECKPOINTS = 5
+
+    def __init__(self, model: nn.Module, score: Callable[[], float], metric: str = "score", sign: float = 1.0) -> None:
+        """`score` is `sign` times the value of `metric`, so that more is better."""
+        self._tensors, self._score, self._metric, self._sign = parameters(model, head=True), score, metric, sign
+        self.journal: Journal | None = None  # where every score is written, as `selection/METRIC`
+        self._kept: dict[str, torch.Tensor] = {}
+        self.scores: dict[int, float] = {}  # step -> score
+        self.seconds = 0.0
+
+    @classmethod
+    def due(cls, step: int, steps: int, warmup: int) -> bool:
+        """Whether the checkpoint after `step` of `steps` is scored."""
+        return step == steps or (step > warmup and step % math.ceil(steps / cls.CHECKPOINTS) == 0)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if not control.should_training_stop and not self.due(state.global_step, state.max_steps, args.warmup_steps):
+            return
+        started = time.perf_counter()
+        with phase("selection"):
+            score = self._score()
+        if not self.scores or score >= max(self.scores.values()):
+            self._kept = {name: tensor.detach().to("cpu", copy=True) for name, tensor in self._tensors.items()}
+        self.scores[state.global_step] = score
+        if self.journal is not None:
+            self.journal.write({f"{SELECTION}{self._metric}": self._sign * score}, state.global_step)
+        self.seconds += time.perf_counter() - started
+
+    def restore(self) -> int:
+        """Put the best checkpoint back in place; returns its step."""
+        with torch.no_grad():
+            for name, tensor in self._kept.items():
+                self._tensors[name].copy_(tensor)
+        return max(self.scores, key=lambda step: (self.scores[step], step))

@@ -1,0 +1,191 @@
+"""Running a model over encoded examples without learning: answers in the examples' own order, and their scores."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from unipet.adaptation.adapted import adaptation
+from unipet.adaptation.merging import merge
+from unipet.config import RunConfig, TaskConfig
+from unipet.errors import UnipetError
+from unipet.tasks import (
+    LOSS,
+    METRICS,
+    Collate,
+    Encoded,
+    EncodedRows,
+    Readout,
+    Row,
+    Scores,
+    TaskData,
+    collate,
+    kind_of,
+    read_rows,
+    readout,
+    score_predictions,
+    score_tags,
+    score_texts,
+    selection_metric,
+)
+from unipet.training.forward import Examples, passes
+from unipet.training.generation import check_room, generate_texts, target_losses
+
+
+def predict(
+    model: nn.Module,
+    examples: Examples,
+    collate: Collate,
+    batch_size: int,
+    precision: str,
+    read: Readout = read_rows,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Logits (n, outputs) as float32 and labels (n,) of answers, as `read` finds them in the model's output.
+
+    With one answer per example, row i belongs to `examples[i]`; with one per token, rows are in the order of batches.
+    Raises `UnipetError` when a logit is not finite.
+    """
+    rows: list[Tensor] = []
+    labels: list[Tensor] = []
+    order: list[int] = []
+    for one in passes(model, examples, collate, batch_size, precision):
+        logits, answers = read(one.logits, one.inputs, one.labels)
+        rows.append(logits.float().cpu())
+        labels.append(answers.cpu())
+        order += one.chosen
+    logits, answers = torch.cat(rows), torch.cat(labels)
+    if len(logits) == len(order):
+        back = torch.empty(len(order), dtype=torch.long)
+        back[torch.tensor(order, dtype=torch.long)] = torch.arange(len(order))
+        logits, answers = logits[back], answers[back]
+    if not torch.isfinite(logits).all():
+        raise UnipetError("evaluation: the trained model's outputs are not finite numbers. Try a lower optim.lr.")
+    return logits.numpy(), answers.numpy()
+
+
+def score_split(
+    config: RunConfig, model: Any, rows: Sequence[Row], encoded: EncodedRows, tokenizer: Any
+) -> tuple[Scores, list[dict[str, Any]]]:
+    """The scores of one split, and one row per example for `predictions.jsonl`. Raises `UnipetError` for a score that
+    is not finite."""
+    task, size, precision = config.task, config.optim.eval_batch_size, config.precision
+    batch, read = collate(tokenizer), readout(task, tokenizer)
+    kind = kind_of(task.kind)
+    extra: list[dict[str, Any]] = [{} for _ in rows]
+    if kind.generates:
+        texts = generate_texts(model, encoded, tokenizer, batch, task, size, precision)
+        losses = None
+        if "perplexity" in task.metrics:
+            losses = target_losses(model, encoded, batch, read, size, precision)
+        scores = score_texts(task, texts, [row["references"] for row in rows], losses)
+        extra = [{"references": row["references"]} for row in rows]
+    elif kind.answer == "tags":
+        scores = score_tags(
+            task, predict_tags(model, rows, encoded, batch, size, precision), [row["label"] for row in rows]
+        )
+        extra = [{"label": row["label"]} for row in rows]
+    else:
+        logits, labels = predict(model, encoded, batch, size, precision, read)
+        scores = score_predictions(task, logits, labels)
+        extra = [{"label": row["label"], "logits": outputs} for row, outputs in zip(rows, logits.tolist(), strict=True)]
+    if not math.isfinite(scores.score):
+        raise UnipetError(f"evaluation: {scores.metric} is {scores.score}: the predictions or the labels do not vary.")
+    return scores, [
+        {"id": row["id"], "prediction": prediction, "score": value, **more}
+        for row, prediction, value, more in zip(rows, scores.predictions, scores.per_example, extra, strict=True)
+    ]
+
+
+def selection_score(
+    config: RunConfig, model: Any, data: TaskData, encoded: Encoded, tokenizer: Any
+) -> Callable[[], float]:
+    """A function that scores the selection split by `selection_metric`, negated where lower is better; the split that
+    is reported is never looked at."""
+    assert encoded.selection is not None
+    split, metric = encoded.selection, selection_metric(config.task)
+    if metric == LOSS:
+        return lambda: -mean_target_loss(config, model, split, tokenizer)
+    sign = 1.0 if higher_is_better(metric) else -1.0
+    one = replace(config, task=replace(config.task, metrics=[metric]))
+    return lambda: sign * score_split(one, model, data.selection, split, tokenizer)[0].score
+
+
+def higher_is_better(metric: str) -> bool:
+    """Of a metric that chooses checkpoints."""
+    return metric != LOSS and METRICS[metric].higher_is_better
+
+
+def mean_target_loss(config: RunConfig, model: Any, encoded: EncodedRows, tokenizer: Any) -> float:
+    """The mean negative log-likelihood of a target's token, in nats; no text is decoded. Raises `UnipetError` when it
+    is not finite."""
+    batch, read = collate(tokenizer), readout(config.task, tokenizer)
+    losses, counts = target_losses(model, encoded, batch, read, config.optim.eval_batch_size, config.precision)
+    mean = sum(losses) / sum(counts)
+    if not math.isfinite(mean):
+        raise UnipetError("evaluation: the loss of the selection split is not finite. Try a lower optim.lr.")
+    return mean
+
+
+def predict_tags(
+    model: nn.Module, rows: Sequence[Row], examples: EncodedRows, collate: Collate, batch_size: int, precision: str
+) -> list[list[int | None]]:
+    """One predicted label index per word, in the examples' own order; -1 for words that max_length cut, None for words
+    that have no token."""
+    found: list[list[int | None]] = [[-1] * len(row["text"]) for row in rows]
+    for one in passes(model, examples, collate, batch_size, precision):
+        best = one.logits.argmax(-1).cpu()
+        for k, index in enumerate(one.chosen):
+            tags = best[k][one.labels[k].cpu() != -100].tolist()
+            for word, tag in zip(examples.labelled(index), tags, strict=True):
+                found[index][word] = tag
+            for word in examples.wordless(index):
+                found[index][word] = None
+    return found
+
+
+def check_lengths(encoded: Encoded, model: Any, task: TaskConfig) -> None:
+    """An example longer than the model's positions would be an index error deep inside the model."""
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if positions is None:
+        return
+    embeddings = getattr(getattr(model, model.base_model_prefix, None), "embeddings", None)
+    padding = getattr(getattr(embeddings, "position_embeddings", None), "padding_idx", None)
+    limit = positions if padding is None else positions - padding - 1  # RoBERTa counts positions from padding_idx + 1
+    splits = [split for split in (encoded.train, encoded.evaluation, encoded.selection) if split is not None]
+    longest = max(max([*split.lengths, *split.target_lengths]) for split in splits)
+    if longest > limit:
+        generates = kind_of(task.kind).generates
+        what = "task.max_source and task.max_target" if generates else "task.max_length"
+        raise UnipetError(
+            f"{what}: an example has {longest} tokens, the base model takes {limit}. "
+            + (f"Lower {what}." if generates else f"Set task.max_length={limit}.")
+        )
+    if kind_of(task.kind).generates:
+        for split in splits[1:]:
+            check_room(model, split, task)
+
+
+def check_mixture(
+    model: nn.Module, examples: Examples, collate: Collate, batch_size: int, read: Readout = read_rows
+) -> None:
+    """Bake a trained mixture, in place, and compare its outputs on one batch: what was scored must be what is kept.
+
+    Does nothing to a method without mixtures. Raises `UnipetError` when the outputs differ by more than rounding.
+    """
+    if not adaptation(model).mixed:
+        return
+    some = [examples[index] for index in range(min(batch_size, len(examples)))]
+    before, _ = predict(model, some, collate, batch_size, "fp32", read)
+    merge(model, partial=True)
+    after, _ = predict(model, some, collate, batch_size, "fp32", read)
+    difference = float(np.abs(after - before).max())
+    if difference > 1e-3 * max(1.0, float(np.abs(before).max())):
+        raise UnipetError(
+            f"merging: the merged mixture's outputs differ by {difference:.3g} from those that were scored."
+        )

@@ -1,0 +1,110 @@
+"""Text at evaluation: batched decoding with the KV cache, and the likelihood of the references."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from unipet.config import TaskConfig
+from unipet.errors import UnipetError
+from unipet.output.progress import counted
+from unipet.output.stopwatch import current_phase
+from unipet.tasks import Collate, EncodedRows, Readout, left_padded
+from unipet.training.forward import autocast, evaluation_mode, longest_first, passes, to_device
+
+
+def generate_texts(
+    model: Any,
+    examples: EncodedRows,
+    tokenizer: Any,
+    collate: Collate,
+    task: TaskConfig,
+    batch_size: int,
+    precision: str,
+) -> list[str]:
+    """One text per example, in the examples' own order, decoded as `task.decoding` says and never sampled.
+
+    Batches are sorted by length, longest first. A decoder's prompts are padded on the left.
+    """
+    causal = task.kind == "causal_generation"
+    settings = generation_config(model, tokenizer, task)
+    texts = [""] * len(examples)
+    with evaluation_mode(model) as device, torch.no_grad(), autocast(device, precision):
+        for chosen in counted(longest_first(examples, batch_size), len(examples), current_phase()):
+            if causal:
+                batch = left_padded([examples.prompt(index) for index in chosen], tokenizer.pad_token_id)
+            else:
+                batch = collate([examples[index] for index in chosen])
+                batch = {name: batch[name] for name in ("input_ids", "attention_mask")}
+            made = model.generate(**to_device(batch, device), generation_config=settings)
+            if causal:
+                made = made[:, batch["input_ids"].shape[1] :]
+            for index, text in zip(chosen, tokenizer.batch_decode(made, skip_special_tokens=True), strict=True):
+                texts[index] = text.strip()
+    return texts
+
+
+def generation_config(model: Any, tokenizer: Any, task: TaskConfig) -> Any:
+    """The task's decoding with the base model's own special tokens; nothing else of the checkpoint's decoding habits
+    (a summariser's beams, a chat model's sampling) is taken over."""
+    from transformers import GenerationConfig
+
+    decoding, own, config = task.decoding, model.generation_config, model.config
+
+    def token(name: str) -> Any:
+        value = getattr(own, name, None)
+        return value if value is not None else getattr(config, name, None)
+
+    special = {name: token(name) for name in ("bos_token_id", "decoder_start_token_id", "forced_bos_token_id")}
+    end = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else token("eos_token_id")
+    if task.kind == "seq2seq" and task.languages and hasattr(tokenizer, "tgt_lang"):
+        language = tokenizer.convert_tokens_to_ids(task.languages[1])
+        if config.model_type == "mbart" and special["forced_bos_token_id"] is None:
+            special["decoder_start_token_id"] = language  # the first mBART begins with the language itself
+        else:
+            special["forced_bos_token_id"] = language
+    return GenerationConfig(
+        do_sample=False,
+        num_beams=decoding.num_beams,
+        length_penalty=decoding.length_penalty if decoding.num_beams > 1 else None,
+        early_stopping=True if decoding.num_beams > 1 else None,
+        max_new_tokens=decoding.max_new_tokens or task.max_target,
+        min_new_tokens=decoding.min_new_tokens or None,
+        no_repeat_ngram_size=decoding.no_repeat_ngram_size or None,
+        use_cache=True,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=end,
+        **special,
+    )
+
+
+def target_losses(
+    model: nn.Module, examples: EncodedRows, collate: Collate, read: Readout, batch_size: int, precision: str
+) -> tuple[list[float], list[int]]:
+    """Each example's summed negative log-likelihood of its target, and how many tokens that has, in their own order."""
+    losses, counts = [0.0] * len(examples), [0] * len(examples)
+    for one in passes(model, examples, collate, batch_size, precision):
+        logits, answers = read(one.logits, one.inputs, one.labels)
+        each = F.cross_entropy(logits.float(), answers, reduction="none").cpu()
+        sizes = [examples.target_lengths[index] for index in one.chosen]
+        for index, part in zip(one.chosen, each.split(sizes), strict=True):
+            losses[index], counts[index] = float(part.sum()), len(part)
+    return losses, counts
+
+
+def check_room(model: Any, examples: EncodedRows, task: TaskConfig) -> None:
+    """A text longer than the model's positions would be an index error deep inside the model."""
+    limit = getattr(model.config, "max_position_embeddings", None)
+    if limit is None:
+        return
+    new = task.decoding.max_new_tokens or task.max_target
+    if task.kind == "causal_generation":
+        new += max(len(examples.prompt(i)) for i in range(len(examples)))
+    if new > limit:
+        raise UnipetError(
+            f"task.decoding.max_new_tokens: prompt and generated text may reach {new} tokens, the base model takes "
+            f"{limit}. Lower task.max_source, task.max_target or task.decoding.max_new_tokens."
+        )

@@ -1,0 +1,86 @@
+"""The loss of a batch under a method's objective, and its gradients in as many micro-batches as memory asks for.
+
+Shapes: B examples of the batch, N answers counted in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from unipet.adaptation.adapted import adaptation
+from unipet.calculus.objectives import Objective, consistency_loss, task_loss
+from unipet.tasks import Readout, answers_in, read_rows
+from unipet.training.forward import autocast, model_inputs
+
+Batch = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The task loss on the first view, plus the consistency between the views where the objective has two: a mean over
+    the answers of a batch, which `read` finds in the model's output. `precision`: "fp32" or "bf16" (autocast)."""
+
+    objective: Objective
+    regression: bool = False
+    label_smoothing: float = 0.0
+    precision: str = "fp32"
+    read: Readout = read_rows
+
+    def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
+        inputs, labels = model_inputs(model, batch)
+        views = self.objective.views
+        with autocast(labels.device, self.precision):
+            if views == 1:
+                outputs = model(**inputs)
+            else:
+                stacked = {name: torch.cat([value] * views) for name, value in inputs.items()}
+                with adaptation(model).views(views):
+                    outputs = model(**stacked)
+        size = len(labels)
+        first, answers = self.read(outputs.logits[:size], inputs, labels)
+        first = first.float()  # losses in float32 under autocast, too
+        loss = task_loss(first, answers, self.regression, self.label_smoothing)
+        if self.objective.consistency is not None:
+            second, _ = self.read(outputs.logits[size:], inputs, labels)
+            loss = loss + consistency_loss(self.objective.consistency, first, second.float(), self.regression)
+        return loss
+
+    def shares(self, batch: Batch, micro_batch: int) -> Iterator[tuple[Batch, float]]:
+        """The batch in pieces of `micro_batch` examples, each with its share of the N answers: the loss of the batch is
+        the sum of the pieces' losses times their shares. A piece without an answer is left out.
+
+        Every piece keeps the padding of the whole batch.
+        """
+        whole = answers_in(batch["labels"], self.read)
+        for at in range(0, len(batch["labels"]), micro_batch):
+            piece = {name: value[at : at + micro_batch] for name, value in batch.items()}
+            own = answers_in(piece["labels"], self.read)
+            if own:
+                yield piece, own / whole
+
+    def gradients(
+        self,
+        model: nn.Module,
+        batch: Batch,
+        micro_batch: int,
+        backward: Callable[[Tensor], None] = Tensor.backward,
+        check: Callable[[Tensor], None] = lambda loss: None,
+    ) -> Tensor:
+        """Add the gradients of the batch's loss to the parameters, `micro_batch` examples at a time; the loss, detached.
+
+        `check` sees every piece's loss before its backward pass. Whatever the micro-batch, the gradients are the same to
+        rounding where there is no dropout: routes of mixtures hold for the whole step.
+        """
+        total = batch["labels"].new_zeros((), dtype=torch.float32)
+        for piece, share in self.shares(batch, micro_batch):
+            loss = self(model, piece)
+            check(loss)
+            if share != 1.0:
+                loss = loss * share
+            backward(loss)
+            total = total + loss.detach()
+        return total

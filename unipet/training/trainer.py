@@ -1,0 +1,216 @@
+"""Training: a transformers `Trainer` that knows objectives, not methods."""
+
+from __future__ import annotations
+
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArguments
+
+from unipet.adaptation.api import adaptation, parameters, slot_tensors
+from unipet.config import RunConfig
+from unipet.errors import UnipetError
+from unipet.output.stopwatch import phase
+from unipet.tasks import Collate, Readout, read_rows
+from unipet.training.budget.checkpointing import checkpointed
+from unipet.training.budget.limits import batch_tokens, plan_steps, seconds_allowed
+from unipet.training.callbacks import Best, Clock, GradientProbe, Journal, Log, Routes, ShownProgress, TimeLimit
+from unipet.training.forward import Examples, lengths, model_inputs, real_tokens
+from unipet.training.movement import Movement
+from unipet.training.processes import one_process
+from unipet.training.sampler import GroupedOrder
+from unipet.training.schedule import rate, warmup_steps
+from unipet.training.step import Loss
+
+
+class Diverged(UnipetError):
+    """The loss stopped being a finite number; training ended there, before the step could spoil the weights."""
+
+
+@dataclass
+class Trained:
+    """What one training cost and how it ended."""
+
+    steps: int = 0
+    seconds: float = 0.0  # of the steps themselves
+    tokens: int = 0  # real ones, padding left out; an example seen in two views counts once
+    stopped_by: str = "epochs"  # epochs | max_steps | max_tokens | gpu_hours
+    untrained: list[str] = field(default_factory=list)  # trainable tensors that got no gradient or did not move
+
+
+@phase("training")
+@one_process()
+def train(
+    model: nn.Module,
+    objective: Any,
+    examples: Examples,
+    collate: Collate,
+    regression: bool,
+    config: RunConfig,
+    directory: Path,
+    metrics: TextIO,
+    log: Log,
+    read: Readout = read_rows,
+    best: Best | None = None,
+    micro_batch: int | None = None,
+    checkpointing: bool = False,
+) -> Trained:
+    """Train what requires a gradient in `model`, in place, and leave it on the training device.
+
+    `read` finds the answers in the model's output; `best` watches a selection split, and its time counts as no training.
+    A step takes its batch in pieces of `micro_batch` examples (null: whole), which changes nothing but memory and the
+    draws of dropout; `checkpointing` computes activations twice instead of keeping them.
+    Every log interval one line goes to `metrics` as JSON and to `log(values, step)`. Equal seeds, equal data and dropout.
+    Raises `Diverged` on a loss that is not finite, `UnipetError` when no tensor ever had a gradient or none moved.
+    """
+    optim = config.optim
+    order = GroupedOrder(lengths(examples), optim.batch_size, config.seed)
+    both = bool(getattr(model.config, "is_encoder_decoder", False))
+    steps, stopped_by = plan_steps(len(examples), config, batch_tokens(examples, order.batches(), both))
+    arguments = TrainingArguments(
+        output_dir=str(directory),
+        per_device_train_batch_size=optim.batch_size,
+        max_steps=steps,
+        learning_rate=optim.lr,
+        warmup_steps=warmup_steps(optim.warmup_ratio, steps),
+        weight_decay=optim.weight_decay,
+        adam_beta1=optim.beta1,
+        adam_beta2=optim.beta2,
+        adam_epsilon=optim.epsilon,
+        optim="adamw_torch",
+        max_grad_norm=optim.clip,
+        seed=config.seed,
+        data_seed=config.seed,
+        use_cpu=not torch.cuda.is_available(),
+        remove_unused_columns=False,
+        save_strategy="no",
+        eval_strategy="no",
+        report_to=[],
+        logging_steps=max(1, steps // 50),
+        logging_first_step=True,
+        logging_nan_inf_filter=False,  # it would hide what `Diverged` is there to tell
+    )
+    if torch.cuda.is_available():
+        arguments._n_gpu = 1  # one device per run: DataParallel's copies would not carry the adaptation
+    probe, clock, progress, journal = GradientProbe(model), Clock(), ShownProgress(), Journal(metrics, log)
+    if best is not None:
+        best.journal = journal
+    hours = TimeLimit(seconds_allowed(config.budget), lambda: best.seconds if best else 0.0)
+    trainer = ObjectiveTrainer(
+        model=model,
+        args=arguments,
+        data_collator=collate,
+        train_dataset=examples,
+        callbacks=[
+            Routes(model, config.seed),
+            probe,
+            clock,
+            progress,
+            journal,
+            hours,
+            *([best] if best else []),  # last: it looks whether this step ends training
+        ],
+    )
+    trainer.loss = Loss(objective, regression, optim.label_smoothing, config.precision, read)
+    trainer.order, trainer.micro_batch, trainer.lr_ratio = order, micro_batch or optim.batch_size, optim.lr_ratio
+    trainer.schedule = optim.schedule
+    if optim.lr_ratio != 1.0:
+        trainer.faster = faster(model)
+    for unwanted in (ProgressCallback, PrinterCallback):
+        trainer.remove_callback(unwanted)
+    movement = Movement(parameters(model, head=True))
+    try:
+        with checkpointed(model, checkpointing):
+            trainer.train()
+    finally:
+        progress.close()
+    probe.check()
+    still = movement.check(list(parameters(model)), optim.lr, trainer.state.global_step)
+    seconds = clock.seconds - (best.seconds if best else 0.0)
+    ended_by = "gpu_hours" if hours.reached and trainer.state.global_step < steps else stopped_by
+    return Trained(trainer.state.global_step, seconds, trainer.tokens, ended_by, sorted({*probe.untouched(), *still}))
+
+
+def faster(model: nn.Module) -> set[int]:
+    """The tensors of the method's slots `up`, by identity. Raises UnipetError if the method has none."""
+    found = {id(tensor) for tensor in slot_tensors(model, "up")}
+    if not found:
+        raise UnipetError(
+            "optim.lr_ratio: it is the learning rate of `up` slots over that of all others, and the method "
+            f"{adaptation(model).method.name!r} has none. Remove the override, or set optim.lr_ratio=1."
+        )
+    return found
+
+
+class ObjectiveTrainer(Trainer):
+    """`Trainer` with the loss, the data order and the weight decay that every method shares."""
+
+    loss: Loss
+    order: GroupedOrder
+    micro_batch: int
+    schedule: str
+    lr_scheduler: Any
+    lr_ratio: float = 1.0
+    faster: AbstractSet[int] = frozenset()
+    tokens = 0
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        """The gradients of one batch: the whole effective one, which `micro_batch` cuts. Returns its loss."""
+        model.train()
+        batch = self._prepare_inputs(inputs)
+        self.tokens += real_tokens(model_inputs(model, batch)[0])
+        return self.loss.gradients(model, batch, self.micro_batch, self.accelerator.backward, self._finite)
+
+    def _finite(self, loss: Tensor) -> None:
+        if not torch.isfinite(loss):
+            raise Diverged(
+                f"training: the loss became {loss.item()} at step {self.state.global_step + 1} of "
+                f"{self.state.max_steps}. Try a lower optim.lr (it is {self.args.learning_rate:g}), a longer "
+                "optim.warmup_ratio or a smaller optim.clip."
+            )
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Batches of similar length in an order that depends on the data and the seed alone."""
+        loader = DataLoader(
+            self.train_dataset,
+            batch_size=self.args.train_batch_size,
+            sampler=self.order,
+            collate_fn=self.data_collator,
+            generator=torch.Generator().manual_seed(self.args.data_seed),
+        )
+        return self.accelerator.prepare(loader)
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        """The Trainer's own, with what learns faster in groups of its own (Hayou et al. 2024, LoRA+)."""
+        optimiser: torch.optim.Optimizer = super().create_optimizer(*args, **kwargs)
+        for group in [group for group in optimiser.param_groups if self.faster]:
+            quick = [p for p in group["params"] if id(p) in self.faster]
+            if quick:
+                group["params"] = [p for p in group["params"] if id(p) not in self.faster]
+                optimiser.add_param_group({**group, "params": quick, "lr": group["lr"] * self.lr_ratio})
+        return optimiser
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """Warm-up and decay without a step at rate 0, which the Trainer's own begin with."""
+        steps, warmup = num_training_steps, self.args.warmup_steps
+        if self.lr_scheduler is None:
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+                self.optimizer if optimizer is None else optimizer,
+                lambda done: rate(self.schedule, done + 1, steps, warmup),
+            )
+        return self.lr_scheduler
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """Only tensors of two or more dimensions decay: zero is "no change" for a matrix, but for no scale or bias."""
+        return [name for name, parameter in model.named_parameters() if parameter.ndim >= 2]
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Not counted: the Trainer's formula assumes that every parameter trains."""
+        return 0
