@@ -24,7 +24,7 @@ from unipet.calculus.functions.base import Function, Slots, Widths
 from unipet.calculus.library import method_names
 from unipet.calculus.method import InsertionSpec, Method, name_of
 from unipet.calculus.scaling import SCALINGS
-from unipet.conf_dir import conf_dir
+from unipet.config import conf_dir
 from unipet.errors import UnipetError
 
 DOCS = Path(__file__).resolve().parent

@@ -23,7 +23,7 @@ import unipet
 from unipet.adaptation.api import adaptation, frozen
 from unipet.calculus.sites import ARCHITECTURES, Architecture, Position, Site, architecture_of, prefix_of, resolve
 from unipet.calculus.sites.table import ROLES
-from unipet.conf_dir import conf_dir
+from unipet.config import conf_dir
 
 ORACLES = Path(os.environ.get("UNIPET_ORACLES", Path(__file__).resolve().parents[2] / "shared" / "oracles"))
 PRESENT = (ORACLES / "INDEX.json").is_file()

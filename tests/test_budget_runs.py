@@ -15,8 +15,7 @@ from test_report import entry
 
 from unipet.cli.main import main
 from unipet.compose.settings import check_settings
-from unipet.conf_dir import conf_dir
-from unipet.config import BudgetConfig, RunConfig
+from unipet.config import BudgetConfig, RunConfig, conf_dir
 from unipet.errors import UnipetError
 from unipet.report.aggregate import aggregate, unscored
 from unipet.report.collect import Entry

@@ -12,7 +12,7 @@ import pytest
 
 import unipet
 from unipet.calculus.library import method_names
-from unipet.conf_dir import conf_dir
+from unipet.config import conf_dir
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 

@@ -16,7 +16,7 @@ from unipet.calculus.functions.base import Function, Params, Slots, TensorSpec, 
 from unipet.calculus.library import method_names
 from unipet.calculus.method import parse_method
 from unipet.calculus.options import option
-from unipet.conf_dir import conf_dir
+from unipet.config import conf_dir
 
 SHIPPED = {
     "adapter", "adapter_pfeiffer", "parallel_adapter", "scaled_parallel_adapter", "multihead_parallel_adapter", "prefix",

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 import unipet
 from unipet.adaptation.adapted import adaptation
 from unipet.calculus.insertion import Insertion
-from unipet.conf_dir import conf_dir
+from unipet.config import conf_dir
 
 # peft 0.21 asks transformers by a name that 5.23 deprecates, builds sparse tensors unchecked, and
 # would like a CUDA extension.

@@ -12,7 +12,7 @@ from architectures import ARCHS
 from torch import Tensor
 
 import unipet
-from unipet.conf_dir import conf_dir
+from unipet.config import conf_dir
 
 # peft 0.21 asks transformers by a name that 5.23 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import unipet
 from unipet.adaptation.adapted import adaptation
-from unipet.conf_dir import conf_dir
+from unipet.config import conf_dir
 
 
 def insertions(method: str) -> dict[str, Any]:

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
+
+from unipet.errors import UnipetError
 
 PATH = {"path": True}  # metadata of a field that names a file or a directory of the user's
 
@@ -159,3 +162,12 @@ class RunConfig(Paths):
     rerun: bool = False  # run again although a finished record of the same run_id exists
     # Modules of your own that register functions, imported before the method is read; never by what loads a finished run.
     imports: list[str] = field(default_factory=list)
+
+
+def conf_dir() -> Path:
+    """The directory of the shipped groups (method, task, model, ...). Raises UnipetError if it is not there."""
+    package = Path(__file__).resolve().parent
+    for candidate in (package / "conf", package.parent / "conf"):
+        if (candidate / "config.yaml").is_file():
+            return candidate
+    raise UnipetError(f"unipet's configuration is missing (looked in {package / 'conf'}). Reinstall unipet.")

@@ -13,7 +13,7 @@ from typing import Any
 
 from unipet.calculus.method import Method, parse_method
 from unipet.calculus.yaml_reader import read_written, value_of, values
-from unipet.conf_dir import conf_dir
+from unipet.config import conf_dir
 from unipet.errors import UnipetError, nearest
 
 

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from unipet.compose.hydra_errors import translate
-from unipet.conf_dir import conf_dir
-from unipet.config import RunConfig
+from unipet.config import RunConfig, conf_dir
 from unipet.errors import UnipetError
 
 PACKAGE = "unipet.conf"  # the installed conf/

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from unipet.compose.composer import Composer, plain_values
 from unipet.compose.override import Override, shown
 from unipet.compose.overrides import Plan, parse_all
+from unipet.compose.parse_run_config import configured
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
-from unipet.sweeps.jobs import configured
 
 
 @dataclass(frozen=True)

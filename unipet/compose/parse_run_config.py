@@ -11,6 +11,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
+from unipet.compose.imports import import_modules
 from unipet.config import RunConfig
 from unipet.errors import SYNONYMS, UnipetError, nearest, unknown
 
@@ -19,6 +20,13 @@ def run_config(values: Mapping[str, Any]) -> RunConfig:
     """A run's configuration from plain values. Raises `UnipetError` for unknown or missing keys."""
     config = build(RunConfig, values, "")
     assert isinstance(config, RunConfig)
+    return config
+
+
+def configured(values: Mapping[str, Any]) -> RunConfig:
+    """A run's configuration, the modules imported that it names: a job may run in a process of its own."""
+    config = run_config(values)
+    import_modules(config.imports)
     return config
 
 

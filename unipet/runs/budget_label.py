@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from unipet.conf_dir import conf_dir
+from unipet.config import conf_dir
 from unipet.config import BudgetConfig
 from unipet.calculus.yaml_reader import read_yaml
 

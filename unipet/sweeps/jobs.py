@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from unipet.calculus.yaml_reader import values as yaml_values
 from unipet.compose import parse_run_config
-from unipet.compose.imports import import_modules
 from unipet.compose.override import shown
 from unipet.config import ModelConfig, RunConfig
 from unipet.errors import UnipetError
@@ -35,7 +34,7 @@ def run_job(
     job: dict[str, Any] = {"job": number, "overrides": [shown(text) for text in overrides], "flags": list(flags)}
     job["status"] = "running"
     try:
-        config = configured(values)
+        config = parse_run_config.configured(values)
         config.tracking.group = config.tracking.group or sweep.name
 
         def announce(directory: Path) -> None:
@@ -53,13 +52,6 @@ def run_job(
     job.update(run_id=record.get("run_id"), status=record["status"])
     write_job(sweep, job)
     return {**job, "record": record}
-
-
-def configured(values: Mapping[str, Any]) -> RunConfig:
-    """A run's configuration, the modules imported that it names: a job may run in a process of its own."""
-    config = parse_run_config.run_config(values)
-    import_modules(config.imports)
-    return config
 
 
 def train(config: RunConfig, announce: Callable[[Path], None] = lambda directory: None) -> Done:

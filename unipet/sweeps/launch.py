@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from unipet.compose import parse_run_config
 from unipet.compose.composer import ROOT, config_path, hydra_state, plain_values, register_schema, version_base
 from unipet.compose.hydra_errors import translate
 from unipet.compose.overrides import Plan
@@ -60,7 +61,7 @@ def single(todo: Plan, flags: Flags) -> int:
 
     def job(composed: Any) -> None:
         try:
-            done = jobs.train(jobs.configured(plain_values(composed)))
+            done = jobs.train(parse_run_config.configured(plain_values(composed)))
         except UnipetError as error:  # Hydra would announce it in its own words
             mistakes.append(error)
             return

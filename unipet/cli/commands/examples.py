@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from unipet.calculus.yaml_reader import read_yaml
-from unipet.conf_dir import conf_dir
+from unipet.config import conf_dir
 
 COLUMN = 54  # a longer command has its explanation on the next line
 

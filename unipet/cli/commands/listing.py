@@ -39,7 +39,7 @@ def group(name: str) -> Callable[[Sequence[str], str | None], Lines]:
 
     def lines(overrides: Sequence[str], config_dir: str | None) -> Lines:
         from unipet.compose.composer import check_config_dir
-        from unipet.conf_dir import conf_dir
+        from unipet.config import conf_dir
 
         if overrides:
             raise UnipetError(f"unipet list {name}s takes no overrides, given {' '.join(overrides)}.")

@@ -39,7 +39,7 @@ def help_text(composing: Composer) -> str:
     """The text of `unipet train --help`: what can be chosen, the user's own files included."""
     from unipet.calculus.yaml_reader import read_yaml
     from unipet.compose.schema import METHOD_GROUPS
-    from unipet.conf_dir import conf_dir
+    from unipet.config import conf_dir
 
     parts = METHOD_GROUPS[1:]
     text = str(read_yaml(conf_dir() / "config.yaml")["hydra"]["help"]["template"])

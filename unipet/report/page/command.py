@@ -9,8 +9,7 @@ from typing import Any, get_type_hints
 
 from unipet.calculus.yaml_reader import read_yaml, values
 from unipet.compose.override_text import command_line, deletion, override
-from unipet.conf_dir import conf_dir
-from unipet.config import BudgetConfig, ModelConfig, OptimConfig, TaskConfig
+from unipet.config import BudgetConfig, ModelConfig, OptimConfig, TaskConfig, conf_dir
 from unipet.errors import UnipetError
 from unipet.report.collect import Entry
 from unipet.runs.labels import leaves
