@@ -222,7 +222,7 @@ def test_a_users_file_may_not_be_shadowed(capsys: pytest.CaptureFixture[str], he
     ("content", "words"),
     [
         (b"# caf\xe9\nname: mine\n", ["method/bad.yaml: not UTF-8 (byte 6", "Save the file as UTF-8"]),
-        (b"name: [\n", ["not valid YAML", "method/bad.yaml", "line 2, column 1"]),
+        (b"name: [\n", ["not a readable YAML file", "method/bad.yaml", "line 2"]),
     ],
 )
 def test_a_file_that_is_no_yaml_is_named(
