@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from unipet.config import TaskConfig
 from unipet.runs.run import prepare, run
 from unipet.tasks import encode, load_task
 from unipet.tasks.cache import cache_directory
+
+ENCODING: Any = sys.modules["unipet.tasks.encode"]  # the module; the function stands for it in the package
 
 
 def pairs(folder: Path, **changes: Any) -> TaskConfig:
@@ -298,8 +301,9 @@ def test_selection_does_not_change_training(tmp_path: Path) -> None:
     looks = config_of("classification", tmp_path, model, LOW_RANK, selection="validation", evaluation_split="test")
     blind = config_of("classification", tmp_path, model, LOW_RANK, evaluation_split="test")
     run(looks), run(blind)
-    one, two = ((run_dir(config) / "metrics.jsonl").read_text() for config in (looks, blind))
-    assert one == two
+    one, two = ((run_dir(config) / "metrics.jsonl").read_text().splitlines() for config in (looks, blind))
+    scored = [line for line in one if "selection/" in line]
+    assert scored and [line for line in one if line not in scored] == two
 
 
 # --- the cache ----------------------------------------------------------------------------------------------------
@@ -311,15 +315,15 @@ def test_selection_does_not_change_training(tmp_path: Path) -> None:
 def test_a_second_process_tokenises_nothing(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task = task_of(kind, tmp_path / "d")
     data, cache = load_task(task), tmp_path / "cache"
-    monkeypatch.setitem(encode.__globals__, "_ENCODED", {})
+    monkeypatch.setattr(ENCODING, "_ENCODED", {})
     first = encode(data, tokenizer(), task, cache)
     assert len(list((cache / "tokenised").iterdir())) == 2
-    monkeypatch.setitem(encode.__globals__, "_ENCODED", {})  # as a new process begins
+    monkeypatch.setattr(ENCODING, "_ENCODED", {})  # as a new process begins
 
     def never(*_: Any) -> Any:
         raise AssertionError("tokenised again")
 
-    monkeypatch.setitem(encode.__globals__["ENCODERS"], kind, never)
+    monkeypatch.setitem(ENCODING.ENCODERS, kind, never)
     second = encode(data, tokenizer(), task, cache)
     for split in ("train", "evaluation"):
         one, two = getattr(first, split), getattr(second, split)
@@ -340,7 +344,7 @@ def test_a_damaged_cache_is_made_again(tmp_path: Path, monkeypatch: pytest.Monke
     task = task_of("classification", tmp_path / "d")
     data = load_task(task)
     for content in (None, b"", b"damaged"):
-        monkeypatch.setitem(encode.__globals__, "_ENCODED", {})
+        monkeypatch.setattr(ENCODING, "_ENCODED", {})
         if content is not None:
             for path in (tmp_path / "c" / "tokenised").iterdir():
                 path.write_bytes(content)
