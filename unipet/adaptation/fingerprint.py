@@ -37,7 +37,8 @@ class Fingerprint:
 
 @torch.no_grad()
 def fingerprint(model: nn.Module, head: Collection[str], original: Original = lambda name, value: value) -> Fingerprint:
-    """The fingerprint over names, shapes and values of all parameters and stored buffers but those of the `head`.
+    """The fingerprint over names, shapes and values of all parameters and stored buffers but those of the `head`. Of 4-bit
+    weights it covers the codes, not their scales: bitsandbytes rounds these while the model computes on some CPUs.
 
     `original` gives a parameter's value before training where the method unfroze it.
     """
@@ -69,12 +70,12 @@ def sampled_fingerprint(model: nn.Module, head: Collection[str]) -> str:
 def _base_tensors(model: nn.Module, head: Collection[str], original: Original) -> Iterator[tuple[str, Tensor]]:
     """The base model's parameters and stored buffers, in order of their names, which do not begin with the base model's
     place in `model`: with a head or without, it is one base model."""
+    stored = model.state_dict().keys()  # first: a module that keeps its weights packed unpacks them for it
     parameters = dict(model.named_parameters())
-    tied = {name for name, _ in model.named_parameters(remove_duplicate=False)} - parameters.keys()
-    buffers = {name: each for name, each in model.state_dict().items() if isinstance(each, Tensor)}
+    buffers = {name: each for name, each in model.named_buffers() if name in stored}
     prefix = _common_prefix(model)
     for name, tensor in sorted({**buffers, **parameters}.items()):
-        if name in tied or name in head or name.startswith("_unipet."):
+        if name in head or name.startswith("_unipet."):
             continue
         yield name.removeprefix(prefix), original(name, tensor) if name in parameters else tensor
 
