@@ -15,13 +15,14 @@ from typing import Any
 
 import pytest
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from run_room import LOW_RANK, TINY_TASK, write_world
+from run_room import LOW_RANK, TINY_TASK, stand_in, write_world
 
 from unipet.adaptation import build
 from unipet.calculus import method
 from unipet.calculus.sites import ARCHITECTURES, table_data
 from unipet.calculus.yaml_reader import write_yaml
 from unipet.cli.main import main
+from unipet.config import RunConfig
 from unipet.runs import identity
 from unipet.tasks import load
 
@@ -75,7 +76,7 @@ def test_a_run_derives_each_thing_once(
         code = main(["train", "--config-dir=mine", *asked, "optim.batch_size=8", "budget.max_steps=2"])
     assert code == 0, capsys.readouterr().err
     assert {name: found[name] for name in COUNTED} == {
-        "compose": 3,
+        "compose": 1,
         "parse_method": 1,
         "build": 3,
         "load_task": 1,
@@ -84,3 +85,21 @@ def test_a_run_derives_each_thing_once(
     }
     files = ("sites.yaml", "data/train.jsonl", "data/validation.jsonl")
     assert {name: found[name] for name in files} == dict.fromkeys(files, 1)
+
+
+def test_a_run_that_is_composed_once_keeps_hydra_s_settings_of_a_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str | None, str]] = []
+
+    def train(config: RunConfig, directory: Path) -> dict[str, Any]:
+        seen.append((os.environ.get("UNIPET_PROBE"), os.getcwd()))
+        return {"status": "ok"}
+
+    stand_in(monkeypatch, train)
+    monkeypatch.chdir(tmp_path)
+    settings = ["+hydra.job.env_set.UNIPET_PROBE=here", "hydra.job.chdir=true", "hydra.run.dir=out"]
+    assert main(["train", *settings, "hydra.output_subdir=.hydra"]) == 0
+    assert seen == [("here", str(tmp_path / "out"))]
+    assert (os.environ.get("UNIPET_PROBE"), os.getcwd()) == (None, str(tmp_path))
+    assert (tmp_path / "out" / ".hydra" / "config.yaml").is_file()
