@@ -83,8 +83,18 @@ def test_a_run_derives_each_thing_once(
         "content_of": 1,
         "run_id": 1,
     }
-    files = ("sites.yaml", "data/train.jsonl", "data/validation.jsonl")
+    files = ("mine/method/mine.yaml", "mine/task/tiny.yaml", "sites.yaml", "data/train.jsonl", "data/validation.jsonl")
     assert {name: found[name] for name in files} == dict.fromkeys(files, 1)
+
+
+def test_a_method_file_by_its_path_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path.resolve()
+    (root / "mine.yaml").write_text(write_yaml(LOW_RANK))
+    stand_in(monkeypatch, lambda config, directory: {"status": "ok"})
+    monkeypatch.chdir(root)
+    with counted(root, monkeypatch) as found:
+        assert main(["train", "method=mine.yaml", "method.insertions.attention.function.size=2"]) == 0
+    assert (found["mine.yaml"], found["compose"]) == (1, 1)
 
 
 def test_a_run_that_is_composed_once_keeps_hydra_s_settings_of_a_job(
