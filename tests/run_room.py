@@ -6,6 +6,7 @@ import gc
 import json
 import random
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ import pytest
 import yaml
 from tiny import tiny_bert, tiny_tokenizer
 
+from unipet.calculus.library import load_method
 from unipet.config import BudgetConfig, ModelConfig, OptimConfig, RunConfig, TaskConfig
 from unipet.runs import identity
-from unipet.runs.record import resolved
 from unipet.runs.run import Done, prepare
 from unipet.sweeps import jobs
 
@@ -94,6 +95,11 @@ def run_id(config: RunConfig) -> str:
 def run_dir(config: RunConfig) -> Path:
     """The directory of such a run."""
     return prepare(config).directory
+
+
+def resolved(config: RunConfig) -> dict[str, Any]:
+    """What `prepare` makes of a configuration whose base model and data need not be there: plain values, method in full."""
+    return {**asdict(config), "method": load_method(config.method).to_dict()}
 
 
 def said_id(config: RunConfig) -> str:

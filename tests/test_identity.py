@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from run_room import LOW_RANK, TINY_TASK, run_dir, run_id, tiny_config, write_task
+from run_room import LOW_RANK, TINY_TASK, resolved, run_dir, run_id, tiny_config, write_task
 from safetensors.torch import load_file, save_file
 
 from unipet.calculus.library import load_method
 from unipet.config import RunConfig
 from unipet.runs import identity
 from unipet.runs.checksums import checksum
-from unipet.runs.record import resolved
 from unipet.runs.run import prepare, run
 
 

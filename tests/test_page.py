@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from page_room import insertion, method, sequential, write_run, write_study
-from run_room import said_id
+from run_room import resolved, said_id
 
 from unipet.cli.commands import report as report_command
 from unipet.errors import UnipetError
@@ -169,7 +169,6 @@ def test_a_command_from_a_configuration_composes_to_the_same_run(tmp_path: Path)
     from unipet.compose import parse_run_config
     from unipet.compose.composer import composer, plain_values
     from unipet.compose.overrides import plan
-    from unipet.runs.record import resolved
 
     asked = [
         "method=lora",

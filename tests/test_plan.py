@@ -18,6 +18,7 @@ from unipet.runs.forecast.estimate import mean_cost, spread
 from unipet.runs.forecast.flops import Flops
 from unipet.runs.forecast.measuring import Calibration
 from unipet.runs.forecast.selected import Selected, batch_size_in_tokens
+from unipet.runs.prepare import Prepared
 from unipet.runs.record import blank_record, write_json_atomic
 from unipet.runs.run import prepare
 from unipet.runs.run_directory import checksums
@@ -51,8 +52,8 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> list[RunConfig]:
     """A calibration that is made up: every step takes half a second, every evaluation batch a quarter. What was asked."""
     asked: list[RunConfig] = []
 
-    def measure(config: RunConfig, *_: Any) -> Calibration:
-        asked.append(config)
+    def measure(prepared: Prepared, *_: Any) -> Calibration:
+        asked.append(prepared.config)
         return Calibration({"loading": 2.0}, [(64.0, STEP_S)] * 3, [(64.0, PASS_S)] * 2, [(64.0, 1e9)])
 
     def mean(points: list[tuple[float, float]], mean_size: float) -> float:

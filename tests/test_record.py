@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from run_room import tiny_config
+from run_room import resolved, tiny_config
 
 from unipet.calculus.yaml_reader import write_yaml
 from unipet.errors import UnipetError
@@ -19,7 +19,6 @@ from unipet.runs.record import (
     model_label,
     read_config,
     read_records,
-    resolved,
     write_json_atomic,
     write_jsonl_atomic,
 )

@@ -11,17 +11,17 @@ import pytest
 import torch
 import yaml
 from architectures import ARCHS
-from run_room import write_model
+from run_room import resolved, write_model
 from tiny import tiny_batch, tiny_bert
 from torch import Tensor, nn
 
 import unipet
 from unipet.adaptation.adapted import adaptation
 from unipet.calculus.library import load_method
+from unipet.calculus.site_files import load_sites
 from unipet.calculus.sites import ARCHITECTURES, check_table, parse_table, table_data
 from unipet.config import ModelConfig, RunConfig
 from unipet.runs.identity import content_of, run_id
-from unipet.runs.record import resolved
 
 LOW_RANK = {
     "name": "probe",
@@ -220,7 +220,8 @@ def test_a_table_enters_a_runs_identity_by_what_it_says(tmp_path: Path) -> None:
         if path is not None:
             path.write_text(content)
         config = RunConfig(method=LOW_RANK, model=ModelConfig("auto", str(base), sites=path and str(path)))
-        return run_id(resolved(config), content_of(config, load_method(LOW_RANK), "data"))
+        content = content_of(config, load_method(LOW_RANK), load_sites(config.model.sites), "data")
+        return run_id(resolved(config), content)
 
     text = yaml.safe_dump(OWN)
     assert identity("a.yaml", text) == identity("b.yaml", f"# the same\n{text}")

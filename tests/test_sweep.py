@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 import yaml
-from run_room import said_id, stand_in, write_model, write_task
+from run_room import resolved, said_id, stand_in, write_model, write_task
 
 from unipet.cli.main import main
 from unipet.config import RunConfig
-from unipet.runs.record import blank_record, resolved, write_json_atomic
+from unipet.runs.record import blank_record, write_json_atomic
 from unipet.sweeps import jobs
 
 FLAGS = ["task=synthetic_verdicts", "model=minilm"]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from unipet.compose.hydra_errors import translate
+from unipet.compose.user_files import config_text, read_once
 from unipet.config import RunConfig, conf_dir
 from unipet.errors import UnipetError
 
@@ -55,27 +56,13 @@ def check_config_dir(config_dir: str) -> Path:
     built_in = conf_dir()
     for path in sorted(path for path in directory.rglob("*.yaml") if path.is_file()):
         relative = path.relative_to(directory)
-        _check_utf8(path)
+        config_text(path)  # Hydra would end in an exception that does not name the file
         if (built_in / relative).is_file() and not filecmp.cmp(path, built_in / relative, shallow=False):
             raise UnipetError(
                 f"{path}: {relative} is also a built-in file, which Hydra would use instead of yours. "
                 f"Rename yours, for example {relative.with_stem('my_' + relative.stem)}."
             )
     return directory.resolve()
-
-
-def _check_utf8(path: Path) -> None:
-    """Hydra would end in an exception that does not name the file."""
-    try:
-        path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise UnipetError(
-            f"{path}: not UTF-8 (byte {error.start + 1}: {error.reason}). Save the file as UTF-8."
-        ) from None
-    except OSError as error:
-        raise UnipetError(
-            f"{path}: cannot be read ({error.strerror or error}). Mend it, or move it elsewhere."
-        ) from None
 
 
 @contextmanager
@@ -152,8 +139,8 @@ def composer(config_dir: str | None) -> Iterator[Composer]:
     """Hydra, initialised on the project's configuration and the user's directory."""
     from hydra import initialize_config_dir, initialize_config_module
 
-    composing = Composer(config_dir)
-    with hydra_state():
+    with read_once(), hydra_state():
+        composing = Composer(config_dir)
         register_schema()
         place: Any = (
             initialize_config_module(PACKAGE, job_name="unipet", **version_base())

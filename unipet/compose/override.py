@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unipet.calculus.library import compose_file, is_file_name
+from unipet.calculus.library import is_file_name
 from unipet.compose import parse_run_config
 from unipet.compose.composer import Composer
 from unipet.compose.hydra_errors import translate
 from unipet.compose.schema import METHOD_GROUPS, kind_at
+from unipet.compose.user_files import method_file
 from unipet.config import RunConfig
 from unipet.errors import UnipetError, unknown
 
@@ -124,7 +125,7 @@ def group_choice(group: str, prefix: str, parsed: Any, composer: Composer) -> Ov
     names = chosen_names(parsed)
     files = [name for name in names if group == "method" and is_file_name(name)]
     for name in files:
-        compose_file(Path(os.path.expanduser(name)))  # says what is wrong with it
+        method_file(Path(os.path.expanduser(name)))  # says what is wrong with it
     wrong = [name for name in names if name not in files and name.removesuffix(".yaml") not in options]
     if group == "model" and wrong == names and all("/" in name or _is_directory(name) for name in names):
         return Override(

@@ -27,6 +27,7 @@ class Plan:
     overrides: list[str]  # for Hydra
     multirun: bool
     config: RunConfig  # the run, or in a sweep its first job
+    composed: Any  # the same as Hydra composed it, Hydra's own node included
     jobs: int | None  # how many; None when a sweeper other than Hydra's basic one decides
     swept: list[str] = field(default_factory=list)  # keys with several values
     sweep_dir: Path | None = None
@@ -72,7 +73,7 @@ def plan(texts: Sequence[str], multirun: bool, composer: Composer, command: str 
         raise forgotten([*composer.flags, *texts], several[0], command)
     config = checked(composed, parsed, composer)
     if not multirun:
-        return Plan([one.text for one in parsed], False, config, 1)
+        return Plan([one.text for one in parsed], False, config, composed, 1)
     if any(one.key == "runs_dir" for one in several):
         raise UnipetError(
             "runs_dir: one sweep has one runs_dir, the root of everything it writes. Give a single value."
@@ -87,6 +88,7 @@ def plan(texts: Sequence[str], multirun: bool, composer: Composer, command: str 
         overrides=[one.text for one in parsed],
         multirun=True,
         config=config,
+        composed=composed,
         jobs=product(counts.values()) if basic else None,
         swept=[key for key, count in counts.items() if count > 1],
         sweep_dir=Path(str(composed.hydra.sweep.dir)),

@@ -24,9 +24,10 @@ from hydra.plugins.config_source import ConfigResult, ConfigSource
 from omegaconf import OmegaConf
 from omegaconf._utils import get_omega_conf_dumper
 
-from unipet.calculus.library import compose_file, is_file_name
+from unipet.calculus.library import is_file_name
 from unipet.calculus.yaml_reader import Plain, parse_yaml, texts, values
 from unipet.compose.schema import METHOD, METHOD_GROUPS, holds_text, kind_at, typed
+from unipet.compose.user_files import config_text, method_file
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
 
@@ -66,12 +67,12 @@ class Files(FileConfigSource):
     def load_config(self, config_path: str) -> ConfigResult:
         path = _method_file(config_path)
         if path is not None:
-            return _result(self, compose_file(path), METHOD, {"package": None})
+            return _result(self, method_file(path), METHOD, {"package": None})
         name = self._normalize_file_name(config_path)
         file = Path(self.path) / name
         if not file.is_file():
             return super().load_config(config_path)  # says so
-        return _read(self, _text(file), config_path, str(file))
+        return _read(self, config_text(file), config_path, str(file))
 
 
 class PackagedFiles(ImportlibResourcesConfigSource):
@@ -85,7 +86,7 @@ class PackagedFiles(ImportlibResourcesConfigSource):
             return super().load_config(config_path)
         path = _method_file(config_path)
         if path is not None:
-            return _result(self, compose_file(path), METHOD, {"package": None})
+            return _result(self, method_file(path), METHOD, {"package": None})
         if not super().is_config(config_path):
             return super().load_config(config_path)  # says so
         file = resources.files(self.path).joinpath(self._normalize_file_name(config_path))
@@ -100,15 +101,6 @@ def _method_file(config_path: str) -> Path | None:
     """`method/my/file.yaml` -> the file, relative to the working directory, that `method=my/file.yaml` chooses."""
     group, _, name = config_path.partition("/")
     return Path(os.path.expanduser(name)) if group == "method" and is_file_name(name) else None
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UnipetError(f"{file}: not a readable YAML file: byte {error.start} is no UTF-8.") from None
-    except OSError as error:
-        raise UnipetError(f"{file}: cannot be read ({error.strerror or error}).") from None
 
 
 def _read(source: ConfigSource, text: str, config_path: str, where: str) -> ConfigResult:

@@ -12,8 +12,7 @@ from unipet.calculus.functions import function_sources
 from unipet.calculus.method import Method
 from unipet.runs.model_files import contents
 from unipet.runs.record import canonical_json
-from unipet.calculus.site_files import load_sites
-from unipet.calculus.sites import table_data
+from unipet.calculus.sites import Architecture, table_data
 from unipet.tasks import cache_directory
 
 #: Of what a run computes. Raise it with every change of the package that can change a run's result: results of the
@@ -50,18 +49,18 @@ class Content:
         return asdict(self)
 
 
-def content_of(config: RunConfig, method: Method, data: str) -> Content:
-    """The contents that `config` names, read once; `data` is the fingerprint of its examples, `method` is as it was asked for.
+def content_of(config: RunConfig, method: Method, sites: Architecture | None, data: str) -> Content:
+    """The contents that `config` names, read once; `method` and `sites` are as they were asked for, `data` is the fingerprint
+    of the examples.
 
-    Raises UnipetError for a base model or a site table that cannot be read.
+    Raises UnipetError for a base model that cannot be read.
     """
-    table = load_sites(config.model.sites)
     cache = cache_directory(config.runs_dir)
     kept = None if cache is None else cache / "checksums"
     return Content(
         data=data,
         base_model=contents(config.model, kept),
-        sites=None if table is None else table_data(table),
+        sites=None if sites is None else table_data(sites),
         functions=function_sources(method),
     )
 

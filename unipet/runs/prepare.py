@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,20 +13,33 @@ from unipet.runs.run_directory import is_whole, run_directory
 from unipet.output.stopwatch import phase
 
 if TYPE_CHECKING:
+    from unipet.calculus.method import Method
+    from unipet.calculus.sites import Architecture
     from unipet.training.budget.parameters import ParameterFit
     from unipet.tasks import TaskData
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run whose configuration, data and base model were found to fit together; nothing is written yet."""
+    """A run whose configuration, data and base model were found to fit together; nothing is written yet.
+
+    All that a run derives from its configuration is here, derived once: what comes after takes it and derives nothing again.
+    """
 
     config: RunConfig  # the method spelled out in full
+    method: Method  # as it was asked for
+    sites: Architecture | None  # the user's own site table, checked on this base model
     fit: ParameterFit  # the method as the budget leaves it
     data: TaskData
     content: Content  # what run_id covers besides the configuration
+    resolved: dict[str, Any]  # `config` as plain values
     run_id: str
     directory: Path
+
+    def with_seed(self, seed: int) -> Prepared:
+        """The same run with another seed: another identity, everything else shared."""
+        config = replace(self.config, seed=seed)
+        return _identified(config, self.method, self.sites, self.fit, self.data, self.content)
 
 
 def prepare(config: RunConfig) -> Prepared:
@@ -36,6 +49,7 @@ def prepare(config: RunConfig) -> Prepared:
         from unipet.training.budget.parameters import fit_parameters
         from unipet.compose.imports import import_modules
         from unipet.calculus.library import load_method
+        from unipet.calculus.site_files import sites_for
         from unipet.runs.base_model import skeleton
         from unipet.compose.settings import check_settings
         from unipet.tasks import input_length, load_task
@@ -49,15 +63,25 @@ def prepare(config: RunConfig) -> Prepared:
     data = load_task(config.task)
     # A site that matches nothing fails here, without weights.
     built = skeleton(config.model, config.task.kind)
-    fit = fit_parameters(method, built, config.budget, config.model.sites, input_length(config.task))
-    content = content_of(config, method, data.fingerprint)
-    return identified(config, fit, data, content)
+    sites = sites_for(built, config.model.sites)
+    fit = fit_parameters(method, built, config.budget, sites, input_length(config.task))
+    content = content_of(config, method, sites, data.fingerprint)
+    return _identified(config, method, sites, fit, data, content)
 
 
-def identified(config: RunConfig, fit: ParameterFit, data: TaskData, content: Content) -> Prepared:
-    """A run with its `run_id`, and the directory that follows from it."""
-    identity = run_id(records.resolved(config), content)
-    return Prepared(config, fit, data, content, identity, run_directory(config, fit.method.name, identity))
+def _identified(
+    config: RunConfig,
+    method: Method,
+    sites: Architecture | None,
+    fit: ParameterFit,
+    data: TaskData,
+    content: Content,
+) -> Prepared:
+    """A run with its plain values, its `run_id`, and the directory that follows from it."""
+    resolved = asdict(config)
+    identity = run_id(resolved, content)
+    directory = run_directory(config, fit.method.name, identity)
+    return Prepared(config, method, sites, fit, data, content, resolved, identity, directory)
 
 
 def finished_record(prepared: Prepared) -> dict[str, Any] | None:

@@ -30,13 +30,6 @@ ERROR = "error.txt"
 ATTEMPT = "attempt"  # a directory: where a finished run is repeated, until the repetition is whole
 
 
-def resolved(config: RunConfig) -> dict[str, Any]:
-    """The whole configuration as plain values, the method spelled out in full, so that shorthands mean one thing."""
-    from unipet.calculus.library import load_method
-
-    return {**asdict(config), "method": load_method(config.method).to_dict()}
-
-
 def model_label(model: ModelConfig) -> str:
     """What reports call the base model: its configuration's name, or for `model=auto` the hub or directory name."""
     if model.name != "auto":

@@ -1,6 +1,6 @@
 """The story of one run, callable from Python: `run(config)` trains, evaluates and records.
 
-`prepare` (preparing.py) does everything that a mistake of the user can break and writes nothing: it raises `UnipetError`.
+`prepare` (prepare.py) does everything that a mistake of the user can break and writes nothing: it raises `UnipetError`.
 `execute` does the work in the run's directory: whatever breaks there becomes a record with status "failed".
 """
 
@@ -67,7 +67,7 @@ def _finished_before(prepared: Prepared) -> dict[str, Any] | None:
     found = None if prepared.config.rerun else finished_record(prepared)
     if found is not None:
         print(f"finished before, not run again (rerun=true does): {prepared.directory}")
-        upload(prepared.config.tracking, found, records.resolved(prepared.config), prepared.directory)
+        upload(prepared.config.tracking, found, prepared.resolved, prepared.directory)
     return found
 
 
@@ -89,11 +89,10 @@ def execute(prepared: Prepared, watch: Stopwatch) -> Done:
     record["data"], record["fitted"] = prepared.data.record(), prepared.fit.record()
     record["composition"] = prepared.fit.method.to_dict()
     _clear(directory)
-    resolved = records.resolved(config)
     fitted = "".join(f"# fitted to the budget: {key}={size}\n" for key, size in (prepared.fit.sizes or {}).items())
-    records.write_text_atomic(directory / records.CONFIG, fitted + write_yaml(resolved))
+    records.write_text_atomic(directory / records.CONFIG, fitted + write_yaml(prepared.resolved))
     records.write_json_atomic(directory / records.RESULT, record)
-    tracker = open_tracker(config.tracking, record, resolved)
+    tracker = open_tracker(config.tracking, record, prepared.resolved)
     try:
         if prepared.fit.why_not is None:
             record["status"] = _work(prepared, directory, record, tracker)
@@ -160,7 +159,7 @@ def _work(prepared: Prepared, directory: Path, record: dict[str, Any], tracker: 
     warnings = encoded.warnings(config.task.max_target)
     batch, read = collate(tokenizer), readout(config.task, tokenizer)
     with phase("base_model"):
-        fit = fit_run(config, model, method, encoded.train, batch, read, data.regression, device)
+        fit = fit_run(config, model, method, prepared.sites, encoded.train, batch, read, data.regression, device)
     warnings += [fit.warning] if fit.warning else []
     record["fitted"].update(fit.record())
     record["memory"]["predicted_gib"] = fit.predicted_gib
@@ -168,7 +167,7 @@ def _work(prepared: Prepared, directory: Path, record: dict[str, Any], tracker: 
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
     with phase("base_model"):
-        adapted = adapt(model, method, config.model.sites).to_dict()
+        adapted = adapt(model, method, prepared.sites).to_dict()
     record["params"], record["insertions"] = adapted["params"], adapted["insertions"]
     if fit.why_not is not None:
         record["reason"] = fit.why_not

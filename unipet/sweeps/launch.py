@@ -1,4 +1,4 @@
-"""Run what a plan asks for through hydra.main: one run, or a sweep that closes with its comparison table."""
+"""Run what a plan asks for: one run as it was composed, or a sweep through hydra.main, closed with its comparison table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unipet.compose import parse_run_config
 from unipet.compose.composer import ROOT, config_path, hydra_state, plain_values, register_schema, version_base
 from unipet.compose.hydra_errors import translate
 from unipet.compose.overrides import Plan
@@ -54,21 +53,21 @@ class Flags:
 
 
 def single(todo: Plan, flags: Flags) -> int:
-    """One run: 0 when it is ok, 1 when it failed."""
+    """One run: 0 when it is ok, 1 when it failed. It runs as `plan` composed it, while that composer is open."""
     records: list[Mapping[str, Any]] = []
-
     mistakes: list[UnipetError] = []
 
-    def job(composed: Any) -> None:
+    def job(_: Any) -> None:
         try:
-            done = jobs.train(parse_run_config.configured(plain_values(composed)))
+            done = jobs.train(todo.config)
         except UnipetError as error:  # Hydra would announce it in its own words
             mistakes.append(error)
             return
         records.append(done.record)
         print(closing.summary(done.record, done.directory))
 
-    call_hydra(job, flags, todo.overrides)
+    with translate(todo.overrides), own_files(flags.config_dir):
+        run_composed(job, todo.composed)
     if mistakes:
         raise mistakes[0]
     return 0 if records and records[0].get("status") != "failed" else 1
@@ -125,6 +124,24 @@ def close(directory: Path, total: int | None) -> int:
     print(f"\n{counts}; table and job files in {directory}")
     print(f"next: unipet report {shlex.quote(str(directory))} --html report.html")
     return 1 if failed else 0
+
+
+def run_composed(task: Callable[[Any], None], composed: Any) -> None:
+    """What hydra.main does with one run once it is composed: logging, callbacks, environment and directory of the job."""
+    from hydra._internal.callbacks import Callbacks
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.utils import configure_log, run_job
+    from hydra.types import HydraContext, RunMode
+
+    hydra = composed.hydra
+    hydra.mode = RunMode.RUN
+    configure_log(hydra.hydra_logging, hydra.verbose)
+    callbacks = Callbacks(composed)
+    callbacks.on_run_start(config=composed, config_name=ROOT)
+    context = HydraContext(config_loader=GlobalHydra.instance().config_loader(), callbacks=callbacks)
+    done = run_job(task, composed, "hydra.run.dir", job_subdir_key=None, hydra_context=context)
+    callbacks.on_run_end(config=composed, config_name=ROOT, job_return=done)
+    _ = done.return_value  # raises what the job raised
 
 
 def call_hydra(task: Callable[[Any], None], flags: Flags, overrides: Sequence[str]) -> int:

@@ -71,5 +71,7 @@ def main(argv: Sequence[str]) -> int:
             return call_hydra(lambda composed: None, flags, texts)
         with composer(flags.config_dir) as composing:
             todo = plan(overrides, flags.multirun, composing)
-        check_tracking(todo.config.tracking)
-        return sweep(todo, flags) if todo.multirun else single(todo, flags)
+            check_tracking(todo.config.tracking)
+            if not todo.multirun:
+                return single(todo, flags)
+        return sweep(todo, flags)

@@ -17,7 +17,7 @@ from unipet.runs.forecast.job import JobForecast
 from unipet.runs.forecast.measurement_cache import Kept
 from unipet.runs.identity import run_id
 from unipet.runs.memory import out_of_memory
-from unipet.runs.prepare import Prepared, finished_record, identified, prepare
+from unipet.runs.prepare import Prepared, finished_record, prepare
 
 if TYPE_CHECKING:
     from unipet.runs.forecast.measuring import BaseModel
@@ -96,9 +96,7 @@ class Forecaster:
         known = self._prepared[key]
         if known.prepared.config.seed == config.seed:
             return known
-        own = replace(known.prepared.config, seed=config.seed)
-        prepared = known.prepared
-        return replace(known, prepared=identified(own, prepared.fit, prepared.data, prepared.content))
+        return replace(known, prepared=known.prepared.with_seed(config.seed))
 
     def _cost(self, made: JobForecast, prepared: Prepared) -> None:
         """Memory and time of a job that its limit on parameters lets run."""
@@ -151,7 +149,7 @@ class Forecaster:
             batch, read = collate(tokenizer), readout(config.task, tokenizer)
             method, regression, began = prepared.fit.method, prepared.data.regression, time.perf_counter()
             device = "cuda:0" if on_cuda() else "cpu"
-            fit = fit_run(config, model, method, encoded.train, batch, read, regression, device)
+            fit = fit_run(config, model, method, prepared.sites, encoded.train, batch, read, regression, device)
             names = ("micro_batch", "accumulation", "checkpointing", "why_not", "warning", "predicted_gib")
             return {**{name: getattr(fit, name) for name in names}, "seconds": time.perf_counter() - began}
 
@@ -168,7 +166,7 @@ class Forecaster:
         def calibrate() -> dict[str, Any]:
             self._say("time")
             before = load()
-            found = measure(prepared.config, prepared.fit.method, prepared.data, encoded, MemoryFit(*how), base)
+            found = measure(prepared, encoded, MemoryFit(*how), base)
             return {**found.to_dict(), "load": before, "at": records.now()}
 
         key = ["time", *kind_of_job(prepared), *how]
@@ -185,7 +183,7 @@ def kind_of_job(prepared: Prepared) -> list[Any]:
     optim = OptimConfig(**{name: getattr(config.optim, name) for name in names})
     method = prepared.fit.method.to_dict()
     plain = replace(config, method=method, optim=optim, budget=BudgetConfig(), seed=0)
-    return [records.versions(), run_id(records.resolved(plain), prepared.content)]
+    return [records.versions(), run_id(asdict(plain), prepared.content)]
 
 
 def sizes_of(method: Any) -> dict[str, int]:

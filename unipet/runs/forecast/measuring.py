@@ -33,6 +33,7 @@ from unipet.training.forward import longest_first, to_device
 from unipet.runs.memory import PeakMemory
 from unipet.calculus.method import Method
 from unipet.runs.base_model import load_base_model
+from unipet.runs.prepare import Prepared
 from unipet.training.sampler import GroupedOrder
 from unipet.training.step import Loss
 from unipet.tasks import LOSS, Encoded, EncodedRows, TaskData, collate, kind_of, readout, selection_metric
@@ -87,13 +88,12 @@ class BaseModel:
         return self._loaded
 
 
-def measure(
-    config: RunConfig, method: Method, data: TaskData, encoded: Encoded, fit: MemoryFit, base: BaseModel
-) -> Calibration:
-    """Calibrate `config` with `method`, as budgets leave it, and with the micro-batch of `fit`; uses `base` up.
+def measure(prepared: Prepared, encoded: Encoded, fit: MemoryFit, base: BaseModel) -> Calibration:
+    """Calibrate a run with its method as budgets leave it, and with the micro-batch of `fit`; uses `base` up.
 
     Raises UnipetError for whatever would make the run fail, too.
     """
+    config, method, data = prepared.config, prepared.fit.method, prepared.data
     device = "cuda:0" if torch.cuda.is_available() else "cpu"
     found = Calibration()
     model, tokenizer = base.load()
@@ -101,7 +101,7 @@ def measure(
     batch, read = collate(tokenizer), readout(config.task, tokenizer)
     check_lengths(encoded, model, config.task)
     with found.stage("adapting"):
-        adapt(model, method, config.model.sites)
+        adapt(model, method, prepared.sites)
         gc.collect()
         PeakMemory(device)
     with tempfile.TemporaryDirectory() as directory:

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from unipet.calculus.method import Method
-from unipet.calculus.site_files import sites_for
+from unipet.calculus.sites import Architecture
 from unipet.config import BudgetConfig, RunConfig
 from unipet.errors import UnipetError
 from unipet.tasks import Collate, Readout
@@ -122,22 +122,25 @@ def fit_run(
     config: RunConfig,
     model: nn.Module,
     method: Method,
+    sites: Architecture | None,
     examples: Examples,
     collate: Collate,
     read: Readout,
     regression: bool,
     device: str,
 ) -> MemoryFit:
-    """The memory fit of a run on the unadapted `model`, from its widest batch. Raises UnipetError as `fit_memory`."""
+    """The memory fit of a run on the unadapted `model`, from its widest batch. `sites` is a table of the user's own.
+
+    Raises UnipetError as `fit_memory`.
+    """
     rows = widest(examples, config.optim.batch_size, config.seed)
     loss = Loss(method.objective, regression, config.optim.label_smoothing, config.precision, read)
-    table = sites_for(model, config.model.sites)
     whole = collate([examples[index] for index in rows])
 
     def predict(size: int, accumulates: bool, checkpointing: bool) -> Trace:
         batch = {name: value[:size] for name, value in whole.items()}  # padded as training pads it
         plan = StepPlan(accumulates, checkpointing, config.optim.clip)
-        return trace_step(model, method, loss, batch, plan, table, device)
+        return trace_step(model, method, loss, batch, plan, sites, device)
 
     try:
         return fit_memory(predict, len(rows), config.budget, can_checkpoint(model))
