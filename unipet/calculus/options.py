@@ -29,12 +29,15 @@ def remove_hint(where: str) -> str:
     return f"Remove it with the override {shlex.quote(f'~{where}')} (or delete the line)."
 
 
-def parse_options(cls: type[T], given: Any, where: str, owner: str, ignore: Sequence[str] = ()) -> T:
+def parse_options(
+    cls: type[T], given: Any, where: str, owner: str, ignore: Sequence[str] = (), as_given: bool = False
+) -> T:
     """Build the dataclass `cls` from a mapping.
 
     `where` is the full key that errors name (`method.insertions.ffn.function`), `owner` says whose options these are
-    (`function 'bottleneck'`). A text option takes an unquoted scalar of YAML as the text that was written. Raises
-    UnipetError for unknown and missing keys, wrong types and values outside the limits.
+    (`function 'bottleneck'`). A text option takes an unquoted scalar of YAML as the text that was written; a whole number for a
+    `float` becomes one, unless it stays `as_given`. Raises UnipetError for unknown and missing keys, wrong types and values
+    outside the limits.
     """
     if not isinstance(given, Mapping):
         raise not_allowed(where, value_of(given), "a mapping of options")
@@ -49,7 +52,7 @@ def parse_options(cls: type[T], given: Any, where: str, owner: str, ignore: Sequ
             raise no_option(full, owner, [*ignore, *fields], f"{nearest(key, fields)} {remove_hint(full)}")
         if value == MISSING:
             raise not_given(full, hints[key])
-        found[key] = parse_value(hints[key], value, full, fields[key].metadata)
+        found[key] = parse_value(hints[key], value, full, fields[key].metadata, as_given)
     lacking = [name for name, field in fields.items() if name not in found and _required(field)]
     if lacking:
         raise not_given(joined(where, lacking[0]), hints[lacking[0]], f", and {owner} has no default for it")
@@ -86,16 +89,17 @@ def not_given(full: str, hint: Any, why: str = "") -> UnipetError:
     return UnipetError(f"{full}: not given{why}. Set it, for example {full}={example}.")
 
 
-def parse_value(hint: Any, value: Any, where: str, limits: Mapping[str, Any] = _FREE) -> Any:
+def parse_value(hint: Any, value: Any, where: str, limits: Mapping[str, Any] = _FREE, as_given: bool = False) -> Any:
     """One option's value as its type has it. Raises UnipetError for another type, and for a value outside the limits."""
     kind = _but_none(hint)
     if kind is not hint and value_of(value) is None:
         return None
     if dataclasses.is_dataclass(kind):
-        return parse_options(typing.cast("type[Any]", kind), value, where, where.rsplit(".", 1)[-1])
+        return parse_options(typing.cast("type[Any]", kind), value, where, where.rsplit(".", 1)[-1], (), as_given)
     if typing.get_origin(kind) is list:
         items = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-        return [parse_value(typing.get_args(kind)[0], item, f"{where}[{i}]", limits) for i, item in enumerate(items)]
+        inner = typing.get_args(kind)[0]
+        return [parse_value(inner, item, f"{where}[{i}]", limits, as_given) for i, item in enumerate(items)]
     if kind == dict[str, Any]:  # a method: its own parser knows the types in it
         return value
     if kind is str:
@@ -106,7 +110,7 @@ def parse_value(hint: Any, value: Any, where: str, limits: Mapping[str, Any] = _
         if limits.get("choices"):
             raise unknown(where, value, limits["choices"])
         raise not_allowed(where, value, allowed(hint, limits))
-    return float(value) if kind is float else value
+    return float(value) if kind is float and not as_given else value
 
 
 def allowed(hint: Any, limits: Mapping[str, Any] = _FREE) -> str:

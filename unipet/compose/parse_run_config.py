@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import typing
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,8 +30,8 @@ def run_config(values: Mapping[str, Any]) -> RunConfig:
 
 
 def build(cls: type[T], values: Any, where: str) -> T:
-    """The same for one group of it, whose key is `where`."""
-    return parse_options(cls, values, where, where or RUN)
+    """The same for one group of it, whose key is `where`. Numbers stay as they were given: `run_id` is a hash of them."""
+    return parse_options(cls, values, where, where or RUN, as_given=True)
 
 
 def configured(values: Mapping[str, Any]) -> RunConfig:
@@ -105,7 +106,7 @@ def allowed_at(key: str) -> str | None:
     """What `RunConfig` takes at a dotted key, in a user's words; None where it has no such key."""
     current: Any = RunConfig
     limits: Mapping[str, Any] = {}
-    for part in key.split("."):
+    for part in re.sub(r"\[\d+\]$", "", key).split("."):  # a value of a list is limited as the list is
         if not dataclasses.is_dataclass(current):
             return None
         field = next((field for field in dataclasses.fields(current) if field.name == part), None)
