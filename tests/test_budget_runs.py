@@ -14,7 +14,7 @@ from run_room import LOW_RANK, tiny_config
 from test_report import entry
 
 from unipet.cli.main import main
-from unipet.compose.settings import check_settings
+from unipet.compose.parse_run_config import check_run_config
 from unipet.config import BudgetConfig, RunConfig, conf_dir
 from unipet.errors import UnipetError
 from unipet.report.aggregate import aggregate, unscored
@@ -161,7 +161,7 @@ def test_presets() -> None:
     assert {key: value for key, value in PRESETS["none"].items() if key != "name"} == DEFAULTS
     for name, preset in PRESETS.items():
         assert preset["name"] == name and budget_label(preset) == name
-        check_settings(RunConfig(budget=BudgetConfig(**preset)))
+        check_run_config(RunConfig(budget=BudgetConfig(**preset)))
         (limit,) = set_limits(preset).items() or [("", 0)]
         number = name.rpartition("_")[2].replace("p", ".").removesuffix("gb")
         assert name == "none" or limit[1] == float(number), f"{name} says {limit}"
@@ -177,7 +177,7 @@ def test_presets() -> None:
         ("peak_memory_gib", 0, "allowed: a finite number greater than 0 or null"),
         ("memory_margin", 1.0, "allowed: a finite number at least 0 and less than 1"),
         ("memory_margin", None, "allowed: a finite number at least 0 and less than 1"),
-        ("max_tokens", 0, "allowed: a whole number from 1 or null"),
+        ("max_tokens", 0, r"allowed: a whole number from 1 to \d+ or null"),
         ("gpu_hours", 0.0, "allowed: a finite number greater than 0 or null"),
         ("gpus", 0, "allowed: a whole number from 1"),
         ("gpus", None, "allowed: a whole number from 1"),
@@ -188,4 +188,4 @@ def test_wrong_limits(key: str, value: Any, told: str) -> None:
     config = RunConfig()
     setattr(config.budget, key, value)
     with pytest.raises(UnipetError, match=rf"budget\.{key}: .*{told}"):
-        check_settings(config)
+        check_run_config(config)

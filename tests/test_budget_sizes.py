@@ -149,10 +149,12 @@ def test_ratio_of_nothing_is_an_error() -> None:
     with pytest.raises(UnipetError, match=r"method\.insertions\.a\.ratio: its function has no size"):
         solve(load_method(given), skeleton("bert"), 100)
     given["insertions"]["a"]["ratio"] = -1  # type: ignore[index]
-    with pytest.raises(UnipetError, match=r"method\.insertions\.a\.ratio: -1\.0 is out of range"):
+    with pytest.raises(
+        UnipetError, match=r"method\.insertions\.a\.ratio: -1 given; allowed: a finite number at least 0 or null"
+    ):
         load_method(given)
     given["insertions"]["a"]["ratio"] = "much"  # type: ignore[index]
-    with pytest.raises(UnipetError, match=r"method\.insertions\.a\.ratio: expected a finite number"):
+    with pytest.raises(UnipetError, match=r"method\.insertions\.a\.ratio: .* given; allowed: a finite number"):
         load_method(given)
 
 

@@ -111,11 +111,11 @@ MISTAKES: list[tuple[list[str], list[str]]] = [
     (["train", "task=sst"], ["task=sst: unknown 'sst'", "Did you mean 'sst2'?"]),
     (["train", "model=minlm"], ["model=minlm: unknown", "Did you mean 'minilm'?", "model=auto model.path="]),
     (["train", "+debug=smal"], ["debug=smal: unknown", "Did you mean 'small'?"]),
-    (["train", "taks=sst2"], ["key taks: unknown 'taks'", "Did you mean 'task'?"]),
-    (["train", "optim.lrr=1"], ["key optim.lrr: unknown 'lrr'", "Did you mean 'lr'?"]),
-    (["train", "+budget.peak=3"], ["key budget.peak: unknown 'peak'", "max_steps"]),
-    (["train", "++optim.lrr=1"], ["key optim.lrr: unknown 'lrr'"]),
-    (["train", "learning_rate=1"], ["key learning_rate: unknown", "Did you mean 'optim.lr'?"]),
+    (["train", "taks=sst2"], ["taks: a run has no option 'taks'", "Did you mean 'task'?"]),
+    (["train", "optim.lrr=1"], ["optim.lrr: optim has no option 'lrr'", "label_smoothing, lr, ", "Did you mean 'lr'?"]),
+    (["train", "+budget.peak=3"], ["budget.peak: budget has no option 'peak'", "max_steps"]),
+    (["train", "++optim.lrr=1"], ["optim.lrr: optim has no option 'lrr'"]),
+    (["train", "learning_rate=1"], ["learning_rate: a run has no option 'learning_rate'", "Did you mean 'optim.lr'?"]),
     (["train", "optim.learning_rate=1"], ["Did you mean 'lr'?"]),
     (["train", "rank=8"], ["Did you mean 'method.insertions.NAME.function.size'?"]),
     (["train", "method.insertions.attention.rank=8"], ["Did you mean 'function.size'?"]),
@@ -132,14 +132,17 @@ MISTAKES: list[tuple[list[str], list[str]]] = [
     (["train", "imports=[no_such_module]"], ["imports: no module 'no_such_module'"]),
     (["train", "imports=[../evil.py]"], ["imports: '../evil.py' is not a module's name"]),
     (["list", "functions", "--import", "no_such_module"], ["--import: no module 'no_such_module'"]),
-    (["train", "optim.lr.x=1"], ["key optim.lr.x", "single value"]),
-    (["train", "seed=abc"], ["seed: given 'abc'", "whole number"]),
-    (["train", "seed=1.5"], ["seed: given 1.5", "whole number"]),
+    (["train", "optim.lr.x=1"], ["optim.lr.x: optim.lr is", "single value"]),
+    (["train", "seed=abc"], ["seed: 'abc' given; allowed: ", "whole number"]),
+    (["train", "seed=1.5"], ["seed: 1.5 given; allowed: ", "whole number"]),
     (["train", "seed=null"], ["seed", "whole number"]),
-    (["train", "optim.lr=fast"], ["optim.lr: given 'fast'", "a number"]),
-    (["train", "rerun=maybe"], ["rerun: given 'maybe'", "true or false"]),
-    (["train", "task.labels=3"], ["task.labels: given 3", "a list"]),
-    (["train", "budget.max_steps=few"], ["budget.max_steps: given 'few'", "a whole number or null"]),
+    (["train", "optim.lr=fast"], ["optim.lr: 'fast' given; allowed: a finite number greater than 0"]),
+    (["train", "rerun=maybe"], ["rerun: 'maybe' given; allowed: ", "true or false"]),
+    (["train", "task.labels=3"], ["task.labels: 3 given; allowed: ", "a list"]),
+    (
+        ["train", "budget.max_steps=few"],
+        ["budget.max_steps: 'few' given; allowed: ", "a whole number from 1 to 4294967295 or null"],
+    ),
     (["train", "optim.lr=-1"], ["optim.lr: -1.0", "greater than 0"]),
     (["train", "precision=fp8"], ["precision: unknown 'fp8'"]),
     (["train", "seed=0,1"], ["seed=0,1: several values need -m", "unipet train -m seed=0,1"]),
@@ -149,7 +152,7 @@ MISTAKES: list[tuple[list[str], list[str]]] = [
         ["method.insertions.x.function.size=2,4: several values need -m"],
     ),
     (["train", "-m", "method=lora,maam"], ["method=maam: unknown 'maam'", "Did you mean 'mam'?"]),
-    (["train", "-m", "seed=0,abc"], ["seed: given 'abc'"]),
+    (["train", "-m", "seed=0,abc"], ["seed: 'abc' given; allowed: "]),
     (["train", "-m", "runs_dir=a,b"], ["runs_dir", "single value"]),
     (["train", "-m", "optim.lr=interval(0,1)"], ["interval", "list values"]),
     (["train", "-m", "method=glob(zz*)"], ["matches nothing"]),
@@ -199,7 +202,7 @@ def test_mistakes_in_a_users_files(capsys: pytest.CaptureFixture[str], world: Pa
     code, _, err = call(capsys, "train", *base(world), "task=typo")
     assert (
         code == 2
-        and "key task.lable: unknown 'lable'" in err
+        and "task.lable: task has no option 'lable'" in err
         and "task/typo.yaml" in err
         and "Did you mean 'label'?" in err
     )

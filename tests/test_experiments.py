@@ -17,7 +17,7 @@ from run_room import said_id, stand_in
 import unipet
 from unipet.calculus.library import load_method, method_names
 from unipet.cli.main import main
-from unipet.compose.settings import check_settings
+from unipet.compose.parse_run_config import check_run_config
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
 from unipet.runs.record import blank_record
@@ -67,7 +67,7 @@ def test_a_sweep_composes_its_runs(path: Path, tmp_path: Path, monkeypatch: pyte
     ran: list[RunConfig] = []
 
     def train(config: RunConfig, directory: Path) -> dict[str, Any]:
-        check_settings(config)
+        check_run_config(config)
         ran.append(config)
         return blank_record(config, str(config.method["name"]), said_id(config)) | {"status": "skipped"}
 

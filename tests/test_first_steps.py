@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,14 @@ from tiny import tiny_bert
 from transformers import get_cosine_schedule_with_warmup, get_linear_schedule_with_warmup
 
 import unipet
+from unipet.config import OptimConfig
 from unipet.errors import UnipetError
 from unipet.runs.run import run
 from unipet.training.movement import Movement
-from unipet.training.schedule import SCHEDULES, rate, warmup_steps
+from unipet.training.schedule import rate, warmup_steps
 from unipet.training.trainer import faster
+
+SCHEDULES = next(field for field in fields(OptimConfig) if field.name == "schedule").metadata["choices"]
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)

@@ -179,7 +179,7 @@ def test_the_range_of_a_submission_is_the_tasks(tmp_path: Path) -> None:
     assert stsb["submission_range"] == [0, 5]
     check_task(TaskConfig(**stsb))
     for given in ([5, 0], [1], [0, float("nan")], ["a", "b"], [True, 5], [0, 1, 2]):
-        with pytest.raises(UnipetError, match=r"task\.submission_range: .*lowest, highest"):
+        with pytest.raises(UnipetError, match=r"task\.submission_range.*: .*\[lowest, highest\]"):
             check_task(TaskConfig(**{**stsb, "submission_range": given}))
     with pytest.raises(UnipetError, match=r"task\.submission_range: .*no numbers"):
         check_task(task_of("classification", tmp_path / "d", submission_range=[0.0, 5.0]))

@@ -448,7 +448,7 @@ BAD_TASKS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "three texts": ({"text": ["a", "b", "c"]}, ["task.text", "3 columns"]),
     "same text twice": ({"text": ["a", "a"]}, ["task.text", "twice"]),
     "bare text": ({"text": "sentence"}, ["task.text", "[sentence]"]),
-    "text a number": ({"text": [1]}, ["task.text", "not a name"]),
+    "text a number": ({"text": [1]}, ["task.text[0]: 1 given; allowed: a text", "quotes"]),
     "label is text": ({"label": "sentence"}, ["task.label"]),
     "one label": ({"labels": ["a"]}, ["task.labels", "at least two"]),
     "numeric labels": ({"labels": [0, 1]}, ["task.labels", "quotes"]),

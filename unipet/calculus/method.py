@@ -13,7 +13,7 @@ from unipet.calculus.functions.base import Function
 from unipet.calculus.insertion_parts import Parts
 from unipet.calculus.mixture import Mixture
 from unipet.calculus.objectives import Objective
-from unipet.calculus.options import number, parse_options, remove_hint, share
+from unipet.calculus.options import parse_options, parse_value, remove_hint
 from unipet.calculus.pairs import check_pairs, name_of
 from unipet.calculus.scaling import SCALINGS, Constant, Scaling
 from unipet.calculus.sites.position import Position, token_span
@@ -136,13 +136,14 @@ def _insertion(name: str, given: Any, where: str) -> InsertionSpec:
     composition = _named(Composition, COMPOSITIONS, given_composition, f"{where}.composition", "composition")
     scaling = given.get("scaling", 1.0)
     if isinstance(scaling, int | float) or scaling is None:
-        scaling = {"name": "constant", "value": number(1.0 if scaling is None else scaling, f"{where}.scaling")}
+        value = 1.0 if scaling is None else scaling
+        scaling = {"name": "constant", "value": parse_value(float, value, f"{where}.scaling")}
     if isinstance(scaling, Mapping) and "name" not in scaling:
         scaling = {"name": "constant", **scaling}  # `scaling.value=2` over a file that says `scaling: 4.0`
     parsed_scaling = _named(Scaling, SCALINGS, scaling, f"{where}.scaling", "scaling")
     if (parsed := given.get("mixture")) is not None:
         parsed = parse_options(Mixture, parsed, f"{where}.mixture", "the mixture")
-    ratio = share(given.get("ratio"), f"{where}.ratio")
+    ratio = parse_value(float | None, given.get("ratio"), f"{where}.ratio", {"low": 0})
     spec = InsertionSpec(name, function, position, composition, parsed_scaling, parsed, ratio)
     check_pairs(spec, where)
     return spec

@@ -1,4 +1,7 @@
-"""Options of a value of a dimension: dataclass fields with limits, and the one parser that turns YAML into them."""
+"""The one parser from YAML to a dataclass of options, and the one check of what Python put into one.
+
+What limits an option stands on its field (`option`): the values of the dimensions and the configuration of a run alike.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +15,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from unipet.calculus.yaml_reader import text_of, texts, value_of, values
-from unipet.errors import UnipetError, nearest, unknown
+from unipet.config import option as option  # the values of the dimensions know no configuration of a run
+from unipet.errors import UnipetError, nearest, not_allowed, unknown
 
 T = TypeVar("T")
-
-
-def option(default: Any, *, low: float | None = None, high: float | None = None, choices: Sequence[str] = ()) -> Any:
-    """A dataclass field with its allowed range (inclusive) or its allowed names."""
-    limits = {"low": low, "high": high, "choices": tuple(choices)}
-    if isinstance(default, list):
-        return dataclasses.field(default_factory=lambda: list(default), metadata=limits)
-    return dataclasses.field(default=default, metadata=limits)
+MISSING = "???"  # the value of a key that a file leaves to whoever uses it
+_FREE: Mapping[str, Any] = {}
+_ENDS = {"low": "at least", "above": "greater than", "high": "at most", "below": "less than"}
 
 
 def remove_hint(where: str) -> str:
@@ -30,32 +29,152 @@ def remove_hint(where: str) -> str:
     return f"Remove it with the override {shlex.quote(f'~{where}')} (or delete the line)."
 
 
-def parse_options(cls: type[T], given: Any, where: str, owner: str, ignore: Sequence[str] = ()) -> T:
+def parse_options(
+    cls: type[T], given: Any, where: str, owner: str, ignore: Sequence[str] = (), as_given: bool = False
+) -> T:
     """Build the dataclass `cls` from a mapping.
 
     `where` is the full key that errors name (`method.insertions.ffn.function`), `owner` says whose options these are
-    (`function 'bottleneck'`). A text option takes an unquoted scalar of YAML as the text that was written. Raises
-    UnipetError for unknown and missing keys, wrong types and values outside the limits.
+    (`function 'bottleneck'`). A text option takes an unquoted scalar of YAML as the text that was written; a whole number for a
+    `float` becomes one, unless it stays `as_given`. Raises UnipetError for unknown and missing keys, wrong types and values
+    outside the limits.
     """
     if not isinstance(given, Mapping):
-        raise UnipetError(f"{where}: expected a mapping of options, got {value_of(given)!r}.")
+        raise not_allowed(where, value_of(given), "a mapping of options")
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    hints = _hints(cls)  # type: ignore[arg-type]
+    hints = hints_of(cls)  # type: ignore[arg-type]
     found: dict[str, Any] = {}
     for key, value in given.items():
         if key in ignore:
             continue
+        full = joined(where, key)
         if key not in fields:
-            allowed = ", ".join(sorted([*ignore, *fields])) or "(none)"
-            raise UnipetError(
-                f"{where}.{key}: {owner} has no option {key!r}. It has: {allowed}."
-                f"{nearest(key, fields)} {remove_hint(f'{where}.{key}')}"
-            )
-        found[key] = _value(hints[key], value, f"{where}.{key}", fields[key].metadata)
+            raise no_option(full, owner, [*ignore, *fields], f"{nearest(key, fields)} {remove_hint(full)}")
+        if value == MISSING:
+            raise not_given(full, hints[key])
+        found[key] = parse_value(hints[key], value, full, fields[key].metadata, as_given)
     lacking = [name for name, field in fields.items() if name not in found and _required(field)]
     if lacking:
-        raise UnipetError(f"{where}.{lacking[0]}: not given, and {owner} has no default for it. Set it.")
+        raise not_given(joined(where, lacking[0]), hints[lacking[0]], f", and {owner} has no default for it")
     return cls(**found)
+
+
+def check_options(cls: type, built: Any, where: str) -> None:
+    """Raise UnipetError unless every field of `built`, a `cls` or what has its fields, holds what its type and limits allow:
+    Python may have put anything there. `where` is the full key of `built`."""
+    hints = hints_of(cls)
+    for field in dataclasses.fields(cls):
+        hint, value, full = hints[field.name], getattr(built, field.name), joined(where, field.name)
+        if dataclasses.is_dataclass(hint):
+            if not all(hasattr(value, name) for name in hints_of(typing.cast("type", hint))):
+                raise not_allowed(full, value, f"a {getattr(hint, '__name__', hint)}")
+            check_options(typing.cast("type", hint), value, full)
+        elif typing.get_origin(hint) is list and isinstance(value, str):
+            raise not_allowed(full, value, f"a list, for example [{value}]")
+        elif typing.get_origin(hint) is list and not isinstance(value, Sequence):
+            raise not_allowed(full, value, allowed(hint, field.metadata))
+        else:
+            parse_value(hint, value, full, field.metadata)
+
+
+def no_option(full: str, owner: str, has: Sequence[str], meant: str) -> UnipetError:
+    """An error for a key that does not exist; `meant` says what to do instead."""
+    names = ", ".join(sorted(has)) or "(none)"
+    return UnipetError(f"{full}: {owner} has no option {full.rpartition('.')[2]!r}. It has: {names}.{meant}")
+
+
+def not_given(full: str, hint: Any, why: str = "") -> UnipetError:
+    """An error for a key that needs a value."""
+    example = {int: "1", float: "0.1", bool: "true", str: "VALUE"}.get(_but_none(hint), "[a,b]")
+    return UnipetError(f"{full}: not given{why}. Set it, for example {full}={example}.")
+
+
+def parse_value(hint: Any, value: Any, where: str, limits: Mapping[str, Any] = _FREE, as_given: bool = False) -> Any:
+    """One option's value as its type has it. Raises UnipetError for another type, and for a value outside the limits."""
+    kind = _but_none(hint)
+    if kind is not hint and value_of(value) is None:
+        return None
+    if dataclasses.is_dataclass(kind):
+        return parse_options(typing.cast("type[Any]", kind), value, where, where.rsplit(".", 1)[-1], (), as_given)
+    if typing.get_origin(kind) is list:
+        items = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+        inner = typing.get_args(kind)[0]
+        return [parse_value(inner, item, f"{where}[{i}]", limits, as_given) for i, item in enumerate(items)]
+    if kind == dict[str, Any]:  # a method: its own parser knows the types in it
+        return value
+    if kind is str:
+        value = text_of(value)
+    else:
+        value = texts(value) if kind == dict[str, str] and isinstance(value, Mapping) else values(value)
+    if not _fits(kind, value, limits):
+        if limits.get("choices"):
+            raise unknown(where, value, limits["choices"])
+        raise not_allowed(where, value, allowed(hint, limits))
+    return float(value) if kind is float and not as_given else value
+
+
+def allowed(hint: Any, limits: Mapping[str, Any] = _FREE) -> str:
+    """What an option of this type takes, in a user's words."""
+    kind = _but_none(hint)
+    null = " or null" if kind is not hint else ""
+    null += f" {limits['null']}" if null and limits.get("null") else ""
+    if said := limits.get("words") or ", ".join(limits.get("choices", ())):
+        return f"{said}{null}"
+    if kind is int:
+        low, high = (limits.get(name) for name in ("low", "high"))
+        least = "" if low in (None, -math.inf) else f" from {low}"
+        return f"a whole number{least}{'' if high is None else f' to {high}'}{null}"
+    if kind is float:
+        ends = [f"{said} {limits[name]:g}" for name, said in _ENDS.items() if limits.get(name) not in (None, -math.inf)]
+        return f"a finite number{' ' if ends else ''}{' and '.join(ends)}{null}"
+    if kind is bool:
+        return f"true or false{null}"
+    if kind is str:
+        return f"a text (a number in quotes is one){null}"
+    return f"{'a list such as [a,b]' if typing.get_origin(kind) is list else 'a mapping'}{null}"
+
+
+def _fits(kind: Any, value: Any, limits: Mapping[str, Any]) -> bool:
+    if kind is bool:
+        return isinstance(value, bool)
+    if kind in (int, float):
+        number = isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
+        return number and (kind is int or _is_finite(value)) and _in_range(value, limits)
+    if kind is str:
+        choices = limits.get("choices")
+        return isinstance(value, str) and (not choices or value in choices) and not (limits.get("filled") and not value)
+    if kind == dict[str, str]:
+        return isinstance(value, Mapping) and all(isinstance(text, str) for pair in value.items() for text in pair)
+    return True
+
+
+def _in_range(value: float, limits: Mapping[str, Any]) -> bool:
+    low, above, high, below = (limits.get(name) for name in ("low", "above", "high", "below"))
+    return (
+        (low is None or value >= low)
+        and (above is None or value > above)
+        and (high is None or value <= high)
+        and (below is None or value < below)
+    )
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number that no float can be
+        return False
+
+
+def _but_none(hint: Any) -> Any:
+    """The type of an option that may be null; any other type as it is."""
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        return next(part for part in typing.get_args(hint) if part is not type(None))
+    return hint
+
+
+def joined(where: str, key: str) -> str:
+    """The full key of `key` inside `where`, which is empty for the outermost ones."""
+    return f"{where}.{key}" if where else str(key)
 
 
 def _required(field: dataclasses.Field[Any]) -> bool:
@@ -63,62 +182,6 @@ def _required(field: dataclasses.Field[Any]) -> bool:
 
 
 @functools.cache
-def _hints(cls: type) -> dict[str, Any]:
+def hints_of(cls: type[Any]) -> dict[str, Any]:
+    """The types of a dataclass's fields."""
     return typing.get_type_hints(cls)
-
-
-def _value(hint: Any, value: Any, where: str, limits: Mapping[str, Any]) -> Any:
-    if typing.get_origin(hint) in (types.UnionType, typing.Union):
-        if value_of(value) is None:
-            return None
-        hint = next(part for part in typing.get_args(hint) if part is not type(None))
-    if dataclasses.is_dataclass(hint):
-        return parse_options(typing.cast("type[Any]", hint), value, where, where.rsplit(".", 1)[-1])
-    if typing.get_origin(hint) is list:
-        items = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-        return [_value(typing.get_args(hint)[0], item, f"{where}[{i}]", limits) for i, item in enumerate(items)]
-    if hint is str:
-        value = text_of(value)
-    elif hint == dict[str, str] and isinstance(value, Mapping):
-        value = texts(value)
-    else:
-        value = values(value)
-    if hint is bool:
-        return _typed(value, isinstance(value, bool), where, "true or false")
-    if hint is int:
-        whole = _typed(value, isinstance(value, int) and not isinstance(value, bool), where, "a whole number")
-        return _in_range(whole, where, limits)
-    if hint is float:
-        return _in_range(float(number(value, where)), where, limits)
-    if hint is str:
-        name = _typed(value, isinstance(value, str), where, "a name")
-        if limits.get("choices") and name not in limits["choices"]:
-            raise unknown(where, name, limits["choices"])
-        return name
-    return value
-
-
-def number(value: Any, where: str) -> int | float:
-    """A finite number, or a UnipetError that names the key."""
-    value = value_of(value)
-    numeric = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return typing.cast("int | float", _typed(value, numeric, where, "a finite number"))
-
-
-def share(value: Any, where: str) -> float | None:
-    """A number of at least 0, or None; anything else is a UnipetError that names the key."""
-    return None if value_of(value) is None else _in_range(float(number(value, where)), where, {"low": 0})
-
-
-def _typed(value: Any, fits: bool, where: str, expected: str) -> Any:
-    if not fits:
-        raise UnipetError(f"{where}: expected {expected}, got {value!r} ({type(value).__name__}).")
-    return value
-
-
-def _in_range(value: float, where: str, limits: Mapping[str, Any]) -> float:
-    low, high = limits.get("low"), limits.get("high")
-    if (low is not None and value < low) or (high is not None and value > high):
-        span = f"at least {low}" if high is None else f"between {low} and {high}"
-        raise UnipetError(f"{where}: {value} is out of range, it must be {span}.")
-    return value

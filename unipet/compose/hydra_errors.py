@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from unipet.compose import parse_run_config
 from unipet.compose.override_text import quoted
-from unipet.errors import UnipetError, unknown
+from unipet.errors import UnipetError, not_allowed, unknown
 
 
 @contextmanager
@@ -49,13 +49,11 @@ def explain(error: Exception, overrides: Sequence[str]) -> UnipetError:
                 parse_run_config.check_key(key)
             except UnipetError as known:
                 return UnipetError(f"{known}{origin(error)}")
-        kind = parse_run_config.type_at(key)
-        if kind is not None and cause.value is not None:
-            return UnipetError(
-                f"{key}: given {cause.value!r}, which is not {parse_run_config.expected(kind)}.{origin(error)}"
-            )
-        if kind is not None:
-            return UnipetError(f"{key}: {first_line(cause)} Expected {parse_run_config.expected(kind)}.{origin(error)}")
+        allowed = parse_run_config.allowed_at(key)
+        if allowed is not None and cause.value is not None:
+            return UnipetError(f"{not_allowed(key, cause.value, allowed)}{origin(error)}")
+        if allowed is not None:
+            return UnipetError(f"{key}: {first_line(cause)} Allowed: {allowed}.{origin(error)}")
         return UnipetError(f"{key + ': ' if key else ''}{first_line(cause)}{origin(error)}")
     given = " ".join(overrides)
     return UnipetError(f"cannot compose {given or 'the configuration'}: {' '.join(str(error).split())}")

@@ -1,4 +1,4 @@
-"""The composed mapping -> `RunConfig`, strictly: a key that no dataclass has is an error at any depth.
+"""Plain values -> `RunConfig`, by the types and limits that its fields have: for a command line and for a finished run's file.
 
 Hydra checks most keys itself, but accepts `+budget.peak=3` for a `budget` without such a key; nothing may pass silently.
 """
@@ -6,21 +6,32 @@ Hydra checks most keys itself, but accepts `+budget.peak=3` for a `budget` witho
 from __future__ import annotations
 
 import dataclasses
-import types
+import os
+import re
 import typing
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
+from unipet.calculus.options import allowed, check_options, hints_of, no_option, parse_options
 from unipet.compose.imports import import_modules
 from unipet.config import RunConfig
-from unipet.errors import SYNONYMS, UnipetError, nearest, unknown
+from unipet.errors import SYNONYMS, UnipetError, nearest
+from unipet.training.processes import check_one_process
+
+T = TypeVar("T")
+RUN = "a run"  # whose options the outermost keys are
 
 
 def run_config(values: Mapping[str, Any]) -> RunConfig:
-    """A run's configuration from plain values. Raises `UnipetError` for unknown or missing keys."""
-    config = build(RunConfig, values, "")
-    assert isinstance(config, RunConfig)
-    return config
+    """A run's configuration from plain values. Raises `UnipetError` for unknown or missing keys and for values that are not
+    allowed."""
+    return build(RunConfig, values, "")
+
+
+def build(cls: type[T], values: Any, where: str) -> T:
+    """The same for one group of it, whose key is `where`. Numbers stay as they were given: `run_id` is a hash of them."""
+    return parse_options(cls, values, where, where or RUN, as_given=True)
 
 
 def configured(values: Mapping[str, Any]) -> RunConfig:
@@ -30,20 +41,25 @@ def configured(values: Mapping[str, Any]) -> RunConfig:
     return config
 
 
-def build(cls: type, values: object, where: str) -> Any:
-    """The dataclass `cls` from a mapping; `where` is the key of that mapping."""
-    if not isinstance(values, Mapping):
-        raise UnipetError(f"{where}: given {values!r}, which is not a mapping of {', '.join(field_names(cls))}.")
-    hints = typing.get_type_hints(cls)
-    built = {}
-    for key, value in values.items():
-        full = f"{where}.{key}" if where else str(key)
-        if key not in hints:
-            raise unknown(f"key {full}", key, hints)
-        if value == "???":
-            raise UnipetError(f"{full}: not given. Set it, for example {full}={example(hints[key])}.")
-        built[key] = build(hints[key], value, full) if dataclasses.is_dataclass(hints[key]) else value
-    return cls(**built)
+def check_run_config(config: RunConfig) -> None:
+    """Raises `UnipetError` naming the full key for a value that is not allowed (Python may have put it there), for a runs
+    directory that cannot be made, and where a launcher started several processes."""
+    check_one_process()
+    check_options(RunConfig, config, "")
+    _check_runs_dir(config.runs_dir)
+
+
+def _check_runs_dir(runs_dir: str) -> None:
+    """The directory need not exist, but it must be possible to make it."""
+    path = Path(runs_dir).absolute()
+    while not path.exists():
+        path = path.parent
+    if not path.is_dir():
+        raise UnipetError(
+            f"runs_dir: cannot write to {runs_dir}: {path} is a file. Choose another directory: runs_dir=DIR."
+        )
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise UnipetError(f"runs_dir: no permission to write to {path}. Choose another directory: runs_dir=DIR.")
 
 
 def field_names(cls: type) -> list[str]:
@@ -62,61 +78,44 @@ def check_key(key: str, extra: tuple[str, ...] = ()) -> None:
         if not dataclasses.is_dataclass(current):
             if is_mapping(current):
                 return
-            raise UnipetError(f"key {key}: {'.'.join(seen)} is a single value and has no {part!r} inside.")
-        hints = typing.get_type_hints(current)
-        seen.append(part)
+            raise UnipetError(f"{key}: {'.'.join(seen)} is a single value and has no {part!r} inside.")
+        hints = hints_of(typing.cast("type", current))
         if part not in hints:
-            allowed = [*hints, *extra] if len(seen) == 1 else list(hints)
-            raise UnipetError(
-                f"key {'.'.join(seen)}: unknown {part!r}. Allowed: {', '.join(sorted(allowed))}.{_meant(part, allowed)}"
-            )
+            names = list(hints) if seen else [*hints, *extra]
+            raise no_option(".".join([*seen, part]), seen[-1] if seen else RUN, names, _meant(part, names))
+        seen.append(part)
         current = hints[part]
 
 
-def _meant(part: str, allowed: list[str]) -> str:
+def _meant(part: str, names: list[str]) -> str:
     """The nearest key, here or, where another group has it under that name or the field's word for it, there."""
     elsewhere = [*key_paths(), "method.insertions.NAME.function.size"]
     named = [path for path in elsewhere if path.endswith(f".{part}")]
-    words = [name for name in SYNONYMS.get(part.lower(), ()) if name in allowed or name in elsewhere]
-    found = next((name for name in words if name in allowed), None) or next(iter([*named, *words]), None)
-    return f" Did you mean '{found}'?" if found else nearest(part, allowed)
+    words = [name for name in SYNONYMS.get(part.lower(), ()) if name in names or name in elsewhere]
+    found = next((name for name in words if name in names), None) or next(iter([*named, *words]), None)
+    return f" Did you mean '{found}'?" if found else nearest(part, names)
 
 
 def key_paths() -> list[str]:
     """Every key of a group, as a command line writes it: `optim.lr`."""
-    groups = {name: kind for name, kind in typing.get_type_hints(RunConfig).items() if dataclasses.is_dataclass(kind)}
+    groups = {name: kind for name, kind in hints_of(RunConfig).items() if dataclasses.is_dataclass(kind)}
     return [f"{group}.{name}" for group, kind in groups.items() for name in field_names(typing.cast("type", kind))]
 
 
-def type_at(key: str) -> Any:
-    """The type that `RunConfig` gives a dotted key, or None when it gives none."""
+def allowed_at(key: str) -> str | None:
+    """What `RunConfig` takes at a dotted key, in a user's words; None where it has no such key."""
     current: Any = RunConfig
-    for part in key.split("."):
+    limits: Mapping[str, Any] = {}
+    for part in re.sub(r"\[\d+\]$", "", key).split("."):  # a value of a list is limited as the list is
         if not dataclasses.is_dataclass(current):
             return None
-        current = typing.get_type_hints(current).get(part)
-    return current
+        field = next((field for field in dataclasses.fields(current) if field.name == part), None)
+        if field is None:
+            return None
+        current, limits = hints_of(typing.cast("type", current))[part], field.metadata
+    return allowed(current, limits)
 
 
 def is_mapping(kind: Any) -> bool:
     """True for dict[...] annotations."""
     return typing.get_origin(kind) is dict
-
-
-def expected(kind: Any) -> str:
-    """A type in a user's words."""
-    if isinstance(kind, types.UnionType):
-        inner = [part for part in typing.get_args(kind) if part is not types.NoneType]
-        return f"{expected(inner[0])} or null"
-    if typing.get_origin(kind) is list:
-        return "a list such as [a,b]"
-    if is_mapping(kind) or dataclasses.is_dataclass(kind):
-        return "a mapping"
-    return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(kind, "another type")
-
-
-def example(kind: Any) -> str:
-    """A value of this type, for an error's example."""
-    if isinstance(kind, types.UnionType):
-        kind = typing.get_args(kind)[0]
-    return {int: "1", float: "0.1", bool: "true", str: "VALUE"}.get(kind, "[a,b]")

@@ -51,11 +51,11 @@ def prepare(config: RunConfig) -> Prepared:
         from unipet.calculus.library import load_method
         from unipet.calculus.site_files import sites_for
         from unipet.runs.base_model import skeleton
-        from unipet.compose.settings import check_settings
+        from unipet.compose.parse_run_config import check_run_config
         from unipet.tasks import input_length, load_task
         from unipet.runs.tracking import check_tracking
 
-    check_settings(config)
+    check_run_config(config)
     check_tracking(config.tracking)
     import_modules(config.imports)
     method = load_method(config.method)

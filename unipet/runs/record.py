@@ -8,15 +8,16 @@ import platform
 import re
 import subprocess
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 from unipet.runs.budget_label import budget_label, set_limits
 from unipet.config import ModelConfig, RunConfig
 from unipet.errors import UnipetError
+from unipet.compose import parse_run_config
 from unipet.compose.schema import config_values
 from unipet.output.files import utf8, write_bytes_atomic
 from unipet.calculus.yaml_reader import read_written
@@ -194,20 +195,11 @@ def _found(folder: Path, path: str | None) -> str | None:
 def read_config(path: Path) -> RunConfig:
     """A run's `config.yaml` as dataclasses again. What an earlier version did not know has its default, which is what that
     version did. Raises `UnipetError`, naming the file, when it is not one."""
+    content = config_values(read_written(path))
+    missing = {"method", "task", "model", "optim", "seed"}.difference(content if isinstance(content, Mapping) else ())
+    if missing:
+        raise UnipetError(f"{path}: not the configuration of a run (it lacks {', '.join(sorted(missing))}).")
     try:
-        content = config_values(read_written(path))
-        if missing := sorted({"method", "task", "model", "optim", "seed"} - content.keys()):
-            raise TypeError(f"it lacks {', '.join(missing)}")
-        config = _build(RunConfig, content)
-    except (TypeError, AttributeError) as error:
-        raise UnipetError(f"{path}: not the configuration of a run ({error}).") from None
-    assert isinstance(config, RunConfig)
-    return config
-
-
-def _build(kind: type[Any], content: dict[str, Any]) -> Any:
-    types = get_type_hints(kind)
-    values = {
-        key: _build(types[key], value) if is_dataclass(types.get(key)) else value for key, value in content.items()
-    }
-    return kind(**values)
+        return parse_run_config.run_config(content)
+    except UnipetError as error:
+        raise UnipetError(f"{path}: not the configuration of a run: {error}") from None

@@ -16,11 +16,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
+from unipet.calculus.options import check_options
 from unipet.config import TrackingConfig
 from unipet.errors import UnipetError, unknown
 from unipet.runs.tracked_summary import Mirrored, flat_summary, mirrored
 
-MODES = ("offline", "online")
 JOB_TYPE = "train"
 NAME = 128  # characters of a run's name that wandb's server takes
 INIT_S, FINISH_S = 60.0, 300.0  # how long an online run waits for the network before it goes on without
@@ -129,8 +129,7 @@ def check_tracking(config: TrackingConfig) -> None:
         raise unknown("tracking.name", config.name, TRACKERS)
     if config.name == "none":
         return
-    if config.mode not in MODES:
-        raise unknown("tracking.mode", config.mode, MODES)
+    check_options(TrackingConfig, config, "tracking")
     if find_spec(config.name) is None:
         raise UnipetError(
             f"tracking={config.name}: the package {config.name} is not installed. Install it with "

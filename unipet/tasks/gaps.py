@@ -4,15 +4,9 @@ from __future__ import annotations
 
 from unipet.errors import UnipetError
 
-#: What `task.drop` may name.
-GAPS = {
-    "empty": "a text, or a word, is null or empty",
-    "unlabelled": "the answer is null, empty, or a hidden label (-1)",
-}
-
 
 class Gap(UnipetError):
-    """A row that cannot be used because something is missing. `kind` is a key of `GAPS`."""
+    """A row that cannot be used because something is missing. `kind` is what `task.drop` calls it."""
 
     def __init__(self, kind: str, message: str, a_row: bool = True) -> None:
         super().__init__(message)

@@ -7,10 +7,6 @@ from __future__ import annotations
 
 import math
 
-#: How the rate goes on after the warm-up, with the part p of the rest that is over (0 at its first step): `linear` 1 - p,
-#: `cosine` (1 + cos πp)/2 (Loshchilov & Hutter 2017, eq. 5), `constant` 1.
-SCHEDULES = ("linear", "cosine", "constant")
-
 
 def warmup_steps(ratio: float, steps: int) -> int:
     """How many of `steps` warm up: their share `ratio`, rounded up, but never the last step."""
@@ -18,7 +14,11 @@ def warmup_steps(ratio: float, steps: int) -> int:
 
 
 def rate(schedule: str, step: int, steps: int, warmup: int) -> float:
-    """The share of `optim.lr` at one step of 1..`steps`: k/(w+1) at the k-th of w warm-up steps, 1 at the step after."""
+    """The share of `optim.lr` at one step of 1..`steps`: k/(w+1) at the k-th of w warm-up steps, 1 at the step after.
+
+    Then, with the part p of the rest that is over (0 at its first step): `linear` 1 - p, `cosine` (1 + cos πp)/2
+    (Loshchilov & Hutter 2017, eq. 5), `constant` 1.
+    """
     if step <= warmup:
         return step / (warmup + 1)
     over = (step - 1 - warmup) / (steps - warmup)

@@ -42,12 +42,12 @@ def main(argv: Sequence[str]) -> int:
     if asked.png is not None:
         raise UnipetError("unipet describe: --png draws a task's lengths; say task=NAME and no method.")
     import unipet
-    from unipet.compose.settings import check_settings
+    from unipet.compose.parse_run_config import check_run_config
     from unipet.runs.base_model import skeleton
     from unipet.tasks import input_length
     from unipet.training.budget.parameters import fit_parameters
 
-    check_settings(config)
+    check_run_config(config)
     method = unipet.load_method(config.method)  # a mistake here should not wait for the base model
     built = skeleton(config.model, config.task.kind, as_saved="task" not in names)
     fit = fit_parameters(method, built, config.budget, config.model.sites, input_length(config.task))
