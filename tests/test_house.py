@@ -53,7 +53,7 @@ ONLY = {
     "trackio": ("runs/tracking",),
     "datasets": ("tasks/",),
     "pyarrow": ("tasks/",),
-    "scipy": ("report/",),
+    "scipy": ("report/", "tasks/metrics"),
     "matplotlib": ("cli/", "report/"),
     "altair": ("report/",),
     "vl_convert": ("report/",),
