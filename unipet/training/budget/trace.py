@@ -64,9 +64,6 @@ class StepPlan:
     clip: float = 1.0
 
 
-PLAIN = StepPlan()
-
-
 class Untraceable(UnipetError):
     """A step that depends on values, which tensors without storage do not have."""
 
