@@ -57,6 +57,7 @@ ONLY = {
     "matplotlib": ("cli/", "report/"),
     "altair": ("report/",),
     "vl_convert": ("report/",),
+    "jinja2": ("report/page/rendering",),
     "yaml": ("calculus/yaml_reader", "compose/hydra_errors"),
 }
 #: What answers before torch could be loaded.

@@ -194,7 +194,7 @@ def test_a_run_that_lacks_a_file_is_not_finished(
 HOLDER = """
 import sys, time
 from pathlib import Path
-from unipet.run_directory import locked
+from unipet.runs.run_directory import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
