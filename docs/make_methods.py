@@ -166,7 +166,7 @@ def _count(spec: InsertionSpec, role: str | None) -> Polynomial:
     variants["f"] = shapes(_N, 6 * _N, function)
     if size is not None:
         try:
-            doubled = shapes(_N, 3 * _N, function.with_size(2 * size))
+            doubled = shapes(_N, 3 * _N, replace(function, size=2 * size))
         except (UnipetError, TypeError):
             doubled = {}
         if {name: len(shape) for name, shape in doubled.items()} == {k: len(s) for k, s in variants[""].items()}:

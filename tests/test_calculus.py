@@ -12,9 +12,19 @@ from tiny import TINY, tiny_batch
 from torch import Tensor, nn
 
 import unipet
-from unipet.calculus.composition import gated
 from unipet.calculus.functions.base import Heads
 from unipet.calculus.functions.prefix import Prefix
+
+
+def explicit_mixture(
+    prefix: Prefix, heads: Heads, own: dict[str, Tensor], scores: Tensor, h: Tensor, delta: Tensor
+) -> Tensor:
+    """(1-λ)h + λΔ (He et al. 2022, eq. 7-10), λ the prefix's share of the softmax: of Σ exp(q·k/√E) over both."""
+    keys = prefix.columns(own, heads.kv_heads, False)[0]
+    mass = torch.logsumexp(heads.q_BHTE @ keys.transpose(-1, -2) * heads.factor, dim=-1)
+    share = torch.sigmoid(mass - torch.logsumexp(scores, -1)).unsqueeze(-1)
+    return (1 - share) * h + share * delta
+
 
 # -- functions -------------------------------------------------------------------------------------------------------
 
@@ -56,7 +66,7 @@ def test_gated_prefix_is_the_explicit_mixture_of_he_et_al() -> None:
     scores[1, :, :, 5:] = -math.inf  # padding
     h = scores.softmax(-1) @ v
     delta = prefix.delta(heads, params, False).view(2, 7, 4, 8).transpose(1, 2)
-    explicit = gated(h, delta, torch.logsumexp(scores, -1), prefix.log_mass(heads, params, False))
+    explicit = explicit_mixture(prefix, heads, params, scores, h, delta)
     columns_k, columns_v = (t.expand(2, -1, -1, -1) for t in prefix.columns(params, 4, False))
     joint = torch.cat([q @ columns_k.transpose(-1, -2) * 8**-0.5, scores], -1).softmax(-1)
     assert torch.allclose(explicit, joint @ torch.cat([columns_v, v], 2), atol=1e-12)
@@ -84,7 +94,7 @@ def test_the_attention_wrapper_computes_the_explicit_mixture(attention: str, sca
     insertion.call_record.mask_BT = batch["attention_mask"].bool()
     s = insertion.factor(x, x)
     delta = (s * prefix.delta(heads, p, False)).view(*x.shape[:2], 4, 8).transpose(1, 2)
-    mixed = gated(scores.softmax(-1) @ v, delta, torch.logsumexp(scores, -1), prefix.log_mass(heads, p, False))
+    mixed = explicit_mixture(prefix, heads, p, scores, scores.softmax(-1) @ v, delta)
     real = batch["attention_mask"].bool()
     assert torch.allclose(mixed.transpose(1, 2).flatten(2)[real], seen["h"][real], atol=1e-5)
 

@@ -53,10 +53,11 @@ ONLY = {
     "trackio": ("runs/tracking",),
     "datasets": ("tasks/",),
     "pyarrow": ("tasks/",),
-    "scipy": ("report/",),
+    "scipy": ("report/", "tasks/metrics"),
     "matplotlib": ("cli/", "report/"),
     "altair": ("report/",),
     "vl_convert": ("report/",),
+    "jinja2": ("report/page/rendering",),
     "yaml": ("calculus/yaml_reader", "compose/hydra_errors"),
 }
 #: What answers before torch could be loaded.

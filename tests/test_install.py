@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from page_room import write_study
 
 ROOT = Path(__file__).resolve().parent.parent
 MINE = """\
@@ -74,8 +75,14 @@ def test_the_wheel_carries_every_module_and_config(wheel: Path) -> None:
     inside = set(zipfile.ZipFile(wheel).namelist())
     modules = {f"unipet/{path.relative_to(ROOT / 'unipet').as_posix()}" for path in (ROOT / "unipet").rglob("*.py")}
     configs = {f"unipet/conf/{path.relative_to(ROOT / 'conf').as_posix()}" for path in (ROOT / "conf").rglob("*.yaml")}
-    assert modules and configs
-    assert (modules | configs | {"unipet/py.typed", "unipet/conf/__init__.py"}) <= inside
+    page = ROOT / "unipet" / "report" / "page"
+    beside = {
+        f"unipet/report/page/{path.relative_to(page).as_posix()}"
+        for path in page.rglob("*")
+        if path.suffix in (".html", ".css", ".js")
+    }
+    assert modules and configs and {path.rpartition(".")[2] for path in beside} == {"html", "css", "js"}
+    assert (modules | configs | beside | {"unipet/py.typed", "unipet/conf/__init__.py"}) <= inside
     top = {name.split("/")[0] for name in inside}
     assert {name for name in top if not name.endswith(".dist-info")} == {"unipet"}
 
@@ -92,6 +99,15 @@ def test_list_from_another_directory(elsewhere: tuple[Path, dict[str, str]]) -> 
     listed = run([sys.executable, "-m", "unipet", "list", "methods"], cwd=directory, env=environment)
     for path in (ROOT / "conf" / "method").glob("*.yaml"):
         assert path.stem in listed
+
+
+def test_the_page_of_a_study(elsewhere: tuple[Path, dict[str, str]]) -> None:
+    directory, environment = elsewhere
+    study = write_study(directory / "study")
+    command = [sys.executable, "-m", "unipet", "report", str(study), "--html", "page.html"]
+    run(command, cwd=directory, env=environment)
+    text = (directory / "page.html").read_text(encoding="utf-8")
+    assert 'id="comparison-table"' in text and "<title>5 methods on " in text
 
 
 def test_a_method_of_the_user_composes_with_the_shipped_configuration(

@@ -56,7 +56,6 @@ def test_every_method_can_be_traced(number: int) -> None:
     found = trace_step(arch.build(), method, loss, batch_of(arch))
     assert found.peak_bytes > found.weights_bytes + found.optimiser_bytes
     assert found.optimiser_bytes > 0
-    assert found.flops > 0
 
 
 def benchmark(name: str) -> Any:
@@ -134,9 +133,7 @@ def test_what_a_trace_counts() -> None:
     less = trace_step(arch.build(), method, loss, batch, StepPlan(checkpointing=True))
     half = trace_step(arch.build(), method, loss, {name: value[:16] for name, value in batch.items()})
     assert less.rest_bytes < 0.8 * found.rest_bytes
-    assert less.flops > 1.2 * found.flops
     assert 0.45 * found.rest_bytes < half.rest_bytes < 0.6 * found.rest_bytes
-    assert half.flops == pytest.approx(found.flops / 2, rel=0.01)
 
 
 def test_a_step_that_depends_on_weights_is_said_to_be_untraceable() -> None:

@@ -24,14 +24,15 @@ from unipet.report.page import charts as charting
 from unipet.report.page import formulas
 from unipet.report.page.command import command_of
 from unipet.report.page.comparisons import Comparison, comparisons_of
-from unipet.report.page.composition import compositions
+from unipet.report.page.composition import Composed, compositions
 from unipet.report.page.curves import curve, thinned
 from unipet.report.page.differences import own_values
-from unipet.report.page.document import page
+from unipet.report.page.document import bundle, page
 from unipet.report.page.effects import SAME, TUNED, across_tasks, effects
-from unipet.report.page.layer import layer_svg
+from unipet.report.page.layer import layer
 from unipet.report.page.names import readable
 from unipet.report.page.pareto import front
+from unipet.report.page.rendering import TEMPLATES, environment
 
 LIMIT = 3_000_000
 
@@ -49,6 +50,12 @@ def comparisons(study: Path) -> list[Comparison]:
 @pytest.fixture(scope="module")
 def html(study: Path) -> str:
     return page(collect(study))
+
+
+def drawn_layer(composed: Composed) -> str:
+    """The layer's drawing as the page has it."""
+    macros: Any = environment().get_template("drawing.html").module
+    return str(macros.draw(layer(composed)))
 
 
 def named(comparisons: list[Comparison], task: str) -> Comparison:
@@ -222,7 +229,7 @@ def test_every_shipped_method_is_drawn_at_its_sites() -> None:
         given = json.loads(json.dumps(unipet.load_method(name).to_dict()))
         entry = Entry({"method": name, "status": "ok", "score": 0.5}, {"method": given})
         ((one,),) = compositions(comparisons_of([entry])).values()
-        drawn = layer_svg(one)
+        drawn = drawn_layer(one)
         assert drawn.count('class="inserted"') >= len(one.insertions) > 0 or not given["insertions"], name
         assert drawn.count('class="joins"') >= len(one.insertions), name
         assert all(each.equation.startswith("h′ = ") for each in one.insertions)
@@ -231,7 +238,7 @@ def test_every_shipped_method_is_drawn_at_its_sites() -> None:
 def test_a_parallel_and_a_sequential_drawing_differ_as_their_methods_do() -> None:
     def drawn(**changes: Any) -> tuple[str, str]:
         ((one,),) = compositions(comparisons_of([Entry({"method": "m"}, {"method": method("m", **changes)})])).values()
-        return layer_svg(one), one.insertions[0].equation
+        return drawn_layer(one), one.insertions[0].equation
 
     parallel, equation = drawn(scaling={"name": "constant", "value": 4.0})
     later, other = drawn(position=sequential(), composition={"name": "replace"})
@@ -328,14 +335,29 @@ def test_a_record_without_a_configuration_is_drawn_from_what_it_tells() -> None:
     )
     ((one,),) = compositions(comparisons_of([entry])).values()
     assert one.insertions[0].equation == "h′ = h + s·Δ,  Δ = up · φ(down · h)"
-    assert "frozen" not in layer_svg(one)  # nothing says what else trains
+    assert "frozen" not in drawn_layer(one)  # nothing says what else trains
 
 
-def test_a_missing_package_is_one_error(study: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_only_style_scripts_and_data_are_written_as_they_are() -> None:
+    found = {
+        path.name: sorted(re.findall(r"{{ *(\w+) *\| *safe", path.read_text(encoding="utf-8")))
+        for path in TEMPLATES.glob("*.html")
+        if "safe" in path.read_text(encoding="utf-8") or "Markup" in path.read_text(encoding="utf-8")
+    }
+    assert found == {"document.html": ["data", "script", "style"]}
+    assert environment().autoescape is True
+
+
+@pytest.mark.parametrize("package", ["jinja2", "altair", "vl_convert"])
+def test_a_missing_package_is_one_error(
+    package: str, study: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    environment.cache_clear()
+    bundle.cache_clear()
     real = builtins.__import__
 
     def without(name: str, *others: Any, **more: Any) -> Any:
-        if name == "altair":
+        if name == package:
             raise ImportError(name)
         return real(name, *others, **more)
 
@@ -393,7 +415,7 @@ def test_the_live_page_follows_the_records(live: tuple[str, Path], monkeypatch: 
     second = get(address + "/stamp")
     text = get(address + "/")
     assert first != second and "newcomer" in text and f'"stamp":"{second}"' in text
-    assert "connect-src &#x27;self&#x27;" in text and get(address + "/stamp") == second
+    assert "connect-src &#39;self&#39;" in text and get(address + "/stamp") == second
 
 
 def test_the_live_page_answers_this_machine_alone(live: tuple[str, Path]) -> None:

@@ -18,7 +18,8 @@ from unipet.runs.record import (
     git_commit,
     model_label,
     read_config,
-    read_records,
+    read_record,
+    record_files,
     write_json_atomic,
     write_jsonl_atomic,
 )
@@ -77,19 +78,19 @@ def test_a_failed_replace_leaves_no_temporary_file(tmp_path: Path, monkeypatch: 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_read_records_finds_all_below_in_order(tmp_path: Path) -> None:
+def test_record_files_are_all_below_in_order(tmp_path: Path) -> None:
     for name in ("b/x", "a", "b/a/deep"):
         (tmp_path / name).mkdir(parents=True)
         write_json_atomic(tmp_path / name / "result.json", {"status": "ok", "run_id": name})
-    assert [record["run_id"] for record in read_records(tmp_path)] == ["a", "b/a/deep", "b/x"]
-    assert read_records(tmp_path / "nowhere") == []
+    assert [read_record(path)["run_id"] for path in record_files(tmp_path)] == ["a", "b/a/deep", "b/x"]
+    assert record_files(tmp_path / "nowhere") == []
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"status": "ok"}'])
 def test_a_corrupt_record_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "result.json").write_text(content)
     with pytest.raises(UnipetError, match=re.escape(str(tmp_path / "result.json"))):
-        read_records(tmp_path)
+        read_record(tmp_path / "result.json")
 
 
 @pytest.mark.parametrize("content", ["", "[]", "seed: 0", "{", "optim: {nonsense: 1}", "optim: 3"])

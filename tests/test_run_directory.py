@@ -19,7 +19,7 @@ from unipet.cli.main import main
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
 from unipet.runs import run_directory
-from unipet.runs.record import read_records
+from unipet.runs.record import read_record, record_files
 from unipet.runs.run import evaluate, run
 from unipet.runs.run_directory import is_whole, locked, settle
 from unipet.sweeps import jobs
@@ -102,7 +102,7 @@ def test_the_earlier_result_stays_while_a_repetition_fails(
     after = contents(directory)
     assert {name: after[name] for name in before} == before
     assert record_of(directory / "attempt")["status"] != "ok"
-    assert [record["status"] for record in read_records(directory.parent)] == ["ok"]
+    assert [read_record(path)["status"] for path in record_files(directory.parent)] == ["ok"]
     monkeypatch.undo()
     assert evaluate(directory)["reproduced"]
 
@@ -194,7 +194,7 @@ def test_a_run_that_lacks_a_file_is_not_finished(
 HOLDER = """
 import sys, time
 from pathlib import Path
-from unipet.run_directory import locked
+from unipet.runs.run_directory import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)

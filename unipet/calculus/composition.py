@@ -230,15 +230,6 @@ class Concat(Composition):
         return torch.cat([delta_BTD.expand(len(h_BTD), -1, -1), h_BTD], dim=1)
 
 
-def gated(h_BHTE: Tensor, delta_BHTE: Tensor, log_mass_h_BHT: Tensor, log_mass_delta_BHT: Tensor) -> Tensor:
-    """(1-λ)h + λΔ with λ the share of Δ's softmax mass (He et al. 2022, eq. 7-10).
-
-    Inside attention (`attention.py`) it comes from prepending keys and values, with one softmax; a test compares them.
-    """
-    lam_BHT1 = torch.sigmoid(log_mass_delta_BHT - log_mass_h_BHT).unsqueeze(-1)
-    return (1 - lam_BHT1) * h_BHTE + lam_BHT1 * delta_BHTE
-
-
 COMPOSITIONS: dict[str, type[Composition]] = {
     "add": Add,
     "multiply": Multiply,

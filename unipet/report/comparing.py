@@ -45,8 +45,6 @@ class Pair:
     difference: float | None = None
     low: float | None = None
     high: float | None = None
-    p_seeds: float | None = None
-    p_examples: float | None = None
     basis: str = ""  # what the deciding test speaks of: "seeds and examples", "examples", "seeds", or nothing
     p: float | None = None  # of the deciding test
     p_adjusted: float | None = None
@@ -230,8 +228,6 @@ def _pair(a: _Scored, b: _Scored, examples: int) -> Pair:
         difference=float(differences.mean()),
         low=_known(test.low),
         high=_known(test.high),
-        p_seeds=_known(by_seed.p),
-        p_examples=_known(tests["examples"].p) if "examples" in tests else None,
         basis=deciding,
         p=_known(test.p),
     )

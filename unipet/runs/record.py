@@ -161,11 +161,6 @@ def read_record(path: Path) -> dict[str, Any]:
     return record
 
 
-def read_records(root: Path) -> list[dict[str, Any]]:
-    """Every record below `root`, in order of path. Raises `UnipetError`, naming the file, for a corrupt one."""
-    return [read_record(path) for path in record_files(root)]
-
-
 def record_files(root: Path) -> list[Path]:
     """Every `result.json` below `root`, in order of path; not those of repetitions, beside the result that counts."""
     found = sorted(Path(root).rglob(RESULT))

@@ -1,7 +1,8 @@
-"""The formulas of answers that are labels, numbers or tags: numpy only."""
+"""The formulas of answers that are labels, numbers or tags: numpy, and scipy for ranks and correlations."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,26 +21,29 @@ def f1(predictions: np.ndarray, answers: np.ndarray) -> float:
 
 
 def matthews_correlation(predictions: np.ndarray, answers: np.ndarray) -> float:
-    """Matthews' correlation, for any number of labels (Gorodkin); 0.0 when predictions or answers are constant."""
-    size = int(max(predictions.max(), answers.max())) + 1
-    predicted = np.eye(size)[predictions]  # (n, size)
-    true = np.eye(size)[answers]
-    predicted, true = predicted - predicted.mean(axis=0), true - true.mean(axis=0)
-    return _ratio(float(np.sum(predicted * true)), float(np.sum(predicted**2)), float(np.sum(true**2)))
+    """Matthews' correlation, for any number of labels (Gorodkin): Pearson's of the one-hot matrices, every label's column
+    about its own mean. 0.0 when predictions or answers are constant."""
+    one_hot = np.eye(int(max(predictions.max(), answers.max())) + 1)
+    predicted, true = one_hot[predictions], one_hot[answers]  # (n, labels)
+    return pearson((predicted - predicted.mean(axis=0)).ravel(), (true - true.mean(axis=0)).ravel())
 
 
 def pearson(predictions: np.ndarray, answers: np.ndarray) -> float:
     """Pearson's correlation; 0.0 rather than NaN when predictions or answers are constant."""
+    from scipy.stats import NearConstantInputWarning, pearsonr
+
     if np.ptp(predictions) == 0 or np.ptp(answers) == 0:
         return 0.0
-    x, y = predictions - predictions.mean(), answers - answers.mean()
-    x, y = x / np.abs(x).max(), y / np.abs(y).max()  # so that very large or small values neither overflow nor vanish
-    return _ratio(float(np.sum(x * y)), float(np.sum(x**2)), float(np.sum(y**2)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NearConstantInputWarning)  # a model that hardly varies has a score all the same
+        return float(pearsonr(predictions, answers).statistic)
 
 
 def spearman(predictions: np.ndarray, answers: np.ndarray) -> float:
     """Pearson's correlation of the ranks, ties averaged; 0.0 rather than NaN when either side is constant."""
-    return pearson(_ranks(predictions), _ranks(answers))
+    from scipy.stats import rankdata
+
+    return pearson(rankdata(predictions), rankdata(answers))
 
 
 def f1_macro(predictions: np.ndarray, answers: np.ndarray) -> float:
@@ -70,16 +74,3 @@ def span_f1(predicted: Sequence[Sequence[str]], answers: Sequence[Sequence[str]]
     hits = sum(len(a & b) for a, b in zip(guessed, right, strict=True))
     total = sum(map(len, guessed)) + sum(map(len, right))
     return 2 * hits / total if total else 0.0
-
-
-def _ratio(covariance: float, x: float, y: float) -> float:
-    if x <= 0 or y <= 0:
-        return 0.0
-    return float(np.clip(covariance / np.sqrt(x) / np.sqrt(y), -1.0, 1.0))
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks from 1, equal values sharing the mean of their ranks."""
-    _, where, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ends = np.cumsum(counts)
-    return (ends - (counts - 1) / 2)[where]

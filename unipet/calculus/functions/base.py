@@ -201,10 +201,6 @@ class Function(ABC):
         low = next((field.metadata.get("low") or 1 for field in fields(self) if field.name == self.knob), None)
         return () if low is None else range(int(low), UNBOUNDED)
 
-    def with_size(self, size: int) -> Self:
-        """The same function at another size. Raises TypeError where it has none."""
-        return replace(self, size=size)  # type: ignore[call-arg]
-
     def with_knob(self, value: int) -> Self:
         """The same function with its knob at `value`. Raises TypeError where it has none."""
         return replace(self, **{self.knob: value})

@@ -189,11 +189,6 @@ class Prefix(Function):
         weights_BHTL = F.relu(logits_BHTL) if self.activation == "relu" else logits_BHTL.softmax(-1)
         return (weights_BHTL @ v_HLE).transpose(1, 2).flatten(2)
 
-    def log_mass(self, u: Heads, params: Params, training: bool) -> Tensor:
-        """log Σᵢ exp(q·kᵢ/√E), (B, H, T): the prefix's share before normalising (He et al., eq. 8)."""
-        k_GLE, v_GLE = self.columns(params, u.kv_heads, training)
-        return torch.logsumexp(self._logits(u, k_GLE, v_GLE)[0], dim=-1)
-
     @staticmethod
     def _logits(u: Heads, k_GLE: Tensor, v_GLE: Tensor) -> tuple[Tensor, Tensor]:
         groups = u.q_BHTE.shape[1] // u.kv_heads

@@ -7,7 +7,7 @@ colour alone: means are diamonds, members of a front are filled and named, curve
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,6 +17,7 @@ from unipet.report.page.chart_data import Rows, cost_points, curve_points, effec
 from unipet.report.page.comparisons import COSTS, Comparison
 from unipet.report.page.curves import MEASURES, POINTS
 from unipet.report.page.names import linear_below
+from unipet.report.page.rendering import MISSING
 from unipet.runs.labels import SEPARATOR
 
 INK, MUTE, LINE, ACCENT = "var(--ink)", "var(--mute)", "var(--line)", "var(--accent)"
@@ -49,6 +50,9 @@ class Drawn:
     rows: Rows
 
 
+Charts = Mapping[str, Drawn]
+
+
 def charts(comparisons: Sequence[Comparison], points: int = POINTS) -> dict[str, Drawn]:
     """Name -> chart, of those that have anything to show; the curves of a measure have `points` points in all.
 
@@ -57,9 +61,7 @@ def charts(comparisons: Sequence[Comparison], points: int = POINTS) -> dict[str,
     try:
         import altair  # noqa: F401
     except ImportError:
-        raise UnipetError(
-            "unipet report --html needs Altair and vl-convert for its charts. Install them: pip install 'unipet[report]'."
-        ) from None
+        raise UnipetError(MISSING) from None
     first = comparisons[0].id if comparisons else ""
     curves = curve_points(comparisons, points)
     asked: dict[str, tuple[Rows, Callable[[Any, Rows], Any]]] = {

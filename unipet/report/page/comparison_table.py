@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from unipet.report.comparing import BEST, NOT_WORSE, WORSE
 from unipet.report.flagged import MARK, counted
 from unipet.report.numbers import percent, score
 from unipet.report.page.comparisons import Comparison, Line
-from unipet.report.page.markup import attributes, e, number, options, section, table, tag
+from unipet.report.page.rendering import Table, number
 from unipet.report.table import score_text, seeds_text
 
 #: verdict of the statistics -> how the table says it
@@ -20,93 +20,93 @@ SHARED: dict[str, Callable[[Comparison], str]] = {
     "model": lambda one: one.model,
     "budget": lambda one: one.budget,
 }
+FIGURES = ("score", "seeds", "size", "trainable", "%", "memory, GiB", "training, s")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What a cell shows, already as markup, and what it is sorted by; None where there is nothing."""
+    """What a cell shows, and what it is sorted by; None where there is nothing."""
 
     shown: str
     value: object
     css: str | None = None
+    anchor: str = ""  # the part of the page that it leads to
+    tip: str = ""
+    below: str = ""
+    chip: str = ""
+    flag: str = ""
+
+
+@dataclass(frozen=True)
+class ComparisonTable:
+    """The table with its filters: `shared` stands above it, the values of `filters` are those of what varies."""
+
+    shared: str
+    filters: Mapping[str, Sequence[str]]
+    heads: Sequence[str]
+    lines: Sequence[tuple[Comparison, Sequence[Cell]]]
+    flags: Table | None
+    figures: Sequence[str] = FIGURES  # the columns that align right
 
 
 def _figure(value: float | None, pattern: str) -> Cell:
-    return Cell(e(number(value, pattern)), value, "n")
+    return Cell(number(value, pattern), value, "n")
 
 
 def _method(comparison: Comparison, line: Line) -> Cell:
-    link = tag("a", e(line.row.method), href=f"#{method_id(line.row.method)}")
-    variant = tag("span", e(line.row.variant), css="variant") if line.row.variant else ""
-    return Cell(link + variant, line.label)
+    return Cell(line.row.method, line.label, anchor=method_id(line.row.method), below=line.row.variant)
 
 
 def _task(comparison: Comparison, line: Line) -> Cell:
-    mark = tag("span", "synthetic", css="chip") if line.row.synthetic else ""
-    return Cell(e(line.row.task) + mark, line.row.task)
+    return Cell(line.row.task, line.row.task, chip="synthetic" if line.row.synthetic else "")
 
 
 def _score(comparison: Comparison, line: Line) -> Cell:
     seeds = ", ".join(score(one, line.row.scale) for one in line.row.scores)
-    metric = tag("span", e(line.row.metric), css="variant")
-    flags = tag("span", e(counted(line.row)), css="chip flag") if line.row.flags else ""
-    return Cell(tag("span", e(score_text(line.row)), title=seeds or None) + metric + flags, line.row.score, "n")
+    flag = counted(line.row) if line.row.flags else ""
+    return Cell(score_text(line.row), line.row.score, "n", tip=seeds, below=line.row.metric, flag=flag)
 
 
 def _standing(comparison: Comparison, line: Line) -> Cell:
     unranked = not comparison.ranked and line.row.score is not None
     standing = comparison.standing(line) or ("not ranked" if unranked else "–")
-    return Cell(e(STANDINGS.get(standing, standing)), standing, "nowrap")
+    return Cell(STANDINGS.get(standing, standing), standing, "nowrap")
 
 
 COLUMNS: dict[str, Callable[[Comparison, Line], Cell]] = {
     "method": _method,
     "task": _task,
-    "model": lambda one, line: Cell(e(one.model), one.model),
-    "budget": lambda one, line: Cell(e(one.budget), one.budget),
+    "model": lambda one, line: Cell(one.model, one.model),
+    "budget": lambda one, line: Cell(one.budget, one.budget),
     "score": _score,
     "against the best": _standing,
-    "seeds": lambda one, line: Cell(e(seeds_text(line.row)), line.row.scored, "n"),
-    "size": lambda one, line: Cell(e(line.row.size or "–"), line.row.size or None, "n"),
+    "seeds": lambda one, line: Cell(seeds_text(line.row), line.row.scored, "n"),
+    "size": lambda one, line: Cell(line.row.size or "–", line.row.size or None, "n"),
     "trainable": lambda one, line: _figure(line.row.trainable, ",d"),
-    "%": lambda one, line: Cell(e(percent(line.row.percent)), line.row.percent, "n"),
+    "%": lambda one, line: Cell(percent(line.row.percent), line.row.percent, "n"),
     "memory, GiB": lambda one, line: _figure(line.costs.get("memory"), ".2f"),
     "training, s": lambda one, line: _figure(line.row.train_s, ".1f"),
 }
-FIGURES = ("score", "seeds", "size", "trainable", "%", "memory, GiB", "training, s")
 
 
-def comparison_table(comparisons: Sequence[Comparison]) -> str:
-    """The table with its filters."""
+def comparison_table(comparisons: Sequence[Comparison]) -> ComparisonTable:
+    """Every configuration as a row of the columns in which they differ."""
     values = {name: sorted({get(one) for one in comparisons}) for name, get in SHARED.items()}
     heads = [head for head in COLUMNS if len(values.get(head, "several")) > 1]
-    rows = "".join(_row(comparison, line, heads) for comparison in comparisons for line in comparison.lines)
-    grid = tag(
-        "table",
-        tag("caption", "Mean ± sample standard deviation over seeds; a row per configuration", css="visually-hidden"),
-        tag("thead", tag("tr", *map(_head, heads))),
-        tag("tbody", rows),
-        id="comparison-table",
-    )
-    shared = ", ".join(f"{name} {of[0]}" for name, of in values.items() if len(of) == 1)
-    return section(
-        "table",
-        "Comparison",
-        tag("p", e(f"All rows: {shared}."), css="note") if shared else "",
-        _filters(values, sum(len(comparison.lines) for comparison in comparisons)),
-        tag("div", grid, css="scroll tall", role="region", tabindex="0", aria_label="comparison table"),
-        tag(
-            "p",
-            "± is the sample standard deviation over seeds. “Against the best”: paired tests within one task, base model ",
-            "and budget, corrected for their number; “not distinguishable” is from the best mean. Equal best means are all ",
-            "“best”. Size: as trained, after a budget solved it. Scores are on the scale on which they are recorded.",
-            css="note",
-        ),
-        _flags(comparisons),
+    return ComparisonTable(
+        shared=", ".join(f"{name} {of[0]}" for name, of in values.items() if len(of) == 1),
+        filters={name: of for name, of in values.items() if len(of) > 1},
+        heads=heads,
+        lines=[
+            (comparison, [COLUMNS[head](comparison, line) for head in heads])
+            for comparison in comparisons
+            for line in comparison.lines
+        ],
+        flags=_flags(comparisons),
     )
 
 
-def _flags(comparisons: Sequence[Comparison]) -> str:
+def _flags(comparisons: Sequence[Comparison]) -> Table | None:
     """What the mark at a score means, for every configuration that has one."""
     rows = [
         (line.label, comparison.title, flag.count, flag.text)
@@ -115,42 +115,9 @@ def _flags(comparisons: Sequence[Comparison]) -> str:
         for flag in line.row.flags
     ]
     if not rows:
-        return ""
+        return None
     heads = ("configuration", "comparison", "flag", "what was found, in the first such run")
-    return table(f"{MARK} Flags: scores that are worth less than they look", heads, rows)
-
-
-def _filters(values: dict[str, list[str]], rows: int) -> str:
-    """Search, a select for each thing that varies, and how many rows are left."""
-    search = f"<input{attributes(type='search', id='filter-text', placeholder='method, option, task')}>"
-    parts = [tag("label", "search ", search)]
-    for name, of in values.items():
-        if len(of) > 1:
-            choices = options([("", "all"), *((one, one) for one in of)])
-            parts.append(tag("label", f"{name} ", tag("select", choices, data_filter=name)))
-    parts.append(tag("output", f"{rows} of {rows} rows", id="filter-count", aria_live="polite"))
-    return tag("div", *parts, css="bar", role="search", aria_label="filter the comparison table")
-
-
-def _head(head: str) -> str:
-    button = tag("button", e(head), tag("span", css="arrow", aria_hidden="true"), type="button")
-    return tag("th", button, scope="col", aria_sort="none", css="n" if head in FIGURES else None)
-
-
-def _row(comparison: Comparison, line: Line, heads: Sequence[str]) -> str:
-    cells = [(head, COLUMNS[head](comparison, line)) for head in heads]
-    inside = [
-        tag(
-            "th" if head == "method" else "td",
-            cell.shown,
-            scope="row" if head == "method" else None,
-            css=cell.css,
-            data_value="" if cell.value is None else cell.value,
-        )
-        for head, cell in cells
-    ]
-    data = {f"data_{name}": get(comparison) for name, get in SHARED.items()}
-    return tag("tr", *inside, **data)
+    return Table(f"{MARK} Flags: scores that are worth less than they look", heads, rows)
 
 
 def method_id(method: str) -> str:

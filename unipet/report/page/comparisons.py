@@ -57,6 +57,13 @@ class Comparison:
         return f"{task} · {self.model} · budget {self.budget}"
 
     @property
+    def metric_text(self) -> str:
+        """The metric, its scale, and which end of it is good where that is the lower one."""
+        row = self.lines[0].row
+        about = ", ".join(filter(None, [row.scale, "" if row.higher_is_better else "lower is better"]))
+        return (self.metric or "none yet") + (f" ({about})" if about else "")
+
+    @property
     def scored(self) -> list[Line]:
         """The configurations with a score, best mean first."""
         return [line for line in self.lines if line.row.score is not None]

@@ -2,42 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from unipet.report.numbers import score
 from unipet.report.page.comparisons import Comparison
-from unipet.report.page.effects import SAME, Effect, across_tasks, effects
-from unipet.report.page.markup import section, table, tag
-from unipet.report.page.places import Charts, per_group, place
-
-NOTE = (
-    "A pair is two configurations that differ in one design dimension only, compared seed by seed. A diamond is the mean "
-    "over all pairs of a change, whatever the rest of the configuration was. Few pairs say little."
-)
-NO_PAIRS = (
-    "No two configurations of this comparison differ in one dimension alone. A sweep over one choice makes such pairs: "
-    "unipet train -m method=… method.insertions.….position.form=parallel,sequential"
-)
+from unipet.report.page.effects import SAME, Effect, across_tasks
+from unipet.report.page.rendering import Table
 
 
-def dimensions(comparisons: Sequence[Comparison], charts: Charts) -> str:
-    """The effect of changing one dimension alone."""
-    found = {one.id: effects(one) for one in comparisons}
-    empty = per_group(comparisons, [key for key, value in found.items() if not value], NO_PAIRS)
-    tables = "".join(
-        _effect_table(f"Effects: {one.title}", found[one.id], data_group=one.id) for one in comparisons if found[one.id]
-    )
-    pooled = "".join(
-        _effect_table(f"Averaged over tasks: {what}", shared) for what, shared in across_tasks(comparisons)
-    )
-    chart = place("effects", "Differences in score by change") if "effects" in charts else ""
-    note = tag("p", NOTE, css="note")
-    return section("dimensions", "Effect of each design dimension", note, chart, empty, tables, pooled)
+def effect_tables(found: Mapping[str, Sequence[Effect]], comparisons: Sequence[Comparison]) -> list[Table]:
+    """The effects of every comparison that has any; `found` are those of each comparison's id."""
+    return [_table(f"Effects: {one.title}", found[one.id], one.id) for one in comparisons if found[one.id]]
 
 
-def _effect_table(caption: str, found: Sequence[Effect], **given: object) -> str:
+def pooled_tables(comparisons: Sequence[Comparison]) -> list[Table]:
+    """The effects averaged over tasks."""
+    return [_table(f"Averaged over tasks: {what}", shared) for what, shared in across_tasks(comparisons)]
+
+
+def _table(caption: str, found: Sequence[Effect], group: str | None = None) -> Table:
     heads = ("dimension", "change", "mean difference", "smallest and largest pair", "pairs", "seeds of all", "the rest")
-    return table(caption, heads, map(_effect_row, found), (2, 3, 4, 5), **given)
+    return Table(caption, heads, [_effect_row(effect) for effect in found], (2, 3, 4, 5), group)
 
 
 def _effect_row(effect: Effect) -> tuple[str, ...]:

@@ -20,11 +20,16 @@ from unipet.report.page.chart_data import Rows
 from unipet.report.page.charts import Drawn, charts
 from unipet.report.page.comparison_table import comparison_table
 from unipet.report.page.comparisons import Comparison, comparisons_of
-from unipet.report.page.markup import e, section, table, tag
+from unipet.report.page.composition import compositions
+from unipet.report.page.dimensions import effect_tables, pooled_tables
+from unipet.report.page.effects import effects
+from unipet.report.page.learning import curve_tables, measures
 from unipet.report.page.methods import methods
-from unipet.report.page.overview import header, notices
-from unipet.report.page.plots import plots
-from unipet.report.page.runs import failures, pair, run_data
+from unipet.report.page.overview import counts, notices, surroundings
+from unipet.report.page.rendering import MISSING, Table, render
+from unipet.report.page.runs import failures, run_data, run_labels
+from unipet.report.page.scores import score_table, verdicts
+from unipet.report.page.trade_offs import cost_tables, costless, costs_of_charts
 from unipet.report.published import BESIDE, PUBLISHED, Beside
 
 HERE = Path(__file__).resolve().parent
@@ -44,42 +49,54 @@ def page(
     """The whole page. `groups`: what the statistics said already. `stamp`: the version that a live page asks about.
     `published`: papers' numbers beside ours.
 
-    Raises `UnipetError` where Altair or vl-convert is missing, or a predictions.jsonl is damaged.
+    Raises `UnipetError` where Jinja2, Altair or vl-convert is missing, or a predictions.jsonl is damaged.
     """
     comparisons = sorted(comparisons_of(entries, groups), key=lambda one: -len(one.scored))
+    content = _content(entries, comparisons, published)
+    found, runs = compositions(comparisons), run_data(entries)
     for points, drawings in DETAIL:
-        html = _detailed(entries, comparisons, stamp, points, drawings, papers(published))
+        drawn = charts(comparisons, points)
+        shown = {
+            "costs": costs_of_charts(drawn),
+            "costless": costless(comparisons, drawn),
+            "cost_tables": cost_tables(comparisons, drawn),
+            "measures": measures(drawn),
+            "curve_tables": curve_tables(comparisons, drawn),
+            "methods": methods(found, drawings),
+            "drawings": drawings,
+            "undrawn": sum(map(len, found.values())) > drawings,
+        }
+        absent = {"published": not published, "trade-offs": not shown["costs"]}
+        parts = [part for part in PARTS if not absent.get(part[0])]
+        data = {"charts": {name: packed(one) for name, one in drawn.items()}, "runs": runs, "stamp": stamp}
+        html = document("page.html", title_of(entries), data, parts, **content, **shown)
         if len(utf8(html)) < LIMIT:
             break
     return html
 
 
-def _detailed(
-    entries: Sequence[Entry], comparisons: Sequence[Comparison], stamp: str, points: int, drawings: int, beside: str
-) -> str:
-    drawn = charts(comparisons, points)
-    title = title_of(entries)
-    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    body = [
-        header(title, entries, comparisons, now),
-        notices(comparisons),
-        comparison_table(comparisons),
-        beside,
-        plots(comparisons, drawn),
-        methods(comparisons, drawings),
-        failures(entries),
-        pair(entries),
-    ]
-    data = {"charts": {name: packed(one) for name, one in drawn.items()}, "runs": run_data(entries), "stamp": stamp}
-    return document(title, "".join(body), data)
-
-
-def papers(published: Sequence[Beside]) -> str:
-    """Papers' numbers beside ours, where there are any."""
-    if not published:
-        return ""
-    shown = table(PUBLISHED, BESIDE, [one.texts() for one in published], (4, 5, 6, 7))
-    return section("published", "Published numbers", shown)
+def _content(
+    entries: Sequence[Entry], comparisons: Sequence[Comparison], published: Sequence[Beside]
+) -> dict[str, object]:
+    """What the parts of the page show, however much detail there is room for."""
+    found = {one.id: effects(one) for one in comparisons}
+    beside = Table(PUBLISHED, BESIDE, [one.texts() for one in published], (4, 5, 6, 7))
+    return {
+        "comparisons": comparisons,
+        "counts": counts(entries, comparisons),
+        "surroundings": surroundings(entries),
+        "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "notices": notices(comparisons),
+        "comparison_table": comparison_table(comparisons),
+        "published": beside if published else None,
+        "score_tables": [score_table(one) for one in comparisons],
+        "verdicts": verdicts(comparisons),
+        "effect_tables": effect_tables(found, comparisons),
+        "pooled_tables": pooled_tables(comparisons),
+        "without_pairs": [name for name, effects_of in found.items() if not effects_of],
+        "failures": failures(entries),
+        "run_labels": run_labels(entries),
+    }
 
 
 def title_of(entries: Sequence[Entry]) -> str:
@@ -91,47 +108,29 @@ def title_of(entries: Sequence[Entry]) -> str:
 
 def message(text: str, stamp: str) -> str:
     """A live page that has nothing to show yet, and why."""
-    waiting = (
-        tag("h1", "Waiting for records")
-        + tag("p", e(text), css="empty")
-        + tag("p", "", id="live", css="live", role="status")
-    )
-    return document("Waiting for records", waiting, {"charts": {}, "runs": {}, "stamp": stamp})
+    data = {"charts": {}, "runs": {}, "stamp": stamp}
+    return document("waiting.html", "Waiting for records", data, (), text=text)
 
 
-def document(title: str, body: str, data: dict[str, Any]) -> str:
-    """Head, navigation, body, data and scripts; no other source of anything is allowed."""
+def document(
+    template: str, title: str, data: dict[str, Any], parts: Sequence[tuple[str, str]], **content: object
+) -> str:
+    """The template with style, data, scripts and links to its parts; its policy allows no other source of anything."""
     scripts = [bundle(), (HERE / "page.js").read_text(encoding="utf-8")]
-    links = "".join(tag("li", tag("a", e(shown), href=f"#{name}")) for name, shown in PARTS if f'id="{name}"' in body)
     policy = (
         f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; "
         f"connect-src {chr(39)}{'self' if data.get('stamp') else 'none'}{chr(39)}; script-src {' '.join(map(hashed, scripts))}"
     )
-    head = [
-        '<meta charset="utf-8">',
-        f'<meta http-equiv="Content-Security-Policy" content="{e(policy)}">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        '<meta name="color-scheme" content="light dark">',
-        '<link rel="icon" href="data:,">',
-        tag("title", e(title)),
-        tag("style", (HERE / "page.css").read_text(encoding="utf-8")),
-    ]
-    skip = tag("a", "Skip to the comparison", href="#table", css="skip")
-    nav = tag("nav", tag("ul", links), css="parts", aria_label="parts of this page")
-    # "<" is written as an escape, so that no text can end the element.
-    held = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
-    return "\n".join(
-        [
-            '<!doctype html>\n<html lang="en">',
-            tag("head", *head),
-            "<body>",
-            skip,
-            nav,
-            tag("main", body),
-            f'<script type="application/json" id="data">{held}</script>',
-            *(f"<script>{script}</script>" for script in scripts),
-            "</body></html>\n",
-        ]
+    return render(
+        template,
+        title=title,
+        policy=policy,
+        style=(HERE / "page.css").read_text(encoding="utf-8"),
+        parts=parts,
+        # "<" is written as an escape, so that no text can end the element.
+        data=json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False).replace("<", "\\u003c"),
+        scripts=scripts,
+        **content,
     )
 
 
@@ -141,9 +140,7 @@ def bundle() -> str:
     try:
         import vl_convert
     except ImportError:
-        raise UnipetError(
-            "unipet report --html needs Altair and vl-convert for its charts. Install them: pip install 'unipet[report]'."
-        ) from None
+        raise UnipetError(MISSING) from None
     # In a block its names stay its own; a closing tag inside a string would end the element.
     script: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script")
     return "{" + script + "}"

@@ -3,54 +3,63 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from unipet.report.aggregate import Row
 from unipet.report.numbers import percent
-from unipet.report.page.circuit import circuit_svg
+from unipet.report.page.circuit import circuit
 from unipet.report.page.comparison_table import method_id
-from unipet.report.page.comparisons import Comparison
-from unipet.report.page.composition import Composed, Inserted, compositions
-from unipet.report.page.layer import layer_svg
-from unipet.report.page.markup import e, number, section, table, tag
+from unipet.report.page.composition import Composed, Inserted
+from unipet.report.page.layer import layer
+from unipet.report.page.rendering import Table, number
+from unipet.report.page.shapes import Drawing
 from unipet.report.table import score_text, seeds_text
 from unipet.runs.labels import AS_GIVEN, SEPARATOR, leaves, plain
 
 MOST = 60  # compositions that are drawn unless told otherwise; the others are described in words
 
 
-def methods(comparisons: Sequence[Comparison], most: int = MOST) -> str:
-    """The parts of all methods, and the list that leads to them; so many compositions are drawn."""
-    found = compositions(comparisons)
-    links = "".join(tag("li", tag("a", e(method), href=f"#{method_id(method)}")) for method in found)
-    left, parts = most, []
-    for method, kinds in found.items():
-        parts.append(_method(method, kinds, max(left, 0)))
+@dataclass(frozen=True)
+class ShownInsertion:
+    """One insertion: its equation, drawing and every choice."""
+
+    title: str
+    equation: str
+    circuit: Drawing | None
+    facts: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class ShownComposition:
+    """One composition of a method, drawn or in words, and how it scored."""
+
+    title: str
+    layer: Drawing | None
+    caption: str
+    insertions: Sequence[ShownInsertion]
+    unfreeze: Sequence[str]
+    objective: str
+    scores: Table
+
+
+@dataclass(frozen=True)
+class ShownMethod:
+    """A method and its compositions."""
+
+    name: str
+    anchor: str
+    kinds: Sequence[ShownComposition]
+
+
+def methods(found: Mapping[str, Sequence[Composed]], most: int = MOST) -> list[ShownMethod]:
+    """Every method of `compositions`, in its order; so many compositions are drawn."""
+    left, shown = most, []
+    for name, kinds in found.items():
+        parts = [_composition(kind, at < left) for at, kind in enumerate(kinds)]
+        shown.append(ShownMethod(name, method_id(name), parts))
         left -= len(kinds)
-    note = (
-        "Each drawing is made from what a run trained, with the sizes that a budget solved. The layer is a scheme, "
-        "bottom to top, with norms after their blocks."
-    )
-    if left < 0:
-        note += (
-            f" The first {most} compositions are drawn, the others described: a report of fewer runs draws them all."
-        )
-    return section(
-        "methods",
-        "Methods",
-        tag("p", note, css="note"),
-        tag("nav", tag("ul", links, css="chips"), aria_label="methods"),
-        *parts,
-    )
-
-
-def _method(method: str, kinds: Sequence[Composed], drawings: int) -> str:
-    blocks = []
-    for at, kind in enumerate(kinds):
-        block = _composition(kind, at < drawings)
-        title = "; ".join(dict.fromkeys(_title(line.row) for _, line in kind.lines))
-        blocks.append(block if len(kinds) == 1 else tag("details", tag("summary", e(title)), block, open=at == 0))
-    return tag("article", tag("h3", e(method)), *blocks, id=method_id(method), css="method")
+    return shown
 
 
 def _title(row: Row) -> str:
@@ -59,12 +68,8 @@ def _title(row: Row) -> str:
     return SEPARATOR.join([*([row.variant] if row.variant else []), *size]) or AS_GIVEN
 
 
-def _composition(kind: Composed, drawn: bool) -> str:
-    pictures = tag("figure", layer_svg(kind), tag("figcaption", e(_caption(kind)))) if drawn else ""
-    parts = "".join(_insertion(one, drawn) for one in kind.insertions) or tag(
-        "p", "It inserts nothing into the base model."
-    )
-    scores = table(
+def _composition(kind: Composed, drawn: bool) -> ShownComposition:
+    scores = Table(
         "Scores",
         ("task", "model", "budget", "score", "seeds", "trainable", "%"),
         [
@@ -81,21 +86,16 @@ def _composition(kind: Composed, drawn: bool) -> str:
         ],
         (3, 4, 5, 6),
     )
-    rest = {key: value for key, value in kind.content.items() if key not in ("name", "insertions")}
-    trained = (
-        tag("p", e(f"Trains besides its insertions: {', '.join(kind.unfreeze)}."), css="note") if kind.unfreeze else ""
+    regularised = {key: value for key, value in leaves(kind.objective).items() if value is not None}
+    return ShownComposition(
+        title="; ".join(dict.fromkeys(_title(line.row) for _, line in kind.lines)),
+        layer=layer(kind) if drawn else None,
+        caption=_caption(kind),
+        insertions=[_insertion(one, drawn) for one in kind.insertions],
+        unfreeze=kind.unfreeze,
+        objective=", ".join(f"{key} {plain(value)}" for key, value in regularised.items()),
+        scores=scores,
     )
-    regularised = {key: value for key, value in leaves(rest.get("objective") or {}).items() if value is not None}
-    objective = (
-        tag(
-            "p",
-            e("Objective: " + ", ".join(f"{key} {plain(value)}" for key, value in regularised.items()) + "."),
-            css="note",
-        )
-        if regularised
-        else ""
-    )
-    return tag("div", pictures, tag("div", parts, trained, objective, scores, css="says"), css="composition")
 
 
 def _caption(kind: Composed) -> str:
@@ -105,8 +105,7 @@ def _caption(kind: Composed) -> str:
     return f"Grey: frozen. ● and a thick border: trained. {inserted}"
 
 
-def _insertion(one: Inserted, drawn: bool) -> str:
-    """Equation, drawing, and every choice of one insertion."""
+def _insertion(one: Inserted, drawn: bool) -> ShownInsertion:
     worth = f"; s = {one.s}" if one.scaling.get("name") not in ("constant", None) else ""
     facts = [
         ("function", _said(one.function)),
@@ -115,15 +114,7 @@ def _insertion(one: Inserted, drawn: bool) -> str:
         ("scaling", _said(one.scaling) + worth),
         *([("mixture", _said(one.mixture))] if one.mixture else []),
     ]
-    listed = "".join(tag("dt", e(key)) + tag("dd", e(value)) for key, value in facts)
-    return tag(
-        "div",
-        tag("h4", e(f"{one.number} · {one.name}")),
-        tag("p", e(one.equation), css="equation"),
-        circuit_svg(one) if drawn else "",
-        tag("dl", listed),
-        css="insertion",
-    )
+    return ShownInsertion(f"{one.number} · {one.name}", one.equation, circuit(one) if drawn else None, facts)
 
 
 def _said(value: Mapping[str, Any]) -> str:

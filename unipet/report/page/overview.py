@@ -7,32 +7,19 @@ from collections.abc import Sequence
 
 from unipet.report.aggregate import named
 from unipet.report.collect import Entry
-from unipet.report.flagged import explained
-from unipet.report.numbers import score
 from unipet.report.page.comparisons import Comparison
-from unipet.report.page.markup import e, number, table, tag
-
-PAIRS = 60  # that a comparison shows: their number grows with the square of the configurations
 
 
-def header(title: str, entries: Sequence[Entry], comparisons: Sequence[Comparison], stamp: str) -> str:
-    """Title, counts, where and with what it was run."""
+def counts(entries: Sequence[Entry], comparisons: Sequence[Comparison]) -> list[tuple[int, str]]:
+    """How many runs, methods, tasks and seeds there are, and runs of each status."""
     states = Counter(str(entry.record.get("status") or "no record") for entry in entries)
-    counts = [
+    return [
         counted(len(entries), "run"),
         counted(len({named(entry.record.get("method")) for entry in entries}), "method"),
         counted(len({comparison.task for comparison in comparisons}), "task"),
         counted(len({entry.record.get("seed") for entry in entries}), "seed"),
         *((states[state], state) for state in sorted(states)),
     ]
-    tiles = (tag("li", tag("b", e(count)), " ", e(what)) for count, what in counts)
-    return tag(
-        "header",
-        tag("h1", e(title)),
-        tag("ul", *tiles, css="tiles", aria_label="counts"),
-        tag("p", e(" · ".join([*surroundings(entries), f"page made {stamp}"])), css="note"),
-        tag("p", "", id="live", css="live", role="status", hidden=True),
-    )
 
 
 def counted(count: int, what: str) -> tuple[int, str]:
@@ -52,7 +39,7 @@ def surroundings(entries: Sequence[Entry]) -> list[str]:
     return [*machines, *sorted(versions)]
 
 
-def notices(comparisons: Sequence[Comparison]) -> str:
+def notices(comparisons: Sequence[Comparison]) -> list[str]:
     """What a reader must know before comparing, once each."""
     said = []
     if synthetic := sorted({comparison.task for comparison in comparisons if comparison.synthetic}):
@@ -79,48 +66,4 @@ def notices(comparisons: Sequence[Comparison]) -> str:
             f"{marked} of {len(scored)} configurations have flags: a run that gives one answer to everything, scores below a "
             "trivial baseline, or diverged. Their scores are marked; the table below the comparison says why."
         )
-    items = [tag("li", e(one)) for one in said]
-    return tag("aside", tag("h2", "Before you compare"), tag("ul", *items), css="notices") if items else ""
-
-
-def verdicts(comparison: Comparison) -> str:
-    """What the statistics say of one comparison: reasons not to rank, every pair, what to beware of."""
-    group = comparison.verdict
-    if group is None:
-        return ""
-    how = "Ranked although" if group.ranked else "Not ranked, and shown by name:"
-    said = [tag("li", e(f"{how} {one}.")) for one in group.differences]
-    beware = [tag("li", e(f"{one}.")) for one in group.warnings]
-    heads = ("better mean", "other", "difference", "95 % interval", "p, corrected", "verdict", "tested over")
-    scale = group.rows[0].scale
-    shown = sorted(group.pairs, key=lambda pair: pair.a not in group.best)[:PAIRS]
-    said += [
-        tag("li", e(f"Flagged, and the best mean all the same: {text}."))
-        for text in explained((one, row) for one, row in group.flagged.items() if one in group.best)
-    ]
-    rows = [
-        (
-            pair.a,
-            pair.b,
-            score(pair.difference, scale, "+"),
-            "–"
-            if pair.low is None or pair.high is None
-            else f"{score(pair.low, scale, '+')} to {score(pair.high, scale, '+')}",
-            number(pair.p_adjusted, ".3g"),
-            pair.verdict,
-            pair.basis or "–",
-        )
-        for pair in shown
-    ]
-    pairs = table(f"Paired tests: {comparison.title}", heads, rows, (2, 3, 4))
-    what = f"Every pair, tested ({len(rows)})"
-    if len(rows) < len(group.pairs):
-        what = (
-            f"{len(rows)} of {len(group.pairs)} pairs, those with the best first; unipet report --pairs FILE writes all"
-        )
-    parts = [
-        tag("ul", *said) if said else "",
-        tag("details", tag("summary", e(what)), pairs) if rows else "",
-        tag("details", tag("summary", f"What to beware of ({len(beware)})"), tag("ul", *beware)) if beware else "",
-    ]
-    return tag("div", *parts, data_group=comparison.id)
+    return said

@@ -11,20 +11,14 @@ from unipet.report.aggregate import grouped, named, score_of, unscored
 from unipet.report.collect import Entry
 from unipet.report.page.command import command_of
 from unipet.report.page.differences import own_values
-from unipet.report.page.markup import e, options, section, table, tag
+from unipet.report.page.rendering import Table
 
 
-def failures(entries: Sequence[Entry]) -> str:
+def failures(entries: Sequence[Entry]) -> Table:
     """Every run without a score, with its reason."""
-    missing = unscored(entries)
-    if not missing:
-        return section("failures", "Runs without a score", tag("p", "Every run has a score."))
-    rows = [(one.status, one.what, one.error) for one in sorted(missing, key=lambda one: one.status)]
-    return section(
-        "failures",
-        "Runs without a score",
-        table("Failed, skipped and unfinished runs", ("status", "run", "reason"), rows),
-    )
+    missing = sorted(unscored(entries), key=lambda one: one.status)
+    rows = [(one.status, one.what, one.error) for one in missing]
+    return Table("Failed, skipped and unfinished runs", ("status", "run", "reason"), rows)
 
 
 def run_labels(entries: Sequence[Entry]) -> list[str]:
@@ -41,24 +35,6 @@ def _label(entry: Entry, number: int, variant: str | None) -> str:
         [variant or named(record.get("method")), *(named(record.get(key)) for key in ("task", "budget"))]
     )
     return f"{number + 1}: {names} · seed {record.get('seed')} · {shown}"
-
-
-def pair(entries: Sequence[Entry]) -> str:
-    """Two selects; page.js fills in the commands and the differences."""
-    values = [(str(number), label) for number, label in enumerate(run_labels(entries))]
-    selects = "".join(
-        tag("label", f"run {side} ", tag("select", options(values), id=f"run-{side}")) for side in ("A", "B")
-    )
-    hint = tag("noscript", tag("p", "Choosing two runs needs JavaScript.", css="empty"))
-    note = "The command repeats a run. Values that begin with “record:” are recorded, not configured: versions, commit, data."
-    return section(
-        "runs",
-        "Any two runs",
-        tag("div", selects, css="bar"),
-        hint,
-        tag("div", id="pair", aria_live="polite"),
-        tag("p", e(note), css="note"),
-    )
 
 
 def run_data(entries: Sequence[Entry]) -> dict[str, Any]:

@@ -1,47 +1,103 @@
-"""The few SVG shapes that the drawings are made of. Colours are classes of page.css; every text is escaped."""
+"""The few shapes that the drawings are made of; `drawing.html` writes them as SVG. Colours are classes of page.css."""
 
 from __future__ import annotations
 
-from html import escape
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+Point = tuple[float, float]
 
 
-def text(x: float, y: float, content: str, css: str = "", anchor: str = "middle") -> str:
-    return f'<text x="{x:g}" y="{y:g}" class="{css}" text-anchor="{anchor}">{escape(content)}</text>'
+@dataclass(frozen=True)
+class Text:
+    kind: ClassVar[str] = "text"
+
+    x: float
+    y: float
+    content: str
+    css: str = ""
+    anchor: str = "middle"
 
 
-def box(x: float, y: float, width: float, height: float, css: str, label: str = "", label_css: str = "") -> str:
+@dataclass(frozen=True)
+class Box:
     """A rounded rectangle with its label in the middle."""
-    shape = f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="5" class="{css}"/>'
-    return shape + (text(x + width / 2, y + height / 2 + 4, label, label_css) if label else "")
+
+    kind: ClassVar[str] = "box"
+
+    x: float
+    y: float
+    width: float
+    height: float
+    css: str
+    name: str = ""
+    name_css: str = ""
+
+    @property
+    def label(self) -> Text | None:
+        if not self.name:
+            return None
+        return Text(self.x + self.width / 2, self.y + self.height / 2 + 4, self.name, self.name_css)
 
 
-def line(points: list[tuple[float, float]], css: str, tip: bool = False) -> str:
+@dataclass(frozen=True)
+class Line:
     """A line through points, with an arrow's tip at its end where asked for."""
-    path = "M" + " L".join(f"{x:g} {y:g}" for x, y in points)
-    return f'<path d="{path}" class="{css}"/>' + (_tip(points[-2], points[-1], css) if tip else "")
+
+    kind: ClassVar[str] = "line"
+
+    points: Sequence[Point]
+    css: str
+    arrow: bool = False
+
+    @property
+    def path(self) -> str:
+        return "M" + " L".join(f"{x:g} {y:g}" for x, y in self.points)
+
+    @property
+    def tip(self) -> str:
+        """The corners of a triangle at the end: markers would need an id that is unique on the page."""
+        if not self.arrow:
+            return ""
+        (x0, y0), (x, y) = self.points[-2:]
+        length = max(abs(x - x0), abs(y - y0)) or 1.0
+        dx, dy = (x - x0) / length, (y - y0) / length
+        corners = [(x, y), (x - 7 * dx - 4 * dy, y - 7 * dy + 4 * dx), (x - 7 * dx + 4 * dy, y - 7 * dy - 4 * dx)]
+        return " ".join(f"{a:g},{b:g}" for a, b in corners)
 
 
-def _tip(before: tuple[float, float], end: tuple[float, float], css: str) -> str:
-    """A triangle at `end`: markers would need an id that is unique on the page."""
-    (x0, y0), (x, y) = before, end
-    length = max(abs(x - x0), abs(y - y0)) or 1.0
-    dx, dy = (x - x0) / length, (y - y0) / length
-    corners = [(x, y), (x - 7 * dx - 4 * dy, y - 7 * dy + 4 * dx), (x - 7 * dx + 4 * dy, y - 7 * dy - 4 * dx)]
-    return f'<polygon points="{" ".join(f"{a:g},{b:g}" for a, b in corners)}" class="tip {css}"/>'
-
-
-def badge(x: float, y: float, content: str, css: str, radius: float = 9) -> str:
+@dataclass(frozen=True)
+class Badge:
     """A circle with a sign in it."""
-    return f'<circle cx="{x:g}" cy="{y:g}" r="{radius:g}" class="{css}"/>' + text(x, y + 4, content, "sign")
+
+    kind: ClassVar[str] = "badge"
+
+    x: float
+    y: float
+    content: str
+    css: str
+    radius: float = 9
+
+    @property
+    def sign(self) -> Text:
+        return Text(self.x, self.y + 4, self.content, "sign")
 
 
-def svg(width: float, height: float, title: str, description: str, body: list[str], css: str, top: float = 0) -> str:
-    """The whole drawing from y = `top` down, named and described for those who do not see it."""
-    said = escape(f"{title}. {description}")
-    return (
-        f'<svg class="{css}" viewBox="0 {top:g} {width:g} {height:g}" role="img" aria-label="{said}">'
-        f"<title>{escape(title)}</title>{''.join(body)}</svg>"
-    )
+Shape = Text | Box | Line | Badge
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A whole drawing from y = `top` down; later shapes lie over earlier ones."""
+
+    width: float
+    height: float
+    title: str
+    description: str
+    shapes: Sequence[Shape]
+    css: str
+    top: float = 0
 
 
 def short(content: str, letters: int) -> str:

@@ -27,7 +27,7 @@ from unipet.adaptation.checkpoint import save
 from unipet.config import BudgetConfig, RunConfig
 from unipet.training.evaluation import check_lengths, check_mixture, mean_target_loss, score_split
 from unipet.runs.forecast.estimate import Point, spread
-from unipet.runs.forecast.flops import Flops
+from unipet.runs.forecast.flops import flop_counter
 from unipet.runs.forecast.selected import Selected, batch_size_in_tokens
 from unipet.training.forward import longest_first, to_device
 from unipet.runs.memory import PeakMemory
@@ -157,9 +157,9 @@ def _steps(
     with checkpointed(model, fit.checkpointing):
         for number in {sizes.index(min(sizes)), sizes.index(max(sizes))}:
             whole = to_device(batch([encoded.train[index] for index in chosen[number]]), device)
-            with Flops() as flops:
+            with flop_counter() as flops:
                 loss.gradients(model, whole, fit.micro_batch)
-            found.flops.append((sizes[number], flops.count))
+            found.flops.append((sizes[number], flops.get_total_flops()))
     model.zero_grad(set_to_none=True)
 
 

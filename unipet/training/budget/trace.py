@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
-from torch.utils.flop_counter import flop_registry
 
 from unipet.adaptation.adapted import CONTAINER
 from unipet.adaptation.build import build
@@ -36,7 +35,7 @@ _LARGE = 2**22  # elements above which a tensor of the batch's own (a mask, say)
 
 @dataclass(frozen=True)
 class Trace:
-    """Bytes that a training step allocates on its device, and the floating-point operations of one micro-batch.
+    """Bytes that a training step allocates on its device.
 
     `peak_bytes` is the highest sum of live tensors; `weights_bytes` are the base model's, the method's and copies of what
     it unfreezes, `optimiser_bytes` the optimiser's state, `rest_bytes` activations and gradients at the peak.
@@ -45,7 +44,6 @@ class Trace:
     peak_bytes: int
     weights_bytes: int
     optimiser_bytes: int
-    flops: int
 
     @property
     def rest_bytes(self) -> int:
@@ -64,9 +62,6 @@ class StepPlan:
     accumulates: bool = False
     checkpointing: bool = False
     clip: float = 1.0
-
-
-PLAIN = StepPlan()
 
 
 class Untraceable(UnipetError):
@@ -129,15 +124,14 @@ def _step(model: nn.Module, loss: Loss, batch: Batch, plan: StepPlan, counter: L
         if plan.accumulates:
             parameter.grad = torch.zeros_like(parameter)
     state = sum(_bytes(value) for entry in optimiser.state.values() for value in entry.values())
-    counter.flops, counter.peak = 0, counter.now
+    counter.peak = counter.now
     moved = {name: value.to(device) for name, value in batch.items()}
     with checkpointed(model, plan.checkpointing):
         loss.gradients(model, moved, len(batch["labels"]))
-    flops = counter.flops
     if plan.clip > 0:
         nn.utils.clip_grad_norm_(trained, plan.clip, foreach=device.type == "cuda")
     optimiser.step()
-    return Trace(counter.peak, weights, state, flops)
+    return Trace(counter.peak, weights, state)
 
 
 class Live(TorchDispatchMode):
@@ -152,7 +146,7 @@ class Live(TorchDispatchMode):
         super().__init__()
         self.fake, self.device = fake, device
         self.block = 512 if device.type == "cuda" else 1
-        self.now = self.peak = self.flops = 0
+        self.now = self.peak = 0
         self._known: dict[int, Any] = {}
 
     @contextmanager
@@ -175,8 +169,6 @@ class Live(TorchDispatchMode):
             elif func is torch.ops.aten.index_put.default and torch._C._current_graph_task_id() != -1:
                 func = torch.ops.aten.index_put_.default  # what the backward pass of indexing does to real tensors
             out = func(*args, **kwargs)
-        if (formula := flop_registry.get(func._overloadpacket)) is not None and faked:
-            self.flops += int(formula(*args, **kwargs, out_val=out))
         for tensor in _tensors((out,)):
             self.count(tensor)
         return out
