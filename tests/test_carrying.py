@@ -20,7 +20,7 @@ from unipet.adaptation.merging import reasons
 HEADS = {"function": {"name": "prefix", "size": 2}, "position": "attn.heads", "composition": "gated"}
 PAIRS = {"function": {"name": "low_rank", "size": 2}, "position": {"site": ["attn.q", "ffn.down"]}}
 #: What is no state of the method's: the modules, what attaching notes, and the record of calls.
-OWN = {"method", "entries", "call_record", "_attached", "_unproved", "_routing", *vars(nn.Module())}
+OWN = {"method", "entries", "current", "_attached", "_unproved", "_routing", *vars(nn.Module())}
 
 
 def adapted(insertions: dict[str, Any], arch: str = "bert", **more: Any) -> nn.Module:

@@ -13,7 +13,7 @@ from unipet.adaptation.adapted import Adaptation, adaptation
 from unipet.adaptation.unwrapping import unwraps
 from unipet.calculus.composition import COMPOSITIONS, Replace
 from unipet.calculus.insertion import Insertion
-from unipet.calculus.insertion_parts import Parts
+from unipet.calculus.insertion_parts import InsertionParts
 from unipet.calculus.method import name_of
 from unipet.calculus.mixture import Bank
 from unipet.calculus.sites import Site, module_at
@@ -164,9 +164,9 @@ def merge(model: nn.Module, partial: bool = False) -> dict[str, str]:
     return summary
 
 
-def _unbake(insertion: Insertion, bank: Bank, parts: Parts, shared: Bank | None) -> None:
+def _unbake(insertion: Insertion, bank: Bank, parts: InsertionParts, shared: Bank | None) -> None:
     insertion.bank, insertion.parts = bank, parts
-    insertion.__dict__["shared"] = shared
+    insertion.share(shared)
 
 
 def _not_made_again(inserted: Adaptation, folding: list[Insertion], staying: list[Insertion]) -> str | None:
