@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -14,21 +14,22 @@ from unipet.adaptation.attaching import Attachment
 from unipet.adaptation.attention import PREFIX
 from unipet.adaptation.routing import Routing
 from unipet.adaptation.unwrapping import bare, forget_compiled
+from unipet.calculus.bank import Bank
 from unipet.calculus.forward_context import CurrentPass, ForwardContext
 from unipet.calculus.insertion import Insertion
 from unipet.calculus.method import Method
-from unipet.calculus.mixture import Bank
+from unipet.calculus.named_tensors import NamedTensors
 from unipet.calculus.sites import Architecture
-from unipet.calculus.weights import passes_gradients, quantised
+from unipet.calculus.weights import check_passes_gradients, quantised
 from unipet.errors import UnipetError
 
 CONTAINER = "_unipet"
 #: What an adaptation of some of the insertions has anew.
-_ANEW = {"method", "entries", "current", "_attached", "_unproved", "_routing", *vars(nn.Module())}
+_ANEW = {"method", "items", "shared", "entries", "current", "_attached", "_unproved", "_routing", *vars(NamedTensors())}
 _INPUTS = ("input_ids", "inputs_embeds", "pixel_values")  # what a stack may be called with, batch first
 
 
-class Adaptation(nn.Module):
+class Adaptation(NamedTensors):
     """The insertions of one method on one base model (registered on it as `_unipet`).
 
     `attach` puts them to work and freezes the base; `detach` takes them out and puts every changed value back.
@@ -36,9 +37,7 @@ class Adaptation(nn.Module):
 
     def __init__(self, method: Method, insertions: list[Insertion], shared: dict[str, Bank], entries: dict[str, str]):
         super().__init__()
-        self.method = method
-        self.insertions = nn.ModuleList(insertions)
-        self.shared = nn.ModuleDict(shared)
+        self.method, self.items, self.shared = method, insertions, shared
         self.entries = entries  # stack -> the module, below the base model, whose forward takes its attention mask
         self.current = CurrentPass(ForwardContext.of_stacks(entries))
         self.table: Architecture | None = None  # the user's own site table, where there is one; saved with the method
@@ -54,35 +53,37 @@ class Adaptation(nn.Module):
 
     def _take_over(self) -> None:
         """Give every insertion its number, the current pass, and what all its sites share: owned here, read there."""
-        shared = {name: cast(Bank, bank) for name, bank in self.shared.items()}
         for number, insertion in enumerate(self.items):
             insertion.number = number
             insertion.current = self.current
-            insertion.share(shared.get(insertion.name))
+            insertion.share(self.shared.get(insertion.name))
+
+    def name_tensors(self) -> None:
+        """Put every tensor where its name in the model is what `unipet.parameters` calls it, with dots for slashes."""
+        homes = [([i.name, *i.site.name.split(".")], i.tensors) for i in self.items]
+        homes += [([name, "shared"], bank.home) for name, bank in self.shared.items()]
+        for node in (self, *(home for _, home in homes)):
+            node.unmount()
+        for path, home in sorted(homes, key=lambda each: len(each[0])):
+            self.mount(path, home)
 
     @property
     def context(self) -> ForwardContext:
-        """What the current forward pass tells its insertions; between passes, what the last one did."""
+        """What the current forward pass tells its insertions; between passes, what the last one told them."""
         return self.current.context
-
-    @property
-    def items(self) -> list[Insertion]:
-        return list(self.insertions)  # type: ignore[arg-type]
 
     def train(self, mode: bool = True) -> Self:
         """Raises UnipetError where a quantised module below would keep gradients from the insertions."""
         if mode:
             self._prove_gradients()
+        for insertion in self.items:  # their tensors are below this module, they are not
+            insertion.train(mode)
         return super().train(mode)
 
     def _prove_gradients(self) -> None:
         while self._unproved:
             path, module = self._unproved[-1]
-            if not passes_gradients(module):
-                raise UnipetError(
-                    f"{path} ({quantised(module.weight)}) passes no gradients on, so insertions below it would not train. "  # type: ignore[arg-type]
-                    "Quantise weights only, not activations, or train on the unquantised base model."
-                )
+            check_passes_gradients(path, module)
             self._unproved.pop()
 
     # -- routes and views ------------------------------------------------------------------------------------------
@@ -173,6 +174,7 @@ class Adaptation(nn.Module):
         with ExitStack() as undoing:
             undoing.callback(self.undo, model)
             self._attached.put_in(model, self.unfrozen, self.head, self.entries, self.begin_pass, self.current)
+            self.name_tensors()
             self.train(model.training)
             model.add_module(CONTAINER, self)
             undoing.pop_all()

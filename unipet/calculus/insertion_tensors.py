@@ -5,14 +5,17 @@ Shapes: B batch, T positions, D width of h, U width of x.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from unipet.calculus.bank import Bank, baked, plain_bank
 from unipet.calculus.functions.base import BASE, BASE_BIAS, Params, Widths
 from unipet.calculus.insertion_parts import InsertionParts, frozen_of
-from unipet.calculus.mixture import Bank, baked, plain_bank
+from unipet.calculus.named_tensors import NamedTensors
 from unipet.calculus.sites import Site
 from unipet.calculus.weights import BaseWeight, read_all
 
@@ -38,13 +41,14 @@ class InsertionTensors(nn.Module):
         function, scaling = parts.function, parts.scaling
         scheme = getattr(function, "init", "torch")
         frozen = frozen_of(function, "frozen", widths, f"{name}/{site.name}")
-        self.bank = Bank(function.slots(widths), scheme, parts.mixture, dtype, device, frozen)
+        self.tensors = NamedTensors()  # of all its banks, under the names that a saved adapter gives them
+        self.bank = Bank(function.slots(widths), scheme, parts.mixture, dtype, device, frozen, self.tensors)
         scale_widths = Widths(widths.u, widths.kv) if parts.rule.needs_mass else widths
-        self.scale = plain_bank(scaling.slots(scale_widths), scaling.init, dtype, device)
+        self.scale = plain_bank(scaling.slots(scale_widths), scaling.init, dtype, device, self.tensors)
         if (start := scaling.start_from()) is not None:
             for tensor in self.scale.tensors:
                 nn.init.constant_(tensor, start)
-        self.joint = plain_bank(parts.rule.slots(widths), "zeros", dtype, device)
+        self.joint = plain_bank(parts.rule.slots(widths), "zeros", dtype, device, self.tensors)
         self._shared: tuple[Bank | None] = (None,)  # in a tuple, because it is not registered here
         if device.type != "meta":
             self._start()
@@ -105,20 +109,29 @@ class InsertionTensors(nn.Module):
 
     def _like(self) -> Tensor | None:
         """One of the tensors it computes with: their dtype and device are all the same."""
-        banks = [bank for bank in (*self.banks, self.shared) if bank is not None and bank.index]
+        banks = [bank for bank in (*self.banks, self.shared) if bank is not None and bank.names]
         return banks[0].tensors[0] if banks else None
 
-    def bake(self) -> None:
-        """Make one ordinary function of the bank and of a reparametrisation, in place, where there is one."""
+    def bake(self) -> Callable[[], None]:
+        """Make one ordinary function of the bank and of a reparametrisation, in place, where there is one; returns what
+        takes it back."""
+        before = self.parts, self.shared, self.tensors, self.banks
         if self.parts.mixture is not None and not self.parts.mixture.bakes:
-            return
+            return partial(self._become, *before)
         function, like = self.parts.function.plain(), self._like()
         assert like is not None
-        plain = Bank(function.slots(self.widths), "zeros", None, like.dtype, like.device, self.bank.frozen())
-        values = baked(self.reduced())
+        home, values = NamedTensors(), baked(self.reduced())
+        plain = Bank(function.slots(self.widths), "zeros", None, like.dtype, like.device, self.bank.frozen(), home)
         for key in plain.slot_of:
             plain.put(key, values[key])
-        self.bank = plain
-        if function is not self.parts.function:
-            self.share(None)
-        self.parts = replace(self.parts, function=function, mixture=None)
+        parts = replace(self.parts, function=function, mixture=None)
+        shared = self.shared if function is self.parts.function else None
+        self._become(parts, shared, home, (plain, self.scale.at(home), self.joint.at(home)))
+        return partial(self._become, *before)
+
+    def _become(
+        self, parts: InsertionParts, shared: Bank | None, tensors: NamedTensors, banks: tuple[Bank, Bank, Bank]
+    ) -> None:
+        self.parts, self.tensors = parts, tensors
+        self.bank, self.scale, self.joint = banks
+        self.share(shared)
