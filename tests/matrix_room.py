@@ -189,6 +189,14 @@ def randomise(model: nn.Module, std: float = 0.3, seed: int = 1) -> None:
             parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=std)
 
 
+def assert_same_gradients(found: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float) -> None:
+    """Within `tolerance` of the scale of the largest."""
+    assert found.keys() == expected.keys() and expected
+    scale = max(1.0, *(tensor.abs().max().item() for tensor in expected.values()))
+    for name, tensor in expected.items():
+        assert torch.allclose(found[name], tensor, rtol=0.0, atol=tolerance * scale), name
+
+
 def train(
     model: nn.Module, owned: Mapping[str, nn.Parameter], loss_of: Callable[[], Tensor]
 ) -> tuple[set[str], list[Any]]:
@@ -204,7 +212,7 @@ def train(
     drawn: list[Any] = []
     for step in range(max([3, *(mixture.experts + 1 for mixture in mixtures.values())])):
         inserted.draw(step, seed=0)
-        for route in inserted.call_record.routes:
+        for route in inserted.context.routes:
             drawn.append(dict(route))
             for number, mixture in mixtures.items():
                 route[number] = dict.fromkeys(route[number], step % mixture.experts)

@@ -129,7 +129,7 @@ def agree_routed(which: Oracle, build: Any) -> dict[str, Any]:
             for item in inserted.items:
                 drawn = dict(zip(("down", "up"), route[item.site.layer], strict=True))
                 chosen[item.number] = {slot: drawn[slot] for slot in item.bank.mixed_slots()}
-            inserted.call_record.routes = [chosen]
+            inserted.context.routes = [chosen]
         model.zero_grad()
         out = outputs(model(**which.inputs()))
         expected = {

@@ -135,9 +135,9 @@ def soup(which: Oracle) -> dict[str, float]:
         inserted._driven = True
         number, own = inserted.items[0].number, unipet.parameters(model)
         chosen = {slot: one for slot, one in zip(("down", "up"), route or (), strict=False) if slot in free}
-        inserted.call_record.routes = [{number: chosen}]
+        inserted.context.routes = [{number: chosen}]
         inserted._routing.draw_rows = lambda *given: None  # type: ignore[method-assign]
-        inserted.call_record.evaluation = {number: chosen}
+        inserted.context.evaluation = {number: chosen}
         if scores:
             with torch.no_grad():
                 for slot in free:
@@ -208,7 +208,7 @@ def low_rank_soup(which: Oracle) -> dict[str, float]:
             if routed:
                 chosen = dict(zip(("down", "up"), map(int, scenario.split("_")[1:]), strict=True))
                 route = {slot: chosen[slot] for slot in free}
-                inserted.call_record.routes = [dict.fromkeys((item.number for item in inserted.items), route)]
+                inserted.context.routes = [dict.fromkeys((item.number for item in inserted.items), route)]
             if scenario == "merged_scores":
                 with torch.no_grad():
                     for item in inserted.items:

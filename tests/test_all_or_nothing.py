@@ -18,8 +18,8 @@ from unipet.adaptation import api, attaching, checkpoint
 from unipet.adaptation.adapted import Adaptation
 from unipet.adaptation.attaching import Attachment
 from unipet.adaptation.peft import directories as peft_door
+from unipet.calculus.bank import Bank
 from unipet.calculus.insertion import Insertion
-from unipet.calculus.mixture import Bank
 
 #: Every kind of change: hooks before and after, inside attention, around a stack, parts of the base model that train.
 METHOD: dict[str, Any] = {

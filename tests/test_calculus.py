@@ -91,7 +91,7 @@ def test_the_attention_wrapper_computes_the_explicit_mixture(attention: str, sca
     scores = scores.masked_fill(batch["attention_mask"][:, None, None] == 0, -math.inf)
     p, heads = insertion.params(), Heads(q, 8**-0.5, 4)
     prefix: Any = insertion.parts.function
-    insertion.call_record.mask_BT = batch["attention_mask"].bool()
+    insertion.context.mask_BT = batch["attention_mask"].bool()
     s = insertion.factor(x, x)
     delta = (s * prefix.delta(heads, p, False)).view(*x.shape[:2], 4, 8).transpose(1, 2)
     mixed = explicit_mixture(prefix, heads, p, scores, scores.softmax(-1) @ v, delta)
@@ -152,7 +152,7 @@ def test_input_gate_means_over_real_tokens_and_keeps_alpha() -> None:
     scaling = {"name": "input_gate", "alpha": 8.0}
     insertion = only(adapted(method(function={"name": "low_rank", "size": 4}, scaling=scaling)))
     x, mask = torch.randn(2, 5, 32), torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]]).bool()
-    insertion.call_record.masks_BS[insertion.site.tokens_of] = mask
+    insertion.context.masks_BS[insertion.site.tokens_of] = mask
     p = insertion.scale.reduced()
     each = torch.sigmoid(x @ p["gate.weight"].T + p["gate.bias"]).squeeze(-1)
     expected = torch.stack([each[0].mean(), each[1, :2].mean()]) * 8.0 / 4

@@ -16,11 +16,12 @@ from torch import nn
 import unipet
 from unipet.adaptation.adapted import Adaptation, adaptation
 from unipet.adaptation.merging import reasons
+from unipet.calculus.named_tensors import NamedTensors
 
 HEADS = {"function": {"name": "prefix", "size": 2}, "position": "attn.heads", "composition": "gated"}
 PAIRS = {"function": {"name": "low_rank", "size": 2}, "position": {"site": ["attn.q", "ffn.down"]}}
 #: What is no state of the method's: the modules, what attaching notes, and the record of calls.
-OWN = {"method", "entries", "call_record", "_attached", "_unproved", "_routing", *vars(nn.Module())}
+OWN = {"method", "items", "shared", "entries", "current", "_attached", "_unproved", "_routing", *vars(NamedTensors())}
 
 
 def adapted(insertions: dict[str, Any], arch: str = "bert", **more: Any) -> nn.Module:

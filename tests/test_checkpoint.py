@@ -11,10 +11,13 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+from architectures import ARCHS
 from tiny import tiny_bert, tiny_roberta
 from torch import Tensor
 
 import unipet
+from unipet.adaptation.adapted import Adaptation
+from unipet.calculus.named_tensors import NamedTensors
 
 
 @pytest.fixture
@@ -146,3 +149,67 @@ def test_a_saved_method_runs_no_code(saved: Path) -> None:
     description["method"]["insertions"]["attention"]["function"]["name"] = "os.system"
     (saved / "adapter.json").write_text(json.dumps(description))
     refused(saved, "unknown 'os.system'")
+
+
+@pytest.mark.parametrize(
+    ("arch", "method"), [("bert", "adamix"), ("gpt2", "unipelt"), ("t5", "prefix"), ("bert", "vera")]
+)
+def test_the_model_calls_its_tensors_what_unipet_parameters_does(arch: str, method: str) -> None:
+    """`_unipet.<insertion>.<module path>.<slot>`, with dots for slashes: of mixtures, fused projections and what sites share."""
+    model = ARCHS[arch].build()
+    unipet.adapt(model, method)
+    assert_same_names(model)
+
+
+def assert_same_names(model: Any) -> None:
+    inside = {name: parameter for name, parameter in model.named_parameters() if name.startswith("_unipet.")}
+    owned = {name: p for name, p in unipet.parameters(model).items() if not name.startswith("norm/")}
+    own = {f"_unipet.{name.replace('/', '.')}": parameter for name, parameter in owned.items()}
+    assert own and inside.keys() == own.keys() == {n for n in model.state_dict() if n.startswith("_unipet.")}
+    assert all(inside[name] is parameter for name, parameter in own.items())
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_names_follow_a_partial_merge_also_one_that_fails(monkeypatch: pytest.MonkeyPatch, fails: bool) -> None:
+    """The mixture's copies give way to one ordinary function, at sites of which one lies inside the other."""
+    sites = {"site": ["layer", "ffn.down"], "form": "sequential"}
+    mixed = {"function": {"name": "bottleneck", "size": 2}, "position": sites, "mixture": {"experts": 2}}
+    folds = {"function": {"name": "low_rank", "size": 2}, "position": "attn.q"}
+    model = ARCHS["bert"].build()
+    unipet.adapt(model, {"name": "x", "insertions": {"mixed": mixed, "folds": folds}})
+    before = dict(model.named_parameters())
+    if fails:
+        with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="no room"):
+            patched.setattr(Adaptation, "replaces", refuse)
+            unipet.merge(model, partial=True)
+        after = dict(model.named_parameters())
+        assert after.keys() == before.keys() and all(after[name] is p for name, p in before.items())
+    else:
+        unipet.merge(model, partial=True)
+        assert any(name.startswith("_unipet.mixed.") for name, _ in model.named_parameters())
+    assert_same_names(model)
+
+
+def refuse(*given: Any) -> None:
+    raise RuntimeError("no room")
+
+
+def test_a_slot_and_an_insertion_may_have_any_name() -> None:
+    """Words that modules use for themselves, and sites of one insertion that lie inside each other."""
+    names = ("type", "half", "method", "items", "training")
+    model = ARCHS["bert"].build()
+    both = {
+        "function": {"name": "low_rank", "size": 2},
+        "position": {"site": ["layer", "attn.q", "ffn.down"], "form": "sequential"},
+    }
+    unipet.adapt(model, {"name": "x", "insertions": dict.fromkeys(names, both)})
+    owned = unipet.parameters(model)
+    assert len(owned) == len(names) * 2 * 3 * 2
+    inside = {id(p) for name, p in model.named_parameters() if name.startswith("_unipet.")}
+    assert inside == {id(parameter) for parameter in owned.values()}
+    assert {p.dtype for p in model.double()._unipet.parameters()} == {torch.float64}
+    tensors = NamedTensors()
+    tensors.put_parameter("half", torch.nn.Parameter(torch.ones(1)))
+    tensors.put_parameter("type.float", torch.nn.Parameter(torch.ones(2)))
+    assert [name for name, _ in tensors.named_parameters()] == ["half", "type.float"]
+    assert tensors.parameter("type.float").shape == (2,)

@@ -119,7 +119,7 @@ def test_a_mixture_in_training_compiles_once_per_route() -> None:
     seen = set()
     for step in (0, 1, 0, 1):
         inserted.draw(step, seed=0)
-        seen.add(repr(inserted.call_record.routes[0]))
+        seen.add(repr(inserted.context.routes[0]))
         gradients = []
         for run in (model, compiled):
             model.zero_grad()

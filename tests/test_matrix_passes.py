@@ -13,6 +13,7 @@ from matrix_room import (
     ARCHS,
     METHODS,
     adapted,
+    assert_same_gradients,
     before,
     close,
     deep_copy,
@@ -85,14 +86,6 @@ def trained(model: Any, arch: str, batch: dict[str, Tensor]) -> tuple[Tensor, di
     out.loss.backward()
     own = unipet.parameters(model, head=True)
     return ARCHS[arch].real(batch, out.logits.detach()), {n: p.grad for n, p in own.items() if p.grad is not None}
-
-
-def assert_same_gradients(found: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float) -> None:
-    """Within `tolerance` of the scale of the largest."""
-    assert found.keys() == expected.keys() and expected
-    scale = max(1.0, *(tensor.abs().max().item() for tensor in expected.values()))
-    for name, tensor in expected.items():
-        assert torch.allclose(found[name], tensor, rtol=0.0, atol=tolerance * scale), name
 
 
 def _copies_stand_alone(model: Any, arch: str, batch: dict[str, Tensor]) -> None:

@@ -64,7 +64,7 @@ def test_expectation_of_random_routing_is_the_merged_mixture() -> None:
     insertion.train()
     total = torch.zeros_like(h)
     for down, up in itertools.product(range(3), range(3)):
-        insertion.call_record.routes = [{insertion.number: {"down": down, "up": up}}]
+        insertion.context.routes = [{insertion.number: {"down": down, "up": up}}]
         total += insertion(h, x)
     assert torch.allclose(total / 9, merged, atol=1e-4)
 
@@ -91,7 +91,7 @@ def test_the_router_is_uniform_independent_per_slot_and_per_site() -> None:
     drawn = []
     for step in range(600):
         inserted.draw(step, seed=0)
-        first, second = (inserted.call_record.routes[0][i] for i in (0, 1))
+        first, second = (inserted.context.routes[0][i] for i in (0, 1))
         drawn.append((first["down"], first["up"], second["down"]))
     for column in zip(*drawn, strict=True):
         counts = [column.count(expert) for expert in range(3)]
@@ -105,15 +105,15 @@ def test_routing_leaves_the_global_random_stream_alone_and_follows_seed_and_step
     expected = torch.rand(3)
     torch.manual_seed(0)
     inserted.draw(7, seed=1)
-    first = inserted.call_record.routes
+    first = inserted.context.routes
     assert torch.equal(torch.rand(3), expected)
     inserted.draw(8, seed=1)
     inserted.draw(7, seed=1)
-    assert inserted.call_record.routes == first
+    assert inserted.context.routes == first
     routes = []
     for step in range(20):
         inserted.draw(step, seed=2)
-        routes.append(inserted.call_record.routes)
+        routes.append(inserted.context.routes)
     assert any(route != routes[0] for route in routes)
 
 
@@ -122,7 +122,7 @@ def test_a_plain_training_loop_draws_anew_at_every_forward_pass() -> None:
     seen = []
     for _ in range(20):
         model(**tiny_batch())
-        seen.append(adaptation(model).call_record.routes)
+        seen.append(adaptation(model).context.routes)
     assert any(route != seen[0] for route in seen)
 
 
@@ -151,13 +151,13 @@ def test_stacked_views_are_two_passes_with_two_routes(function: str) -> None:
     inserted = adaptation(model)
     for step in range(50):  # until the two views differ at the first site
         inserted.draw(step, seed=0)
-        routes = inserted.call_record.routes
+        routes = inserted.context.routes
         if routes[0][0] != routes[1][0]:
             break
     with inserted.views(2):
         stacked = model.bert(**{name: torch.cat([tensor, tensor]) for name, tensor in batch.items()}).last_hidden_state
     for view in range(2):
-        inserted.call_record.routes = [routes[view]]
+        inserted.context.routes = [routes[view]]
         assert torch.allclose(model.bert(**batch).last_hidden_state, stacked.chunk(2)[view], atol=1e-5)
     assert not torch.allclose(*stacked.chunk(2), atol=1e-3)
 

@@ -40,7 +40,7 @@ def with_routes(model: nn.Module, routes: list[Any]) -> Tensor:
     inserted = adaptation(model)
     inserted.train()
     inserted._driven = True
-    inserted.call_record.routes = [{item.number: route for item in inserted.items} for route in routes]
+    inserted.context.routes = [{item.number: route for item in inserted.items} for route in routes]
     result = logits(model)
     inserted.eval()
     return result
@@ -51,12 +51,12 @@ def test_round_robin_takes_each_in_turn_and_fixed_always_the_same() -> None:
     taken = []
     for step in range(4):
         inserted.draw(step, seed=0)
-        taken.append([view[0] for view in inserted.call_record.routes])
+        taken.append([view[0] for view in inserted.context.routes])
     assert [one[0] for one in taken] == [{"down": i, "up": i} for i in (0, 1, 2, 0)]
     assert [one[1] for one in taken] == [{"down": i, "up": i} for i in (1, 2, 0, 1)], "the second view is one ahead"
     inserted = adaptation(adapted(router="fixed", expert=2))
     inserted.draw(5, seed=0)
-    assert inserted.call_record.routes[0] == {item.number: {"down": 2, "up": 2} for item in inserted.items}
+    assert inserted.context.routes[0] == {item.number: {"down": 2, "up": 2} for item in inserted.items}
 
 
 def test_weighted_is_softmax_of_scores_and_soft_trains_through_it() -> None:
@@ -127,8 +127,8 @@ def test_per_example_routes_do_not_depend_on_micro_batches() -> None:
         inserted.draw(3, seed=1)
         taken = []
         for size in sizes:
-            inserted._routing.draw_rows(inserted.call_record, ["encoder"], True, size, 5)
-            taken.append(inserted.call_record.routes[0][1]["down"])
+            inserted._routing.draw_rows(inserted.context, ["encoder"], True, size, 5)
+            taken.append(inserted.context.routes[0][1]["down"])
         return torch.cat(taken)
 
     assert torch.equal(drawn([8]), drawn([2, 4, 2]))

@@ -46,7 +46,7 @@ def test_a_gated_low_rank_map_obeys_alpha() -> None:
         gated["scaling"]["alpha"] = alpha
         model = adapted({"attention": {**gated, "position": {"site": "attn.q"}}})
         item, x = adaptation(model).items[0], torch.randn(1, 4, 32, generator=torch.Generator().manual_seed(0))
-        item.call_record.masks_BS["encoder"] = None
+        item.context.masks_BS["encoder"] = None
         deltas.append(item(torch.zeros(1, 4, 32), x).detach())
     assert deltas[0].abs().max() > 1e-3
     assert torch.allclose(deltas[1], 2 * deltas[0], atol=1e-6) and torch.allclose(deltas[2], 64 * deltas[0], atol=1e-4)

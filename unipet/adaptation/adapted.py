@@ -7,27 +7,29 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any, Self
 
+import torch
 from torch import Tensor, nn
 
 from unipet.adaptation.attaching import Attachment
 from unipet.adaptation.attention import PREFIX
 from unipet.adaptation.routing import Routing
 from unipet.adaptation.unwrapping import bare, forget_compiled
+from unipet.calculus.bank import Bank
+from unipet.calculus.forward_context import CurrentPass, ForwardContext
 from unipet.calculus.insertion import Insertion
-from unipet.calculus.insertion_parts import Call
 from unipet.calculus.method import Method
-from unipet.calculus.mixture import Bank
+from unipet.calculus.named_tensors import NamedTensors
 from unipet.calculus.sites import Architecture
-from unipet.calculus.weights import passes_gradients, quantised
+from unipet.calculus.weights import check_passes_gradients, quantised
 from unipet.errors import UnipetError
 
 CONTAINER = "_unipet"
 #: What an adaptation of some of the insertions has anew.
-_ANEW = {"method", "entries", "call_record", "_attached", "_unproved", "_routing", *vars(nn.Module())}
+_ANEW = {"method", "items", "shared", "entries", "current", "_attached", "_unproved", "_routing", *vars(NamedTensors())}
 _INPUTS = ("input_ids", "inputs_embeds", "pixel_values")  # what a stack may be called with, batch first
 
 
-class Adaptation(nn.Module):
+class Adaptation(NamedTensors):
     """The insertions of one method on one base model (registered on it as `_unipet`).
 
     `attach` puts them to work and freezes the base; `detach` takes them out and puts every changed value back.
@@ -35,12 +37,9 @@ class Adaptation(nn.Module):
 
     def __init__(self, method: Method, insertions: list[Insertion], shared: dict[str, Bank], entries: dict[str, str]):
         super().__init__()
-        self.method = method
-        self.insertions = nn.ModuleList(insertions)
-        self.shared = nn.ModuleDict(shared)
+        self.method, self.items, self.shared = method, insertions, shared
         self.entries = entries  # stack -> the module, below the base model, whose forward takes its attention mask
-        # Every key is there from the start, or torch.compile would see another record on the second call.
-        self.call_record = Call(dict.fromkeys(entries, 0), dict.fromkeys(entries), dict.fromkeys(entries, 0))
+        self.current = CurrentPass(ForwardContext.of_stacks(entries))
         self.table: Architecture | None = None  # the user's own site table, where there is one; saved with the method
         self.unsavable: str | None = None  # why a saved adapter could not be loaded again
         self.unfrozen: dict[str, str] = {}  # base parameter name -> the part of `unfreeze` that named it
@@ -53,31 +52,38 @@ class Adaptation(nn.Module):
         self._take_over()
 
     def _take_over(self) -> None:
-        """Give every insertion its number, the record of calls, and what all its sites share: owned here, read there."""
-        shared = dict(self.shared.items())
+        """Give every insertion its number, the current pass, and what all its sites share: owned here, read there."""
         for number, insertion in enumerate(self.items):
             insertion.number = number
-            insertion.call_record = self.call_record
-            insertion.__dict__["shared"] = shared.get(insertion.name)
+            insertion.current = self.current
+            insertion.share(self.shared.get(insertion.name))
+
+    def name_tensors(self) -> None:
+        """Put every tensor where its name in the model is what `unipet.parameters` calls it, with dots for slashes."""
+        homes = [([i.name, *i.site.name.split(".")], i.tensors) for i in self.items]
+        homes += [([name, "shared"], bank.home) for name, bank in self.shared.items()]
+        for node in (self, *(home for _, home in homes)):
+            node.unmount()
+        for path, home in sorted(homes, key=lambda each: len(each[0])):
+            self.mount(path, home)
 
     @property
-    def items(self) -> list[Insertion]:
-        return list(self.insertions)  # type: ignore[arg-type]
+    def context(self) -> ForwardContext:
+        """What the current forward pass tells its insertions; between passes, what the last one told them."""
+        return self.current.context
 
     def train(self, mode: bool = True) -> Self:
         """Raises UnipetError where a quantised module below would keep gradients from the insertions."""
         if mode:
             self._prove_gradients()
+        for insertion in self.items:  # their tensors are below this module, they are not
+            insertion.train(mode)
         return super().train(mode)
 
     def _prove_gradients(self) -> None:
         while self._unproved:
             path, module = self._unproved[-1]
-            if not passes_gradients(module):
-                raise UnipetError(
-                    f"{path} ({quantised(module.weight)}) passes no gradients on, so insertions below it would not train. "  # type: ignore[arg-type]
-                    "Quantise weights only, not activations, or train on the unquantised base model."
-                )
+            check_passes_gradients(path, module)
             self._unproved.pop()
 
     # -- routes and views ------------------------------------------------------------------------------------------
@@ -95,7 +101,7 @@ class Adaptation(nn.Module):
         self._driven = True
         if self.mixed:
             self._routing.restart((seed * 1_000_003 + step) % 2**63, step)
-            self.call_record.routes = self._routing.draw(views=2)
+            self.current.context = replace(self.context, routes=self._routing.draw(views=2))
 
     @contextmanager
     def views(self, count: int) -> Iterator[None]:
@@ -106,35 +112,41 @@ class Adaptation(nn.Module):
         finally:
             self._views = 1
 
-    def on_call(self, stacks: list[str], given: dict[str, Any]) -> None:
+    def begin_pass(self, stacks: list[str], given: dict[str, Any]) -> None:
         """Before every forward pass through some stacks: note the real tokens, the KV cache, the views and the routes.
 
-        The record stays until the next pass, because gradient checkpointing runs layers again during backward.
+        A pass that goes on through another stack (a decoder after its encoder) starts from what is known so far.
         """
         if any(not str(config._attn_implementation or "").startswith(PREFIX) for config, _ in self._attached.attention):
             raise UnipetError(
                 "The attention implementation was changed after `adapt`, so insertions at attn.heads would do nothing. "
                 "Choose it before: unipet.eject(model), model.set_attn_implementation(...), unipet.adapt(model, ...)."
             )
+        first_stack, before = next(iter(self.entries), None), self.context
+        context = ForwardContext.of_stacks(self.entries) if first_stack in stacks else before.copy()
+        self.current.context = context
+        if self.training and self._attached.recomputation is not None and not torch.compiler.is_compiling():
+            self._attached.recomputation.keep_passes_apart()
         tensors = {name: value for name, value in given.items() if isinstance(value, Tensor)}
         first = next((tensors[name] for name in (*_INPUTS, *tensors) if name in tensors), None)
         for stack in stacks:
-            self._note(stack, first, given.get("attention_mask"), given.get("past_key_values"))
+            self._note(context, stack, first, given.get("attention_mask"), given.get("past_key_values"))
         if isinstance(memory := given.get("encoder_hidden_states"), Tensor) and "encoder" in self.entries:
             # Keys and values of cross-attention: the encoder may have run long ago, and for fewer rows (beam search).
-            self._note("encoder", memory, given.get("encoder_attention_mask"), None)
-        self.call_record.views = self._views
-        first_stack = next(iter(self.entries), None)
-        if self.mixed and self.training and not self._driven and first_stack in stacks:
-            self.call_record.routes = self._routing.next(self._views)
-        if self.mixed and first is not None:
-            self._routing.draw_rows(self.call_record, stacks, self.training, *first.shape[:2])
+            self._note(context, "encoder", memory, given.get("encoder_attention_mask"), None)
+        context.views = self._views
+        if not self.mixed:
+            return
+        if first_stack in stacks:
+            anew = self.training and not self._driven
+            context.routes = self._routing.next(self._views) if anew else [{**route} for route in before.routes]
+        if first is not None:
+            self._routing.draw_rows(context, stacks, self.training, *first.shape[:2])
 
-    def _note(self, stack: str, tokens: Tensor | None, mask: Any, cache: Any) -> None:
-        """Record the batch size, and where it matters the real tokens and the KV cache, of one stack."""
-        record = self.call_record
+    def _note(self, context: ForwardContext, stack: str, tokens: Tensor | None, mask: Any, cache: Any) -> None:
+        """Note the batch size, and where it matters the real tokens and the KV cache, of one stack."""
         if tokens is not None:
-            record.rows[stack] = tokens.shape[0]
+            context.rows[stack] = tokens.shape[0]
         if not any(i.needs_mask and i.site.tokens_of == stack for i in self.items):
             return
         if mask is not None and not (isinstance(mask, Tensor) and mask.dim() == 2):
@@ -143,8 +155,8 @@ class Adaptation(nn.Module):
                 f"Pooled gates and `tokens` need to know the real tokens: give a 2-D attention_mask, not {shown}. "
                 "generate() makes such masks for a static cache; use its default cache."
             )
-        record.masks_BS[stack] = None if mask is None else mask.bool()
-        record.past[stack] = int(cache.get_seq_length()) if cache is not None else 0
+        context.masks_BS[stack] = None if mask is None else mask.bool()
+        context.past[stack] = int(cache.get_seq_length()) if cache is not None else 0
 
     # -- attaching and detaching -----------------------------------------------------------------------------------
 
@@ -161,7 +173,8 @@ class Adaptation(nn.Module):
         self._attached = Attachment(self.items)
         with ExitStack() as undoing:
             undoing.callback(self.undo, model)
-            self._attached.put_in(model, self.unfrozen, self.head, self.entries, self.on_call)
+            self._attached.put_in(model, self.unfrozen, self.head, self.entries, self.begin_pass, self.current)
+            self.name_tensors()
             self.train(model.training)
             model.add_module(CONTAINER, self)
             undoing.pop_all()
@@ -210,7 +223,9 @@ class Adaptation(nn.Module):
         )
         shared = {i.name: i.shared for i in insertions if i.shared is not None}
         left = Adaptation(replace(self.method, insertions=specs), insertions, shared, self.entries)
-        vars(left).update({name: value for name, value in vars(self).items() if name not in _ANEW})
+        for name, value in vars(self).items():
+            if name not in _ANEW:
+                setattr(left, name, value)
         left._routing.go_on_from(self._routing)
         return left
 

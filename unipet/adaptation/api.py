@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -14,7 +14,6 @@ from unipet.adaptation.report import AdaptReport, report_of
 from unipet.adaptation.unwrapping import unwraps, unwraps_to_adapt
 from unipet.calculus.library import load_method
 from unipet.calculus.method import Method
-from unipet.calculus.mixture import Bank
 from unipet.calculus.site_files import Sites, sites_for
 from unipet.errors import UnipetError
 
@@ -59,7 +58,7 @@ def parameters(model: nn.Module, head: bool = False) -> dict[str, nn.Parameter]:
             for name, tensor in bank.named_tensors():
                 found[f"{insertion.name}/{insertion.site.name}/{name}"] = tensor
     for insertion_name, shared in inserted.shared.items():
-        for name, tensor in cast(Bank, shared).named_tensors():
+        for name, tensor in shared.named_tensors():
             found[f"{insertion_name}/shared/{name}"] = tensor
     base = dict(model.named_parameters())
     for name, part in inserted.unfrozen.items():
@@ -84,8 +83,7 @@ def stored(model: nn.Module) -> dict[str, nn.Parameter]:
 def slot_tensors(model: nn.Module, slot: str) -> list[nn.Parameter]:
     """The tensors of all slots of this name that the method's insertions own, one for each site, expert and tensor."""
     inserted = adaptation(model)
-    banks = [bank for insertion in inserted.items for bank in insertion.banks]
-    banks += [cast(Bank, shared) for shared in inserted.shared.values()]
+    banks = [*(bank for insertion in inserted.items for bank in insertion.banks), *inserted.shared.values()]
     return [tensor for bank in banks for tensor in bank.of_slot(slot)]
 
 
@@ -99,7 +97,7 @@ def frozen(model: nn.Module) -> dict[str, Tensor]:
         for name, tensor in insertion.bank.frozen().items()
     }
     for insertion_name, shared in inserted.shared.items():
-        found |= {f"{insertion_name}/shared/{name}": tensor for name, tensor in cast(Bank, shared).frozen().items()}
+        found |= {f"{insertion_name}/shared/{name}": tensor for name, tensor in shared.frozen().items()}
     return found
 
 

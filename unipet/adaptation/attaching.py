@@ -8,13 +8,15 @@ from typing import Any
 from torch import Tensor, nn
 
 from unipet.adaptation.attention import ATTRIBUTE, HeadsSite, wrap_implementation
+from unipet.adaptation.recomputation import Recomputation
 from unipet.adaptation.site_hooks import Entry, HeadsReader, Hook
 from unipet.adaptation.stack_hooks import changes
+from unipet.calculus.forward_context import CurrentPass
 from unipet.calculus.insertion import Insertion
 from unipet.calculus.sites import base_of, module_at
 
 #: What is called before every forward pass through some stacks, with their names and the arguments by name.
-OnCall = Callable[[list[str], dict[str, Any]], None]
+BeginPass = Callable[[list[str], dict[str, Any]], None]
 
 
 class Attachment:
@@ -25,6 +27,7 @@ class Attachment:
         self._handles: list[Any] = []
         self.attention: list[tuple[Any, Any]] = []  # (config, its attention implementation before)
         self._required_grad: dict[str, bool] = {}
+        self.recomputation: Recomputation | None = None
         self.originals: dict[str, Tensor] = {}  # values of unfrozen parameters, and of the head's
 
     def put_in(
@@ -33,7 +36,8 @@ class Attachment:
         unfrozen: Mapping[str, str],
         head: Collection[str],
         entries: Mapping[str, str],
-        on_call: OnCall,
+        begin_pass: BeginPass,
+        current: CurrentPass,
     ) -> None:
         """Register the hooks, freeze all but the parameters named in `unfrozen`; their values and those of the `head`,
         which a saved adapter replaces, are kept.
@@ -41,6 +45,7 @@ class Attachment:
         Raises UnipetError where the attention cannot be wrapped, or a stack lacks what an insertion changes around it.
         """
         around = changes(model, self._insertions, entries)
+        self.recomputation = Recomputation(model, current)
         self._wrap_attention(model)
         for name, parameter in model.named_parameters():
             self._required_grad[name] = parameter.requires_grad
@@ -53,7 +58,7 @@ class Attachment:
         for entry in dict.fromkeys(entries.values()):
             module = base.get_submodule(entry)
             stacks = [stack for stack, its_entry in entries.items() if its_entry == entry]
-            self._handles.append(module.register_forward_pre_hook(Entry(on_call, stacks, module), with_kwargs=True))
+            self._handles.append(module.register_forward_pre_hook(Entry(begin_pass, stacks, module), with_kwargs=True))
         for change in around:
             if (handle := change()) is not None:
                 self._handles.append(handle)
@@ -62,6 +67,8 @@ class Attachment:
         """Take back whatever was changed so far. With `restore`, the values of unfrozen parameters as well."""
         for handle in self._handles:
             handle.remove()
+        if self.recomputation is not None:
+            self.recomputation.forget()
         for insertion in self._insertions:
             if insertion.site.at == "heads":
                 module = model.get_submodule(insertion.site.path)

@@ -87,7 +87,9 @@ class _Seen:
     """An object as if some of its attributes were others."""
 
     def __init__(self, of: Any, **attributes: Any):
-        self.__dict__.update(attributes, _of=of)
+        self._of = of
+        for name, value in attributes.items():
+            setattr(self, name, value)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._of, name)

@@ -10,11 +10,11 @@ from torch import nn
 from unipet.adaptation.adapted import Adaptation
 from unipet.adaptation.prefix_init import start_from_text
 from unipet.adaptation.stack_hooks import lengthened, stacks_of, vocabulary
+from unipet.calculus.bank import Bank
 from unipet.calculus.functions.base import Widths
 from unipet.calculus.insertion import Insertion
 from unipet.calculus.insertion_parts import frozen_of
 from unipet.calculus.method import InsertionSpec, Method
-from unipet.calculus.mixture import Bank
 from unipet.calculus.sites import (
     ARCHITECTURES,
     Architecture,

@@ -13,9 +13,7 @@ from unipet.adaptation.adapted import Adaptation, adaptation
 from unipet.adaptation.unwrapping import unwraps
 from unipet.calculus.composition import COMPOSITIONS, Replace
 from unipet.calculus.insertion import Insertion
-from unipet.calculus.insertion_parts import Parts
 from unipet.calculus.method import name_of
-from unipet.calculus.mixture import Bank
 from unipet.calculus.sites import Site, module_at
 from unipet.calculus.weights import BaseWeight, in_width, read, rows, updates, why_no_matrix
 from unipet.errors import UnipetError
@@ -148,9 +146,9 @@ def merge(model: nn.Module, partial: bool = False) -> dict[str, str]:
     staying = [i for i, reason in zip(inserted.items, why, strict=True) if reason is not None]
     new_values = _folded(model, folding)
     with ExitStack() as undoing:
+        undoing.callback(inserted.name_tensors)  # last of all: of the tensors that are back by then
         for insertion in staying:
-            undoing.callback(_unbake, insertion, insertion.bank, insertion.parts, insertion.shared)
-            insertion.bake()
+            undoing.callback(insertion.bake())
         for parameter, value in new_values:
             undoing.callback(parameter.copy_, parameter.clone())
             parameter.copy_(value)
@@ -162,11 +160,6 @@ def merge(model: nn.Module, partial: bool = False) -> dict[str, str]:
                 left.replaces(inserted)
         undoing.pop_all()
     return summary
-
-
-def _unbake(insertion: Insertion, bank: Bank, parts: Parts, shared: Bank | None) -> None:
-    insertion.bank, insertion.parts = bank, parts
-    insertion.__dict__["shared"] = shared
 
 
 def _not_made_again(inserted: Adaptation, folding: list[Insertion], staying: list[Insertion]) -> str | None:

@@ -45,7 +45,7 @@ def columns_of(insertion: Insertion, heads: Heads, x: Tensor | None) -> Columns:
     """The columns of a `gated` insertion in this call; x is what its scaling reads."""
     function: Any = insertion.parts.function  # has_mass promises columns() and scale_keys
     rows = heads.q_BHTE.shape[0]
-    views = insertion.call_record.views if insertion.training and insertion.parts.mixture is not None else 1
+    views = insertion.views
     parts = [function.columns(insertion.params(view), heads.kv_heads, insertion.training) for view in range(views)]
     k_BGLE, v_BGLE = (torch.cat([part[i].expand(rows // views, *part[i].shape) for part in parts]) for i in (0, 1))
     chosen_BT = insertion.chosen(heads.q_BHTE.transpose(1, 2))

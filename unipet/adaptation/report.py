@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from torch import nn
 
@@ -14,7 +14,6 @@ from unipet.calculus.composition import COMPOSITIONS
 from unipet.calculus.functions import FUNCTIONS
 from unipet.calculus.insertion import Insertion
 from unipet.calculus.method import name_of
-from unipet.calculus.mixture import Bank
 from unipet.calculus.scaling import SCALINGS
 from unipet.calculus.weights import size
 from unipet.output.text_table import text_table
@@ -165,7 +164,7 @@ def _rows(model: nn.Module, inserted: Adaptation, base: int) -> list[InsertionRo
                 shapes.setdefault(name, list(tensor.shape))
                 count += tensor.numel()
         if spec.name in inserted.shared:
-            shared = cast(Bank, inserted.shared[spec.name])
+            shared = inserted.shared[spec.name]
             count += shared.count
             shapes |= {f"shared {name}": list(tensor.shape) for name, tensor in shared.named_tensors()}
         reason = next((why[i.number] for i in own if why[i.number]), None)

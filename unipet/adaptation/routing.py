@@ -1,4 +1,4 @@
-"""Drawing the routes of mixtures: one for a call, or one for each example or token of it, from streams of their own."""
+"""Drawing the routes of mixtures: one for a forward pass, or one for each example or token of it, from streams of their own."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
+from unipet.calculus.forward_context import ForwardContext
 from unipet.calculus.insertion import Insertion
-from unipet.calculus.insertion_parts import Call
 
 
 class Routing:
@@ -29,7 +29,7 @@ class Routing:
         self._number, self._rows = number, {}
 
     def next(self, views: int) -> list[dict[int, Any]]:
-        """The routes of one more call."""
+        """The routes of one more pass."""
         self._number += 1
         return self.draw(views)
 
@@ -38,20 +38,20 @@ class Routing:
         mixed = [i for i in self._items if i.parts.mixture is not None and i.parts.mixture.grain(True) == "call"]
         return [{i.number: i.bank.draw(self._generator, self._number + view) for i in mixed} for view in range(views)]
 
-    def draw_rows(self, record: Call, stacks: list[str], training: bool, rows: int, length: int) -> None:
-        """Routes of single examples or tokens, for one call. In training each view of each insertion has a stream of
+    def draw_rows(self, context: ForwardContext, stacks: list[str], training: bool, rows: int, length: int) -> None:
+        """Routes of single examples or tokens, for one pass. In training each view of each insertion has a stream of
         its own, so that micro-batches take together what the whole batch would."""
         for item in self._items:
             mixture = item.parts.mixture
             grain = mixture.grain(training) if mixture is not None and item.site.tokens_of in stacks else None
             if not training and grain is not None:
                 shape = {"call": (), "example": (rows,), "token": (rows, length)}[grain]
-                record.evaluation[item.number] = item.bank.draw(self._generator, 0, shape, training=False)
+                context.evaluation[item.number] = item.bank.draw(self._generator, 0, shape, training=False)
             elif grain == "example":
-                record.routes += [{} for _ in range(record.views - len(record.routes))]
-                for view in range(record.views):
+                context.routes += [{} for _ in range(context.views - len(context.routes))]
+                for view in range(context.views):
                     stream = self._rows.get((view, item.number))
                     if stream is None:
                         seed = int(torch.randint(2**62, (1,), generator=self._generator))
                         stream = self._rows[view, item.number] = torch.Generator().manual_seed(seed)
-                    record.routes[view][item.number] = item.bank.draw(stream, 0, (rows // record.views,))
+                    context.routes[view][item.number] = item.bank.draw(stream, 0, (rows // context.views,))

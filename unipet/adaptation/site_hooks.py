@@ -44,7 +44,7 @@ class Hook:
         part, flat = self.insertion.site.part, h.dim() == 2
         flat_x = isinstance(x, Tensor) and x.dim() == 2 and x.is_floating_point()  # not token ids; h may be whole again
         if flat or flat_x:
-            rows = self.insertion.call_record.rows[self.insertion.site.tokens_of]
+            rows = self.insertion.context.rows[self.insertion.site.tokens_of]
             h = h.unflatten(0, (rows, -1)) if flat else h
             x = x.unflatten(0, (rows, -1)) if flat_x else x
         if (total := self.insertion.site.total) is not None:

@@ -146,11 +146,11 @@ class Prompting:
 
     def _note(self, rows: int, length: int, mask_BS: Tensor | None, place_B: Tensor) -> None:
         """For gates and `tokens`, added tokens are not among the real ones."""
-        record, stack = self.insertion.call_record, self.insertion.site.tokens_of
-        known_BS = (None if mask_BS is None else mask_BS.bool()) if self.alone else record.masks_BS.get(stack)
+        context, stack = self.insertion.context, self.insertion.site.tokens_of
+        known_BS = (None if mask_BS is None else mask_BS.bool()) if self.alone else context.masks_BS.get(stack)
         if known_BS is None:
             known_BS = torch.ones(rows, length, dtype=torch.bool, device=place_B.device)
-        record.masks_BS[stack] = among(known_BS, known_BS.new_zeros(rows, self.size), place_B)
+        context.masks_BS[stack] = among(known_BS, known_BS.new_zeros(rows, self.size), place_B)
 
     def on_embedding(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         """For a stack that reads no token ids: the tokens among its embedded input."""
@@ -196,7 +196,7 @@ class Crossing:
         if longer:
             user_BS = without(user_BS, self.size, place_B)
         real_BS = among(user_BS, user_BS.new_zeros(rows, self.size), place_B).bool()
-        self.insertion.call_record.masks_BS[self.insertion.site.tokens_of] = real_BS
+        self.insertion.context.masks_BS[self.insertion.site.tokens_of] = real_BS
         if mask_BS is None or longer:
             return None
         return (), {**given, "encoder_attention_mask": among(mask_BS, mask_BS.new_ones(rows, self.size), place_B)}

@@ -1,13 +1,10 @@
-"""What an insertion is made of before any site is known, and what one forward pass tells it.
-
-Shapes: B batch, S tokens of the whole sequence.
-"""
+"""What an insertion is made of before any site is known."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,29 +12,12 @@ from torch import Tensor
 
 from unipet.calculus.composition import Composition
 from unipet.calculus.functions.base import Function, Heads
-from unipet.calculus.mixture import Mixture, Route
+from unipet.calculus.mixture import Mixture
 from unipet.calculus.scaling import Scaling
 
 
-@dataclass
-class Call:
-    """What one forward pass of the base model tells its insertions.
-
-    Per stack: its batch size and, where an insertion needs them, the real tokens of the whole sequence (those in the KV
-    cache included; None: all are real) and how many the cache holds. For all: how many views are stacked in the batch,
-    and each view's routes.
-    """
-
-    rows: dict[str, int] = field(default_factory=dict)
-    masks_BS: dict[str, Tensor | None] = field(default_factory=dict)
-    past: dict[str, int] = field(default_factory=dict)
-    views: int = 1
-    routes: list[dict[int, Route]] = field(default_factory=list)  # per view: insertion number -> route
-    evaluation: dict[int, Route] = field(default_factory=dict)  # the same, of reducers that draw
-
-
 @dataclass(frozen=True)
-class Parts:
+class InsertionParts:
     """The four choices of an insertion and its optional mixture, before any site is known."""
 
     function: Function

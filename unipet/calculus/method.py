@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from unipet.calculus.composition import COMPOSITIONS, Composition
 from unipet.calculus.functions import FUNCTIONS
 from unipet.calculus.functions.base import Function
-from unipet.calculus.insertion_parts import Parts
+from unipet.calculus.insertion_parts import InsertionParts
 from unipet.calculus.mixture import Mixture
 from unipet.calculus.objectives import Objective
 from unipet.calculus.options import parse_options, parse_value, remove_hint
@@ -51,9 +51,9 @@ class InsertionSpec:
     ratio: float | None = field(default=None, compare=False)  # changes nothing that the method computes
 
     @property
-    def parts(self) -> Parts:
+    def parts(self) -> InsertionParts:
         tokens = token_span(self.position.tokens, f"method.insertions.{self.name}.position.tokens")
-        return Parts(self.function, self.position.form, self.composition, self.scaling, self.mixture, tokens)
+        return InsertionParts(self.function, self.position.form, self.composition, self.scaling, self.mixture, tokens)
 
     def to_dict(self) -> dict[str, Any]:
         given: dict[str, Any] = {

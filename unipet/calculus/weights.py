@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from unipet.calculus.sites import Part
+from unipet.errors import UnipetError
 
 
 def _transposed(module: nn.Module) -> bool:
@@ -62,6 +63,15 @@ def size(parameter: Tensor) -> int:
     """How many numbers a parameter stands for; 4-bit storage packs several into one byte."""
     state = getattr(parameter, "quant_state", None)
     return torch.Size(state.shape).numel() if state is not None else parameter.numel()
+
+
+def check_passes_gradients(path: str, module: nn.Module) -> None:
+    """Raise UnipetError where a quantised linear module would keep gradients from the insertions below it."""
+    if not passes_gradients(module):
+        raise UnipetError(
+            f"{path} ({quantised(module.weight)}) passes no gradients on, so insertions below it would not train. "  # type: ignore[arg-type]
+            "Quantise weights only, not activations, or train on the unquantised base model."
+        )
 
 
 def passes_gradients(module: nn.Module) -> bool:

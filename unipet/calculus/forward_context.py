@@ -1,0 +1,92 @@
+"""What one forward pass of the base model tells its insertions, and which pass they are in.
+
+Shapes: B batch, T positions of this pass, S tokens of the whole sequence, D width of h.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from unipet.calculus.mixture import Route
+from unipet.errors import UnipetError
+
+
+@dataclass
+class ForwardContext:
+    """What one forward pass tells its insertions. It changes while that pass begins, and never afterwards.
+
+    Per stack: its batch size and, where an insertion needs them, the real tokens of the whole sequence (those in the KV
+    cache included; None: all are real) and how many the cache holds. For all: how many views are stacked in the batch,
+    and each view's routes.
+    """
+
+    rows: dict[str, int] = field(default_factory=dict)
+    masks_BS: dict[str, Tensor | None] = field(default_factory=dict)
+    past: dict[str, int] = field(default_factory=dict)
+    views: int = 1
+    routes: list[dict[int, Route]] = field(default_factory=list)  # per view: insertion number -> route
+    evaluation: dict[int, Route] = field(default_factory=dict)  # the same, of reducers that draw
+
+    @classmethod
+    def of_stacks(cls, stacks: Iterable[str]) -> Self:
+        """The context of a pass through `stacks` that has not begun."""
+        # Every key is there from the start, or torch.compile would see another context on the second pass.
+        return cls(dict.fromkeys(stacks, 0), dict.fromkeys(stacks), dict.fromkeys(stacks, 0))
+
+    def copy(self) -> Self:
+        """The same, to be changed on its own."""
+        return replace(
+            self,
+            rows={**self.rows},
+            masks_BS={**self.masks_BS},
+            past={**self.past},
+            routes=[{**route} for route in self.routes],
+            evaluation={**self.evaluation},
+        )
+
+    def real_tokens(self, stack: str, h_BTD: Tensor, where: str) -> Tensor:
+        """Which tokens are real, those in the KV cache included: (B, S), h's own tokens being the last T.
+
+        Raises UnipetError where the mask that the model was called with is about other tokens.
+        """
+        rows, length = h_BTD.shape[0], h_BTD.shape[1] + self.past.get(stack, 0)
+        mask_BS = self.masks_BS.get(stack)
+        if mask_BS is None:
+            return torch.ones(rows, length, device=h_BTD.device, dtype=torch.bool)
+        if mask_BS.shape != (rows, length):
+            raise UnipetError(
+                f"{where}: the attention mask of this call is {tuple(mask_BS.shape)} but the hidden states are "
+                f"{(rows, length)}. Call the model with a 2-D attention_mask."
+            )
+        return mask_BS
+
+    def chosen(self, stack: str, h_BTD: Tensor, which: str, count: int, where: str) -> Tensor:
+        """The token positions of h that are among the `which` ("first" or "last") `count` real ones of their row, (B, T)."""
+        if which == "last" and self.past.get(stack, 0) > 0:
+            # The last tokens of the prompt; what is generated after it is not among them.
+            return torch.zeros(h_BTD.shape[:2], dtype=torch.bool, device=h_BTD.device)
+        real_BS = self.real_tokens(stack, h_BTD, where)
+        ahead_BS = real_BS.cumsum(1) if which == "first" else real_BS.flip(1).cumsum(1).flip(1)
+        return (real_BS & (ahead_BS <= count))[:, -h_BTD.shape[1] :]
+
+
+class CurrentPass:
+    """The forward pass that the insertions of one adapted model are in: all of them hold this, and one writes it."""
+
+    def __init__(self, context: ForwardContext) -> None:
+        self.context = context
+
+    @contextmanager
+    def again(self, context: ForwardContext) -> Iterator[None]:
+        """Inside, the insertions are in the pass that `context` belongs to."""
+        now, self.context = self.context, context
+        try:
+            yield
+        finally:
+            self.context = now

@@ -1,0 +1,137 @@
+"""The tensors of one insertion: those it learns, those it freezes, and the base model's that it reads. It knows no pass.
+
+Shapes: B batch, T positions, D width of h, U width of x.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from unipet.calculus.bank import Bank, baked, plain_bank
+from unipet.calculus.functions.base import BASE, BASE_BIAS, Params, Widths
+from unipet.calculus.insertion_parts import InsertionParts, frozen_of
+from unipet.calculus.named_tensors import NamedTensors
+from unipet.calculus.sites import Site
+from unipet.calculus.weights import BaseWeight, read_all
+
+
+class InsertionTensors(nn.Module):
+    """What one insertion is made of at one site."""
+
+    def __init__(
+        self,
+        name: str,
+        parts: InsertionParts,
+        site: Site,
+        widths: Widths,
+        dtype: torch.dtype,
+        device: torch.device,
+        base: BaseWeight | None = None,
+    ):
+        super().__init__()
+        self.name, self.parts, self.site, self.widths = name, parts, site, widths
+        self.base = base  # a module of the base model, read only: not registered here
+        self.query: BaseWeight | None = None  # the query projection, for a function that reads it
+        self.projections: dict[str, BaseWeight] = {}  # keys and values, for a function that needs them
+        function, scaling = parts.function, parts.scaling
+        scheme = getattr(function, "init", "torch")
+        frozen = frozen_of(function, "frozen", widths, f"{name}/{site.name}")
+        self.tensors = NamedTensors()  # of all its banks, under the names that a saved adapter gives them
+        self.bank = Bank(function.slots(widths), scheme, parts.mixture, dtype, device, frozen, self.tensors)
+        scale_widths = Widths(widths.u, widths.kv) if parts.rule.needs_mass else widths
+        self.scale = plain_bank(scaling.slots(scale_widths), scaling.init, dtype, device, self.tensors)
+        if (start := scaling.start_from()) is not None:
+            for tensor in self.scale.tensors:
+                nn.init.constant_(tensor, start)
+        self.joint = plain_bank(parts.rule.slots(widths), "zeros", dtype, device, self.tensors)
+        self._shared: tuple[Bank | None] = (None,)  # in a tuple, because it is not registered here
+        if device.type != "meta":
+            self._start()
+
+    @torch.no_grad()
+    def _start(self) -> None:
+        """What starts from the base model's weight."""
+        weight_DU = self.weight() if self.parts.needs_weight else None
+        for params in self.bank.copies():
+            self.parts.function.start(params, weight_DU)
+        if weight_DU is not None:
+            self.parts.rule.start(self.joint.reduced(), weight_DU)
+
+    def weight(self) -> Tensor:
+        """The base model's weight at this site, in the dtype that this insertion computes with."""
+        like = self._like()
+        assert self.base is not None
+        return self.base.weight().to(torch.float32 if like is None else like.dtype)
+
+    @property
+    def shared(self) -> Bank | None:
+        """One bank for all sites of the insertion; the adaptation owns it."""
+        return self._shared[0]
+
+    def share(self, bank: Bank | None) -> None:
+        self._shared = (bank,)
+
+    @property
+    def banks(self) -> tuple[Bank, Bank, Bank]:
+        """All that it learns at its own site."""
+        return self.bank, self.scale, self.joint
+
+    def reduced(self) -> Params:
+        """The tensors that evaluation, merging and exports use, whatever mode the model is in."""
+        return self.generated(self.bank.reduced())
+
+    def generated(self, params: Params) -> Params:
+        """What the function computes with: these tensors of its bank, what its sites share, and what it reads of the base."""
+        if self.parts.function.needs_projections:
+            like = next(iter(params.values()))
+            params = {**params, **{name: tensor.to(like.dtype) for name, tensor in read_all(self.projections).items()}}
+        made = self.parts.function.generate(params, self.shared.reduced() if self.shared else {}, self.widths)
+        if self.parts.function.needs_weight:
+            made = {**made, BASE: self.weight()}
+        if self.parts.function.needs_bias:
+            bias = self.base.bias() if self.base is not None else None
+            assert bias is not None
+            made = {**made, BASE_BIAS: bias.to(next(iter(made.values())).dtype)}
+        return made
+
+    def cast(self, u: Tensor | None) -> Tensor | None:
+        """u in the dtype that this insertion computes with."""
+        # Half-precision base models keep float32 insertions; autocast, where it is on, chooses by itself.
+        like = self._like()
+        if u is None or like is None or u.dtype == like.dtype or not u.is_floating_point():
+            return u
+        return u if torch.is_autocast_enabled(u.device.type) else u.to(like.dtype)
+
+    def _like(self) -> Tensor | None:
+        """One of the tensors it computes with: their dtype and device are all the same."""
+        banks = [bank for bank in (*self.banks, self.shared) if bank is not None and bank.names]
+        return banks[0].tensors[0] if banks else None
+
+    def bake(self) -> Callable[[], None]:
+        """Make one ordinary function of the bank and of a reparametrisation, in place, where there is one; returns what
+        takes it back."""
+        before = self.parts, self.shared, self.tensors, self.banks
+        if self.parts.mixture is not None and not self.parts.mixture.bakes:
+            return partial(self._become, *before)
+        function, like = self.parts.function.plain(), self._like()
+        assert like is not None
+        home, values = NamedTensors(), baked(self.reduced())
+        plain = Bank(function.slots(self.widths), "zeros", None, like.dtype, like.device, self.bank.frozen(), home)
+        for key in plain.slot_of:
+            plain.put(key, values[key])
+        parts = replace(self.parts, function=function, mixture=None)
+        shared = self.shared if function is self.parts.function else None
+        self._become(parts, shared, home, (plain, self.scale.at(home), self.joint.at(home)))
+        return partial(self._become, *before)
+
+    def _become(
+        self, parts: InsertionParts, shared: Bank | None, tensors: NamedTensors, banks: tuple[Bank, Bank, Bank]
+    ) -> None:
+        self.parts, self.tensors = parts, tensors
+        self.bank, self.scale, self.joint = banks
+        self.share(shared)

@@ -1,0 +1,79 @@
+"""Tensors under dotted names, as a tree of modules: `down.weight` is tensor `weight` of module `down`.
+
+A name may be any word. Many words are attributes of modules (`type`, `half`), so tensors are looked up where modules keep them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+
+class NamedTensors(nn.Module):
+    """A node of the tree. It has tensors and further nodes by name, of any name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._mounted: set[str] = set()  # those of its nodes that are there for what was mounted at or below them
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, Tensor):
+            super().__setattr__(name, value)
+        else:  # a plain attribute never takes the place of a node or tensor of that name (`training`)
+            object.__setattr__(self, name, value)
+
+    def mount(self, path: list[str], node: NamedTensors) -> None:
+        """Make `node` the one at `path`, after all that is mounted at a part of that path."""
+        parent = self
+        for name in path[:-1]:
+            if name not in parent._modules:
+                parent._mounted.add(name)
+            parent = parent._node([name])
+        parent._mounted.add(path[-1])
+        parent._modules[path[-1]] = node
+
+    def unmount(self) -> None:
+        """Have its own tensors alone again, and so for all that was mounted."""
+        for node in self._modules.values():
+            assert isinstance(node, NamedTensors)
+            node.unmount()
+        for name in self._mounted:
+            del self._modules[name]
+        self._mounted.clear()
+
+    def _node(self, path: list[str]) -> NamedTensors:
+        """The node at a path below this one, made where there is none."""
+        found = self
+        for name in path:
+            child = found._modules.setdefault(name, NamedTensors())
+            assert isinstance(child, NamedTensors)
+            found = child
+        return found
+
+    def put_parameter(self, name: str, parameter: nn.Parameter) -> None:
+        *path, last = name.split(".")
+        self._node(path)._parameters[last] = parameter
+
+    def put_buffer(self, name: str, tensor: Tensor) -> None:
+        """What never trains; it is in no state dict."""
+        *path, last = name.split(".")
+        node = self._node(path)
+        node._buffers[last] = tensor
+        node._non_persistent_buffers_set.add(last)
+
+    def parameter(self, name: str) -> nn.Parameter:
+        *path, last = name.split(".")
+        found: nn.Parameter = self._below(path)._parameters[last]  # type: ignore[assignment]
+        return found
+
+    def buffer(self, name: str) -> Tensor:
+        *path, last = name.split(".")
+        found: Tensor = self._below(path)._buffers[last]  # type: ignore[assignment]
+        return found
+
+    def _below(self, path: list[str]) -> nn.Module:
+        found: nn.Module = self
+        for name in path:
+            found = found._modules[name]  # type: ignore[assignment]
+        return found
