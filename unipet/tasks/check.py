@@ -1,4 +1,4 @@
-"""Is this a task? Every rule about a TaskConfig in one place, each broken one naming its full key."""
+"""The rules that a TaskConfig keeps, all in one place. The error for a broken rule names the full key."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NAMES = ("hub", "subset", "revision", "generator", "data_dir")
 
 
 def check_task(task: TaskConfig) -> None:
-    """Raise UnipetError at the first thing in `task` that cannot be meant."""
+    """Raise UnipetError for the first value of `task` that is not allowed."""
     if not isinstance(task.name, str) or task.name.strip() in ("", "???"):
         raise UnipetError("task.name: missing. Choose a task (`unipet list tasks`), for example task=sst2.")
     kind = kind_of(task.kind)
@@ -58,7 +58,7 @@ def check_task(task: TaskConfig) -> None:
 
 
 def _names(key: str, given: object) -> list[str]:
-    """A list of distinct, non-empty strings (a bare string is one mistake worth its own words)."""
+    """A list of distinct, non-empty strings. A bare string is a common mistake and gets its own message."""
     if isinstance(given, str) or not isinstance(given, Sequence):
         raise UnipetError(f"{key}: {given!r} given; allowed: a list of names, for example [{given}].")
     names = list(given)
