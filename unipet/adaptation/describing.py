@@ -56,7 +56,7 @@ def _class_of(config: Any) -> Any:
 
 @dataclass(frozen=True)
 class _Asked:
-    """A configuration by what it says, so that describing several methods on it builds one skeleton."""
+    """A configuration that is compared by its contents, so that several methods described on it share one skeleton."""
 
     kind: type
     says: str
@@ -70,7 +70,7 @@ class _Asked:
 
 @functools.lru_cache(maxsize=4)
 def _kept(asked: _Asked) -> nn.Module:
-    """To be read only."""
+    """The skeleton of a configuration, kept for the next call. Callers must not change it."""
     return skeleton(asked.config)
 
 

@@ -1,4 +1,4 @@
-"""What `adapt` and `describe` tell: one row per insertion, and the parameter counts."""
+"""The report of `adapt` and `describe`: one row per insertion, and the parameter counts."""
 
 from __future__ import annotations
 

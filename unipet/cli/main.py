@@ -106,7 +106,7 @@ _WHOLE_PROGRAM = ExitStack()  # never closed
 
 @contextmanager
 def _door() -> Iterator[tuple[terminal.Screen, terminal.Screen]]:
-    """Standard output and standard error of a command: any character, and nothing of a library's own."""
+    """Standard output and standard error of a command: they take any character and show nothing that a library prints."""
     with terminal.screens(libraries.hidden) as screens, libraries.quiet():
         yield screens
 

@@ -17,7 +17,7 @@ from unipet.errors import UnipetError
 
 @dataclass(frozen=True)
 class SweepJob:
-    """One job: what tells it from the others, its configuration or the mistake in it, and the seconds of composing it."""
+    """One job: the overrides that differ, its configuration or the mistake in it, and how long composing took."""
 
     number: int
     overrides: list[str]

@@ -1,4 +1,4 @@
-"""What Hydra and OmegaConf say about a mistake, said in a user's words: full key, given, allowed, nearest name."""
+"""Translates errors of Hydra and OmegaConf into the user's words: full key, given value, allowed values, nearest name."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def explain(error: Exception, overrides: Sequence[str]) -> UnipetError:
 
 
 def unreadable(override: str) -> UnipetError:
-    """For text that Hydra's grammar does not take."""
+    """The error for text that Hydra's grammar does not accept."""
     text = override.lstrip("+")
     if "=" not in text:
         return UnipetError(f"{text!r} is not an override: write key=value, for example method={text or 'NAME'}.")

@@ -86,7 +86,7 @@ def _home_quoted(text: str) -> str:
 
 
 def _part_alone(group: str, text: str, composer: Composer) -> UnipetError:
-    """`position=ffn`: a part of a method, and no word of where in it."""
+    """The error for `position=ffn`: a part of a method without the insertion that it belongs to."""
     value = text.partition("=")[2]
     name = value if value in composer.options(group) else "NAME"
     return UnipetError(

@@ -135,7 +135,7 @@ def sweeper_params(composed: Any, composer: Composer) -> dict[str, Override]:
 
 
 def forgotten(texts: Sequence[str], sweep: Override, command: str) -> UnipetError:
-    """A comma list without -m."""
+    """The error for a comma list without -m."""
     key, value = shown(sweep.text).split("=", 1)
     kind, one = kind_at(key), "takes one" if command not in ("train", "plan") else ""
     listed = shlex.quote(f"{key}=[{value}]")

@@ -36,7 +36,7 @@ _KEEPING = ("choice", "shuffle", "extend_list")  # functions of the grammar that
 
 @contextmanager
 def as_written() -> Iterator[None]:
-    """Hydra's readers of files and of overrides are ours, for the time inside."""
+    """Inside, Hydra reads files and overrides with the package's own readers."""
     Plugins.instance()  # registers Hydra's own sources first
     known = SourcesRegistry.instance().types
     before = dict(known)

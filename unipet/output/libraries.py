@@ -66,7 +66,7 @@ def _keep(text: str) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep what libraries say, for the time inside; not twice."""
+    """Inside, keep what libraries print instead of showing it. Nested use changes nothing."""
     global _kept
     if _kept is not None:
         yield
@@ -125,13 +125,13 @@ def speaking(asked: bool) -> Iterator[None]:
 
 
 def print_last() -> None:
-    """Print the last that libraries said: it may be the reason of an exception that nobody foresaw."""
+    """Print the last messages of libraries: they may explain an unexpected exception."""
     for text in list(_kept or ())[-SHOWN:]:
         print(f"said before by a library: {text}", file=sys.stderr)
 
 
 def kept() -> str:
-    """What libraries said since the last call, one line each; empty where nothing was kept."""
+    """The messages of libraries since the last call, one line each; empty if there were none."""
     if not _kept:
         return ""
     lines = [f"{line} ({count} times)" if count > 1 else line for line, count in _kept.items()]

@@ -1,4 +1,4 @@
-"""How far something is: a bar on a terminal, a line every few seconds in a notebook or a log file."""
+"""The progress of long work: a bar on a terminal, a line every few seconds in a notebook or a log file."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def say(text: str) -> None:
 class Progress:
     """`total` steps of something, counted on standard error.
 
-    Where that is no terminal: a line at the first step, at the last, and between them one every `EVERY_S` seconds.
-    With `patient` nothing at all is said of what is over sooner than that.
+    Where standard error is no terminal, a line is printed at the first step, at the last, and every `EVERY_S` seconds
+    between them. With `patient`, work that takes less than that prints nothing.
     """
 
     def __init__(self, what: str, total: int, unit: str, patient: bool = False) -> None:
@@ -41,13 +41,13 @@ class Progress:
             self._bar = _bar(what, total, unit, EVERY_S / 5 if patient else 0.0)
 
     def note(self, **values: float) -> None:
-        """Numbers to show beside the count from now on."""
+        """Show these numbers beside the count from now on."""
         self._values = {name: f"{value:.4g}" for name, value in values.items()}
         if self._bar is not None:
             self._bar.set_postfix(self._values, refresh=False)
 
     def advance(self, steps: int = 1) -> None:
-        """So many more are done. Numbers that belong to them are noted before."""
+        """Count `steps` more steps as done. Call `note` before, with the numbers that belong to them."""
         self.done += steps
         if self._bar is not None:
             self._bar.update(steps)
@@ -62,7 +62,7 @@ class Progress:
             self._say(now)
 
     def close(self) -> None:
-        """The end, however it came: the last line, or the end of the bar."""
+        """End the bar, or print the last line, whether the work succeeded or failed."""
         if self._bar is not None:
             self._bar.close()
         elif self.done > self._said_done and (self._said_done or not self._patient):
@@ -106,7 +106,7 @@ def _bar(what: str, total: int, unit: str, delay: float) -> Any:
 
 
 def counted(batches: Iterable[list[_Item]], total: int, what: str) -> Iterator[list[_Item]]:
-    """The same batches; how many of the `total` examples are done is shown where it takes long."""
+    """Yield the same batches, and show how many of the `total` examples are done if it takes long."""
     progress = Progress(what, total, "example", patient=True)
     try:
         for batch in batches:
@@ -117,7 +117,7 @@ def counted(batches: Iterable[list[_Item]], total: int, what: str) -> Iterator[l
 
 
 class _Waiting(threading.Thread):
-    """Says what is waited for: after `EVERY_S` seconds, then each time that twice as many have gone by."""
+    """Prints what is waited for: after `EVERY_S` seconds, and again whenever the waiting time has doubled."""
 
     waiting: ClassVar[list[_Waiting]] = []  # the last one speaks
 
@@ -138,7 +138,7 @@ class _Waiting(threading.Thread):
 
 @contextmanager
 def waiting(what: str) -> Iterator[None]:
-    """Something that cannot tell how far it is: where it takes long, lines say that it still lasts."""
+    """Around work whose progress is unknown: if it takes long, lines say that it is still running."""
     one = _Waiting(what)
     _Waiting.waiting.append(one)
     one.start()

@@ -40,20 +40,20 @@ class Stopwatch:
         self.ended_in: str | None = None  # the innermost phase that an exception left
 
     def switch(self, phase: str) -> str:
-        """From now on it is `phase`; returns what it was."""
+        """Begin `phase` now; return the phase before."""
         now = time.perf_counter()
         self._seconds[self._phase] += now - self._since
         before, self._phase, self._since = self._phase, phase, now
         return before
 
     def claim(self, phase: str) -> None:
-        """What went by since the last switch was `phase`."""
+        """Count the time since the last switch as `phase`."""
         self._phase, before = phase, self._phase
         self.switch(before)
 
     @property
     def phase(self) -> str:
-        """What is done now."""
+        """The current phase."""
         return self._phase
 
     def seconds(self) -> dict[str, float]:
@@ -79,7 +79,7 @@ def timed() -> Iterator[Stopwatch]:
 
 @contextmanager
 def phase(name: str) -> Iterator[None]:
-    """What is done inside is `name`, a key of `PHASES`; where it takes long, a line says so."""
+    """Count the time inside as the phase `name`, a key of `PHASES`; if it takes long, a line says so."""
     watch, what = _current.get(), PHASES[name]
     before = watch.switch(name) if watch is not None else None
     try:

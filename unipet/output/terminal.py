@@ -99,7 +99,7 @@ class Screen:
             self._try(lambda: self.stream.write(encodable(text, getattr(self.stream, "encoding", None) or "utf-8")))
 
     def flush(self) -> None:
-        """Hand over what is waiting."""
+        """Flush the stream."""
         if self.stream is not None and self.lost is None:
             self._try(self.stream.flush)
 
@@ -114,7 +114,7 @@ class Screen:
             self.stream = None
 
     def isatty(self) -> bool:
-        """Whether somebody watches."""
+        """Whether the stream is a terminal."""
         return bool(self.stream is not None and self.stream.isatty())
 
     def __getattr__(self, name: str) -> Any:
@@ -132,7 +132,7 @@ class Canvas:
         getattr(self._stream, "draw", self._stream.write)(text)
 
     def flush(self) -> None:
-        """Hand over what is waiting."""
+        """Flush the stream."""
         self._stream.flush()
 
     def __getattr__(self, name: str) -> Any:
@@ -141,7 +141,7 @@ class Canvas:
 
 @contextmanager
 def screens(hidden: Callable[[str, int], bool]) -> Iterator[tuple[Screen, Screen]]:
-    """Standard output and standard error behind screens, for the time inside. Not twice."""
+    """Inside, standard output and standard error are screens. Nested use changes nothing."""
     before = sys.stdout, sys.stderr
     out, err = (one if isinstance(one, Screen) else Screen(one, hidden) for one in before)
     sys.stdout, sys.stderr = out, err

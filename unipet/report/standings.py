@@ -1,4 +1,4 @@
-"""How the rows of a group stand to the best of them."""
+"""How each row of a group compares with the best row."""
 
 from __future__ import annotations
 

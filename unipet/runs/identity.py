@@ -1,4 +1,4 @@
-"""What makes a run the run that it is: its settings, and the contents of everything else that decides its result."""
+"""A run's identity: its settings, and the contents of everything else that decides its result."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _NOT_IDENTITY: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Content:
-    """What a run computes with, each by what it holds: equal contents are one thing wherever they lie."""
+    """The contents that a run computes with. Paths do not matter: equal contents are the same."""
 
     data: str  # fingerprint of labels and rows
     base_model: Mapping[str, str]  # checksum of every file that loading may read: weights, configuration, tokenizer

@@ -44,7 +44,7 @@ def leaves(value: object, prefix: str = "") -> dict[str, Any]:
 
 
 def plain(value: object) -> str:
-    """A value as one would say it: a list by its elements, a list of one as its element."""
+    """A value as text: a list as its elements, a list of one element as that element."""
     if isinstance(value, str):
         return value
     if isinstance(value, list | tuple) and value and not any(isinstance(one, list | tuple | Mapping) for one in value):
@@ -53,7 +53,7 @@ def plain(value: object) -> str:
 
 
 def labelled(method: str, variant: str) -> str:
-    """A method with its variant, where there is one."""
+    """A method's name with its variant, if it has one."""
     return f"{method}{SEPARATOR}{variant}" if variant else method
 
 
@@ -117,7 +117,7 @@ def _containers(keys: Iterable[str]) -> list[str]:
 
 
 def _owning(identities: Sequence[Mapping[str, Any]], container: str) -> list[Mapping[str, Any]]:
-    """Those that could have it: an insertion any, a dimension those with its insertion."""
+    """The configurations that could have it: for an insertion all, for a dimension those with its insertion."""
     above = ".".join(container.split(".")[:3]) + "."
     return [one for one in identities if above == container or _has(one, above)]
 

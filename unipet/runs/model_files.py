@@ -150,5 +150,5 @@ def verify(directory: Path, model: ModelConfig) -> None:
 
 
 def first_line(error: Exception) -> str:
-    """What an exception of another library says, in one line."""
+    """The first line of another library's exception."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

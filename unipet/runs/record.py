@@ -80,7 +80,7 @@ def now() -> str:
 
 
 def versions() -> dict[str, Any]:
-    """What a result depends on besides the configuration: software versions and the machine."""
+    """Software versions and the machine: what a result depends on besides the configuration."""
     import torch
 
     import unipet

@@ -101,7 +101,7 @@ class WandbTracker(LiveTracker):
 
 
 class TrackioTracker(LiveTracker):
-    """One trackio run. It has no summary, so the summary is its last line of metrics; it tells its story to nobody."""
+    """One trackio run. trackio has no summary, so the last line of metrics stands for it. Its own messages go to standard error."""
 
     name = "trackio"
 

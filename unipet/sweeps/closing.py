@@ -1,4 +1,4 @@
-"""What a run closes with: how it ended, what was chosen, where its time went, and what to type next."""
+"""The text at the end of a run: its outcome, the chosen checkpoint, where its time went, and the next command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The jobs of a sweep: each runs, never stops the sweep, and leaves a file that says which run it was.
+"""The jobs of a sweep. A job that fails does not stop the sweep, and every job leaves a file that names its run.
 
 `<sweep>/jobs/<n>.json`: overrides, run_id, run directory (relative, so that the whole root may move), status; and for a job
 that failed before it had a run directory its record and configuration. Reports read these files, not the memory of

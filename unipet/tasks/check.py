@@ -1,4 +1,4 @@
-"""Is this a task? Every rule about several keys of a TaskConfig together; what limits one key stands on it, in config.py."""
+"""The rules between several keys of a TaskConfig; what limits one key stands on it, in config.py."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from unipet.tasks.stories import GENERATORS
 
 
 def check_task(task: TaskConfig) -> None:
-    """Raise UnipetError at the first thing in `task` that cannot be meant."""
+    """Raise UnipetError for the first value of `task` that is not allowed."""
     if not isinstance(task.name, str) or task.name.strip() in ("", "???"):
         raise UnipetError("task.name: missing. Choose a task (`unipet list tasks`), for example task=sst2.")
     check_options(TaskConfig, task, "task")
@@ -41,7 +41,7 @@ def check_task(task: TaskConfig) -> None:
 
 
 def _names(key: str, given: Sequence[str]) -> list[str]:
-    """A list of distinct names that say something."""
+    """A list of distinct, non-empty strings."""
     names = list(given)
     for name in names:
         if not name.strip():

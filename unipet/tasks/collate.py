@@ -1,4 +1,4 @@
-"""From features to padded batches, and from prompts to batches padded on the left."""
+"""Turns features into padded batches, and prompts into batches padded on the left."""
 
 from __future__ import annotations
 

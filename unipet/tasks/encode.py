@@ -112,7 +112,7 @@ def _check_lengths(data: TaskData, tokenizer: Any, task: TaskConfig) -> None:
 
 
 def _check_nothing_is_empty(rows: list[Row], encoded: EncodedRows) -> None:
-    """A row of no token at all, not even a special one, is nothing that a model can read."""
+    """Raise UnipetError for a row without any token, special ones included: a model cannot read it."""
     empty = next((i for i, length in enumerate(encoded.lengths) if length == 0), None)
     if empty is not None:
         raise UnipetError(

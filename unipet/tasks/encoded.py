@@ -58,7 +58,7 @@ class EncodedRows:
 
     @classmethod
     def restored(cls, tensors: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> EncodedRows:
-        """What `stored` gave, again."""
+        """The rows that `stored` wrote."""
         made = cls.__new__(cls)
         arrays = {name: (tensors[f"{name}.ids"], tensors[f"{name}.ends"]) for name in facts["columns"]}
         labels = tensors.get("answers")

@@ -20,6 +20,6 @@ def without_answer(value: object) -> bool:
 
 
 def short(value: object) -> str:
-    """`value` as an error shows it."""
+    """`value` shortened for an error."""
     shown = repr(value)
     return shown if len(shown) <= 60 else shown[:57] + "..."

@@ -1,4 +1,4 @@
-"""A split for choosing checkpoints and learning rates, carved from the training set: never what is reported."""
+"""The selection split: examples held out of the training set that choose checkpoints and learning rates. It is never reported."""
 
 from __future__ import annotations
 

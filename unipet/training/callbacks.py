@@ -61,7 +61,7 @@ class GradientProbe(TrainerCallback):
 
 
 class Clock(TrainerCallback):
-    """Times the steps: the Trainer's setting up would drown those of a short run."""
+    """Times the steps alone: in a short run, setting up the Trainer takes longer than the steps."""
 
     seconds = 0.0
 
@@ -75,9 +75,9 @@ class Clock(TrainerCallback):
 
 
 class TimeLimit(TrainerCallback):
-    """Ends training at the first step that finds `seconds` of it gone by (None: never).
+    """Ends training after the first step that is over once `seconds` have passed (None: never).
 
-    `aside` tells the seconds that were spent on something else, a selection split's scores, and do not count.
+    `aside` returns the seconds spent on something else, such as scoring the selection split. They do not count.
     """
 
     def __init__(self, seconds: float | None, aside: Callable[[], float]) -> None:

@@ -150,7 +150,7 @@ def predict_tags(
 
 
 def check_lengths(encoded: Encoded, model: Any, task: TaskConfig) -> None:
-    """An example longer than the model's positions would be an index error deep inside the model."""
+    """Raise UnipetError for an example that is longer than the model's positions."""
     positions = getattr(model.config, "max_position_embeddings", None)
     if positions is None:
         return

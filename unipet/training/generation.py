@@ -96,7 +96,7 @@ def target_losses(
 
 
 def check_room(model: Any, examples: EncodedRows, task: TaskConfig) -> None:
-    """A text longer than the model's positions would be an index error deep inside the model."""
+    """Raise UnipetError where a text would be longer than the model's positions."""
     limit = getattr(model.config, "max_position_embeddings", None)
     if limit is None:
         return

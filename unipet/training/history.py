@@ -37,5 +37,5 @@ def tracked(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def finite(value: Any) -> bool:
-    """Whether it is a number that a chart can show."""
+    """Whether a value is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

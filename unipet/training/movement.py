@@ -15,7 +15,7 @@ _FACTOR = -7046029254386353131  # odd, its bits without a pattern (2⁶⁴ over 
 
 
 class Movement:
-    """Remembers the values of tensors, not the tensors: eight bytes of each."""
+    """Remembers a hash of eight bytes for each tensor, to tell later whether its values changed."""
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         self._tensors = dict(tensors)

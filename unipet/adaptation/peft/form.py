@@ -43,7 +43,7 @@ class Form(ABC):
 
     @abstractmethod
     def config(self, insertion: Insertion) -> dict[str, Any]:
-        """Its options in peft's words."""
+        """The function's options under peft's names."""
 
     @abstractmethod
     def tensors(self, insertion: Insertion) -> dict[str, Tensor]:
@@ -73,7 +73,7 @@ def factor_of(insertion: Insertion) -> Tensor | float:
 
 
 def alpha_of(insertion: Insertion) -> tuple[float, bool, Tensor | float]:
-    """(α, whether it is α/√r, what is left of s for the tensors to hold)."""
+    """(α, whether it is α/√r, the factor of s that remains for the tensors)."""
     scaling, size = insertion.parts.scaling, getattr(insertion.parts.function, "size", 1)
     if isinstance(scaling, AlphaOverSqrtRank):
         return scaling.alpha, True, 1.0

@@ -90,7 +90,7 @@ TOPICS: dict[str, Callable[[Sequence[str], str | None], Lines | str]] = {
 
 
 def table(lines: Lines) -> str:
-    """Two columns; a long description goes on below itself."""
+    """Two columns; a long description wraps within its column."""
     size = max((len(name) for name, _ in lines), default=0)
     indent = " " * (size + 4)
     return "\n".join(

@@ -33,7 +33,7 @@ class _Known:
 
 
 class Forecaster:
-    """Forecasts jobs one by one, and remembers what they share. `say` hears, in a word, what is about to be measured."""
+    """Forecasts jobs one by one, and remembers what they share. `say` is called with a short text before each measurement."""
 
     def __init__(self, kept: Kept, say: Callable[[str], None]) -> None:
         self._kept, self._say = kept, say
@@ -65,7 +65,7 @@ class Forecaster:
         return made
 
     def mistaken(self, number: int, overrides: Sequence[str], mistake: str) -> JobForecast:
-        """A job whose configuration is no run's."""
+        """The forecast of a job whose configuration is invalid: it fails."""
         return JobForecast(number, list(overrides), status="fails", reason=mistake)
 
     def _fill(self, made: JobForecast, config: RunConfig) -> None:

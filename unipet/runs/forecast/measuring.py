@@ -57,7 +57,7 @@ class Calibration:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """What is done inside belongs to this stage."""
+        """Count the seconds inside towards this stage."""
         started = time.perf_counter()
         yield
         if torch.cuda.is_available():

@@ -137,7 +137,7 @@ def _insertion(key: str) -> str:
 
 
 def number(hours: float) -> str:
-    """Three digits that count."""
+    """A number with three significant digits."""
     return f"{hours:.3g}" if abs(hours) < 1000 else f"{hours:,.0f}"
 
 
