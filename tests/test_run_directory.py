@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -258,6 +259,33 @@ def test_merge_and_export_need_the_run_and_its_base_model_alone(study: Path, tmp
     assert (tmp_path / "merged" / "model.safetensors").is_file()
     with pytest.raises(UnipetError, match=r"data_dir"):
         evaluate(directory)
+
+
+@pytest.mark.parametrize(
+    "command", [["evaluate"], ["merge", "OUT"], ["export", "OUT", "--to", "peft"]], ids=lambda one: one[0]
+)
+@pytest.mark.parametrize("name", ["tokenizer.json", "config.json"])
+def test_a_run_is_used_with_its_own_tokenizer_and_settings_or_not_at_all(
+    study: Path, name: str, command: list[str], monkeypatch: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = only_run(study)
+    path = study / "model" / name
+    before = path.read_text()
+    changed = json.loads(before)
+    if name == "config.json":
+        changed["layer_norm_eps"] = 0.1
+    else:
+        words = changed["model"]["vocab"]
+        words["w1"], words["w11"] = words["w11"], words["w1"]
+    path.write_text(json.dumps(changed))
+    monkeypatch.chdir(study)
+    asked = [command[0], str(directory), *command[1:]]
+    assert main(asked) == 2
+    assert re.search(rf"not what the run was trained on: {name} changed", capsys.readouterr().err)
+    assert not (study / "OUT").exists()
+    path.write_text(before)
+    (path.parent / "notes.json").write_text("{}")  # a file that the run did not have
+    assert main(asked) == 0
 
 
 def test_no_path_of_the_machine_is_written(study: Path) -> None:

@@ -38,7 +38,7 @@ def evaluate(directory: str | Path) -> dict[str, Any]:
             f"{directory}: the data of task {config.task.name} are not those of the run: {data.source} has fingerprint "
             f"{data.fingerprint}, the run saw {record['data']['source']} with {record['data']['fingerprint']}."
         )
-    model, tokenizer = load_base_model_of(config)
+    model, tokenizer = load_base_model_of(config, record)
     load(model, directory / records.ADAPTER)
     encoded = encode(data, tokenizer, config.task, cache_directory(config.runs_dir))
     model.to("cuda:0" if torch.cuda.is_available() else "cpu")

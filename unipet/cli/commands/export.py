@@ -42,7 +42,7 @@ def export_run(run: Path, record: Mapping[str, Any], out: Path) -> None:
     from unipet.runs.record import ADAPTER, run_config
 
     config = run_config(run, record)
-    model, tokenizer = load_base_model_of(config)
+    model, tokenizer = load_base_model_of(config, record)
     unipet.load(model, run / ADAPTER)
     unipet.export_peft(model, out)
     tokenizer.save_pretrained(out)

@@ -55,7 +55,7 @@ def merge_run(run: Path, record: Mapping[str, Any], out: Path, partial: bool) ->
     from unipet.runs.record import ADAPTER, run_config
 
     config = run_config(run, record)
-    model, tokenizer = load_base_model_of(config)
+    model, tokenizer = load_base_model_of(config, record)
     unipet.load(model, run / ADAPTER)
     unipet.merge(model, partial=partial)
     save(model, tokenizer, out)
