@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 from file_room import FORMATS, parquet_of, task_for, write_both, write_file
-from run_room import LOW_RANK
+from run_room import LOW_RANK, run_id
 from task_room import config_of, refused, write_arch
 
 from unipet.config import TaskConfig
 from unipet.errors import UnipetError
-from unipet.runs.record import run_id
 from unipet.runs.run import run
 from unipet.tasks import load_hidden, load_task
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from run_room import run_dir
 from task_room import config_of
 from tiny import SIZES
 from tokenizer_room import SENTENCES, TOKENIZERS, byte_level, word_piece
@@ -16,7 +17,6 @@ from transformers import BertConfig, BertModel, BertTokenizer
 from unipet.config import TaskConfig
 from unipet.errors import UnipetError
 from unipet.report.resampling import Answers, answers
-from unipet.runs.record import run_dir
 from unipet.runs.run import evaluate, run
 from unipet.tasks import Encoded, EncodedRows, collate, encode, score_tags
 from unipet.tasks.cache import read_cached

@@ -24,7 +24,7 @@ KNOWN = re.compile(
     r"""
     | training:\ step\ \d+\ of\ \d+,.*
     | (loading\ Python\ packages|loading\ the\ base\ model|reading\ the\ data|saving\ the\ adapter|tokenising\ .*):\ \d.*
-    | (status|reason|run|score|checkpoint|trainable|training|time|directory|next|metric|recorded|evaluated)\ {2,}\S.*
+    | (status|reason|run|score|flagged|checkpoint|trainable|training|time|directory|next|metric|recorded|evaluated)\ {2,}\S.*
     | checkpoint\ \S.*
     | reproduced | merged\ .* | exported\ .*
     """,

@@ -327,7 +327,7 @@ def test_running_out_of_memory_is_a_result_and_the_sweep_goes_on(
     ]
     first, second = (job["record"] for job in done)
     assert (first["status"], first["stopped_by"], first["score"]) == ("exceeded", "out_of_memory", None)
-    assert first["reason"] == "out of memory: CUDA out of memory. Tried to allocate 2.00 GiB."
+    assert first["reason"] == "training: out of memory: CUDA out of memory. Tried to allocate 2.00 GiB."
     assert first["memory"]["predicted_gib"] > 0
     assert second["status"] == "ok"
     assert calls == [8, 8]

@@ -21,6 +21,7 @@ HANDLER = "unipet"  # our error handler's name among those of codecs
 #: How a symbol that we print is written where the terminal's encoding lacks it. Any other character becomes \uXXXX.
 SPELLED = {
     "†": "!", "±": "+/-", "·": "*", "×": "x", "→": "->", "⇒": "=>", "…": "...", "–": "-", "—": "-", "−": "-", "≈": "~", "≤": "<=",
+    "≠": "!=", "▁": "_",
     "≥": ">=",
     "“": '"', "”": '"', "‘": "'", "’": "'", "§": "sec. ", "½": "1/2", "′": "'", "‖": "||", "⊙": "(*)", "⊗": "(x)", "√": "sqrt ",
     "⋯": "...", "⌈": "ceil(", "⌉": ")", "Δ": "Delta", "Σ": "Sigma", "α": "alpha", "β": "beta", "γ": "gamma", "ε": "epsilon",

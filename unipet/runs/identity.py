@@ -5,15 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unipet.config import RunConfig
-from unipet.calculus.functions import function_sources
-from unipet.calculus.method import Method
-from unipet.runs.model_files import contents
 from unipet.runs.record import canonical_json
-from unipet.calculus.sites import Architecture, table_data
-from unipet.tasks import cache_directory
+
+if TYPE_CHECKING:
+    from unipet.calculus.method import Method
+    from unipet.calculus.sites import Architecture
 
 #: Of what a run computes. Raise it with every change of the package that can change a run's result: results of the
 #: numerics before are then never taken for those of now.
@@ -55,6 +54,11 @@ def content_of(config: RunConfig, method: Method, sites: Architecture | None, da
 
     Raises UnipetError for a base model that cannot be read.
     """
+    from unipet.calculus.functions import function_sources
+    from unipet.calculus.sites import table_data
+    from unipet.runs.model_files import contents
+    from unipet.tasks import cache_directory
+
     cache = cache_directory(config.runs_dir)
     kept = None if cache is None else cache / "checksums"
     return Content(
