@@ -211,7 +211,7 @@ def test_gradients_are_those_of_the_whole_batch(arch: str, method: Any) -> None:
 def steps_of(sizes: dict[tuple[int, bool], float]) -> Any:
     def predict(size: int, accumulates: bool, checkpointing: bool) -> Trace:
         assert accumulates == (size < 12)
-        return Trace(int(sizes[size, checkpointing] * GIB), 0, 0, 0)
+        return Trace(int(sizes[size, checkpointing] * GIB), 0, 0)
 
     return predict
 
