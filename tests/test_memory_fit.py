@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 import unipet
 from unipet.adaptation.adapted import adaptation
+from unipet.adaptation.describing import draft
 from unipet.calculus.library import load_method
 from unipet.config import BudgetConfig
 from unipet.errors import UnipetError
@@ -23,6 +24,7 @@ from unipet.runs.run import run
 from unipet.sweeps import jobs
 from unipet.sweeps.launch import close
 from unipet.tasks.readout import next_tokens, rows, tokens
+from unipet.training.budget.fake_model import hollow
 from unipet.training.budget.memory_fit import MemoryFit, fit_memory, widest
 from unipet.training.budget.trace import GIB, StepPlan, Trace, Untraceable, trace_step
 from unipet.training.step import Loss
@@ -48,14 +50,17 @@ def batch_of(arch: Arch, count: int = 6, length: int = 8) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("number", range(len(METHODS)), ids=METHODS)
 def test_every_method_can_be_traced(number: int) -> None:
-    """On an encoder, a decoder or an encoder-decoder, in turn."""
+    """On an encoder, a decoder or an encoder-decoder, in turn; and what was built before needs the same, however often."""
     method = load_method(METHODS[number])
     name = [*SHALLOW][number % 3] if METHODS[number] != "head_only" else "bert"
     arch = dataclasses.replace(ARCHS[name], options={**ARCHS[name].options, **SHALLOW[name]})
     loss = Loss(method.objective, read=READ[arch.kind])
-    found = trace_step(arch.build(), method, loss, batch_of(arch))
+    model = arch.build()
+    found = trace_step(model, method, loss, batch_of(arch))
     assert found.peak_bytes > found.weights_bytes + found.optimiser_bytes
     assert found.optimiser_bytes > 0
+    built = draft(method, hollow(model))
+    assert [trace_step(model, method, loss, batch_of(arch), draft=built) for _ in range(2)] == [found, found]
 
 
 def benchmark(name: str) -> Any:

@@ -7,18 +7,20 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
-from unipet.adaptation.adapted import CONTAINER
-from unipet.adaptation.build import build
+from unipet.adaptation.adapted import CONTAINER, Adaptation
+from unipet.adaptation.build import build, unfrozen
 from unipet.adaptation.report import AdaptReport, report_of
 from unipet.adaptation.unwrapping import unwrapped
 from unipet.calculus.library import load_method
 from unipet.calculus.method import Method
+from unipet.calculus.mixture import Bank
 from unipet.calculus.site_files import Sites, sites_for
+from unipet.calculus.sites import Architecture, head_names
 from unipet.errors import UnipetError
 
 
@@ -74,6 +76,33 @@ def _kept(asked: _Asked) -> nn.Module:
     return skeleton(asked.config)
 
 
+@dataclass(frozen=True)
+class Draft:
+    """A method built for `model` without storage, and not attached to it."""
+
+    model: nn.Module
+    inserted: Adaptation
+    report: AdaptReport
+
+    def on(self, other: nn.Module) -> Adaptation:
+        """The same insertions for `other`, a model on the meta device with the same modules: copied, not built again."""
+        there = dict(other.named_modules(remove_duplicate=False))
+        memo: dict[int, Any] = {id(own): there[name] for name, own in self.model.named_modules() if name in there}
+        insertions, shared = copy.deepcopy(
+            (self.inserted.items, cast(dict[str, Bank], dict(self.inserted.shared.items()))), memo
+        )
+        copied = Adaptation(self.inserted.method, insertions, shared, self.inserted.entries)
+        copied.head = head_names(other)
+        copied.unfrozen = unfrozen(other, copied.method, copied.head)
+        return copied
+
+
+def draft(method: Method, model: nn.Module, sites: Architecture | None = None) -> Draft:
+    """`method` built for `model`, which is left untouched. Raises the errors that `adapt` would raise."""
+    inserted = build(model, method, sites, torch.device("meta"))
+    return Draft(model, inserted, report_of(model, inserted))
+
+
 def describe(method: str | Path | Mapping[str, Any] | Method, config_or_model: Any, sites: Sites = None) -> AdaptReport:
     """What `adapt` would insert: sites, shapes, parameters, and whether each insertion folds.
 
@@ -86,4 +115,4 @@ def describe(method: str | Path | Mapping[str, Any] | Method, config_or_model: A
         if hasattr(model, CONTAINER):
             with torch.device("meta"):
                 model = type(model)(copy.deepcopy(model.config))
-        return report_of(model, build(model, load_method(method), sites_for(model, sites), torch.device("meta")))
+        return draft(load_method(method), model, sites_for(model, sites)).report

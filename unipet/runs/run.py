@@ -159,7 +159,7 @@ def _work(prepared: Prepared, directory: Path, record: dict[str, Any], tracker: 
     warnings = encoded.warnings(config.task.max_target)
     batch, read = collate(tokenizer), readout(config.task, tokenizer)
     with phase("base_model"):
-        fit = fit_run(config, model, method, prepared.sites, encoded.train, batch, read, data.regression, device)
+        fit = fit_run(config, model, prepared.fit.draft, encoded.train, batch, read, data.regression, device)
     warnings += [fit.warning] if fit.warning else []
     record["fitted"].update(fit.record())
     record["memory"]["predicted_gib"] = fit.predicted_gib

@@ -147,9 +147,9 @@ class Forecaster:
             self._say("memory")
             model, tokenizer = base.load()
             batch, read = collate(tokenizer), readout(config.task, tokenizer)
-            method, regression, began = prepared.fit.method, prepared.data.regression, time.perf_counter()
+            regression, began = prepared.data.regression, time.perf_counter()
             device = "cuda:0" if on_cuda() else "cpu"
-            fit = fit_run(config, model, method, prepared.sites, encoded.train, batch, read, regression, device)
+            fit = fit_run(config, model, prepared.fit.draft, encoded.train, batch, read, regression, device)
             names = ("micro_batch", "accumulation", "checkpointing", "why_not", "warning", "predicted_gib")
             return {**{name: getattr(fit, name) for name in names}, "seconds": time.perf_counter() - began}
 

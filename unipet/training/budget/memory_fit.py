@@ -8,8 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from unipet.calculus.method import Method
-from unipet.calculus.sites import Architecture
+from unipet.adaptation.describing import Draft
 from unipet.config import BudgetConfig, RunConfig
 from unipet.errors import UnipetError
 from unipet.tasks import Collate, Readout
@@ -121,26 +120,27 @@ def _too_much(smallest: MemoryFit, budget: BudgetConfig) -> str:
 def fit_run(
     config: RunConfig,
     model: nn.Module,
-    method: Method,
-    sites: Architecture | None,
+    draft: Draft,
     examples: Examples,
     collate: Collate,
     read: Readout,
     regression: bool,
     device: str,
 ) -> MemoryFit:
-    """The memory fit of a run on the unadapted `model`, from its widest batch. `sites` is a table of the user's own.
+    """The memory fit of a run on the unadapted `model`, from its widest batch. `draft` is its method as built for this base
+    model without weights.
 
     Raises UnipetError as `fit_memory`.
     """
     rows = widest(examples, config.optim.batch_size, config.seed)
+    method = draft.inserted.method
     loss = Loss(method.objective, regression, config.optim.label_smoothing, config.precision, read)
     whole = collate([examples[index] for index in rows])
 
     def predict(size: int, accumulates: bool, checkpointing: bool) -> Trace:
         batch = {name: value[:size] for name, value in whole.items()}  # padded as training pads it
         plan = StepPlan(accumulates, checkpointing, config.optim.clip)
-        return trace_step(model, method, loss, batch, plan, sites, device)
+        return trace_step(model, method, loss, batch, plan, device=device, draft=draft)
 
     try:
         return fit_memory(predict, len(rows), config.budget, can_checkpoint(model))

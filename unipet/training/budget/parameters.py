@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from unipet.adaptation.describing import describe
+from unipet.adaptation.describing import Draft, draft
 from unipet.adaptation.report import AdaptReport
 from unipet.calculus.method import Method
 from unipet.calculus.site_files import Sites, sites_for
@@ -30,12 +30,17 @@ class ParameterFit:
     """
 
     method: Method
-    report: AdaptReport
+    draft: Draft  # the method on the base model, without weights
     limit: int | None = None
     sizes: dict[str, int] | None = None
     requested: dict[str, int] | None = None
     larger_trains: int | None = None
     why_not: str | None = None
+
+    @property
+    def report(self) -> AdaptReport:
+        """What trains on the base model."""
+        return self.draft.report
 
     def record(self) -> dict[str, Any]:
         """Plain data, for a run's record."""
@@ -88,17 +93,16 @@ def fit_parameters(
     base = sum(size(each) for name, each in model.named_parameters() if name not in head)
     found = parameter_limit(budget, base)
     if found is None:
-        return ParameterFit(method, describe(method, model, table))
+        return ParameterFit(method, draft(method, model, table))
     limit, why = found
     if budget.on_exceed == "fit" and sized(method, model, table, length):
         solution = solve(method, model, limit, table, length)
-        sizes, report = solution.sizes, solution.report
+        sizes = solution.sizes
         given = {key: _given(method, key) for key in sizes}
-        fit = ParameterFit(solution.method, report, limit, sizes, given, solution.larger_trains)
+        fit = ParameterFit(solution.method, solution.draft, limit, sizes, given, solution.larger_trains)
     else:
-        report = describe(method, model, table)
-        fit = ParameterFit(method, report, limit)
-    if report.trainable <= limit:
+        fit = ParameterFit(method, draft(method, model, table), limit)
+    if fit.report.trainable <= limit:
         return fit
     problem = _too_many(fit, budget, why)
     if budget.on_exceed == "error":

@@ -15,7 +15,7 @@ from fractions import Fraction
 from torch import nn
 
 from unipet.adaptation.build import places
-from unipet.adaptation.describing import describe
+from unipet.adaptation.describing import Draft, draft
 from unipet.adaptation.report import AdaptReport
 from unipet.adaptation.stack_hooks import entry_of
 from unipet.adaptation.virtual_tokens import position_limit
@@ -154,17 +154,22 @@ def with_sizes(method: Method, sizes: Mapping[str, int]) -> Method:
 
 @dataclass(frozen=True)
 class Solution:
-    """`report` tells what `method` trains on the base model; where that is more than the limit, these are the smallest sizes.
+    """`draft` is `method` on the base model; where it trains more than the limit, these are the smallest sizes.
 
     `sizes` and `larger` map the option that holds a size to its value; `larger` are the next larger sizes, None where
     there are none, and `larger_trains` what these would train.
     """
 
     method: Method
-    report: AdaptReport
+    draft: Draft
     sizes: dict[str, int]
     larger: dict[str, int] | None
     larger_trains: int | None
+
+    @property
+    def report(self) -> AdaptReport:
+        """What trains on the base model."""
+        return self.draft.report
 
 
 def solve(method: Method, model: nn.Module, limit: int, sites: Architecture | None = None, length: int = 0) -> Solution:
@@ -175,19 +180,19 @@ def solve(method: Method, model: nn.Module, limit: int, sites: Architecture | No
     """
     insertions = sized(method, model, sites, length)
     smallest = with_sizes(method, {one.spec.name: one.sizes[0] for one in insertions})
-    report = describe(smallest, model, sites)
-    rest = report.trainable - sum(one.count(one.sizes[0]) for one in insertions)
+    built = draft(smallest, model, sites)
+    rest = built.report.trainable - sum(one.count(one.sizes[0]) for one in insertions)
     g, after = largest(insertions, limit - rest)
     solved = with_sizes(method, {one.spec.name: one.size(g) for one in insertions})
     if solved != smallest:
-        report = describe(solved, model, sites)
-    if report.trainable != rest + together(insertions, g):
-        raise AssertionError(f"counted {rest + together(insertions, g)} parameters, {report.trainable} train")
+        built = draft(solved, model, sites)
+    if built.report.trainable != rest + together(insertions, g):
+        raise AssertionError(f"counted {rest + together(insertions, g)} parameters, {built.report.trainable} train")
     sizes = {one.key: one.size(g) for one in insertions}
     if after is None:
-        return Solution(solved, report, sizes, None, None)
+        return Solution(solved, built, sizes, None, None)
     larger = {one.key: one.size(after) for one in insertions}
-    return Solution(solved, report, sizes, larger, rest + together(insertions, after))
+    return Solution(solved, built, sizes, larger, rest + together(insertions, after))
 
 
 def largest(insertions: Sequence[Sized], limit: int) -> tuple[Fraction, Fraction | None]:

@@ -22,6 +22,7 @@ from torch.utils._pytree import tree_map_only
 
 from unipet.adaptation.adapted import CONTAINER
 from unipet.adaptation.build import build
+from unipet.adaptation.describing import Draft
 from unipet.calculus.method import Method
 from unipet.calculus.sites import Architecture
 from unipet.errors import UnipetError
@@ -76,12 +77,14 @@ def trace_step(
     plan: StepPlan = StepPlan(),
     sites: Architecture | None = None,
     device: str | None = None,
+    draft: Draft | None = None,
 ) -> Trace:
     """Trace a training step of `method` on the unadapted `model` over `micro_batch` (real tensors, on the CPU).
 
     The optimiser's state counts in full, as after many steps; with `plan.accumulates` the gradients of earlier
     micro-batches do, too. `device`: "cpu" or "cuda"; unless given, where the real model is. Random numbers that training
-    draws later are not touched. Raises `Untraceable` where the step cannot be followed, and UnipetError as `adapt`.
+    draws later are not touched. `draft` is the method where it is built already, for a model with the same modules. Raises
+    `Untraceable` where the step cannot be followed, and UnipetError as `adapt`.
     """
     if hasattr(model, CONTAINER):
         raise UnipetError("trace_step needs the base model without a method. Call unipet.eject(model) first.")
@@ -94,7 +97,7 @@ def trace_step(
         try:
             empty = hollow(model)
             with torch.device("meta"):
-                inserted = build(empty, method, sites)
+                inserted = build(empty, method, sites) if draft is None else draft.on(empty)
             for each in (empty, inserted):
                 fill(each, fake, kind)
             with counter.running():
