@@ -13,14 +13,14 @@ import torch
 from torch import nn
 
 from unipet.adaptation.adapted import CONTAINER, Adaptation
-from unipet.adaptation.build import build, unfrozen
+from unipet.adaptation.build import build
 from unipet.adaptation.report import AdaptReport, report_of
 from unipet.adaptation.unwrapping import unwrapped
+from unipet.calculus.bank import Bank
 from unipet.calculus.library import load_method
 from unipet.calculus.method import Method
-from unipet.calculus.mixture import Bank
 from unipet.calculus.site_files import Sites, sites_for
-from unipet.calculus.sites import Architecture, head_names
+from unipet.calculus.sites import Architecture
 from unipet.errors import UnipetError
 
 
@@ -92,8 +92,7 @@ class Draft:
             (self.inserted.items, cast(dict[str, Bank], dict(self.inserted.shared.items()))), memo
         )
         copied = Adaptation(self.inserted.method, insertions, shared, self.inserted.entries)
-        copied.head = head_names(other)
-        copied.unfrozen = unfrozen(other, copied.method, copied.head)
+        copied.head, copied.unfrozen = self.inserted.head, dict(self.inserted.unfrozen)
         return copied
 
 

@@ -109,7 +109,7 @@ def execute(prepared: Prepared, watch: Stopwatch) -> Done:
         if (reason := out_of_memory(error)) is None:
             record.update(status="failed", error=_explain(error, directory), **_stopped(error))
         else:  # a result, and never a retry with other settings
-            record.update(status="exceeded", stopped_by="out_of_memory", reason=f"{watch.ended_in}: {reason}")
+            record.update(status="exceeded", stopped_by="out_of_memory", reason=f"{watch.ended_in or watch.phase}: {reason}")
         record["phase"] = watch.ended_in
     finally:
         record["time"]["phases_s"] = watch.seconds()
@@ -180,6 +180,7 @@ def _work(prepared: Prepared, directory: Path, record: dict[str, Any], tracker: 
         sign = 1.0 if higher_is_better(metric) else -1.0
         best = Best(model, selection_score(config, model, data, encoded, tokenizer), metric, sign)
     with (
+        phase("training"),
         limited(device, config.budget.peak_memory_gib),
         open(directory / records.METRICS, "w", encoding="utf-8") as metrics,
     ):

@@ -98,6 +98,7 @@ def trace_step(
             empty = hollow(model)
             with torch.device("meta"):
                 inserted = build(empty, method, sites) if draft is None else draft.on(empty)
+            inserted.name_tensors()  # from then on its tensors are in it
             for each in (empty, inserted):
                 fill(each, fake, kind)
             with counter.running():
