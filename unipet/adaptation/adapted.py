@@ -57,6 +57,7 @@ class Adaptation(NamedTensors):
             insertion.number = number
             insertion.current = self.current
             insertion.share(self.shared.get(insertion.name))
+        self.name_tensors()
 
     def name_tensors(self) -> None:
         """Put every tensor where its name in the model is what `unipet.parameters` calls it, with dots for slashes."""
@@ -174,7 +175,6 @@ class Adaptation(NamedTensors):
         with ExitStack() as undoing:
             undoing.callback(self.undo, model)
             self._attached.put_in(model, self.unfrozen, self.head, self.entries, self.begin_pass, self.current)
-            self.name_tensors()
             self.train(model.training)
             model.add_module(CONTAINER, self)
             undoing.pop_all()

@@ -1,7 +1,7 @@
 """What a modification function is: pure maths over named slots of tensors.
 
 A function owns no parameters. It declares its slots (shapes and what starts them), and computes Δ from the tensors it
-is handed; a bank (`mixture.py`) holds the tensors, one copy per slot or one per expert.
+is handed; a bank (`bank.py`) holds the tensors, one copy per slot or one per expert.
 
 Shapes: B batch, T positions, D width of h, U width of what the function reads, R size.
 """
