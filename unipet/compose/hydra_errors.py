@@ -54,8 +54,10 @@ def explain(error: Exception, overrides: Sequence[str]) -> UnipetError:
             return UnipetError(
                 f"{key}: given {cause.value!r}, which is not {parse_run_config.expected(kind)}.{origin(error)}"
             )
-        if kind is not None:
-            return UnipetError(f"{key}: {first_line(cause)} Expected {parse_run_config.expected(kind)}.{origin(error)}")
+        if kind is not None:  # null, or a list or mapping in the other's place
+            return UnipetError(
+                f"{key}: null, or a value of another shape, where {parse_run_config.expected(kind)} is needed.{origin(error)}"
+            )
         return UnipetError(f"{key + ': ' if key else ''}{first_line(cause)}{origin(error)}")
     given = " ".join(overrides)
     return UnipetError(f"cannot compose {given or 'the configuration'}: {' '.join(str(error).split())}")
