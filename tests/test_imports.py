@@ -25,7 +25,7 @@ MODULE = """\
 from dataclasses import dataclass
 import torch
 import unipet
-from unipet.functions.base import Function, TensorSpec
+from unipet.calculus.functions.base import Function, TensorSpec
 from own_helper import FACTOR
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The story of one run, callable from Python: `run(config)` trains, evaluates and records.
 
-`prepare` (preparing.py) does everything that a mistake of the user can break and writes nothing: it raises `UnipetError`.
+`prepare` (prepare.py) does everything that a mistake of the user can break and writes nothing: it raises `UnipetError`.
 `execute` does the work in the run's directory: whatever breaks there becomes a record with status "failed".
 """
 
