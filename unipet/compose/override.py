@@ -144,7 +144,7 @@ def group_choice(group: str, prefix: str, parsed: Any, composer: Composer) -> Ov
 
 
 def _several(group: str, prefix: str, parsed: Any) -> UnipetError:
-    """`method=[lora,mam]`: Hydra would lay one over the other under the last one's name, and the record would say so."""
+    """`method=[a,b]`: Hydra would lay one over the other under the last one's name, and the record would say so."""
     value = parsed.value()
     advice = "Give one name"
     if isinstance(value, list) and value:
