@@ -155,3 +155,9 @@ def test_a_long_label_is_broken_never_cut(tmp_path: Path) -> None:
     figure = scores(compare(entries))
     names = [label.get_text().replace("\n", "") for label in figure.axes[0].get_yticklabels()]
     assert len(set(names)) == 2 and all("v" * 40 in name for name in names)
+
+
+def test_only_a_size_that_a_budget_replaced_was_asked() -> None:
+    key = "method.insertions.x.function.size"
+    free, fitted = {key: 16}, {key: 8, f"fitted.{key}": 2}
+    assert [label.split(" · ")[0] for label in variants([free, fitted], [key])] == ["size=16", "asked size=8"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import statistics
 from pathlib import Path
 from typing import Any
@@ -194,3 +195,14 @@ def test_a_label_names_what_all_rows_have_and_nothing_that_only_one_has() -> Non
     assert variants([shorthand, resolved]) == ["size=0", "size=4"]
     assert variants([{"a": 1}, {"a": 1, "b": 2}]) == ["as given", "b=2"]
     assert variants([{"a": 1}]) == [""]
+
+
+def test_runs_that_differ_in_their_base_model_s_files_alone_have_short_labels() -> None:
+    found = []
+    for number in "12":
+        files = {"config.json": "c" * 64, "model.safetensors": number * 64, "tokenizer.json": "t" * 64}
+        found.append(entry(run_id=number, identity={"base_model": files}))
+        found[-1].config["model"] = {"name": "m", "path": "models/m"}
+    labels = [row.variant for row in aggregate(found)]
+    assert len(set(labels)) == 2
+    assert all(re.fullmatch(r"content=[0-9a-f]{16}", label) for label in labels), labels

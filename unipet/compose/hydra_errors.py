@@ -52,8 +52,8 @@ def explain(error: Exception, overrides: Sequence[str]) -> UnipetError:
         allowed = parse_run_config.allowed_at(key)
         if allowed is not None and cause.value is not None:
             return UnipetError(f"{not_allowed(key, cause.value, allowed)}{origin(error)}")
-        if allowed is not None:
-            return UnipetError(f"{key}: {first_line(cause)} Allowed: {allowed}.{origin(error)}")
+        if allowed is not None:  # Hydra does not say what was given: null, or a list or mapping in the other's place
+            return UnipetError(f"{key}: null or a value of another shape given; allowed: {allowed}.{origin(error)}")
         return UnipetError(f"{key + ': ' if key else ''}{first_line(cause)}{origin(error)}")
     given = " ".join(overrides)
     return UnipetError(f"cannot compose {given or 'the configuration'}: {' '.join(str(error).split())}")

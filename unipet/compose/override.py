@@ -122,6 +122,9 @@ def group_choice(group: str, prefix: str, parsed: Any, composer: Composer) -> Ov
     options = composer.options(group)
     values = sweep_values(prefix, parsed, options)
     typed = [value.split("=", 1)[1] for value in values] or [rest(parsed.input_line)]
+    together = not parsed.is_sweep_override() and isinstance(parsed.value(), list | dict)
+    if together and group not in OVERLAYS:  # overlays may lie one over another
+        raise _several(group, prefix, parsed)
     names = chosen_names(parsed)
     files = [name for name in names if group == "method" and is_file_name(name)]
     for name in files:
@@ -139,6 +142,15 @@ def group_choice(group: str, prefix: str, parsed: Any, composer: Composer) -> Ov
             error = UnipetError(f"{error} Any other base model: model=auto model.path=DIRECTORY_OR_HUB_NAME.")
         raise error
     return Override(f"{prefix}={rest(parsed.input_line)}", group, values)
+
+
+def _several(group: str, prefix: str, parsed: Any) -> UnipetError:
+    """`method=[a,b]`: Hydra would lay one over the other under the last one's name, and the record would say so."""
+    value = parsed.value()
+    advice = "Give one name"
+    if isinstance(value, list) and value:
+        advice += f", or sweep over them: unipet train -m {prefix}={','.join(map(str, value))}"
+    return UnipetError(f"{group}={rest(parsed.input_line)}: a run has one {group}. {advice}.")
 
 
 def chosen_names(parsed: Any) -> list[str]:

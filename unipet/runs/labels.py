@@ -102,9 +102,10 @@ def _labels(identities: Sequence[Mapping[str, Any]], keys: Sequence[str], asked:
             if _owning([one], container):
                 parts.append(what if _has(one, container) else f"no {what}")
     for key in varying:
-        name = f"asked {names[key]}" if key in asked else names[key]
-        for parts, text in zip(said, _texts([one.get(key, _MISSING) for one in identities]), strict=True):
-            parts += [f"{name}={text}"] if text != _MISSING else []
+        texts = _texts([one.get(key, _MISSING) for one in identities])
+        for parts, one, text in zip(said, identities, texts, strict=True):
+            replaced = key in asked and f"fitted.{key}" in one  # by its own budget: others may have had none
+            parts += [f"{'asked ' * replaced}{names[key]}={text}"] if text != _MISSING else []
     return [SEPARATOR.join(parts) or (AS_GIVEN if varying else "") for parts in said]
 
 
