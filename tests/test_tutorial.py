@@ -77,6 +77,6 @@ def test_its_commands_run_and_print_what_it_says(
         for text in promised(step):
             seen = text in out + err or Path(text).exists()
             assert seen, f"{command} neither prints {text!r} nor leaves such a file:\n{out}\n{err}"
-    assert "low_rank_ffn" in (tmp_path / "table.md").read_text(encoding="utf-8")
+    assert "low\\_rank\\_ffn" in (tmp_path / "table.md").read_text(encoding="utf-8")
     assert (tmp_path / "report.html").is_file()
     assert (tmp_path / "merged" / "model.safetensors").is_file()

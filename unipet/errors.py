@@ -61,12 +61,12 @@ def nearest(given: object, allowed: Iterable[str]) -> str:
     return f" Did you mean '{[*swapped, *match][0]}'?" if match else ""
 
 
-def not_allowed(key: str, given: object, allowed: str) -> UnipetError:
+def not_allowed(key: str, value: object, allowed: str) -> UnipetError:
     """An error for a value of the wrong type or outside the limits: the full key, the value, what is allowed."""
-    return UnipetError(f"{key}: {given!r} given; allowed: {allowed}.")
+    return UnipetError(f"{key}: {value!r} given; allowed: {allowed}.")
 
 
-def unknown(what: str, given: object, allowed: Iterable[str]) -> UnipetError:
+def unknown(key: str, value: object, allowed: Iterable[str]) -> UnipetError:
     """An error for a name outside a closed set: the full key, the value, the choices, the nearest one."""
     names = sorted(str(name) for name in allowed)
-    return UnipetError(f"{what}: unknown {given!r}. Allowed: {', '.join(names) or '(nothing)'}.{nearest(given, names)}")
+    return UnipetError(f"{key}: unknown {value!r}. Allowed: {', '.join(names) or '(nothing)'}.{nearest(value, names)}")

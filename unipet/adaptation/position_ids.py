@@ -27,16 +27,16 @@ def takes(module: nn.Module, name: str) -> bool:
     return name in inspect.signature(type(module).forward).parameters
 
 
-def past_of(given: dict[str, Any]) -> int:
+def past_of(arguments: dict[str, Any]) -> int:
     """How many tokens the KV cache of a call holds."""
-    cache = given.get("past_key_values")
+    cache = arguments.get("past_key_values")
     return 0 if cache is None else int(cache.get_seq_length())
 
 
-def tokens_of(given: dict[str, Any]) -> Tensor:
+def tokens_of(arguments: dict[str, Any]) -> Tensor:
     """The input of a call, (B, T, ...): its ids or its embeddings."""
-    ids: Tensor | None = given.get("input_ids")
-    return ids if ids is not None else given["inputs_embeds"]
+    ids: Tensor | None = arguments.get("input_ids")
+    return ids if ids is not None else arguments["inputs_embeds"]
 
 
 def padding_counter(module: nn.Module) -> Any:
@@ -45,16 +45,16 @@ def padding_counter(module: nn.Module) -> Any:
     return next((one for one in module.modules() if hasattr(one, counts) and hasattr(one, "padding_idx")), None)
 
 
-def positions(module: nn.Module, given: dict[str, Any]) -> Tensor:
+def positions(module: nn.Module, arguments: dict[str, Any]) -> Tensor:
     """The position ids of a call of the stack's entry module, (B or 1, T): those given, else the model's own."""
-    if isinstance(own := given.get("position_ids"), Tensor):
+    if isinstance(own := arguments.get("position_ids"), Tensor):
         return own
-    past, tokens = past_of(given), tokens_of(given)
-    counter, ids_BT = padding_counter(module), given.get("input_ids")
+    past, tokens = past_of(arguments), tokens_of(arguments)
+    counter, ids_BT = padding_counter(module), arguments.get("input_ids")
     if counter is not None and ids_BT is not None:
         counted: Tensor = counter.create_position_ids_from_input_ids(ids_BT, counter.padding_idx, past)
         return counted
-    mask_BS = given.get("attention_mask")
+    mask_BS = arguments.get("attention_mask")
     learned = getattr(module, "embed_positions", None)
     if mask_BS is not None and learned is not None and takes(learned, "attention_mask"):  # OPT counts real tokens
         return (mask_BS.long().cumsum(1) * mask_BS.long() - 1)[:, past:]

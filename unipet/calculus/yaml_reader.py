@@ -50,14 +50,14 @@ class Plain(str):
         return float(text) if _FLOAT.fullmatch(text) else text
 
 
-def value_of(given: Any) -> Any:
+def value_of(node: Any) -> Any:
     """The value of an unquoted scalar; anything else as it is."""
-    return given.value if isinstance(given, Plain) else given
+    return node.value if isinstance(node, Plain) else node
 
 
-def text_of(given: Any) -> Any:
+def text_of(node: Any) -> Any:
     """An unquoted scalar as the text that was written; anything else as it is."""
-    return str(given) if isinstance(given, Plain) else given
+    return str(node) if isinstance(node, Plain) else node
 
 
 def values(tree: Any) -> Any:

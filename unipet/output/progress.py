@@ -105,9 +105,9 @@ def _bar(what: str, total: int, unit: str, delay: float) -> Any:
     )
 
 
-def counted(batches: Iterable[list[_Item]], total: int, what: str) -> Iterator[list[_Item]]:
+def counted(batches: Iterable[list[_Item]], total: int, work: str) -> Iterator[list[_Item]]:
     """Yield the same batches, and show how many of the `total` examples are done if it takes long."""
-    progress = Progress(what, total, "example", patient=True)
+    progress = Progress(work, total, "example", patient=True)
     try:
         for batch in batches:
             yield batch
@@ -137,9 +137,9 @@ class _Waiting(threading.Thread):
 
 
 @contextmanager
-def waiting(what: str) -> Iterator[None]:
+def waiting(work: str) -> Iterator[None]:
     """Around work whose progress is unknown: if it takes long, lines say that it is still running."""
-    one = _Waiting(what)
+    one = _Waiting(work)
     _Waiting.waiting.append(one)
     one.start()
     try:

@@ -165,19 +165,19 @@ def scale_of(metric: str, records: Iterable[Mapping[str, Any]] = ()) -> str:
     return METRICS[metric].scale if metric in METRICS else ""
 
 
-def reconciled(one: Published, published: Iterable[Published], scale: str) -> tuple[Published, str]:
+def reconciled(number: Published, published: Iterable[Published], scale: str) -> tuple[Published, str]:
     """The number on our `scale`, and why it cannot be compared ("" where it can).
 
     What the file's column `scale` says counts; without it, a metric that ends at 1 is published per cent where its numbers
     are above 1. A number that may be either is left as it is.
     """
     top = numbers.top(scale)
-    same = [abs(other.value) for other in published if other.metric == one.metric and not other.top]
+    same = [abs(other.value) for other in published if other.metric == number.metric and not other.top]
     if top is None:
-        if one.top or not scale:
-            return one, f"the scale of {one.metric} is {scale or 'not known'}"
-        return one, ""
-    given, why = one.top, ""
+        if number.top or not scale:
+            return number, f"the scale of {number.metric} is {scale or 'not known'}"
+        return number, ""
+    given, why = number.top, ""
     if given is None:
         large = [value > 1 for value in same]
         if top == 1.0 and any(large) and not all(large):
@@ -185,15 +185,15 @@ def reconciled(one: Published, published: Iterable[Published], scale: str) -> tu
         elif top == 100.0 and not any(large) and same != [0.0] * len(same):
             why = "a share or per cent? Add a column scale"
         given = 100.0 if any(large) else top
-    if abs(one.value) > given:
-        why = f"outside the scale of {one.metric}, {scale}"
+    if abs(number.value) > given:
+        why = f"outside the scale of {number.metric}, {scale}"
     if why or given == top:
-        return one, why
+        return number, why
     ratio = Fraction(int(top), int(given))  # 93.1 becomes 0.931 and no 0.9309999999999999
-    std = None if one.std is None else float(Fraction(repr(one.std)) * ratio)
-    return replace(one, value=float(Fraction(repr(one.value)) * ratio), std=std), ""
+    std = None if number.std is None else float(Fraction(repr(number.std)) * ratio)
+    return replace(number, value=float(Fraction(repr(number.value)) * ratio), std=std), ""
 
 
-def published_text(found: Sequence[Beside]) -> str:
+def published_text(comparisons: Sequence[Beside]) -> str:
     """The side by side as text. A number of ours that there is not is a gap, never a zero."""
-    return f"{PUBLISHED}:\n\n" + text_table(BESIDE, [one.texts() for one in found], 200)
+    return f"{PUBLISHED}:\n\n" + text_table(BESIDE, [one.texts() for one in comparisons], 200)

@@ -13,12 +13,12 @@ from unipet.errors import UnipetError
 from unipet.calculus.sites.checks import names_in_forward
 
 
-def check_weights(loaded: Any, found: dict[str, Any], directory: Path, pretrained_head: bool = False) -> None:
+def check_weights(loaded: Any, loading: dict[str, Any], directory: Path, pretrained_head: bool = False) -> None:
     """Every weight of the base model must come from the checkpoint; a pooler may be new, as the head it feeds. The
     output layer of a language model is part of the base model (`pretrained_head`)."""
     body = "" if pretrained_head else f"{loaded.base_model_prefix}."
-    mismatched = [key[0] if isinstance(key, tuple) else key for key in found["mismatched_keys"]]
-    wrong = sorted(key for key in [*found["missing_keys"], *mismatched] if key.startswith(body) and "pooler" not in key)
+    mismatched = [key[0] if isinstance(key, tuple) else key for key in loading["mismatched_keys"]]
+    wrong = sorted(key for key in [*loading["missing_keys"], *mismatched] if key.startswith(body) and "pooler" not in key)
     if wrong:
         raise UnipetError(
             f"model.path: {directory} holds no fitting weights for {len(wrong)} tensors of {type(loaded).__name__}, "

@@ -72,9 +72,9 @@ def tags(value: object, count: int, labels: LabelReader, where: str) -> list[int
     return [labels.index(each, f"{where}, word {i + 1}") for i, each in enumerate(value)]
 
 
-def references(given: object, where: str) -> list[str]:
+def references(value: object, where: str) -> list[str]:
     """The right texts of an evaluation row: a list, or one text. Raises Gap where there is none, or an empty one."""
-    texts = list(given) if isinstance(given, (list, tuple)) else [given]
+    texts = list(value) if isinstance(value, (list, tuple)) else [value]
     if not texts:
         raise Gap("unlabelled", f"{where}: no references; at least one text is needed.")
     return [text(each, where, "unlabelled") for each in texts]

@@ -48,34 +48,34 @@ def summary(task: TaskConfig, data: TaskData, encoded: Encoded, tokenizer: Any) 
     return found
 
 
-def text(found: dict[str, Any]) -> str:
+def text(summary: dict[str, Any]) -> str:
     """The summary for a terminal."""
-    data = found["data"]
+    data = summary["data"]
     lines = [
-        f"task: {found['task']} ({found['kind']})   source: {data['source']}   fingerprint: {data['fingerprint']}",
+        f"task: {summary['task']} ({summary['kind']})   source: {data['source']}   fingerprint: {data['fingerprint']}",
         f"training {data['train']}, evaluation {data['evaluation']}; selection: {data['selection']['by']} "
-        f"({data['selection']['examples']} examples); metrics: {', '.join(found['metrics'])}",
+        f"({data['selection']['examples']} examples); metrics: {', '.join(summary['metrics'])}",
     ]
     for part, counts in data["dropped"].items():
         shown = ", ".join(f"{kind} {count}" for kind, count in counts.items())
         lines.append(f"left out of {part} by task.drop: {shown}")
-    for number, example in enumerate(found["examples"], start=1):
+    for number, example in enumerate(summary["examples"], start=1):
         lines += ["", f"example {number} ({example['id']})"]
         lines += [f"  {name}: {_line(value)}" for name, value in example.items() if name != "id"]
-    for split, counts in found["labels"].items():
+    for split, counts in summary["labels"].items():
         if counts:
             total = sum(counts.values())
             shares = ", ".join(f"{name} {count} ({count / total:.1%})" for name, count in counts.items())
             lines += ["", f"labels, {split}: {shares}"]
-    if found["values"]:
-        low, mean, high = found["values"]
+    if summary["values"]:
+        low, mean, high = summary["values"]
         lines += ["", f"answers, train: from {low:g} to {high:g}, mean {mean:.3f}"]
-    for split, bins in found["lengths"].items():
+    for split, bins in summary["lengths"].items():
         lines += ["", f"tokens, {split}:", *bars(bins)]
-    for split, bins in found.get("target_lengths", {}).items():
+    for split, bins in summary.get("target_lengths", {}).items():
         lines += ["", f"tokens of targets, {split}:", *bars(bins)]
-    shares = ", ".join(f"{name} {share:.2%}" for name, share in found["truncated"].items())
-    lines += ["", f"truncated: {shares}", *(f"warning: {each}" for each in found["warnings"])]
+    shares = ", ".join(f"{name} {share:.2%}" for name, share in summary["truncated"].items())
+    lines += ["", f"truncated: {shares}", *(f"warning: {each}" for each in summary["warnings"])]
     return "\n".join(lines)
 
 

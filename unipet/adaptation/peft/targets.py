@@ -15,17 +15,17 @@ _ALL = "all-linear"
 _HEADS = ("score", "classifier")  # what "all-linear" leaves out of a sequence classifier, the first that is there
 
 
-def check_targets(source: Path, config: Mapping[str, Any], model: nn.Module, found: Collection[str]) -> None:
-    """Raise UnipetError unless `found`, the modules that have tensors, are the modules that the configuration targets."""
+def check_targets(source: Path, config: Mapping[str, Any], model: nn.Module, stored: Collection[str]) -> None:
+    """Raise UnipetError unless `stored`, the modules that have tensors, are the modules that the configuration targets."""
     meant = _targeted(source, config, model)
-    missing = [path for path in meant if path not in found]
+    missing = [path for path in meant if path not in stored]
     if missing:
         raise UnipetError(
             f"{source}: target_modules: it targets {len(meant)} modules of this {type(model).__name__}, and the tensors of "
             f"{len(missing)} are missing: {_few(missing)}. Copy the whole adapter again, or load the base model that it "
             "was trained on."
         )
-    foreign = [path for path in found if path not in meant]
+    foreign = [path for path in stored if path not in meant]
     if foreign:
         raise UnipetError(
             f"{source}: target_modules: there are tensors of {len(foreign)} modules that it does not target: {_few(foreign)}. "
@@ -33,13 +33,13 @@ def check_targets(source: Path, config: Mapping[str, Any], model: nn.Module, fou
         )
 
 
-def check_saved_modules(source: Path, config: Mapping[str, Any], model: nn.Module, found: Collection[str]) -> None:
-    """Raise UnipetError unless `found`, the head's stored parameters, are all those of `modules_to_save`, and of no other."""
+def check_saved_modules(source: Path, config: Mapping[str, Any], model: nn.Module, stored: Collection[str]) -> None:
+    """Raise UnipetError unless `stored`, the head's stored parameters, are all those of `modules_to_save`, and of no other."""
     named = _names(source, config, "modules_to_save")
     ends = tuple(f".{name}" for name in named)
     saved = [path for path, _ in model.named_modules() if path in named or path.endswith(ends)]
     whole = [name for name, _ in model.named_parameters() if any(name.startswith(f"{path}.") for path in saved)]
-    missing, foreign = [name for name in whole if name not in found], [name for name in found if name not in whole]
+    missing, foreign = [name for name in whole if name not in stored], [name for name in stored if name not in whole]
     if missing:
         raise UnipetError(f"{source}: modules_to_save: {named} are to be there, and {_few(missing)} are missing.")
     if foreign:

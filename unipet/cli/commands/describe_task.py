@@ -31,19 +31,19 @@ def describe_task(config: RunConfig, as_json: bool, png: Path | None) -> None:
         print(f"\nlengths drawn in {png}")
 
 
-def draw(found: dict[str, Any], png: Path) -> None:
+def draw(summary: dict[str, Any], png: Path) -> None:
     """The length histograms as one picture. Raises `UnipetError` without matplotlib or where `png` cannot be written."""
     try:
         import matplotlib
         from matplotlib.figure import Figure
     except ImportError:
         raise UnipetError("--png: needs matplotlib. Run: pip install 'unipet[plots]'") from None
-    named = {f"{split}": bins for split, bins in found["lengths"].items()}
-    named |= {f"{split} targets": bins for split, bins in found.get("target_lengths", {}).items()}
+    named = {f"{split}": bins for split, bins in summary["lengths"].items()}
+    named |= {f"{split} targets": bins for split, bins in summary.get("target_lengths", {}).items()}
     figure = Figure(figsize=(4 * len(named), 3), layout="constrained")  # no pyplot: no window, no global state
     for place, (name, bins) in zip(figure.subplots(1, len(named), squeeze=False)[0], named.items(), strict=True):
         place.bar([low for low, _, _ in bins], [n for _, _, n in bins], [b - a + 1 for a, b, _ in bins], align="edge")
-        place.set(title=plain(f"{found['task']}: {name}"), xlabel="tokens", ylabel="examples")
+        place.set(title=plain(f"{summary['task']}: {name}"), xlabel="tokens", ylabel="examples")
         place.title.set_parse_math(False)  # a $ in a name is a $
     try:
         png.parent.mkdir(parents=True, exist_ok=True)

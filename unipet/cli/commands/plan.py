@@ -53,8 +53,8 @@ def main(argv: Sequence[str]) -> int:
     start_s = time.perf_counter() - began - composed
     current = [""]
 
-    def say(what: str) -> None:
-        print(f"[{' '.join(current)}] measuring {what}", file=sys.stderr, flush=True)
+    def say(work: str) -> None:
+        print(f"[{' '.join(current)}] measuring {work}", file=sys.stderr, flush=True)
 
     forecaster = Forecaster(Kept(cache_directory(todo.config.runs_dir), asked.fresh), say)
     made = []

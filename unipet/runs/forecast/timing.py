@@ -23,25 +23,25 @@ if TYPE_CHECKING:
 _SOME = 2000  # batches whose sizes are looked at: more would not change their mean
 
 
-def spend(made: JobForecast, config: RunConfig, encoded: Encoded, found: Calibration, both: bool) -> None:
+def spend(made: JobForecast, config: RunConfig, encoded: Encoded, calibration: Calibration, both: bool) -> None:
     """Fill in steps, operations and seconds of a job; `both`: the base model is an encoder-decoder."""
     order = GroupedOrder(encoded.train.lengths, config.optim.batch_size, config.seed)
     steps, stopped_by = plan_steps(len(encoded.train), config, batch_tokens(encoded.train, order.batches(), both))
     sizes = [batch_size_in_tokens(encoded.train, each, both) for each in islice(order.batches(), min(steps, _SOME))]
     mean = sum(sizes) / len(sizes)
-    step_s = mean_cost(found.steps, mean)
+    step_s = mean_cost(calibration.steps, mean)
     allowed = seconds_allowed(config.budget)
     if allowed is not None and steps * step_s > allowed:
         steps, stopped_by = max(1, math.ceil(allowed / step_s)), "gpu_hours"
     made.steps, made.stopped_by, made.step_ms = steps, stopped_by, 1000 * step_s
-    made.flops = steps * mean_cost(found.flops, mean)
-    made.seconds |= found.fixed_s
+    made.flops = steps * mean_cost(calibration.flops, mean)
+    made.seconds |= calibration.fixed_s
     made.seconds["training"] = steps * step_s
     if encoded.selection is not None:
         warmup = warmup_steps(config.optim.warmup_ratio, steps)
         times = sum(Best.due(step, steps, warmup) for step in range(1, steps + 1))
-        made.seconds["selecting"] = times * _evaluation(found.losses or found.passes, config, encoded.selection, both)
-    made.seconds["evaluating"] = _evaluation(found.passes, config, encoded.evaluation, both)
+        made.seconds["selecting"] = times * _evaluation(calibration.losses or calibration.passes, config, encoded.selection, both)
+    made.seconds["evaluating"] = _evaluation(calibration.passes, config, encoded.evaluation, both)
 
 
 def _evaluation(passes: list[Point], config: RunConfig, split: EncodedRows, both: bool) -> float:
