@@ -13,7 +13,12 @@ from torch import Tensor, nn
 
 import unipet
 from unipet.adaptation.attention import Attention
-from unipet.calculus.composition import gated
+
+
+def gated(h_BHTE: Tensor, delta_BHTE: Tensor, mass_h_BHT: Tensor, mass_delta_BHT: Tensor) -> Tensor:
+    """(1-λ)h + λΔ with λ the share of Δ's softmax mass, both given as logarithms (He et al. 2022, eq. 7-10)."""
+    share_BHT1 = torch.sigmoid(mass_delta_BHT - mass_h_BHT).unsqueeze(-1)
+    return (1 - share_BHT1) * h_BHTE + share_BHT1 * delta_BHTE
 
 
 @dataclass

@@ -15,6 +15,7 @@ from transformers.pytorch_utils import Conv1D
 import unipet
 from unipet.adaptation.adapted import Adaptation
 from unipet.adaptation.build import build
+from unipet.calculus.forward_context import ForwardContext
 from unipet.calculus.method import parse_method
 from unipet.calculus.objectives import Consistency, consistency_loss
 from unipet.calculus.sites import Architecture, Stack, Tap
@@ -136,8 +137,11 @@ def soup(which: Oracle) -> dict[str, float]:
         number, own = inserted.items[0].number, unipet.parameters(model)
         chosen = {slot: one for slot, one in zip(("down", "up"), route or (), strict=False) if slot in free}
         inserted.context.routes = [{number: chosen}]
-        inserted._routing.draw_rows = lambda *given: None  # type: ignore[method-assign]
-        inserted.context.evaluation = {number: chosen}
+
+        def draw_rows(context: ForwardContext, *rest: Any) -> None:
+            context.evaluation[number] = chosen  # the oracle's draw, for the pass that asks
+
+        inserted._routing.draw_rows = draw_rows  # type: ignore[method-assign]
         if scores:
             with torch.no_grad():
                 for slot in free:
@@ -213,7 +217,7 @@ def low_rank_soup(which: Oracle) -> dict[str, float]:
                 with torch.no_grad():
                     for item in inserted.items:
                         for slot in free:
-                            item.bank.scores[slot].copy_(tensors["input/scores"])
+                            item.bank.home.parameter(item.bank.scores[slot]).copy_(tensors["input/scores"])
             out = model(tensors["input/x"])
             errors.output(f"{variant}/{scenario}", out)
             (out * tensors["probe"]).sum().backward()

@@ -59,7 +59,7 @@ def test_dropping_changes_the_data_and_the_run(tmp_path: Path) -> None:
     write_both(tmp_path / "e", "jsonl", [GAPS[0], {"sentence": "z", "label": 1}])
     dropped, whole = (load_task(task_for(tmp_path / name, drop=["empty"])) for name in "de")
     assert dropped.fingerprint != whole.fingerprint
-    config = config_of("classification", tmp_path, tmp_path / "m", LOW_RANK)
+    config = config_of("classification", tmp_path, write_arch(tmp_path / "m", "bert"), LOW_RANK)
     assert run_id(config) != run_id(replace(config, task=replace(config.task, drop=["empty"])))
 
 
