@@ -279,6 +279,15 @@ def test_the_table_has_methods_as_rows_and_tasks_as_columns(tmp_path: Path) -> N
     assert {row["t accuracy standing"] for row in rows} == {BEST, NOT_WORSE, WORSE}
 
 
+def test_a_budget_without_any_score_adds_no_column(tmp_path: Path) -> None:
+    """A skipped run knows its task and no metric: it stands in the column of the task's others."""
+    write_run(tmp_path, "good", 0)
+    limited = {"run_id": "tight", "budget": "tight", "status": "skipped", "score": None, "metric": None, "metrics": {}}
+    write_run(tmp_path / "tight", "good", 0, record=limited, config={"budget": {"name": "tight", "max_steps": 1}})
+    table = paper_table(compare(collect(tmp_path)))
+    assert [(one.task, one.metric) for one in table.columns] == [("t", "accuracy")] and len(table.blocks) == 2
+
+
 def test_the_latex_is_well_formed_and_holds_the_same_numbers(tmp_path: Path) -> None:
     groups = two_tasks(tmp_path)
     table = paper_table(groups)

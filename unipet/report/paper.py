@@ -77,12 +77,14 @@ def paper_table(groups: Sequence[Group], order: Sequence[str] = (), published: S
     `published`: papers' numbers beside ours, a table of their own."""
     columns: dict[tuple[str, str], Column] = {}
     blocks: dict[tuple[str, str], dict[str, list[tuple[Column, Row, str]]]] = {}
+    scored = {
+        row.task_label: row for group in reversed(groups) for row in reversed(group.rows) if row.score is not None
+    }
     for group in groups:
-        speaks = next(
-            (row for row in group.rows if row.score is not None), group.rows[0]
-        )  # an unscored row has no metric
+        own = {row.task_label: row for row in reversed(group.rows) if row.score is not None}
         for row, label in zip(group.rows, group.labels, strict=True):
-            said = row if row.score is not None else speaks
+            # An unscored row has no metric: it stands where its task's others do, those of its group before all.
+            said = row if row.score is not None else (scored | own).get(row.task_label, row)
             key = (row.task_label, said.metric)
             if key not in columns:
                 columns[key] = Column(*key, said.scale, said.higher_is_better)
