@@ -282,8 +282,8 @@ def test_the_table_has_methods_as_rows_and_tasks_as_columns(tmp_path: Path) -> N
 def test_a_budget_without_any_score_adds_no_column(tmp_path: Path) -> None:
     """A skipped run knows its task and no metric: it stands in the column of the task's others."""
     write_run(tmp_path, "good", 0)
-    limited = {"run_id": "tight", "budget": "tight", "status": "skipped", "score": None, "metric": None, "metrics": {}}
-    write_run(tmp_path / "tight", "good", 0, record=limited, config={"budget": {"name": "tight", "max_steps": 1}})
+    none = {"status": "skipped", "score": None, "metric": None, "metrics": {}}
+    write_run(tmp_path, "good", 0, budget={"name": "tight", "max_steps": 1}, record=none)
     table = paper_table(compare(collect(tmp_path)))
     assert [(one.task, one.metric) for one in table.columns] == [("t", "accuracy")] and len(table.blocks) == 2
 
