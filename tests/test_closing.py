@@ -210,3 +210,10 @@ def test_waiting_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     assert lines == ["tokenising 7 examples: 0.1 s", "tokenising 7 examples: 0.2 s"], (
         "the inner one speaks, twice as late"
     )
+
+
+@pytest.mark.parametrize(("foldable", "offered"), [([True], True), ([True, False], False), ([], True)])
+def test_merging_is_offered_where_the_method_folds(foldable: list[bool], offered: bool, tmp_path: Path) -> None:
+    record = {"status": "ok", "insertions": [{"foldable": one} for one in foldable]}
+    said = closing.next_command(record, tmp_path)
+    assert ("unipet merge" in said) == offered and "unipet evaluate" in said

@@ -113,8 +113,10 @@ def rounded(values: list[float]) -> list[int]:
 
 
 def next_command(record: Mapping[str, Any], directory: Path) -> str:
-    """What a person would type now."""
+    """What a person would type now; merging, where every insertion folds."""
     run = shlex.quote(str(directory))
     if record.get("status") != "ok":
         return f"cat {shlex.quote(str(directory / ERROR))}" if (directory / ERROR).is_file() else ""
-    return f"unipet report {shlex.quote(str(directory.parent))}    or unipet evaluate {run}, unipet merge {run} OUT"
+    folds = all(row.get("foldable") for row in record.get("insertions") or ())
+    merge = f", unipet merge {run} OUT" if folds else ""
+    return f"unipet report {shlex.quote(str(directory.parent))}    or unipet evaluate {run}{merge}"
