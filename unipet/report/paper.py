@@ -83,8 +83,7 @@ def paper_table(groups: Sequence[Group], order: Sequence[str] = (), published: S
     for group in groups:
         own = {row.task_label: row for row in reversed(group.rows) if row.score is not None}
         for row, label in zip(group.rows, group.labels, strict=True):
-            # An unscored row has no metric: it stands where its task's others do, those of its group before all.
-            said = row if row.score is not None else (scored | own).get(row.task_label, row)
+            said = row if row.score is not None else (scored | own).get(row.task_label, row)  # unscored: no metric
             key = (row.task_label, said.metric)
             if key not in columns:
                 columns[key] = Column(*key, said.scale, said.higher_is_better)
