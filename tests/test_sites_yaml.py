@@ -98,6 +98,10 @@ MISTAKES: list[tuple[str, Any, list[str]]] = [
     ("when", {"hidden_act": "relu"}, ["sites.when.hidden_act", "'relu'", "'gelu'"]),
     ("stacks/encoder/layers", "encoder.layers", ["sites.stacks.encoder.layers", "Did you mean 'encoder.layer'"]),
     ("stacks/encoder/entry", "encodr", ["sites.stacks.encoder.entry", "'encoder'"]),
+    ("stacks/encoder/entry", ".", ["sites.stacks.encoder.entry: '.' is no module path", 'The base model itself is ""']),
+    ("stacks/encoder/entry", "encoder.", ["sites.stacks.encoder.entry: 'encoder.' is no module path"]),
+    ("stacks/encoder/roles/attn.q", "attention..query", ["'attention..query' is no module path"]),
+    ("stacks/encoder/layers", ".", ["sites.stacks.encoder.layers: '.' is no module path"]),
     ("stacks/encoder/roles/attn.q", "attention.self.quary", [f"{ROLES}.attn.q", "Nearest: 'attention.self.query'"]),
     ("stacks/encoder/roles/attn.q", "self_attn.query", [f"{ROLES}.attn.q", "(its h)", "attention.self.query"]),
     (

@@ -177,6 +177,9 @@ def _needs(given: Mapping[str, Any], keys: tuple[str, ...], where: str) -> None:
 def _text(value: Any, where: str, empty: bool = False) -> str:
     if not isinstance(value, str) or not (value or empty):
         raise UnipetError(f"{where}: expected a name or a module path, got {value!r}.")
+    if value and "" in value.split("."):
+        meant = ' The base model itself is "".' if empty else ""
+        raise UnipetError(f"{where}: {value!r} is no module path; a name stands before and after every dot.{meant}")
     return value
 
 
