@@ -43,7 +43,7 @@ class InsertionTensors(nn.Module):
         frozen = frozen_of(function, "frozen", widths, f"{name}/{site.name}")
         self.tensors = NamedTensors()  # of all its banks, under the names that a saved adapter gives them
         self.bank = Bank(function.slots(widths), scheme, parts.mixture, dtype, device, frozen, self.tensors)
-        scale_widths = Widths(widths.u, widths.kv) if parts.rule.needs_mass else widths
+        scale_widths = Widths(widths.u, widths.kv) if parts.rule.shares_softmax else widths
         self.scale = plain_bank(scaling.slots(scale_widths), scaling.init, dtype, device, self.tensors)
         if (start := scaling.start_from()) is not None:
             for tensor in self.scale.tensors:

@@ -19,15 +19,15 @@ def check_pairs(spec: InsertionSpec, where: str) -> None:
     function, position = spec.function, spec.position
     label, in_heads = name_of(FUNCTIONS, function), [role for role in position.site if role.endswith(".heads")]
     rule, joined = spec.composition, name_of(COMPOSITIONS, spec.composition)
-    if rule.needs_mass and not function.has_mass:
-        able = ", ".join(name for name, cls in FUNCTIONS.items() if cls.has_mass)
+    if rule.shares_softmax and not function.shares_softmax:
+        able = ", ".join(name for name, cls in FUNCTIONS.items() if cls.shares_softmax)
         raise UnipetError(
             f"{where}.composition: {joined!r} shares the attention's softmax, which function {label!r} takes "
             f"no part in. Use function {able}, or another composition (add, multiply, replace)."
         )
     needed = {"activation": "softmax", "norm": "none", "scaled": True}
     for key, value in needed.items():
-        if rule.needs_mass and getattr(function, key, value) != value:
+        if rule.shares_softmax and getattr(function, key, value) != value:
             raise UnipetError(f"{where}: composition {joined!r} needs function.{key} {str(value).lower()}.")
     if rule.lengthens or function.makes_tokens:
         _check_lengthening(spec, label, joined, where)
@@ -71,7 +71,7 @@ def check_pairs(spec: InsertionSpec, where: str) -> None:
         raise UnipetError(f"{where}.scaling: it divides by the function's size, and function {label!r} has none.")
     if spec.mixture is not None:
         some = 2**12 * 3**3 * 5 * 7  # any widths will do, as long as every usual size divides them
-        if spec.mixture.by_row and (rule.needs_mass or rule.needs_weight):
+        if spec.mixture.by_row and (rule.shares_softmax or rule.needs_weight):
             raise UnipetError(
                 f"{where}.mixture: with router {spec.mixture.router}, reducer {spec.mixture.reducer} the examples of a "
                 f"batch have functions of their own, which composition {joined!r} cannot join. Use composition: add."

@@ -100,7 +100,7 @@ class Function(ABC):
 
     reads: ClassVar[str] = "u"
     nonlinear: ClassVar[str | None] = None
-    has_mass: ClassVar[bool] = False  # takes a softmax mass λ, which `gated` needs
+    shares_softmax: ClassVar[bool] = False  # takes a softmax mass λ, which `gated` needs
     needs_projections: ClassVar[bool] = False  # `generate` reads the key and value projections: base.keys.weight, ...
     makes_tokens: ClassVar[bool] = False  # Δ is tokens (1, L, D) of its own, which `concat` needs
     knob: ClassVar[str] = "size"  # the option that says how much it trains; a budget solves it
