@@ -12,7 +12,10 @@ from typing import ClassVar
 from torch import Tensor
 
 from unipet.calculus.composition.weights import Weights
-from unipet.calculus.functions.base import Affine, Params, Slots, Widths
+from unipet.calculus.functions.base import Affine, Function, Params, Slots, Widths
+
+#: Why a function that makes tokens goes with no composition but one, and that one with no other function.
+TOKENS_NEED = "functions that make tokens and compositions that lengthen the sequence need each other."
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,44 @@ class Composition(ABC):
     def needs_weight(self) -> bool:
         """Whether it reads the base model's weight or bias, given to `join` and `fold` as `at`."""
         return self.of_weight
+
+    def refuses_function(self, function: Function) -> str | None:
+        """Why it does not go with this function, or None; likewise below."""
+        if function.makes_tokens:
+            return f"{TOKENS_NEED} Use composition: concat."
+        return None
+
+    def refuses_options(self, function: Function) -> str | None:
+        """Why it does not go with an option of this function."""
+        return None
+
+    def refuses_sites(self, sites: list[str]) -> str | None:
+        """Why it is not possible at one of these roles."""
+        return None
+
+    def refuses_form(self, form: str) -> str | None:
+        """Why it is not possible in this form."""
+        return None
+
+    def refuses_side(self, side: str) -> str | None:
+        """Why it is not possible on this side of a linear map."""
+        return "it is about a linear map's output. Use side: output." if self.needs_weight and side == "input" else None
+
+    def refuses_tokens(self, tokens: str) -> str | None:
+        """Why it cannot change these tokens alone."""
+        return None
+
+    def refuses_scaling(self, dynamic: str | None) -> str | None:
+        """Why it does not go with a scaling that is `dynamic`."""
+        return None
+
+    def refuses_rows(self, by_row: bool) -> str | None:
+        """Why it is not possible where the examples of a batch have functions of their own, if they have."""
+        if by_row and (self.shares_softmax or self.needs_weight):
+            return (
+                "the examples of a batch then have functions of their own, which it cannot join. Use composition: add."
+            )
+        return None
 
     def slots(self, widths: Widths) -> Slots:
         """What it learns; nothing unless said."""

@@ -11,9 +11,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from unipet.calculus.composition.base import Composition
+from unipet.calculus.composition.base import TOKENS_NEED, Composition
 from unipet.calculus.composition.weights import Weights
-from unipet.calculus.functions.base import Params
+from unipet.calculus.functions import FUNCTIONS
+from unipet.calculus.functions.base import Function, Params
 from unipet.calculus.options import option
 
 
@@ -31,6 +32,30 @@ class Concat(Composition):
 
     after: str = option("auto", choices=("auto", "start", "first"))
     keep_outputs: bool = option(False)
+
+    def refuses_function(self, function: Function) -> str | None:
+        if function.makes_tokens:
+            return None
+        makers = ", ".join(name for name, cls in FUNCTIONS.items() if cls.makes_tokens)
+        return f"{TOKENS_NEED} Use function {makers}."
+
+    def refuses_sites(self, sites: list[str]) -> str | None:
+        return (
+            None if sites == ["embed"] else "tokens are put into the embedded input. Use site: embed and nothing else."
+        )
+
+    def refuses_side(self, side: str) -> str | None:
+        return None if side == "output" else "tokens are put into the embedded input. Use side: output."
+
+    def refuses_tokens(self, tokens: str) -> str | None:
+        return (
+            None
+            if tokens == "all"
+            else ("tokens are put into the embedded input. Use site: embed and nothing else, which is tokens: all.")
+        )
+
+    def refuses_scaling(self, dynamic: str | None) -> str | None:
+        return dynamic and "a gate has nothing to read where tokens are added. Use a constant, or learned."
 
     def join(self, h_BTD: Tensor, delta_BTD: Tensor, own: Params, at: Weights | None) -> Tensor:
         return torch.cat([delta_BTD.expand(len(h_BTD), -1, -1), h_BTD], dim=1)

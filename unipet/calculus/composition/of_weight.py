@@ -14,15 +14,31 @@ from torch.nn import functional as F
 
 from unipet.calculus.composition.base import Composition
 from unipet.calculus.composition.weights import Weights
-from unipet.calculus.functions.base import Affine, Params, Slots, TensorSpec, Widths
+from unipet.calculus.functions.base import Affine, Function, LinearMap, Params, Slots, TensorSpec, Widths
 from unipet.calculus.options import option
 
 
 @dataclass(frozen=True)
-class Hadamard(Composition):
-    """W' = W ⊙ (1 + sA): f's matrix A scales every entry of the weight (HiRA: Huang et al. 2025, eq. 3)."""
+class OfWeight(Composition):
+    """W' made of W and f's matrix: f must be one, in parallel form, and the bias is no part of it."""
 
     of_weight: ClassVar[bool] = True
+
+    def refuses_function(self, function: Function) -> str | None:
+        if isinstance(function, LinearMap):
+            return None
+        return "it changes the weight itself, which needs a function that is a matrix (low_rank, ...)."
+
+    def refuses_form(self, form: str) -> str | None:
+        return None if form == "parallel" else "it changes the weight itself, a map of x. Use form: parallel."
+
+    def refuses_options(self, function: Function) -> str | None:
+        return "that is about the weight alone. Use bias: false." if getattr(function, "bias", False) else None
+
+
+@dataclass(frozen=True)
+class Hadamard(OfWeight):
+    """W' = W ⊙ (1 + sA): f's matrix A scales every entry of the weight (HiRA: Huang et al. 2025, eq. 3)."""
 
     def join(self, h_BTD: Tensor, delta_BTD: Tensor, own: Params, at: Weights | None) -> Tensor:
         assert at is not None and at.x is not None
@@ -34,15 +50,13 @@ class Hadamard(Composition):
 
 
 @dataclass(frozen=True)
-class Normalise(Composition):
+class Normalise(OfWeight):
     """W' = m ⊙ (W + sA) / ‖W + sA‖, rows normalised and rescaled by `magnitude` (d_out,) (DoRA: Liu et al. 2024, eq. 5).
 
     m starts at W's row norms, so Δ = 0 keeps h. `detach` treats the norm as a constant in the backward pass (§4.3).
     With `bias` the bias is rescaled, too, and with `scaled: false` the norm is that of W + A without s (both as in the
     adapters library, which departs from the paper there).
     """
-
-    of_weight: ClassVar[bool] = True
 
     detach: bool = option(True)
     bias: bool = option(False)

@@ -95,7 +95,7 @@ class Function(ABC):
     """A modification function with its options (the dataclass fields of a subclass).
 
     `reads` says what it computes from: "u" (the position's input), "heads" (queries inside attention), "ids" (tokens)
-    or "nothing". `nonlinear` says in words why it cannot fold into a weight; None when `affine` gives the map.
+    or "nothing" (`reads.py`). `nonlinear` says in words why it cannot fold into a weight; None when `affine` gives the map.
     """
 
     reads: ClassVar[str] = "u"
@@ -143,6 +143,12 @@ class Function(ABC):
     def starts_from_weight(self) -> bool:
         """Whether `start` reads the base model's weight."""
         return self.needs_weight
+
+    def refuses_form(self, form: str) -> str | None:
+        """Why it is not possible in this form, or None."""
+        if self.starts_from_weight and self.reads == "u" and form != "parallel":
+            return "it needs the base weight, a map of x. Use form: parallel."
+        return None
 
     @property
     def starts_from_text(self) -> bool:
