@@ -38,7 +38,7 @@ from unipet.calculus.functions.vector import Vector
 from unipet.calculus.functions.vector_bank import VectorBank
 from unipet.calculus.functions.wavelet import Wavelet
 from unipet.calculus.functions.weight_network import WeightNetwork
-from unipet.errors import UnipetError, unknown
+from unipet.errors import UnipetError, not_allowed, unknown
 
 FUNCTIONS: dict[str, type[Function]] = {
     "low_rank": LowRank,
@@ -81,9 +81,7 @@ def register_function(name: str, function: type[Function]) -> None:
     taken by another class, the class is not such a dataclass, or it lacks a method that every function has.
     """
     if not (isinstance(function, type) and issubclass(function, Function) and dataclasses.is_dataclass(function)):
-        raise UnipetError(
-            f"register_function({name!r}): expected a dataclass deriving from Function, got {function!r}."
-        )
+        raise not_allowed(f"register_function({name!r})", function, "a dataclass deriving from Function")
     if FUNCTIONS.get(name, function) is not function:
         raise UnipetError(
             f"register_function({name!r}): the name belongs to {FUNCTIONS[name].__name__}; choose another."
