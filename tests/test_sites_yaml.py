@@ -179,7 +179,10 @@ def test_a_damaged_table_in_an_adapter_is_refused(tmp_path: Path) -> None:
     unipet.adapt(model, LOW_RANK, sites=OWN)
     saved = unipet.save(model, tmp_path / "adapter")
     description = json.loads((saved / "adapter.json").read_text())
-    for value, match in (("__import__('os')", "allowed: a mapping with name"), (changed("model_types", ["gpt2"]), "is for gpt2")):
+    for value, match in (
+        ("__import__('os')", "allowed: a mapping with name"),
+        (changed("model_types", ["gpt2"]), "is for gpt2"),
+    ):
         (saved / "adapter.json").write_text(json.dumps({**description, "sites": value}))
         fresh = tiny_bert()
         with pytest.raises(unipet.UnipetError, match=match):
