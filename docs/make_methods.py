@@ -157,7 +157,7 @@ def _count(spec: InsertionSpec, role: str | None) -> Polynomial:
         if role is None:
             return _shapes(one.shared([_widths(spec, name, d, f) for name in _roles(spec)]))
         widths = _widths(spec, role, d, f)
-        scale = Widths(widths.u, widths.kv) if spec.composition.needs_mass else widths
+        scale = Widths(widths.u, widths.kv) if spec.composition.shares_softmax else widths
         own = _shapes(_experts(spec, one.slots(widths)))
         own |= {f"scale {name}": shape for name, shape in _shapes(spec.scaling.slots(scale)).items()}
         return own | {f"joint {name}": shape for name, shape in _shapes(spec.composition.slots(widths)).items()}

@@ -89,8 +89,8 @@ def test_they_do_not_fold() -> None:
 @pytest.mark.parametrize(
     ("arch", "given", "message"),
     [
-        ("bert", {"ids": []}, "expected token ids, each once"),
-        ("bert", {"ids": [3, 3]}, "expected token ids, each once"),
+        ("bert", {"ids": []}, r"ids: \[\] given; allowed: token ids, each once"),
+        ("bert", {"ids": [3, 3]}, r"ids: \[3, 3\] given; allowed: token ids, each once"),
         ("bert", {"ids": [64]}, "64 is no token, the vocabulary has 0-63"),
         ("bert", {"site": "ffn"}, "Use embed.tokens"),
         ("bert", {"site": "head.tokens"}, "Use embed.tokens"),

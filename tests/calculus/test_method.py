@@ -32,7 +32,11 @@ PREFIX = {"function": "prefix", "position": "attn.heads", "composition": "gated"
 
 #: (path of the key to set, value, pieces that the message must hold)
 MISTAKES: list[tuple[str, Any, list[str]]] = [
-    ("insertion", {}, ["method.insertion:", "unknown key", "insertions", "Did you mean 'insertions'"]),
+    (
+        "insertion",
+        {},
+        ["method.insertion: a method has no option 'insertion'", "insertions", "Did you mean 'insertions'"],
+    ),
     ("name", 3, ["method.name", "3"]),
     ("name", None, ["method.name"]),
     ("insertions", ["one"], ["method.insertions", "mapping"]),
@@ -40,7 +44,7 @@ MISTAKES: list[tuple[str, Any, list[str]]] = [
     (f"{INSERTION}.function", None, ["method.insertions.one.function", "low_rank"]),
     (f"{INSERTION}.function", 3, ["method.insertions.one.function", "3"]),
     (f"{INSERTION}.function.name", "botleneck", ["function.name", "'botleneck'", "Did you mean 'bottleneck'"]),
-    (f"{INSERTION}.function.name", 7, ["function.name", "expected the name", "7"]),
+    (f"{INSERTION}.function.name", 7, ["function.name", "7 given; allowed: the name"]),
     (
         f"{INSERTION}.function.name",
         "low_rank",
@@ -78,7 +82,7 @@ MISTAKES: list[tuple[str, Any, list[str]]] = [
     (f"{INSERTION}.position.input", "pre_norm", ["position.input", "pre_norm", "post_norm"]),
     (f"{INSERTION}.position.wher", 1, ["position.wher"]),
     (f"{INSERTION}.composition", "ad", ["composition", "Did you mean 'add'"]),
-    (f"{INSERTION}.composition", 4, ["composition", "expected a composition", "4"]),
+    (f"{INSERTION}.composition", 4, ["composition", "4 given; allowed: a composition"]),
     (f"{INSERTION}.composition", "gated", ["composition", "'gated'", "prefix"]),
     (f"{INSERTION}.scaling", "constnt", ["scaling", "Did you mean 'constant'"]),
     (f"{INSERTION}.scaling", float("nan"), ["scaling", "finite number"]),
@@ -171,7 +175,7 @@ def test_unknown_method_names_and_files(tmp_path: Path) -> None:
     with pytest.raises(unipet.UnipetError, match="not a readable YAML"):
         unipet.load_method(tmp_path / "broken.yaml")
     (tmp_path / "list.yaml").write_text("- a")
-    with pytest.raises(unipet.UnipetError, match="expected a mapping"):
+    with pytest.raises(unipet.UnipetError, match="given; allowed: a mapping"):
         unipet.load_method(tmp_path / "list.yaml")
 
 

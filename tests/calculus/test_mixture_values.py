@@ -146,7 +146,7 @@ def test_by_expert_covers_every_row_once() -> None:
     ("change", "match"),
     [
         ({"mixture": {"router": "per_example"}, "composition": "hadamard"}, "functions of their own"),
-        ({"mixture": {"experts": 3, "expert": 3}}, "expert: 3 is out of range"),
+        ({"mixture": {"experts": 3, "expert": 3}}, "expert: 3 given; allowed: a whole number from 0 to 2"),
         ({"mixture": {"router": "uniformly"}}, "Did you mean 'uniform'"),
     ],
 )

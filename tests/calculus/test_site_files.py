@@ -68,18 +68,18 @@ MISTAKES: list[tuple[str, Any, list[str]]] = [
     ("model_types", [3], ["sites.model_types", "3"]),
     ("stacks", {}, ["sites.stacks: empty", "encoder"]),
     ("stacks", {"encodr": {}}, ["sites.stacks.encodr", "Did you mean 'encoder'"]),
-    ("stacks/encoder", [], ["sites.stacks.encoder: expected layers and roles"]),
+    ("stacks/encoder", [], ["sites.stacks.encoder: [] given; allowed: a mapping with layers and roles"]),
     ("stacks/encoder/layers", None, ["sites.stacks.encoder.layers: missing"]),
     ("stacks/encoder/layers", 7, ["sites.stacks.encoder.layers", "7"]),
     ("stacks/encoder/layrs", "x", ["sites.stacks.encoder.layrs", "Did you mean 'layers'"]),
     ("stacks/encoder/roles", {}, ["sites.stacks.encoder.roles: empty"]),
-    ("stacks/encoder/causal", "yes", ["sites.stacks.encoder.causal: expected true or false"]),
+    ("stacks/encoder/causal", "yes", ["sites.stacks.encoder.causal: 'yes' given; allowed: true or false"]),
     ("stacks/encoder/hidden", 32, ["sites.stacks.encoder.hidden", "32"]),
     ("stacks/encoder/norms", {"atn": "x"}, ["sites.stacks.encoder.norms.atn", "Did you mean 'attn'"]),
     ("stacks/encoder/outside", {"embd": "x"}, ["sites.stacks.encoder.outside.embd", "Did you mean 'embed'"]),
     ("stacks/encoder/roles/atn.q", "x", [f"sites.{ROLES}.atn.q", "Did you mean 'attn.q'"]),
-    ("stacks/encoder/roles/attn.q", None, [f"sites.{ROLES}.attn.q: expected a module path"]),
-    ("stacks/encoder/roles/attn.q", [], [f"sites.{ROLES}.attn.q: expected a module path"]),
+    ("stacks/encoder/roles/attn.q", None, [f"sites.{ROLES}.attn.q: None given; allowed: a module path"]),
+    ("stacks/encoder/roles/attn.q", [], [f"sites.{ROLES}.attn.q: [] given; allowed: a module path"]),
     ("stacks/encoder/roles/attn.q", ["x", 3], [f"sites.{ROLES}.attn.q[1]", "3"]),
     ("stacks/encoder/roles/attn.q", {"x": "y"}, [f"sites.{ROLES}.attn.q.h: missing"]),
     ("stacks/encoder/roles/attn.q", {"h": "y", "xx": "y"}, [f"sites.{ROLES}.attn.q.xx: unknown"]),
@@ -87,7 +87,7 @@ MISTAKES: list[tuple[str, Any, list[str]]] = [
     ("stacks/encoder/roles/attn.q", {"h": "y", "at": "heads"}, [f"{ROLES}.attn.q.at", "attn.heads"]),
     ("stacks/encoder/roles/attn.heads", {"h": "y", "at": "output"}, [f"{ROLES}.attn.heads.at", "heads"]),
     ("stacks/encoder/roles/attn.q", {"h": "y", "part": [3, 3]}, [f"{ROLES}.attn.q.part", "[0, 3]", "[3, 3]"]),
-    ("stacks/encoder/roles/attn.q", {"h": "y", "part": 1}, [f"{ROLES}.attn.q.part", "got 1"]),
+    ("stacks/encoder/roles/attn.q", {"h": "y", "part": 1}, [f"{ROLES}.attn.q.part", "1 given; allowed: [index from 0"]),
     ("stacks/encoder/roles/attn.q", {"h": "y", "part": [0, 3], "at": "input"}, [f"{ROLES}.attn.q.part", "output"]),
     ("stacks/encoder/roles/attn.q", {"h": "y", "per_head": True}, [f"{ROLES}.attn.q.per_head", "no part"]),
     ("without", {"attn.z": "why"}, ["sites.without.attn.z", "unknown"]),
@@ -179,7 +179,10 @@ def test_a_damaged_table_in_an_adapter_is_refused(tmp_path: Path) -> None:
     unipet.adapt(model, LOW_RANK, sites=OWN)
     saved = unipet.save(model, tmp_path / "adapter")
     description = json.loads((saved / "adapter.json").read_text())
-    for value, match in (("__import__('os')", "expected name"), (changed("model_types", ["gpt2"]), "is for gpt2")):
+    for value, match in (
+        ("__import__('os')", "allowed: a mapping with name"),
+        (changed("model_types", ["gpt2"]), "is for gpt2"),
+    ):
         (saved / "adapter.json").write_text(json.dumps({**description, "sites": value}))
         fresh = tiny_bert()
         with pytest.raises(unipet.UnipetError, match=match):
@@ -197,7 +200,7 @@ def test_adapters_of_shipped_architectures_carry_none(tmp_path: Path) -> None:
 def test_files_that_are_no_table(tmp_path: Path) -> None:
     for content, match in (
         ("a: [", "not a readable YAML"),
-        ("- a", "expected name"),
+        ("- a", "allowed: a mapping with name"),
         ("name: x", "model_types: missing"),
     ):
         (tmp_path / "mine.yaml").write_text(content)

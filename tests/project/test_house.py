@@ -75,6 +75,10 @@ LIGHT = (
 )
 
 
+#: The methods of a dictionary that change it.
+WRITES = {"clear", "pop", "popitem", "setdefault", "update", "__setitem__", "__delitem__"}
+
+
 def place_of(path: Path) -> str:
     """`unipet/calculus/functions/vector.py` -> `calculus/functions/vector`."""
     return path.relative_to(PACKAGE).with_suffix("").as_posix()
@@ -185,6 +189,24 @@ def test_a_file_is_small_and_named_for_its_concept(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 250
     assert not path.stem.startswith(("util", "helper", "misc", "common"))
     assert path.name == "__init__.py" or ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_nothing_is_written_behind_an_objects_back(path: Path) -> None:
+    """No `__dict__`, and what `vars` gives is read only."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        assert not (isinstance(node, ast.Attribute) and node.attr == "__dict__"), node.lineno
+        written = (
+            node.value
+            if isinstance(node, ast.Attribute) and node.attr in WRITES
+            else node.value
+            if isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load)
+            else node.target
+            if isinstance(node, ast.AugAssign)
+            else None
+        )
+        called = written.func if isinstance(written, ast.Call) else None
+        assert not (isinstance(called, ast.Name) and called.id == "vars"), node.lineno
 
 
 #: Where a method's name in quotes is another thing's name: `init: lora` starts a tensor, `adapter/` is what a run saves,
