@@ -137,7 +137,6 @@ def _work(prepared: Prepared, directory: Path, record: dict[str, Any], tracker: 
         from unipet.training.callbacks import Best
         from unipet.adaptation.checkpoint import save
         from unipet.training.evaluation import (
-            check_lengths,
             check_mixture,
             higher_is_better,
             score_split,
@@ -145,6 +144,7 @@ def _work(prepared: Prepared, directory: Path, record: dict[str, Any], tracker: 
         )
         from unipet.runs.flags import raised
         from unipet.training.history import read_steps
+        from unipet.training.positions import check_lengths
         from unipet.runs.memory import PeakMemory, limited
         from unipet.runs.base_model import load_base_model
         from unipet.tasks import cache_directory, collate, encode, readout, selection_metric

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArguments
 
-from unipet.adaptation.api import adaptation, parameters, slot_tensors
+from unipet.adaptation.api import adaptation, parameters
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
 from unipet.output.stopwatch import phase
@@ -21,6 +21,7 @@ from unipet.training.budget.checkpointing import checkpointed
 from unipet.training.budget.limits import batch_tokens, plan_steps, seconds_allowed
 from unipet.training.callbacks import Best, Clock, GradientProbe, Journal, Log, Routes, ShownProgress, TimeLimit
 from unipet.training.forward import Examples, lengths, model_inputs, real_tokens
+from unipet.training.lr_ratio import up_tensors
 from unipet.training.movement import Movement
 from unipet.training.processes import one_process
 from unipet.training.sampler import GroupedOrder
@@ -121,7 +122,7 @@ def train(
     trainer.order, trainer.micro_batch, trainer.lr_ratio = order, micro_batch or optim.batch_size, optim.lr_ratio
     trainer.schedule = optim.schedule
     if optim.lr_ratio != 1.0:
-        trainer.faster = faster(model)
+        trainer.faster = {id(tensor) for tensor in up_tensors(adaptation(model))}
     for unwanted in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(unwanted)
     movement = Movement(parameters(model, head=True))
@@ -135,17 +136,6 @@ def train(
     seconds = clock.seconds - (best.seconds if best else 0.0)
     ended_by = "gpu_hours" if hours.reached and trainer.state.global_step < steps else stopped_by
     return Trained(trainer.state.global_step, seconds, trainer.tokens, ended_by, sorted({*probe.untouched(), *still}))
-
-
-def faster(model: nn.Module) -> set[int]:
-    """The tensors of the method's slots `up`, by identity. Raises UnipetError if the method has none."""
-    found = {id(tensor) for tensor in slot_tensors(model, "up")}
-    if not found:
-        raise UnipetError(
-            "optim.lr_ratio: it is the learning rate of `up` slots divided by that of all other tensors, but the method "
-            f"{adaptation(model).method.name!r} has no `up` slots. Remove the override, or set optim.lr_ratio=1."
-        )
-    return found
 
 
 class ObjectiveTrainer(Trainer):
