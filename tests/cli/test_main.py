@@ -108,6 +108,8 @@ MISTAKES: list[tuple[list[str], list[str]]] = [
     (["train", "method=lorra"], ["method=lorra: unknown 'lorra'", "mam", "Did you mean 'lora'?"]),
     (["train", "method=3"], ["method=3: unknown '3'"]),
     (["train", "method="], ["method=: the value is empty"]),
+    (["train", "-m", "method=lora,"], ["method=lora,: one of the values", "Remove the extra comma: method=lora\n"]),
+    (["train", "-m", "seed=,0,,1"], ["seed=,0,,1: one of the values", "Remove the extra comma: seed=0,1\n"]),
     (["train", "method=[lora,mam]"], ["method=[lora,mam]: a run has one method", "unipet train -m method=lora,mam"]),
     (["train", "-m", "seed=0,1", "task=[sst2,mrpc]"], ["task=[sst2,mrpc]: a run has one task"]),
     (["train", "method={lora: mam}"], ["method={lora: mam}: a run has one method. Give one name."]),

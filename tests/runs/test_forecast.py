@@ -256,6 +256,9 @@ def test_what_was_finished_is_not_counted_again(
     write_json_atomic(prepared.directory / "result.json", record)
     before, other = plan(capsys, *arguments)["jobs"]
     assert before["status"] == "finished" and before["train_s"] == 0 and other["status"] == "run"
+    assert main(["plan", *arguments]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert text.count("finished before") == 1 and "rerun=true repeats it" in text and "1 run, 1 not run again" in text
     again, _ = plan(capsys, *arguments, "rerun=true")["jobs"]
     assert again["status"] == "run"
 

@@ -290,25 +290,28 @@ def test_a_file_in_the_way_of_the_runs_directory(tmp_path: Path) -> None:
             run(tiny_config(tmp_path, runs=runs))
 
 
-def test_examples_longer_than_the_models_positions(tmp_path: Path) -> None:
-    config = tiny_config(tmp_path, task__max_length=64)
-    path = tmp_path / "model" / "tokenizer_config.json"
-    path.write_text(
-        json.dumps({**json.loads(path.read_text()), "model_max_length": 512})
-    )  # a tokenizer that does not know
-    long = {"id": "long", "sentence": " ".join(["w1"] * 60), "label": 0}
-    with (tmp_path / "data" / "train.jsonl").open("a") as file:
-        file.write(json.dumps(long) + "\n")
-    record = run(config)
-    assert record["status"] == "failed"
-    assert "task.max_length: an example has 62 tokens, the base model takes 40" in record["error"]["message"]
+#: Mistakes that only the base model shows: the changed settings, and the error, which says what is allowed.
+BEFORE_THE_RUN = {
+    "max_length": (
+        {"task__max_length": 41},
+        r"task\.max_length: 41 given; .* at most 40 tokens\. Set task\.max_length=40",
+    ),
+    "sha256": ({"model__sha256": "0" * 64}, r"model\.sha256: .* expected 0000.*correct model\.sha256"),
+    "lr_ratio": ({"method": HEAD_ONLY, "optim__lr_ratio": 16.0}, r"optim\.lr_ratio: .*'tiny_head' has no `up` slot"),
+}
 
 
-def test_a_damaged_base_model_is_a_failed_record(tmp_path: Path) -> None:
-    config = tiny_config(tmp_path, model__sha256="0" * 64)
-    record = run(config)
-    assert record["status"] == "failed" and record["error"]["message"].startswith("model.sha256:")
-    assert files(run_dir(config)) == ["config.yaml", "result.json"]
+@pytest.mark.parametrize("case", BEFORE_THE_RUN)
+def test_a_setting_that_the_base_model_does_not_allow_is_an_error_before_the_run(case: str, tmp_path: Path) -> None:
+    changes, message = BEFORE_THE_RUN[case]
+    config = tiny_config(tmp_path, **changes)
+    with pytest.raises(UnipetError, match=message):
+        run(config)
+    assert not (tmp_path / "runs").exists(), "nothing was written"
+
+
+def test_a_max_length_of_all_positions_is_allowed(tmp_path: Path) -> None:
+    assert prepare(tiny_config(tmp_path, task__max_length=40)).config.task.max_length == 40
 
 
 def test_runs_write_nothing_outside_their_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,6 +66,11 @@ def test_a_bad_table_is_one_error_with_file_line_and_field(case: str, tmp_path: 
     refused(pairs(save(tmp_path, "train.csv", content)), "train.csv", *parts)
 
 
+def test_a_directory_in_the_place_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").mkdir(parents=True)
+    refused(pairs(tmp_path), "task.data_dir", "train.jsonl is a directory", "a file of this name is needed")
+
+
 def test_two_files_of_one_split_and_a_broken_parquet_file(tmp_path: Path) -> None:
     save(tmp_path, "train.csv", "sentence,label\na,1\n")
     save(tmp_path, "train.jsonl", "{}")

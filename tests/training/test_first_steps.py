@@ -14,12 +14,13 @@ import unipet
 from tests.support.running import HEAD_ONLY, LOW_RANK, tiny_config, write_model
 from tests.support.tiny import tiny_bert
 from tests.training.test_trainer import fit, owned
+from unipet.adaptation.adapted import adaptation
 from unipet.config import OptimConfig
 from unipet.errors import UnipetError
 from unipet.runs.run import run
+from unipet.training.lr_ratio import up_tensors
 from unipet.training.movement import Movement
 from unipet.training.schedule import rate, warmup_steps
-from unipet.training.trainer import faster
 
 SCHEDULES = next(field for field in fields(OptimConfig) if field.name == "schedule").metadata["choices"]
 
@@ -152,7 +153,7 @@ def test_slots_called_up_learn_faster(case: str) -> None:
         },
     )
     names = {id(p): name for name, p in unipet.parameters(model, head=True).items()}
-    found = {names[number] for number in faster(model)}
+    found = {names[id(tensor)] for tensor in up_tensors(adaptation(model))}
     assert {name.rsplit("/", 1)[-1] for name in found} == expected
     assert len(found) == 2 * len(expected) and all(name.startswith("up/bert") for name in found)
 
@@ -166,7 +167,7 @@ def test_slots_whose_names_only_begin_so_do_not(tmp_path: Path, function: dict[s
     spec = {"function": function, "position": {"site": ["attn.q"], "form": form}}
     if form == "sequential":
         spec["composition"] = "replace"
-    with pytest.raises(UnipetError, match=r"optim\.lr_ratio: .*'x' has none"):
+    with pytest.raises(UnipetError, match=r"optim\.lr_ratio: .*'x' has no `up` slot"):
         fit(tmp_path, {"name": "x", "insertions": {"a": spec}}, optim__lr_ratio=16.0)
 
 
@@ -175,5 +176,5 @@ def test_a_part_of_the_base_model_is_no_slot() -> None:
     model.register_parameter("up", torch.nn.Parameter(torch.ones(2)))  # a name that a base model may have
     unipet.adapt(model, {"name": "x", "insertions": {}, "unfreeze": ["all"]})
     assert any(name.endswith("/up") for name in unipet.parameters(model, head=True))
-    with pytest.raises(UnipetError, match=r"optim\.lr_ratio: .*'x' has none"):
-        faster(model)
+    with pytest.raises(UnipetError, match=r"optim\.lr_ratio: .*'x' has no `up` slot"):
+        up_tensors(adaptation(model))

@@ -178,7 +178,7 @@ def test_up_slots_learn_faster_by_the_ratio(tmp_path: Path, monkeypatch: pytest.
     for name, rate in rates.items():
         assert rate == pytest.approx(1e-2 * (16 if name.endswith("/up") else 1)), name
         assert (decays[name] > 0) == (unipet.parameters(model, head=True)[name].ndim >= 2)
-    with pytest.raises(UnipetError, match=r"optim\.lr_ratio: .*'tiny_head' has none"):
+    with pytest.raises(UnipetError, match=r"optim\.lr_ratio: .*'tiny_head' has no `up` slot"):
         fit(tmp_path, HEAD_ONLY, optim__lr_ratio=2.0)
 
 
