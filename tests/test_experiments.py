@@ -6,6 +6,7 @@ import csv
 import re
 import shlex
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from unipet.cli.main import main
 from unipet.compose.parse_run_config import check_run_config
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
-from unipet.runs.record import blank_record
+from unipet.runs.record import Record, blank_record
 from unipet.tasks.scoring import METRICS
 
 EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
@@ -66,10 +67,10 @@ def test_a_sweep_composes_its_runs(path: Path, tmp_path: Path, monkeypatch: pyte
     """Composed for the first and the last row, one seed and one task: the other rows are the same files' business."""
     ran: list[RunConfig] = []
 
-    def train(config: RunConfig, directory: Path) -> dict[str, Any]:
+    def train(config: RunConfig, directory: Path) -> Record:
         check_run_config(config)
         ran.append(config)
-        return blank_record(config, str(config.method["name"]), said_id(config)) | {"status": "skipped"}
+        return replace(blank_record(config, str(config.method["name"]), said_id(config)), status="skipped")
 
     monkeypatch.chdir(tmp_path)
     stand_in(monkeypatch, train)

@@ -101,9 +101,10 @@ def _content(
 
 def title_of(entries: Sequence[Entry]) -> str:
     """What is compared, in a line."""
-    methods, tasks = (sorted({named(entry.record.get(key)) for entry in entries}) for key in ("method", "task"))
-    what = methods[0] if len(methods) == 1 else f"{len(methods)} methods"
-    return f"{what} on {', '.join(tasks) if len(tasks) < 4 else f'{len(tasks)} tasks'}"
+    methods = sorted({named(entry.record.method) for entry in entries})
+    tasks = sorted({named(entry.record.task) for entry in entries})
+    compared = methods[0] if len(methods) == 1 else f"{len(methods)} methods"
+    return f"{compared} on {', '.join(tasks) if len(tasks) < 4 else f'{len(tasks)} tasks'}"
 
 
 def message(text: str, stamp: str) -> str:
