@@ -37,6 +37,10 @@ class Line:
     def label(self) -> str:
         return self.row.label
 
+    def cost(self, name: str) -> float | None:
+        """One of its costs; None where not every run recorded it."""
+        return self.costs.get(name)
+
 
 @dataclass(frozen=True)
 class Comparison:
