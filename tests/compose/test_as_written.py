@@ -22,7 +22,7 @@ from unipet.compose.composer import composer
 from unipet.compose.override_text import override
 from unipet.compose.overrides import plan
 from unipet.config import ModelConfig, RunConfig, TaskConfig
-from unipet.runs.record import read_config
+from unipet.runs.record_files import read_config
 
 WRITTEN = "no yes on off 010 1.50 1_000 12:30 1e3 1e-3 0o10 0x1F True FALSE null Null ~ +5 .5 1. .inf nan inf 2020-01-01".split()
 NUMBERS: dict[str, Any] = {

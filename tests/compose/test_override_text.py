@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from unipet.runs.record import Record
 
 from tests.support.running import resolved
 from unipet import UnipetError
@@ -50,7 +51,7 @@ def usual(composing: Composer) -> RunConfig:
 
 def repeated(config: RunConfig, composing: Composer) -> RunConfig:
     """What the command that the page prints for `config` composes."""
-    command = shlex.split(command_of(Entry({}, json.loads(json.dumps(resolved(config))))))
+    command = shlex.split(command_of(Entry(Record(), json.loads(json.dumps(resolved(config))))))
     assert command[:2] == ["unipet", "train"]
     return plan(command[2:], False, composing).config
 
@@ -106,7 +107,7 @@ def test_a_mapping_that_a_preset_fills_is_emptied_and_changed(composing: Compose
 
 def test_a_key_that_no_override_can_hold_prints_no_command(usual: RunConfig) -> None:
     config = replace(usual, task=replace(usual.task, rename={"it's": "x"}))
-    assert command_of(Entry({}, resolved(config))) == ""
+    assert command_of(Entry(Record(), resolved(config))) == ""
     with pytest.raises(UnipetError, match="no override can hold this key"):
         value_text({"é": 1})
 
@@ -131,7 +132,9 @@ def test_a_sweep_s_job_is_repeated_with_its_configuration_directory(tmp_path: Pa
     own.parent.mkdir(parents=True)
     own.write_text("name: mine\ninsertions: {a: {function: low_rank, position: attn.q}}\n")
     flags = ("--config-dir", str(own.parent.parent))
-    command = shlex.split(command_of(Entry({}, {}, ("method=mine", override("runs_dir", "it's, ${x}")), None, flags)))
+    command = shlex.split(
+        command_of(Entry(Record(), {}, ("method=mine", override("runs_dir", "it's, ${x}")), None, flags))
+    )
     read, overrides = arguments(command[2:])
     with composer(read.config_dir) as composing:
         config = plan(overrides, False, composing).config

@@ -22,7 +22,7 @@ from unipet.compose.overrides import plan
 from unipet.compose.parse_run_config import check_run_config
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
-from unipet.runs.record import read_config
+from unipet.runs.record_files import read_config
 from unipet.runs.run import run
 
 #: Texts that are the user's own: names of files, columns, splits and labels. Everything else is one of a few.

@@ -6,12 +6,14 @@ import csv
 import re
 import shlex
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import transformers
 import yaml
+from unipet.runs.record import Record, blank_record
 
 import unipet
 from tests.support.checkout import ROOT
@@ -21,7 +23,6 @@ from unipet.cli.main import main
 from unipet.compose.parse_run_config import check_run_config
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
-from unipet.runs.record import blank_record
 from unipet.tasks.scoring import METRICS
 
 EXPERIMENTS = ROOT / "experiments"
@@ -67,10 +68,10 @@ def test_a_sweep_composes_its_runs(path: Path, tmp_path: Path, monkeypatch: pyte
     """Composed for the first and the last row, one seed and one task: the other rows are the same files' business."""
     ran: list[RunConfig] = []
 
-    def train(config: RunConfig, directory: Path) -> dict[str, Any]:
+    def train(config: RunConfig, directory: Path) -> Record:
         check_run_config(config)
         ran.append(config)
-        return blank_record(config, str(config.method["name"]), said_id(config)) | {"status": "skipped"}
+        return replace(blank_record(config, str(config.method["name"]), said_id(config)), status="skipped")
 
     monkeypatch.chdir(tmp_path)
     stand_in(monkeypatch, train)

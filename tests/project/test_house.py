@@ -209,6 +209,45 @@ def test_nothing_is_written_behind_an_objects_back(path: Path) -> None:
         assert not (isinstance(called, ast.Name) and called.id == "vars"), node.lineno
 
 
+#: Where report/ and sweeps/ ask a mapping for a key that may not be there, and what mapping it is. A record is none.
+PROBED = {
+    "report/page/circuit": "an insertion's options, which differ from value to value of a dimension",
+    "report/page/command": "a configuration of any version, perhaps with a method of the user's own",
+    "report/page/composition": "a method as its configuration wrote it, in full or in short",
+    "report/page/effects": "two configurations, each with options that the other may lack",
+    "report/page/formulas": "an insertion's options",
+    "report/page/layer": "an insertion's options",
+    "report/page/methods": "an insertion's options",
+    "report/page/serve": "the headers of a request",
+    "report/published": "a line of a user's CSV",
+    "report/resampling": "a line of predictions.jsonl, whose keys differ from kind to kind of task",
+    "sweeps/jobs": "the configuration of a job that could not be read",
+}
+
+
+def lookups(path: Path) -> Iterator[tuple[str, str, bool]]:
+    """(text, what is asked, whether for a key by name) of every `x.get(...)`; of `x[...]` as well."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "get":
+            named = bool(node.args) and isinstance(node.args[0], ast.Constant)
+            yield ast.unparse(node), ast.unparse(node.func.value), named
+        elif isinstance(node, ast.Subscript):
+            yield ast.unparse(node), ast.unparse(node.value), False
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in SOURCES if room_of(path) in ("runs", "report", "sweeps")], ids=place_of
+)
+def test_a_record_is_never_asked_as_a_mapping(path: Path) -> None:
+    assert [text for text, asked, _ in lookups(path) if asked.split(".")[-1] == "record"] == []
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if room_of(path) in ("report", "sweeps")], ids=place_of)
+def test_a_report_probes_no_mapping_but_those_that_have_a_reason(path: Path) -> None:
+    probes = [text for text, _, named in lookups(path) if named]
+    assert bool(probes) == (place_of(path) in PROBED), probes
+
+
 #: Where a method's name in quotes is another thing's name: `init: lora` starts a tensor, `adapter/` is what a run saves,
 #: and peft's `init_lora_weights` has values that are called as two papers are.
 NAMESAKES = {"calculus/functions/": {"lora"}, "runs/record": {"adapter"}, "adaptation/peft/": {"pissa", "olora"}}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from unipet.runs.record import Record
 
 from tests.support.reports import RATES, write_run
 from tests.support.running import tiny_config
@@ -60,7 +61,7 @@ def test_the_dry_run_is_valid_and_shows_every_run(tmp_path: Path, capsys: pytest
     assert spec == json.loads((tmp_path / "runs" / "dashboard.json").read_text())
     assert (spec["project"], spec["entity"], spec["name"]) == ("unipet", "e", "n")
     assert "12 of 12 runs were not tracked with wandb" in shown.err
-    ids = {entry.record["run_id"] for entry in entries}
+    ids = {entry.record.run_id for entry in entries}
     assert set(spec["runs"]) == ids
 
     # the models that wandb's own front end and server are described by; nothing of ours is unknown to them
@@ -128,8 +129,8 @@ def test_every_key_that_a_panel_reads_is_one_that_a_tracked_run_writes(
         def log(self, values: Any, step: int) -> None:
             written["history"] |= set(values)
 
-        def finish(self, summary: Any, status: str) -> bool:
-            written["summary"] |= {key for key, value in flat_summary(summary).items() if value is not None}
+        def finish(self, record: Record) -> bool:
+            written["summary"] |= {key for key, value in flat_summary(record).items() if value is not None}
             return True
 
     def opened(config: Any, mirrored: Any, directory: Path) -> Recorder:

@@ -9,11 +9,13 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
+from unipet.runs.record import InsertionRow, Record
 
 from tests.support.pages import insertion, method, sequential, write_run, write_study
 from tests.support.running import resolved, said_id
@@ -187,7 +189,7 @@ def test_a_command_from_a_configuration_composes_to_the_same_run(tmp_path: Path)
     asked += ["budget.max_steps=7", "task.max_train=100", "optim.schedule=constant", "task.text=['a {sentence}']"]
     with composer(None) as compose:
         config = plan(asked, False, compose).config
-        entry = Entry({}, json.loads(json.dumps(resolved(config))))
+        entry = Entry(Record(), json.loads(json.dumps(resolved(config))))
         command = shlex.split(command_of(entry))
         assert command[:2] == ["unipet", "train"] and len(command) < 14
         again = plan(command[2:], False, compose).config
@@ -196,9 +198,9 @@ def test_a_command_from_a_configuration_composes_to_the_same_run(tmp_path: Path)
 
 
 def test_a_command_is_the_job_s_own_overrides_quoted() -> None:
-    entry = Entry({}, {}, ("method=x", "task.text=[a b]"))
+    entry = Entry(Record(), {}, ("method=x", "task.text=[a b]"))
     assert command_of(entry) == "unipet train method=x 'task.text=[a b]'"
-    assert command_of(Entry({}, {})) == ""
+    assert command_of(Entry(Record(), {})) == ""
 
 
 def test_overrides_and_early_failures_are_found_below_a_root(tmp_path: Path) -> None:
@@ -208,8 +210,8 @@ def test_overrides_and_early_failures_are_found_below_a_root(tmp_path: Path) -> 
     failed = {"record": {"status": "failed", "run_id": None, "method": "b"}, "run_dir": None}
     (jobs / "0.json").write_text(json.dumps({"job": 0, "overrides": ["x=1"], "run_dir": f"../../{directory.name}"}))
     (jobs / "1.json").write_text(json.dumps({"job": 1, "overrides": ["x=2"], **failed}))
-    found = {entry.record["method"]: entry for entry in collect(tmp_path / "runs")}
-    assert found["a"].overrides == ("x=1",) and found["b"].record["status"] == "failed"
+    found = {entry.record.method: entry for entry in collect(tmp_path / "runs")}
+    assert found["a"].overrides == ("x=1",) and found["b"].record.status == "failed"
 
 
 def test_every_function_and_composition_has_its_formula() -> None:
@@ -227,7 +229,7 @@ def test_every_shipped_method_is_drawn_at_its_sites() -> None:
 
     for name in method_names():
         given = json.loads(json.dumps(unipet.load_method(name).to_dict()))
-        entry = Entry({"method": name, "status": "ok", "score": 0.5}, {"method": given})
+        entry = Entry(Record(method=name, status="ok", score=0.5), {"method": given})
         ((one,),) = compositions(comparisons_of([entry])).values()
         drawn = drawn_layer(one)
         assert drawn.count('class="inserted"') >= len(one.insertions) > 0 or not given["insertions"], name
@@ -237,7 +239,9 @@ def test_every_shipped_method_is_drawn_at_its_sites() -> None:
 
 def test_a_parallel_and_a_sequential_drawing_differ_as_their_methods_do() -> None:
     def drawn(**changes: Any) -> tuple[str, str]:
-        ((one,),) = compositions(comparisons_of([Entry({"method": "m"}, {"method": method("m", **changes)})])).values()
+        ((one,),) = compositions(
+            comparisons_of([Entry(Record(method="m"), {"method": method("m", **changes)})])
+        ).values()
         return drawn_layer(one), one.insertions[0].equation
 
     parallel, equation = drawn(scaling={"name": "constant", "value": 4.0})
@@ -317,22 +321,15 @@ def test_six_hundred_runs_stay_below_three_megabytes(tmp_path: Path) -> None:
     for number in range(600):
         name = f"m{number % 20}"
         given = method(name, scaling={"name": "constant", "value": 1.0 + number % 20})
-        record = {
-            **template.record,
-            "method": name,
-            "seed": number // 20,
-            "run_id": str(number),
-            "score": 0.5 + number / 2000,
-        }
+        changed = {"method": name, "seed": number // 20, "run_id": str(number), "score": 0.5 + number / 2000}
+        record = replace(template.record, **changed)
         entries.append(Entry(record, {**template.config, "method": given, "seed": number // 20}, (), directory))
     assert len(page(entries).encode()) < LIMIT
 
 
 def test_a_record_without_a_configuration_is_drawn_from_what_it_tells() -> None:
-    recorded = {"name": "ffn", "function": "bottleneck", "sites": ["ffn"], "form": "sequential", "composition": "add"}
-    entry = Entry(
-        {"method": "m", "status": "ok", "score": 0.5, "insertions": [{**recorded, "scaling": "constant"}]}, {}
-    )
+    row = InsertionRow("ffn", "bottleneck", ["ffn"], "sequential", "add", "constant")
+    entry = Entry(Record(method="m", status="ok", score=0.5, insertions=[row]), {})
     ((one,),) = compositions(comparisons_of([entry])).values()
     assert one.insertions[0].equation == "h′ = h + s·Δ,  Δ = up · φ(down · h)"
     assert "frozen" not in drawn_layer(one)  # nothing says what else trains

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from unipet.runs.record import Record
 
 from tests.support.reports import write_run
 from unipet.cli.main import main
@@ -23,15 +25,8 @@ def table(tmp_path: Path, text: str) -> Path:
 
 
 def run(method: str, seed: int, status: str = "ok", **metrics: float) -> Entry:
-    known = {
-        "status": status,
-        "run_id": f"{method}{seed}",
-        "method": method,
-        "task": "xsum",
-        "model": "bart",
-        "budget": "none",
-    }
-    return Entry({**known, "seed": seed, "score": next(iter(metrics.values())), "metrics": metrics})
+    names = {"run_id": f"{method}{seed}", "method": method, "task": "xsum", "model": "bart", "budget": "none"}
+    return Entry(Record(status=status, seed=seed, score=next(iter(metrics.values())), metrics=metrics, **names))
 
 
 def test_ours_stand_beside_them(tmp_path: Path) -> None:
@@ -85,7 +80,7 @@ def test_a_missing_file_is_one_error(tmp_path: Path) -> None:
 
 def accuracies(tmp_path: Path, text: str, ours: float = 0.18) -> list[Beside]:
     entry = run("a", 0, accuracy=ours)
-    return beside(read_published(table(tmp_path, text)), [Entry({**entry.record, "metric": "accuracy"})])
+    return beside(read_published(table(tmp_path, text)), [Entry(replace(entry.record, metric="accuracy"))])
 
 
 def test_per_cent_is_brought_to_the_scale_of_the_record(tmp_path: Path) -> None:

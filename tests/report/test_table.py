@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from unipet.runs.record import Record
 
 from unipet.errors import UnipetError
 from unipet.report.aggregate import aggregate, unscored
@@ -22,7 +23,7 @@ from unipet.report.table import csv_table, markdown_table, text_table, write_com
 
 def entry(method: str = "a", seed: int = 0, score: float | None = 0.5, **changes: Any) -> Entry:
     size, overrides = changes.pop("size", 8), changes.pop("overrides", ())
-    record = {
+    content = {
         "status": "ok",
         "run_id": f"{method}{seed}{size}",
         "method": method,
@@ -40,14 +41,14 @@ def entry(method: str = "a", seed: int = 0, score: float | None = 0.5, **changes
     } | changes
     config = {
         "method": {"name": method, "insertions": {"x": {"function": {"name": "f", "size": size}}}},
-        "task": {"name": record["task"]},
+        "task": {"name": content["task"]},
         "model": {"name": "m"},
         "budget": {"name": "none"},
         "seed": seed,
         "runs_dir": f"somewhere/{seed}",
         "tracking": {"name": "none", "group": str(seed)},
     }
-    return Entry(record, config, overrides)
+    return Entry(Record.from_dict(content), config, overrides)
 
 
 def test_mean_and_sample_deviation_over_seeds() -> None:
@@ -133,7 +134,7 @@ def test_a_wide_table_fits_the_terminal() -> None:
 
 def write_run(directory: Path, one: Entry) -> None:
     directory.mkdir(parents=True)
-    (directory / "result.json").write_text(json.dumps(one.record))
+    (directory / "result.json").write_text(json.dumps(one.record.to_dict()))
     (directory / "config.yaml").write_text(yaml.safe_dump(dict(one.config)))
 
 
@@ -154,7 +155,9 @@ def test_collect_follows_the_jobs_of_a_sweep(tmp_path: Path) -> None:
         json.dumps({"job": 0, "overrides": ["seed=0"], "run_dir": "../../run0", "status": "ok"})
     )
     record = entry(score=None, status="failed", run_id=None, error={"type": "UnipetError", "message": "no"}).record
-    (jobs / "10.json").write_text(json.dumps({"job": 10, "overrides": ["seed=9"], "run_dir": None, "record": record}))
+    (jobs / "10.json").write_text(
+        json.dumps({"job": 10, "overrides": ["seed=9"], "run_dir": None, "record": record.to_dict()})
+    )
     entries = collect(tmp_path / "sweeps" / "s")
     assert [one.overrides for one in entries] == [("seed=0",), ("seed=9",)]
     assert unscored(entries)[0].error == "no"

@@ -21,6 +21,7 @@ from unipet.report.aggregate import aggregate, unscored
 from unipet.report.collect import Entry
 from unipet.report.table import csv_table, markdown_table, text_table
 from unipet.runs.budget_label import DEFAULTS, budget_label, set_limits
+from unipet.runs.record import Record
 from unipet.runs.run import evaluate, run
 
 PRESETS = {path.stem: yaml.safe_load(path.read_text()) for path in sorted((conf_dir() / "budget").glob("*.yaml"))}
@@ -53,7 +54,7 @@ def test_what_does_not_fit_is_skipped_with_a_reason(tmp_path: Path) -> None:
     assert record["params"]["trainable"] == record["params"]["base"] and record["time"]["steps"] is None
     (directory,) = (tmp_path / "runs").glob("tiny*")
     assert json.loads((directory / "result.json").read_text()) == record
-    missing = unscored([Entry(record)])
+    missing = unscored([Entry(Record.from_dict(record))])
     assert missing[0].status == "skipped" and missing[0].error == record["reason"]
     with pytest.raises(UnipetError, match="only finished runs can be evaluated"):
         evaluate(directory)

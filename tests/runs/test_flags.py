@@ -55,8 +55,8 @@ def texts(given: list[str], references: list[str]) -> list[dict[str, Any]]:
 )
 def test_answers(rows: list[dict[str, Any]], regression: bool, names: list[str]) -> None:
     found = raised(rows, regression, [])
-    assert [one["name"] for one in found] == names
-    assert all(len(one["text"]) > 10 for one in found)
+    assert [flag.name for flag in found] == names
+    assert all(len(flag.text) > 10 for flag in found)
 
 
 FALLING = [0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.15, 0.12, 0.1, 0.1]
@@ -95,7 +95,8 @@ def test_a_run_flags_itself(tmp_path: Path) -> None:
     (directory,) = (tmp_path / "runs").glob("tiny*")
     rows = [json.loads(line) for line in (directory / "predictions.jsonl").read_text().splitlines()]
     steps = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
-    assert record["flags"] == raised(rows, False, steps) == json.loads((directory / "result.json").read_text())["flags"]
+    again = [flag.to_dict() for flag in raised(rows, False, steps)]
+    assert record["flags"] == again == json.loads((directory / "result.json").read_text())["flags"]
 
 
 def flagged_best(root: Path) -> None:

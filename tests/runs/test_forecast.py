@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from unipet.runs.forecast.flops import flop_counter
 from unipet.runs.forecast.measuring import Calibration
 from unipet.runs.forecast.selected import Selected, batch_size_in_tokens
 from unipet.runs.prepare import Prepared
-from unipet.runs.record import blank_record, write_json_atomic
+from unipet.runs.record import Record, blank_record
+from unipet.runs.record_files import write_record
 from unipet.runs.run import prepare
 from unipet.runs.run_directory import checksums
 from unipet.tasks import EncodedRows
@@ -157,9 +159,9 @@ def test_the_jobs_are_those_that_a_sweep_runs_in_its_order(
     planned = plan(capsys, *arguments)
     ran: list[str] = []
 
-    def train(config: RunConfig, directory: Path) -> dict[str, Any]:
+    def train(config: RunConfig, directory: Path) -> Record:
         ran.append(run_id(config))
-        return {**blank_record(config, str(config.method["name"]), run_id(config)), "status": "skipped"}
+        return replace(blank_record(config, str(config.method["name"]), run_id(config)), status="skipped")
 
     stand_in(monkeypatch, train)
     main(["train", *arguments])
@@ -251,9 +253,9 @@ def test_what_was_finished_is_not_counted_again(
     (prepared.directory / "adapter").mkdir(parents=True)
     for name in ("config.yaml", "metrics.jsonl", "predictions.jsonl", "adapter/adapter.json"):
         (prepared.directory / name).write_text(name)
-    record = {**blank_record(first.config, "mine", prepared.run_id), "status": "ok"}
-    record["files"] = checksums(prepared.directory)
-    write_json_atomic(prepared.directory / "result.json", record)
+    record = replace(blank_record(first.config, "mine", prepared.run_id), status="ok")
+    record.files = checksums(prepared.directory)
+    write_record(prepared.directory / "result.json", record)
     before, other = plan(capsys, *arguments)["jobs"]
     assert before["status"] == "finished" and before["train_s"] == 0 and other["status"] == "run"
     assert main(["plan", *arguments]) == 0

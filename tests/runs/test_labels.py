@@ -21,6 +21,7 @@ from unipet.report.page.document import page
 from unipet.report.paper import markdown, paper_table, wide_csv
 from unipet.report.table import csv_table, text_table
 from unipet.runs.labels import Told, difference, leaves, variants
+from unipet.runs.record import Record
 
 
 def mams() -> list[dict[str, Any]]:
@@ -108,7 +109,7 @@ def test_no_two_runs_that_differ_share_a_row(anyway: bool) -> None:
         }
         if name != "none":
             CHANGES[name](config)
-        record = {"status": "ok", "run_id": name, "method": "mam", "task": "t", "model": "m", "seed": 0, "score": 0.5}
+        record = Record(status="ok", run_id=name, method="mam", task="t", model="m", seed=0, score=0.5)
         entries.append(Entry(record, config))
     groups = compare(entries, anyway)
     labels = [(group.budget, label) for group in groups for label in group.labels]
@@ -143,7 +144,7 @@ def test_every_output_has_the_same_labels(tmp_path: Path) -> None:
 def test_a_long_label_is_broken_never_cut(tmp_path: Path) -> None:
     entries = [
         Entry(
-            {"status": "ok", "run_id": str(n), "method": "m" * 90, "task": t, "model": "b", "seed": 0, "score": 0.1},
+            Record(status="ok", run_id=str(n), method="m" * 90, task=t, model="b", seed=0, score=0.1),
             {"method": {"name": "m" * 90, "very_long_option": "v" * 60 + str(n)}, "task": {"name": t}},
         )
         for n in (1, 2)

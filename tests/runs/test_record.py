@@ -13,16 +13,9 @@ from tests.support.running import resolved, tiny_config
 
 from unipet.calculus.yaml_reader import write_yaml
 from unipet.errors import UnipetError
-from unipet.runs.record import (
-    blank_record,
-    git_commit,
-    model_label,
-    read_config,
-    read_record,
-    record_files,
-    write_json_atomic,
-    write_jsonl_atomic,
-)
+from unipet.runs.record import blank_record, model_label
+from unipet.runs.record_files import read_config, read_record, record_files, write_json_atomic, write_jsonl_atomic
+from unipet.runs.versions import git_commit
 
 
 def test_model_label(tmp_path: Path) -> None:
@@ -35,7 +28,7 @@ def test_model_label(tmp_path: Path) -> None:
 
 
 def test_record_has_every_key_from_the_start(tmp_path: Path) -> None:
-    record = blank_record(tiny_config(tmp_path), "tiny_low_rank", "0" * 16)
+    record = blank_record(tiny_config(tmp_path), "tiny_low_rank", "0" * 16).to_dict()
     assert set(record) == {
         *("status", "run_id", "method", "task", "model", "budget", "seed", "score", "metric", "metrics", "params"),
         *("limits", "fitted", "reason", "phase", "identity", "files", "folder", "composition", "flags"),
@@ -82,7 +75,7 @@ def test_record_files_are_all_below_in_order(tmp_path: Path) -> None:
     for name in ("b/x", "a", "b/a/deep"):
         (tmp_path / name).mkdir(parents=True)
         write_json_atomic(tmp_path / name / "result.json", {"status": "ok", "run_id": name})
-    assert [read_record(path)["run_id"] for path in record_files(tmp_path)] == ["a", "b/a/deep", "b/x"]
+    assert [read_record(path).run_id for path in record_files(tmp_path)] == ["a", "b/a/deep", "b/x"]
     assert record_files(tmp_path / "nowhere") == []
 
 

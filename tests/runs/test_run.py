@@ -14,7 +14,8 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
 from unipet.errors import UnipetError
-from unipet.runs.record import read_config
+from unipet.runs.record import Record
+from unipet.runs.record_files import read_config
 from unipet.runs.run import evaluate, prepare, run
 from unipet.training import step as stepping
 
@@ -335,12 +336,12 @@ def test_a_run_is_mirrored_to_one_tracker(tmp_path: Path, monkeypatch: pytest.Mo
         def log(self, values: Any, step: int) -> None:
             told["logged"].append(step)
 
-        def finish(self, summary: Any, status: str) -> bool:
-            told["finished"].append((summary["score"], status))
+        def finish(self, record: Record) -> bool:
+            told["finished"].append((record.score, record.status))
             return True
 
-    def open_watch(config: Any, record: Any, resolved: Any) -> Watch:
-        told["opened"] = (record["run_id"], record["status"], record["composition"]["name"], resolved["method"]["name"])
+    def open_watch(config: Any, record: Record, resolved: Any) -> Watch:
+        told["opened"] = (record.run_id, record.status, (record.composition or {})["name"], resolved["method"]["name"])
         return Watch()
 
     monkeypatch.setattr(tracking, "open_tracker", open_watch)

@@ -17,7 +17,7 @@ from unipet.cli.main import main
 from unipet.config import ModelConfig
 from unipet.errors import UnipetError
 from unipet.runs.base_model import load_base_model, skeleton
-from unipet.runs.record import read_config
+from unipet.runs.record_files import read_config
 
 TASK = ["task=synthetic_verdicts", "task.max_train=24", "task.max_evaluation=12", "task.max_length=24"]
 TASK += ["task.selection_size=12"]

@@ -20,7 +20,8 @@ from unipet.cli.main import main
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
 from unipet.runs import run_directory
-from unipet.runs.record import read_record, record_files
+from unipet.runs.record import Record
+from unipet.runs.record_files import read_record, record_files
 from unipet.runs.run import evaluate, run
 from unipet.runs.run_directory import is_whole, locked, settle
 from unipet.sweeps import jobs
@@ -103,7 +104,7 @@ def test_the_earlier_result_stays_while_a_repetition_fails(
     after = contents(directory)
     assert {name: after[name] for name in before} == before
     assert record_of(directory / "attempt")["status"] != "ok"
-    assert [read_record(path)["status"] for path in record_files(directory.parent)] == ["ok"]
+    assert [read_record(path).status for path in record_files(directory.parent)] == ["ok"]
     monkeypatch.undo()
     assert evaluate(directory)["reproduced"]
 
@@ -126,7 +127,7 @@ def test_a_whole_repetition_takes_its_place(finished: tuple[RunConfig, Path]) ->
     run(config)
     after = contents(directory)
     assert after.keys() == before.keys() and after["result.json"] != before["result.json"]
-    assert is_whole(directory, record_of(directory))
+    assert is_whole(directory, read_record(directory / "result.json"))
 
 
 @pytest.mark.parametrize("moved", range(6))
@@ -155,7 +156,7 @@ def test_an_interrupted_change_of_place_is_completed(
     monkeypatch.undo()
     settle(directory)
     assert record_of(directory) == new and not attempt.exists()
-    assert is_whole(directory, new) and contents(directory).keys() == whole.keys()
+    assert is_whole(directory, Record.from_dict(new)) and contents(directory).keys() == whole.keys()
 
 
 def test_a_repetition_that_is_not_whole_stays_where_it_is(finished: tuple[RunConfig, Path]) -> None:
@@ -186,7 +187,7 @@ def test_a_run_that_lacks_a_file_is_not_finished(
     path.unlink() if harm == "deleted" else path.write_bytes(path.read_bytes()[:-1] + b"?")
     record = run(config)
     assert "finished before" not in capsys.readouterr().out
-    assert record["status"] == "ok" and is_whole(directory, record)
+    assert record["status"] == "ok" and is_whole(directory, Record.from_dict(record))
 
 
 # -- one process at a time -------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from unipet.config import TrackingConfig
 from unipet.errors import UnipetError
 from unipet.runs import tracking
 from unipet.runs.design import design
-from unipet.runs.record import blank_record
+from unipet.runs.record import Fitted, Params, Record, blank_record
 from unipet.runs.run import run
 from unipet.runs.tracked_summary import SUMMARY, flat_summary, mirrored, own_files
 from unipet.runs.tracking import NullTracker, TrackioTracker, WandbTracker, check_tracking, open_tracker
@@ -26,9 +26,9 @@ WANDB = TrackingConfig(name="wandb", group="sweep-1")
 
 
 def test_none_does_nothing(tmp_path: Path) -> None:
-    tracker = open_tracker(TrackingConfig(), {"run_id": "id"}, {"runs_dir": str(tmp_path)})
+    tracker = open_tracker(TrackingConfig(), Record(run_id="id"), {"runs_dir": str(tmp_path)})
     tracker.log({"loss": 1.0}, step=1)
-    tracker.finish({"score": 1.0}, "ok")
+    tracker.finish(Record(status="ok", score=1.0))
     assert isinstance(tracker, NullTracker) and not any(tmp_path.iterdir())
 
 
@@ -47,7 +47,7 @@ def test_wrong_settings_are_errors(config: TrackingConfig, words: str) -> None:
 def test_a_missing_wandb_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracking, "find_spec", lambda name: None)
     with pytest.raises(UnipetError, match="pip install wandb"):
-        open_tracker(WANDB, {"run_id": "id"}, {})
+        open_tracker(WANDB, Record(run_id="id"), {})
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_a_missing_wandb_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> 
 )
 def test_every_design_dimension_is_a_key_of_its_own(insertions: dict[str, Any], expected: dict[str, Any]) -> None:
     resolved = {"method": load_method({"name": "m", "insertions": insertions}).to_dict(), "seed": 1}
-    said = mirrored({"run_id": "id", "method": "m", "task": "t", "model": "b", "budget": "none", "seed": 1}, resolved)
+    said = mirrored(Record(run_id="id", method="m", task="t", model="b", budget="none", seed=1), resolved)
     config = said.config
     assert {key: config["design"][key] for key in expected} == expected
     assert set(config["design"]) - set(expected) == set(insertions)
@@ -100,16 +100,12 @@ def test_every_design_dimension_is_a_key_of_its_own(insertions: dict[str, Any], 
 
 
 def test_the_summary_has_the_same_keys_for_every_run(tmp_path: Path) -> None:
-    """Also for a run that failed at once; and every path of the table is one that a record has."""
+    """Also for a run that failed at once."""
     record = blank_record(tiny_config(tmp_path), "m", "id")
-    assert flat_summary({}) == dict.fromkeys(SUMMARY)
+    assert flat_summary(Record()) == dict.fromkeys(SUMMARY)
     assert flat_summary(record) == dict.fromkeys(SUMMARY)
-    for path in SUMMARY.values():
-        part: Any = record
-        for key in path:
-            assert key in part
-            part = part[key]
-    record.update(score=0.5, metrics={"accuracy": 0.5}, params={"trainable": 7, "percent": 0.1})
+    record.score, record.metrics = 0.5, {"accuracy": 0.5}
+    record.params = Params(trainable=7, percent=0.1)
     known = {"score": 0.5, "score/tiny": 0.5, "metrics/accuracy": 0.5, "params/trainable": 7, "params/pct": 0.1}
     assert {key: value for key, value in flat_summary(record).items() if value is not None} == known
 
@@ -140,7 +136,7 @@ def test_a_breaking_wandb_warns_once_and_the_run_goes_on(capsys: pytest.CaptureF
 
 def test_the_run_is_closed_even_without_its_summary(capsys: pytest.CaptureFixture[str]) -> None:
     Broken.finished = 0
-    WandbTracker(Broken()).finish({}, "ok")
+    WandbTracker(Broken()).finish(Record(status="ok"))
     assert Broken.finished == 1
 
 
@@ -150,14 +146,14 @@ def test_two_jobs_of_one_process_are_two_offline_runs(tmp_path: Path) -> None:
     seen = []
     for identity in ("aaaa1111", "bbbb2222"):
         resolved = {"runs_dir": str(tmp_path / "runs"), "method": {"name": "m", "insertions": {}}}
-        record = {"run_id": identity, "method": "m", "task": "t", "model": "b", "budget": "none", "seed": 0}
+        record = Record(run_id=identity, method="m", task="t", model="b", budget="none", seed=0)
         tracker = open_tracker(WANDB, record, resolved)
         assert isinstance(tracker, WandbTracker)
         run = tracker.run
         seen.append((run.id, run.name, run.group, tuple(run.tags), run.config["method"]["name"], run.offline))
         for step in (1, 2):
             tracker.log({"loss": 1.0 / step}, step=step)
-        tracker.finish({"score": 0.5, "params": {"trainable": 7}}, "ok")
+        tracker.finish(Record(status="ok", score=0.5, params=Params(trainable=7)))
         assert wandb.run is None
     tags = ("method:m", "task:t", "model:b", "budget:none")
     assert [(one[0], one[1], one[2], set(one[3]), *one[4:]) for one in seen] == [
@@ -172,11 +168,11 @@ def test_a_job_that_starts_again_continues_the_same_run(tmp_path: Path) -> None:
 
     settings = []
     for _ in range(2):
-        tracker = open_tracker(WANDB, {"run_id": "cccc3333"}, {"runs_dir": str(tmp_path)})
+        tracker = open_tracker(WANDB, Record(run_id="cccc3333"), {"runs_dir": str(tmp_path)})
         assert isinstance(tracker, WandbTracker)
         settings.append((tracker.run.id, tracker.run.settings.resume, tracker.run.job_type))
         tracker.log({"loss": 1.0}, step=1)
-        tracker.finish({}, "failed")
+        tracker.finish(Record(status="failed"))
     assert settings == [("cccc3333", "allow", "train")] * 2
     assert wandb.run is None
     assert {path.name for path in (tmp_path / "wandb").glob("offline-run-*/*.wandb")} == {"run-cccc3333.wandb"}
@@ -190,10 +186,10 @@ def test_without_a_network_an_online_run_is_kept_offline(
     monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
     monkeypatch.setattr(tracking, "INIT_S", 1.0)
     online = TrackingConfig(name="wandb", mode="online")
-    tracker = open_tracker(online, {"run_id": "dddd4444"}, {"runs_dir": str(tmp_path)})
+    tracker = open_tracker(online, Record(run_id="dddd4444"), {"runs_dir": str(tmp_path)})
     assert isinstance(tracker, WandbTracker) and tracker.run.offline and tracker.run.id == "dddd4444"
     tracker.log({"loss": 1.0}, step=1)
-    tracker.finish({"score": 0.5}, "ok")
+    tracker.finish(Record(status="ok", score=0.5))
     said = capsys.readouterr().err
     assert said.count("warning: ") == 1 and "tracked offline" in said and "wandb sync" in said
     assert len(list((tmp_path / "wandb").glob("offline-run-*/run-dddd4444.wandb"))) == 1
@@ -203,7 +199,7 @@ def test_without_a_network_an_online_run_is_kept_offline(
 def test_what_is_a_result_is_not_a_crash(status: str, code: int) -> None:
     seen = []
     run = SimpleNamespace(summary={}, finish=lambda exit_code: seen.append(exit_code))
-    WandbTracker(run).finish({"score": 1.0}, status)
+    WandbTracker(run).finish(Record(status=status, score=1.0))
     assert seen == [code] and run.summary["status"] == status
 
 
@@ -226,11 +222,11 @@ def test_trackio_gets_the_same_calls(
     monkeypatch.setattr(tracking, "find_spec", lambda name: object())
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "mine"))
     config = TrackingConfig(name="trackio", group="sweep-1")
-    record = {"run_id": "eeee5555", "method": "m", "task": "t", "model": "b", "budget": "none", "seed": 0}
+    record = Record(run_id="eeee5555", method="m", task="t", model="b", budget="none", seed=0)
     tracker = open_tracker(config, record, {"runs_dir": str(tmp_path), "method": {}})
     assert isinstance(tracker, TrackioTracker)
     tracker.log({"train/loss": 1.0, "train/grad_norm": None}, step=3)  # type: ignore[dict-item]
-    tracker.finish({"score": 0.5}, "ok")
+    tracker.finish(Record(status="ok", score=0.5))
     started, logged, summary, finished = seen
     assert (started["name"], started["group"], started["resume"]) == (
         "m · t · b · seed 0 · eeee5555",
@@ -248,10 +244,10 @@ def test_the_real_trackio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     import sqlite3
 
     for step in (1, 2):  # the second continues the first
-        tracker = open_tracker(TrackingConfig(name="trackio"), {"run_id": "ffff6666"}, {"runs_dir": str(tmp_path)})
+        tracker = open_tracker(TrackingConfig(name="trackio"), Record(run_id="ffff6666"), {"runs_dir": str(tmp_path)})
         assert isinstance(tracker, TrackioTracker)
         tracker.log({"train/loss": 1.0}, step=step)
-        tracker.finish({"score": 0.5}, "ok")
+        tracker.finish(Record(status="ok", score=0.5))
     (path,) = (tmp_path / "trackio").glob("*.db")
     with contextlib.closing(sqlite3.connect(path)) as base:
         rows = base.execute("select run_name, step, metrics from metrics").fetchall()
@@ -259,9 +255,9 @@ def test_the_real_trackio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert any('"score"' in str(row[2]) for row in rows)
 
 
-def record_of(composition: dict[str, Any], identity: str = "abcd1234ef", **more: Any) -> dict[str, Any]:
-    known = {"run_id": identity, "method": composition["name"], "task": "t", "model": "b", "budget": "none", "seed": 0}
-    return {**known, "composition": composition, **more}
+def record_of(composition: dict[str, Any], identity: str = "abcd1234ef", **more: Any) -> Record:
+    names = {"method": composition["name"], "task": "t", "model": "b", "budget": "none"}
+    return Record(run_id=identity, seed=0, composition=composition, **names, **more)
 
 
 def test_names_and_keys_tell_variants_apart() -> None:
@@ -302,14 +298,17 @@ def test_whatever_differs_from_the_file_is_in_the_name(change: Any, said: str) -
 def test_the_fitted_sizes_are_tracked_not_those_asked_for() -> None:
     """Also of a record from before there was a composition: the configuration's with the fitted sizes in place."""
     asked, key = load_method("lora").to_dict(), "method.insertions.attention.function.size"
-    fitted = {"requested": {key: 16}, "sizes": {key: 2}}
+    fitted = Fitted(requested={key: 16}, sizes={key: 2})
     trained = load_method("lora").to_dict()
     trained["insertions"]["attention"]["function"]["size"] = 2
-    for record in (record_of(trained, fitted=fitted), {**record_of(trained, fitted=fitted), "composition": None}):
+    told = record_of(trained, fitted=fitted)
+    for record in (told, replace(told, composition=None)):
         said = mirrored(record, {"method": asked})
         assert said.config["design"]["size"] == said.config["design"]["attention"]["size"] == 2
         assert said.config["method"]["insertions"]["attention"]["function"]["size"] == 2
-        assert said.config["fitted"] == fitted and said.name.startswith("lora · size=2 · ")
+        assert said.config["fitted"] == {"requested": {key: 16}, "sizes": {key: 2}} and said.name.startswith(
+            "lora · size=2 · "
+        )
     assert asked["insertions"]["attention"]["function"]["size"] == 16, "what was asked for stays as it was"
 
 
@@ -328,8 +327,8 @@ class Noted(NullTracker):
     def log(self, values: Any, step: int) -> None:
         self.told.append((step, values))
 
-    def finish(self, summary: Any, status: str) -> bool:
-        self.told.append((status, flat_summary(summary)))
+    def finish(self, record: Record) -> bool:
+        self.told.append((record.status, flat_summary(record)))
         return True
 
 

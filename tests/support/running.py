@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 import yaml
+from unipet.runs.record import Identity, Record
 
 from tests.support.tiny import tiny_bert, tiny_tokenizer
 from unipet.calculus.library import load_method
 from unipet.config import BudgetConfig, ModelConfig, OptimConfig, RunConfig, TaskConfig
 from unipet.runs import identity
+from unipet.runs.identity import NUMERICS
 from unipet.runs.run import Done, prepare
 from unipet.sweeps import jobs
 
@@ -104,10 +106,10 @@ def resolved(config: RunConfig) -> dict[str, Any]:
 
 def said_id(config: RunConfig) -> str:
     """A run's identity as far as its configuration alone says it; its base model and data need not be there."""
-    return identity.run_id(resolved(config), identity.Content("", {}, None, {}))
+    return identity.run_id(resolved(config), Identity("", {}, None, {}, NUMERICS))
 
 
-def stand_in(monkeypatch: pytest.MonkeyPatch, train: Callable[[RunConfig, Path], dict[str, Any]]) -> None:
+def stand_in(monkeypatch: pytest.MonkeyPatch, train: Callable[[RunConfig, Path], Record]) -> None:
     """Jobs of sweeps go to `train`, with a directory for each, instead of being run."""
 
     def done(config: RunConfig, announce: Callable[[Path], None] = lambda directory: None) -> Done:

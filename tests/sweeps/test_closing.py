@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from unipet.runs.record import Data, ErrorOf, InsertionRow, Record, Selection, Time
 
 from tests.support.running import LOW_RANK, TINY_TASK, tiny_config, write_world
 from unipet.cli.main import main
@@ -127,28 +128,28 @@ def test_a_sweep_says_it_in_one_line_per_job(world: Path, tmp_path: Path, capsys
 
 
 def test_the_score_of_a_loss_is_shown_as_a_loss() -> None:
-    selection = {"by": "validation", "examples": 1200, "metric": "loss", "step": 4, "scores": {"2": -2.0, "4": -1.5}}
-    record = {"data": {"selection": selection}, "time": {"steps": 4}}
+    selection = Selection("validation", 1200, "loss", 4, {"2": -2.0, "4": -1.5})
+    record = Record(data=Data(selection=selection), time=Time(steps=4))
     assert closing.checkpoint(record) == "step 4 of 4, by loss 1.5000 on 1,200 validation examples; 2 were compared"
 
 
 def test_parts_are_rounded_so_that_they_add_up() -> None:
     assert closing.rounded([0.4, 0.4, 0.4]) == [1, 0, 0]
     assert closing.rounded([1.5, 2.5]) == [2, 2] and closing.rounded([]) == []
-    record = {"time": {"phases_s": {"import": 0.04, "base_model": 0.04, "training": 60.02, "other": 0.0}}}
+    record = Record(time=Time(phases_s={"import": 0.04, "base_model": 0.04, "training": 60.02, "other": 0.0}))
     assert closing.spent(record) == "60.1 s (import 0.1, training 60.0)"
 
 
 @pytest.mark.parametrize(
     ("status", "more", "shown"),
     [
-        ("failed", {"error": {"type": "UnipetError", "message": "bad data"}}, "reason     bad data"),
+        ("failed", {"error": ErrorOf("UnipetError", "bad data")}, "reason     bad data"),
         ("exceeded", {"reason": "out of memory in training"}, "reason     out of memory in training"),
         ("skipped", {"reason": "no size fits"}, "reason     no size fits"),
     ],
 )
 def test_a_run_without_a_score_says_why(status: str, more: dict[str, Any], shown: str, tmp_path: Path) -> None:
-    record = {"status": status, "method": "m", "task": "t", "model": "b", "seed": 0, "data": {}, "time": {}, **more}
+    record = Record(status=status, method="m", task="t", model="b", seed=0, **more)
     text = closing.summary(record, tmp_path)
     assert shown in text.splitlines() and "next" not in text and closing.outcome(record).startswith(f"{status}: ")
     (tmp_path / "error.txt").write_text("Traceback")
@@ -214,6 +215,6 @@ def test_waiting_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 
 @pytest.mark.parametrize(("foldable", "offered"), [([True], True), ([True, False], False), ([], True)])
 def test_merging_is_offered_where_the_method_folds(foldable: list[bool], offered: bool, tmp_path: Path) -> None:
-    record = {"status": "ok", "insertions": [{"foldable": one} for one in foldable]}
+    record = Record(status="ok", insertions=[InsertionRow(foldable=folds) for folds in foldable])
     said = closing.next_command(record, tmp_path)
     assert ("unipet merge" in said) == offered and "unipet evaluate" in said

@@ -6,15 +6,15 @@ import csv
 import io
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
+from unipet.runs.record import ErrorOf, Record, blank_record
 
 from tests.support.running import resolved, said_id, stand_in, write_model, write_task
 from unipet.cli.main import main
 from unipet.config import RunConfig
-from unipet.runs.record import blank_record, write_json_atomic
+from unipet.runs.record_files import write_record
 from unipet.sweeps import jobs
 
 FLAGS = ["task=synthetic_verdicts", "model=minilm"]
@@ -31,20 +31,20 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[RunConfig]:
     """Runs that write a record and train nothing: the score is the seed's, and seed 7 fails. Returns what was run."""
     ran: list[RunConfig] = []
 
-    def train(config: RunConfig, directory: Path) -> dict[str, Any]:
+    def train(config: RunConfig, directory: Path) -> Record:
         ran.append(config)
         name = str(config.method["name"])
         record = blank_record(config, name, said_id(config))
-        record["data"]["source"] = "synthetic:made up"
-        record["params"] = {"trainable": 10, "percent": 0.1}
-        record["time"]["train_s"] = 1.0
+        record.data.source = "synthetic:made up"
+        record.params.trainable, record.params.percent = 10, 0.1
+        record.time.train_s = 1.0
         if config.seed == 7:
-            record.update(status="failed", error={"type": "RuntimeError", "message": "the loss is not a number"})
+            record.status, record.error = "failed", ErrorOf("RuntimeError", "the loss is not a number")
         else:
-            record.update(status="ok", score=config.seed / 10, metric="accuracy")
+            record.status, record.score, record.metric = "ok", config.seed / 10, "accuracy"
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "config.yaml").write_text(yaml.safe_dump(resolved(config)))
-        write_json_atomic(directory / "result.json", record)
+        write_record(directory / "result.json", record)
         return record
 
     stand_in(monkeypatch, train)
@@ -119,7 +119,7 @@ def test_whatever_a_job_raises_is_its_own_failure(
 ) -> None:
     working = jobs.train
 
-    def train(config: RunConfig, directory: Path) -> dict[str, Any]:
+    def train(config: RunConfig, directory: Path) -> Record:
         if config.seed == 1:
             raise error
         return working(config).record
@@ -135,7 +135,7 @@ def test_an_old_result_does_not_hide_a_new_failure(
 ) -> None:
     assert main(["train", "-m", *FLAGS, "seed=1"]) == 0
 
-    def train(config: RunConfig, directory: Path) -> dict[str, Any]:
+    def train(config: RunConfig, directory: Path) -> Record:
         raise RuntimeError("new")
 
     stand_in(monkeypatch, train)
@@ -147,7 +147,7 @@ def test_an_interrupt_reports_what_there_is(
 ) -> None:
     working = jobs.train
 
-    def train(config: RunConfig, directory: Path) -> dict[str, Any]:
+    def train(config: RunConfig, directory: Path) -> Record:
         if config.seed == 2:
             raise KeyboardInterrupt
         return working(config).record

@@ -11,7 +11,11 @@ from typing import Any
 from unipet.calculus.yaml_reader import read_yaml
 from unipet.errors import UnipetError
 from unipet.report.identity import distinct
-from unipet.runs.record import CONFIG, RESULT, read_record, record_files
+from unipet.runs.json_object import JsonObject, WrongType
+from unipet.runs.record import Record
+from unipet.runs.record_files import CONFIG, RESULT, mistyped, read_record, record_files
+
+NO_RECORD = "no record"  # status of a job that left none
 
 
 @dataclass(frozen=True)
@@ -21,22 +25,44 @@ class Entry:
     `directory` is None for a job that failed before it had one.
     """
 
-    record: Mapping[str, Any]
+    record: Record
     config: Mapping[str, Any] = field(default_factory=dict)
     overrides: tuple[str, ...] = ()
     directory: Path | None = field(default=None, compare=False)
     flags: tuple[str, ...] = ()  # of the sweep's command line, such as --config-dir DIR
 
+    def setting(self, key: str) -> Any:
+        """The configuration's value at a dotted key; None where it has none."""
+        value: Any = self.config
+        for part in key.split("."):
+            if not isinstance(value, Mapping) or part not in value:
+                return None
+            value = value[part]
+        return value
 
-def read_json(path: Path) -> dict[str, Any]:
+
+@dataclass
+class Job(JsonObject):
+    """A sweep's `jobs/<n>.json`, as far as a report reads it."""
+
+    job: int = 0
+    overrides: list[str] = field(default_factory=list)
+    flags: list[str] = field(default_factory=list)
+    run_dir: str | None = None  # None: it failed before it had one; then its record and configuration are here
+    record: Record | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+
+
+def read_job(path: Path) -> Job:
     """A job file. Raises `UnipetError` naming the file when it is not one."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UnipetError(f"{path}: cannot be read as JSON ({error}). Delete it or run that job again.") from None
-    if not isinstance(value, dict):
-        raise UnipetError(f"{path}: holds a {type(value).__name__}, a job is a JSON object.")
-    return value
+    try:
+        return Job.from_dict(content)
+    except WrongType as error:
+        raise mistyped(path, error) from None
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -60,13 +86,13 @@ def collect_sweep(directory: Path) -> list[Entry]:
 def collect_jobs(directory: Path) -> list[Entry]:
     """The jobs of one sweep directory, in job order, those that failed before they had a run directory included."""
     entries = []
-    for job in sorted((read_json(path) for path in directory.glob("jobs/*.json")), key=lambda job: int(job["job"])):
-        overrides, flags = tuple(job.get("overrides", ())), tuple(job.get("flags", ()))
-        run = directory / job["run_dir"] if job.get("run_dir") else None
+    for job in sorted(map(read_job, directory.glob("jobs/*.json")), key=lambda job: job.job):
+        overrides, flags = tuple(job.overrides), tuple(job.flags)
+        run = directory / job.run_dir if job.run_dir else None
         if run is not None and (run / RESULT).is_file():
             entries.append(read_run(run, overrides, flags))
         else:
-            entries.append(Entry(job.get("record", {}), job.get("config", {}), overrides, None, flags))
+            entries.append(Entry(job.record or Record(status=NO_RECORD), job.config, overrides, None, flags))
     return entries
 
 
@@ -96,13 +122,16 @@ def collect(directory: Path) -> list[Entry]:
 def with_overrides(entries: Sequence[Entry], jobs: Sequence[Entry]) -> list[Entry]:
     """The runs, each with the overrides of the last job that it was."""
     typed = {job.directory.resolve(): (job.overrides, job.flags) for job in jobs if job.directory is not None}
-    said = [
-        typed.get(one.directory.resolve(), ((), ())) if one.directory else (one.overrides, one.flags) for one in entries
+    own = [
+        typed.get(entry.directory.resolve(), ((), ())) if entry.directory else (entry.overrides, entry.flags)
+        for entry in entries
     ]
-    return [replace(one, overrides=own, flags=flags) for one, (own, flags) in zip(entries, said, strict=True)]
+    return [
+        replace(entry, overrides=overrides, flags=flags) for entry, (overrides, flags) in zip(entries, own, strict=True)
+    ]
 
 
 def never_begun(jobs: Sequence[Entry]) -> list[Entry]:
     """Jobs that failed before they had a run directory, each command line once, unless a later job of it did better."""
     last = {job.overrides: job for job in jobs}
-    return [job for job in last.values() if job.directory is None and job.record.get("status") == "failed"]
+    return [job for job in last.values() if job.directory is None and job.record.status == "failed"]

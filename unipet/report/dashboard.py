@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from unipet.errors import UnipetError
-from unipet.report.aggregate import grouped, named
+from unipet.report.aggregate import grouped
 from unipet.report.collect import Entry
 from unipet.report.comparing import compare
 from unipet.report.paper import markdown, paper_table
@@ -53,7 +53,7 @@ def scopes(entries: Sequence[Entry]) -> list[Scope]:
     """The runs that have an id, in groups that may be compared. Raises `UnipetError` where no run has one."""
     found: dict[tuple[str, str, str], list[tuple[str, list[str]]]] = {}
     for row, runs in grouped(entries):
-        ids = [str(one.record["run_id"]) for one in runs if one.record.get("run_id")]
+        ids = [run.record.run_id for run in runs if run.record.run_id]
         if ids:
             found.setdefault((row.task, row.model, row.budget), []).append((row.method, ids))
     if not found:
@@ -71,13 +71,13 @@ def scopes(entries: Sequence[Entry]) -> list[Scope]:
 
 def project_of(entries: Sequence[Entry]) -> str:
     """The project that the runs were tracked in; `unipet` where none says one."""
-    given = [(one.config.get("tracking") or {}).get("project") for one in entries]
-    return next((str(name) for name in given if name), "unipet")
+    projects = [entry.setting("tracking.project") for entry in entries]
+    return next((str(project) for project in projects if project), "unipet")
 
 
 def tracked(entries: Sequence[Entry]) -> int:
     """How many of the runs were mirrored to wandb at all."""
-    return sum(named(one.config.get("tracking")) == "wandb" for one in entries)
+    return sum(entry.setting("tracking.name") == "wandb" for entry in entries)
 
 
 def panels(scope: Scope, label: str) -> list[Any]:

@@ -7,12 +7,11 @@ Columns `method`, `task`, `metric` and `published`; `std`, `runs`, `params_perce
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
 
 from unipet.errors import UnipetError, unknown
 from unipet.output.text_table import text_table
@@ -20,6 +19,7 @@ from unipet.report import numbers
 from unipet.report.aggregate import grouped, score_of
 from unipet.report.collect import Entry
 from unipet.report.numbers import GAP
+from unipet.runs.record import Record
 
 NEEDED = ("method", "task", "metric", "published")
 KNOWN = (*NEEDED, "std", "runs", "params_percent", "source", "scale")
@@ -135,11 +135,7 @@ def beside(published: Sequence[Published], entries: Iterable[Entry]) -> list[Bes
         here = []
         for row, runs in rows:
             records = [entry.record for entry in runs if score_of(entry.record) is not None]
-            values = [
-                float(value)
-                for record in records
-                if isinstance(value := (record.get("metrics") or {}).get(one.metric), int | float)
-            ]
+            values = [float(record.metrics[one.metric]) for record in records if one.metric in record.metrics]
             if values:
                 scale = scale_of(one.metric, records)
                 number, why = reconciled(one, published, scale)
@@ -155,11 +151,11 @@ def beside(published: Sequence[Published], entries: Iterable[Entry]) -> list[Bes
     return found
 
 
-def scale_of(metric: str, records: Iterable[Mapping[str, Any]] = ()) -> str:
+def scale_of(metric: str, records: Iterable[Record] = ()) -> str:
     """The scale of a metric in words, as a record declares it, else as this version knows it; "" where nobody does."""
     for record in records:
-        if said := (((record.get("data") or {}).get("scoring") or {}).get("scales") or {}).get(metric):
-            return str(said)
+        if metric in record.data.scoring.scales:
+            return record.data.scoring.scales[metric]
     from unipet.tasks.scoring import METRICS
 
     return METRICS[metric].scale if metric in METRICS else ""

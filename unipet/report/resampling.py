@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from unipet.errors import UnipetError
-from unipet.runs.record import PREDICTIONS
+from unipet.runs.record_files import PREDICTIONS
 from unipet.tasks.bleu_tokenizers import DEFAULT, sentence_bleu
 from unipet.tasks.text_tokens import spaced
 

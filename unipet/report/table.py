@@ -98,7 +98,7 @@ def text_table(
     if notes := flag_notes(rows):
         lines += ["", *(f"{MARK} {text}" for text in notes)]
     if missing:
-        lines += ["", *(f"{one.status}: {one.what}\n    {one.error}" for one in missing)]
+        lines += ["", *(f"{each.status}: {each.run}\n    {each.error}" for each in missing)]
     return "\n".join(lines)
 
 
@@ -143,7 +143,7 @@ def markdown_table(rows: Sequence[Row], missing: Sequence[Unscored] = ()) -> str
     if notes := flag_notes(rows):
         lines += ["", *(f"- {MARK} {text}".replace("|", "\\|") for text in notes)]
     if missing:
-        lines += ["", "Without a score:", "", *(f"- {one.status}: `{one.what}`: {one.error}" for one in missing)]
+        lines += ["", "Without a score:", "", *(f"- {each.status}: `{each.run}`: {each.error}" for each in missing)]
     return "\n".join(lines) + "\n"
 
 

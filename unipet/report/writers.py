@@ -34,7 +34,7 @@ class Report:
     @property
     def order(self) -> list[str]:
         """The methods in the order of their runs: in a sweep, the order in which they were asked for."""
-        return [str(entry.record.get("method")) for entry in self.entries]
+        return [str(entry.record.method) for entry in self.entries]
 
 
 WRITERS: dict[str, tuple[str, Callable[[Report], str]]] = {

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from unipet.config import ModelConfig, RunConfig
 from unipet.errors import UnipetError
 from unipet.runs.checks import check_tokenizer, check_weights, fit_tokenizer
+from unipet.runs.record import Record
 from unipet.runs.model_files import check_unchanged, first_line, has_weights, locate, verify
 from unipet.output.stopwatch import phase
 from unipet.tasks.kinds import Kind, kind_of
@@ -59,11 +60,11 @@ def skeleton(model: ModelConfig, kind: str, as_saved: bool = False) -> nn.Module
     return made
 
 
-def load_base_model_of(config: RunConfig, record: Mapping[str, Any]) -> tuple[nn.Module, Any]:
+def load_base_model_of(config: RunConfig, record: Record) -> tuple[nn.Module, Any]:
     """Base model and tokenizer of a finished run, whose configuration says all that they need. Raises as
     `load_base_model`, and for a configuration or tokenizer other than the run's: its record has their checksums."""
     task = config.task
-    check_unchanged(config.model, (record.get("identity") or {}).get("base_model") or {})
+    check_unchanged(config.model, record.identity.base_model)
     return load_base_model(config.model, list(task.labels), task.kind == "regression", task.kind)
 
 

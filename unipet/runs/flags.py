@@ -17,6 +17,8 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, pvariance
 from typing import Any
 
+from unipet.runs.record import Flag
+
 Rows = Sequence[Mapping[str, Any]]  # of predictions.jsonl: prediction, and label or references
 #: Name -> what it says, in a few words.
 NAMES = {
@@ -32,14 +34,14 @@ GAINED, LOST, SPOILED = 0.25, 0.5, 2.0  # see `diverged`
 FEWEST = 5  # logged losses: fewer say nothing about a course
 
 
-def raised(rows: Rows, regression: bool, steps: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """The flags of a run, `[{"name": ..., "text": ...}]`: from its evaluation's rows, whether its answers are numbers, and
+def raised(rows: Rows, regression: bool, steps: Sequence[Mapping[str, Any]]) -> list[Flag]:
+    """The flags of a run: from its evaluation's rows, whether its answers are numbers, and
     the lines of its metrics.jsonl."""
     found = _answers(rows, regression) if rows else {}
     losses = [step["loss"] for step in steps if "loss" in step]
     if text := diverged(losses):
         found["diverged"] = text
-    return [{"name": name, "text": text} for name, text in found.items()]
+    return [Flag(name, text) for name, text in found.items()]
 
 
 def _answers(rows: Rows, regression: bool) -> dict[str, str]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from unipet.config import RunConfig
-from unipet.runs.record import canonical_json
+from unipet.runs.record import Identity
+from unipet.runs.record_files import canonical_json
 
 if TYPE_CHECKING:
     from unipet.calculus.method import Method
@@ -33,22 +33,7 @@ _NOT_IDENTITY: dict[str, tuple[str, ...]] = {
 }
 
 
-@dataclass(frozen=True)
-class Content:
-    """The contents that a run computes with. Paths do not matter: equal contents are the same."""
-
-    data: str  # fingerprint of labels and rows
-    base_model: Mapping[str, str]  # checksum of every file that loading may read: weights, configuration, tokenizer
-    sites: Mapping[str, Any] | None  # a site table of the user's own
-    functions: Mapping[str, str]  # checksum of the source of every registered function that the method uses
-    numerics: int = NUMERICS
-
-    def to_dict(self) -> dict[str, Any]:
-        """As the run's record keeps it."""
-        return asdict(self)
-
-
-def content_of(config: RunConfig, method: Method, sites: Architecture | None, data: str) -> Content:
+def content_of(config: RunConfig, method: Method, sites: Architecture | None, data: str) -> Identity:
     """The contents that `config` names, read once; `method` and `sites` are as they were asked for, `data` is the fingerprint
     of the examples.
 
@@ -61,15 +46,16 @@ def content_of(config: RunConfig, method: Method, sites: Architecture | None, da
 
     cache = cache_directory(config.runs_dir)
     kept = None if cache is None else cache / "checksums"
-    return Content(
+    return Identity(
         data=data,
         base_model=contents(config.model, kept),
         sites=None if sites is None else table_data(sites),
         functions=function_sources(method),
+        numerics=NUMERICS,
     )
 
 
-def run_id(resolved: Mapping[str, Any], content: Content) -> str:
+def run_id(resolved: Mapping[str, Any], content: Identity) -> str:
     """16 hex characters over everything that decides a run's result, and nothing else.
 
     `resolved` is the whole configuration as plain values, the method spelled out in full.

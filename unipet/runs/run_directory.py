@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from unipet.runs.checksums import checksum
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
-from unipet.runs.record import ADAPTER, ATTEMPT, CONFIG, METRICS, PREDICTIONS, RESULT, now, read_record
+from unipet.runs.record import Record
+from unipet.runs.record_files import ADAPTER, ATTEMPT, CONFIG, METRICS, PREDICTIONS, RESULT, read_record
+from unipet.runs.versions import now
 from unipet.output.files import as_file_name
 
 LOCK = ".lock"
@@ -23,7 +24,7 @@ def run_directory(config: RunConfig, method: str, run_id: str) -> Path:
     """`<runs_dir>/<method>-<task>-s<seed>-<first 8 of run_id>`, with the whole `run_id` where another run is there."""
     name = f"{method}-{config.task.name}-s{config.seed}"
     short, long = (Path(config.runs_dir) / as_file_name(f"{name}-{run_id[:digits]}") for digits in (8, 16))
-    taken = (short / RESULT).is_file() and read_record(short / RESULT)["run_id"] != run_id
+    taken = (short / RESULT).is_file() and read_record(short / RESULT).run_id != run_id
     return long if taken else short
 
 
@@ -34,12 +35,11 @@ def checksums(directory: Path) -> dict[str, str]:
     return {path.relative_to(directory).as_posix(): checksum(path) for path in files}
 
 
-def is_whole(directory: Path, record: Mapping[str, Any]) -> bool:
+def is_whole(directory: Path, record: Record) -> bool:
     """Whether `record` is a finished run's and every file that belongs to it is in `directory` as it was written."""
-    files = record.get("files")
-    if record["status"] != "ok" or not isinstance(files, dict) or not files:
+    if record.status != "ok" or not record.files:
         return False
-    return all(_is(directory / name, sha256) for name, sha256 in files.items())
+    return all(_is(directory / name, sha256) for name, sha256 in record.files.items())
 
 
 def settle(directory: Path) -> None:
@@ -51,8 +51,8 @@ def settle(directory: Path) -> None:
     if not (attempt / RESULT).is_file():
         return
     record = read_record(attempt / RESULT)
-    files = record.get("files") or {}
-    if record["status"] != "ok" or not files:
+    files = record.files
+    if record.status != "ok" or not files:
         return
     if not all(_is(attempt / name, sha256) or _is(directory / name, sha256) for name, sha256 in files.items()):
         return

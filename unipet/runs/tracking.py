@@ -3,7 +3,7 @@
 The run's own `result.json` is the record; a tracker is a copy of it. So a tracker that breaks (no network, a full
 disk) warns once and is silent from then on, and the run goes on. Every run opens its own tracker and finishes it:
 two runs of one process never share one. A run that is started again continues the same tracked run. What a tracked run
-says of itself is made in `mirror.py`.
+says of itself is made in `tracked_summary.py`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from unipet.calculus.options import check_options
 from unipet.config import TrackingConfig
 from unipet.errors import UnipetError, unknown
+from unipet.runs.record import Record
 from unipet.runs.tracked_summary import Mirrored, flat_summary, mirrored
 
 JOB_TYPE = "train"
@@ -33,8 +34,8 @@ class Tracker(Protocol):
     def log(self, values: Mapping[str, float], step: int) -> None:
         """Mirror metrics of one optimiser step."""
 
-    def finish(self, summary: Mapping[str, Any], status: str) -> bool:
-        """Mirror the run's end: the record, or the part of it that there is, and its status. Call exactly once.
+    def finish(self, record: Record) -> bool:
+        """Mirror the run's end: the summary of its record, and its status. Call exactly once.
         Returns whether the whole run is mirrored now, where it was asked to be."""
 
 
@@ -44,7 +45,7 @@ class NullTracker:
     def log(self, values: Mapping[str, float], step: int) -> None:
         """Nothing."""
 
-    def finish(self, summary: Mapping[str, Any], status: str) -> bool:
+    def finish(self, record: Record) -> bool:
         """Nothing."""
         return False
 
@@ -71,13 +72,13 @@ class LiveTracker:
         """Mirror metrics of one optimiser step."""
         self._guarded("logging", lambda run: run.log(dict(values), step=step))
 
-    def finish(self, summary: Mapping[str, Any], status: str) -> bool:
+    def finish(self, record: Record) -> bool:
         """Write the summary (`SUMMARY`, `metrics/...`, `status`) and close this run."""
         run = self.run
-        self._guarded("the summary", lambda run: self._summarise(run, {**flat_summary(summary), "status": status}))
+        self._guarded("the summary", lambda run: self._summarise(run, {**flat_summary(record), "status": record.status}))
         whole = self.run is not None
         self.run = run  # close it even if the summary could not be written, so that the next job gets a run of its own
-        self._guarded("finishing", lambda run: self._close(run, status))
+        self._guarded("finishing", lambda run: self._close(run, record.status))
         whole, self.run = whole and self.run is not None, None
         return whole and self._as_asked
 
@@ -137,7 +138,7 @@ def check_tracking(config: TrackingConfig) -> None:
         )
 
 
-def open_tracker(config: TrackingConfig, record: Mapping[str, Any], resolved: Mapping[str, Any]) -> Tracker:
+def open_tracker(config: TrackingConfig, record: Record, resolved: Mapping[str, Any]) -> Tracker:
     """A tracker for one run.
 
     The record's `run_id` becomes the tracked run's id, `config.group` (the sweep) its group; its name, tags and

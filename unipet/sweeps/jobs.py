@@ -19,7 +19,8 @@ from unipet.compose.override import shown
 from unipet.config import ModelConfig, RunConfig
 from unipet.errors import UnipetError
 from unipet.output import libraries, terminal
-from unipet.runs.record import model_label, write_json_atomic
+from unipet.runs.record import ErrorOf, Record, model_label
+from unipet.runs.record_files import write_json_atomic
 
 if TYPE_CHECKING:
     from unipet.runs.run import Done
@@ -47,9 +48,9 @@ def run_job(
     except (Exception, SystemExit) as error:  # a job's failure is a result; the sweep goes on
         record = failed_record(values, error)
         job.update(
-            run_dir=None, record=record, config=yaml_values(values)
+            run_dir=None, record=record.to_dict(), config=yaml_values(values)
         )  # an older result in that directory is not this job's
-    job.update(run_id=record.get("run_id"), status=record["status"])
+    job.update(run_id=record.run_id, status=record.status)
     write_job(sweep, job)
     return {**job, "record": record}
 
@@ -74,22 +75,23 @@ def write_job(sweep: Path, job: Mapping[str, Any]) -> None:
         raise UnipetError(f"{path}: cannot be written ({error.strerror or error}). Set another runs_dir.") from None
 
 
-def failed_record(values: Mapping[str, Any], error: BaseException) -> dict[str, Any]:
+def failed_record(values: Mapping[str, Any], error: BaseException) -> Record:
     """A record for a job that failed before its run began: what is known of it, and why."""
-    names = {
-        key: part.get("name")
-        for key in ("method", "task", "model", "budget")
-        if isinstance(part := values.get(key), Mapping)
-    }
-    if isinstance(model := values.get("model"), Mapping):
-        names["model"] = model_label(parse_run_config.build(ModelConfig, model, "model"))
-    return {
-        "status": "failed",
-        "run_id": None,
-        **names,
-        "seed": values.get("seed"),
-        "error": {"type": type(error).__name__, "message": str(error) or type(error).__name__},
-    }
+    seed, model = values.get("seed"), values.get("model")
+    return Record(
+        status="failed",
+        method=_name(values, "method"),
+        task=_name(values, "task"),
+        model=model_label(parse_run_config.build(ModelConfig, model, "model")) if isinstance(model, Mapping) else None,
+        budget=_name(values, "budget"),
+        seed=seed if type(seed) is int else None,
+        error=ErrorOf(type(error).__name__, str(error) or type(error).__name__),
+    )
+
+
+def _name(values: Mapping[str, Any], group: str) -> str | None:
+    chosen = values.get(group)
+    return str(chosen["name"]) if isinstance(chosen, Mapping) and "name" in chosen else None
 
 
 def progress(job: int, total: int | None, overrides: Sequence[str], swept: Sequence[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from unipet.compose.hydra_errors import translate
 from unipet.compose.overrides import Plan
 from unipet.errors import UnipetError
 from unipet.output import libraries
+from unipet.runs.record import Record
 from unipet.runs.tracked_summary import own_files
 from unipet.sweeps import closing, jobs
 
@@ -54,7 +55,7 @@ class Flags:
 
 def single(todo: Plan, flags: Flags) -> int:
     """One run: 0 when it is ok, 1 when it failed. It runs as `plan` composed it, while that composer is open."""
-    records: list[Mapping[str, Any]] = []
+    records: list[Record] = []
     mistakes: list[UnipetError] = []
 
     def job(_: Any) -> None:
@@ -70,7 +71,7 @@ def single(todo: Plan, flags: Flags) -> int:
         run_composed(job, todo.composed)
     if mistakes:
         raise mistakes[0]
-    return 0 if records and records[0].get("status") != "failed" else 1
+    return 0 if records and records[0].status != "failed" else 1
 
 
 def sweep(todo: Plan, flags: Flags) -> int:

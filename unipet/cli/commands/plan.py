@@ -45,8 +45,8 @@ def main(argv: Sequence[str]) -> int:
     from unipet.runs.forecast.forecaster import Forecaster, on_cuda
     from unipet.runs.forecast.measurement_cache import Kept
     from unipet.runs.forecast.sweep_table import Forecast
-    from unipet.runs.record import versions
     from unipet.runs.tracking import check_tracking
+    from unipet.runs.versions import versions
     from unipet.tasks import cache_directory
 
     check_tracking(todo.config.tracking)
@@ -71,7 +71,7 @@ def main(argv: Sequence[str]) -> int:
     fresh, loads = sum(now for now, _ in seen), [each for _, each in seen if each is not None]
     load = sum(loads) / len(loads) if loads else None
     measured = {"now": fresh, "before": len(seen) - fresh, "seconds": forecaster.measuring_s, "load": load}
-    found = Forecast(made, start_s, given, versions()["machine"], measured, on_cuda())
+    found = Forecast(made, start_s, given, versions().machine.to_dict(), measured, on_cuda())
     if asked.json:
         print_json(found.to_dict())
     else:

@@ -32,7 +32,7 @@ def seed_points(comparisons: Sequence[Comparison]) -> Rows:
                     "group": comparison.id,
                     "label": line.label,
                     "rank": rank,
-                    "seed": str(entry.record.get("seed")),
+                    "seed": str(entry.record.seed),
                     "score": _round(score_of(entry.record)),
                     "mean": _round(mean),
                     "seeds": len(scored),
@@ -79,10 +79,10 @@ def curve_points(comparisons: Sequence[Comparison], points: int = POINTS) -> dic
     found: dict[str, Rows] = {}
     for comparison, line in _lines(comparisons):
         for entry in line.entries:
-            if entry.record.get("status") not in ("ok", "running"):
+            if entry.record.status not in ("ok", "running"):
                 continue  # a diverged run's loss would hide all others
             for measure, steps in curve(entry, points_per_run(runs, points)).items():
-                name = f"{line.id}s{entry.record.get('seed')}"
+                name = f"{line.id}s{entry.record.seed}"
                 found.setdefault(measure, []).extend(
                     {"group": comparison.id, "label": line.label, "run": name, "step": step, "value": _round(value)}
                     for step, value in steps

@@ -84,7 +84,7 @@ COLUMNS: dict[str, Callable[[Comparison, Line], Cell]] = {
     "size": lambda one, line: Cell(line.row.size or "–", line.row.size or None, "n"),
     "trainable": lambda one, line: _figure(line.row.trainable, ",d"),
     "%": lambda one, line: Cell(percent(line.row.percent), line.row.percent, "n"),
-    "memory, GiB": lambda one, line: _figure(line.costs.get("memory"), ".2f"),
+    "memory, GiB": lambda _, line: _figure(line.cost("memory"), ".2f"),
     "training, s": lambda one, line: _figure(line.row.train_s, ".1f"),
 }
 

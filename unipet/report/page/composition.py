@@ -11,6 +11,7 @@ from unipet.report.collect import Entry
 from unipet.report.page.comparisons import Comparison, Line
 from unipet.report.page.formulas import formula, joined, reads, scale
 from unipet.runs.design import trained
+from unipet.runs.record import InsertionRow
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def compositions(comparisons: Sequence[Comparison]) -> dict[str, list[Composed]]
     for comparison in comparisons:
         for line in comparison.lines:
             entry = line.entries[0]
-            key = json.dumps(trained(entry.record, entry.config) or entry.record.get("insertions"), default=str)
+            key = json.dumps(trained(entry.record, entry.config) or _rows(entry), default=str)
             found.setdefault(line.row.method, {}).setdefault(key, (entry, []))[1].append((comparison, line))
     return {
         method: [_composed(method, entry, lines) for entry, lines in kinds.values()]
@@ -101,8 +102,8 @@ def compositions(comparisons: Sequence[Comparison]) -> dict[str, list[Composed]]
 def _composed(method: str, entry: Entry, lines: Sequence[tuple[Comparison, Line]]) -> Composed:
     content = trained(entry.record, entry.config)
     if not isinstance(content.get("insertions"), Mapping):
-        return Composed(method, _recorded(entry.record.get("insertions") or ()), (), {}, {}, tuple(lines))
-    matched = {str(one.get("name")): tuple(one.get("sites") or ()) for one in entry.record.get("insertions") or ()}
+        return Composed(method, _recorded(entry.record.insertions), (), {}, {}, tuple(lines))
+    matched = {row.name: tuple(row.sites) for row in entry.record.insertions}
     insertions = tuple(
         Inserted(
             number,
@@ -123,19 +124,23 @@ def _composed(method: str, entry: Entry, lines: Sequence[tuple[Comparison, Line]
     )
 
 
-def _recorded(insertions: Sequence[Mapping[str, Any]]) -> tuple[Inserted, ...]:
+def _rows(entry: Entry) -> list[dict[str, Any]]:
+    return [row.to_dict() for row in entry.record.insertions]
+
+
+def _recorded(insertions: Sequence[InsertionRow]) -> tuple[Inserted, ...]:
     """What a record alone tells: names, without options."""
     return tuple(
         Inserted(
             number,
-            str(one.get("name")),
-            {"name": one.get("function")},
-            {"site": one.get("sites"), "form": one.get("form")},
-            {"name": one.get("composition")},
-            {"name": one.get("scaling")},
+            str(row.name),
+            {"name": row.function},
+            {"site": row.sites, "form": row.form},
+            {"name": row.composition},
+            {"name": row.scaling},
             None,
         )
-        for number, one in enumerate(insertions, 1)
+        for number, row in enumerate(insertions, 1)
     )
 
 

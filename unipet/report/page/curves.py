@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from unipet.report.collect import Entry
-from unipet.runs.record import METRICS
+from unipet.runs.record_files import METRICS
 from unipet.training.history import SELECTION, finite, read_steps
 
 #: what a curve may show -> what the axis says
@@ -25,7 +25,7 @@ def curve(entry: Entry, points: int = MOST) -> dict[str, list[tuple[float, float
     found = {
         measure: [(row["step"], row[measure]) for row in steps if finite(row.get(measure))] for measure in MEASURES
     }
-    scores = ((entry.record.get("data") or {}).get("selection") or {}).get("scores") or {}
+    scores = entry.record.data.selection.scores
     written = [
         (row["step"], value)
         for row in steps

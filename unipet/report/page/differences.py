@@ -11,8 +11,6 @@ from unipet.runs.labels import leaves
 
 #: Keys of a configuration that say where a run happened, not what it was.
 APART = ("tracking", "runs_dir", "rerun")
-#: Parts of a record that may explain a difference although no configuration names them.
-RECORDED = ("versions", "git_commit", "data.source", "data.fingerprint")
 
 
 def own_values(entries: Sequence[Entry]) -> tuple[int, list[dict[str, Any]]]:
@@ -25,13 +23,15 @@ def own_values(entries: Sequence[Entry]) -> tuple[int, list[dict[str, Any]]]:
 
 def values_of(entry: Entry) -> dict[str, Any]:
     """A run's configuration and what its record says of its surroundings, flat. Lists are values."""
+    record = entry.record
     config = leaves({key: value for key, value in entry.config.items() if key not in APART})
     if not config or not entry.config:  # a record alone still has its names
-        config = {key: entry.record.get(key) for key in ("method", "task", "model", "budget", "seed")}
-    record = leaves(dict(entry.record))
-    recorded = {
-        f"record: {key}": value
-        for key, value in record.items()
-        if any(key == part or key.startswith(f"{part}.") for part in RECORDED) and value is not None
+        config = {"method": record.method, "task": record.task, "model": record.model}
+        config |= {"budget": record.budget, "seed": record.seed}
+    recorded = {  # what may explain a difference although no configuration names it
+        **leaves(record.versions.to_dict(), "versions"),
+        "git_commit": record.git_commit,
+        "data.source": record.data.source,
+        "data.fingerprint": record.data.fingerprint,
     }
-    return {**config, **recorded}
+    return config | {f"record: {key}": value for key, value in recorded.items() if value is not None}

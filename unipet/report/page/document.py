@@ -101,9 +101,10 @@ def _content(
 
 def title_of(entries: Sequence[Entry]) -> str:
     """What is compared, in a line."""
-    methods, tasks = (sorted({named(entry.record.get(key)) for entry in entries}) for key in ("method", "task"))
-    what = methods[0] if len(methods) == 1 else f"{len(methods)} methods"
-    return f"{what} on {', '.join(tasks) if len(tasks) < 4 else f'{len(tasks)} tasks'}"
+    methods = sorted({named(entry.record.method) for entry in entries})
+    tasks = sorted({named(entry.record.task) for entry in entries})
+    compared = methods[0] if len(methods) == 1 else f"{len(methods)} methods"
+    return f"{compared} on {', '.join(tasks) if len(tasks) < 4 else f'{len(tasks)} tasks'}"
 
 
 def message(text: str, stamp: str) -> str:
@@ -117,9 +118,10 @@ def document(
 ) -> str:
     """The template with style, data, scripts and links to its parts; its policy allows no other source of anything."""
     scripts = [bundle(), (HERE / "page.js").read_text(encoding="utf-8")]
+    asks = "'self'" if data["stamp"] else "'none'"  # a live page asks about its version
     policy = (
         f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; "
-        f"connect-src {chr(39)}{'self' if data.get('stamp') else 'none'}{chr(39)}; script-src {' '.join(map(hashed, scripts))}"
+        f"connect-src {asks}; script-src {' '.join(map(hashed, scripts))}"
     )
     return render(
         template,

@@ -78,7 +78,7 @@ def by_seed(before: Line, after: Line) -> tuple[float, ...]:
 
 
 def _scores(line: Line) -> dict[str, float]:
-    scores = {str(entry.record.get("seed")): score_of(entry.record) for entry in line.entries}
+    scores = {str(entry.record.seed): score_of(entry.record) for entry in line.entries}
     return {seed: score for seed, score in scores.items() if score is not None}
 
 
@@ -170,7 +170,7 @@ def _config(line: Line) -> dict[str, Any]:
             found[part].pop(
                 place, None
             )  # one comparison has one base model; its data are compared by their fingerprint
-    return found | {"data": (entry.record.get("data") or {}).get("fingerprint")}
+    return found | {"data": entry.record.data.fingerprint}
 
 
 def across_tasks(comparisons: Sequence[Comparison]) -> list[tuple[str, list[Effect]]]:

@@ -12,30 +12,30 @@ from unipet.report.page.comparisons import Comparison
 
 def counts(entries: Sequence[Entry], comparisons: Sequence[Comparison]) -> list[tuple[int, str]]:
     """How many runs, methods, tasks and seeds there are, and runs of each status."""
-    states = Counter(str(entry.record.get("status") or "no record") for entry in entries)
+    states = Counter(entry.record.status for entry in entries)
     return [
         counted(len(entries), "run"),
-        counted(len({named(entry.record.get("method")) for entry in entries}), "method"),
+        counted(len({named(entry.record.method) for entry in entries}), "method"),
         counted(len({comparison.task for comparison in comparisons}), "task"),
-        counted(len({entry.record.get("seed") for entry in entries}), "seed"),
+        counted(len({entry.record.seed for entry in entries}), "seed"),
         *((states[state], state) for state in sorted(states)),
     ]
 
 
-def counted(count: int, what: str) -> tuple[int, str]:
+def counted(count: int, noun: str) -> tuple[int, str]:
     """A number with its noun, in the plural where it is one."""
-    return count, what if count == 1 else f"{what}s"
+    return count, noun if count == 1 else f"{noun}s"
 
 
 def surroundings(entries: Sequence[Entry]) -> list[str]:
     """Machines and versions of all runs, each once."""
     machines, versions = Counter[str](), Counter[str]()
     for entry in entries:
-        known = entry.record.get("versions") or {}
-        machine = known.get("machine") or {}
-        if machine.get("device"):
-            machines[f"{machine['device']}, {machine.get('cores')} cores"] += 1
-        versions.update([f"{name} {known[name]}" for name in ("torch", "transformers", "unipet") if known.get(name)])
+        known = entry.record.versions
+        if known.machine.device:
+            machines[f"{known.machine.device}, {known.machine.cores} cores"] += 1
+        packages = {"torch": known.torch, "transformers": known.transformers, "unipet": known.unipet}
+        versions.update(f"{name} {version}" for name, version in packages.items() if version)
     return [*machines, *sorted(versions)]
 
 

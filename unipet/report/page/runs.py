@@ -16,8 +16,8 @@ from unipet.report.page.rendering import Table
 
 def failures(entries: Sequence[Entry]) -> Table:
     """Every run without a score, with its reason."""
-    missing = sorted(unscored(entries), key=lambda one: one.status)
-    rows = [(one.status, one.what, one.error) for one in missing]
+    missing = sorted(unscored(entries), key=lambda each: each.status)
+    rows = [(each.status, each.run, each.error) for each in missing]
     return Table("Failed, skipped and unfinished runs", ("status", "run", "reason"), rows)
 
 
@@ -30,11 +30,9 @@ def run_labels(entries: Sequence[Entry]) -> list[str]:
 def _label(entry: Entry, number: int, variant: str | None) -> str:
     record = entry.record
     score = score_of(record)
-    shown = numbers.score(score) if score is not None else str(record.get("status") or "no record")
-    names = " · ".join(
-        [variant or named(record.get("method")), *(named(record.get(key)) for key in ("task", "budget"))]
-    )
-    return f"{number + 1}: {names} · seed {record.get('seed')} · {shown}"
+    shown = numbers.score(score) if score is not None else record.status
+    names = " · ".join([variant or named(record.method), named(record.task), named(record.budget)])
+    return f"{number + 1}: {names} · seed {record.seed} · {shown}"
 
 
 def run_data(entries: Sequence[Entry]) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def costless(comparisons: Sequence[Comparison], charts: Charts) -> list[tuple[st
 
 
 def _table(comparison: Comparison, cost: str, drawn: Drawn) -> Table:
-    _, _, title, pattern = COSTS[cost]
+    _, title, pattern = COSTS[cost]
     found, scale = [row for row in drawn.rows if row["group"] == comparison.id], comparison.lines[0].row.scale
     rows = [
         (row["label"], score(row["score"], scale), _cost(row["cost"], pattern), row["on the front"])
