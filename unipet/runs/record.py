@@ -1,0 +1,216 @@
+"""A run's record: the content of its `result.json`, with a type for every key."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from unipet.config import ModelConfig, RunConfig
+from unipet.runs.budget_label import budget_label, set_limits
+from unipet.runs.json_object import JsonObject, added_later
+from unipet.runs.versions import Versions, git_commit, now, versions
+
+
+@dataclass
+class Identity(JsonObject):
+    """The contents that a run computes with, and `run_id` covers. Paths do not matter: equal contents are the same."""
+
+    data: str | None = None  # fingerprint of labels and rows
+    base_model: dict[str, str] = field(default_factory=dict)  # checksum of every file that loading may read
+    sites: dict[str, Any] | None = None  # a site table of the user's own
+    functions: dict[str, str] = field(default_factory=dict)  # checksum of the source of every registered function used
+    numerics: int | None = None  # of the package, see unipet/runs/identity.py
+
+
+@dataclass
+class Params(JsonObject):
+    """Counts of parameters, as the report of `adapt` has them; `percent` is trainable over base."""
+
+    base: int | None = None
+    trainable: int | None = None
+    head: int | None = None
+    stored: int | None = None
+    merged: int | None = None
+    formula: int | None = None
+    percent: float | None = None
+
+
+@dataclass
+class Fitted(JsonObject):
+    """What was solved for the budget: sizes for its parameters, and a micro-batch for its memory."""
+
+    parameter_limit: int | None = None
+    requested: dict[str, int] = field(default_factory=dict)  # method.insertions.NAME.function.OPTION -> size asked for
+    sizes: dict[str, int] = field(default_factory=dict)  # the same keys -> size that the budget leaves
+    larger_trains: int | None = None
+    micro_batch: int | None = added_later(None)
+    accumulation: int | None = added_later(None)
+    checkpointing: bool | None = added_later(None)
+    predicted_parts_gib: dict[str, float] | None = added_later(None)
+
+
+@dataclass
+class Flag(JsonObject):
+    """What makes the score worth less than it looks: one name of unipet/runs/flags.py, and what was seen."""
+
+    name: str = ""
+    text: str = ""
+
+
+@dataclass
+class Time(JsonObject):
+    """Seconds of the whole run, of training and of every phase, and how fast training was."""
+
+    total_s: float | None = None
+    train_s: float | None = None
+    step_ms: float | None = None
+    steps: int | None = None
+    tokens_per_s: float | None = None
+    phases_s: dict[str, float] | None = None
+
+
+@dataclass
+class Memory(JsonObject):
+    """Peak memory, measured and predicted; see unipet/runs/memory.py."""
+
+    peak_gib: float | None = None
+    predicted_gib: float | None = None
+    measured_by: str | None = None
+    allocated_gib: float | None = None
+    context_gib: float | None = None
+
+
+@dataclass
+class InsertionRow(JsonObject):
+    """One insertion on the base model, as the report of `adapt` has it."""
+
+    name: str | None = None
+    function: str | None = None
+    sites: list[str] = field(default_factory=list)
+    form: str | None = None
+    composition: str | None = None
+    scaling: str | None = None
+    modules: list[str] = field(default_factory=list)
+    shapes: dict[str, list[int]] = field(default_factory=dict)
+    parameters: int | None = None
+    percent: float | None = None
+    foldable: bool | None = None
+    why_not: str | None = None
+    identity_at_start: bool | None = None
+    untrained: list[str] | None = added_later(None)  # tensors that training did not change
+
+    @classmethod
+    def from_dict(cls, content: Any) -> Self:
+        """As any object; a text is a row's name alone, which is all that a digest of records may keep of it."""
+        return cls(name=content) if isinstance(content, str) else super().from_dict(content)
+
+
+@dataclass
+class ErrorOf(JsonObject):
+    """The error that ended a failed run."""
+
+    type: str = ""
+    message: str = ""
+
+
+@dataclass
+class Selection(JsonObject):
+    """The split that chose the checkpoint, and by what: `step` has the highest of `scores`, which of a metric of which less
+    is better are negated."""
+
+    by: str | None = None
+    examples: int | None = None
+    metric: str | None = added_later(None)
+    step: int | None = added_later(None)
+    scores: dict[str, float] = added_later(factory=dict)  # step -> score
+
+
+@dataclass
+class Scoring(JsonObject):
+    """How the score is to be read."""
+
+    higher_is_better: bool = True
+    scales: dict[str, str] = field(default_factory=dict)  # metric -> its scale in words, "0 to 1"
+    notes: dict[str, str] = field(default_factory=dict)  # metric -> how it was computed
+
+
+@dataclass
+class Data(JsonObject):
+    """The examples of a run: where they are from, how many there are, what was done to them."""
+
+    source: str | None = None
+    fingerprint: str | None = None
+    train: int | None = None
+    evaluation: int | None = None
+    train_available: int | None = added_later(None)
+    evaluation_available: int | None = added_later(None)
+    dropped: dict[str, dict[str, int]] | None = added_later(None)
+    splits: dict[str, str] | None = added_later(None)
+    synthetic: bool | None = added_later(None)
+    regression: bool | None = added_later(None)
+    train_labels: dict[str, int] | None = added_later(None)
+    selection: Selection = added_later(factory=Selection)
+    truncated: dict[str, float] | None = added_later(None)  # share of examples that a length limit cut
+    warnings: list[str] | None = added_later(None)
+    scoring: Scoring = added_later(factory=Scoring)
+
+
+@dataclass
+class Record(JsonObject):
+    """One run. Every key is there from the start; what is not known, or not yet, is null or empty."""
+
+    status: str = "running"  # then ok | failed | exceeded | skipped
+    phase: str | None = None  # of a run that has not ended well: what it was doing
+    run_id: str | None = None  # None: it failed before it had one
+    identity: Identity = field(default_factory=Identity)
+    method: str | None = None
+    task: str | None = None
+    model: str | None = None
+    budget: str | None = None
+    limits: dict[str, Any] = field(default_factory=dict)  # what the budget says apart from the defaults
+    seed: int | None = None
+    score: float | None = None
+    metric: str | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    params: Params = field(default_factory=Params)
+    composition: dict[str, Any] | None = None  # the method as it is trained, with the sizes that the budget solved
+    fitted: Fitted = field(default_factory=Fitted)
+    flags: list[Flag] | None = added_later(None)  # None: from before there were flags
+    time: Time = field(default_factory=Time)
+    memory: Memory = field(default_factory=Memory)
+    insertions: list[InsertionRow] = field(default_factory=list)
+    stopped_by: str | None = None
+    reason: str | None = None  # why a run was skipped, or exceeded its budget
+    error: ErrorOf | None = None
+    files: dict[str, str] = field(default_factory=dict)  # of a finished run: path -> checksum of all that belongs to it
+    folder: str | None = None  # what relative paths of the configuration begin at, as seen from the run's directory
+    versions: Versions = field(default_factory=Versions)
+    git_commit: str | None = None
+    data: Data = field(default_factory=Data)
+    started: str | None = None
+    finished: str | None = None
+
+
+def model_label(model: ModelConfig) -> str:
+    """What reports call the base model: its configuration's name, or for `model=auto` the hub or directory name."""
+    if model.name != "auto":
+        return model.name
+    return Path(model.path).resolve().name if Path(model.path).is_dir() else model.path
+
+
+def blank_record(config: RunConfig, method: str, run_id: str) -> Record:
+    """The record of a run that begins now."""
+    return Record(
+        run_id=run_id,
+        method=method,
+        task=config.task.name,
+        model=model_label(config.model),
+        budget=budget_label(asdict(config.budget)),
+        limits=set_limits(asdict(config.budget)),
+        seed=config.seed,
+        flags=[],
+        versions=versions(),
+        git_commit=git_commit(),
+        started=now(),
+    )
