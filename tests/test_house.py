@@ -74,6 +74,8 @@ LIGHT = (
 )
 
 
+#: Words that say nothing of what a parameter is.
+NAMELESS = {"one", "found", "where", "given", "what"}
 #: The methods of a dictionary that change it.
 WRITES = {"clear", "pop", "popitem", "setdefault", "update", "__setitem__", "__delitem__"}
 
@@ -206,6 +208,16 @@ def test_nothing_is_written_behind_an_objects_back(path: Path) -> None:
         )
         called = written.func if isinstance(written, ast.Call) else None
         assert not (isinstance(called, ast.Name) and called.id == "vars"), node.lineno
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_parameter_is_called_what_it_is(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            every = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs, node.args.vararg, node.args.kwarg]
+            names = {argument.arg for argument in every if argument is not None}
+            public = not node.name.startswith("_") or node.name == "__init__"
+            assert not (public and names & NAMELESS), f"{node.name} has parameters {names & NAMELESS}"
 
 
 #: Where a method's name in quotes is another thing's name: `init: lora` starts a tensor, `adapter/` is what a run saves,

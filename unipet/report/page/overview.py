@@ -22,9 +22,9 @@ def counts(entries: Sequence[Entry], comparisons: Sequence[Comparison]) -> list[
     ]
 
 
-def counted(count: int, what: str) -> tuple[int, str]:
+def counted(count: int, noun: str) -> tuple[int, str]:
     """A number with its noun, in the plural where it is one."""
-    return count, what if count == 1 else f"{what}s"
+    return count, noun if count == 1 else f"{noun}s"
 
 
 def surroundings(entries: Sequence[Entry]) -> list[str]:
