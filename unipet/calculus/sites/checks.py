@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from unipet.calculus.sites.resolve import base_of, has_module
-from unipet.calculus.sites.table import Architecture, Stack, Tap
+from unipet.calculus.sites.table import Architecture, HookPoint, Stack
 from unipet.errors import UnipetError, nearest
 
 
@@ -57,13 +57,13 @@ def _check_stack(stack: Stack, base: nn.Module, config: Any, key: str) -> None:
             f"{nearest(stack.layers, lists)} It has: {', '.join(lists[:12]) or 'none'}."
         )
     layers: list[nn.Module] = list(base.get_submodule(stack.layers).children())
-    for role, taps in stack.roles.items():
-        _check_role(taps, layers, f"{key}.roles.{role}", f"no layer of {stack.layers}")
-    for role, taps in stack.outside.items():
-        _check_role(taps, [base], f"{key}.outside.{role}", type(base).__name__)
+    for role, points in stack.roles.items():
+        _check_role(points, layers, f"{key}.roles.{role}", f"no layer of {stack.layers}")
+    for role, points in stack.outside.items():
+        _check_role(points, [base], f"{key}.outside.{role}", type(base).__name__)
     for name, norms in (("norms", stack.norms), ("post_norms", stack.post_norms)):
         for block, path in norms.items():
-            _check_role((Tap(path),), layers, f"{key}.{name}.{block}", f"no layer of {stack.layers}")
+            _check_role((HookPoint(path),), layers, f"{key}.{name}.{block}", f"no layer of {stack.layers}")
     if not has_module(base, stack.entry):
         raise UnipetError(
             f"{key}.entry: {type(base).__name__} has no module {stack.entry!r}.{_near(stack.entry, [base])}"
@@ -71,31 +71,31 @@ def _check_stack(stack: Stack, base: nn.Module, config: Any, key: str) -> None:
     _check_geometry(stack, layers, config, key)
 
 
-def _check_role(taps: Iterable[Tap], owners: list[nn.Module], key: str, owner: str) -> None:
-    """A tap may be missing (as a gate is where the feed-forward block has none), a role not."""
+def _check_role(points: Iterable[HookPoint], owners: list[nn.Module], key: str, owner: str) -> None:
+    """A hook point may be missing (as a gate is where the feed-forward block has none), a role not."""
     missing: list[tuple[str, str]] = []
-    for tap in taps:
-        paths = {"h": tap.h, **({} if tap.x is None else {"x": tap.x})}
+    for point in points:
+        paths = {"h": point.h, **({} if point.x is None else {"x": point.x})}
         lacks = [(tensor, path) for tensor, path in paths.items() if not any(has_module(one, path) for one in owners)]
         missing += lacks
         if not lacks:
-            found = next(one for one in owners if has_module(one, tap.h)).get_submodule(tap.h)
-            return _check_tap(tap, found, key)
+            found = next(one for one in owners if has_module(one, point.h)).get_submodule(point.h)
+            return _check_point(point, found, key)
     tensor, path = missing[0]
     has = f"{owner} has" if owner.startswith("no ") else f"{owner} does not have"
     raise UnipetError(f"{key}: {has} a module {path!r} (its {tensor}).{_near(path, owners)}")
 
 
-def _check_tap(tap: Tap, module: nn.Module, key: str) -> None:
-    if tap.at == "heads" and not calls_interface(module):
+def _check_point(point: HookPoint, module: nn.Module, key: str) -> None:
+    if point.at == "heads" and not calls_interface(module):
         raise UnipetError(
             f"{key}: {type(module).__name__} does not send its attention through transformers' AttentionInterface, so "
             "nothing can act on its heads. Leave the role out; `without` may say why."
         )
     widths = widths_of(module)
-    if tap.part is not None and (widths is None or widths[1] % tap.part[1]):
+    if point.part is not None and (widths is None or widths[1] % point.part[1]):
         wide = f"{type(module).__name__} is no linear map" if widths is None else f"its output is {widths[1]} wide"
-        raise UnipetError(f"{key}.part: {tap.h!r} does not have {tap.part[1]} equal parts: {wide}.")
+        raise UnipetError(f"{key}.part: {point.h!r} does not have {point.part[1]} equal parts: {wide}.")
 
 
 def _check_geometry(stack: Stack, layers: list[nn.Module], config: Any, key: str) -> None:
@@ -118,13 +118,13 @@ def _check_geometry(stack: Stack, layers: list[nn.Module], config: Any, key: str
         ("attn.k", kv_heads, "kv_heads"),
         ("attn.v", kv_heads, "kv_heads"),
     ):
-        for tap in stack.roles.get(role, ()):
-            module = next((layer.get_submodule(tap.h) for layer in layers if has_module(layer, tap.h)), None)
-            widths = None if module is None or tap.part is not None else widths_of(module)
+        for point in stack.roles.get(role, ()):
+            module = next((layer.get_submodule(point.h) for layer in layers if has_module(layer, point.h)), None)
+            widths = None if module is None or point.part is not None else widths_of(module)
             if widths is not None and widths[1] != count * head_dim:
                 raise UnipetError(
                     f"{key}.{field}: {getattr(stack, field)!r} and {stack.head_dim!r} give {count} heads of {head_dim}, but "
-                    f"{tap.h} ({role}) is {widths[1]} wide. Name the configuration's own numbers."
+                    f"{point.h} ({role}) is {widths[1]} wide. Name the configuration's own numbers."
                 )
 
 

@@ -6,19 +6,19 @@ from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields
 from typing import Any
 
-from unipet.calculus.sites.table import AT, BLOCKS, ROLES, Architecture, Stack, Tap
+from unipet.calculus.sites.table import AT, BLOCKS, ROLES, Architecture, HookPoint, Stack
 from unipet.errors import UnipetError, not_allowed, unknown
 
 STACKS = ("encoder", "decoder")
 _TABLE = tuple(field.name for field in fields(Architecture))
 _STACK = {field.name: field for field in fields(Stack)}
-_TAP = tuple(field.name for field in fields(Tap))
+_POINT = tuple(field.name for field in fields(HookPoint))
 _FLAGS = ("parallel", "causal")
 _NORMS = {
     "norms": "a mapping from a block to the norm before it",
     "post_norms": "a mapping from a block to the norm after it",
 }
-Taps = dict[str, tuple[Tap, ...]]
+HookPoints = dict[str, tuple[HookPoint, ...]]
 
 
 def parse_table(data: Any, key: str = "sites") -> Architecture:
@@ -66,7 +66,7 @@ def _when(data: Any, key: str) -> dict[str, Any]:
 def _stack(data: Any, key: str) -> Stack:
     stack = _mapping(data, key, _STACK, "a mapping with layers and roles")
     _needs(stack, ("layers", "roles"), key)
-    roles = _taps(stack["roles"], f"{key}.roles")
+    roles = _points(stack["roles"], f"{key}.roles")
     if not roles:
         raise UnipetError(f"{key}.roles: empty. Name the module of at least one role, for example attn.q.")
     norms = {name: _mapping(stack.get(name) or {}, f"{key}.{name}", BLOCKS, said) for name, said in _NORMS.items()}
@@ -78,7 +78,7 @@ def _stack(data: Any, key: str) -> Stack:
     return Stack(
         layers=_text(stack["layers"], f"{key}.layers"),
         roles=roles,
-        outside=_taps(stack.get("outside") or {}, f"{key}.outside"),
+        outside=_points(stack.get("outside") or {}, f"{key}.outside"),
         norms=_paths(norms["norms"], f"{key}.norms"),
         post_norms=_paths(norms["post_norms"], f"{key}.post_norms"),
         **read,
@@ -89,41 +89,41 @@ def _paths(data: Mapping[str, Any], key: str) -> dict[str, str]:
     return {block: _text(path, f"{key}.{block}") for block, path in data.items()}
 
 
-def _taps(data: Any, key: str) -> Taps:
+def _points(data: Any, key: str) -> HookPoints:
     roles = _mapping(data, key, ROLES, "a mapping from a role to its modules")
-    found: Taps = {}
-    for role, taps in roles.items():
-        several = isinstance(taps, list) and bool(taps)
+    found: HookPoints = {}
+    for role, points in roles.items():
+        several = isinstance(points, list) and bool(points)
         found[role] = tuple(
-            _tap(one, role, f"{key}.{role}[{index}]" if several else f"{key}.{role}")
-            for index, one in enumerate(taps if several else [taps])
+            _point(one, role, f"{key}.{role}[{index}]" if several else f"{key}.{role}")
+            for index, one in enumerate(points if several else [points])
         )
     return found
 
 
-def _tap(data: Any, role: str, key: str) -> Tap:
+def _point(data: Any, role: str, key: str) -> HookPoint:
     if isinstance(data, str):
         data = {"h": data}
-    tap = _mapping(data, key, _TAP, "a module path, or a mapping with h")
-    _needs(tap, ("h",), key)
+    point = _mapping(data, key, _POINT, "a module path, or a mapping with h")
+    _needs(point, ("h",), key)
     in_heads = role.endswith(".heads")
-    at = tap.get("at", "heads" if in_heads else "output")
+    at = point.get("at", "heads" if in_heads else "output")
     if at not in AT:
         raise unknown(f"{key}.at", at, AT)
     if (at == "heads") != in_heads:
         allowed = "heads" if in_heads else ", ".join(place for place in AT if place != "heads")
         raise not_allowed(f"{key}.at", at, allowed, "attn.heads and cross.heads are at: heads, and no other role is.")
-    part = tap.get("part")
+    part = point.get("part")
     if part is not None and not _is_part(part):
         raise not_allowed(f"{key}.part", part, "[index from 0, number of equal parts], such as [0, 3]")
     if part is not None and at != "output":
         raise UnipetError(f"{key}.part: only an output has parts, and this role is at: {at}.")
-    per_head = _flag(tap.get("per_head", False), f"{key}.per_head")
+    per_head = _flag(point.get("per_head", False), f"{key}.per_head")
     if per_head and part is None:
         raise UnipetError(f"{key}.per_head: it says how part is meant, and there is no part.")
-    x = tap.get("x")
-    return Tap(
-        h=_text(tap["h"], f"{key}.h", empty=True),
+    x = point.get("x")
+    return HookPoint(
+        h=_text(point["h"], f"{key}.h", empty=True),
         x=None if x is None else _text(x, f"{key}.x", empty=True),
         at=at,
         part=None if part is None else (part[0], part[1]),
@@ -142,23 +142,23 @@ def _stack_data(stack: Stack) -> dict[str, Any]:
         value = getattr(stack, name)
         default = {} if field.default is MISSING else field.default
         if name in ("layers", "roles") or value != default:
-            data[name] = _taps_data(value) if name in ("roles", "outside") else value
+            data[name] = _points_data(value) if name in ("roles", "outside") else value
     return data
 
 
-def _taps_data(taps: Mapping[str, tuple[Tap, ...]]) -> dict[str, Any]:
+def _points_data(points: Mapping[str, tuple[HookPoint, ...]]) -> dict[str, Any]:
     return {
-        role: _tap_data(own[0], role) if len(own) == 1 else [_tap_data(t, role) for t in own]
-        for role, own in taps.items()
+        role: _point_data(own[0], role) if len(own) == 1 else [_point_data(t, role) for t in own]
+        for role, own in points.items()
     }
 
 
-def _tap_data(tap: Tap, role: str) -> Any:
-    usual = Tap(tap.h, at="heads" if role.endswith(".heads") else "output")
-    more = {name: getattr(tap, name) for name in _TAP if getattr(tap, name) != getattr(usual, name)}
-    if tap.part is not None:
-        more["part"] = list(tap.part)
-    return {"h": tap.h, **more} if more else tap.h
+def _point_data(point: HookPoint, role: str) -> Any:
+    usual = HookPoint(point.h, at="heads" if role.endswith(".heads") else "output")
+    more = {name: getattr(point, name) for name in _POINT if getattr(point, name) != getattr(usual, name)}
+    if point.part is not None:
+        more["part"] = list(point.part)
+    return {"h": point.h, **more} if more else point.h
 
 
 def _mapping(data: Any, key: str, names: Iterable[str] | None, allowed: str) -> Mapping[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from unipet.calculus.sites.position import Position, layer_indices
-from unipet.calculus.sites.table import BLOCK_INPUT, BLOCKS, OF_TOKENS, ROLES, Architecture, Stack, Tap
+from unipet.calculus.sites.table import BLOCK_INPUT, BLOCKS, OF_TOKENS, ROLES, Architecture, HookPoint, Stack
 from unipet.calculus.sites.tokens import tied_head, token_embeddings
 from unipet.errors import UnipetError, nearest, not_allowed
 
@@ -117,15 +117,15 @@ def _sites_of(role: str, model: nn.Module, table: Architecture, position: Positi
         if position.stack not in ("all", name) or not has_module(model, prefix + stack.layers):
             continue
         if position.layers == "all":
-            for tap in stack.outside.get(role, ()):
-                if _exists(model, prefix, tap):
-                    sites.append(_site(role, tap, prefix, name, None, table, model.config))
+            for point in stack.outside.get(role, ()):
+                if _exists(model, prefix, point):
+                    sites.append(_site(role, point, prefix, name, None, table, model.config))
         layers = module_at(model, prefix + stack.layers)
         for index in layer_indices(position.layers, len(layers), f"{key}.layers"):
             root = f"{prefix}{stack.layers}.{index}."
-            for tap in stack.roles.get(role, ()):
-                if _exists(model, root, tap):
-                    site = _site(role, tap, root, name, index, table, model.config)
+            for point in stack.roles.get(role, ()):
+                if _exists(model, root, point):
+                    site = _site(role, point, root, name, index, table, model.config)
                     sites.append(_reading(site, root, table, stack, position, key))
     if position.side == "input":
         # The parts of a fused projection read one input together: optional, they leave it to attn.qkv.
@@ -174,8 +174,8 @@ def has_module(model: nn.Module, path: str) -> bool:
     return isinstance(found, nn.Module) and not isinstance(found, nn.Identity)
 
 
-def _exists(model: nn.Module, root: str, tap: Tap) -> bool:
-    return has_module(model, root + tap.h) and (tap.x is None or has_module(model, root + tap.x))
+def _exists(model: nn.Module, root: str, point: HookPoint) -> bool:
+    return has_module(model, root + point.h) and (point.x is None or has_module(model, root + point.x))
 
 
 def _reading(site: Site, root: str, table: Architecture, stack: Stack, position: Position, key: str) -> Site:
@@ -195,15 +195,17 @@ def _reading(site: Site, root: str, table: Architecture, stack: Stack, position:
     return replace(site, x_path=root + stack.norms[block])
 
 
-def _site(role: str, tap: Tap, root: str, stack_name: str, layer: int | None, table: Architecture, config: Any) -> Site:
+def _site(
+    role: str, point: HookPoint, root: str, stack_name: str, layer: int | None, table: Architecture, config: Any
+) -> Site:
     stack = table.stacks[stack_name]
-    path = (root + tap.h).rstrip(".")
-    x_path = path if tap.x is None else (root + tap.x).rstrip(".")
+    path = (root + point.h).rstrip(".")
+    x_path = path if point.x is None else (root + point.x).rstrip(".")
     part = None
-    if tap.part is not None:
-        part = Part(*tap.part, groups=stack.geometry(config)[1] if tap.per_head else 1)
+    if point.part is not None:
+        part = Part(*point.part, groups=stack.geometry(config)[1] if point.per_head else 1)
     of_encoder = role in ("cross.k", "cross.v")
     tokens_of = "encoder" if of_encoder else stack_name
     causal = stack.causal and not of_encoder
     offset = 1.0 if table.unit_norms and role == "norm" else 0.0
-    return Site(role, path, x_path, tap.at, stack_name, layer, part, tokens_of, causal, offset)
+    return Site(role, path, x_path, point.at, stack_name, layer, part, tokens_of, causal, offset)
