@@ -54,9 +54,8 @@ def main() -> str | None:
 
     if not torch.cuda.is_available():
         return "benchmarks/gpu.py: this machine has no CUDA device that torch can use; nothing was measured or written."
-    from unipet.runs.versions import versions
-
     from unipet.runs.record_files import write_json_atomic
+    from unipet.runs.versions import versions
 
     torch.zeros(1, device="cuda:0")  # the context, before anything is measured
     table = []

@@ -23,13 +23,13 @@ from typing import Any
 import torch
 import transformers
 from torch import nn
-from unipet.runs.versions import versions
 
 import unipet
 from unipet.calculus.library import load_method
 from unipet.config import BudgetConfig, OptimConfig, RunConfig
 from unipet.runs.memory import PeakMemory
 from unipet.runs.record_files import write_json_atomic
+from unipet.runs.versions import versions
 from unipet.tasks.collate import collate
 from unipet.tasks.readout import next_tokens, rows, tokens
 from unipet.training.budget.trace import GIB, StepPlan, trace_step

@@ -19,9 +19,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from unipet.runs.versions import now, versions
-
 from unipet.runs.record_files import write_json_atomic
+from unipet.runs.versions import now, versions
 
 RESULT = Path(__file__).parent / "results" / "plan_accuracy.json"
 

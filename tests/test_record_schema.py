@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 from run_room import tiny_config
-from unipet.runs.record import Flag, InsertionRow, Record, blank_record
 
 from unipet.errors import UnipetError
 from unipet.report.collect import collect_jobs
+from unipet.runs.record import Flag, InsertionRow, Record, blank_record
 from unipet.runs.record_files import read_record, write_record
 from unipet.runs.run import run
 

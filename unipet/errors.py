@@ -49,15 +49,15 @@ class UnipetError(ValueError):
     """A mistake that its message explains: what was given, what is allowed, what to do next."""
 
 
-def nearest(given: object, allowed: Iterable[str]) -> str:
+def nearest(typed: object, allowed: Iterable[str]) -> str:
     """ " Did you mean 'x'?" for the closest allowed name, or an empty string. What the field calls a thing is as close as
     can be (`SYNONYMS`); then come names with the same letters, then similar ones."""
     allowed = list(allowed)
-    meant = [name for name in SYNONYMS.get(str(given).lower(), ()) if name in allowed]
+    meant = [name for name in SYNONYMS.get(str(typed).lower(), ()) if name in allowed]
     if meant:
         return f" Did you mean '{meant[0]}'?"
-    match = get_close_matches(str(given), allowed, n=5, cutoff=0.5)
-    swapped = [name for name in match if sorted(name) == sorted(str(given))]  # the same letters in another order
+    match = get_close_matches(str(typed), allowed, n=5, cutoff=0.5)
+    swapped = [name for name in match if sorted(name) == sorted(str(typed))]  # the same letters in another order
     return f" Did you mean '{[*swapped, *match][0]}'?" if match else ""
 
 

@@ -256,8 +256,8 @@ def test_every_path_of_every_table_exists_on_some_model() -> None:
         for stack in table.stacks.values():
             layers = [layer for base in bases for layer in base.get_submodule(stack.layers).children()]
             for owners, roles in ((layers, stack.roles), (bases, stack.outside)):
-                for role, taps in roles.items():
-                    for path in (path for tap in taps for path in (tap.h, tap.x) if path is not None):
+                for role, points in roles.items():
+                    for path in (path for point in points for path in (point.h, point.x) if path is not None):
                         assert any(has_module(owner, path) for owner in owners), f"{table.name}: {role} at {path!r}"
             assert all(any(has_module(layer, path) for layer in layers) for path in stack.norms.values())
             assert all(has_module(base, stack.entry) for base in bases)

@@ -177,9 +177,11 @@ def test_guesses_agree_with_the_shipped_tables(name: str) -> None:
         assert own.geometry(model.config) == stack.geometry(model.config)
         assert own.roles.keys() <= stack.roles.keys() and len(own.roles) >= 6
         layer = list(base_of(model).get_submodule(stack.layers).children())[-1]
-        for role, taps in own.roles.items():
-            known = [tap for tap in stack.roles[role] if has_module(layer, tap.h)]
-            assert sorted((tap.h, tap.at) for tap in taps) == sorted((tap.h, tap.at) for tap in known), role
+        for role, points in own.roles.items():
+            known = [point for point in stack.roles[role] if has_module(layer, point.h)]
+            assert sorted((point.h, point.at) for point in points) == sorted((point.h, point.at) for point in known), (
+                role
+            )
 
 
 def test_a_model_without_layers_lists_its_modules() -> None:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from unipet.runs.record import Record
 
 from tests.support.running import resolved
 from unipet import UnipetError
@@ -23,6 +22,7 @@ from unipet.compose.overrides import plan
 from unipet.config import RunConfig
 from unipet.report.collect import Entry
 from unipet.report.page.command import command_of
+from unipet.runs.record import Record
 
 PIECES = ["'", '"', "\\", "${x}", ",", "=", "[", "]", "{", "}", "(", ")", " ", "é", "$", "\n", "#", ":", "~", "`"]
 WORDS = """null Null ~ true FALSE nan inf -inf .inf 1 010 0o10 0x1F 1.10 1e3 1e-3 1_000 12:30 no yes on off - -- + @ & * ! % | > ?

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import transformers
 import yaml
-from unipet.runs.record import Record, blank_record
 
 import unipet
 from tests.support.checkout import ROOT
@@ -23,6 +22,7 @@ from unipet.cli.main import main
 from unipet.compose.parse_run_config import check_run_config
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
+from unipet.runs.record import Record, blank_record
 from unipet.tasks.scoring import METRICS
 
 EXPERIMENTS = ROOT / "experiments"

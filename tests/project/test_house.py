@@ -75,6 +75,8 @@ LIGHT = (
 )
 
 
+#: Words that say nothing of what a parameter is.
+NAMELESS = {"one", "found", "where", "given", "what"}
 #: The methods of a dictionary that change it.
 WRITES = {"clear", "pop", "popitem", "setdefault", "update", "__setitem__", "__delitem__"}
 
@@ -246,6 +248,16 @@ def test_a_record_is_never_asked_as_a_mapping(path: Path) -> None:
 def test_a_report_probes_no_mapping_but_those_that_have_a_reason(path: Path) -> None:
     probes = [text for text, _, named in lookups(path) if named]
     assert bool(probes) == (place_of(path) in PROBED), probes
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_parameter_is_called_what_it_is(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            every = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs, node.args.vararg, node.args.kwarg]
+            names = {argument.arg for argument in every if argument is not None}
+            public = not node.name.startswith("_") or node.name == "__init__"
+            assert not (public and names & NAMELESS), f"{node.name} has parameters {names & NAMELESS}"
 
 
 #: Where a method's name in quotes is another thing's name: `init: lora` starts a tensor, `adapter/` is what a run saves,

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from unipet.runs.record import Record
 
 from tests.support.reports import RATES, write_run
 from tests.support.running import tiny_config
@@ -21,6 +20,7 @@ from unipet.report.collect import Entry, collect
 from unipet.report.dashboard import as_json, scopes
 from unipet.runs import tracking
 from unipet.runs.design import DIMENSIONS
+from unipet.runs.record import Record
 from unipet.runs.run import run
 from unipet.runs.tracked_summary import COMPARED, flat_summary
 

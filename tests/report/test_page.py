@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from unipet.runs.record import InsertionRow, Record
 
 from tests.support.pages import insertion, method, sequential, write_run, write_study
 from tests.support.running import resolved, said_id
@@ -35,6 +34,7 @@ from unipet.report.page.layer import layer
 from unipet.report.page.names import readable
 from unipet.report.page.pareto import front
 from unipet.report.page.rendering import TEMPLATES, environment
+from unipet.runs.record import InsertionRow, Record
 
 LIMIT = 3_000_000
 

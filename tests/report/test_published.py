@@ -7,13 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from unipet.runs.record import Record
 
 from tests.support.reports import write_run
 from unipet.cli.main import main
 from unipet.errors import UnipetError
 from unipet.report.collect import Entry, collect
 from unipet.report.published import Beside, beside, published_text, read_published
+from unipet.runs.record import Record
 
 HEAD = "method,task,metric,published,std,runs,params_percent,source\n"
 

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from unipet.runs.record import Record
 
 from unipet.errors import UnipetError
 from unipet.report.aggregate import aggregate, unscored
 from unipet.report.collect import Entry, collect
 from unipet.report.table import csv_table, markdown_table, text_table, write_comparison
+from unipet.runs.record import Record
 
 
 def entry(method: str = "a", seed: int = 0, score: float | None = 0.5, **changes: Any) -> Entry:

@@ -121,10 +121,12 @@ def structure(arch: str) -> tuple[object, ...]:
     table = next(table for table in ARCHITECTURES.values() if table.fits(config))
 
     def of(stack: Stack) -> tuple[object, ...]:
-        taps = frozenset((role, tap.at, tap.part, tap.per_head) for role in stack.roles for tap in stack.roles[role])
+        points = frozenset(
+            (role, point.at, point.part, point.per_head) for role in stack.roles for point in stack.roles[role]
+        )
         _, heads, kv_heads, _ = stack.geometry(config)
         norms = frozenset(stack.norms), frozenset(stack.post_norms)
-        return taps, *norms, stack.parallel, stack.causal, heads == kv_heads
+        return points, *norms, stack.parallel, stack.causal, heads == kv_heads
 
     linear = {type(module).__name__ for module in model_of(arch).modules()} & {"Linear", "Conv1D"}
     stacks = frozenset((name, of(stack)) for name, stack in table.stacks.items())

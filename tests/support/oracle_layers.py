@@ -18,10 +18,10 @@ from unipet.adaptation.build import build
 from unipet.calculus.forward_context import ForwardContext
 from unipet.calculus.method import parse_method
 from unipet.calculus.objectives import Consistency, consistency_loss
-from unipet.calculus.sites import Architecture, Stack, Tap
+from unipet.calculus.sites import Architecture, HookPoint, Stack
 
 ACTIVATIONS = {"gelu_new": "gelu_tanh"}
-FUSED = {f"attn.{letter}": (Tap("it", part=(i, 3)),) for i, letter in enumerate("qkv")}
+FUSED = {f"attn.{letter}": (HookPoint("it", part=(i, 3)),) for i, letter in enumerate("qkv")}
 
 
 class Through(nn.Module):
@@ -129,7 +129,7 @@ def soup(which: Oracle) -> dict[str, float]:
             "mixture": {"experts": entry["M"], "share": share, **given},
         }
         model = OneLayer(Beside(), width)
-        roles = {"ffn": (Tap("it", x="x"),)}
+        roles = {"ffn": (HookPoint("it", x="x"),)}
         inserted = adapted(model, {"soup": insertion("adamix_layers", "soup", options)}, roles)
         fill(which, model, lambda name: expert_name(name, share))
         inserted.train(training)
@@ -281,7 +281,7 @@ def low_rank_layers(which: Oracle) -> dict[str, float]:
             "scaling.alpha": which.entry["alpha"],
             "mixture": None,
         }
-        roles = FUSED if letters else {"ffn.up": (Tap("it"),)}
+        roles = FUSED if letters else {"ffn.up": (HookPoint("it"),)}
         adapted(model, {"low_rank": insertion("adamix_layers", "low_rank", options)}, roles)
 
         def place(own: str, letters: list[str] = letters) -> tuple[str, Any]:

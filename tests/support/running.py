@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 import yaml
-from unipet.runs.record import Identity, Record
 
 from tests.support.tiny import tiny_bert, tiny_tokenizer
 from unipet.calculus.library import load_method
 from unipet.config import BudgetConfig, ModelConfig, OptimConfig, RunConfig, TaskConfig
 from unipet.runs import identity
 from unipet.runs.identity import NUMERICS
+from unipet.runs.record import Identity, Record
 from unipet.runs.run import Done, prepare
 from unipet.sweeps import jobs
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from unipet.runs.record import Data, ErrorOf, InsertionRow, Record, Selection, Time
 
 from tests.support.running import LOW_RANK, TINY_TASK, tiny_config, write_world
 from unipet.cli.main import main
 from unipet.output import progress, stopwatch
+from unipet.runs.record import Data, ErrorOf, InsertionRow, Record, Selection, Time
 from unipet.runs.run import run
 from unipet.sweeps import closing
 

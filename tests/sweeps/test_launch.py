@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from unipet.runs.record import ErrorOf, Record, blank_record
 
 from tests.support.running import resolved, said_id, stand_in, write_model, write_task
 from unipet.cli.main import main
 from unipet.config import RunConfig
+from unipet.runs.record import ErrorOf, Record, blank_record
 from unipet.runs.record_files import write_record
 from unipet.sweeps import jobs
 

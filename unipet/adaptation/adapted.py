@@ -111,7 +111,7 @@ class Adaptation(NamedTensors):
         finally:
             self._views = 1
 
-    def begin_pass(self, stacks: list[str], given: dict[str, Any]) -> None:
+    def begin_pass(self, stacks: list[str], inputs: dict[str, Any]) -> None:
         """Before every forward pass through some stacks: note the real tokens, the KV cache, the views and the routes.
 
         A pass that goes on through another stack (a decoder after its encoder) starts from what is known so far.
@@ -126,13 +126,13 @@ class Adaptation(NamedTensors):
         self.current.context = context
         if self.training and self._attached.recomputation is not None and not torch.compiler.is_compiling():
             self._attached.recomputation.keep_passes_apart()
-        tensors = {name: value for name, value in given.items() if isinstance(value, Tensor)}
+        tensors = {name: value for name, value in inputs.items() if isinstance(value, Tensor)}
         first = next((tensors[name] for name in (*_INPUTS, *tensors) if name in tensors), None)
         for stack in stacks:
-            self._note(context, stack, first, given.get("attention_mask"), given.get("past_key_values"))
-        if isinstance(memory := given.get("encoder_hidden_states"), Tensor) and "encoder" in self.entries:
+            self._note(context, stack, first, inputs.get("attention_mask"), inputs.get("past_key_values"))
+        if isinstance(memory := inputs.get("encoder_hidden_states"), Tensor) and "encoder" in self.entries:
             # Keys and values of cross-attention: the encoder may have run long ago, and for fewer rows (beam search).
-            self._note(context, "encoder", memory, given.get("encoder_attention_mask"), None)
+            self._note(context, "encoder", memory, inputs.get("encoder_attention_mask"), None)
         context.views = self._views
         if not self.mixed:
             return

@@ -211,10 +211,10 @@ def _starts_again(position_ids: Tensor | None) -> bool:
     return bool((position_ids.diff(dim=-1) < 0).any())
 
 
-def wrap_implementation(module: nn.Module, where: str) -> str:
+def wrap_implementation(module: nn.Module, path: str) -> str:
     """Register the wrapper of a module's attention implementation (once per process) and return its name.
 
-    Raises UnipetError where the module's attention cannot be wrapped; `where` is its path.
+    Raises UnipetError where the module's attention cannot be wrapped; `path` is its path.
     """
     from transformers import AttentionInterface
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
@@ -232,7 +232,7 @@ def wrap_implementation(module: nn.Module, where: str) -> str:
     needed = ["ALL_ATTENTION_FUNCTIONS"] + ["eager_attention_forward"] * (implementation == "eager")
     if any(name not in _namespace(module) for name in needed):
         raise UnipetError(
-            f"{where} ({type(module).__name__}) computes its attention by itself, not through transformers' "
+            f"{path} ({type(module).__name__}) computes its attention by itself, not through transformers' "
             "AttentionInterface, so nothing can act on its heads. Choose another site."
         )
     wrapped = PREFIX + implementation

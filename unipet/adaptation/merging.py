@@ -114,9 +114,9 @@ def _modules_read(insertion: Insertion) -> list[nn.Module]:
     return [one.module for one in found]
 
 
-def _same_activation(one: Site, other: Site) -> bool:
-    same_place = (one.path, one.at) == (other.path, other.at)
-    return same_place and (one.part == other.part or one.part is None or other.part is None)
+def _same_activation(site: Site, other: Site) -> bool:
+    same_place = (site.path, site.at) == (other.path, other.at)
+    return same_place and (site.part == other.part or site.part is None or other.part is None)
 
 
 @unwraps

@@ -35,19 +35,19 @@ def changes(model: nn.Module, insertions: list[Insertion], entries: Mapping[str,
         if not (rule.lengthens or getattr(rule, "shift_bias", False) or getattr(rule, "shift_positions", False)):
             continue
         module = base.get_submodule(entries[stack])
-        where = f"method.insertions.{insertion.name}"
+        key = f"method.insertions.{insertion.name}"
         if rule.lengthens:
             alone = all(name == insertion.name or other != stack for name, other in seen)
             found += _lengthening(model, base, insertion, module, entries, alone)
         if getattr(rule, "shift_bias", False) and insertion.site.role == "attn.heads":
-            biased, heads = biased_in(module, where), model.get_submodule(insertion.site.path)
+            biased, heads = biased_in(module, key), model.get_submodule(insertion.site.path)
             found.append(partial(_set_biased, heads, biased, False))
         if getattr(rule, "shift_positions", False) and insertion.site.role == "attn.heads" and is_biased(module):
             heads = model.get_submodule(insertion.site.path)
-            found.append(partial(_set_biased, heads, biased_in(module, where), True))
+            found.append(partial(_set_biased, heads, biased_in(module, key), True))
         elif getattr(rule, "shift_positions", False) and (insertion.name, stack) not in seen:
             size: int = insertion.parts.function.size  # type: ignore[attr-defined]
-            found.append(hook_shift(module, size, where))
+            found.append(hook_shift(module, size, key))
         if rule.lengthens or getattr(rule, "shift_positions", False):
             seen.add((insertion.name, stack))
     return found
@@ -100,13 +100,11 @@ def lengthened(
     return [sites[number] for number in chosen], result
 
 
-def vocabulary(model: nn.Module, table: Architecture, site: Site, where: str) -> Vocabulary:
+def vocabulary(model: nn.Module, table: Architecture, site: Site, key: str) -> Vocabulary:
     """The token embedding that tokens start from. Raises UnipetError where there is none."""
     known = vocabulary_of(entry_of(model, table, site))
     if known is None:
-        raise UnipetError(
-            f"{where}.function.init: {table.name} reads no tokens, so it has no vocab. Use bert or torch."
-        )
+        raise UnipetError(f"{key}.function.init: {table.name} reads no tokens, so it has no vocab. Use bert or torch.")
     return known
 
 

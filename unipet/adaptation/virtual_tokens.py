@@ -113,12 +113,12 @@ class Prompting:
             self.total = length + self.size
         return (), changed
 
-    def _embedded(self, module: nn.Module, given: dict[str, Any]) -> dict[str, Any]:
-        embeds_BTD = given.get("inputs_embeds")
+    def _embedded(self, module: nn.Module, inputs: dict[str, Any]) -> dict[str, Any]:
+        embeds_BTD = inputs.get("inputs_embeds")
         if embeds_BTD is None:
-            embeds_BTD = module.get_input_embeddings()(given["input_ids"])  # type: ignore[operator]
+            embeds_BTD = module.get_input_embeddings()(inputs["input_ids"])  # type: ignore[operator]
         found = {"input_ids": None, "inputs_embeds": self._lengthened(embeds_BTD)}
-        if isinstance(types_BT := given.get("token_type_ids"), Tensor):
+        if isinstance(types_BT := inputs.get("token_type_ids"), Tensor):
             found["token_type_ids"] = among(types_BT, types_BT[:, :1].expand(-1, self.size), self.place_B)
         return found
 
@@ -127,12 +127,12 @@ class Prompting:
         longer_BSD: Tensor = self.insertion(h_BTD, None)
         return among(h_BTD, longer_BSD[:, : self.size], self.place_B)
 
-    def _positions(self, module: nn.Module, given: dict[str, Any], past: int, place_B: Tensor) -> Tensor | None:
+    def _positions(self, module: nn.Module, inputs: dict[str, Any], past: int, place_B: Tensor) -> Tensor | None:
         """Positions run over all tokens. None lets the model count, which comes to the same."""
         counter = padding_counter(module)
-        if given.get("position_ids") is None and (counter is None or given.get("input_ids") is None or past):
+        if inputs.get("position_ids") is None and (counter is None or inputs.get("input_ids") is None or past):
             return None
-        found_BT = positions(module, given).expand(len(place_B), -1)
+        found_BT = positions(module, inputs).expand(len(place_B), -1)
         if past:
             return found_BT + self.size
         ahead_B1 = (place_B - self.after).unsqueeze(1)

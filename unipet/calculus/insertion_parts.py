@@ -39,10 +39,10 @@ def seeded(seed: int, name: str) -> torch.Generator:
     return torch.Generator("cpu").manual_seed(int.from_bytes(digest[:7], "big"))
 
 
-def frozen_of(function: Function, what: str, widths: Any, name: str) -> Mapping[str, Tensor]:
+def frozen_of(function: Function, maker: str, widths: Any, name: str) -> Mapping[str, Tensor]:
     """The tensors that a function freezes, `frozen` at one site or `shared_frozen` for all, from the stream of that name."""
-    make = getattr(function, what)
-    if make.__func__ is getattr(Function, what):
+    make = getattr(function, maker)
+    if make.__func__ is getattr(Function, maker):
         return {}  # as most functions: no stream needed
     with torch.device("cpu"):  # from a seed, and so the same whatever device is the default
         made: Mapping[str, Tensor] = make(widths, seeded(getattr(function, "seed", 0), name))

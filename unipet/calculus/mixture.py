@@ -75,16 +75,16 @@ class Mixture:
             return {"soft": None, "per_example": "example"}.get(self.router, "call")
         return {"random": "call", "random_example": "example", "random_token": "token"}.get(self.reducer)
 
-    def check(self, slots: Slots, where: str) -> None:
+    def check(self, slots: Slots, key: str) -> None:
         """Raise UnipetError unless `share` names some, but not all, of the function's slots."""
         if self.expert >= self.experts:
-            raise not_allowed(f"{where}.expert", self.expert, f"a whole number from 0 to {self.experts - 1}")
+            raise not_allowed(f"{key}.expert", self.expert, f"a whole number from 0 to {self.experts - 1}")
         for slot in self.share:
             if slot not in slots:
-                raise unknown(f"{where}.share", slot, slots)
+                raise unknown(f"{key}.share", slot, slots)
         if set(self.share) == set(slots):
             raise UnipetError(
-                f"{where}.share: sharing every slot ({', '.join(sorted(slots))}) leaves nothing to mix. "
+                f"{key}.share: sharing every slot ({', '.join(sorted(slots))}) leaves nothing to mix. "
                 "Share fewer, or drop the mixture."
             )
 

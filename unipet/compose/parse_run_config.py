@@ -30,9 +30,9 @@ def run_config(values: Mapping[str, Any]) -> RunConfig:
     return build(RunConfig, values, "")
 
 
-def build(cls: type[T], values: Any, where: str) -> T:
-    """The same for one group of it, whose key is `where`. Numbers stay as they were given: `run_id` is a hash of them."""
-    return parse_options(cls, values, where, where or RUN, as_given=True)
+def build(cls: type[T], values: Any, key: str) -> T:
+    """The same for one group of it, whose key is `key`. Numbers stay as they were given: `run_id` is a hash of them."""
+    return parse_options(cls, values, key, key or RUN, as_given=True)
 
 
 def configured(values: Mapping[str, Any]) -> RunConfig:

@@ -103,15 +103,15 @@ def _method_file(config_path: str) -> Path | None:
     return Path(os.path.expanduser(name)) if group == "method" and is_file_name(name) else None
 
 
-def _read(source: ConfigSource, text: str, config_path: str, where: str) -> ConfigResult:
+def _read(source: ConfigSource, text: str, config_path: str, path: str) -> ConfigResult:
     """A file's content with the types of the place that its header or its group gives it."""
     try:
         header = ConfigSource._get_header_dict(text)
     except ValueError as error:
-        raise UnipetError(f"{where}: {error}") from None
-    tree = parse_yaml(text, where)
+        raise UnipetError(f"{path}: {error}") from None
+    tree = parse_yaml(text, path)
     if not isinstance(tree, Mapping | None):
-        raise not_allowed(where, values(tree), "a mapping of keys")
+        raise not_allowed(path, values(tree), "a mapping of keys")
     group = config_path.rpartition("/")[0].replace("/", ".")
     place = (header["package"] or group).replace("_group_", group)
     kind = METHOD if place.split(".")[0] in METHOD_GROUPS else kind_at("" if place == "_global_" else place)

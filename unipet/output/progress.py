@@ -30,15 +30,15 @@ class Progress:
     between them. With `patient`, work that takes less than that prints nothing.
     """
 
-    def __init__(self, what: str, total: int, unit: str, patient: bool = False) -> None:
-        self.what, self.total, self.unit, self.done = what, total, unit, 0
+    def __init__(self, label: str, total: int, unit: str, patient: bool = False) -> None:
+        self.label, self.total, self.unit, self.done = label, total, unit, 0
         self._values: dict[str, str] = {}
         self._first = self._said = time.perf_counter()  # of the first step, once it is done; of the last line
         self._first_done = self._said_done = 0
         self._patient = patient
         self._bar: Any = None
         if _watched():
-            self._bar = _bar(what, total, unit, EVERY_S / 5 if patient else 0.0)
+            self._bar = _bar(label, total, unit, EVERY_S / 5 if patient else 0.0)
 
     def note(self, **values: float) -> None:
         """Show these numbers beside the count from now on."""
@@ -74,7 +74,7 @@ class Progress:
         since = self.done - self._first_done
         if since > 0 and self.done < self.total and not over:
             parts.append(f"{duration((self.total - self.done) * (now - self._first) / since)} left")
-        say(f"{self.what}: {', '.join(parts)}")
+        say(f"{self.label}: {', '.join(parts)}")
         self._said, self._said_done = now, self.done
 
 
@@ -89,13 +89,13 @@ def _watched() -> bool:
     return size.columns > 0 and size.lines > 0
 
 
-def _bar(what: str, total: int, unit: str, delay: float) -> Any:
+def _bar(label: str, total: int, unit: str, delay: float) -> Any:
     from tqdm import tqdm
 
     canvas: Any = Canvas(sys.stderr)
     return tqdm(
         total=total,
-        desc=what,
+        desc=label,
         unit=unit,
         dynamic_ncols=True,
         file=canvas,
@@ -121,15 +121,15 @@ class _Waiting(threading.Thread):
 
     waiting: ClassVar[list[_Waiting]] = []  # the last one speaks
 
-    def __init__(self, what: str) -> None:
-        super().__init__(daemon=True, name=f"waiting: {what}")
-        self._what, self._over = what, threading.Event()
+    def __init__(self, label: str) -> None:
+        super().__init__(daemon=True, name=f"waiting: {label}")
+        self._label, self._over = label, threading.Event()
 
     def run(self) -> None:
         started, pause = time.perf_counter(), EVERY_S
         while not self._over.wait(started + pause - time.perf_counter()):
             if self.waiting and self.waiting[-1] is self:
-                say(f"{self._what}: {duration(pause)}")
+                say(f"{self._label}: {duration(pause)}")
             pause *= 2
 
     def end(self) -> None:

@@ -28,7 +28,7 @@ def declared_names(feature: object) -> list[str] | None:
     return [str(name) for name in names] if isinstance(names, list) else None
 
 
-def alignment(names: Sequence[str], labels: Sequence[str], where: str) -> list[int]:
+def alignment(names: Sequence[str], labels: Sequence[str], place: str) -> list[int]:
     """For each declared name in turn the index of the label that has it.
 
     Names that are only their own indices (a ClassLabel made without names) are no names: they stay in order.
@@ -39,17 +39,17 @@ def alignment(names: Sequence[str], labels: Sequence[str], where: str) -> list[i
     if list(names) == [str(i) for i in range(len(labels))]:
         return list(range(len(labels)))
     raise UnipetError(
-        f"task.labels: {_shown(labels)} given, but {where} declares the labels {_shown(names)}. Use these names in "
+        f"task.labels: {_shown(labels)} given, but {place} declares the labels {_shown(names)}. Use these names in "
         "task.labels; their order is free."
     )
 
 
-def scale(names: Sequence[str], where: str) -> list[float]:
+def scale(names: Sequence[str], place: str) -> list[float]:
     """The numbers that the names of a regression's answers are. Raises UnipetError for a name that is no number."""
     numbers = [numeral(name) for name in names]
     if None in numbers:
         raise UnipetError(
-            f"task.kind=regression: {where} declares the labels {_shown(names)}, which are no numbers. Use "
+            f"task.kind=regression: {place} declares the labels {_shown(names)}, which are no numbers. Use "
             "task.kind=classification with these names in task.labels, or local files with numbers (task.data_dir)."
         )
     return [float(number) for number in numbers if number is not None]

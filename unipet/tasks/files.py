@@ -54,7 +54,7 @@ def find(folder: Path, split: str) -> Path:
     return found[0]
 
 
-def typed(record: dict[str, str], task: TaskConfig, where: str) -> dict[str, Any]:
+def typed(record: dict[str, str], task: TaskConfig, place: str) -> dict[str, Any]:
     """A row of a format that knows text alone, with numbers and lists where the kind of task asks for them: an answer
     that is a number, references, tags and words in JSON's notation. Raises UnipetError for a list that is none."""
     made: dict[str, Any] = dict(record)
@@ -65,7 +65,7 @@ def typed(record: dict[str, str], task: TaskConfig, where: str) -> dict[str, Any
     lists = {"text": [task.references], "tags": [task.label, *task.text]}.get(answer, [])
     for name in lists:
         if name in record and record[name].lstrip().startswith("["):
-            made[name] = parse(record[name].encode(), f"{where}, field {name!r} (a list, for it begins with '[')")
+            made[name] = parse(record[name].encode(), f"{place}, field {name!r} (a list, for it begins with '[')")
     return made
 
 

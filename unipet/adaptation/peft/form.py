@@ -62,8 +62,8 @@ class Form(ABC):
         """Our slots from peft's tensors of one site."""
 
 
-def _other(what: str, value: object) -> str:
-    return f"its {what} {type(value).__name__} is none of peft's"
+def _other(option: str, value: object) -> str:
+    return f"its {option} {type(value).__name__} is none of peft's"
 
 
 def factor_of(insertion: Insertion) -> Tensor | float:

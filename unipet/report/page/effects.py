@@ -82,17 +82,17 @@ def _scores(line: Line) -> dict[str, float]:
     return {seed: score for seed, score in scores.items() if score is not None}
 
 
-def rest_of(one: Line, other: Line) -> str | None:
+def rest_of(line: Line, other: Line) -> str | None:
     """How alike two configurations are apart from their methods; None when it is more than the optimiser."""
-    first, second = ({key: value for key, value in _config(line).items() if key != "method"} for line in (one, other))
+    first, second = ({key: value for key, value in _config(each).items() if key != "method"} for each in (line, other))
     if first == second:
         return SAME
     return TUNED if all(first.get(key) == second.get(key) for key in {*first, *second} - {"optim"}) else None
 
 
-def only_change(one: Line, other: Line) -> tuple[str, str, str] | None:
+def only_change(line: Line, other: Line) -> tuple[str, str, str] | None:
     """(dimension, its value here, its value there) where the methods differ in one dimension alone; else None."""
-    first, second = (_config(line).get("method") for line in (one, other))
+    first, second = (_config(each).get("method") for each in (line, other))
     if not first or not second:
         return None
     outside = [

@@ -52,10 +52,10 @@ class ShownMethod:
     kinds: Sequence[ShownComposition]
 
 
-def methods(found: Mapping[str, Sequence[Composed]], most: int = MOST) -> list[ShownMethod]:
+def methods(composed: Mapping[str, Sequence[Composed]], most: int = MOST) -> list[ShownMethod]:
     """Every method of `compositions`, in its order; so many compositions are drawn."""
     left, shown = most, []
-    for name, kinds in found.items():
+    for name, kinds in composed.items():
         parts = [_composition(kind, at < left) for at, kind in enumerate(kinds)]
         shown.append(ShownMethod(name, method_id(name), parts))
         left -= len(kinds)
