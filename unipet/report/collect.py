@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from unipet.calculus.yaml_reader import read_yaml
 from unipet.errors import UnipetError
 from unipet.report.identity import distinct
 from unipet.runs.record import CONFIG, RESULT, read_record, record_files
+from unipet.runs.sweep_files import PENDING, is_sweep, read_jobs
 
 
 @dataclass(frozen=True)
@@ -26,17 +26,6 @@ class Entry:
     overrides: tuple[str, ...] = ()
     directory: Path | None = field(default=None, compare=False)
     flags: tuple[str, ...] = ()  # of the sweep's command line, such as --config-dir DIR
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A job file. Raises `UnipetError` naming the file when it is not one."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UnipetError(f"{path}: cannot be read as JSON ({error}). Delete it or run that job again.") from None
-    if not isinstance(value, dict):
-        raise UnipetError(f"{path}: holds a {type(value).__name__}, a job is a JSON object.")
-    return value
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -58,15 +47,16 @@ def collect_sweep(directory: Path) -> list[Entry]:
 
 
 def collect_jobs(directory: Path) -> list[Entry]:
-    """The jobs of one sweep directory, in job order, those that failed before they had a run directory included."""
+    """The jobs of one sweep directory that have begun, in job order, those that failed before they had a run directory
+    included."""
     entries = []
-    for job in sorted((read_json(path) for path in directory.glob("jobs/*.json")), key=lambda job: int(job["job"])):
-        overrides, flags = tuple(job.get("overrides", ())), tuple(job.get("flags", ()))
-        run = directory / job["run_dir"] if job.get("run_dir") else None
+    for state in read_jobs(directory):
+        run = directory / state.run_dir if state.run_dir else None
         if run is not None and (run / RESULT).is_file():
-            entries.append(read_run(run, overrides, flags))
-        else:
-            entries.append(Entry(job.get("record", {}), job.get("config", {}), overrides, None, flags))
+            entries.append(read_run(run, state.overrides, state.flags))
+        elif state.status != PENDING:
+            record = state.record or {"status": state.status, "run_id": state.run_id}
+            entries.append(Entry(record, state.config, state.overrides, None, state.flags))
     return entries
 
 
@@ -77,9 +67,9 @@ def collect(directory: Path) -> list[Entry]:
     """
     if not directory.is_dir():
         raise UnipetError(f"{directory}: no such directory. Give the directory of your runs, for example `runs`.")
-    if any(directory.glob("jobs/*.json")):
+    if is_sweep(directory):
         return collect_sweep(directory)
-    sweeps = sorted({path.parent.parent for path in directory.rglob("jobs/*.json")})
+    sweeps = sorted(path.parent for path in directory.rglob("jobs") if path.is_dir() and is_sweep(path.parent))
     jobs = [entry for sweep in sweeps for entry in collect_jobs(sweep)]
     entries = [read_run(path.parent) for path in record_files(directory)]
     if entries:

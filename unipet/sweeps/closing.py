@@ -10,7 +10,7 @@ from typing import Any
 
 from unipet.report import numbers
 from unipet.report.aggregate import is_synthetic, named, reason_of, scale_of
-from unipet.runs.record import ERROR
+from unipet.runs.record import ERROR, RESULT, read_record
 
 WIDTH = 11  # of the first column
 SPLITS = {"train_holdout": "held-out training", "validation": "validation"}  # task.selection -> whose examples
@@ -55,6 +55,13 @@ def outcome(record: Mapping[str, Any]) -> str:
         text = f"{record.get('metric')} {numbers.score(score, scale_of(record))}"
     text += "".join(f" (flagged: {flag['name']})" for flag in record.get("flags") or ())
     return "ok: " + "; ".join(filter(None, [text, checkpoint(record, short=True), spent(record)]))
+
+
+def ended_line(sweep: Path, event: Mapping[str, Any]) -> str:
+    """The same for a job that another process ran: from its event in the sweep's index."""
+    if event.get("run_dir"):
+        return outcome(read_record(sweep / str(event["run_dir"]) / RESULT))
+    return f"{event.get('status')}: {event.get('reason') or 'no reason recorded'}"
 
 
 def checkpoint(record: Mapping[str, Any], short: bool = False) -> str:

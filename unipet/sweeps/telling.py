@@ -1,0 +1,21 @@
+"""What a sweep says on the terminal while it runs: each job as it begins, and how it ended."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from unipet.sweeps import closing
+from unipet.sweeps.directory import Job
+
+
+def began(job: Job, total: int | None) -> None:
+    """`[3/15] method=NAME seed=2` on standard error: what tells this job from the others."""
+    line = f"[{job.number + 1}/{total or '?'}] {' '.join(job.differing or job.overrides)}"
+    print(line, file=sys.stderr, flush=True)
+
+
+def ended(outcome: Mapping[str, Any]) -> None:
+    """How it ended, below that line."""
+    print(f"    {closing.outcome(outcome['made'])}", file=sys.stderr, flush=True)
