@@ -160,6 +160,15 @@ def lost(found: Claim, clock: Clock, stale_s: float = STALE_S) -> bool:
     return age is not None and age > stale_s
 
 
+def living(sweep: Path) -> bool:
+    """Whether a worker is at one of the sweep's jobs."""
+    clock = Clock(sweep, f"{os.getpid()}-looking")
+    held = (read_claim(sweep, job, attempt) for job, attempt in attempts(sweep).items())
+    found = any(not lost(each, clock) for each in held)
+    clock.path.unlink(missing_ok=True)
+    return found
+
+
 @functools.cache
 def _processes() -> str:
     """Which processes this one can see: equal names, equal process numbers."""

@@ -24,7 +24,6 @@ from unipet.runs.sweep_files import (
     INDEX,
     JOBS,
     PENDING,
-    RESULTS,
     SWEEP,
     WORKERS,
     append_index,
@@ -173,24 +172,17 @@ def job_config(job: Job) -> RunConfig:
     return run_config(job.values)
 
 
-def reopen(directory: Path) -> list[int]:
-    """Take back the outcomes that are no results, so that these jobs run again; their numbers."""
-    again = []
+def reopen(directory: Path, results_too: bool) -> None:
+    """Take back the outcomes that are no results, so that these jobs run again.
+
+    With `results_too` those as well: their jobs then look whether the finished run is still the one that they ask for. Data
+    or a base model may have changed since. While other workers are at the sweep, its results stay.
+    """
     for number in sorted(job_numbers(directory, ".json")):
         path = directory / JOBS / f"{number}.json"
         try:
-            failed = read_outcome(path).failed
+            again = results_too or read_outcome(path).failed
         except UnipetError:  # not whole: as if it were not there
-            failed = True
-        if failed:
+            again = True
+        if again:
             path.unlink(missing_ok=True)
-            again.append(number)
-    return again
-
-
-def results(directory: Path) -> int:
-    """How many jobs have a result."""
-    return sum(
-        read_outcome(directory / JOBS / f"{number}.json").status in RESULTS
-        for number in job_numbers(directory, ".json")
-    )

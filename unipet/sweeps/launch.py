@@ -15,8 +15,10 @@ from unipet.compose.hydra_errors import translate
 from unipet.compose.override import shown
 from unipet.compose.overrides import Plan
 from unipet.errors import UnipetError
+from unipet.runs.sweep_files import job_numbers
 from unipet.runs.tracked_summary import own_files
 from unipet.sweeps import closing, jobs, telling
+from unipet.sweeps.claims import living
 from unipet.sweeps.directory import Job, Sweep, read_sweep, reopen, sweep_name, write_sweep
 from unipet.sweeps.hydra_main import Flags, call_hydra, environment, run_composed
 from unipet.sweeps.launchers import check_launcher, launch
@@ -66,7 +68,8 @@ def sweep(todo: Plan, flags: Flags, texts: Sequence[str], composer: Composer) ->
         launcher=todo.config.launcher,
     )
     if not write_sweep(asked, content, _versions()):
-        print(f"the same sweep was begun before; what has no result yet is run now: {directory}", file=sys.stderr)
+        print(f"the same sweep was begun before; finished runs are not repeated: {directory}", file=sys.stderr)
+        reopen(directory, results_too=not living(directory))
     return go(asked)
 
 
@@ -86,15 +89,17 @@ def _versions() -> dict[str, str]:
 
 def resume(directory: Path) -> int:
     """Do what is missing in the sweep of `directory`, as its command said."""
-    return go(read_sweep(directory))
+    todo = read_sweep(directory)
+    reopen(directory, results_too=False)
+    return go(todo)
 
 
 def go(todo: Sweep) -> int:
-    """Run the jobs without a result, and close the sweep; 1 when a job failed or is missing."""
+    """Run the jobs without an outcome, and close the sweep; 1 when a job failed or is missing."""
     go_on(todo.directory)
-    reopen(todo.directory)
     try:
-        launch(todo)
+        if len(job_numbers(todo.directory, ".json")) < todo.jobs:
+            launch(todo)
     except KeyboardInterrupt:
         close(todo.directory, todo.jobs)
         print(f"to go on: unipet sweep resume {shlex.quote(str(todo.directory))}", file=sys.stderr)
