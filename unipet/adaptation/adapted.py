@@ -24,8 +24,6 @@ from unipet.calculus.weights import check_passes_gradients, quantised
 from unipet.errors import UnipetError
 
 CONTAINER = "_unipet"
-#: What an adaptation of some of the insertions has anew.
-_ANEW = {"method", "items", "shared", "entries", "current", "_attached", "_unproved", "_routing", *vars(NamedTensors())}
 _INPUTS = ("input_ids", "inputs_embeds", "pixel_values")  # what a stack may be called with, batch first
 
 
@@ -223,9 +221,9 @@ class Adaptation(NamedTensors):
         )
         shared = {i.name: i.shared for i in insertions if i.shared is not None}
         left = Adaptation(replace(self.method, insertions=specs), insertions, shared, self.entries)
-        for name, value in vars(self).items():
-            if name not in _ANEW:
-                setattr(left, name, value)
+        left.table, left.unsavable = self.table, self.unsavable
+        left.unfrozen, left.head = self.unfrozen, self.head
+        left._views, left._driven = self._views, self._driven
         left._routing.go_on_from(self._routing)
         return left
 

@@ -80,14 +80,6 @@ def stored(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 @unwraps
-def slot_tensors(model: nn.Module, slot: str) -> list[nn.Parameter]:
-    """The tensors of all slots of this name that the method's insertions own, one for each site, expert and tensor."""
-    inserted = adaptation(model)
-    banks = [*(bank for insertion in inserted.items for bank in insertion.banks), *inserted.shared.values()]
-    return [tensor for bank in banks for tensor in bank.of_slot(slot)]
-
-
-@unwraps
 def frozen(model: nn.Module) -> dict[str, Tensor]:
     """What the method adds that never trains (masks, random bases), by name as `parameters`. Seeds make it again."""
     inserted = adaptation(model)
@@ -101,4 +93,4 @@ def frozen(model: nn.Module) -> dict[str, Tensor]:
     return found
 
 
-__all__ = ["AdaptReport", "adapt", "adaptation", "eject", "frozen", "parameters", "slot_tensors", "stored"]
+__all__ = ["AdaptReport", "adapt", "adaptation", "eject", "frozen", "parameters", "stored"]

@@ -72,11 +72,11 @@ class Attention:
         columns = [
             columns_of(insertion, heads, site.x.get(insertion.site.x_path))
             for insertion in site.insertions
-            if insertion.parts.rule.needs_mass
+            if insertion.parts.rule.shares_softmax
         ]
         h, weights = call.with_columns(columns)
         for insertion in site.insertions:
-            if not insertion.parts.rule.needs_mass:
+            if not insertion.parts.rule.shares_softmax:
                 x = site.x.get(insertion.site.x_path)
                 h = insertion(h.flatten(2), x, _with_x(heads, insertion, x)).view_as(h)
         site.x.clear()

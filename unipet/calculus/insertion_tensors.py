@@ -5,7 +5,7 @@ Shapes: B batch, T positions, D width of h, U width of x.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 
@@ -18,6 +18,20 @@ from unipet.calculus.insertion_parts import InsertionParts, frozen_of
 from unipet.calculus.named_tensors import NamedTensors
 from unipet.calculus.sites import Site
 from unipet.calculus.weights import BaseWeight, read_all
+from unipet.errors import UnipetError
+
+
+def _check_names(*owners: tuple[str, Iterable[str]]) -> None:
+    """Raise UnipetError where two kinds of an insertion's tensors bear one name: one would take the other's place."""
+    taken: dict[str, str] = {}
+    for owner, names in owners:
+        for name in names:
+            if name in taken:
+                raise UnipetError(
+                    f"the name {name!r} is among the {taken[name]} and among the {owner}: their tensors would stand in "
+                    "one place. Rename it in the one that is your own, or choose another function or scaling."
+                )
+            taken[name] = owner
 
 
 class InsertionTensors(nn.Module):
@@ -41,14 +55,21 @@ class InsertionTensors(nn.Module):
         function, scaling = parts.function, parts.scaling
         scheme = getattr(function, "init", "torch")
         frozen = frozen_of(function, "frozen", widths, f"{name}/{site.name}")
+        scale_widths = Widths(widths.u, widths.kv) if parts.rule.shares_softmax else widths
+        slots, scale_slots, own_slots = function.slots(widths), scaling.slots(scale_widths), parts.rule.slots(widths)
+        _check_names(
+            ("slots of the function", slots),
+            ("frozen tensors of the function", frozen),
+            ("slots of the scaling", scale_slots),
+            ("slots of the composition", own_slots),
+        )
         self.tensors = NamedTensors()  # of all its banks, under the names that a saved adapter gives them
-        self.bank = Bank(function.slots(widths), scheme, parts.mixture, dtype, device, frozen, self.tensors)
-        scale_widths = Widths(widths.u, widths.kv) if parts.rule.needs_mass else widths
-        self.scale = plain_bank(scaling.slots(scale_widths), scaling.init, dtype, device, self.tensors)
+        self.bank = Bank(slots, scheme, parts.mixture, dtype, device, frozen, self.tensors)
+        self.scale = plain_bank(scale_slots, scaling.init, dtype, device, self.tensors)
         if (start := scaling.start_from()) is not None:
             for tensor in self.scale.tensors:
                 nn.init.constant_(tensor, start)
-        self.joint = plain_bank(parts.rule.slots(widths), "zeros", dtype, device, self.tensors)
+        self.joint = plain_bank(own_slots, "zeros", dtype, device, self.tensors)
         self._shared: tuple[Bank | None] = (None,)  # in a tuple, because it is not registered here
         if device.type != "meta":
             self._start()

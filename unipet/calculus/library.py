@@ -14,7 +14,7 @@ from typing import Any
 from unipet.calculus.method import Method, parse_method
 from unipet.calculus.yaml_reader import read_written, value_of, values
 from unipet.config import conf_dir
-from unipet.errors import UnipetError, nearest
+from unipet.errors import UnipetError, nearest, not_allowed
 
 
 def method_names() -> list[str]:
@@ -81,7 +81,7 @@ def _compose(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if defaults is None:
         return own
     if not isinstance(defaults, list):
-        raise UnipetError(f"{path}: defaults must be a list, got {defaults!r}.")
+        raise not_allowed(f"{path}: defaults", defaults, "a list of `_self_`, methods' names and `/group@key: option`")
     entries = defaults if "_self_" in defaults else [*defaults, "_self_"]
     result: dict[str, Any] = {}
     for entry in entries:
@@ -95,9 +95,7 @@ def _compose(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
             value = _compose(_find(path, group.lstrip("/"), str(option)), (*seen, path))
             _merge(result, _nested(package, value))
         else:
-            raise UnipetError(
-                f"{path}: defaults entry {entry!r} is not `_self_`, a method's name or `/group@key: option`."
-            )
+            raise not_allowed(f"{path}: defaults", entry, "`_self_`, a method's name or `/group@key: option`")
     return result
 
 
@@ -118,7 +116,7 @@ def _find(path: Path, group: str, option: str) -> Path:
 def _read(path: Path) -> dict[str, Any]:
     given = read_written(path)
     if not isinstance(given, dict):
-        raise UnipetError(f"{path}: expected a mapping with name and insertions, got {values(given)!r:.80}.")
+        raise not_allowed(str(path), values(given), "a mapping with name and insertions")
     return given
 
 

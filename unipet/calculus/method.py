@@ -13,12 +13,12 @@ from unipet.calculus.functions.base import Function
 from unipet.calculus.insertion_parts import InsertionParts
 from unipet.calculus.mixture import Mixture
 from unipet.calculus.objectives import Objective
-from unipet.calculus.options import parse_options, parse_value, remove_hint
+from unipet.calculus.options import no_option, parse_options, parse_value, remove_hint
 from unipet.calculus.pairs import check_pairs, name_of
 from unipet.calculus.scaling import SCALINGS, Constant, Scaling
 from unipet.calculus.sites.position import Position, token_span
 from unipet.calculus.yaml_reader import text_of, value_of, values
-from unipet.errors import UnipetError, nearest, unknown
+from unipet.errors import UnipetError, nearest, not_allowed, unknown
 
 T = TypeVar("T")
 
@@ -92,11 +92,11 @@ class Method:
 def parse_method(given: Any, where: str = "method") -> Method:
     """A checked method from plain data. Raises UnipetError with the full key of the first mistake."""
     if not isinstance(given, Mapping):
-        raise UnipetError(f"{where}: expected a mapping with name and insertions, got {given!r}.")
-    _known_keys(given, _METHOD_KEYS, where)
+        raise not_allowed(where, given, "a mapping with name and insertions")
+    _known_keys(given, _METHOD_KEYS, where, "a method")
     name = text_of(given.get("name"))
     if not isinstance(name, str) or not name or not name.replace("_", "").replace("-", "").isalnum():
-        raise UnipetError(f"{where}.name: expected a name of letters, digits, '_' and '-', got {name!r}.")
+        raise not_allowed(f"{where}.name", name, "a name of letters, digits, '_' and '-'")
     if "insertions" not in given and "unfreeze" not in given:
         raise UnipetError(
             f"{where}: it says neither insertions nor unfreeze, so it would train the head alone. A shipped method is "
@@ -104,9 +104,11 @@ def parse_method(given: Any, where: str = "method") -> Method:
         )
     insertions = given.get("insertions", {})
     if not isinstance(insertions, Mapping):
-        raise UnipetError(
-            f"{where}.insertions: expected a mapping from a name to an insertion, got {value_of(insertions)!r}. A method "
-            f"without insertions says insertions: {{}}, what to unfreeze, and a name of its own."
+        raise not_allowed(
+            f"{where}.insertions",
+            value_of(insertions),
+            "a mapping from a name to an insertion",
+            "A method without insertions says insertions: {}, what to unfreeze, and a name of its own.",
         )
     specs = tuple(_insertion(str(key), value, f"{where}.insertions.{key}") for key, value in insertions.items())
     parts = value_of(given.get("unfreeze", ["head"]))
@@ -124,8 +126,8 @@ def _insertion(name: str, given: Any, where: str) -> InsertionSpec:
     if name in UNFREEZE or "/" in name or "." in name:
         raise UnipetError(f"{where}: an insertion may not be called {name!r} (reserved, or holds '/' or '.').")
     if not isinstance(given, Mapping):
-        raise UnipetError(f"{where}: expected a mapping with {', '.join(_INSERTION_KEYS)}, got {values(given)!r}.")
-    _known_keys(given, _INSERTION_KEYS, where)
+        raise not_allowed(where, values(given), f"a mapping with {', '.join(_INSERTION_KEYS)}")
+    _known_keys(given, _INSERTION_KEYS, where, "an insertion")
     given = {key: value_of(value) for key, value in given.items()}
     function = _named(Function, FUNCTIONS, given.get("function"), f"{where}.function", "function")
     site = given.get("position") or {}
@@ -154,25 +156,21 @@ def _named(kind: type[T], table: Mapping[str, type[T]], given: Any, where: str, 
     if isinstance(given, str):
         given = {"name": given}
     if not isinstance(given, Mapping):
-        raise UnipetError(
-            f"{where}: expected a {what} (one of {', '.join(table)}) or a mapping with name, got {given!r}."
-        )
+        raise not_allowed(where, given, f"a {what} (one of {', '.join(table)}) or a mapping with name")
     name = text_of(given.get("name"))
     if not isinstance(name, str):
-        raise UnipetError(f"{where}.name: expected the name of a {what} ({', '.join(table)}), got {name!r}.")
+        raise not_allowed(f"{where}.name", name, f"the name of a {what} ({', '.join(table)})")
     if name not in table:
         own = " One of your own: imports=[MODULE] (or --import MODULE), or unipet.register_function."
         raise UnipetError(f"{unknown(f'{where}.name', name, table)}{own if kind is Function else ''}")
     return parse_options(table[name], given, where, f"{what} '{name}'", ignore=("name",))
 
 
-def _known_keys(given: Mapping[str, Any], allowed: tuple[str, ...], where: str) -> None:
+def _known_keys(given: Mapping[str, Any], allowed: tuple[str, ...], where: str, owner: str) -> None:
     for key in given:
         if key not in allowed:
-            raise UnipetError(
-                f"{where}.{key}: unknown key. Allowed here: {', '.join(allowed)}.{nearest(key, (*allowed, *_DEEPER))} "
-                f"{remove_hint(f'{where}.{key}')}"
-            )
+            full = f"{where}.{key}"
+            raise no_option(full, owner, allowed, f"{nearest(key, (*allowed, *_DEEPER))} {remove_hint(full)}")
 
 
 __all__ = ["UNFREEZE", "Constant", "InsertionSpec", "Method", "name_of", "parse_method"]

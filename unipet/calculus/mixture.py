@@ -15,7 +15,7 @@ from torch import Tensor
 
 from unipet.calculus.functions.base import Slots
 from unipet.calculus.options import option
-from unipet.errors import UnipetError, unknown
+from unipet.errors import UnipetError, not_allowed, unknown
 
 #: slot -> the expert's index, or one for each example (B,), or for each token (B, T); shared slots are absent.
 Route = Mapping[str, "int | Tensor"]
@@ -78,9 +78,7 @@ class Mixture:
     def check(self, slots: Slots, where: str) -> None:
         """Raise UnipetError unless `share` names some, but not all, of the function's slots."""
         if self.expert >= self.experts:
-            raise UnipetError(
-                f"{where}.expert: {self.expert} is out of range, it must be between 0 and {self.experts - 1}."
-            )
+            raise not_allowed(f"{where}.expert", self.expert, f"a whole number from 0 to {self.experts - 1}")
         for slot in self.share:
             if slot not in slots:
                 raise unknown(f"{where}.share", slot, slots)

@@ -65,6 +65,11 @@ def unreadable(override: str) -> UnipetError:
     if "=" not in text:
         return UnipetError(f"{text!r} is not an override: write key=value, for example method={text or 'NAME'}.")
     key, value = text.split("=", 1)
+    filled = [part for part in value.split(",") if part.strip()]
+    if filled and len(filled) <= value.count(",") and not set(value) & set("'\"[]{}()"):
+        return UnipetError(
+            f"{text}: one of the values between the commas is empty. Remove the extra comma: {key}={','.join(filled)}"
+        )
     return UnipetError(
         f"cannot read the override {text!r}. Quote a value with spaces or special characters twice, once for the shell: "
         f"{shlex.quote(f'{key}={quoted(value)}')}"

@@ -29,7 +29,7 @@ from unipet.calculus.yaml_reader import Plain, parse_yaml, represent_plain, text
 from unipet.compose.schema import METHOD, METHOD_GROUPS, holds_text, kind_at, typed
 from unipet.compose.user_files import config_text, method_file
 from unipet.config import RunConfig
-from unipet.errors import UnipetError
+from unipet.errors import UnipetError, not_allowed
 
 _KEEPING = ("choice", "shuffle", "extend_list")  # functions of the grammar that pass their arguments on
 
@@ -104,7 +104,7 @@ def _read(source: ConfigSource, text: str, config_path: str, where: str) -> Conf
         raise UnipetError(f"{where}: {error}") from None
     tree = parse_yaml(text, where)
     if not isinstance(tree, Mapping | None):
-        raise UnipetError(f"{where}: expected a mapping of keys, got {values(tree)!r:.80}.")
+        raise not_allowed(where, values(tree), "a mapping of keys")
     group = config_path.rpartition("/")[0].replace("/", ".")
     place = (header["package"] or group).replace("_group_", group)
     kind = METHOD if place.split(".")[0] in METHOD_GROUPS else kind_at("" if place == "_global_" else place)

@@ -123,17 +123,19 @@ def has_weights(directory: Path) -> bool:
 def contents(model: ModelConfig, kept: Path | None) -> dict[str, str]:
     """The checksum of every file that loading this base model may read, by its name: weights, configuration, tokenizer.
 
-    `kept` is a directory that remembers the checksums of large files. Raises `UnipetError` as `locate`.
+    `kept` is a directory that remembers the checksums of large files. Raises `UnipetError` as `locate` and `verify`.
     """
     directory = locate(model, weights=True)
     try:
-        return {
+        checksums = {
             path.name: checksum(path, kept)
             for path in sorted(directory.iterdir())
             if path.is_file() and any(fnmatch(path.name, pattern) for pattern in _HUB_FILES)
         }
     except OSError as error:
         raise UnipetError(f"model.path: {directory} cannot be read ({error}).") from None
+    _compare(model, directory, checksums.get(_WEIGHTS[0]))
+    return checksums
 
 
 def check_unchanged(model: ModelConfig, recorded: Mapping[str, str]) -> None:
@@ -156,18 +158,25 @@ def check_unchanged(model: ModelConfig, recorded: Mapping[str, str]) -> None:
 
 
 def verify(directory: Path, model: ModelConfig) -> None:
-    """Compare the checksum of model.safetensors with `model.sha256`, where one is given."""
-    if model.sha256 is None:
+    """Raise `UnipetError` if `model.sha256` is given and is not the checksum of model.safetensors."""
+    if model.sha256 is not None:
+        path = directory / _WEIGHTS[0]
+        _compare(model, directory, checksum(path) if path.is_file() else None)
+
+
+def _compare(model: ModelConfig, directory: Path, actual: str | None) -> None:
+    """Raise `UnipetError` if `model.sha256` is given and is not `actual`, the checksum of the file if there is one."""
+    if model.sha256 is None or actual == model.sha256:
         return
-    path = directory / "model.safetensors"
-    if not path.is_file():
-        raise UnipetError(f"model.sha256: {directory} has no single model.safetensors to check.")
-    actual = checksum(path)
-    if actual != model.sha256:
+    if actual is None:
         raise UnipetError(
-            f"model.sha256: {path} has {actual}, expected {model.sha256}. The file is damaged or another one: "
-            "nothing was loaded. Install or download it again, or correct model.sha256."
+            f"model.sha256: {directory} has no single {_WEIGHTS[0]} to check. Set model.sha256=null, or give a directory "
+            "with one."
         )
+    raise UnipetError(
+        f"model.sha256: {directory / _WEIGHTS[0]} has {actual}, expected {model.sha256}. The file is damaged, or it is "
+        "another file: nothing was loaded. Install or download it again, or correct model.sha256."
+    )
 
 
 def first_line(error: Exception) -> str:

@@ -54,6 +54,8 @@ def prepare(config: RunConfig) -> Prepared:
         from unipet.compose.parse_run_config import check_run_config
         from unipet.tasks import input_length, load_task
         from unipet.runs.tracking import check_tracking
+        from unipet.training.lr_ratio import up_tensors
+        from unipet.training.positions import check_max_length
 
     check_run_config(config)
     check_tracking(config.tracking)
@@ -63,8 +65,11 @@ def prepare(config: RunConfig) -> Prepared:
     data = load_task(config.task)
     # A site that matches nothing fails here, without weights.
     built = skeleton(config.model, config.task.kind)
+    check_max_length(config.task, built)
     sites = sites_for(built, config.model.sites)
     fit = fit_parameters(method, built, config.budget, sites, input_length(config.task))
+    if config.optim.lr_ratio != 1.0:
+        up_tensors(fit.draft.inserted)
     content = content_of(config, method, sites, data.fingerprint)
     return _identified(config, method, sites, fit, data, content)
 

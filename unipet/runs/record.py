@@ -32,19 +32,19 @@ ATTEMPT = "attempt"  # a directory: where a finished run is repeated, until the 
 
 
 def model_label(model: ModelConfig) -> str:
-    """What reports call the base model: its configuration's name, or for `model=auto` the hub or directory name."""
+    """The base model's name in reports: that of its configuration or, for `model=auto`, the hub or directory name."""
     if model.name != "auto":
         return model.name
     return Path(model.path).resolve().name if Path(model.path).is_dir() else model.path
 
 
 def blank_record(config: RunConfig, method: str, run_id: str) -> dict[str, Any]:
-    """A record with every key present: what is known before a run starts, and null for the rest."""
+    """A record with every key. Values that are not known before the run starts are null."""
     return {
         "status": "running",  # then ok | failed | exceeded | skipped
-        "phase": None,  # of a run that has not ended well: what it was doing
+        "phase": None,  # the phase in which a failed or exceeded run ended
         "run_id": run_id,
-        "identity": {},  # the contents that run_id covers: data, base model, functions, numerics
+        "identity": {},  # the fingerprints that run_id covers: data, base model, functions, numerics
         "method": method,
         "task": config.task.name,
         "model": model_label(config.model),
@@ -55,17 +55,17 @@ def blank_record(config: RunConfig, method: str, run_id: str) -> dict[str, Any]:
         "metric": None,
         "metrics": {},
         "params": dict.fromkeys(("base", "trainable", "head", "stored", "merged", "formula", "percent")),
-        "composition": None,  # the method as it is trained, with the sizes that the budget solved
-        "fitted": {},  # what was solved for the budget: {parameter_limit, requested, sizes, ...}
-        "flags": [],  # what makes the score worth less than it looks: [{name, text}], see unipet/runs/flags.py
+        "composition": None,  # the method as it is trained, with sizes fitted to the budget
+        "fitted": {},  # the values fitted to the budget: {parameter_limit, requested, sizes, ...}
+        "flags": [],  # reasons to distrust the score: [{name, text}], see unipet/runs/flags.py
         "time": dict.fromkeys(("total_s", "train_s", "step_ms", "steps", "tokens_per_s", "phases_s")),
         "memory": dict.fromkeys(("peak_gib", "predicted_gib", "measured_by", "allocated_gib", "context_gib")),
         "insertions": [],
         "stopped_by": None,
         "reason": None,  # why a run was skipped, or exceeded its budget
         "error": None,  # {type, message} of a failed run
-        "files": {},  # of a finished run: the checksum of every file that belongs to it
-        "folder": None,  # what relative paths of the configuration begin at, as seen from the run's directory
+        "files": {},  # the checksum of every file of a finished run
+        "folder": None,  # the folder that relative paths of the configuration refer to, relative to the run's directory
         "versions": versions(),
         "git_commit": git_commit(),
         "data": dict.fromkeys(("source", "fingerprint", "train", "evaluation")),
@@ -80,7 +80,7 @@ def now() -> str:
 
 
 def versions() -> dict[str, Any]:
-    """Software versions and the machine: what a result depends on besides the configuration."""
+    """Software versions and the machine: a result depends on them as well as on the configuration."""
     import torch
 
     import unipet
@@ -102,7 +102,7 @@ def _version(distribution: str) -> str | None:
 
 
 def _processor() -> str:
-    """The processor's name where Linux tells it, else its architecture."""
+    """The processor's name if Linux reports one, else its architecture."""
     try:
         match = re.search(
             r"^model name\s*:\s*(.+)$",
@@ -115,7 +115,7 @@ def _processor() -> str:
 
 
 def git_commit() -> str | None:
-    """The commit of the checkout that this package runs from; None where it is installed or nothing is committed."""
+    """The commit of the checkout that this package runs from. None if it is installed, or if nothing is committed."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
@@ -129,7 +129,7 @@ def git_commit() -> str | None:
 
 
 def canonical_json(value: Any) -> str:
-    """One spelling per value: sorted keys, no spaces, no NaN."""
+    """JSON in a canonical form, so that equal values give equal texts: sorted keys, no spaces, no NaN."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
@@ -149,7 +149,7 @@ def write_jsonl_atomic(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """One `result.json`. Raises `UnipetError`, naming the file, when it cannot be read or is not a record."""
+    """Read one `result.json`. Raises `UnipetError`, naming the file, if it cannot be read or is not a record."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -162,14 +162,15 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def record_files(root: Path) -> list[Path]:
-    """Every `result.json` below `root`, in order of path; not those of repetitions, beside the result that counts."""
+    """Every `result.json` below `root`, sorted by path. A repetition beside a finished result is left out."""
     found = sorted(Path(root).rglob(RESULT))
     return [path for path in found if path.parent.name != ATTEMPT or not (path.parent.parent / RESULT).is_file()]
 
 
 def run_config(directory: Path, record: Mapping[str, Any]) -> RunConfig:
-    """The configuration of the run in `directory`, with its relative paths made to begin where they began: whoever reads
-    it may be elsewhere. What it writes goes beside the run. Raises `UnipetError` as `read_config`."""
+    """The configuration of the run in `directory`. Its relative paths are resolved against the folder in which the run was
+    started, because the current folder may be another one. `runs_dir` becomes the folder that holds the run. Raises
+    `UnipetError` as `read_config`."""
     config = read_config(directory / CONFIG)
     folder = directory / str(record.get("folder") or "")
     config.task.data_dir = _found(folder, config.task.data_dir)
@@ -181,15 +182,15 @@ def run_config(directory: Path, record: Mapping[str, Any]) -> RunConfig:
 
 
 def _found(folder: Path, path: str | None) -> str | None:
-    """`path` as it was meant from `folder`, where it is there; else as it stands, which may be a name on the hub."""
+    """`path` resolved against `folder` if it exists there; otherwise unchanged, because it may be a name on the hub."""
     if path is None or not (folder / path).exists():
         return path
     return os.path.abspath(folder / path)
 
 
 def read_config(path: Path) -> RunConfig:
-    """A run's `config.yaml` as dataclasses again. What an earlier version did not know has its default, which is what that
-    version did. Raises `UnipetError`, naming the file, when it is not one."""
+    """Read a run's `config.yaml`. A key that did not exist when the run was done gets its default, which keeps the
+    behaviour of that time. Raises `UnipetError`, naming the file, if it is not the configuration of a run."""
     content = config_values(read_written(path))
     missing = {"method", "task", "model", "optim", "seed"}.difference(content if isinstance(content, Mapping) else ())
     if missing:

@@ -1,7 +1,7 @@
-"""The story of one run, callable from Python: `run(config)` trains, evaluates and records.
+"""One run from start to end: `run(config)` trains, evaluates and writes the record.
 
-`prepare` (prepare.py) does everything that a mistake of the user can break and writes nothing: it raises `UnipetError`.
-`execute` does the work in the run's directory: whatever breaks there becomes a record with status "failed".
+`prepare` (prepare.py) checks everything that the user can get wrong. It writes nothing and raises `UnipetError`.
+`execute` does the work in the run's directory. An error there becomes a record with status "failed".
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ if TYPE_CHECKING:
 def run(config: RunConfig) -> dict[str, Any]:
     """Train, evaluate and record one run, and return its record (the content of `result.json`).
 
-    A finished run (status "ok") of the same `run_id` whose files are all there is not repeated unless `config.rerun` is
-    set: its record is returned. A run that fails on the way returns a record with status "failed" and `error`.
-    Raises `UnipetError`, with nothing written, for mistakes that `prepare` finds, and while another process is doing the
-    same run. KeyboardInterrupt passes through after the record says "interrupted".
+    If a run with the same `run_id` has finished (status "ok") and all its files are present, its record is returned and
+    nothing is run, unless `config.rerun` is set. A run that fails returns a record with status "failed" and `error`.
+    Raises `UnipetError` for a mistake that `prepare` finds, before anything is written, and if another process is working
+    on the same run. KeyboardInterrupt is raised again after "interrupted" has been written to the record.
     """
     return perform(config).record
 
 
 @dataclass(frozen=True)
 class Done:
-    """A run that came to an end, and where its record is: in the run's directory, or in that of a failed repetition."""
+    """A run that has ended, and the directory of its record: the run's own, or that of a repetition that failed."""
 
     record: dict[str, Any]
     directory: Path
 
 
 def perform(config: RunConfig, announce: Callable[[Path], None] = lambda directory: None) -> Done:
-    """`run`, for whoever needs to know where: `announce` hears the run's directory before anything is done in it."""
+    """Like `run`, but returns the directory too. `announce` is called with the run's directory before work begins there."""
     with timed() as watch:
         prepared = prepare(config)
         announce(prepared.directory)
@@ -58,7 +58,7 @@ def perform(config: RunConfig, announce: Callable[[Path], None] = lambda directo
             return Done(found, prepared.directory)
         with locked(prepared.directory):
             settle(prepared.directory)
-            if (found := _finished_before(prepared)) is not None:  # by another process, meanwhile
+            if (found := _finished_before(prepared)) is not None:  # another process may have finished it meanwhile
                 return Done(found, prepared.directory)
             return execute(prepared, watch)
 
@@ -66,16 +66,16 @@ def perform(config: RunConfig, announce: Callable[[Path], None] = lambda directo
 def _finished_before(prepared: Prepared) -> dict[str, Any] | None:
     found = None if prepared.config.rerun else finished_record(prepared)
     if found is not None:
-        print(f"finished before, not run again (rerun=true does): {prepared.directory}")
+        print(f"finished before, not run again (rerun=true repeats it): {prepared.directory}")
         upload(prepared.config.tracking, found, prepared.resolved, prepared.directory)
     return found
 
 
 def execute(prepared: Prepared, watch: Stopwatch) -> Done:
-    """Do the run in its directory; see `run` for what becomes of errors.
+    """Execute the run in its directory. `run` describes how errors are handled.
 
-    Where a finished result of the same run is there, the run is done in a directory inside, and takes the result's place
-    once it is whole. What fails leaves the earlier result as it was.
+    If the directory already holds a finished result, the run is repeated in a subdirectory, whose files replace the
+    earlier result once the repetition has finished. If the repetition fails, the earlier result stays as it was.
     """
     from unipet.runs.memory import out_of_memory
     from unipet.runs.tracking import open_tracker
@@ -108,7 +108,7 @@ def execute(prepared: Prepared, watch: Stopwatch) -> Done:
     except Exception as error:
         if (reason := out_of_memory(error)) is None:
             record.update(status="failed", error=_explain(error, directory), **_stopped(error))
-        else:  # a result, and never a retry with other settings
+        else:  # running out of memory is a result; the run is never retried with other settings
             record.update(status="exceeded", stopped_by="out_of_memory", reason=f"{watch.ended_in or watch.phase}: {reason}")
         record["phase"] = watch.ended_in
     finally:
@@ -126,8 +126,8 @@ def execute(prepared: Prepared, watch: Stopwatch) -> Done:
 
 
 def _work(prepared: Prepared, directory: Path, record: dict[str, Any], tracker: Tracker) -> str:
-    """Seed, base model, memory fit, insertions, training, evaluation, saving: fills `record` as results become known.
-    Returns the status: "ok", or "skipped" where the budget leaves too little memory."""
+    """Seed, load the base model, fit memory, adapt, train, evaluate and save. Fills `record` as results become known.
+    Returns the status: "ok", or "skipped" if the run would need more memory than the budget allows."""
     with phase("import"):
         import torch
         import transformers
@@ -137,7 +137,6 @@ def _work(prepared: Prepared, directory: Path, record: dict[str, Any], tracker: 
         from unipet.training.callbacks import Best
         from unipet.adaptation.checkpoint import save
         from unipet.training.evaluation import (
-            check_lengths,
             check_mixture,
             higher_is_better,
             score_split,
@@ -145,6 +144,7 @@ def _work(prepared: Prepared, directory: Path, record: dict[str, Any], tracker: 
         )
         from unipet.runs.flags import raised
         from unipet.training.history import read_steps
+        from unipet.training.positions import check_lengths
         from unipet.runs.memory import PeakMemory, limited
         from unipet.runs.base_model import load_base_model
         from unipet.tasks import cache_directory, collate, encode, readout, selection_metric
@@ -152,10 +152,10 @@ def _work(prepared: Prepared, directory: Path, record: dict[str, Any], tracker: 
 
     config, method, data = prepared.config, prepared.fit.method, prepared.data
     device = "cuda:0" if torch.cuda.is_available() else "cpu"
-    transformers.set_seed(config.seed)  # before the model: the new head and the insertions are drawn from it
+    transformers.set_seed(config.seed)  # before the model, because the new head and the insertions are drawn at random
     model, tokenizer = load_base_model(config.model, data.labels, data.regression, config.task.kind)
     encoded = encode(data, tokenizer, config.task, cache_directory(config.runs_dir))
-    record["data"]["truncated"] = encoded.truncated  # share of examples that a length limit cut
+    record["data"]["truncated"] = encoded.truncated  # the share of examples that a length limit truncated
     warnings = encoded.warnings(config.task.max_target)
     batch, read = collate(tokenizer), readout(config.task, tokenizer)
     with phase("base_model"):
@@ -196,7 +196,7 @@ def _work(prepared: Prepared, directory: Path, record: dict[str, Any], tracker: 
         record["data"]["selection"].update(metric=selection_metric(config.task), step=best.restore(), scores=scored)
     record["memory"].update(memory.read())
     record["stopped_by"] = trained.stopped_by
-    for row in record["insertions"]:  # experts that no step was routed to, say: a warning to the reader
+    for row in record["insertions"]:  # for example experts that no step was routed to
         row["untrained"] = [name for name in trained.untrained if name.startswith(f"{row['name']}/")]
     record["time"].update(
         train_s=trained.seconds,
@@ -204,7 +204,7 @@ def _work(prepared: Prepared, directory: Path, record: dict[str, Any], tracker: 
         steps=trained.steps,
         tokens_per_s=trained.tokens / trained.seconds,
     )
-    with phase("saving"):  # before anything that can still fail: training is what took long
+    with phase("saving"):  # first, so that an error in evaluation does not lose the training
         save(model, directory / records.ADAPTER)
     with phase("evaluation"):
         scores, rows = score_split(config, model, data.evaluation, encoded.evaluation, tokenizer)
@@ -212,14 +212,14 @@ def _work(prepared: Prepared, directory: Path, record: dict[str, Any], tracker: 
     with phase("saving"):
         records.write_jsonl_atomic(directory / records.PREDICTIONS, rows)
     with phase("evaluation"):
-        check_mixture(model, encoded.evaluation, batch, config.optim.eval_batch_size, read)  # last: it bakes
+        check_mixture(model, encoded.evaluation, batch, config.optim.eval_batch_size, read)  # last: it merges the mixture
     record["flags"] = raised(rows, data.regression, read_steps(directory / records.METRICS))
     record.update(score=scores.score, metric=scores.metric, metrics=dict(scores.metrics))
     return "ok"
 
 
 def _clear(directory: Path) -> None:
-    """Make the run's directory, without what an earlier, unfinished run of the same identity left in it."""
+    """Create the run's directory, and delete the files that an earlier, unfinished attempt left in it."""
     directory.mkdir(parents=True, exist_ok=True)
     for name in (records.RESULT, records.METRICS, records.PREDICTIONS, records.ERROR, libraries.FILE):
         (directory / name).unlink(missing_ok=True)
@@ -227,7 +227,7 @@ def _clear(directory: Path) -> None:
 
 
 def _explain(error: Exception, directory: Path) -> dict[str, str]:
-    """`error` of the record. What the user can mend says so itself; anything else leaves its traceback in error.txt."""
+    """The record's `error`. For anything but a `UnipetError`, the traceback is written to error.txt."""
     if isinstance(error, UnipetError):
         return {"type": "UnipetError", "message": str(error)}
     records.write_text_atomic(directory / records.ERROR, "".join(traceback.format_exception(error)))

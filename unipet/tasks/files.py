@@ -37,7 +37,15 @@ def find(folder: Path, split: str) -> Path:
         names = ", ".join(path.name for path in found)
         raise UnipetError(f"task.data_dir: {folder} has {names}: which one is the split {split!r}? Keep one.")
     if not found:
-        names_there = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.suffix in READERS)
+        for suffix in READERS:
+            if (folder / f"{split}{suffix}").is_dir():
+                raise UnipetError(
+                    f"task.data_dir: {folder / f'{split}{suffix}'} is a directory; a file of this name is needed. "
+                    "Move the data into a file, or give another directory: task.data_dir=DIR."
+                )
+        names_there = sorted(
+            str(path.relative_to(folder)) for path in folder.rglob("*") if path.suffix in READERS and path.is_file()
+        )
         raise UnipetError(
             f"task.data_dir: no file {split}.jsonl (nor {', '.join(list(READERS)[1:])}) in {folder}. Files there: "
             f"{', '.join(names_there[:12]) or '(none)'}.{nearest(f'{split}.jsonl', names_there)} "

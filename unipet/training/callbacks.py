@@ -1,4 +1,4 @@
-"""What happens around an optimiser step: routes are drawn, gradients watched, progress shown and metrics written."""
+"""Callbacks of training: draw routes, check gradients, limit time, show progress, write metrics, keep the best checkpoint."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class Routes(TrainerCallback):
 
 
 class GradientProbe(TrainerCallback):
-    """Watches which trainable tensors receive a gradient at all: one that never does is a mistake in the wiring, or an
-    expert that no step was routed to."""
+    """Records which trainable tensors ever receive a gradient. A tensor that never does is either attached wrongly, or
+    belongs to an expert that no step was routed to."""
 
     def __init__(self, model: nn.Module) -> None:
         self._waiting = dict(parameters(model, head=True))
@@ -61,7 +61,7 @@ class GradientProbe(TrainerCallback):
 
 
 class Clock(TrainerCallback):
-    """Times the steps alone: in a short run, setting up the Trainer takes longer than the steps."""
+    """Measures the time of the steps, without the Trainer's setup, which in a short run takes longer than the steps."""
 
     seconds = 0.0
 
@@ -75,9 +75,9 @@ class Clock(TrainerCallback):
 
 
 class TimeLimit(TrainerCallback):
-    """Ends training after the first step that is over once `seconds` have passed (None: never).
+    """Ends training after the step during which the limit of `seconds` is reached. None means no limit.
 
-    `aside` returns the seconds spent on something else, such as scoring the selection split. They do not count.
+    `aside` returns the seconds spent on other work, such as scoring the selection split. They do not count.
     """
 
     def __init__(self, seconds: float | None, aside: Callable[[], float]) -> None:
@@ -110,13 +110,13 @@ class ShownProgress(TrainerCallback):
             self._progress.advance()
 
     def close(self) -> None:
-        """The end, however training ended."""
+        """End the progress display, also after an error."""
         if self._progress is not None:
             self._progress.close()
 
 
 class Journal(TrainerCallback):
-    """One line of metrics per log interval, and per checkpoint that was scored."""
+    """Writes one line of metrics per log interval and per scored checkpoint."""
 
     def __init__(self, file: TextIO, log: Log) -> None:
         self._file, self._log = file, log
@@ -130,7 +130,7 @@ class Journal(TrainerCallback):
         self.write(values, state.global_step)
 
     def write(self, values: dict[str, Any], step: int) -> None:
-        """One line, to the file and to the tracker."""
+        """Write one line to the file, and send its values to the tracker."""
         self._file.write(json.dumps({"step": step, **values}, allow_nan=False) + "\n")
         self._file.flush()
         self._log(tracked(values), step)
@@ -139,14 +139,14 @@ class Journal(TrainerCallback):
 class Best(TrainerCallback):
     """Keeps the trainable tensors of the checkpoint that scores highest on the selection split.
 
-    `score` is asked five times in a training, the last step included and the warm-up not, in which next to nothing is
-    learned; of equal checkpoints the later one stays.
+    Up to five checkpoints are scored, the last step among them, but none during warm-up, when the model has learned
+    almost nothing. If two checkpoints score the same, the later one is kept.
     """
 
     CHECKPOINTS = 5
 
     def __init__(self, model: nn.Module, score: Callable[[], float], metric: str = "score", sign: float = 1.0) -> None:
-        """`score` is `sign` times the value of `metric`, so that more is better."""
+        """`score` returns `sign` times the value of `metric`, so that a higher score is always better."""
         self._tensors, self._score, self._metric, self._sign = parameters(model, head=True), score, metric, sign
         self.journal: Journal | None = None  # where every score is written, as `selection/METRIC`
         self._kept: dict[str, torch.Tensor] = {}
@@ -155,7 +155,7 @@ class Best(TrainerCallback):
 
     @classmethod
     def due(cls, step: int, steps: int, warmup: int) -> bool:
-        """Whether the checkpoint after `step` of `steps` is scored."""
+        """Whether the checkpoint after step `step` of `steps` is scored."""
         return step == steps or (step > warmup and step % math.ceil(steps / cls.CHECKPOINTS) == 0)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -172,7 +172,7 @@ class Best(TrainerCallback):
         self.seconds += time.perf_counter() - started
 
     def restore(self) -> int:
-        """Put the best checkpoint back in place; returns its step."""
+        """Copy the best checkpoint's tensors back into the model. Returns its step."""
         with torch.no_grad():
             for name, tensor in self._kept.items():
                 self._tensors[name].copy_(tensor)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from unipet.adaptation.adapted import adaptation
 from unipet.adaptation.merging import merge
-from unipet.config import RunConfig, TaskConfig
+from unipet.config import RunConfig
 from unipet.errors import UnipetError
 from unipet.tasks import (
     LOSS,
@@ -35,7 +35,7 @@ from unipet.tasks import (
     selection_metric,
 )
 from unipet.training.forward import Examples, passes
-from unipet.training.generation import check_room, generate_texts, target_losses
+from unipet.training.generation import generate_texts, target_losses
 
 
 def predict(
@@ -147,28 +147,6 @@ def predict_tags(
             for word in examples.wordless(index):
                 found[index][word] = None
     return found
-
-
-def check_lengths(encoded: Encoded, model: Any, task: TaskConfig) -> None:
-    """Raise UnipetError for an example that is longer than the model's positions."""
-    positions = getattr(model.config, "max_position_embeddings", None)
-    if positions is None:
-        return
-    embeddings = getattr(getattr(model, model.base_model_prefix, None), "embeddings", None)
-    padding = getattr(getattr(embeddings, "position_embeddings", None), "padding_idx", None)
-    limit = positions if padding is None else positions - padding - 1  # RoBERTa counts positions from padding_idx + 1
-    splits = [split for split in (encoded.train, encoded.evaluation, encoded.selection) if split is not None]
-    longest = max(max([*split.lengths, *split.target_lengths]) for split in splits)
-    if longest > limit:
-        generates = kind_of(task.kind).generates
-        what = "task.max_source and task.max_target" if generates else "task.max_length"
-        raise UnipetError(
-            f"{what}: an example has {longest} tokens, the base model takes {limit}. "
-            + (f"Lower {what}." if generates else f"Set task.max_length={limit}.")
-        )
-    if kind_of(task.kind).generates:
-        for split in splits[1:]:
-            check_room(model, split, task)
 
 
 def check_mixture(

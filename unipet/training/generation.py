@@ -9,7 +9,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from unipet.config import TaskConfig
-from unipet.errors import UnipetError
 from unipet.output.progress import counted
 from unipet.output.stopwatch import current_phase
 from unipet.tasks import Collate, EncodedRows, Readout, left_padded
@@ -93,18 +92,3 @@ def target_losses(
         for index, part in zip(one.chosen, each.split(sizes), strict=True):
             losses[index], counts[index] = float(part.sum()), len(part)
     return losses, counts
-
-
-def check_room(model: Any, examples: EncodedRows, task: TaskConfig) -> None:
-    """Raise UnipetError where a text would be longer than the model's positions."""
-    limit = getattr(model.config, "max_position_embeddings", None)
-    if limit is None:
-        return
-    new = task.decoding.max_new_tokens or task.max_target
-    if task.kind == "causal_generation":
-        new += max(len(examples.prompt(i)) for i in range(len(examples)))
-    if new > limit:
-        raise UnipetError(
-            f"task.decoding.max_new_tokens: prompt and generated text may reach {new} tokens, the base model takes "
-            f"{limit}. Lower task.max_source, task.max_target or task.decoding.max_new_tokens."
-        )

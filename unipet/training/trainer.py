@@ -1,4 +1,4 @@
-"""Training: a transformers `Trainer` that knows objectives, not methods."""
+"""Training: a transformers `Trainer` for any method's objective."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArguments
 
-from unipet.adaptation.api import adaptation, parameters, slot_tensors
+from unipet.adaptation.api import adaptation, parameters
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
 from unipet.output.stopwatch import phase
@@ -21,6 +21,7 @@ from unipet.training.budget.checkpointing import checkpointed
 from unipet.training.budget.limits import batch_tokens, plan_steps, seconds_allowed
 from unipet.training.callbacks import Best, Clock, GradientProbe, Journal, Log, Routes, ShownProgress, TimeLimit
 from unipet.training.forward import Examples, lengths, model_inputs, real_tokens
+from unipet.training.lr_ratio import up_tensors
 from unipet.training.movement import Movement
 from unipet.training.processes import one_process
 from unipet.training.sampler import GroupedOrder
@@ -29,16 +30,16 @@ from unipet.training.step import Loss
 
 
 class Diverged(UnipetError):
-    """The loss stopped being a finite number; training ended there, before the step could spoil the weights."""
+    """The loss became NaN or infinite. Training ended before that step changed the weights."""
 
 
 @dataclass
 class Trained:
-    """What one training cost and how it ended."""
+    """The cost of one training, and how it ended."""
 
     steps: int = 0
-    seconds: float = 0.0  # of the steps themselves
-    tokens: int = 0  # real ones, padding left out; an example seen in two views counts once
+    seconds: float = 0.0  # of the steps alone
+    tokens: int = 0  # without padding; an example seen in two views counts once
     stopped_by: str = "epochs"  # epochs | max_steps | max_tokens | gpu_hours
     untrained: list[str] = field(default_factory=list)  # trainable tensors that got no gradient or did not move
 
@@ -60,13 +61,14 @@ def train(
     micro_batch: int | None = None,
     checkpointing: bool = False,
 ) -> Trained:
-    """Train what requires a gradient in `model`, in place, and leave it on the training device.
+    """Train every parameter of `model` that requires a gradient, in place. The model stays on the training device.
 
-    `read` finds the answers in the model's output; `best` watches a selection split, and its time counts as no training.
-    A step takes its batch in pieces of `micro_batch` examples (null: whole), which changes nothing but memory and the
-    draws of dropout; `checkpointing` computes activations twice instead of keeping them.
-    Every log interval one line goes to `metrics` as JSON and to `log(values, step)`. Equal seeds, equal data and dropout.
-    Raises `Diverged` on a loss that is not finite, `UnipetError` when no tensor ever had a gradient or none moved.
+    `read` finds the answers in the model's output. `best` scores checkpoints on the selection split; that time does not
+    count as training. A step splits its batch into micro-batches of `micro_batch` examples (None: the whole batch). This
+    changes only memory and the random draws of dropout. With `checkpointing`, activations are computed again in the
+    backward pass instead of stored. At every log interval, one line is written to `metrics` as JSON and passed to
+    `log(values, step)`. Two runs with the same seed see the same data order and the same dropout.
+    Raises `Diverged` for a loss that is not finite, and `UnipetError` if no tensor ever had a gradient or none moved.
     """
     optim = config.optim
     order = GroupedOrder(lengths(examples), optim.batch_size, config.seed)
@@ -93,7 +95,7 @@ def train(
         report_to=[],
         logging_steps=max(1, steps // 50),
         logging_first_step=True,
-        logging_nan_inf_filter=False,  # it would hide what `Diverged` is there to tell
+        logging_nan_inf_filter=False,  # the filter would hide the losses that raise `Diverged`
     )
     if torch.cuda.is_available():
         arguments._n_gpu = 1  # one device per run: DataParallel's copies would not carry the adaptation
@@ -113,14 +115,14 @@ def train(
             progress,
             journal,
             hours,
-            *([best] if best else []),  # last: it looks whether this step ends training
+            *([best] if best else []),  # last, because it checks whether an earlier callback has ended training
         ],
     )
     trainer.loss = Loss(objective, regression, optim.label_smoothing, config.precision, read)
     trainer.order, trainer.micro_batch, trainer.lr_ratio = order, micro_batch or optim.batch_size, optim.lr_ratio
     trainer.schedule = optim.schedule
     if optim.lr_ratio != 1.0:
-        trainer.faster = faster(model)
+        trainer.faster = {id(tensor) for tensor in up_tensors(adaptation(model))}
     for unwanted in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(unwanted)
     movement = Movement(parameters(model, head=True))
@@ -136,19 +138,8 @@ def train(
     return Trained(trainer.state.global_step, seconds, trainer.tokens, ended_by, sorted({*probe.untouched(), *still}))
 
 
-def faster(model: nn.Module) -> set[int]:
-    """The tensors of the method's slots `up`, by identity. Raises UnipetError if the method has none."""
-    found = {id(tensor) for tensor in slot_tensors(model, "up")}
-    if not found:
-        raise UnipetError(
-            "optim.lr_ratio: it is the learning rate of `up` slots over that of all others, and the method "
-            f"{adaptation(model).method.name!r} has none. Remove the override, or set optim.lr_ratio=1."
-        )
-    return found
-
-
 class ObjectiveTrainer(Trainer):
-    """`Trainer` with the loss, the data order and the weight decay that every method shares."""
+    """`Trainer` with unipet's loss, data order and weight decay, which are the same for every method."""
 
     loss: Loss
     order: GroupedOrder
@@ -160,7 +151,7 @@ class ObjectiveTrainer(Trainer):
     tokens = 0
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
-        """The gradients of one batch: the whole effective one, which `micro_batch` cuts. Returns its loss."""
+        """Compute the gradients of one effective batch, one micro-batch at a time. Returns its loss."""
         model.train()
         batch = self._prepare_inputs(inputs)
         self.tokens += real_tokens(model_inputs(model, batch)[0])
@@ -175,7 +166,7 @@ class ObjectiveTrainer(Trainer):
             )
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """Batches of similar length in an order that depends on the data and the seed alone."""
+        """Batches of examples of similar length. Their order depends only on the data and the seed."""
         loader = DataLoader(
             self.train_dataset,
             batch_size=self.args.train_batch_size,
@@ -186,7 +177,7 @@ class ObjectiveTrainer(Trainer):
         return self.accelerator.prepare(loader)
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
-        """The Trainer's own, with what learns faster in groups of its own (Hayou et al. 2024, LoRA+)."""
+        """The Trainer's optimizer, with the faster tensors in parameter groups of their own (LoRA+, Hayou et al. 2024)."""
         optimiser: torch.optim.Optimizer = super().create_optimizer(*args, **kwargs)
         for group in [group for group in optimiser.param_groups if self.faster]:
             quick = [p for p in group["params"] if id(p) in self.faster]
@@ -198,7 +189,7 @@ class ObjectiveTrainer(Trainer):
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
     ) -> torch.optim.lr_scheduler.LRScheduler:
-        """Warm-up and decay without a step at rate 0, which the Trainer's own begin with."""
+        """Warm-up and decay in which no step has learning rate 0. The Trainer's own schedules begin with such a step."""
         steps, warmup = num_training_steps, self.args.warmup_steps
         if self.lr_scheduler is None:
             self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
@@ -208,9 +199,10 @@ class ObjectiveTrainer(Trainer):
         return self.lr_scheduler
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
-        """Only tensors of two or more dimensions decay: zero is "no change" for a matrix, but for no scale or bias."""
+        """Only tensors of two or more dimensions get weight decay. Zero means "no change" for a matrix, but not for a
+        scale or a bias."""
         return [name for name, parameter in model.named_parameters() if parameter.ndim >= 2]
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        """Not counted: the Trainer's formula assumes that every parameter trains."""
+        """Always 0: the Trainer's formula assumes that every parameter is trained."""
         return 0

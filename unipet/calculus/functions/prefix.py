@@ -63,7 +63,7 @@ class Prefix(Function):
 
     reads: ClassVar[str] = "heads"
     nonlinear: ClassVar[str | None] = "attention over a prefix depends on the query"
-    has_mass: ClassVar[bool] = True
+    shares_softmax: ClassVar[bool] = True
 
     size: int = option(30, low=1)
     activation: str = option("softmax", choices=("softmax", "relu"))

@@ -7,14 +7,17 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from unipet.calculus.sites.table import AT, BLOCKS, ROLES, Architecture, Stack, Tap
-from unipet.errors import UnipetError, unknown
+from unipet.errors import UnipetError, not_allowed, unknown
 
 STACKS = ("encoder", "decoder")
 _TABLE = tuple(field.name for field in fields(Architecture))
 _STACK = {field.name: field for field in fields(Stack)}
 _TAP = tuple(field.name for field in fields(Tap))
 _FLAGS = ("parallel", "causal")
-_NORMS = {"norms": "the norm before each block", "post_norms": "the norm after each block"}
+_NORMS = {
+    "norms": "a mapping from a block to the norm before it",
+    "post_norms": "a mapping from a block to the norm after it",
+}
 Taps = dict[str, tuple[Tap, ...]]
 
 
@@ -23,12 +26,12 @@ def parse_table(given: Any, where: str = "sites") -> Architecture:
 
     Whether it fits a model is another question: `check_table`.
     """
-    table = _mapping(given, where, _TABLE, "name, model_types and stacks")
+    table = _mapping(given, where, _TABLE, "a mapping with name, model_types and stacks")
     _needs(table, ("name", "model_types", "stacks"), where)
-    stacks = _mapping(table["stacks"], f"{where}.stacks", STACKS, "encoder, decoder or both")
+    stacks = _mapping(table["stacks"], f"{where}.stacks", STACKS, "a mapping with encoder, decoder or both")
     if not stacks:
         raise UnipetError(f"{where}.stacks: empty. Describe {' or '.join(STACKS)}.")
-    without = _mapping(table.get("without") or {}, f"{where}.without", ROLES, "a reason for each role")
+    without = _mapping(table.get("without") or {}, f"{where}.without", ROLES, "a mapping from a role to the reason")
     return Architecture(
         name=_text(table["name"], f"{where}.name"),
         model_types=_texts(table["model_types"], f"{where}.model_types"),
@@ -53,15 +56,15 @@ def table_data(table: Architecture) -> dict[str, Any]:
 
 
 def _when(given: Any, where: str) -> dict[str, Any]:
-    values = dict(_mapping(given, where, None, "configuration values"))
+    values = dict(_mapping(given, where, None, "a mapping from a name of the model's configuration to its value"))
     for key, value in values.items():
         if not isinstance(key, str) or not isinstance(value, bool | int | float | str | None):
-            raise UnipetError(f"{where}.{key}: expected a configuration's name and its value, got {value!r}.")
+            raise not_allowed(f"{where}.{key}", value, "a name of the model's configuration, and its value")
     return values
 
 
 def _stack(given: Any, where: str) -> Stack:
-    stack = _mapping(given, where, _STACK, "layers and roles")
+    stack = _mapping(given, where, _STACK, "a mapping with layers and roles")
     _needs(stack, ("layers", "roles"), where)
     roles = _taps(stack["roles"], f"{where}.roles")
     if not roles:
@@ -87,7 +90,7 @@ def _paths(given: Mapping[str, Any], where: str) -> dict[str, str]:
 
 
 def _taps(given: Any, where: str) -> Taps:
-    roles = _mapping(given, where, ROLES, "the modules of each role")
+    roles = _mapping(given, where, ROLES, "a mapping from a role to its modules")
     found: Taps = {}
     for role, taps in roles.items():
         several = isinstance(taps, list) and bool(taps)
@@ -108,12 +111,11 @@ def _tap(given: Any, role: str, where: str) -> Tap:
     if at not in AT:
         raise unknown(f"{where}.at", at, AT)
     if (at == "heads") != in_heads:
-        raise UnipetError(f"{where}.at: got {at!r}; attn.heads and cross.heads are at: heads, and no other role is.")
+        allowed = "heads" if in_heads else ", ".join(place for place in AT if place != "heads")
+        raise not_allowed(f"{where}.at", at, allowed, "attn.heads and cross.heads are at: heads, and no other role is.")
     part = tap.get("part")
     if part is not None and not _is_part(part):
-        raise UnipetError(
-            f"{where}.part: expected [index from 0, number of equal parts], such as [0, 3], got {part!r}."
-        )
+        raise not_allowed(f"{where}.part", part, "[index from 0, number of equal parts], such as [0, 3]")
     if part is not None and at != "output":
         raise UnipetError(f"{where}.part: only an output has parts, and this role is at: {at}.")
     per_head = _flag(tap.get("per_head", False), f"{where}.per_head")
@@ -161,7 +163,7 @@ def _tap_data(tap: Tap, role: str) -> Any:
 
 def _mapping(given: Any, where: str, allowed: Iterable[str] | None, expected: str) -> Mapping[str, Any]:
     if not isinstance(given, Mapping):
-        raise UnipetError(f"{where}: expected {expected}, got {given!r}.")
+        raise not_allowed(where, given, expected)
     for key in given:
         if allowed is not None and key not in allowed:
             raise unknown(f"{where}.{key}", key, allowed)
@@ -176,7 +178,7 @@ def _needs(given: Mapping[str, Any], keys: tuple[str, ...], where: str) -> None:
 
 def _text(value: Any, where: str, empty: bool = False) -> str:
     if not isinstance(value, str) or not (value or empty):
-        raise UnipetError(f"{where}: expected a name or a module path, got {value!r}.")
+        raise not_allowed(where, value, "a name or a module path")
     if value and "" in value.split("."):
         meant = ' The base model itself is "".' if empty else ""
         raise UnipetError(f"{where}: {value!r} is no module path; a name stands before and after every dot.{meant}")
@@ -192,5 +194,5 @@ def _texts(value: Any, where: str) -> tuple[str, ...]:
 
 def _flag(value: Any, where: str) -> bool:
     if not isinstance(value, bool):
-        raise UnipetError(f"{where}: expected true or false, got {value!r}.")
+        raise not_allowed(where, value, "true or false")
     return value

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from unipet.calculus.options import option
-from unipet.errors import UnipetError
+from unipet.errors import UnipetError, not_allowed
 
 FORMS = ("parallel", "sequential")
 
@@ -49,9 +49,8 @@ class Position:
         if not isinstance(self.optional, bool):
             listed = self.optional if isinstance(self.optional, list) else None
             if listed is None or any(role not in self.site for role in listed):
-                raise UnipetError(
-                    f"{where}.optional: expected true, false or a list of roles among {self.site}, got {self.optional!r}."
-                )
+                allowed = f"true, false or a list of roles among {', '.join(self.site)}"
+                raise not_allowed(f"{where}.optional", self.optional, allowed)
         layer_indices(self.layers, None, f"{where}.layers")
         token_span(self.tokens, f"{where}.tokens")
 
@@ -67,19 +66,19 @@ def token_span(tokens: str, where: str) -> tuple[str, int] | None:
         return None
     span = _counted(tokens)
     if span is None:
-        raise UnipetError(f"{where}: expected all, first:k or last:k with k at least 1, got {tokens!r}.")
+        raise not_allowed(where, tokens, "all, first:k or last:k with k at least 1")
     return span
 
 
 def layer_indices(layers: Any, count: int | None, where: str) -> list[int]:
     """The layer numbers that a selector names in a stack of `count` layers (None: only check its form)."""
     total = 10**6 if count is None else count
-    form = 'expected all, a list of layer numbers, "0-5" (inclusive), first:k or last:k'
+    allowed = 'all, a list of layer numbers, "0-5" (inclusive), first:k or last:k'
     if isinstance(layers, int) and not isinstance(layers, bool):
         layers = [layers]
     if isinstance(layers, list):
         if not layers or any(isinstance(i, bool) or not isinstance(i, int) or i < 0 for i in layers):
-            raise UnipetError(f"{where}: {form}, got {layers!r}.")
+            raise not_allowed(where, layers, allowed)
         chosen = sorted(set(layers))
     elif layers == "all":
         return [] if count is None else list(range(count))
@@ -93,7 +92,7 @@ def layer_indices(layers: Any, count: int | None, where: str) -> list[int]:
             raise UnipetError(f"{where}: {layers!r} runs backwards.")
         chosen = [*range(low, min(high, total)), high]
     else:
-        raise UnipetError(f"{where}: {form}, got {layers!r}.")
+        raise not_allowed(where, layers, allowed)
     if chosen[-1] >= total:
         raise UnipetError(f"{where}: layer {chosen[-1]} does not exist, the stack has layers 0-{total - 1}.")
     return chosen

@@ -11,7 +11,7 @@ from torch import nn
 from unipet.calculus.sites.position import Position, layer_indices
 from unipet.calculus.sites.table import BLOCK_INPUT, BLOCKS, OF_TOKENS, ROLES, Architecture, Stack, Tap
 from unipet.calculus.sites.tokens import tied_head, token_embeddings
-from unipet.errors import UnipetError, nearest
+from unipet.errors import UnipetError, nearest, not_allowed
 
 
 @dataclass(frozen=True)
@@ -134,8 +134,11 @@ def _sites_of(role: str, model: nn.Module, table: Architecture, position: Positi
     if sites and position.input == "pre_norm" and role not in BLOCK_INPUT:
         raise UnipetError(f"{where}.input: {role} does not read the input of its block. Use post_norm.")
     if sites and position.input == "block_output" and (role not in BLOCKS or position.form != "parallel"):
-        raise UnipetError(
-            f"{where}.input: block_output is for form parallel at {', '.join(BLOCKS)}; got {position.form} at {role}."
+        raise not_allowed(
+            f"{where}.input",
+            position.input,
+            f"post_norm at {role} in form {position.form}",
+            f"What a block would yield unchanged can be read at {', '.join(BLOCKS)}, in form parallel.",
         )
     return sites
 

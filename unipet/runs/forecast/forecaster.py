@@ -77,7 +77,7 @@ class Forecaster:
         made.params = fit.report.to_dict()["params"]
         made.sizes, made.requested = sizes_of(fit.method), fit.requested or {}
         if not config.rerun and (prepared.run_id in self._seen or finished_record(prepared) is not None):
-            made.status, made.reason = "finished", "finished before, not run again (rerun=true does)"
+            made.status, made.reason = "finished", "finished before, not run again (rerun=true repeats it)"
             if prepared.run_id in self._seen:
                 made.reason = "the same run as an earlier job"
             return

@@ -25,11 +25,12 @@ from unipet.training.budget.checkpointing import checkpointed
 from unipet.training.budget.memory_fit import MemoryFit
 from unipet.adaptation.checkpoint import save
 from unipet.config import BudgetConfig, RunConfig
-from unipet.training.evaluation import check_lengths, check_mixture, mean_target_loss, score_split
+from unipet.training.evaluation import check_mixture, mean_target_loss, score_split
 from unipet.runs.forecast.estimate import Point, spread
 from unipet.runs.forecast.flops import flop_counter
 from unipet.runs.forecast.selected import Selected, batch_size_in_tokens
 from unipet.training.forward import longest_first, to_device
+from unipet.training.positions import check_lengths
 from unipet.runs.memory import PeakMemory
 from unipet.calculus.method import Method
 from unipet.runs.base_model import load_base_model

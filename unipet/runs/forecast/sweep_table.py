@@ -12,7 +12,7 @@ from unipet.output.text_table import duration, text_table
 HEADER = ["job", "run", "sizes", "trained", "batch", "GiB", "FLOP", "steps", "train", "all", "what becomes of it"]
 _STATUS = {
     "run": "run",
-    "finished": "finished before",
+    "finished": "not run again",
     "skipped": "skipped",
     "exceeded": "out of memory",
     "fails": "would fail",
@@ -123,6 +123,8 @@ def _row(job: JobForecast) -> list[str]:
     ]
     name = " ".join(job.overrides) or f"{job.method} on {job.task}, seed {job.seed}"
     ending = f"runs {job.steps} steps, ended by {job.stopped_by}" if runs else f"{_STATUS[job.status]}: {job.reason}"
+    if job.status == "finished":  # its reason is a whole sentence
+        ending = str(job.reason)
     return [str(job.job + 1), name.replace(" ", "\n") if job.overrides else name, sizes, *known, ending]
 
 
