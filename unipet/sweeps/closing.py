@@ -58,7 +58,9 @@ def outcome(record: Mapping[str, Any]) -> str:
 
 
 def ended_line(sweep: Path, event: Mapping[str, Any]) -> str:
-    """The same for a job that another process ran: from its event in the sweep's index."""
+    """The same for a job of the sweep in `sweep`, from its outcome or its event in the index."""
+    if event.get("made"):
+        return outcome(event["made"])
     if event.get("run_dir"):
         return outcome(read_record(sweep / str(event["run_dir"]) / RESULT))
     return f"{event.get('status')}: {event.get('reason') or 'no reason recorded'}"

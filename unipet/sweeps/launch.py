@@ -127,7 +127,7 @@ def _hydra_sweep(todo: Plan, flags: Flags) -> int:
         telling.began(Job(number, overrides, differing(overrides, todo.swept), values, None), total)
         outcome = jobs.run_job(values, jobs.Task(directory, number, overrides, flags.config()))
         jobs.write_outcome(directory, outcome)
-        telling.ended(outcome)
+        telling.ended(directory, outcome)
 
     try:
         call_hydra(job, flags, todo.overrides)

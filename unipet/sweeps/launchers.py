@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from unipet.config import LauncherConfig
 from unipet.errors import unknown
 from unipet.sweeps import telling
-from unipet.sweeps.directory import Job, Sweep
+from unipet.sweeps.directory import Sweep
 from unipet.sweeps.machine import places
 from unipet.sweeps.progress import Progress
 from unipet.sweeps.supervisor import Slot, Supervisor, log_of
@@ -19,18 +18,15 @@ from unipet.sweeps.worker import Worker
 
 def local(sweep: Sweep) -> None:
     """One worker, which writes to this terminal: a process beside this one, or this one where jobs are not isolated."""
-    name = worker_name()
-    if sweep.launcher.isolate:
-        Supervisor(sweep, [Slot(name)]).run()
+    if not sweep.launcher.isolate:
+        in_this_process(sweep)
         return
+    Supervisor(sweep, [Slot(worker_name())], settled=lambda outcome: telling.ended(sweep.directory, outcome)).run()
 
-    def say(job: Job, outcome: Mapping[str, Any] | None) -> None:
-        if outcome is None:
-            telling.began(job, sweep.jobs)
-        else:
-            telling.ended(outcome)
 
-    Worker(sweep, name, say).run()
+def in_this_process(sweep: Sweep) -> None:
+    """The jobs one after the other, here: what ends one of them with this process ends the sweep."""
+    Worker(sweep, worker_name(), telling.worker(sweep)).run()
 
 
 def slots(sweep: Sweep) -> None:
@@ -42,7 +38,7 @@ def slots(sweep: Sweep) -> None:
         for number, environment in enumerate(several)
     ]
     try:
-        Supervisor(sweep, workers, progress.look).run()
+        Supervisor(sweep, workers, look=progress.look).run()
     finally:
         progress.close()
 

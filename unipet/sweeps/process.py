@@ -6,16 +6,15 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from unipet.errors import UnipetError
 from unipet.output import libraries, terminal
-from unipet.sweeps.directory import Job, read_sweep
-from unipet.sweeps.telling import began, ended
+from unipet.sweeps import telling
+from unipet.sweeps.directory import read_sweep
 from unipet.sweeps.worker import Worker
 
 _PARENT_DIES = 1  # PR_SET_PDEATHSIG
@@ -42,14 +41,7 @@ def work(directory: Path, name: str, alone: bool) -> int:
     end_with_parent()
     try:
         sweep = read_sweep(directory)
-
-        def say(job: Job, outcome: Mapping[str, Any] | None) -> None:
-            if outcome is None:
-                began(job, sweep.jobs)
-            else:
-                ended(outcome)
-
-        Worker(sweep, name, say, alone).run()
+        Worker(sweep, name, telling.worker(sweep), alone).run()
     except UnipetError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

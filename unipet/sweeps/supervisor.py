@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from unipet.errors import UnipetError
 from unipet.runs.sweep_files import WORKERS, job_numbers
@@ -41,11 +42,13 @@ class Slot:
 
 @dataclass
 class Supervisor:
-    """The workers of one sweep on this machine. `look` is called between two looks at them."""
+    """The workers of one sweep on this machine. `look` is called between two looks at them; `settled` takes the outcomes of
+    jobs whose worker died."""
 
     sweep: Sweep
     slots: Sequence[Slot]
     look: Callable[[], None] = lambda: None
+    settled: Callable[[Mapping[str, Any]], None] = lambda outcome: None
     stale_s: float = STALE_S
     tried: dict[int, int] = field(default_factory=dict)  # job -> how often its worker died, not by its fault
     barren: int = 0
@@ -146,8 +149,10 @@ class Supervisor:
             return
         job = read_job(self.sweep.directory, held.job)
         task = Task(self.sweep.directory, held.job, job.overrides, self.sweep.flags, slot.name, held.attempt)
-        write_outcome(self.sweep.directory, lost_outcome(job, task, kind, why))
+        outcome = lost_outcome(job, task, kind, why)
+        write_outcome(self.sweep.directory, outcome)
         release(held)
+        self.settled(outcome)
         if self.sweep.launcher.fail_fast:
             stop(self.sweep.directory, f"launcher.fail_fast: job {held.job} failed")
 

@@ -4,10 +4,24 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from unipet.sweeps import closing
-from unipet.sweeps.directory import Job
+from unipet.sweeps.directory import Job, Sweep
+from unipet.sweeps.worker import Say
+
+
+def worker(sweep: Sweep) -> Say:
+    """For a worker that owns the terminal."""
+
+    def say(job: Job, outcome: Mapping[str, Any] | None) -> None:
+        if outcome is None:
+            began(job, sweep.jobs)
+        else:
+            ended(sweep.directory, outcome)
+
+    return say
 
 
 def began(job: Job, total: int | None) -> None:
@@ -16,6 +30,6 @@ def began(job: Job, total: int | None) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def ended(outcome: Mapping[str, Any]) -> None:
+def ended(sweep: Path, outcome: Mapping[str, Any]) -> None:
     """How it ended, below that line."""
-    print(f"    {closing.outcome(outcome['made'])}", file=sys.stderr, flush=True)
+    print(f"    {closing.ended_line(sweep, outcome)}", file=sys.stderr, flush=True)
