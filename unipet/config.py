@@ -189,6 +189,19 @@ class TrackingConfig:
 
 
 @dataclass
+class LauncherConfig:
+    """How the jobs of a sweep are run: by whom, how many at a time, and what becomes of one that fails."""
+
+    name: str = "local"  # a row of LAUNCHERS in unipet/sweeps/launchers.py
+    workers: int | None = option(None, low=1, null="for as many as the machine can take")  # processes that run jobs
+    timeout: float | None = option(None, above=0, null="for no limit")  # seconds that one job may take
+    retries: int = option(0, low=0)  # how often a job is tried again that failed by no fault of its own
+    fail_fast: bool = False  # true: the first failure ends the sweep; the jobs at work are finished
+    # local: false runs the jobs in this very process, where a crash ends all (for debuggers, and functions of a notebook)
+    isolate: bool = True
+
+
+@dataclass
 class RunConfig(Paths):
     """One run: method x task x model x budget x optimiser x seed."""
 
@@ -198,6 +211,7 @@ class RunConfig(Paths):
     budget: BudgetConfig = field(default_factory=BudgetConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    launcher: LauncherConfig = field(default_factory=LauncherConfig)
     seed: int = option(0, low=0, high=LARGEST)
     precision: str = option("fp32", choices=("fp32", "bf16"))
     runs_dir: str = option("runs", filled=True, words="the name of a directory", path=True)

@@ -130,7 +130,7 @@ def test_a_sweep_of_texts(sweep: str, expected: list[str | None]) -> None:
 
     texts = [f"task.subset={sweep}"]
     with composer(None) as composing:
-        jobs = list(sweep_jobs(plan(texts, True, composing), texts, composing))
+        jobs = list(sweep_jobs(plan(texts, True, composing), composing))
     assert [job.config.task.subset if job.config else job.mistake for job in jobs] == expected
 
 
@@ -140,7 +140,7 @@ def test_an_experiment_s_sweep_of_texts(tmp_path: Path) -> None:
     from unipet.compose.expand import sweep_jobs
 
     with composer(str(tmp_path)) as composing:
-        jobs = list(sweep_jobs(plan(["experiment=mine"], True, composing), ["experiment=mine"], composing))
+        jobs = list(sweep_jobs(plan(["experiment=mine"], True, composing), composing))
     assert [(one.config.task.subset, one.config.task.label, one.config.seed) for one in jobs if one.config] == [
         ("1.10", "no", 0),
         ("1.10", "no", 1),

@@ -247,7 +247,7 @@ def test_what_was_finished_is_not_counted_again(
 
     overrides = [text for text in arguments if not text.startswith("-")]
     with composer(str(world / "mine")) as composing:
-        first, _ = sweep_jobs(planned(overrides, True, composing), overrides, composing)
+        first, _ = sweep_jobs(planned(overrides, True, composing), composing)
     assert first.config is not None and first.overrides == ["seed=0"]
     prepared = prepare(first.config)
     (prepared.directory / "adapter").mkdir(parents=True)

@@ -20,7 +20,7 @@ from unipet.runs import identity
 from unipet.runs.identity import NUMERICS
 from unipet.runs.record import Identity, Record
 from unipet.runs.run import Done, prepare
-from unipet.sweeps import jobs
+from unipet.sweeps import jobs, launchers
 
 # Every run collects garbage before it measures memory; what the imports made is none, and looking through it takes long.
 gc.collect()
@@ -110,7 +110,7 @@ def said_id(config: RunConfig) -> str:
 
 
 def stand_in(monkeypatch: pytest.MonkeyPatch, train: Callable[[RunConfig, Path], Record]) -> None:
-    """Jobs of sweeps go to `train`, with a directory for each, instead of being run."""
+    """Jobs of sweeps go to `train`, in this process and with a directory for each, instead of being run."""
 
     def done(config: RunConfig, announce: Callable[[Path], None] = lambda directory: None) -> Done:
         directory = Path(config.runs_dir) / said_id(config)
@@ -118,6 +118,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, train: Callable[[RunConfig, Path],
         return Done(train(config, directory), directory)
 
     monkeypatch.setattr(jobs, "train", done)
+    monkeypatch.setitem(launchers.LAUNCHERS, "local", launchers.in_this_process)
 
 
 def tiny_config(root: Path, method: dict[str, Any] = LOW_RANK, runs: str = "runs", **changes: Any) -> RunConfig:

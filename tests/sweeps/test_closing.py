@@ -120,7 +120,16 @@ def test_the_closing_summary(world: Path, tmp_path: Path, capsys: pytest.Capture
 
 
 def test_a_sweep_says_it_in_one_line_per_job(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train", "-m", *words(world, tmp_path, "seed=0,1", "task.selection=train_holdout")]) == 0
+    assert (
+        main(
+            [
+                "train",
+                "-m",
+                *words(world, tmp_path, "seed=0,1", "task.selection=train_holdout", "launcher.isolate=false"),
+            ]
+        )
+        == 0
+    )
     out, err = capsys.readouterr()
     jobs = [line for line in err.splitlines() if line.startswith("    ok: accuracy ")]
     assert len(jobs) == 2 and all("; checkpoint of step " in line and " s (" in line for line in jobs)

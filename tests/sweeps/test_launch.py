@@ -188,10 +188,13 @@ def test_one_job_twice_is_one_run(here: Path, quick: list[RunConfig], capsys: py
     assert "0.3000 ± 0.1414" in capsys.readouterr().out
 
 
-def test_two_sweeps_never_share_a_directory(here: Path, quick: list[RunConfig]) -> None:
+def test_a_sweep_s_directory_is_named_after_what_it_computes(here: Path, quick: list[RunConfig]) -> None:
+    for texts in (["seed=1"], ["seed=1", "tracking.project=other"], ["seed=2"], ["seed=1", "optim.lr=1e-3"]):
+        assert main(["train", "-m", *FLAGS, *texts]) == 0
+    assert len(list((here / "runs" / "sweeps").iterdir())) == 3, "the project of a dashboard changes no result"
     for _ in range(2):
-        assert main(["train", "-m", *FLAGS, "seed=1"]) == 0
-    assert len(list((here / "runs" / "sweeps").iterdir())) == 2
+        assert main(["train", "-m", *FLAGS, "seed=1", "rerun=true"]) == 0
+    assert len(list((here / "runs" / "sweeps").iterdir())) == 5, "to run again is wished anew each time"
 
 
 def test_real_jobs_of_a_users_own_files(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

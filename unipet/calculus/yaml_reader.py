@@ -110,7 +110,7 @@ def parse_yaml(text: str, source: str) -> Any:
 
 def write_yaml(value: Any) -> str:
     """`value` as a YAML document in the order given. Texts that a reader of YAML 1.1 or 1.2 would take for something else
-    are quoted, so that `read_yaml` gives back what was written."""
+    are quoted, so that `read_yaml` gives back what was written. An unquoted scalar is written as it was."""
     import yaml
 
     class Dumper(yaml.SafeDumper):
@@ -118,7 +118,15 @@ def write_yaml(value: Any) -> str:
 
     for pattern in (_FLOAT, _DECIMAL, _OCTAL, _HEXADECIMAL):
         Dumper.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(f"^(?:{pattern.pattern})$"), None)
+    Dumper.add_representer(Plain, represent_plain)
     return str(yaml.dump(value, Dumper=Dumper, sort_keys=False))
+
+
+def represent_plain(dumper: Any, plain: Plain) -> Any:
+    """A node of PyYAML that is written without quotes."""
+    node = dumper.represent_scalar("tag:yaml.org,2002:str", str(plain))
+    node.tag = dumper.resolve(type(node), str(plain), (True, False))
+    return node
 
 
 class _Builder:

@@ -23,6 +23,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "[-m] KEY=VALUE ...",
         "train and evaluate one run, or with -m a sweep of runs",
     ),
+    "sweep": (
+        "unipet.cli.commands.sweep",
+        "status|resume|cancel DIR",
+        "how far a sweep is; do what is missing; end it",
+    ),
     "plan": (
         "unipet.cli.commands.plan",
         "[-m] KEY=VALUE ... [--json]",

@@ -25,7 +25,7 @@ from omegaconf import OmegaConf
 from omegaconf._utils import get_omega_conf_dumper
 
 from unipet.calculus.library import is_file_name
-from unipet.calculus.yaml_reader import Plain, parse_yaml, texts, values
+from unipet.calculus.yaml_reader import Plain, parse_yaml, represent_plain, texts, values
 from unipet.compose.schema import METHOD, METHOD_GROUPS, holds_text, kind_at, typed
 from unipet.compose.user_files import config_text, method_file
 from unipet.config import RunConfig
@@ -41,7 +41,7 @@ def as_written() -> Iterator[None]:
     known = SourcesRegistry.instance().types
     before = dict(known)
     known.update(file=Files, pkg=PackagedFiles)
-    get_omega_conf_dumper().add_representer(Plain, _represent)
+    get_omega_conf_dumper().add_representer(Plain, represent_plain)
     overrides_parser.HydraOverrideVisitor = WrittenOverride
     try:
         yield
@@ -49,13 +49,6 @@ def as_written() -> Iterator[None]:
         overrides_parser.HydraOverrideVisitor = HydraOverrideVisitor
         known.clear()
         known.update(before)
-
-
-def _represent(dumper: Any, plain: Plain) -> Any:
-    """An unquoted scalar is shown without quotes again (`--cfg job`)."""
-    node = dumper.represent_scalar("tag:yaml.org,2002:str", str(plain))
-    node.tag = dumper.resolve(type(node), str(plain), (True, False))
-    return node
 
 
 class Files(FileConfigSource):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,11 +10,9 @@ from typing import Any
 from unipet.calculus.yaml_reader import read_yaml
 from unipet.errors import UnipetError
 from unipet.report.identity import distinct
-from unipet.runs.json_object import JsonObject, WrongType
 from unipet.runs.record import Record
-from unipet.runs.record_files import CONFIG, RESULT, mistyped, read_record, record_files
-
-NO_RECORD = "no record"  # status of a job that left none
+from unipet.runs.record_files import CONFIG, RESULT, read_record, record_files
+from unipet.runs.sweep_files import PENDING, is_sweep, read_jobs
 
 
 @dataclass(frozen=True)
@@ -41,30 +38,6 @@ class Entry:
         return value
 
 
-@dataclass
-class Job(JsonObject):
-    """A sweep's `jobs/<n>.json`, as far as a report reads it."""
-
-    job: int = 0
-    overrides: list[str] = field(default_factory=list)
-    flags: list[str] = field(default_factory=list)
-    run_dir: str | None = None  # None: it failed before it had one; then its record and configuration are here
-    record: Record | None = None
-    config: dict[str, Any] = field(default_factory=dict)
-
-
-def read_job(path: Path) -> Job:
-    """A job file. Raises `UnipetError` naming the file when it is not one."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UnipetError(f"{path}: cannot be read as JSON ({error}). Delete it or run that job again.") from None
-    try:
-        return Job.from_dict(content)
-    except WrongType as error:
-        raise mistyped(path, error) from None
-
-
 def read_config(path: Path) -> dict[str, Any]:
     """A run's config.yaml, or {} where there is none."""
     if not path.is_file():
@@ -84,15 +57,17 @@ def collect_sweep(directory: Path) -> list[Entry]:
 
 
 def collect_jobs(directory: Path) -> list[Entry]:
-    """The jobs of one sweep directory, in job order, those that failed before they had a run directory included."""
+    """The jobs of one sweep directory that have begun, in job order, those that failed before they had a run directory
+    included."""
     entries = []
-    for job in sorted(map(read_job, directory.glob("jobs/*.json")), key=lambda job: job.job):
-        overrides, flags = tuple(job.overrides), tuple(job.flags)
-        run = directory / job.run_dir if job.run_dir else None
+    for state in read_jobs(directory):
+        overrides, flags = tuple(state.overrides), tuple(state.flags)
+        run = directory / state.run_dir if state.run_dir else None
         if run is not None and (run / RESULT).is_file():
             entries.append(read_run(run, overrides, flags))
-        else:
-            entries.append(Entry(job.record or Record(status=NO_RECORD), job.config, overrides, None, flags))
+        elif state.status != PENDING:
+            record = state.record or Record(status=state.status, run_id=state.run_id, reason=state.reason)
+            entries.append(Entry(record, state.config or {}, overrides, None, flags))
     return entries
 
 
@@ -103,9 +78,9 @@ def collect(directory: Path) -> list[Entry]:
     """
     if not directory.is_dir():
         raise UnipetError(f"{directory}: no such directory. Give the directory of your runs, for example `runs`.")
-    if any(directory.glob("jobs/*.json")):
+    if is_sweep(directory):
         return collect_sweep(directory)
-    sweeps = sorted({path.parent.parent for path in directory.rglob("jobs/*.json")})
+    sweeps = sorted(path.parent for path in directory.rglob("jobs") if path.is_dir() and is_sweep(path.parent))
     jobs = [entry for sweep in sweeps for entry in collect_jobs(sweep)]
     entries = [read_run(path.parent) for path in record_files(directory)]
     if entries:

@@ -20,6 +20,10 @@ from unipet.output.files import as_file_name
 LOCK = ".lock"
 
 
+class Busy(UnipetError):
+    """Another process is doing the same run."""
+
+
 def run_directory(config: RunConfig, method: str, run_id: str) -> Path:
     """`<runs_dir>/<method>-<task>-s<seed>-<first 8 of run_id>`, with the whole `run_id` where another run is there."""
     name = f"{method}-{config.task.name}-s{config.seed}"
@@ -75,7 +79,7 @@ def _is(path: Path, sha256: str) -> bool:
 def locked(directory: Path) -> Iterator[None]:
     """The run in `directory` is this process's alone for the time inside; the end of the process gives it free, too.
 
-    Raises `UnipetError` while another process is at it.
+    Raises `Busy` while another process is at it.
     """
     try:
         import fcntl
@@ -88,7 +92,7 @@ def locked(directory: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            raise UnipetError(
+            raise Busy(
                 f"{directory}: another process is doing this run ({file.read().strip() or 'unknown'}). Wait for it to end; "
                 "the run is then finished and will not be repeated."
             ) from None

@@ -10,7 +10,8 @@ from unipet.report import numbers
 from unipet.report.aggregate import is_synthetic, named, reason_of, scale_of
 from unipet.report.collect import Entry
 from unipet.runs.record import Record
-from unipet.runs.record_files import ERROR
+from unipet.runs.record_files import ERROR, RESULT, read_record
+from unipet.runs.sweep_files import JobState
 
 WIDTH = 11  # of the first column
 SPLITS = {"train_holdout": "held-out training", "validation": "validation"}  # task.selection -> whose examples
@@ -50,6 +51,15 @@ def outcome(record: Record) -> str:
         text = f"{record.metric} {numbers.score(record.score, scale_of(record))}"
     text += "".join(f" (flagged: {flag.name})" for flag in record.flags or ())
     return "ok: " + "; ".join(filter(None, [text, checkpoint(record, short=True), spent(record)]))
+
+
+def ended_line(sweep: Path, job: JobState) -> str:
+    """The same for a job of the sweep in `sweep`, from its outcome or its event in the index."""
+    if job.record is not None:
+        return outcome(job.record)
+    if job.run_dir is not None:
+        return outcome(read_record(sweep / job.run_dir / RESULT))
+    return f"{job.status}: {job.reason or 'no reason recorded'}"
 
 
 def checkpoint(record: Record, short: bool = False) -> str:

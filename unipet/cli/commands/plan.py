@@ -39,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
 
     with composer(asked.config_dir) as composing:
         todo = plan(asked.overrides, asked.multirun, composing, command="plan")
-        jobs = list(sweep_jobs(todo, asked.overrides, composing))
+        jobs = list(sweep_jobs(todo, composing))
     composed = sum(job.compose_s for job in jobs)
     from unipet.runs.forecast import measuring  # noqa: F401  # what a run imports: that is part of starting
     from unipet.runs.forecast.forecaster import Forecaster, on_cuda
@@ -59,12 +59,11 @@ def main(argv: Sequence[str]) -> int:
     forecaster = Forecaster(Kept(cache_directory(todo.config.runs_dir), asked.fresh), say)
     made = []
     for job in jobs:
-        current[:] = [f"{job.number + 1}/{len(jobs)}", *job.overrides]
+        current[:] = [f"{job.number + 1}/{len(jobs)}", *job.differing]
         if job.config is None:
-            made.append(forecaster.mistaken(job.number, job.overrides, job.mistake or ""))
+            made.append(forecaster.mistaken(job.number, job.differing, job.mistake or ""))
             continue
-        compose_s = job.compose_s * (2 if todo.multirun else 1)  # Hydra composes the jobs of a sweep twice
-        made.append(forecaster.forecast(job.number, job.overrides, job.config, compose_s))
+        made.append(forecaster.forecast(job.number, job.differing, job.config, job.compose_s))
     if not todo.multirun and made[0].status == "fails":
         raise UnipetError(str(made[0].reason))
     seen = forecaster.kinds.values()

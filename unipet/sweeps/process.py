@@ -1,0 +1,63 @@
+"""A worker as a process of its own: `python -m unipet.sweeps.process DIR NAME`. Launchers start it; people need not."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+
+from unipet.errors import UnipetError
+from unipet.output import libraries, terminal
+from unipet.sweeps import telling
+from unipet.sweeps.directory import read_sweep
+from unipet.sweeps.worker import Worker
+
+_PARENT_DIES = 1  # PR_SET_PDEATHSIG
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """0 when no job was left, 1 for a mistake, 130 or 143 when it was asked to end."""
+    directory, name, *flags = sys.argv[1:] if argv is None else argv
+    with terminal.screens(libraries.hidden), libraries.quiet():
+        return work(Path(directory), name, "--alone" in flags)
+
+
+def work(directory: Path, name: str, alone: bool) -> int:
+    """The loop of one worker, with its end by a signal."""
+    signals: list[int] = []
+
+    def asked_to_end(sign: int, frame: FrameType | None) -> None:
+        signals.append(sign)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, asked_to_end)
+    # A key press at the terminal reaches every process; whoever started this one asks it to end once, by SIGTERM.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    end_with_parent()
+    try:
+        sweep = read_sweep(directory)
+        Worker(sweep, name, telling.worker(sweep), alone).run()
+    except UnipetError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 128 + (signals[0] if signals else signal.SIGINT)
+    return 0
+
+
+def end_with_parent() -> None:
+    """Where the system can do it, let this process be asked to end when the one that started it does, however that ends."""
+    parent = os.getppid()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PARENT_DIES, int(signal.SIGTERM), 0, 0, 0)
+    if os.getppid() != parent:  # it has ended already
+        raise SystemExit(128 + signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
