@@ -17,7 +17,8 @@ from unipet.report.aggregate import aggregate
 from unipet.report.collect import Entry, collect
 from unipet.report.comparing import BEST, DIFFERENT, NOT_WORSE, SAME, UNTESTED, WORSE, Group, compare
 from unipet.report.latex import escape, latex
-from unipet.report.paper import markdown, paper_table, wide_csv
+from unipet.report.markdown import markdown
+from unipet.report.paper import paper_table, wide_csv
 from unipet.report.verdicts import pairs_csv, verdicts_text
 
 

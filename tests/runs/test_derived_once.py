@@ -24,6 +24,7 @@ from unipet.calculus.yaml_reader import write_yaml
 from unipet.cli.main import main
 from unipet.config import RunConfig
 from unipet.runs import identity
+from unipet.runs.record import Record
 from unipet.tasks import load
 
 COUNTED: dict[str, Callable[..., Any]] = {
@@ -100,7 +101,7 @@ def test_a_run_derives_each_thing_once(
 def test_a_method_file_by_its_path_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tmp_path.resolve()
     (root / "mine.yaml").write_text(write_yaml(LOW_RANK))
-    stand_in(monkeypatch, lambda config, directory: {"status": "ok"})
+    stand_in(monkeypatch, lambda config, directory: Record(status="ok"))
     monkeypatch.chdir(root)
     with counted(root, monkeypatch) as found:
         assert main(["train", "method=mine.yaml", "method.insertions.attention.function.size=2"]) == 0
@@ -112,9 +113,9 @@ def test_a_run_that_is_composed_once_keeps_hydra_s_settings_of_a_job(
 ) -> None:
     seen: list[tuple[str | None, str]] = []
 
-    def train(config: RunConfig, directory: Path) -> dict[str, Any]:
+    def train(config: RunConfig, directory: Path) -> Record:
         seen.append((os.environ.get("UNIPET_PROBE"), os.getcwd()))
-        return {"status": "ok"}
+        return Record(status="ok")
 
     stand_in(monkeypatch, train)
     monkeypatch.chdir(tmp_path)

@@ -16,8 +16,9 @@ from unipet.report.collect import collect
 from unipet.report.comparing import BEST, compare
 from unipet.report.figures import scores
 from unipet.report.latex import latex
+from unipet.report.markdown import markdown
 from unipet.report.page.document import page
-from unipet.report.paper import markdown, paper_table, wide_csv
+from unipet.report.paper import paper_table, wide_csv
 from unipet.report.table import csv_table, markdown_table, text_table
 from unipet.report.verdicts import verdicts_text
 from unipet.runs.flags import diverged, raised

@@ -17,8 +17,9 @@ from unipet.report.collect import Entry, collect
 from unipet.report.comparing import compare
 from unipet.report.figures import scores
 from unipet.report.latex import latex
+from unipet.report.markdown import markdown
 from unipet.report.page.document import page
-from unipet.report.paper import markdown, paper_table, wide_csv
+from unipet.report.paper import paper_table, wide_csv
 from unipet.report.table import csv_table, text_table
 from unipet.runs.labels import Told, difference, leaves, variants
 from unipet.runs.record import Record

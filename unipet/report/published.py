@@ -68,11 +68,11 @@ def read_published(path: Path) -> list[Published]:
         raise UnipetError(f"--published: {path} cannot be read as CSV ({error}).") from None
     if missing := [column for column in NEEDED if column not in columns]:
         raise UnipetError(f"--published: {path} lacks the column {missing[0]!r}. Its columns: {', '.join(KNOWN)}.")
-    found: dict[tuple[str, str, str], Published] = {}
+    by_key: dict[tuple[str, str, str], Published] = {}
     for line, row in enumerate(rows, start=2):
         try:
             std = float(row["std"]) if row.get("std") else None
-            one = Published(
+            number = Published(
                 *(row["method"], row["task"], row["metric"]), float(row["published"]), std, row.get("source") or ""
             )
         except (TypeError, ValueError):
@@ -83,13 +83,13 @@ def read_published(path: Path) -> list[Published]:
         if scale := (row.get("scale") or "").strip():
             if scale not in SCALES:
                 raise unknown(f"--published: {path}, line {line}: scale", scale, SCALES)
-            one = replace(one, top=SCALES[scale])
-        if one.key in found:
-            raise UnipetError(f"--published: {path}, line {line}: {', '.join(one.key)} stands there twice.")
-        found[one.key] = one
-    if not found:
+            number = replace(number, top=SCALES[scale])
+        if number.key in by_key:
+            raise UnipetError(f"--published: {path}, line {line}: {', '.join(number.key)} stands there twice.")
+        by_key[number.key] = number
+    if not by_key:
         raise UnipetError(f"--published: {path} holds no rows.")
-    return list(found.values())
+    return list(by_key.values())
 
 
 @dataclass(frozen=True)
@@ -117,38 +117,46 @@ class Beside:
 
     def texts(self) -> list[str]:
         """A line of the table with the header `BESIDE`."""
-        one, scale = self.number, self.scale
-        where = f"{self.model}, budget {self.budget}" if self.label else GAP
+        number, scale = self.number, self.scale
+        place = f"{self.model}, budget {self.budget}" if self.label else GAP
         off = numbers.score(self.difference, scale, "+") if self.difference is not None else (self.why or GAP)
         ours = numbers.spread(self.mean, self.std, scale)
-        found = [self.label or one.method, one.task, one.metric, one.source or GAP]
-        return [*found, numbers.spread(one.value, one.std, scale), ours, off, str(self.seeds), where, scale or GAP]
+        names = [self.label or number.method, number.task, number.metric, number.source or GAP]
+        return [
+            *names,
+            numbers.spread(number.value, number.std, scale),
+            ours,
+            off,
+            str(self.seeds),
+            place,
+            scale or GAP,
+        ]
 
 
 def beside(published: Sequence[Published], entries: Iterable[Entry]) -> list[Beside]:
     """Each published number with ours: per variant, base model and budget of that method and task, the metric of its
     scored runs. What was run and not published is not here: the comparison itself shows it."""
     ours = grouped(entries)
-    found: list[Beside] = []
-    for one in published:
-        rows = [(row, runs) for row, runs in ours if (row.method, row.task) == (one.method, one.task)]
+    compared: list[Beside] = []
+    for theirs in published:
+        rows = [(row, runs) for row, runs in ours if (row.method, row.task) == (theirs.method, theirs.task)]
         here = []
         for row, runs in rows:
             records = [entry.record for entry in runs if score_of(entry.record) is not None]
-            values = [float(record.metrics[one.metric]) for record in records if one.metric in record.metrics]
+            values = [float(record.metrics[theirs.metric]) for record in records if theirs.metric in record.metrics]
             if values:
-                scale = scale_of(one.metric, records)
-                number, why = reconciled(one, published, scale)
+                scale = scale_of(theirs.metric, records)
+                number, why = reconciled(theirs, published, scale)
                 spread = stdev(values) if len(values) > 1 else None
                 off = None if why else mean(values) - number.value
-                where = (row.label, row.model, row.budget, scale)
-                here.append(Beside(number, *where, mean(values), spread, len(values), off, why))
+                place = (row.label, row.model, row.budget, scale)
+                here.append(Beside(number, *place, mean(values), spread, len(values), off, why))
         if not here:
-            scale = scale_of(one.metric)
-            number, why = reconciled(one, published, scale)
+            scale = scale_of(theirs.metric)
+            number, why = reconciled(theirs, published, scale)
             here = [Beside(number, scale=scale, why=why)]
-        found += here
-    return found
+        compared += here
+    return compared
 
 
 def scale_of(metric: str, records: Iterable[Record] = ()) -> str:

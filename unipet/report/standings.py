@@ -28,13 +28,13 @@ def standings(means: Mapping[str, float], pairs: Sequence[Pair]) -> dict[str, st
         return {}
     top = max(means.values())
     best = [label for label, mean in means.items() if tied(mean, top)]
-    found = {}
+    standing_of = {}
     for label in means:
         against = {pair.verdict for pair in pairs if label in (pair.a, pair.b) and {pair.a, pair.b} & set(best)}
         if label in best:
-            found[label] = BEST
+            standing_of[label] = BEST
         elif SAME in against:
-            found[label] = NOT_WORSE
+            standing_of[label] = NOT_WORSE
         else:
-            found[label] = WORSE if DIFFERENT in against else UNTESTED
-    return found
+            standing_of[label] = WORSE if DIFFERENT in against else UNTESTED
+    return standing_of

@@ -70,8 +70,8 @@ def split_shared(rows: Sequence[Row]) -> tuple[str, list[str]]:
     common = [heading for heading in SHARED if len(values[heading]) == 1]
     line = "   ".join(f"{heading}: {next(iter(values[heading]))}" for heading in common)
     # sizes are shown where a budget solved them: the method's file does not tell them
-    unsaid = [] if any(row.fitted for row in rows) else ["size"]
-    return line, [heading for heading in COLUMNS if heading not in [*common, *unsaid]]
+    hidden = [] if any(row.fitted for row in rows) else ["size"]
+    return line, [heading for heading in COLUMNS if heading not in [*common, *hidden]]
 
 
 def cells(rows: Sequence[Row], headings: Sequence[str]) -> list[list[str]]:
@@ -107,8 +107,8 @@ def flag_notes(rows: Sequence[Row]) -> list[str]:
     several = {part: len({getattr(row, part) for row in rows}) > 1 for part in ("task", "model", "budget")}
     labels = []
     for row in rows:
-        where = ", ".join(getattr(row, part) for part in several if several[part])
-        labels.append(f"{row.label} ({where})" if where else row.label)
+        place = ", ".join(getattr(row, part) for part in several if several[part])
+        labels.append(f"{row.label} ({place})" if place else row.label)
     return explained(zip(labels, rows, strict=True))
 
 
@@ -157,28 +157,33 @@ def csv_table(rows: Sequence[Row], published: Sequence[Beside] = ()) -> str:
     writer = csv.writer(buffer, lineterminator="\n")
     more = ["published", "published_std", "difference", "published_note", "published_source"] if published else []
     writer.writerow([*CSV_COLUMNS, *more])
-    left = {one.at: one for one in published}
+    left = {compared.at: compared for compared in published}
     for row in rows:
         values = ["" if (value := get(row)) is None else value for get in CSV_COLUMNS.values()]
-        one = left.pop((row.label, row.model, row.budget, (row.method, row.task, row.metric)), None)
-        writer.writerow([*values, *([""] * len(more) if one is None else _told(one))])
-    for one in left.values():
-        method, task, metric = one.number.key
+        compared = left.pop((row.label, row.model, row.budget, (row.method, row.task, row.metric)), None)
+        writer.writerow([*values, *([""] * len(more) if compared is None else _published_values(compared))])
+    for compared in left.values():
+        method, task, metric = compared.number.key
         known: dict[str, object] = {
             "method": method,
             "task": task,
             "metric": metric,
-            "model": one.model,
-            "budget": one.budget,
+            "model": compared.model,
+            "budget": compared.budget,
         }
-        known |= {"variant": one.label.removeprefix(method).removeprefix(SEPARATOR)} if one.label else {}
-        known |= {"score_mean": one.mean, "score_std": one.std, "seeds": one.seeds}
-        writer.writerow([*("" if (value := known.get(name)) is None else value for name in CSV_COLUMNS), *_told(one)])
+        known |= {"variant": compared.label.removeprefix(method).removeprefix(SEPARATOR)} if compared.label else {}
+        known |= {"score_mean": compared.mean, "score_std": compared.std, "seeds": compared.seeds}
+        writer.writerow(
+            [
+                *("" if (value := known.get(name)) is None else value for name in CSV_COLUMNS),
+                *_published_values(compared),
+            ]
+        )
     return buffer.getvalue()
 
 
-def _told(one: Beside) -> list[object]:
-    values = (one.number.value, one.number.std, one.difference, one.why, one.number.source)
+def _published_values(compared: Beside) -> list[object]:
+    values = (compared.number.value, compared.number.std, compared.difference, compared.why, compared.number.source)
     return ["" if value is None else value for value in values]
 
 

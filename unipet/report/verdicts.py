@@ -27,14 +27,14 @@ def _group(group: Group) -> list[str]:
         winners = ((label, row) for label, row in group.flagged.items() if label in best)
         lines += [f"    {MARK} flagged: {text}" for text in explained(winners)]
         for standing in (NOT_WORSE, WORSE, UNTESTED):
-            named = [_named(one, against) for one, found in group.standings.items() if found == standing]
-            if named:
-                lines.append(f"  {standing}: {', '.join(named)}")
+            labels = [_named(label, against) for label, own in group.standings.items() if own == standing]
+            if labels:
+                lines.append(f"  {standing}: {', '.join(labels)}")
     if not group.ranked:
-        lines += [f"  not ranked: {one}" for one in group.differences] + ["  --anyway ranks all the same"]
+        lines += [f"  not ranked: {difference}" for difference in group.differences] + ["  --anyway ranks all the same"]
     else:
-        lines += [f"  warning: ranked although {one}" for one in group.differences]
-    return lines + [f"  warning: {one}" for one in group.warnings]
+        lines += [f"  warning: ranked although {difference}" for difference in group.differences]
+    return lines + [f"  warning: {warning}" for warning in group.warnings]
 
 
 def _named(label: str, against: Mapping[str, Pair]) -> str:

@@ -59,13 +59,13 @@ class LiveTracker:
         self.run = run
         self._as_asked = as_asked  # False: kept offline, since the network was not reached
 
-    def _guarded(self, what: str, call: Callable[[Any], Any]) -> None:
+    def _guarded(self, action: str, call: Callable[[Any], Any]) -> None:
         if self.run is None:
             return
         try:
             call(self.run)
         except Exception as error:  # whatever it raises, the run is worth more than its mirror
-            _warn(self.name, what, error)
+            _warn(self.name, action, error)
             self.run = None
 
     def log(self, values: Mapping[str, float], step: int) -> None:
@@ -120,8 +120,8 @@ class TrackioTracker(LiveTracker):
             run.finish()
 
 
-def _warn(name: str, what: str, error: Exception) -> None:
-    print(f"warning: {name} failed at {what} ({error}). The run goes on without it.", file=sys.stderr)
+def _warn(name: str, action: str, error: Exception) -> None:
+    print(f"warning: {name} failed at {action} ({error}). The run goes on without it.", file=sys.stderr)
 
 
 def check_tracking(config: TrackingConfig) -> None:
@@ -157,21 +157,21 @@ def open_tracker(config: TrackingConfig, record: Record, resolved: Mapping[str, 
         return NullTracker()
 
 
-def _wandb(config: TrackingConfig, said: Mirrored, directory: Path) -> WandbTracker:
+def _wandb(config: TrackingConfig, mirror: Mirrored, directory: Path) -> WandbTracker:
     """Offline unless asked; without a network or a login an online run becomes an offline one, to be synced later."""
     import wandb
 
     waits = {"init_timeout": INIT_S, "finish_timeout": FINISH_S}
     known = getattr(wandb.Settings, "model_fields", {})
-    given: dict[str, Any] = {
+    options: dict[str, Any] = {
         "project": config.project,
-        "id": said.run_id,
+        "id": mirror.run_id,
         "resume": "allow",  # the same id is the same run: a job that was killed continues it
-        "name": fitting(said.name),
+        "name": fitting(mirror.name),
         "group": config.group,
         "job_type": JOB_TYPE,
-        "tags": [tag[:64] for tag in said.tags],  # wandb refuses longer ones
-        "config": said.config,
+        "tags": [tag[:64] for tag in mirror.tags],  # wandb refuses longer ones
+        "config": mirror.config,
         "dir": str(directory.parent),  # its service may run in another directory
         "reinit": "finish_previous",
         "settings": wandb.Settings(
@@ -180,15 +180,15 @@ def _wandb(config: TrackingConfig, said: Mirrored, directory: Path) -> WandbTrac
     }
     if config.mode == "online":
         try:
-            return WandbTracker(wandb.init(mode="online", **given))
+            return WandbTracker(wandb.init(mode="online", **options))
         except Exception as error:
             print(
                 f"warning: wandb is not reached ({_first_line(error)}). This run is tracked offline; `wandb sync` in "
-                f"{given['dir']} uploads it later.",
+                f"{options['dir']} uploads it later.",
                 file=sys.stderr,
             )
             wandb.teardown()  # the failed run's id counts as in use until then
-    return WandbTracker(wandb.init(mode="offline", **given), as_asked=config.mode == "offline")
+    return WandbTracker(wandb.init(mode="offline", **options), as_asked=config.mode == "offline")
 
 
 def fitting(name: str, most: int = NAME) -> str:
@@ -200,7 +200,7 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _trackio(config: TrackingConfig, said: Mirrored, directory: Path) -> TrackioTracker:
+def _trackio(config: TrackingConfig, mirror: Mirrored, directory: Path) -> TrackioTracker:
     """Always local. trackio knows runs by name alone, so the whole id is part of it."""
     os.environ.setdefault("TRACKIO_DIR", str(directory))  # read when it is imported
     import trackio
@@ -208,9 +208,9 @@ def _trackio(config: TrackingConfig, said: Mirrored, directory: Path) -> Trackio
     with contextlib.redirect_stdout(sys.stderr):
         run = trackio.init(
             project=config.project,
-            name=f"{said.name.removesuffix(said.run_id[:8])}{said.run_id}",
+            name=f"{mirror.name.removesuffix(mirror.run_id[:8])}{mirror.run_id}",
             group=config.group,
-            config={**said.config, "job_type": JOB_TYPE},
+            config={**mirror.config, "job_type": JOB_TYPE},
             resume="allow",
             embed=False,
             auto_log_gpu=False,

@@ -76,18 +76,18 @@ def _names(lines: Sequence[Line]) -> list[str]:
 def curve_points(comparisons: Sequence[Comparison], points: int = POINTS) -> dict[str, Rows]:
     """Measure -> one row per step of every run that is finished or still running."""
     runs = sum(len(line.entries) for comparison in comparisons for line in comparison.lines)
-    found: dict[str, Rows] = {}
+    by_measure: dict[str, Rows] = {}
     for comparison, line in _lines(comparisons):
         for entry in line.entries:
             if entry.record.status not in ("ok", "running"):
                 continue  # a diverged run's loss would hide all others
             for measure, steps in curve(entry, points_per_run(runs, points)).items():
                 name = f"{line.id}s{entry.record.seed}"
-                found.setdefault(measure, []).extend(
+                by_measure.setdefault(measure, []).extend(
                     {"group": comparison.id, "label": line.label, "run": name, "step": step, "value": _round(value)}
                     for step, value in steps
                 )
-    return found
+    return by_measure
 
 
 def effect_points(comparisons: Sequence[Comparison]) -> Rows:

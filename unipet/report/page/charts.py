@@ -67,7 +67,7 @@ def charts(comparisons: Sequence[Comparison], points: int = POINTS) -> dict[str,
     asked: dict[str, tuple[Rows, Callable[[Any, Rows], Any]]] = {
         "scores": (seed_points(comparisons), _scores),
         **{f"front-{cost}": (cost_points(comparisons, cost), partial(_front, cost=cost)) for cost in COSTS},
-        **{f"curves-{one}": (curves.get(one, []), partial(_curves, measure=one)) for one in MEASURES},
+        **{f"curves-{measure}": (curves.get(measure, []), partial(_curves, measure=measure)) for measure in MEASURES},
         "effects": (effect_points(comparisons), _effects),
     }
     return {name: Drawn(_spec(draw, rows, first), rows) for name, (rows, draw) in asked.items() if rows}

@@ -33,7 +33,7 @@ class Inserted:
         if self.matched:
             return list(self.matched)
         site, optional = self.position.get("site") or [], self.position.get("optional")
-        asked = [site] if isinstance(site, str) else [str(one) for one in site]
+        asked = [site] if isinstance(site, str) else [str(role) for role in site]
         sure = [role for role in asked if not (optional is True or (isinstance(optional, list) and role in optional))]
         return sure or [role for role in asked if not role.startswith("cross") and not role.endswith("qkv")] or asked
 
@@ -51,7 +51,7 @@ class Inserted:
         return scale(self.scaling, self.function.get("size"))
 
     @property
-    def what(self) -> str:
+    def sized_function(self) -> str:
         """The function with its size."""
         size = self.function.get("size")
         return f"{self.function.get('name')}" + (f" {size}" if size is not None else "")
@@ -68,7 +68,7 @@ class Inserted:
         )
         copies = f" It has {self.mixture.get('experts')} copies of its tensors." if self.mixture else ""
         return (
-            f"Insertion {self.number}, {self.name}: function {self.what} at {', '.join(self.sites)}; it {fed}; "
+            f"Insertion {self.number}, {self.name}: function {self.sized_function} at {', '.join(self.sites)}; it {fed}; "
             f"composition {self.composition.get('name')}; scaling {self.s}.{copies}"
         )
 
@@ -87,15 +87,15 @@ class Composed:
 
 def compositions(comparisons: Sequence[Comparison]) -> dict[str, list[Composed]]:
     """Method name -> its distinct compositions, in the order in which they appear."""
-    found: dict[str, dict[str, tuple[Entry, list[tuple[Comparison, Line]]]]] = {}
+    composed: dict[str, dict[str, tuple[Entry, list[tuple[Comparison, Line]]]]] = {}
     for comparison in comparisons:
         for line in comparison.lines:
             entry = line.entries[0]
             key = json.dumps(trained(entry.record, entry.config) or _rows(entry), default=str)
-            found.setdefault(line.row.method, {}).setdefault(key, (entry, []))[1].append((comparison, line))
+            composed.setdefault(line.row.method, {}).setdefault(key, (entry, []))[1].append((comparison, line))
     return {
         method: [_composed(method, entry, lines) for entry, lines in kinds.values()]
-        for method, kinds in sorted(found.items())
+        for method, kinds in sorted(composed.items())
     }
 
 
@@ -108,15 +108,15 @@ def _composed(method: str, entry: Entry, lines: Sequence[tuple[Comparison, Line]
         Inserted(
             number,
             str(name),
-            _mapping(given.get("function")),
-            _mapping(given.get("position")),
-            _mapping(given.get("composition")),
-            _mapping(given.get("scaling")),
-            given.get("mixture"),
+            _mapping(written.get("function")),
+            _mapping(written.get("position")),
+            _mapping(written.get("composition")),
+            _mapping(written.get("scaling")),
+            written.get("mixture"),
             matched.get(str(name), ()),
         )
-        for number, (name, given) in enumerate(content["insertions"].items(), 1)
-        if isinstance(given, Mapping)
+        for number, (name, written) in enumerate(content["insertions"].items(), 1)
+        if isinstance(written, Mapping)
     )
     unfreeze = content.get("unfreeze") or ()
     return Composed(

@@ -22,7 +22,7 @@ FEWEST, MOST = 3, 60  # of one curve
 def curve(entry: Entry, points: int = MOST) -> dict[str, list[tuple[float, float]]]:
     """Measure -> (step, value) of one run, at most about `points` of them, the first and the last included."""
     steps = read_steps(entry.directory / METRICS) if entry.directory else []
-    found = {
+    curves = {
         measure: [(row["step"], row[measure]) for row in steps if finite(row.get(measure))] for measure in MEASURES
     }
     scores = entry.record.data.selection.scores
@@ -32,8 +32,8 @@ def curve(entry: Entry, points: int = MOST) -> dict[str, list[tuple[float, float
         for key, value in row.items()
         if key.startswith(SELECTION) and finite(value)
     ]
-    found["selection"] = written or sorted((int(step), score) for step, score in scores.items() if finite(score))
-    return {measure: thinned(line, points) for measure, line in found.items() if line}
+    curves["selection"] = written or sorted((int(step), score) for step, score in scores.items() if finite(score))
+    return {measure: thinned(line, points) for measure, line in curves.items() if line}
 
 
 def points_per_run(runs: int, points: int = POINTS) -> int:

@@ -16,9 +16,9 @@ APART = ("tracking", "runs_dir", "rerun")
 def own_values(entries: Sequence[Entry]) -> tuple[int, list[dict[str, Any]]]:
     """(how many values all runs share, for each run the values that not all share), keys dotted."""
     flat = [values_of(entry) for entry in entries]
-    everywhere = set.intersection(*(set(one) for one in flat)) if flat else set()
-    shared = {key for key in everywhere if len({json.dumps(one[key], default=str) for one in flat}) == 1}
-    return len(shared), [{key: value for key, value in one.items() if key not in shared} for one in flat]
+    everywhere = set.intersection(*(set(values) for values in flat)) if flat else set()
+    shared = {key for key in everywhere if len({json.dumps(values[key], default=str) for values in flat}) == 1}
+    return len(shared), [{key: value for key, value in values.items() if key not in shared} for values in flat]
 
 
 def values_of(entry: Entry) -> dict[str, Any]:

@@ -11,13 +11,17 @@ from unipet.report.page.rendering import Table
 
 
 def effect_tables(effects: Mapping[str, Sequence[Effect]], comparisons: Sequence[Comparison]) -> list[Table]:
-    """The effects of every comparison that has any; `effects` are those of each comparison's id."""
-    return [_table(f"Effects: {one.title}", effects[one.id], one.id) for one in comparisons if effects[one.id]]
+    """The effects of every comparison that has any; `found` are those of each comparison's id."""
+    return [
+        _table(f"Effects: {comparison.title}", effects[comparison.id], comparison.id)
+        for comparison in comparisons
+        if effects[comparison.id]
+    ]
 
 
 def pooled_tables(comparisons: Sequence[Comparison]) -> list[Table]:
     """The effects averaged over tasks."""
-    return [_table(f"Averaged over tasks: {what}", shared) for what, shared in across_tasks(comparisons)]
+    return [_table(f"Averaged over tasks: {scope}", shared) for scope, shared in across_tasks(comparisons)]
 
 
 def _table(caption: str, effects: Sequence[Effect], group: str | None = None) -> Table:

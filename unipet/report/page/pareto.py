@@ -21,7 +21,7 @@ def front(lines: Sequence[Line], cost: str) -> list[Line]:
     return sorted((line for line in known if not beaten(line)), key=lambda line: line.costs[cost])
 
 
-def _beats(one: Line, other: Line, cost: str) -> bool:
-    score, than = (line.row.sign * (line.row.score or 0.0) for line in (one, other))
-    cheaper, dearer = one.costs[cost] < other.costs[cost], one.costs[cost] > other.costs[cost]
+def _beats(line: Line, other: Line, cost: str) -> bool:
+    score, than = (line.row.sign * (line.row.score or 0.0) for line in (line, other))
+    cheaper, dearer = line.costs[cost] < other.costs[cost], line.costs[cost] > other.costs[cost]
     return score >= than and not dearer and (score > than or cheaper)

@@ -23,8 +23,8 @@ def failures(entries: Sequence[Entry]) -> Table:
 
 def run_labels(entries: Sequence[Entry]) -> list[str]:
     """The runs in a list: each by its variant, unique by its number."""
-    found = {id(entry): row.label for row, runs in grouped(entries) for entry in runs}
-    return [_label(entry, number, found.get(id(entry))) for number, entry in enumerate(entries)]
+    labels = {id(entry): row.label for row, runs in grouped(entries) for entry in runs}
+    return [_label(entry, number, labels.get(id(entry))) for number, entry in enumerate(entries)]
 
 
 def _label(entry: Entry, number: int, variant: str | None) -> str:
@@ -37,7 +37,7 @@ def _label(entry: Entry, number: int, variant: str | None) -> str:
 
 def run_data(entries: Sequence[Entry]) -> dict[str, Any]:
     """For page.js: commands, and the values that not all runs share, every text once."""
-    shared, own = own_values(entries)
+    shared, differing = own_values(entries)
     keys: dict[str, int] = {}
     values: dict[str, int] = {}
     coded = [
@@ -46,14 +46,14 @@ def run_data(entries: Sequence[Entry]) -> dict[str, Any]:
                 keys.setdefault(key, len(keys)),
                 values.setdefault(json.dumps(value, default=str, ensure_ascii=False), len(values)),
             ]
-            for key, value in one.items()
+            for key, value in run.items()
         ]
-        for one in own
+        for run in differing
     ]
     return {
         "shared": shared,
         "keys": list(keys),
         "values": list(values),
         "own": coded,
-        "commands": [command_of(one) for one in entries],
+        "commands": [command_of(entry) for entry in entries],
     }
