@@ -50,7 +50,7 @@ class Adaptation(NamedTensors):
         self._take_over()
 
     def _take_over(self) -> None:
-        """Give every insertion its number, the current pass, and what all its sites share: owned here, read there."""
+        """Give every insertion its number, the current pass, and the tensors that all its sites share."""
         for number, insertion in enumerate(self.items):
             insertion.number = number
             insertion.current = self.current
@@ -75,7 +75,7 @@ class Adaptation(NamedTensors):
         """Raises UnipetError where a quantised module below would keep gradients from the insertions."""
         if mode:
             self._prove_gradients()
-        for insertion in self.items:  # their tensors are below this module, they are not
+        for insertion in self.items:  # only their tensors are registered below this module
             insertion.train(mode)
         return super().train(mode)
 
@@ -195,7 +195,7 @@ class Adaptation(NamedTensors):
 
     @contextmanager
     def detached(self, model: nn.Module) -> Iterator[None]:
-        """Detach, values kept; where detaching or the block fails, everything is back in as it was."""
+        """Detach, with values kept. Where detaching or the block fails, everything is attached again as it was."""
         attached, gradients = self._attached, [(parameter, parameter.grad) for parameter in model.parameters()]
 
         def put_back() -> None:
@@ -212,7 +212,7 @@ class Adaptation(NamedTensors):
             undoing.pop_all()
 
     def keeping(self, insertions: list[Insertion]) -> Adaptation:
-        """An adaptation of these of its insertions, as they now are, not attached; all else that it carries goes along."""
+        """A new adaptation, not attached, of only these insertions as they now are. All else that this one carries goes along."""
         now = {insertion.name: insertion.parts for insertion in insertions}
         specs = tuple(
             replace(spec, function=now[spec.name].function, mixture=now[spec.name].mixture)
@@ -228,7 +228,7 @@ class Adaptation(NamedTensors):
         return left
 
     def replaces(self, earlier: Adaptation) -> None:
-        """What the base model was like before `earlier`, in whose place this is attached, is what it was like before."""
+        """Take over what the base model was like before `earlier`, in whose place this adaptation is attached."""
         self._attached.went_before(earlier._attached)
 
     def original(self, name: str, parameter: Tensor) -> Tensor:

@@ -36,7 +36,9 @@ class HeadsSite:
         self.x: dict[str, Tensor] = {}  # path of the module that reads x -> x
         self.biased: Any = None  # the module that computes the stack's relative position bias, where columns shift it
         self.behind = False  # whether queries move with the keys: real tokens stand behind the columns
-        self.watch: Callable[[Tensor, Tensor], None] | None = None  # is shown the keys and values of a call
+        self.watch: Callable[[Tensor, Tensor], None] | None = (
+            None  # called with the keys and values of every attention call
+        )
 
 
 class Attention:
@@ -72,11 +74,11 @@ class Attention:
         columns = [
             columns_of(insertion, heads, site.x.get(insertion.site.x_path))
             for insertion in site.insertions
-            if insertion.parts.rule.shares_softmax
+            if insertion.parts.composition.shares_softmax
         ]
         h, weights = call.with_columns(columns)
         for insertion in site.insertions:
-            if not insertion.parts.rule.shares_softmax:
+            if not insertion.parts.composition.shares_softmax:
                 x = site.x.get(insertion.site.x_path)
                 h = insertion(h.flatten(2), x, _with_x(heads, insertion, x)).view_as(h)
         site.x.clear()
@@ -84,7 +86,7 @@ class Attention:
 
 
 class _Seen:
-    """An object as if some of its attributes were others."""
+    """An object seen as if some of its attributes had other values."""
 
     def __init__(self, of: Any, **attributes: Any):
         self._of = of
@@ -168,7 +170,7 @@ class _Inside:
         return self.implementation == "sdpa" and bool(causal) and self.heads.q_BHTE.shape[2] > 1
 
     def _explicit(self) -> Tensor:
-        """What no mask means, written out: (1, 1, T, S)."""
+        """The mask that is meant where none is given, written out: (1, 1, T, S)."""
         shape = (self.heads.q_BHTE.shape[2], self.key.shape[2])
         if self.implementation == "eager":
             return self.key.new_zeros(shape)[None, None]

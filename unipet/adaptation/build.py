@@ -77,7 +77,7 @@ def build(
         start_from_text(model, table, insertions)
     entries = {name: stack.entry for name, stack in table.stacks.items()} if table else {}
     present = {insertion.site.stack for insertion in insertions} | {i.site.tokens_of for i in insertions}
-    if table and any(insertion.parts.rule.lengthens for insertion in insertions):
+    if table and any(insertion.parts.composition.lengthens for insertion in insertions):
         present |= set(stacks_of(model, table))
     adaptation = Adaptation(method, insertions, shared, {k: v for k, v in entries.items() if k in present})
     adaptation.head = head_names(model) if head is None else head

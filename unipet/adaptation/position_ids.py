@@ -1,4 +1,4 @@
-"""The positions of a stack's tokens: what they are where nobody says, and moving them behind a prefix.
+"""The positions of a stack's tokens: the model's own where the user gives none, and moving them behind a prefix.
 
 Shapes: B batch, T tokens of this pass, S tokens including the KV cache.
 """
@@ -81,7 +81,7 @@ class Shift:
 
 
 def hook_shift(module: nn.Module, by: int, key: str) -> Callable[[], Any]:
-    """What moves the positions of the stack that `module` enters, when it is called. Raises UnipetError if it has none."""
+    """A call that hooks a shift of positions onto the stack that `module` enters. Raises UnipetError if it has no positions."""
     if takes(module, "position_ids"):
         return partial(module.register_forward_pre_hook, Shift(by).on_entry, with_kwargs=True)
     embedding = getattr(module, "embed_positions", None)

@@ -51,7 +51,7 @@ def start_from_text(model: nn.Module, table: Architecture, insertions: list[Inse
 
 
 def _ids(entry: Any, table: Architecture, own: list[Insertion], key: str) -> list[int]:
-    """The text, which the stack that `entry` enters must be able to read."""
+    """The ids of the text. Raises UnipetError where the stack that `entry` enters cannot read it."""
     if vocabulary_of(entry) is None:
         raise UnipetError(f"{key}.function.init: {table.name} reads no tokens to start from. Use bert or torch.")
     crossing = next((one.site.role for one in own if one.site.role != "attn.heads"), None)
@@ -75,7 +75,7 @@ def _ids(entry: Any, table: Architecture, own: list[Insertion], key: str) -> lis
 
 @contextmanager
 def _watched(model: nn.Module, own: list[Insertion]) -> Iterator[Seen]:
-    """What the attention modules of these insertions compute inside; their configuration is put back."""
+    """Record the keys and values that the attention modules of these insertions compute inside the block."""
     modules: dict[str, Any] = {one.site.path: model.get_submodule(one.site.path) for one in own}
     wrapped = {path: wrap_implementation(module, path) for path, module in modules.items()}
     before = [(module.config, module.config._attn_implementation) for module in modules.values()]

@@ -20,7 +20,7 @@ class Routing:
         self._rows: dict[tuple[int, int], torch.Generator] = {}  # (view, insertion number) -> stream within a step
 
     def go_on_from(self, earlier: Routing) -> None:
-        """Draw on from the stream of `earlier`, in whose place this came."""
+        """Go on with the random stream of `earlier`, which this replaces."""
         self._generator, self._number = earlier._generator, earlier._number
 
     def restart(self, seed: int, number: int) -> None:

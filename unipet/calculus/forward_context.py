@@ -40,7 +40,7 @@ class ForwardContext:
         return cls(dict.fromkeys(stacks, 0), dict.fromkeys(stacks), dict.fromkeys(stacks, 0))
 
     def copy(self) -> Self:
-        """The same, to be changed on its own."""
+        """A copy that can change without changing this one."""
         return replace(
             self,
             rows={**self.rows},
@@ -84,7 +84,7 @@ class CurrentPass:
 
     @contextmanager
     def again(self, context: ForwardContext) -> Iterator[None]:
-        """Inside, the insertions are in the pass that `context` belongs to."""
+        """Inside the block, the insertions are in the pass that `context` belongs to."""
         now, self.context = self.context, context
         try:
             yield

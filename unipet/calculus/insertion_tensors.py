@@ -1,4 +1,5 @@
-"""The tensors of one insertion: those it learns, those it freezes, and the base model's that it reads. It knows no pass.
+"""The tensors of one insertion: those it learns, those it freezes, and the base model's that it reads.
+No forward pass changes them.
 
 Shapes: B batch, T positions, D width of h, U width of x.
 """
@@ -55,8 +56,12 @@ class InsertionTensors(nn.Module):
         function, scaling = parts.function, parts.scaling
         scheme = getattr(function, "init", "torch")
         frozen = frozen_of(function, "frozen", widths, f"{name}/{site.name}")
-        scale_widths = Widths(widths.u, widths.kv) if parts.rule.shares_softmax else widths
-        slots, scale_slots, own_slots = function.slots(widths), scaling.slots(scale_widths), parts.rule.slots(widths)
+        scale_widths = Widths(widths.u, widths.kv) if parts.composition.shares_softmax else widths
+        slots, scale_slots, own_slots = (
+            function.slots(widths),
+            scaling.slots(scale_widths),
+            parts.composition.slots(widths),
+        )
         _check_names(
             ("slots of the function", slots),
             ("frozen tensors of the function", frozen),
@@ -76,12 +81,12 @@ class InsertionTensors(nn.Module):
 
     @torch.no_grad()
     def _start(self) -> None:
-        """What starts from the base model's weight."""
+        """Start the tensors that start from the base model's weight."""
         weight_DU = self.weight() if self.parts.needs_weight else None
         for params in self.bank.copies():
             self.parts.function.start(params, weight_DU)
         if weight_DU is not None:
-            self.parts.rule.start(self.joint.reduced(), weight_DU)
+            self.parts.composition.start(self.joint.reduced(), weight_DU)
 
     def weight(self) -> Tensor:
         """The base model's weight at this site, in the dtype that this insertion computes with."""
@@ -134,8 +139,7 @@ class InsertionTensors(nn.Module):
         return banks[0].tensors[0] if banks else None
 
     def bake(self) -> Callable[[], None]:
-        """Make one ordinary function of the bank and of a reparametrisation, in place, where there is one; returns what
-        takes it back."""
+        """Turn the bank and any reparametrisation into one ordinary function, in place. Returns a call that undoes it."""
         before = self.parts, self.shared, self.tensors, self.banks
         if self.parts.mixture is not None and not self.parts.mixture.bakes:
             return partial(self._become, *before)

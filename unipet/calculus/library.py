@@ -47,7 +47,7 @@ def load_method(method: str | Path | Mapping[str, Any] | Method) -> Method:
 
 
 def is_file_name(text: str) -> bool:
-    """True for what names a file of the user's, and no method by its name."""
+    """Whether a text is the path of a user's file. Otherwise it is the name of a shipped method."""
     return text.endswith((".yaml", ".yml"))
 
 
@@ -60,7 +60,7 @@ def compose_file(path: Path) -> dict[str, Any]:
 
 
 def emptied(name: str) -> UnipetError:
-    """For a method without the insertions that its name stands for."""
+    """The error for a method that has lost the insertions its name stands for."""
     return UnipetError(
         f"method.insertions: none of the insertions of {name!r} is left, so a record would call another method {name}. "
         "Give it a name of its own, method.name=NAME, or keep an insertion and change its parts, for example "

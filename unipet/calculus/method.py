@@ -25,7 +25,7 @@ T = TypeVar("T")
 #: Parts of the base model that a method may train besides its insertions.
 UNFREEZE = ("head", "norm", "bias", "embeddings", "all")
 _INSERTION_KEYS = ("function", "position", "composition", "scaling", "mixture", "ratio")
-#: What is not a key here, but is one further in.
+#: Keys that a user may look for here and that stand further inside.
 _DEEPER = (
     "function.size",
     "function.dropout",

@@ -90,7 +90,7 @@ class Mixture:
 
 
 def by_expert(route: Route) -> Iterator[tuple[dict[str, int], Tensor | None]]:
-    """The routes of single experts that a route is made of, each with the rows that take it (None: all)."""
+    """Split a route into routes of single experts, each with the rows that take it (None: all rows)."""
     if not any(isinstance(choice, Tensor) for choice in route.values()):
         yield {slot: int(choice) for slot, choice in route.items()}, None
         return

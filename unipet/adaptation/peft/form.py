@@ -38,7 +38,9 @@ class Form(ABC):
     def why_not(self, insertion: Insertion) -> str | None:
         """Why this insertion, whose function is the form's, is nothing that peft can say; None if it is."""
         return (
-            None if isinstance(insertion.parts.rule, self.compositions) else _other("composition", insertion.parts.rule)
+            None
+            if isinstance(insertion.parts.composition, self.compositions)
+            else _other("composition", insertion.parts.composition)
         )
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""Whether a user's own table fits a model: every path is there, and the numbers it names are."""
+"""Whether a user's own table fits a model: the model must have every path and every number that the table names."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def _check_geometry(stack: Stack, layers: list[nn.Module], config: Any, key: str
 
 
 def _near(path: str, owners: list[nn.Module]) -> str:
-    """The nearest module path, and where none is near, those there are."""
+    """A hint at the nearest module path, as the end of a message."""
     paths = list(dict.fromkeys(name for one in owners for name, module in one.named_modules() if name))
     leaf = path.rpartition(".")[2]
     match = get_close_matches(path, paths, n=1, cutoff=0.5) or [p for p in paths if p.rpartition(".")[2] == leaf][:1]

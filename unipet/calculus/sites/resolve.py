@@ -158,7 +158,7 @@ def _of_tokens(role: str, model: nn.Module, table: Architecture, position: Posit
 
 
 def _on_input(site: Site, key: str) -> Site:
-    """The same module's input as h."""
+    """The site with the input of its module as h."""
     if site.part is not None or site.at != "output" or site.x_path != site.path:
         also = " (it is a part of a fused projection: use attn.qkv)" if site.part else ""
         raise UnipetError(f"{key}.side: {site.role} is not the output of one module with an input of its own{also}.")
@@ -166,7 +166,7 @@ def _on_input(site: Site, key: str) -> Site:
 
 
 def has_module(model: nn.Module, path: str) -> bool:
-    """Whether there is such a module, and it does something."""
+    """Whether the model has such a module, and the module does something."""
     try:
         found = module_at(model, path.rstrip("."))
     except AttributeError:
