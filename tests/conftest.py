@@ -17,6 +17,12 @@ os.environ.update(
 import pytest
 
 from tests.support.checkout import ROOT, SHARED
+from tests.support.selection import mark
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Which tests are left to `make matrix`, said in one place."""
+    mark(items)
 
 
 def pytest_collection_finish() -> None:

@@ -2,12 +2,13 @@
 
 What a pair promises (identity at the start, foldable or not) is read from its report, never listed here;
 `matrix.py` says which pairs there are. One test for each: making its models takes longer than most of what is asked of
-them. What else is asked of pairs (descriptions, merging in float32, attention implementations, checkpointing, copies) is in
-test_matrix_passes.py.
+them. A failure names the method, the architecture and the property. What else is asked of pairs (descriptions, merging in
+float32, attention implementations, checkpointing, copies) is in test_matrix_passes.py.
 """
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from tests.support.batches import assert_only_the_row_matters, of_dtype
 from tests.support.matrix import (
     ARCHS,
     METHODS,
+    asking,
     before,
     close,
     every_pair,
@@ -37,24 +39,36 @@ from unipet.adaptation.adapted import adaptation
 
 @every_pair
 def test_from_adapting_to_merging_it_does_as_promised(method: str, arch: str, tmp_path: Path) -> None:
-    """Each line asks for one property; the second life is on the model that carried the method before."""
+    """Each block asks for one property and names it; the second life is on the model that carried the method before."""
+    asks = functools.partial(asking, method, arch)
     model = ARCHS[arch].build(weights="rounded")
     torch.manual_seed(0)
-    report = unipet.adapt(model, METHODS[method])
-    _starts_as_promised(model, arch, report)
-    learned = _all_that_is_trained_learns_and_nothing_else_moves(model, arch, report)
-    _comes_out_without_a_trace(model, arch)
-    torch.manual_seed(0)
-    assert unipet.adapt(model, METHODS[method]).to_dict() == report.to_dict()
-    _learns_the_same_again(model, arch, *learned)
-    _randomised(model.eval())
-    loaded = _loaded_beside_bfloat16(model, arch, tmp_path / "adapter")
-    expected = assert_only_the_row_matters(model, arch, ARCHS[arch].attentions[0])
-    expected = _of_one_size_after_scaling(model, loaded, arch, expected)
-    _runs_in_bfloat16(loaded, arch, expected)
-    _says_the_same_widened(loaded, arch, expected)
-    merges_or_says_why_not(model, report)
-    assert close(logits(arch, model, _exact(arch)), expected, 1e-7), "merged"  # Gemma 3's norms are float32
+    with asks("it can be adapted"):
+        report = unipet.adapt(model, METHODS[method])
+    with asks("at the start it says what its report promises"):
+        _starts_as_promised(model, arch, report)
+    with asks("all that is trained learns, and nothing else moves"):
+        learned = _all_that_is_trained_learns_and_nothing_else_moves(model, arch, report)
+    with asks("it comes out without a trace"):
+        _comes_out_without_a_trace(model, arch)
+    with asks("it learns the same again where it has been before"):
+        torch.manual_seed(0)
+        assert unipet.adapt(model, METHODS[method]).to_dict() == report.to_dict()
+        _learns_the_same_again(model, arch, *learned)
+    with asks("saved, it loads into a bfloat16 base model with the same bits"):
+        _randomised(model.eval())
+        loaded = _loaded_beside_bfloat16(model, arch, tmp_path / "adapter")
+    with asks("neither padding nor company changes what it says of a row"):
+        expected = assert_only_the_row_matters(model, arch, ARCHS[arch].attentions[0])
+        expected = _of_one_size_after_scaling(model, loaded, arch, expected)
+    with asks("it runs and trains in bfloat16"):
+        _runs_in_bfloat16(loaded, arch, expected)
+    with asks("loaded and widened to float64 it says the same"):
+        _says_the_same_widened(loaded, arch, expected)
+    with asks("it merges, or says why not"):
+        merges_or_says_why_not(model, report)
+    with asks("merged, it says the same"):
+        assert close(logits(arch, model, _exact(arch)), expected, 1e-7)  # Gemma 3's norms are float32
 
 
 def _exact(arch: str) -> dict[str, Tensor]:
@@ -163,4 +177,4 @@ def _says_the_same_widened(model: Any, arch: str, expected: Tensor) -> None:
     bases that the weights make as well. What a prefix reads of a text, the base model says in its own precision."""
     found = logits(arch, model.eval().double(), _exact(arch))
     reads = any(getattr(one.function, "init", "") == "tokens" for one in adaptation(model).method.insertions)
-    assert close(found, expected, 0.05) if reads else torch.equal(found, expected), "loaded"
+    assert close(found, expected, 0.05) if reads else torch.equal(found, expected)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import unipet
 from tests.support.architectures import ARCHS, Arch
-from tests.support.matrix import FIRST, METHODS, close, mechanism, randomise
+from tests.support.matrix import METHODS, close, randomise
 from unipet.adaptation.adapted import adaptation
 from unipet.calculus.library import load_method
 
@@ -37,13 +37,13 @@ def small(arch: str, attention: str = "sdpa") -> Arch:
 
 
 def everything(*stacks: str) -> dict[str, Any]:
-    """The insertions of one method of each mechanism, mixtures included; once where two differ in numbers only.
+    """The insertions of every shipped method, mixtures included; once where two differ in numbers only.
 
     `stacks` take turns. Prompts lengthen the sequence outside the stack: they are not among them.
     """
     insertions: dict[str, Any] = {}
     seen: set[str] = set()
-    for name in (name for name in METHODS if FIRST[mechanism(name)] == name):
+    for name in METHODS:
         for key, insertion in load_method(name).to_dict()["insertions"].items():
             if insertion["composition"]["name"] == "concat":
                 continue

@@ -86,10 +86,10 @@ def test_a_resized_vocabulary_was_not_drawn(base: Path) -> None:
     assert head_names(model) == {*POOLER, *HEAD}
 
 
-@pytest.mark.parametrize("name", ARCHS)
-def test_a_checkpoint_that_lacks_nothing_draws_nothing(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("arch", ARCHS)
+def test_a_checkpoint_that_lacks_nothing_draws_nothing(arch: str, tmp_path: Path) -> None:
     """On every architecture, tied output layers and all."""
-    model = ARCHS[name].build()
+    model = ARCHS[arch].build()
     model.save_pretrained(tmp_path / "saved")
     assert head_names(type(model).from_pretrained(tmp_path / "saved")) == outside(model)
 

@@ -21,7 +21,7 @@ from unipet.calculus.sites.table import OF_TOKENS
 from unipet.cli.commands.picture import DrawnLayer
 
 SITES = ROOT / "unipet" / "calculus" / "sites"
-everywhere = pytest.mark.parametrize("name", list(ARCHS))
+everywhere = pytest.mark.parametrize("arch", list(ARCHS))
 #: The vocabulary of every architecture; `cross.` only with cross-attention, ffn.gate only where there is a gate.
 COMMON = "embed attn.q attn.k attn.v attn.heads attn.o attn attn.post ffn.up ffn.down ffn ffn.post layer norm".split()
 CROSS = [role for role in ROLES if role.startswith("cross")]
@@ -48,9 +48,9 @@ def entering(seen: Pass, stack: Stack, name: str, layer: int, block: str) -> Ten
 
 
 @everywhere
-def test_layers_are_the_models_own(name: str) -> None:
+def test_layers_are_the_models_own(arch: str) -> None:
     """h of `layer` leaves one layer and is x of the next; the lists are those that the model has."""
-    for seen, stack, table, layer in places(name):
+    for seen, stack, table, layer in places(arch):
         assert prefix_of(seen.model) + table.layers == layer_lists(seen.model)[stack][0]
         stream_in, stream_out = seen.layers[stack, layer]
         assert same(seen.one_x("layer", stack, layer), stream_in) and same(seen.one("layer", stack, layer), stream_out)
@@ -60,9 +60,9 @@ def test_layers_are_the_models_own(name: str) -> None:
 
 
 @everywhere
-def test_projections_are_what_attention_computes_with(name: str) -> None:
+def test_projections_are_what_attention_computes_with(arch: str) -> None:
     """q, k, v and heads against the arguments and the result of the attention function itself."""
-    for seen, stack, table, layer in places(name):
+    for seen, stack, table, layer in places(arch):
         hidden, heads, kv_heads, width = table.geometry(seen.model.config)
         root = f"{layer_lists(seen.model)[stack][0]}.{layer}."
         calls = {path: call for path, call in seen.attention.items() if path.startswith(root)}
@@ -93,9 +93,9 @@ def _same_but_turned(projected: Tensor, used: Tensor, norm: Any) -> bool:
 
 
 @everywhere
-def test_blocks_read_and_join_the_stream_as_the_table_says(name: str) -> None:
+def test_blocks_read_and_join_the_stream_as_the_table_says(arch: str) -> None:
     """x of every role of a block, its output, and what the residual add and the norms make of it."""
-    for seen, stack, table, layer in places(name):
+    for seen, stack, table, layer in places(arch):
         drawn = DrawnLayer(table, base_of(seen.model).get_submodule(table.layers)[layer]).norms()  # type: ignore[index]
         for block in blocks(table):
             stream = entering(seen, table, stack, layer, block)
@@ -121,9 +121,9 @@ def test_blocks_read_and_join_the_stream_as_the_table_says(name: str) -> None:
             assert (normed, inside) == ((block, "after") in drawn, (block, "inside") in drawn)
 
 
-@pytest.mark.parametrize("name", [name for name, arch in ARCHS.items() if arch.kind == "encoder-decoder"])
-def test_cross_attention_reads_the_encoder(name: str) -> None:
-    seen = seen_in(name)
+@pytest.mark.parametrize("arch", [arch for arch, tiny in ARCHS.items() if tiny.kind == "encoder-decoder"])
+def test_cross_attention_reads_the_encoder(arch: str) -> None:
+    seen = seen_in(arch)
     last = seen.layers["encoder", LAYERS - 1][1]
     for layer in range(LAYERS):
         for role in ("cross.k", "cross.v"):
@@ -132,9 +132,9 @@ def test_cross_attention_reads_the_encoder(name: str) -> None:
 
 
 @everywhere
-def test_the_feed_forward_block_from_the_inside(name: str) -> None:
+def test_the_feed_forward_block_from_the_inside(arch: str) -> None:
     """mid is what the last projection reads: the activation of up, or of gate times up."""
-    for seen, stack, _, layer in places(name):
+    for seen, stack, _, layer in places(arch):
         mid, up = seen.one("ffn.mid", stack, layer), seen.one("ffn.up", stack, layer)
         assert same(mid, seen.one_x("ffn.down", stack, layer))
         gated = ("ffn.gate", stack, layer) in seen.h
@@ -143,10 +143,10 @@ def test_the_feed_forward_block_from_the_inside(name: str) -> None:
 
 
 @everywhere
-def test_every_role_is_there_or_the_table_says_why(name: str) -> None:
-    seen = seen_in(name)
+def test_every_role_is_there_or_the_table_says_why(arch: str) -> None:
+    seen = seen_in(arch)
     for stack, table in seen.table.stacks.items():
-        cross = ARCHS[name].kind == "encoder-decoder" and stack == "decoder"
+        cross = ARCHS[arch].kind == "encoder-decoder" and stack == "decoder"
         wanted = [*COMMON, *(CROSS if cross else []), *(["ffn.gate"] if _gated(seen, stack, cross) else [])]
         present = {role for role, where, _ in seen.h if where == stack}
         assert set(wanted) - present == set(seen.table.without) - set(OF_TOKENS), f"{stack} of {seen.table.name}"
@@ -168,10 +168,10 @@ def _gated(seen: Pass, stack: str, cross: bool) -> bool:
 
 
 @everywhere
-def test_the_embedded_sequence(name: str) -> None:
+def test_the_embedded_sequence(arch: str) -> None:
     """h has the width of the layers and is what the first one reads (Gemma scales it first); x is the model's input."""
-    seen = seen_in(name)
-    batch = ARCHS[name].batch()
+    seen = seen_in(arch)
+    batch = ARCHS[arch].batch()
     for stack in seen.table.stacks:
         h, x = seen.one("embed", stack, None), seen.one_x("embed", stack, None)
         side = "decoder_" if stack == "decoder" and len(seen.table.stacks) == 2 else ""
@@ -182,45 +182,45 @@ def test_the_embedded_sequence(name: str) -> None:
 
 
 @everywhere
-def test_every_norm_is_reached(name: str) -> None:
+def test_every_norm_is_reached(arch: str) -> None:
     """All norms of the stream; those of single heads' queries and keys are no norms of the vocabulary."""
-    seen = seen_in(name)
+    seen = seen_in(arch)
     reached = [h for (role, _, _), own in seen.h.items() if role == "norm" for h in own]
     missed = [path for path, _, out in seen.norms if not any(same(out, h) for h in reached)]
     assert all(path.endswith(("q_norm", "k_norm")) for path in missed), missed
 
 
 @everywhere
-def test_every_role_changes_the_output(name: str) -> None:
-    arch = ARCHS[name]
-    batch = arch.batch()
+def test_every_role_changes_the_output(arch: str) -> None:
+    tiny = ARCHS[arch]
+    batch = tiny.batch()
     with torch.no_grad():
-        before = arch.real(batch, arch.build()(**batch).logits)
-        for role, stack in dict.fromkeys((role, stack) for role, stack, _ in seen_in(name).h):
-            model = arch.build()
+        before = tiny.real(batch, tiny.build()(**batch).logits)
+        for role, stack in dict.fromkeys((role, stack) for role, stack, _ in seen_in(arch).h):
+            model = tiny.build()
             position = {"site": role, "form": "sequential", "stack": stack}
             insertion = {"function": {"name": "low_rank", "size": 2}, "position": position}
             unipet.adapt(model, {"name": "probe", "insertions": {"probe": insertion}})
             torch.manual_seed(1)
             for parameter in unipet.parameters(model).values():
                 parameter.copy_(torch.randn(parameter.shape))
-            after = arch.real(batch, model(**batch).logits)
+            after = tiny.real(batch, model(**batch).logits)
             assert torch.isfinite(after).all()
             assert not torch.equal(before, after), f"{role} of the {stack}"
 
 
 @everywhere
-def test_pre_norm_input_is_the_stream(name: str) -> None:
+def test_pre_norm_input_is_the_stream(arch: str) -> None:
     """input: pre_norm hands over what enters the block, before its norm; a post-norm architecture refuses it."""
-    table = table_of(name)
+    table = table_of(arch)
     for block in (block for stack in table.stacks.values() for block in blocks(stack)):
         roles = [block, f"{block}.{'up' if block == 'ffn' else 'q'}"]
         if not next(iter(table.stacks.values())).norms:
             with pytest.raises(unipet.UnipetError, match="no pre_norm stream"):
-                probe(name, roles=roles, input="pre_norm")
+                probe(arch, roles=roles, input="pre_norm")
             continue
-        plain = seen_in(name)
-        for (role, stack, layer), xs in probe(name, roles=roles, input="pre_norm", layers="last:1").x.items():
+        plain = seen_in(arch)
+        for (role, stack, layer), xs in probe(arch, roles=roles, input="pre_norm", layers="last:1").x.items():
             assert layer is not None
             stream = entering(plain, table.stacks[stack], stack, layer, block)
             assert same(xs[0], stream), role
@@ -228,10 +228,10 @@ def test_pre_norm_input_is_the_stream(name: str) -> None:
 
 
 @everywhere
-def test_a_post_moves_what_bypasses_the_next_block(name: str) -> None:
+def test_a_post_moves_what_bypasses_the_next_block(arch: str) -> None:
     """A vector at attn.post moves the stream itself, not only what the next block's norm reads: with every later block
     silenced, it is what the layer yields."""
-    for stack_name, stack in table_of(name).stacks.items():
+    for stack_name, stack in table_of(arch).stacks.items():
         for role in (role for role in ("attn.post", "cross.post") if role in stack.roles and stack.norms):
             later = blocks(stack)[blocks(stack).index(role.split(".")[0]) + 1 :]
 
@@ -241,7 +241,7 @@ def test_a_post_moves_what_bypasses_the_next_block(name: str) -> None:
                     for parameter in module.parameters():
                         parameter.data.zero_()
 
-            seen = probe(name, roles=[role], values=1.0, prepare=silence, layers="last:1", stack=stack_name)
+            seen = probe(arch, roles=[role], values=1.0, prepare=silence, layers="last:1", stack=stack_name)
             (vector,) = unipet.parameters(seen.model).values()
             moved = seen.one(role, stack_name, LAYERS - 1) + vector.detach()
             assert same(seen.layers[stack_name, LAYERS - 1][1], moved), role

@@ -162,10 +162,10 @@ def test_a_renamed_architecture_behaves_as_the_known_one(name: str, tmp_path: Pa
     assert torch.equal(logits(models[0]), logits(models[1]))
 
 
-@pytest.mark.parametrize("name", list(ARCHS))
-def test_guesses_agree_with_the_shipped_tables(name: str) -> None:
+@pytest.mark.parametrize("arch", list(ARCHS))
+def test_guesses_agree_with_the_shipped_tables(arch: str) -> None:
     """Where a draft of a known architecture names a role, it names the module that the table does."""
-    model = ARCHS[name].build()
+    model = ARCHS[arch].build()
     text = draft(model)
     assert text is not None
     guessed, table = parse_table(yaml.safe_load(text)), architecture_of(model, ARCHITECTURES)

@@ -90,12 +90,12 @@ def saved(name: str, directory: Path) -> ModelConfig:
     return ModelConfig(name="auto", path=str(directory))
 
 
-@pytest.mark.parametrize("name", list(ARCHS))
-def test_every_role_has_its_modules_and_its_place(name: str, tmp_path: Path) -> None:
-    text = site_list(saved(name, tmp_path))
+@pytest.mark.parametrize("arch", list(ARCHS))
+def test_every_role_has_its_modules_and_its_place(arch: str, tmp_path: Path) -> None:
+    text = site_list(saved(arch, tmp_path))
     rows, _, rest = text.partition("\n\nnot here:\n")
     reasons, *pictures = re.split(r"\n\n(?=(?:encoder|decoder): )", rest)
-    table = architecture_of(ARCHS[name].build(), ARCHITECTURES)
+    table = architecture_of(ARCHS[arch].build(), ARCHITECTURES)
     assert len(pictures) == len(table.stacks)
     assert max(map(len, text.splitlines())) <= 120
     assert max(len(line) for one in [reasons, *pictures] for line in one.splitlines()) <= 100
@@ -106,12 +106,12 @@ def test_every_role_has_its_modules_and_its_place(name: str, tmp_path: Path) -> 
     assert set(listed) - set(OF_TOKENS) <= drawn, "a role that no picture shows"
 
 
-@pytest.mark.parametrize("name", ["gpt2", "llama", "bart", "modernbert", "vit", "marian"])
-def test_listed_modules_are_the_models_own(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("arch", ["gpt2", "llama", "bart", "modernbert", "vit", "marian"])
+def test_listed_modules_are_the_models_own(arch: str, tmp_path: Path) -> None:
     """Each path with its layer numbers put back is a module of the model that a run or `describe` builds."""
     from unipet.runs.base_model import skeleton
 
-    config = saved(name, tmp_path)
+    config = saved(arch, tmp_path)
     modules = {path for path, _ in skeleton(config, "classification", as_saved=True).named_modules()}
     rows = site_list(config).partition("\n\n")[0].splitlines()[2:]
     places = [re.search(r"(?:of|entering|inside) ([\w.]+(?:\*[\w.]*)?)(?: \(|  |$)", row) for row in rows]
@@ -121,10 +121,10 @@ def test_listed_modules_are_the_models_own(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "stack", "expected"), [("gpt_neox", 0, NEOX), ("flan_t5", 1, FLAN_DECODER), ("bert", 0, BERT)]
+    ("arch", "stack", "expected"), [("gpt_neox", 0, NEOX), ("flan_t5", 1, FLAN_DECODER), ("bert", 0, BERT)]
 )
-def test_pictures(name: str, stack: int, expected: str) -> None:
-    model = ARCHS[name].build()
+def test_pictures(arch: str, stack: int, expected: str) -> None:
+    model = ARCHS[arch].build()
     table = list(architecture_of(model, ARCHITECTURES).stacks.values())[stack]
     assert "\n".join(picture(table, layer_lists(model)["decoder" if stack else "encoder"][1][-1])) == expected
 

@@ -42,12 +42,12 @@ def checkpoint(name: str, directory: Path) -> Path:
     return write(model.model if name == "modernbert" else model, directory, pad=name not in ("gpt2", "llama"))
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("arch", KINDS)
 def test_from_train_to_merge(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    arch: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    directory = checkpoint(name, tmp_path / "model")
+    directory = checkpoint(arch, tmp_path / "model")
     argv = ["train", "method=lora", "model=auto", f"model.path={directory}", *SHORT]
     assert main(argv) == 0, capsys.readouterr()
     (run,) = (tmp_path / "runs").glob("[!.]*")
@@ -92,11 +92,11 @@ def test_an_architecture_without_a_table_runs_with_a_users(
     assert main([*argv, "model.sites=mine.yaml", "seed=1"]) == 2 and "no file 'mine.yaml'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("arch", KINDS)
 def test_a_checkpoint_with_other_labels_loads_in_silence(
-    name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    arch: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    directory = checkpoint(name, tmp_path)
+    directory = checkpoint(arch, tmp_path)
     capfd.readouterr()
     model, _ = load_base_model(ModelConfig("auto", str(directory)), ["a", "b", "c", "d"], regression=False)
     assert model.config.id2label == {0: "a", 1: "b", 2: "c", 3: "d"} and model.config.num_labels == 4

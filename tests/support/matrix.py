@@ -11,10 +11,10 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-import os
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -26,11 +26,8 @@ import unipet
 from tests.support.architectures import ARCHS as DEEP
 from tests.support.architectures import LAYERS, Arch
 from unipet.adaptation.adapted import adaptation
-from unipet.calculus.functions.base import LinearMap
 from unipet.calculus.library import load_method, method_names
-from unipet.calculus.method import InsertionSpec
 from unipet.calculus.sites import ARCHITECTURES
-from unipet.calculus.sites.table import Stack
 
 
 def _uneven(arch: Arch) -> Arch:
@@ -98,59 +95,18 @@ def refusal(method: str, arch: str) -> str | None:
 REASONS: dict[tuple[str, str], str | None] = {(m, a): refusal(m, a) for a in ARCHS for m in METHODS}
 
 
-def mechanism(method: str) -> tuple[object, ...]:
-    """What of a method meets an architecture: everything but its maths and its sizes."""
-    spec = METHODS[method]
-
-    def of(one: InsertionSpec) -> tuple[object, ...]:
-        position, function = one.position, one.function
-        kinds = frozenset(role.rpartition(".")[2] if "." in role else role for role in position.site)
-        linear = isinstance(function, LinearMap)
-        return (
-            *(function.reads, linear, function.starts_from_weight, type(one.composition), bool(one.scaling.dynamic)),
-            *(position.form, position.side, position.input, position.tokens != "all", one.mixture is not None),
-            kinds if not linear else kinds & {"heads", "embed", "norm", "layer", "post", "mid"},
-        )
-
-    return frozenset(of(one) for one in spec.insertions), spec.unfreeze
-
-
-def structure(arch: str) -> tuple[object, ...]:
-    """What of an architecture meets a method: everything but the names of its modules."""
-    config = model_of(arch).config
-    table = next(table for table in ARCHITECTURES.values() if table.fits(config))
-
-    def of(stack: Stack) -> tuple[object, ...]:
-        points = frozenset(
-            (role, point.at, point.part, point.per_head) for role in stack.roles for point in stack.roles[role]
-        )
-        _, heads, kv_heads, _ = stack.geometry(config)
-        norms = frozenset(stack.norms), frozenset(stack.post_norms)
-        return points, *norms, stack.parallel, stack.causal, heads == kv_heads
-
-    linear = {type(module).__name__ for module in model_of(arch).modules()} & {"Linear", "Conv1D"}
-    stacks = frozenset((name, of(stack)) for name, stack in table.stacks.items())
-    return ARCHS[arch].kind, stacks, table.unit_norms, frozenset(linear)
-
-
-#: What test_matrix_passes.py asks: one method of each mechanism meets one architecture of each structure; the others meet
-#: one of each kind: post-norm, fused and transposed, grouped heads, cross-attention. UNIPET_MATRIX=all: all of them.
-FIRST = {mechanism(name): name for name in sorted(METHODS, reverse=True)}
-LIKE = {structure(arch): arch for arch in reversed(ARCHS)}
-FEW = ("bert", "gpt2", "llama", "bart")
-ALL = os.environ.get("UNIPET_MATRIX") == "all"
-
-
-def meets(method: str, arch: str) -> bool:
-    """Whether this run asks more of the pair than test_behaviour.py, which asks the same of all."""
-    return ALL or arch in FEW or (FIRST[mechanism(method)] == method and LIKE[structure(arch)] == arch)
-
-
 WORKING = [pytest.param(m, a, id=f"{m}-{a}") for (m, a), reason in REASONS.items() if reason is None]
-SUPPORTED = [pair for pair in WORKING if meets(*pair.values)]
 REFUSED = [pytest.param(m, a, why, id=f"{m}-{a}") for (m, a), why in REASONS.items() if why is not None]
-matrix = pytest.mark.parametrize(("method", "arch"), SUPPORTED)
 every_pair = pytest.mark.parametrize(("method", "arch"), WORKING)
+
+
+@contextmanager
+def asking(method: str, arch: str, promise: str) -> Iterator[None]:
+    """Whatever fails inside breaks this promise; the failure names it, and what failed stays its cause."""
+    try:
+        yield
+    except Exception as error:
+        raise AssertionError(f"{method} on {arch} breaks a promise: {promise}") from error
 
 
 def adapted(method: str, arch: str, std: float = 0.3, **options: Any) -> Any:

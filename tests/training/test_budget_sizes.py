@@ -13,7 +13,7 @@ import pytest
 
 import unipet
 from tests.support.architectures import ARCHS
-from tests.support.matrix import ALL, FEW, METHODS, REASONS
+from tests.support.matrix import METHODS, REASONS
 from unipet.adaptation.describing import describe
 from unipet.calculus.functions import FUNCTIONS
 from unipet.calculus.functions.base import Widths
@@ -81,7 +81,7 @@ def assert_no_other_fits_better(one: Sized, size: int, limit: int) -> None:
             assert not found < one.count(other) <= limit, f"{one.spec.function}: {other} beats {size} for {limit}"
 
 
-@pytest.mark.parametrize("arch", ARCHS if ALL else FEW)
+@pytest.mark.parametrize("arch", ARCHS)
 def test_what_is_solved_is_what_trains(arch: str) -> None:
     """The report is of built insertions; the solver counts shapes."""
     model, base = skeleton(arch), 100_000
