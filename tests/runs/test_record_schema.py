@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from run_room import tiny_config
+from tests.support.running import tiny_config
 
 from unipet.errors import UnipetError
 from unipet.report.collect import collect_jobs

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import tiny_bert
 from torch import Generator, Tensor
 
 import unipet
+from tests.support.tiny import tiny_bert
 from unipet.calculus import functions
 from unipet.calculus.functions.base import Function, Heads, Params, Slots, TensorSpec, Widths
 from unipet.calculus.options import option
