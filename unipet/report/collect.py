@@ -14,6 +14,8 @@ from unipet.runs.record import Record
 from unipet.runs.record_files import CONFIG, RESULT, read_record, record_files
 from unipet.runs.sweep_files import PENDING, is_sweep, read_jobs
 
+NO_RECORD = "no record"  # status of a job whose run is gone
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -66,7 +68,8 @@ def collect_jobs(directory: Path) -> list[Entry]:
         if run is not None and (run / RESULT).is_file():
             entries.append(read_run(run, overrides, flags))
         elif state.status != PENDING:
-            record = state.record or Record(status=state.status, run_id=state.run_id, reason=state.reason)
+            status = NO_RECORD if state.over else state.status  # its directory is gone
+            record = state.record or Record(status=status, reason=state.reason)
             entries.append(Entry(record, state.config or {}, overrides, None, flags))
     return entries
 
