@@ -54,7 +54,7 @@ def read_run(directory: Path, overrides: tuple[str, ...] = (), flags: tuple[str,
 
 
 def collect_sweep(directory: Path) -> list[Entry]:
-    """The runs of one sweep directory, in job order, each once, whatever the number of its jobs."""
+    """The runs of one sweep directory in job order. A run of several jobs comes once."""
     return distinct(collect_jobs(directory))
 
 
@@ -98,7 +98,7 @@ def collect(directory: Path) -> list[Entry]:
 
 
 def with_overrides(entries: Sequence[Entry], jobs: Sequence[Entry]) -> list[Entry]:
-    """The runs, each with the overrides of the last job that it was."""
+    """The runs, each with the overrides of the last job that ran it."""
     typed = {job.directory.resolve(): (job.overrides, job.flags) for job in jobs if job.directory is not None}
     own = [
         typed.get(entry.directory.resolve(), ((), ())) if entry.directory else (entry.overrides, entry.flags)
@@ -110,6 +110,6 @@ def with_overrides(entries: Sequence[Entry], jobs: Sequence[Entry]) -> list[Entr
 
 
 def never_begun(jobs: Sequence[Entry]) -> list[Entry]:
-    """Jobs that failed before they had a run directory, each command line once, unless a later job of it did better."""
+    """Jobs that failed before they had a run directory. Each command line counts once, by its last job."""
     last = {job.overrides: job for job in jobs}
     return [job for job in last.values() if job.directory is None and job.record.status == "failed"]
