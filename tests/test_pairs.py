@@ -27,7 +27,12 @@ REFUSED: list[tuple[str, str, dict[str, Any], str]] = [
         {"function": "vector", "position": "attn.q", "composition": "hadamard"},
         "'hadamard' does not go with function 'vector': it changes the weight itself",
     ),
-    ("function", "composition", {**PREFIX, "function": {"name": "prefix", "norm": "in"}}, "that needs norm: none."),
+    (
+        "function",
+        "composition",
+        {**PREFIX, "function": {"name": "prefix", "norm": "in"}},
+        "that needs function.norm: none.",
+    ),
     (SITE, "composition", {**PROMPT, "position": ["embed", "ffn"]}, "['embed', 'ffn'] does not go with"),
     (
         "position.tokens",

@@ -59,7 +59,7 @@ def build(
         try:
             bank = _shared(spec, widths, dtype, device)
         except UnipetError as error:
-            raise UnipetError(f"{key}: {error}") from error
+            raise _inside(key, error) from error
         if bank is not None:
             shared[spec.name] = bank
         parts = spec.parts
@@ -68,7 +68,7 @@ def build(
             try:
                 insertions.append(Insertion(spec.name, parts, site, width, dtype, device, base))
             except UnipetError as error:
-                raise UnipetError(f"{key} at {site.name}: {error}") from error
+                raise _inside(key, error, f" This is at {site.name}.") from error
             if spec.function.needs_projections:
                 insertions[-1].projections = _projections(model, table, site, key)
             if spec.function.reads_x:
@@ -88,6 +88,12 @@ def build(
             f"unfreeze: {list(method.unfreeze)} matches no parameter."
         )
     return adaptation
+
+
+def _inside(key: str, error: UnipetError, place: str = "") -> UnipetError:
+    """The error of a value inside the insertion at `key`. A value begins its errors with its own key (`function.size`)."""
+    joint = "." if str(error).startswith(("function", "composition", "scaling")) else ": "
+    return UnipetError(f"{key}{joint}{error}{place}")
 
 
 def places(model: nn.Module, table: Architecture, spec: InsertionSpec) -> tuple[list[Site], list[Widths]]:
@@ -230,8 +236,6 @@ def _widths(model: nn.Module, site: Site, hidden: int, heads: int, kv_heads: int
 
 def _check_forms(spec: InsertionSpec, sites: list[Site], key: str) -> None:
     for site in sites:
-        if site.role == "embed" and spec.position.form == "parallel" and spec.function.reads == "u":
-            raise UnipetError(f"{key}.position.form: x of embed is the token ids. Use form: sequential, which reads h.")
         own = site.at == "input" and site.x_path == site.path
         if own and spec.position.form == "parallel" and spec.function.reads == "u":
             raise UnipetError(
