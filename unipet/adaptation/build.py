@@ -13,7 +13,7 @@ from unipet.adaptation.stack_hooks import lengthened, stacks_of, vocabulary
 from unipet.calculus.bank import Bank
 from unipet.calculus.functions.base import Widths
 from unipet.calculus.insertion import Insertion
-from unipet.calculus.insertion_parts import frozen_of
+from unipet.calculus.insertion_parts import frozen_of, inside
 from unipet.calculus.method import InsertionSpec, Method
 from unipet.calculus.sites import (
     ARCHITECTURES,
@@ -59,7 +59,7 @@ def build(
         try:
             bank = _shared(spec, widths, dtype, device)
         except UnipetError as error:
-            raise _inside(key, error) from error
+            raise inside(key, error) from error
         if bank is not None:
             shared[spec.name] = bank
         parts = spec.parts
@@ -68,7 +68,7 @@ def build(
             try:
                 insertions.append(Insertion(spec.name, parts, site, width, dtype, device, base))
             except UnipetError as error:
-                raise _inside(key, error, f" This is at {site.name}.") from error
+                raise inside(key, error, f" This is at {site.name}.") from error
             if spec.function.needs_projections:
                 insertions[-1].projections = _projections(model, table, site, key)
             if spec.function.reads_x:
@@ -88,12 +88,6 @@ def build(
             f"unfreeze: {list(method.unfreeze)} matches no parameter."
         )
     return adaptation
-
-
-def _inside(key: str, error: UnipetError, place: str = "") -> UnipetError:
-    """The error of a value inside the insertion at `key`. A value begins its errors with its own key (`function.size`)."""
-    joint = "." if str(error).startswith(("function", "composition", "scaling")) else ": "
-    return UnipetError(f"{key}{joint}{error}{place}")
 
 
 def places(model: nn.Module, table: Architecture, spec: InsertionSpec) -> tuple[list[Site], list[Widths]]:
