@@ -196,7 +196,7 @@ def test_a_method_s_number_on_the_command_line(number: str) -> None:
         ("function: {name: low_rank, dropout: no}", "dropout: 'no' given; allowed: a finite number at least 0"),
         ("function: {name: low_rank, bias: yes}", "bias: 'yes' given; allowed: true or false"),
         ("function: {name: low_rank, init: 3}", "init: unknown '3'"),
-        ("function: 1.50", r"function: 1\.5 given; allowed: a function "),
+        ("function: 1.50", r"function: 1\.5 given; allowed: a function"),
         ("function: low_rank, scaling: true", "scaling: True given; allowed: a finite number"),
         ("function: low_rank, scaling: '4'", "scaling.name: unknown '4'"),
     ],
