@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from unipet.report.collect import Entry
 
 # Not part of what is compared: the seed is averaged over; the rest is where a run happened, not what it was.
-IGNORED = ("seed", "runs_dir", "rerun", "tracking")
+IGNORED = ("seed", "runs_dir", "rerun", "tracking", "checkpoint")
 #: A place in the configuration -> (the key of what is found there, where a record may hold its fingerprint).
 CONTENT: dict[str, tuple[str, tuple[tuple[str, ...], ...]]] = {
     "task.data_dir": ("task.data", (("data", "fingerprint"),)),

@@ -41,7 +41,7 @@ def model_label(model: ModelConfig) -> str:
 def blank_record(config: RunConfig, method: str, run_id: str) -> dict[str, Any]:
     """A record with every key present: what is known before a run starts, and null for the rest."""
     return {
-        "status": "running",  # then ok | failed | exceeded | skipped
+        "status": "running",  # then ok | failed | exceeded | skipped | interrupted
         "phase": None,  # of a run that has not ended well: what it was doing
         "run_id": run_id,
         "identity": {},  # the contents that run_id covers: data, base model, functions, numerics
@@ -62,7 +62,8 @@ def blank_record(config: RunConfig, method: str, run_id: str) -> dict[str, Any]:
         "memory": dict.fromkeys(("peak_gib", "predicted_gib", "measured_by", "allocated_gib", "context_gib")),
         "insertions": [],
         "stopped_by": None,
-        "reason": None,  # why a run was skipped, or exceeded its budget
+        "resumed": [],  # the steps after which it went on, once for each interruption
+        "reason": None,  # why a run was skipped, exceeded its budget or was interrupted
         "error": None,  # {type, message} of a failed run
         "files": {},  # of a finished run: the checksum of every file that belongs to it
         "folder": None,  # what relative paths of the configuration begin at, as seen from the run's directory

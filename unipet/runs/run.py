@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +19,13 @@ from unipet.runs import record as records
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
 from unipet.runs.prepare import Prepared, finished_record, prepare
+from unipet.runs.endings import failed, interrupted
 from unipet.runs.finished import evaluate as evaluate
+from unipet.runs.resumable import resume_points, resumed_before
 from unipet.runs.run_directory import checksums, locked, settle
 from unipet.output.stopwatch import Stopwatch, phase, timed
 from unipet.runs.uploading import mark, upload
+from unipet.training.stopping import heeding_signals
 from unipet.calculus.yaml_reader import write_yaml
 
 if TYPE_CHECKING:
@@ -36,7 +38,8 @@ def run(config: RunConfig) -> dict[str, Any]:
     A finished run (status "ok") of the same `run_id` whose files are all there is not repeated unless `config.rerun` is
     set: its record is returned. A run that fails on the way returns a record with status "failed" and `error`.
     Raises `UnipetError`, with nothing written, for mistakes that `prepare` finds, and while another process is doing the
-    same run. KeyboardInterrupt passes through after the record says "interrupted".
+    same run. SIGTERM and SIGINT end a run after the step that is in work, and KeyboardInterrupt passes through after the record
+    says "interrupted". A run that was interrupted or killed goes on from its last resume point.
     """
     return perform(config).record
 
@@ -66,19 +69,23 @@ def perform(config: RunConfig, announce: Callable[[Path], None] = lambda directo
 def _finished_before(prepared: Prepared) -> dict[str, Any] | None:
     found = None if prepared.config.rerun else finished_record(prepared)
     if found is not None:
+        from unipet.training.resume_point import discard
+
+        discard(prepared.directory)  # which a process that was killed at its very end may have left
         print(f"finished before, not run again (rerun=true does): {prepared.directory}")
         upload(prepared.config.tracking, found, prepared.resolved, prepared.directory)
     return found
 
 
+@heeding_signals()
 def execute(prepared: Prepared, watch: Stopwatch) -> Done:
     """Do the run in its directory; see `run` for what becomes of errors.
 
     Where a finished result of the same run is there, the run is done in a directory inside, and takes the result's place
     once it is whole. What fails leaves the earlier result as it was.
     """
-    from unipet.runs.memory import out_of_memory
     from unipet.runs.tracking import open_tracker
+    from unipet.training.resume_point import discard
 
     config = prepared.config
     repeated = finished_record(prepared) is not None
@@ -88,6 +95,7 @@ def execute(prepared: Prepared, watch: Stopwatch) -> Done:
     record["folder"] = os.path.relpath(Path.cwd(), prepared.directory)
     record["data"], record["fitted"] = prepared.data.record(), prepared.fit.record()
     record["composition"] = prepared.fit.method.to_dict()
+    record["resumed"] = resumed_before(directory, prepared.run_id)
     _clear(directory)
     fitted = "".join(f"# fitted to the budget: {key}={size}\n" for key, size in (prepared.fit.sizes or {}).items())
     records.write_text_atomic(directory / records.CONFIG, fitted + write_yaml(prepared.resolved))
@@ -101,21 +109,18 @@ def execute(prepared: Prepared, watch: Stopwatch) -> Done:
             record.update(status="skipped", reason=prepared.fit.why_not)
         if record["status"] == "ok":
             record["files"] = checksums(directory)
-    except KeyboardInterrupt:
-        error_of = {"type": "KeyboardInterrupt", "message": "interrupted"}
-        record.update(status="failed", phase=watch.ended_in, error=error_of)
+    except KeyboardInterrupt as end:
+        record.update(interrupted(end, watch, directory))
         raise
     except Exception as error:
-        if (reason := out_of_memory(error)) is None:
-            record.update(status="failed", error=_explain(error, directory), **_stopped(error))
-        else:  # a result, and never a retry with other settings
-            record.update(status="exceeded", stopped_by="out_of_memory", reason=f"{watch.ended_in or watch.phase}: {reason}")
-        record["phase"] = watch.ended_in
+        record.update(failed(error, watch, directory))
     finally:
         record["time"]["phases_s"] = watch.seconds()
         record["time"]["total_s"] = sum(record["time"]["phases_s"].values())
         record["finished"] = records.now()
         records.write_json_atomic(directory / records.RESULT, record)
+        if record["status"] == "ok":
+            discard(directory)
         if said := libraries.kept():
             records.write_text_atomic(directory / libraries.FILE, said)
         settle(prepared.directory)
@@ -179,6 +184,7 @@ def _work(prepared: Prepared, directory: Path, record: dict[str, Any], tracker: 
         metric = selection_metric(config.task)
         sign = 1.0 if higher_is_better(metric) else -1.0
         best = Best(model, selection_score(config, model, data, encoded, tokenizer), metric, sign)
+    points, begin = resume_points(directory, record, fit, device)
     with (
         phase("training"),
         limited(device, config.budget.peak_memory_gib),
@@ -190,11 +196,14 @@ def _work(prepared: Prepared, directory: Path, record: dict[str, Any], tracker: 
             best=best,
             micro_batch=fit.micro_batch,
             checkpointing=fit.checkpointing,
+            points=points,
+            begin=begin,
+            measure=memory.read,
         )
     if best is not None:
         scored = {str(step): score for step, score in best.scores.items()}  # JSON has no other keys
         record["data"]["selection"].update(metric=selection_metric(config.task), step=best.restore(), scores=scored)
-    record["memory"].update(memory.read())
+    record["memory"].update(trained.measured)
     record["stopped_by"] = trained.stopped_by
     for row in record["insertions"]:  # experts that no step was routed to, say: a warning to the reader
         row["untrained"] = [name for name in trained.untrained if name.startswith(f"{row['name']}/")]
@@ -224,17 +233,3 @@ def _clear(directory: Path) -> None:
     for name in (records.RESULT, records.METRICS, records.PREDICTIONS, records.ERROR, libraries.FILE):
         (directory / name).unlink(missing_ok=True)
     shutil.rmtree(directory / records.ADAPTER, ignore_errors=True)
-
-
-def _explain(error: Exception, directory: Path) -> dict[str, str]:
-    """`error` of the record. What the user can mend says so itself; anything else leaves its traceback in error.txt."""
-    if isinstance(error, UnipetError):
-        return {"type": "UnipetError", "message": str(error)}
-    records.write_text_atomic(directory / records.ERROR, "".join(traceback.format_exception(error)))
-    return {"type": type(error).__name__, "message": f"{error or '(no message)'} (traceback: {records.ERROR})"}
-
-
-def _stopped(error: Exception) -> dict[str, str]:
-    from unipet.training.trainer import Diverged
-
-    return {"stopped_by": "nan"} if isinstance(error, Diverged) else {}

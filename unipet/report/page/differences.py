@@ -10,7 +10,7 @@ from unipet.report.collect import Entry
 from unipet.runs.labels import leaves
 
 #: Keys of a configuration that say where a run happened, not what it was.
-APART = ("tracking", "runs_dir", "rerun")
+APART = ("tracking", "checkpoint", "runs_dir", "rerun")
 #: Parts of a record that may explain a difference although no configuration names them.
 RECORDED = ("versions", "git_commit", "data.source", "data.fingerprint")
 
