@@ -15,6 +15,7 @@ from unipet.report.flagged import Flagged, flagged
 from unipet.report.identity import FITTED, as_key, identities, one_per_seed
 from unipet.runs.budget_label import budget_label
 from unipet.runs.design import NONE, design, fitted_sizes, trained
+from unipet.runs.endings import continuing
 from unipet.runs.labels import AS_GIVEN, SEPARATOR, labelled, variants
 
 #: Where an identity's key begins so, methods may differ in it by task, base model and budget: they are tuned.
@@ -222,5 +223,7 @@ def unscored(entries: Iterable[Entry]) -> list[Unscored]:
         reason = reason_of(record) or (
             "not finished: it still runs, or was killed" if status == "running" else "no reason recorded"
         )
+        if status in ("interrupted", "running") and entry.directory is not None:
+            reason += f"; to go on: {continuing(entry.directory)}"
         missing.append(Unscored(what, "failed" if status == "ok" else status, reason))
     return missing

@@ -10,6 +10,7 @@ from typing import Any
 
 from unipet.report import numbers
 from unipet.report.aggregate import is_synthetic, named, reason_of, scale_of
+from unipet.runs.endings import continuing
 from unipet.runs.record import ERROR
 
 WIDTH = 11  # of the first column
@@ -40,6 +41,7 @@ def summary(record: Mapping[str, Any], directory: Path) -> str:
             f"{params['trainable']:,} parameters ({numbers.percent(params.get('percent'))} % of the base model)"
         )
     rows["training"] = training(record)
+    rows["resumed"] = resumed(record)
     rows["time"] = spent(record)
     rows["directory"] = str(directory)
     rows["next"] = next_command(record, directory)
@@ -93,6 +95,16 @@ def training(record: Mapping[str, Any]) -> str:
     return f"{time['steps']:,} steps{each}; {ENDED.get(str(by), f'ended by {by}')}"
 
 
+def resumed(record: Mapping[str, Any]) -> str:
+    """After which steps the run went on; empty where nothing interrupted it."""
+    steps = record.get("resumed") or ()
+    if not steps:
+        return ""
+    return (
+        f"{'once' if len(steps) == 1 else f'{len(steps)} times'}, after step {', '.join(f'{step:,}' for step in steps)}"
+    )
+
+
 def spent(record: Mapping[str, Any]) -> str:
     """The whole time and its parts, rounded so that the parts add up to the whole."""
     phases = (record.get("time") or {}).get("phases_s") or {}
@@ -115,6 +127,8 @@ def rounded(values: list[float]) -> list[int]:
 def next_command(record: Mapping[str, Any], directory: Path) -> str:
     """What a person would type now; merging, where every insertion folds."""
     run = shlex.quote(str(directory))
+    if record.get("status") in ("interrupted", "running"):
+        return continuing(directory)
     if record.get("status") != "ok":
         return f"cat {shlex.quote(str(directory / ERROR))}" if (directory / ERROR).is_file() else ""
     folds = all(row.get("foldable") for row in record.get("insertions") or ())
