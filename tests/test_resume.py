@@ -20,7 +20,7 @@ from unipet.adaptation import checkpoint
 from unipet.calculus.options import check_options
 from unipet.config import CheckpointConfig, RunConfig
 from unipet.errors import UnipetError
-from unipet.runs import record as record_module
+from unipet.runs import resumable
 from unipet.runs import run as run_module
 from unipet.runs.record import read_record
 from unipet.runs.run import evaluate, run
@@ -278,8 +278,8 @@ def test_a_failed_evaluation_does_not_repeat_the_training(tmp_path: Path) -> Non
 def test_another_version_begins_anew(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     config = config_in(tmp_path, LOW_RANK, "killed", "3 steps")
     killed(config, 4)
-    assert in_child(lambda: (setattr(record_module, "git_commit", lambda: "another"), run(config))) == 0
-    assert "not gone on from, since commit changed meanwhile; the run begins anew" in capfd.readouterr().err
+    assert in_child(lambda: (setattr(resumable, "_source", lambda: "another"), run(config))) == 0
+    assert "not gone on from, since unipet's source changed meanwhile; the run begins anew" in capfd.readouterr().err
     assert read_record(run_dir(config) / "result.json")["resumed"] == []
 
 
