@@ -15,6 +15,7 @@ from unipet.report.flagged import Flagged, flagged
 from unipet.report.identity import FITTED, as_key, identities, one_per_seed
 from unipet.runs.budget_label import budget_label
 from unipet.runs.design import NONE, design, trained
+from unipet.runs.endings import continuing
 from unipet.runs.labels import AS_GIVEN, SEPARATOR, labelled, variants
 from unipet.runs.record import Record
 
@@ -213,5 +214,7 @@ def unscored(entries: Iterable[Entry]) -> list[Unscored]:
         reason = reason_of(record) or (
             "not finished: it still runs, or was killed" if record.status == "running" else "no reason recorded"
         )
+        if record.status in ("interrupted", "running") and entry.directory is not None:
+            reason += f"; to go on: {continuing(entry.directory)}"
         missing.append(Unscored(run, "failed" if record.status == "ok" else record.status, reason))
     return missing

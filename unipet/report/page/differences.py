@@ -10,7 +10,7 @@ from unipet.report.collect import Entry
 from unipet.runs.labels import leaves
 
 #: Keys of a configuration that say where a run happened, not what it was.
-APART = ("tracking", "runs_dir", "rerun")
+APART = ("tracking", "checkpoint", "launcher", "runs_dir", "rerun")
 
 
 def own_values(entries: Sequence[Entry]) -> tuple[int, list[dict[str, Any]]]:
