@@ -14,8 +14,8 @@ MOMENT_S = 2.0  # signals that come within so many seconds are one wish
 class Interrupted(KeyboardInterrupt):
     """A signal has asked the run to end. `exit_code` is what a shell expects of a command that such a signal ended."""
 
-    def __init__(self, number: int, where: str = "") -> None:
-        super().__init__(f"interrupted by {signal.Signals(number).name}{where}")
+    def __init__(self, number: int, place: str = "") -> None:
+        super().__init__(f"interrupted by {signal.Signals(number).name}{place}")
         self.exit_code = 128 + number
 
 
@@ -76,7 +76,7 @@ def asked_to_end() -> bool:
     return _asked.number is not None
 
 
-def end_if_asked(where: str) -> None:
-    """Raises `Interrupted` where a signal has waited for the end of the step; `where` says in words which end that is."""
+def end_if_asked(place: str) -> None:
+    """Raises `Interrupted` where a signal has waited for the end of the step; `place` says in words which end that is."""
     if _asked.number is not None:
-        raise Interrupted(_asked.number, where)
+        raise Interrupted(_asked.number, place)
