@@ -30,6 +30,11 @@ SLOW: dict[str, tuple[str, ...]] = {
     ),
     "project/test_tutorial.py": ("test_its_commands_run_and_print_what_it_says",),
     "sweeps/test_launch.py": ("test_real_jobs_of_a_users_own_files",),
+    "tasks/test_sources.py": ("test_concurrent_jobs_share_one_cache",),
+    "training/test_budget_memory_fit.py": (
+        "test_a_fitted_run_gives_the_result_of_the_unfitted_one",
+        "test_the_prediction_is_what_the_allocator_reports",
+    ),
 }
 
 
