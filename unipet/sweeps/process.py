@@ -24,24 +24,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     """0 when no job was left, 1 for a mistake, 130 or 143 when it was asked to end."""
     directory, name, *flags = sys.argv[1:] if argv is None else argv
     with terminal.screens(libraries.hidden), libraries.quiet():
-        return work(Path(directory), name, "--alone" in flags)
+        return work(Path(directory), name, alone="--alone" in flags, last="--last" in flags)
 
 
-def work(directory: Path, name: str, alone: bool) -> int:
+def work(directory: Path, name: str, alone: bool, last: bool) -> int:
     """The loop of one worker, with its end by a signal."""
     signals: list[int] = []
 
     def asked_to_end(sign: int, frame: FrameType | None) -> None:
         signals.append(sign)
-        raise KeyboardInterrupt
+        if len(signals) == 1:  # more than one may ask: the checkpoint is being written already
+            raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, asked_to_end)
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # SLURM sends it to a whole task; who started this process answers it
     # A key press at the terminal reaches every process; whoever started this one asks it to end once, by SIGTERM.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     end_with_parent()
     try:
         sweep = read_sweep(directory)
-        Worker(sweep, name, telling.worker(sweep), alone).run()
+        Worker(sweep, name, telling.worker(sweep), alone, last).run()
     except UnipetError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
