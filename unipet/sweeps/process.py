@@ -6,6 +6,7 @@ import ctypes
 import os
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +17,9 @@ from unipet.output import libraries, terminal
 from unipet.sweeps import telling
 from unipet.sweeps.directory import read_sweep
 from unipet.sweeps.worker import Worker
+from unipet.training.stopping import ask
 
+ONCE_S = 30.0  # in which several wishes that it ends are one: SLURM asks every process of a task, and its supervisor asks too
 _PARENT_DIES = 1  # PR_SET_PDEATHSIG
 
 
@@ -29,12 +32,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def work(directory: Path, name: str, alone: bool, last: bool) -> int:
     """The loop of one worker, with its end by a signal."""
-    signals: list[int] = []
+    asked_at = time.monotonic() - 2 * ONCE_S
 
     def asked_to_end(sign: int, frame: FrameType | None) -> None:
-        signals.append(sign)
-        if len(signals) == 1:  # more than one may ask: the checkpoint is being written already
-            raise KeyboardInterrupt
+        nonlocal asked_at
+        if time.monotonic() - asked_at > ONCE_S:
+            asked_at = time.monotonic()
+            ask(sign)
 
     signal.signal(signal.SIGTERM, asked_to_end)
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # SLURM sends it to a whole task; who started this process answers it
@@ -47,8 +51,8 @@ def work(directory: Path, name: str, alone: bool, last: bool) -> int:
     except UnipetError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        return 128 + (signals[0] if signals else signal.SIGINT)
+    except KeyboardInterrupt as end:
+        return int(getattr(end, "exit_code", 128 + signal.SIGINT))
     return 0
 
 
