@@ -88,11 +88,16 @@ class _Index:
         line = self.lines.get(name)
         if line is not None and states == (line.result, line.config):
             with contextlib.suppress(WrongType):
-                return KnownRun(directory, self._record(line), self._config(line))
+                return self._known(line, directory)
         record, config = read_record(directory / RESULT), read_config(directory / CONFIG)
         if states is not None and states == _states(directory):  # nobody wrote while they were read
             self._keep(name, states, record.to_dict(), config)
+            if (line := self.lines.get(name)) is not None and line.result == states[0]:
+                return self._known(line, directory)
         return KnownRun(directory, record, config)
+
+    def _known(self, line: _Line, directory: Path) -> KnownRun:
+        return KnownRun(directory, self._record(line), self._config(line))
 
     def _record(self, line: _Line) -> Record:
         known: dict[str, Any] = {key: Record.read_key(key, value) for key, value in line.contents[0].items()}

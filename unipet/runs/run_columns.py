@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from unipet.runs.labels import leaves, plain
+from unipet.runs.labels import Leaves, leaves, plain
 from unipet.runs.record_index import KnownRun
 
 NAMES = ("method", "task", "model", "budget", "seed", "status", "score", "metric")
@@ -38,17 +38,8 @@ def rows_of(runs: Sequence[KnownRun]) -> list[dict[str, Any]]:
 
 def varying(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """For each configuration the options, flat, in which the others differ from it. A list is a text."""
-    parts: dict[str, dict[int, dict[str, Any]]] = {}  # equal parts are often one object: each is laid flat once
-    flat: list[dict[str, Any]] = []
-    for config in configs:
-        own: dict[str, Any] = {}
-        for key, value in config.items():
-            if key not in _APART:
-                known = parts.setdefault(key, {})
-                if id(value) not in known:
-                    known[id(value)] = leaves({key: value})
-                own |= known[id(value)]
-        flat.append(own)
+    parts = Leaves()
+    flat = [parts.of({key: value for key, value in config.items() if key not in _APART}) for config in configs]
     seen: dict[str, set[str]] = {}
     for own in flat:
         for key, value in own.items():
