@@ -102,6 +102,10 @@ class Adaptation(NamedTensors):
             self._routing.restart((seed * 1_000_003 + step) % 2**63, step)
             self.current.context = replace(self.context, routes=self._routing.draw(views=2))
 
+    def take_rows(self, first: int) -> None:
+        """The passes of this step see the rows of a batch from number `first` on: others see those before."""
+        self._routing.first_row = first
+
     @contextmanager
     def views(self, count: int) -> Iterator[None]:
         """Calls of the model inside see a batch of `count` stacked views, each with routes of its own."""

@@ -21,6 +21,7 @@ from unipet.config import RunConfig
 from unipet.errors import UnipetError
 from unipet.runs.record import Data, ErrorOf, Fitted, InsertionRow, Memory, Params, Record, Scoring, blank_record
 from unipet.runs.versions import now
+from unipet.runs.other_devices import Share, check_devices, other_devices, warning_without_gpus
 from unipet.runs.prepare import Prepared, finished_record, prepare
 from unipet.runs.finished import evaluate as evaluate
 from unipet.runs.run_directory import checksums, locked, settle
@@ -58,6 +59,7 @@ def perform(config: RunConfig, announce: Callable[[Path], None] = lambda directo
         announce(prepared.directory)
         if (found := _finished_before(prepared)) is not None:
             return Done(found, prepared.directory)
+        check_devices(config.budget, config.optim.batch_size)
         with locked(prepared.directory):
             settle(prepared.directory)
             if (found := _finished_before(prepared)) is not None:  # another process may have finished it meanwhile
@@ -164,7 +166,7 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker)
     batch, read = collate(tokenizer), readout(config.task, tokenizer)
     with phase("base_model"):
         fit = fit_run(config, model, prepared.fit.draft, encoded.train, batch, read, data.regression, device)
-    warnings += [fit.warning] if fit.warning else []
+    warnings += filter(None, [fit.warning, warning_without_gpus(config.budget.gpus)])
     record.fitted = Fitted.from_dict(record.fitted.to_dict() | fit.record())
     record.memory.predicted_gib = fit.predicted_gib
     record.data.warnings = warnings
@@ -188,6 +190,9 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker)
         phase("training"),
         limited(device, config.budget.peak_memory_gib),
         open(directory / records.METRICS, "w", encoding="utf-8") as metrics,
+        other_devices(
+            Share(config, method, prepared.sites, data.labels, data.regression, encoded.train, fit.micro_batch, fit.checkpointing)
+        ) as ranks,
     ):
         trained = train(
             *(model, method.objective, encoded.train, batch, data.regression, config, directory, metrics, tracker.log),
@@ -195,6 +200,7 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker)
             best=best,
             micro_batch=fit.micro_batch,
             checkpointing=fit.checkpointing,
+            ranks=ranks,
         )
     if best is not None:
         selection = record.data.selection

@@ -18,6 +18,7 @@ from unipet.errors import UnipetError
 from unipet.output.progress import Progress
 from unipet.output.stopwatch import phase
 from unipet.training.history import SELECTION, tracked
+from unipet.training.ranks import ALONE, Ranks
 
 Log = Callable[[dict[str, Any], int], None]
 
@@ -77,18 +78,22 @@ class Clock(TrainerCallback):
 class TimeLimit(TrainerCallback):
     """Ends training after the step during which the limit of `seconds` is reached. None means no limit.
 
-    `aside` returns the seconds spent on other work, such as scoring the selection split. They do not count.
+    `aside` returns the seconds spent on other work, such as scoring the selection split. They do not count. Of several
+    processes the clock of the first decides, so that all end after the same step.
     """
 
-    def __init__(self, seconds: float | None, aside: Callable[[], float]) -> None:
-        self._seconds, self._aside = seconds, aside
+    def __init__(self, seconds: float | None, aside: Callable[[], float], ranks: Ranks = ALONE) -> None:
+        self._seconds, self._aside, self._ranks = seconds, aside, ranks
         self.reached = False
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._started = time.perf_counter()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if self._seconds is not None and time.perf_counter() - self._started - self._aside() >= self._seconds:
+        if self._seconds is None:
+            return
+        spent = time.perf_counter() - self._started - self._aside()
+        if self._ranks.leader_says(spent >= self._seconds):
             self.reached = control.should_training_stop = True
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArguments
 
-from unipet.adaptation.api import adaptation, parameters
+from unipet.adaptation.api import adaptation, frozen, parameters, stored
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
 from unipet.output.stopwatch import phase
@@ -24,6 +24,7 @@ from unipet.training.forward import Examples, lengths, model_inputs, real_tokens
 from unipet.training.lr_ratio import up_tensors
 from unipet.training.movement import Movement
 from unipet.training.processes import one_process
+from unipet.training.ranks import ALONE, OwnDropout, Ranks
 from unipet.training.sampler import GroupedOrder
 from unipet.training.schedule import rate, warmup_steps
 from unipet.training.step import Loss
@@ -60,6 +61,7 @@ def train(
     best: Best | None = None,
     micro_batch: int | None = None,
     checkpointing: bool = False,
+    ranks: Ranks = ALONE,
 ) -> Trained:
     """Train every parameter of `model` that requires a gradient, in place. The model stays on the training device.
 
@@ -67,7 +69,8 @@ def train(
     count as training. A step splits its batch into micro-batches of `micro_batch` examples (None: the whole batch). This
     changes only memory and the random draws of dropout. With `checkpointing`, activations are computed again in the
     backward pass instead of stored. At every log interval, one line is written to `metrics` as JSON and passed to
-    `log(values, step)`. Two runs with the same seed see the same data order and the same dropout.
+    `log(values, step)`. Two runs with the same seed see the same data order and the same dropout. Each process of `ranks`
+    calls this and takes its part of every batch.
     Raises `Diverged` for a loss that is not finite, and `UnipetError` if no tensor ever had a gradient or none moved.
     """
     optim = config.optim
@@ -102,7 +105,7 @@ def train(
     probe, clock, progress, journal = GradientProbe(model), Clock(), ShownProgress(), Journal(metrics, log)
     if best is not None:
         best.journal = journal
-    hours = TimeLimit(seconds_allowed(config.budget), lambda: best.seconds if best else 0.0)
+    hours = TimeLimit(seconds_allowed(config.budget), lambda: best.seconds if best else 0.0, ranks)
     trainer = ObjectiveTrainer(
         model=model,
         args=arguments,
@@ -110,6 +113,7 @@ def train(
         train_dataset=examples,
         callbacks=[
             Routes(model, config.seed),
+            OwnDropout(ranks, config.seed),
             probe,
             clock,
             progress,
@@ -120,17 +124,20 @@ def train(
     )
     trainer.loss = Loss(objective, regression, optim.label_smoothing, config.precision, read)
     trainer.order, trainer.micro_batch, trainer.lr_ratio = order, micro_batch or optim.batch_size, optim.lr_ratio
-    trainer.schedule = optim.schedule
+    trainer.schedule, trainer.ranks = optim.schedule, ranks
     if optim.lr_ratio != 1.0:
         trainer.faster = {id(tensor) for tensor in up_tensors(adaptation(model))}
     for unwanted in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(unwanted)
-    movement = Movement(parameters(model, head=True))
+    trainer.learning = parameters(model, head=True)
+    ranks.begin_alike([*stored(model).values(), *frozen(model).values()])
+    movement = Movement(trainer.learning)
     try:
         with checkpointed(model, checkpointing):
             trainer.train()
     finally:
         progress.close()
+    ranks.check_alike(trainer.learning)
     probe.check()
     still = movement.check(list(parameters(model)), optim.lr, trainer.state.global_step)
     seconds = clock.seconds - (best.seconds if best else 0.0)
@@ -145,6 +152,8 @@ class ObjectiveTrainer(Trainer):
     order: GroupedOrder
     micro_batch: int
     schedule: str
+    ranks: Ranks
+    learning: dict[str, nn.Parameter]
     lr_scheduler: Any
     lr_ratio: float = 1.0
     faster: AbstractSet[int] = frozenset()
@@ -155,7 +164,10 @@ class ObjectiveTrainer(Trainer):
         model.train()
         batch = self._prepare_inputs(inputs)
         self.tokens += real_tokens(model_inputs(model, batch)[0])
-        return self.loss.gradients(model, batch, self.micro_batch, self.accelerator.backward, self._finite)
+        rows = self.ranks.part(len(batch["labels"]))
+        adaptation(model).take_rows(rows.start)
+        loss = self.loss.gradients(model, batch, self.micro_batch, self.accelerator.backward, self._finite, rows)
+        return self.ranks.add_up(loss, list(self.learning.values()))
 
     def _finite(self, loss: Tensor) -> None:
         if not torch.isfinite(loss):

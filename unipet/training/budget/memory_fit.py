@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -133,6 +134,7 @@ def fit_run(
     Raises UnipetError as `fit_memory`.
     """
     rows = widest(examples, config.optim.batch_size, config.seed)
+    largest = math.ceil(len(rows) / config.budget.gpus)  # part of a batch that one device takes
     method = draft.inserted.method
     loss = Loss(method.objective, regression, config.optim.label_smoothing, config.precision, read)
     whole = collate([examples[index] for index in rows])
@@ -143,10 +145,10 @@ def fit_run(
         return trace_step(model, method, loss, batch, plan, device=device, draft=draft)
 
     try:
-        return fit_memory(predict, len(rows), config.budget, can_checkpoint(model))
+        return fit_memory(predict, largest, config.budget, can_checkpoint(model))
     except Untraceable as error:
         limited = " No micro-batch was fitted to budget.peak_memory_gib." if config.budget.peak_memory_gib else ""
-        return MemoryFit(len(rows), warning=f"{error}{limited}")
+        return MemoryFit(largest, warning=f"{error}{limited}")
 
 
 def widest(examples: Examples, batch_size: int, seed: int) -> list[int]:
