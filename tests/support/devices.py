@@ -11,7 +11,7 @@ from typing import Any
 
 from unipet.runs import other_devices
 from unipet.runs.device_process import _report, _speaker, take_part
-from unipet.runs.other_devices import READY, Share
+from unipet.runs.device_share import READY, Share
 
 
 def serve() -> None:

@@ -14,6 +14,8 @@ from unipet.runs.record import Record
 from unipet.runs.record_files import CONFIG, RESULT, read_record, record_files
 from unipet.runs.sweep_files import PENDING, is_sweep, read_jobs
 
+NO_RECORD = "no record"  # status of a job whose run is gone
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -52,7 +54,7 @@ def read_run(directory: Path, overrides: tuple[str, ...] = (), flags: tuple[str,
 
 
 def collect_sweep(directory: Path) -> list[Entry]:
-    """The runs of one sweep directory, in job order, each once, whatever the number of its jobs."""
+    """The runs of one sweep directory in job order. A run of several jobs comes once."""
     return distinct(collect_jobs(directory))
 
 
@@ -66,7 +68,8 @@ def collect_jobs(directory: Path) -> list[Entry]:
         if run is not None and (run / RESULT).is_file():
             entries.append(read_run(run, overrides, flags))
         elif state.status != PENDING:
-            record = state.record or Record(status=state.status, run_id=state.run_id, reason=state.reason)
+            status = NO_RECORD if state.over else state.status  # its directory is gone
+            record = state.record or Record(status=status, reason=state.reason)
             entries.append(Entry(record, state.config or {}, overrides, None, flags))
     return entries
 
@@ -95,7 +98,7 @@ def collect(directory: Path) -> list[Entry]:
 
 
 def with_overrides(entries: Sequence[Entry], jobs: Sequence[Entry]) -> list[Entry]:
-    """The runs, each with the overrides of the last job that it was."""
+    """The runs, each with the overrides of the last job that ran it."""
     typed = {job.directory.resolve(): (job.overrides, job.flags) for job in jobs if job.directory is not None}
     own = [
         typed.get(entry.directory.resolve(), ((), ())) if entry.directory else (entry.overrides, entry.flags)
@@ -107,6 +110,6 @@ def with_overrides(entries: Sequence[Entry], jobs: Sequence[Entry]) -> list[Entr
 
 
 def never_begun(jobs: Sequence[Entry]) -> list[Entry]:
-    """Jobs that failed before they had a run directory, each command line once, unless a later job of it did better."""
+    """Jobs that failed before they had a run directory. Each command line counts once, by its last job."""
     last = {job.overrides: job for job in jobs}
     return [job for job in last.values() if job.directory is None and job.record.status == "failed"]

@@ -18,13 +18,14 @@ from typing import Any
 
 from unipet.compose.imports import import_modules
 from unipet.errors import UnipetError
-from unipet.runs.other_devices import LOST_OTHERS, READY, Share
+from unipet.runs.device_share import LOST_OTHERS, READY, Share
 
 
 def main() -> int:
     """0 after training, 1 after an error, `LOST_OTHERS` where another process ended."""
     say = _speaker()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a key press at the terminal is for the run's own process
+    for asked in (signal.SIGINT, signal.SIGTERM):  # for the run's own process, which ends this one when its step is over
+        signal.signal(asked, signal.SIG_IGN)
     from unipet.training.ranks import Disconnected
 
     try:
@@ -66,6 +67,7 @@ def take_part(share: Share, ready: Any) -> None:
             read=readout(config.task, tokenizer),
             micro_batch=share.micro_batch,
             checkpointing=share.checkpointing,
+            begin=share.begin,
             ranks=ranks,
         )
 
@@ -89,7 +91,7 @@ def _end_with_input() -> None:
 
 def _report(error: Exception) -> dict[str, Any]:
     from unipet.runs.memory import out_of_memory
-    from unipet.training.trainer import Diverged
+    from unipet.training.objective_trainer import Diverged
 
     kind = "UnipetError" if isinstance(error, UnipetError) else type(error).__name__
     kind = "Diverged" if isinstance(error, Diverged) else kind

@@ -15,89 +15,40 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from unipet.config import BudgetConfig, RunConfig
 from unipet.errors import UnipetError
 from unipet.output.exit_codes import how_it_ended
+from unipet.runs.device_share import LOST_OTHERS, READY, Share
 
 if TYPE_CHECKING:
-    from unipet.calculus.method import Method
-    from unipet.calculus.sites import Architecture
-    from unipet.tasks import EncodedRows
     from unipet.training.ranks import Ranks
 
-READY = {"ready": True}
-LOST_OTHERS = 3  # exit code of a process that ended because another one had
 _FAREWELL_S = 5.0  # for processes whose work is done, or in vain
 _REASON_S = 10.0  # for a process to say why it ended
 
 
 class DeviceFailed(RuntimeError):
-    """The process of another device ended before the training did."""
+    """An error ended the process of another device."""
 
 
-@dataclass(frozen=True)
-class Share:
-    """All that the process of another device needs to take part in a training."""
-
-    config: RunConfig
-    method: Method  # as the budget leaves it
-    sites: Architecture | None
-    labels: list[str]
-    regression: bool
-    examples: EncodedRows
-    micro_batch: int
-    checkpointing: bool
-    threads: int = 1  # of the CPU, for each process
-    meeting: Path = Path()  # the file through which the processes find each other
-    rank: int = 0
-
-
-def check_devices(budget: BudgetConfig, batch_size: int) -> None:
-    """Raises `UnipetError` where a run on `budget.gpus` devices cannot be started on this machine."""
-    count = budget.gpus
-    if count == 1:
-        return
-    if count > batch_size:
-        raise UnipetError(
-            f"budget.gpus: {count} given; a batch of optim.batch_size={batch_size} examples can be shared among at most "
-            f"{batch_size} devices. Set budget.gpus={batch_size} or less."
-        )
-    import torch
-
-    from unipet.training.ranks import check_can_join
-
-    check_can_join()
-    available = torch.cuda.device_count() if torch.cuda.is_available() else None
-    if available is not None and count > available:
-        raise UnipetError(
-            f"budget.gpus: {count} given; this process sees {available} GPU{'s' if available > 1 else ''}. Set "
-            f"budget.gpus={available}, or look at CUDA_VISIBLE_DEVICES."
-        )
-
-
-def warning_without_gpus(count: int) -> str | None:
-    """What a record says of a run whose devices are processes on one CPU."""
-    import torch
-
-    if count == 1 or torch.cuda.is_available():
-        return None
-    return f"budget.gpus={count} without a GPU: {count} processes shared this machine's CPU, which makes nothing faster."
+class DeviceLost(ConnectionError):
+    """The process of another device was killed, which is no fault of the run: it can go on from its last resume point."""
 
 
 @contextmanager
 def other_devices(share: Share) -> Iterator[Ranks]:
     """Inside, the processes of the other devices take their parts of the training that this process does.
 
-    Raises what ended one of them: `UnipetError` (`Diverged` among them), `torch.OutOfMemoryError`, or `DeviceFailed`.
+    Raises what ended one of them: `UnipetError` (`Diverged` among them), `torch.OutOfMemoryError`,
+    `DeviceFailed` or `DeviceLost`.
     """
     from unipet.training.ranks import ALONE, Disconnected, joined
 
     count = share.config.budget.gpus
-    if count == 1:
+    if count == 1 or (share.begin is not None and share.begin.outcome is not None):  # training may be over already
         yield ALONE
         return
     with tempfile.TemporaryDirectory(prefix="unipet-") as folder:
@@ -107,7 +58,7 @@ def other_devices(share: Share) -> Iterator[Ranks]:
             for rank in range(1, count):
                 others.append(OtherDevice(rank, count, Path(folder) / f"{rank}.log"))
             for other in others:
-                other.send(replace(share, rank=other.rank))
+                other.send(share.of(other.rank))
             for other in others:
                 if not other.becomes_ready():
                     raise _reason([other])
@@ -163,7 +114,7 @@ class OtherDevice:
             return _raised(name, said)
         if code is None or code == LOST_OTHERS:
             return None
-        failed = DeviceFailed(f"{name}: {how_it_ended(code)}")
+        failed = (DeviceLost if code < 0 else DeviceFailed)(f"{name}: {how_it_ended(code)}")
         failed.add_note(self._log.read_text(encoding="utf-8", errors="replace")[-4000:])
         return failed
 
@@ -195,14 +146,14 @@ def _reason(others: list[OtherDevice]) -> Exception:
             if (error := other.error()) is not None:
                 return error
         time.sleep(0.05)
-    return DeviceFailed("the connection between the processes of this run was lost, and none of them says why")
+    return DeviceLost("the connection between the processes of this run was lost, and none of them says why")
 
 
 def _raised(name: str, said: dict[str, Any]) -> Exception:
     """The error that a process reported, as if it had happened here."""
     import torch
 
-    from unipet.training.trainer import Diverged
+    from unipet.training.objective_trainer import Diverged
 
     kinds = {"UnipetError": UnipetError, "Diverged": Diverged}
     if said["kind"] in kinds:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +20,17 @@ from unipet.config import RunConfig
 from unipet.errors import UnipetError
 from unipet.runs.record import Data, ErrorOf, Fitted, InsertionRow, Memory, Params, Record, Scoring, blank_record
 from unipet.runs.versions import now
-from unipet.runs.other_devices import Share, check_devices, other_devices, warning_without_gpus
+from unipet.runs.device_share import Share
+from unipet.runs.devices import check_devices, warning_without_gpus
+from unipet.runs.other_devices import other_devices
 from unipet.runs.prepare import Prepared, finished_record, prepare
+from unipet.runs.endings import failed, interrupted
 from unipet.runs.finished import evaluate as evaluate
+from unipet.runs.resumable import resume_points, resumed_before
 from unipet.runs.run_directory import checksums, locked, settle
 from unipet.output.stopwatch import Stopwatch, phase, timed
 from unipet.runs.uploading import mark, upload
+from unipet.training.stopping import heeding_signals
 from unipet.calculus.yaml_reader import write_yaml
 
 if TYPE_CHECKING:
@@ -39,7 +43,8 @@ def run(config: RunConfig) -> dict[str, Any]:
     If a run with the same `run_id` has finished (status "ok") and all its files are present, its record is returned and
     nothing is run, unless `config.rerun` is set. A run that fails returns a record with status "failed" and `error`.
     Raises `UnipetError` for a mistake that `prepare` finds, before anything is written, and if another process is working
-    on the same run. KeyboardInterrupt is raised again after "interrupted" has been written to the record.
+    on the same run. SIGTERM and SIGINT end a run after the current step, and KeyboardInterrupt is raised again after
+    "interrupted" has been written to the record. A run that was interrupted or killed continues from its last resume point.
     """
     return perform(config).record.to_dict()
 
@@ -70,19 +75,23 @@ def perform(config: RunConfig, announce: Callable[[Path], None] = lambda directo
 def _finished_before(prepared: Prepared) -> Record | None:
     found = None if prepared.config.rerun else finished_record(prepared)
     if found is not None:
+        from unipet.training.resume_point import discard
+
+        discard(prepared.directory)  # a process that was killed at its very end may have left some
         print(f"finished before, not run again (rerun=true repeats it): {prepared.directory}")
         upload(prepared.config.tracking, found, prepared.resolved, prepared.directory)
     return found
 
 
+@heeding_signals()
 def execute(prepared: Prepared, watch: Stopwatch) -> Done:
     """Execute the run in its directory. `run` describes how errors are handled.
 
     If the directory already holds a finished result, the run is repeated in a subdirectory, whose files replace the
     earlier result once the repetition has finished. If the repetition fails, the earlier result stays as it was.
     """
-    from unipet.runs.memory import out_of_memory
     from unipet.runs.tracking import open_tracker
+    from unipet.training.resume_point import discard
 
     config = prepared.config
     repeated = finished_record(prepared) is not None
@@ -92,6 +101,7 @@ def execute(prepared: Prepared, watch: Stopwatch) -> Done:
     record.folder = os.path.relpath(Path.cwd(), prepared.directory)
     record.data, record.fitted = Data.from_dict(prepared.data.record()), Fitted.from_dict(prepared.fit.record())
     record.composition = prepared.fit.method.to_dict()
+    record.resumed = resumed_before(directory, prepared.run_id)
     _clear(directory)
     fitted = "".join(f"# fitted to the budget: {key}={size}\n" for key, size in (prepared.fit.sizes or {}).items())
     records.write_text_atomic(directory / records.CONFIG, fitted + write_yaml(prepared.resolved))
@@ -105,23 +115,18 @@ def execute(prepared: Prepared, watch: Stopwatch) -> Done:
             record.status, record.reason = "skipped", prepared.fit.why_not
         if record.status == "ok":
             record.files = checksums(directory)
-    except KeyboardInterrupt:
-        record.status, record.phase = "failed", watch.ended_in
-        record.error = ErrorOf("KeyboardInterrupt", "interrupted")
+    except KeyboardInterrupt as end:
+        interrupted(record, end, watch, directory)
         raise
     except Exception as error:
-        if (reason := out_of_memory(error)) is None:
-            record.status, record.error = "failed", _explain(error, directory)
-            record.stopped_by = _stopped(error) or record.stopped_by
-        else:  # running out of memory is a result; the run is never retried with other settings
-            record.status, record.stopped_by = "exceeded", "out_of_memory"
-            record.reason = f"{watch.ended_in or watch.phase}: {reason}"
-        record.phase = watch.ended_in
+        failed(record, error, watch, directory)
     finally:
         record.time.phases_s = watch.seconds()
         record.time.total_s = sum(record.time.phases_s.values())
         record.finished = now()
         records.write_record(directory / records.RESULT, record)
+        if record.status == "ok":
+            discard(directory)
         if said := libraries.kept():
             records.write_text_atomic(directory / libraries.FILE, said)
         settle(prepared.directory)
@@ -186,13 +191,16 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker)
         metric = selection_metric(config.task)
         sign = 1.0 if higher_is_better(metric) else -1.0
         best = Best(model, selection_score(config, model, data, encoded, tokenizer), metric, sign)
+    points, begin = resume_points(directory, record, fit, device)
+    share = Share(
+        *(config, method, prepared.sites, data.labels, data.regression, encoded.train, fit.micro_batch, fit.checkpointing),
+        begin=begin,
+    )
     with (
         phase("training"),
         limited(device, config.budget.peak_memory_gib),
         open(directory / records.METRICS, "w", encoding="utf-8") as metrics,
-        other_devices(
-            Share(config, method, prepared.sites, data.labels, data.regression, encoded.train, fit.micro_batch, fit.checkpointing)
-        ) as ranks,
+        other_devices(share) as ranks,
     ):
         trained = train(
             *(model, method.objective, encoded.train, batch, data.regression, config, directory, metrics, tracker.log),
@@ -200,13 +208,16 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker)
             best=best,
             micro_batch=fit.micro_batch,
             checkpointing=fit.checkpointing,
+            points=points,
+            begin=begin,
+            measure=memory.read,
             ranks=ranks,
         )
     if best is not None:
         selection = record.data.selection
         selection.metric, selection.step = selection_metric(config.task), best.restore()
         selection.scores = {str(step): score for step, score in best.scores.items()}  # JSON has no other keys
-    record.memory = Memory.from_dict(record.memory.to_dict() | memory.read())
+    record.memory = Memory.from_dict(record.memory.to_dict() | trained.measured)
     record.stopped_by = trained.stopped_by
     for row in record.insertions:  # for example experts that no step was routed to
         row.untrained = [name for name in trained.untrained if name.startswith(f"{row.name}/")]
@@ -233,17 +244,3 @@ def _clear(directory: Path) -> None:
     for name in (records.RESULT, records.METRICS, records.PREDICTIONS, records.ERROR, libraries.FILE):
         (directory / name).unlink(missing_ok=True)
     shutil.rmtree(directory / records.ADAPTER, ignore_errors=True)
-
-
-def _explain(error: Exception, directory: Path) -> ErrorOf:
-    """The record's `error`. For anything but a `UnipetError`, the traceback is written to error.txt."""
-    if isinstance(error, UnipetError):
-        return ErrorOf("UnipetError", str(error))
-    records.write_text_atomic(directory / records.ERROR, "".join(traceback.format_exception(error)))
-    return ErrorOf(type(error).__name__, f"{error or '(no message)'} (traceback: {records.ERROR})")
-
-
-def _stopped(error: Exception) -> str | None:
-    from unipet.training.trainer import Diverged
-
-    return "nan" if isinstance(error, Diverged) else None
