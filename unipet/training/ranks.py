@@ -7,6 +7,7 @@ batch's mean, whatever the parts. Every process takes the same optimiser step.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -119,7 +120,8 @@ class OwnDropout(TrainerCallback):
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self._rank:
-            torch.manual_seed((self._seed + (self._rank << 32) + state.global_step * 1_000_003) % 2**63)
+            place = f"{self._seed} {self._rank} {state.global_step}".encode()
+            torch.manual_seed(int.from_bytes(hashlib.sha256(place).digest()[:8]) >> 1)  # the CPU reads the low 32 bits
 
 
 @contextmanager
