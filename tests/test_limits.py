@@ -149,6 +149,6 @@ def test_what_running_out_of_memory_looks_like() -> None:
     assert out_of_memory(torch.OutOfMemoryError("CUDA out of memory.\nmore")) == "out of memory: CUDA out of memory."
     text = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes."
     assert out_of_memory(RuntimeError(text)) == f"out of memory: {text}"
-    assert out_of_memory(MemoryError()) == "out of memory: no more is known"
+    assert out_of_memory(MemoryError()) == "out of memory: no details"
     assert out_of_memory(RuntimeError("shapes do not match")) is None
     assert out_of_memory(ValueError("can't allocate memory")) is None

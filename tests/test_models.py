@@ -123,7 +123,7 @@ def test_tokenizer_larger_than_the_embeddings(directory: Path) -> None:
     content = json.loads((directory / "tokenizer.json").read_text())
     content["model"]["vocab"]["more"] = 64
     (directory / "tokenizer.json").write_text(json.dumps(content))
-    with pytest.raises(UnipetError, match="knows 65 tokens, the model only 64"):
+    with pytest.raises(UnipetError, match="has 65 tokens, the model only 64"):
         load_base_model(local(directory), LABELS, regression=False)
 
 

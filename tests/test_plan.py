@@ -219,7 +219,7 @@ def test_what_will_be_skipped_says_why(
     assert main(["plan", *arguments, "--total", "2"]) == 0
     text = capsys.readouterr().out
     assert "2 jobs: 1 run, 1 skipped" in text and "skipped: budget.trainable_params=1 allows" in text
-    assert "device-hours" in text and "hours of the CPU" in text and "are left" in text and "q 1" in text
+    assert "device-hours" in text and "hours of the CPU" in text and "to spare" in text and "q 1" in text
     short = plan(capsys, *arguments, "--total", "1e-6")["total"]
     assert short["within"] is False and short["jobs_within"] == 0
 

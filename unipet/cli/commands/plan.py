@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
     composed = sum(job.compose_s for job in jobs)
     from unipet.runs.forecast import measuring  # noqa: F401  # what a run imports: that is part of starting
     from unipet.runs.forecast.forecaster import Forecaster, on_cuda
-    from unipet.runs.forecast.measurement_cache import Kept
+    from unipet.runs.forecast.measurement_cache import MeasurementCache
     from unipet.runs.forecast.sweep_table import Forecast
     from unipet.runs.record import versions
     from unipet.runs.tracking import check_tracking
@@ -56,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
     def say(work: str) -> None:
         print(f"[{' '.join(current)}] measuring {work}", file=sys.stderr, flush=True)
 
-    forecaster = Forecaster(Kept(cache_directory(todo.config.runs_dir), asked.fresh), say)
+    forecaster = Forecaster(MeasurementCache(cache_directory(todo.config.runs_dir), asked.fresh), say)
     made = []
     for job in jobs:
         current[:] = [f"{job.number + 1}/{len(jobs)}", *job.overrides]
