@@ -177,7 +177,7 @@ def test_what_was_said_before_an_unforeseen_error_is_shown(
     monkeypatch.setattr(listing, "main", broken)
     with pytest.raises(RuntimeError):
         main(["list"])
-    assert capsys.readouterr().err == "said before by a library: the reason\n"
+    assert capsys.readouterr().err == "earlier message of a library: the reason\n"
 
 
 def test_a_run_keeps_what_libraries_said(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ from unipet.config import BudgetConfig
 from unipet.runs import memory
 from unipet.runs.memory import PeakMemory, limited, out_of_memory
 from unipet.runs.run import run
-from unipet.training.budget.limits import batch_tokens, plan_steps, seconds_allowed
+from unipet.training.budget.limits import batch_tokens, count_steps, seconds_allowed
 from unipet.training.callbacks import TimeLimit
 from unipet.training.sampler import GroupedOrder
 
@@ -21,7 +21,7 @@ from unipet.training.sampler import GroupedOrder
 def test_the_step_that_reaches_the_first_limit_is_the_last(tmp_path: Path) -> None:
     def plan(**limits: int) -> tuple[int, str]:
         config = tiny_config(tmp_path, **{f"budget__{name}": value for name, value in limits.items()})
-        return plan_steps(24, config, iter([100] * 50))  # 6 steps of two epochs
+        return count_steps(24, config, iter([100] * 50))  # 6 steps of two epochs
 
     assert plan() == (6, "epochs")
     assert plan(max_tokens=1) == (1, "max_tokens")

@@ -1,4 +1,4 @@
-"""A whole command line: its overrides checked together, before anything runs."""
+"""All overrides of a command line, checked together before anything runs."""
 
 from __future__ import annotations
 
@@ -48,21 +48,21 @@ def parse_all(texts: Sequence[str], composer: Composer) -> list[Override]:
 
 
 def _check_label(parsed: Sequence[Override]) -> None:
-    """Raise UnipetError for `model.name=X` alone: records would carry X for another base model's results."""
+    """Raise UnipetError for `model.name=X` alone: records would label another base model's results with X."""
     label = next((one for one in parsed if one.key == "model.name" and "=" in one.text), None)
     if label is not None and not any(one.text.startswith(("model.path=", "model=auto")) for one in parsed):
         name, path = rest(label.text), shlex.quote(f"model.path={rest(label.text)}")
         raise UnipetError(
-            f"model.name={name}: only the label that records carry, and it chooses no base model. For another one: model=NAME "
-            f"(`unipet list models`), or model=auto {path} for a hub name or a directory."
+            f"model.name={name}: this is only the label in records; it does not choose a base model. To choose one, set "
+            f"model=NAME (`unipet list models`), or model=auto {path} for a hub name or a directory."
         )
 
 
 def plan(texts: Sequence[str], multirun: bool, composer: Composer, command: str = "train") -> Plan:
     """Check a whole command line by composing it. Raises one `UnipetError` for the first mistake.
 
-    In a sweep every single value is composed once (with the first of the others), so that a mistake in any of them shows
-    before the first job starts. What is inside a method is left to `load_method`, job by job.
+    For a sweep, every value is composed once, with the first value of the other keys, so that a mistake in any value shows
+    before the first job starts. The contents of a method are checked by `load_method`, job by job.
     """
     parsed = parse_all(texts, composer)
     composed = composer.compose([one.first for one in parsed])
@@ -97,8 +97,8 @@ def plan(texts: Sequence[str], multirun: bool, composer: Composer, command: str 
 
 
 def checked(composed: Any, parsed: Sequence[Override], composer: Composer) -> RunConfig:
-    """The run's configuration. Imports the modules that it names. Raises `UnipetError` for a method that lost all the
-    insertions of the file it is named after."""
+    """The run's configuration. Imports the modules that it names. Raises `UnipetError` for a method from which all
+    insertions were removed, but that still has the name of its file."""
     config = parse_run_config.run_config(plain_values(composed))
     import_modules(config.imports)
     if any(one.text.startswith("~method.insertions") for one in parsed):
@@ -121,7 +121,7 @@ def product(counts: Any) -> int:
 
 
 def alternatives(parsed: Sequence[Override]) -> Iterator[list[str]]:
-    """For each sweep outside `method.`, each further value with the first value of the others."""
+    """For each sweep outside `method.`, each value but the first, combined with the first values of the other sweeps."""
     for index, one in enumerate(parsed):
         for value in itertools.islice(one.values, 1, None):
             if not one.key.startswith("method."):
@@ -129,7 +129,7 @@ def alternatives(parsed: Sequence[Override]) -> Iterator[list[str]]:
 
 
 def sweeper_params(composed: Any, composer: Composer) -> dict[str, Override]:
-    """Overrides that an experiment file brings along in hydra.sweeper.params, by key."""
+    """Key -> override, of the overrides that an experiment file contains in hydra.sweeper.params."""
     params = composed.hydra.sweeper.get("params") or {}
     return {str(key): parse(f"{key}={value}", composer) for key, value in params.items()}
 

@@ -6,7 +6,7 @@ import math
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from unipet.training.budget.limits import batch_tokens, plan_steps, seconds_allowed
+from unipet.training.budget.limits import batch_tokens, count_steps, seconds_allowed
 from unipet.training.callbacks import Best
 from unipet.config import RunConfig
 from unipet.runs.forecast.estimate import Point, mean_cost
@@ -28,7 +28,7 @@ def add_times(
 ) -> None:
     """Fill in steps, operations and seconds of a job. `encoder_decoder` says whether its base model is one."""
     order = GroupedOrder(encoded.train.lengths, config.optim.batch_size, config.seed)
-    steps, stopped_by = plan_steps(len(encoded.train), config, batch_tokens(encoded.train, order.batches(), encoder_decoder))
+    steps, stopped_by = count_steps(len(encoded.train), config, batch_tokens(encoded.train, order.batches(), encoder_decoder))
     sizes = [batch_size_in_tokens(encoded.train, each, encoder_decoder) for each in islice(order.batches(), min(steps, _SOME))]
     mean = sum(sizes) / len(sizes)
     step_s = mean_cost(calibration.steps, mean)
