@@ -314,7 +314,7 @@ def test_what_is_wrong_in_a_parquet_file_names_row_and_field(tmp_path: Path) -> 
     table = pa.Table.from_arrays([pa.array(["a"])] * 2, ["sentence", "sentence"])
     (tmp_path / "t").mkdir()
     pyarrow.parquet.write_table(table, tmp_path / "t" / "train.parquet")
-    refused(task_for(tmp_path / "t"), "train.parquet", "'sentence' is there twice")
+    refused(task_for(tmp_path / "t"), "train.parquet", "two columns named 'sentence'")
     refused(task_for(parquet_of(tmp_path / "e", {"sentence": pa.array([], pa.string()), "label": []})), "no rows")
 
 

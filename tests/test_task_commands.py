@@ -158,7 +158,7 @@ def test_names_and_splits_of_a_submission(tmp_path: Path) -> None:
     task = task_of("classification", tmp_path / "d")
     check_task(replace(task, submission={"A": "test", "B": "ax/test"}))
     for given, message in (
-        ({"A": "test", "a": "dev"}, "two names are one file"),
+        ({"A": "test", "a": "dev"}, "two names differ only in upper and lower case"),
         ({"A": "../test"}, r"task\.submission\.A=.* cannot be a file name"),
         ({"A": "a\x00b"}, r"task\.submission\.A: .* cannot be a file name"),
     ):
@@ -181,7 +181,7 @@ def test_the_range_of_a_submission_is_the_tasks(tmp_path: Path) -> None:
     for given in ([5, 0], [1], [0, float("nan")], ["a", "b"], [True, 5], [0, 1, 2]):
         with pytest.raises(UnipetError, match=r"task\.submission_range.*: .*\[lowest, highest\]"):
             check_task(TaskConfig(**{**stsb, "submission_range": given}))
-    with pytest.raises(UnipetError, match=r"task\.submission_range: .*no numbers"):
+    with pytest.raises(UnipetError, match=r"task\.submission_range: .*not numbers"):
         check_task(task_of("classification", tmp_path / "d", submission_range=[0.0, 5.0]))
 
 

@@ -40,9 +40,7 @@ def draw(summary: dict[str, Any], png: Path) -> None:
         raise UnipetError("--png: needs matplotlib. Run: pip install 'unipet[plots]'") from None
     named = {f"{split}": bins for split, bins in summary["lengths"].items()}
     named |= {f"{split} targets": bins for split, bins in summary.get("target_lengths", {}).items()}
-    figure = Figure(
-        figsize=(4 * len(named), 3), layout="constrained"
-    )  # without pyplot, which would open windows and keep global state
+    figure = Figure(figsize=(4 * len(named), 3), layout="constrained")  # without pyplot: no windows, no global state
     for place, (name, bins) in zip(figure.subplots(1, len(named), squeeze=False)[0], named.items(), strict=True):
         place.bar([low for low, _, _ in bins], [n for _, _, n in bins], [b - a + 1 for a, b, _ in bins], align="edge")
         place.set(title=plain(f"{summary['task']}: {name}"), xlabel="tokens", ylabel="examples")
