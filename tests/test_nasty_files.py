@@ -254,7 +254,7 @@ def test_ids_stay_as_written(suffix: str, tmp_path: Path) -> None:
 
 def test_an_id_that_looks_like_one_made_here(tmp_path: Path) -> None:
     rows = [{"id": "train-1", "sentence": "a", "label": 0}, {"id": None, "sentence": "b", "label": 0}]
-    refused(task_for(write_both(tmp_path, "jsonl", rows)), "line 2", "'train-1' again", "line 1")
+    refused(task_for(write_both(tmp_path, "jsonl", rows)), "line 2", "'train-1' occurs again", "line 1")
 
 
 # --- parquet ------------------------------------------------------------------------------------------------------
