@@ -158,7 +158,7 @@ BAD_KINDS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
         {"selection_metric": "loss"},
         ["task.selection_metric", "accuracy"],
     ),
-    "selecting on the score": ("seq2seq", {"selection": "validation"}, ["task.selection", "would be selected by the reported score"]),
+    "selecting on the score": ("seq2seq", {"selection": "validation"}, ["task.selection", "by the reported score"]),
     "max_target": ("seq2seq", {"max_target": 1}, ["task.max_target", "from 2"]),
     "tags": ("token_classification", {"text": ["{tokens}"]}, ["task.text", "list of words"]),
 }

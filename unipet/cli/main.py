@@ -69,7 +69,7 @@ def help_text() -> str:
         "Parameter-efficient fine-tuning methods as YAML: compose, train, compare.",
     ]
     lines += ["", "commands:"]
-    lines += [f"  {name:<9} {arguments:<23} {what}" for name, (_, arguments, what) in COMMANDS.items()]
+    lines += [f"  {name:<9} {arguments:<26} {what}" for name, (_, arguments, what) in COMMANDS.items()]
     lines += ["", "`unipet COMMAND --help` explains one command.", "", examples()]
     return "\n".join(lines)
 

@@ -9,7 +9,7 @@ from typing import Any
 from unipet.runs.forecast.job import JobForecast
 from unipet.output.text_table import duration, text_table
 
-HEADER = ["job", "run", "sizes", "trained", "batch", "GiB", "FLOP", "steps", "train", "all", "what becomes of it"]
+HEADER = ["job", "run", "sizes", "trained", "batch", "GiB", "FLOP", "steps", "train", "total", "outcome"]
 _STATUS = {
     "run": "run",
     "finished": "not run again",
@@ -84,7 +84,7 @@ class Forecast:
         total, counts = self.to_dict()["total"], self.to_dict()["counts"]
         named = [f"{count} {_STATUS[status]}" for status, count in counts.items() if count]
         lines = [f"{len(self.jobs)} job{'s' if len(self.jobs) != 1 else ''}: {', '.join(named)}"]
-        what = "GPUs x wall time" if self.cuda else "there is no GPU here: hours of the CPU that the jobs run on"
+        what = "GPUs x wall time" if self.cuda else "no GPU here, so these are hours of the CPU"
         lines.append(
             f"total   {number(self.hours)} {self.unit} ({duration(total['wall_s'])} one after another), of which "
             f"{number(total['train_hours'])} are training, {operations(total['flops'])}FLOP ({what})"
@@ -99,8 +99,8 @@ class Forecast:
         seen, device = self.measured, self.machine
         lines.append(
             f"times   measured on {device['device']}, {device['threads']} thread{'s' if device['threads'] != 1 else ''}: "
-            f"{_kinds(seen['now'])} just now in {seen['seconds']:.0f} s, {_kinds(seen['before'])} before"
-            + ("" if seen["load"] is None else f", at a load of {seen['load']:.1f} on {device['cores']} cores")
+            f"{_kinds(seen['now'])} now in {seen['seconds']:.0f} s, {_kinds(seen['before'])} earlier"
+            + ("" if seen["load"] is None else f", with a load of {seen['load']:.1f} on {device['cores']} cores")
         )
         return lines
 
