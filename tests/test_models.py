@@ -114,7 +114,7 @@ def test_weights_of_another_model(directory: Path) -> None:
     weights.pop("encoder.layer.1.output.dense.weight")
     save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(
-        UnipetError, match=r"no fitting weights for 1 tensors .*encoder\.layer\.1\.output\.dense\.weight"
+        UnipetError, match=r"no matching weights for 1 tensors .*encoder\.layer\.1\.output\.dense\.weight"
     ):
         load_base_model(local(directory), LABELS, regression=False)
 

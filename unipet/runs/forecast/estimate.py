@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-#: (size of a batch in tokens, padding included; what it cost)
+#: (size of a batch in tokens, including padding; its cost)
 Point = tuple[float, float]
 
 

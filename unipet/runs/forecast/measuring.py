@@ -183,7 +183,7 @@ def _passes(
     sizes = [batch_size_in_tokens(split, each, both) for each in batches]
     chosen = spread(sizes, BATCHES)
     began = time.perf_counter()
-    for count, index in enumerate([chosen[0], *chosen]):  # the first one twice: what is first warms up
+    for count, index in enumerate([chosen[0], *chosen]):  # the first batch runs twice, as a warm-up
         if count > 1 and time.perf_counter() - began > SECONDS:
             break
         rows: Any = Selected(split, [batches[index]])
@@ -201,7 +201,7 @@ def _losses(found: Calibration, config: RunConfig, split: EncodedRows, model: An
     batches = list(longest_first(split, config.optim.eval_batch_size))
     sizes = [batch_size_in_tokens(split, each, both) for each in batches]
     chosen = spread(sizes, BATCHES)
-    for count, index in enumerate([chosen[0], *chosen]):  # the first one twice: what is first warms up
+    for count, index in enumerate([chosen[0], *chosen]):  # the first batch runs twice, as a warm-up
         rows: Any = Selected(split, [batches[index]])
         started = time.perf_counter()
         mean_target_loss(config, model, rows, tokenizer)
