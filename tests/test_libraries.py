@@ -145,18 +145,18 @@ def test_who_speaks_decides(
         warnings.simplefilter("always")
         speak(library, LOUD)
         assert capsys.readouterr() == ("", "")
-        kept = libraries.kept()
+        kept = libraries.take_messages()
         assert kept.splitlines()[:2] == ["printed", "written"]
         assert "warning loud: warned twice (2 times)" in kept and "FutureWarning" in kept and "deprecated" in kept
-        assert libraries.kept() == ""
+        assert libraries.take_messages() == ""
         speak(library, "logging.getLogger('loud').error('broken\\n  disk')")
         assert capsys.readouterr().err == "warning: loud: broken disk\n", "an error is shown"
         with libraries.speaking(True):
             speak(library, LOUD.split("\n")[1])
         assert capsys.readouterr().out == "printed\n", "asked for"
-        libraries.kept()
+        libraries.take_messages()
         speak(own, LOUD)
-        assert capsys.readouterr().out.startswith("printed\nwritten") and libraries.kept() == "", (
+        assert capsys.readouterr().out.startswith("printed\nwritten") and libraries.take_messages() == "", (
             "a user's own is shown"
         )
         assert shown == ["deprecated"]

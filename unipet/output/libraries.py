@@ -129,7 +129,7 @@ def print_last() -> None:
         print(f"earlier message of a library: {text}", file=sys.stderr)
 
 
-def kept() -> str:
+def take_messages() -> str:
     """The messages of libraries since the last call, one per line; empty if there were none."""
     if not _kept:
         return ""

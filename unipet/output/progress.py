@@ -18,7 +18,7 @@ EVERY_S = 5.0  # seconds between two lines
 _Item = TypeVar("_Item")
 
 
-def say(text: str) -> None:
+def print_line(text: str) -> None:
     """Print one line on standard error, without buffering."""
     print(text, file=sys.stderr, flush=True)
 
@@ -74,7 +74,7 @@ class Progress:
         since = self.done - self._first_done
         if since > 0 and self.done < self.total and not over:
             parts.append(f"{duration((self.total - self.done) * (now - self._first) / since)} left")
-        say(f"{self.work}: {', '.join(parts)}")
+        print_line(f"{self.work}: {', '.join(parts)}")
         self._said, self._said_done = now, self.done
 
 
@@ -129,7 +129,7 @@ class _Waiting(threading.Thread):
         started, pause = time.perf_counter(), EVERY_S
         while not self._over.wait(started + pause - time.perf_counter()):
             if self.waiting and self.waiting[-1] is self:
-                say(f"{self._work}: {duration(pause)}")
+                print_line(f"{self._work}: {duration(pause)}")
             pause *= 2
 
     def end(self) -> None:

@@ -116,8 +116,8 @@ def execute(prepared: Prepared, watch: Stopwatch) -> Done:
         record["time"]["total_s"] = sum(record["time"]["phases_s"].values())
         record["finished"] = records.now()
         records.write_json_atomic(directory / records.RESULT, record)
-        if said := libraries.kept():
-            records.write_text_atomic(directory / libraries.FILE, said)
+        if messages := libraries.take_messages():
+            records.write_text_atomic(directory / libraries.FILE, messages)
         settle(prepared.directory)
         done = Done(record, directory if directory.is_dir() else prepared.directory)
         if tracker.finish(record, record["status"]):

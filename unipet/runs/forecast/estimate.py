@@ -8,7 +8,7 @@ from collections.abc import Sequence
 Point = tuple[float, float]
 
 
-def spread(sizes: Sequence[float], count: int) -> list[int]:
+def representatives(sizes: Sequence[float], count: int) -> list[int]:
     """`count` representative indices (all, if there are fewer): the sizes are sorted and divided into equal groups, and
     the middle of each group is taken."""
     order = sorted(range(len(sizes)), key=sizes.__getitem__)

@@ -26,7 +26,7 @@ from unipet.training.budget.memory_fit import MemoryFit
 from unipet.adaptation.checkpoint import save
 from unipet.config import BudgetConfig, RunConfig
 from unipet.training.evaluation import check_mixture, mean_target_loss, score_split
-from unipet.runs.forecast.estimate import Point, spread
+from unipet.runs.forecast.estimate import Point, representatives
 from unipet.runs.forecast.flops import flop_counter
 from unipet.runs.forecast.selected import Selected, batch_size_in_tokens
 from unipet.training.forward import longest_first, to_device
@@ -170,7 +170,7 @@ def training_batches(encoded: Encoded, config: RunConfig, both: bool) -> list[li
     size = min(config.optim.batch_size, len(order))
     batches = [order[at : at + size] for at in range(0, len(order) - size + 1, size)]
     sizes = [batch_size_in_tokens(encoded.train, each, both) for each in batches]
-    return [batches[index] for index in spread(sizes, BATCHES)]
+    return [batches[index] for index in representatives(sizes, BATCHES)]
 
 
 def _passes(
@@ -181,7 +181,7 @@ def _passes(
     split = encoded.evaluation
     batches = list(longest_first(split, config.optim.eval_batch_size))
     sizes = [batch_size_in_tokens(split, each, both) for each in batches]
-    chosen = spread(sizes, BATCHES)
+    chosen = representatives(sizes, BATCHES)
     began = time.perf_counter()
     for count, index in enumerate([chosen[0], *chosen]):  # the first batch runs twice, as a warm-up
         if count > 1 and time.perf_counter() - began > SECONDS:
@@ -200,7 +200,7 @@ def _losses(found: Calibration, config: RunConfig, split: EncodedRows, model: An
     both = bool(getattr(model.config, "is_encoder_decoder", False))
     batches = list(longest_first(split, config.optim.eval_batch_size))
     sizes = [batch_size_in_tokens(split, each, both) for each in batches]
-    chosen = spread(sizes, BATCHES)
+    chosen = representatives(sizes, BATCHES)
     for count, index in enumerate([chosen[0], *chosen]):  # the first batch runs twice, as a warm-up
         rows: Any = Selected(split, [batches[index]])
         started = time.perf_counter()
