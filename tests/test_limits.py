@@ -39,8 +39,8 @@ def test_tokens_are_counted_as_training_does() -> None:
         {"attention_mask": [[1] * 3, [1] * 4], "labels": 1},  # two choices
         {"attention_mask": [1, 1], "labels": 0.5},
     ]
-    assert list(batch_tokens(rows, [[0, 1], [2]], both=False)) == [12, 2]
-    assert list(batch_tokens(rows, [[0], [2, 1]], both=True)) == [7, 9]
+    assert list(batch_tokens(rows, [[0, 1], [2]], encoder_decoder=False)) == [12, 2]
+    assert list(batch_tokens(rows, [[0], [2, 1]], encoder_decoder=True)) == [7, 9]
 
 
 def test_the_order_of_batches_is_the_order_of_training() -> None:
