@@ -10,7 +10,7 @@ SWEEP := method=lora,adapter,prefix,mam,adamix model=minilm task=synthetic_verdi
 SWEEP += budget.max_steps=300 task.selection_size=200
 
 .DEFAULT_GOAL := help
-.PHONY: help sweep test check lint types docs bench-memory bench-plan bench-gpu format clean
+.PHONY: help sweep test matrix check lint types docs bench-memory bench-plan bench-gpu format clean
 
 help:  ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -36,10 +36,16 @@ $(VENV)/testing: $(VENV)/running
 sweep: $(VENV)/running  ## five methods on the embedded base model, trained and compared
 	@HF_HUB_OFFLINE=1 $(BIN)/unipet train -m $(SWEEP)
 
-test: $(VENV)/testing  ## the tests
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
+# tests/support/selection.py says which tests are of the matrix or slow. Together the two targets run every test once.
+PYTEST := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
 
-check: lint types test  ## what CI runs: lint, types, test
+test: $(VENV)/testing  ## the tests: every behaviour, on one architecture of each structure
+	$(PYTEST) -m "not matrix and not slow"
+
+matrix: $(VENV)/testing  ## the other tests: every method on every architecture, and what takes long
+	$(PYTEST) -m "matrix or slow"
+
+check: lint types test  ## before every commit: lint, types, test (CI runs `make matrix` as well)
 
 lint: $(VENV)/testing  ## ruff: mistakes and layout
 	$(BIN)/ruff check .

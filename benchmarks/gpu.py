@@ -54,7 +54,8 @@ def main() -> str | None:
 
     if not torch.cuda.is_available():
         return "benchmarks/gpu.py: this machine has no CUDA device that torch can use; nothing was measured or written."
-    from unipet.runs.record import versions, write_json_atomic
+    from unipet.runs.record_files import write_json_atomic
+    from unipet.runs.versions import versions
 
     torch.zeros(1, device="cuda:0")  # the context, before anything is measured
     table = []
@@ -69,7 +70,7 @@ def main() -> str | None:
     terms = calibration(table)
     print(json.dumps({**summary(table), **terms}, indent=2))
     print(f"\nOn this device: budget.memory_margin={terms['memory_margin']:.2f}")
-    content = {"command": "python benchmarks/gpu.py", "seed": 0, "versions": versions(), "calibration": terms}
+    content = {"command": "python benchmarks/gpu.py", "seed": 0, "versions": versions().to_dict(), "calibration": terms}
     write_json_atomic(RESULT, {**content, "summary": summary(table), "cases": table})
     return None
 

@@ -28,7 +28,8 @@ import unipet
 from unipet.calculus.library import load_method
 from unipet.config import BudgetConfig, OptimConfig, RunConfig
 from unipet.runs.memory import PeakMemory
-from unipet.runs.record import versions, write_json_atomic
+from unipet.runs.record_files import write_json_atomic
+from unipet.runs.versions import versions
 from unipet.tasks.collate import collate
 from unipet.tasks.readout import next_tokens, rows, tokens
 from unipet.training.budget.trace import GIB, StepSettings, trace_step
@@ -223,7 +224,7 @@ def main() -> None:
         )
     found = summary(table)
     print(json.dumps(found, indent=2))
-    content = {"command": "python benchmarks/memory.py", "seed": 0, "versions": versions()}
+    content = {"command": "python benchmarks/memory.py", "seed": 0, "versions": versions().to_dict()}
     write_json_atomic(RESULT, {**content, "summary": found, "cases": table})
 
 

@@ -19,7 +19,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from unipet.runs.record import now, versions, write_json_atomic
+from unipet.runs.record_files import write_json_atomic
+from unipet.runs.versions import now, versions
 
 RESULT = Path(__file__).parent / "results" / "plan_accuracy.json"
 
@@ -104,7 +105,7 @@ def main() -> None:
         "command": f"python benchmarks/plan_accuracy.py --steps {asked.steps} --seeds {asked.seeds} --clock {asked.clock}",
         "sweep": f"unipet train {' '.join(line)}",
         "finished": now(),
-        "versions": versions(),
+        "versions": versions().to_dict(),
         "clock": asked.clock,
         "threads": os.environ.get("OMP_NUM_THREADS"),
         "load_average": loads,

@@ -1,7 +1,7 @@
 """Writes docs/methods.md: one row for each shipped method, derived from its YAML and the code. `make docs` runs it.
 
 Nothing here is typed by hand but which oracles of docs/parity.json belong to which method. That file is what
-tests/test_parity.py measures (`UNIPET_PARITY_OUT=docs/parity.json`).
+tests/adaptation/test_parity.py measures (`UNIPET_PARITY_OUT=docs/parity.json`).
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ def _count(spec: InsertionSpec, role: str | None) -> Polynomial:
         if role is None:
             return _shapes(one.shared([_widths(spec, name, d, f) for name in _roles(spec)]))
         widths = _widths(spec, role, d, f)
-        scale = Widths(widths.u, widths.kv) if spec.composition.needs_mass else widths
+        scale = Widths(widths.u, widths.kv) if spec.composition.shares_softmax else widths
         own = _shapes(_experts(spec, one.slots(widths)))
         own |= {f"scale {name}": shape for name, shape in _shapes(spec.scaling.slots(scale)).items()}
         return own | {f"joint {name}": shape for name, shape in _shapes(spec.composition.slots(widths)).items()}
@@ -331,9 +331,9 @@ def _folds(name: str) -> str:
 def beside_peft() -> set[str]:
     """Methods that a test compares with the installed peft, as the tests' tables name them."""
     tables = {
-        "test_peft_live.py": r'Row\(\s*"(\w+)"',
-        "test_peft_live_tokens.py": r'shipped\("(\w+)"\)',
-        "test_prefix_text.py": r'(?m)^METHOD = "(\w+)"',
+        "adaptation/test_peft_live.py": r'Row\(\s*"(\w+)"',
+        "adaptation/test_peft_live_tokens.py": r'shipped\("(\w+)"\)',
+        "adaptation/test_prefix_init.py": r'(?m)^METHOD = "(\w+)"',
     }
     tests = DOCS.parent / "tests"
     return {
@@ -366,8 +366,8 @@ cross-attention are left out. *Parameters* counts what trains on an encoder of L
 task head left out; r is the insertion's `size`. *Folds*: whether it becomes part of the base weights by `unipet.merge`, on
 a BERT. *Parity*: the largest absolute error of outputs and of gradients against tensors computed by the reference
 implementations (adapters, peft, the unified-view code, AdaMix, loralib), sizes and factors set to theirs; each oracle's
-own tolerance is met (tests/test_parity.py). *Beside peft*: outputs, gradients and merged weights of the installed peft at
-random parameters (tests/test_peft_live.py, test_peft_live_tokens.py, test_prefix_text.py).
+own tolerance is met (tests/adaptation/test_parity.py). *Beside peft*: outputs, gradients and merged weights of the
+installed peft at random parameters (tests/adaptation/test_peft_live.py, test_peft_live_tokens.py, test_prefix_init.py).
 
 | method | function | position | composition | scaling | more | parameters | folds | parity | source |
 |---|---|---|---|---|---|---|---|---|---|

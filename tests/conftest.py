@@ -16,7 +16,13 @@ os.environ.update(
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.support.checkout import ROOT, SHARED
+from tests.support.selection import mark
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Which tests are left to `make matrix`, said in one place."""
+    mark(items)
 
 
 def pytest_collection_finish() -> None:
@@ -35,7 +41,7 @@ def root() -> Path:
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Real data sets as JSON lines; only development machines have them, beside the checkout."""
-    directory = ROOT.parent / "shared" / "data"
+    directory = SHARED / "data"
     if not directory.is_dir():
         pytest.skip("no ../shared/data beside this checkout: the real data sets are not here")
     return directory

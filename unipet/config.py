@@ -31,15 +31,17 @@ def option(
     null: str = "",
     filled: bool = False,
     path: bool = False,
+    pattern: str = "",
 ) -> Any:
     """A dataclass field with its default and its limits. The limits of a list hold for each of its elements.
 
     A number is at least `low` or greater than `above`, and at most `high` or less than `below`. A text is one of `choices`;
-    with `filled`, it is not empty; with `path`, it is the path of a file or directory. In error messages, `words` describe
-    what is allowed if type and limits do not suffice, and `null` describes the meaning of null.
+    with `filled`, it is not empty; with `pattern`, all of it matches this regular expression; with `path`, it is the path of
+    a file or directory. In error messages, `words` describe what is allowed if type and limits do not suffice, and `null`
+    describes the meaning of null.
     """
     limits: dict[str, Any] = {"low": low, "above": above, "high": high, "below": below, "choices": tuple(choices)}
-    limits |= {"words": words, "null": null, "filled": filled, "path": path}
+    limits |= {"words": words, "null": null, "filled": filled, "path": path, "pattern": pattern}
     if isinstance(default, list | dict):
         return field(default_factory=lambda: default.copy(), metadata=limits)
     return field(default=default, metadata=limits)
@@ -191,6 +193,32 @@ class TrackingConfig:
 
 
 @dataclass
+class LauncherConfig:
+    """How the jobs of a sweep are run: by whom, how many at a time, and what becomes of one that fails."""
+
+    name: str = "local"  # a row of LAUNCHERS in unipet/sweeps/launchers.py
+    workers: int | None = option(None, low=1, null="for as many as the machine can take")  # processes that run jobs
+    timeout: float | None = option(None, above=0, null="for no limit")  # seconds that one job may take
+    retries: int = option(0, low=0)  # how often a job is tried again that failed by no fault of its own
+    fail_fast: bool = False  # true: the first failure ends the sweep; the jobs at work are finished
+    # local: false runs the jobs in this very process, where a crash ends all (for debuggers, and functions of a notebook)
+    isolate: bool = True
+
+
+@dataclass
+class CheckpointConfig:
+    """How often a run in training writes a resume point, from which it goes on after an interruption."""
+
+    # A number and its unit; minutes may have decimals.
+    every: str | None = option(
+        "2 minutes",
+        pattern=r"[1-9]\d* ?steps?|(?=.*[1-9])\d+(\.\d+)? ?minutes?",
+        words="a number and its unit, '100 steps' or '2 minutes'",
+        null="for never",
+    )
+
+
+@dataclass
 class RunConfig(Paths):
     """One run: method x task x model x budget x optimiser x seed."""
 
@@ -200,6 +228,8 @@ class RunConfig(Paths):
     budget: BudgetConfig = field(default_factory=BudgetConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    launcher: LauncherConfig = field(default_factory=LauncherConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     seed: int = option(0, low=0, high=LARGEST)
     precision: str = option("fp32", choices=("fp32", "bf16"))
     runs_dir: str = option("runs", filled=True, words="the name of a directory", path=True)

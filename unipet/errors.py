@@ -61,9 +61,10 @@ def nearest(name: object, allowed: Iterable[str]) -> str:
     return f" Did you mean '{[*swapped, *match][0]}'?" if match else ""
 
 
-def not_allowed(key: str, value: object, allowed: str) -> UnipetError:
-    """The error for a value of the wrong type or outside the limits, with the full key, the value and what is allowed."""
-    return UnipetError(f"{key}: {value!r} given; allowed: {allowed}.")
+def not_allowed(key: str, value: object, allowed: str, advice: str = "") -> UnipetError:
+    """The error for a value of the wrong type or outside the limits, with the full key, the value and what is allowed.
+    `advice` says what to do if that is not obvious."""
+    return UnipetError(f"{key}: {value!r:.200} given; allowed: {allowed}.{advice and ' '}{advice}")
 
 
 def unknown(key: str, value: object, allowed: Iterable[str]) -> UnipetError:

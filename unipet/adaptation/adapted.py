@@ -24,8 +24,6 @@ from unipet.calculus.weights import check_passes_gradients, quantised
 from unipet.errors import UnipetError
 
 CONTAINER = "_unipet"
-#: What an adaptation of some of the insertions has anew.
-_ANEW = {"method", "items", "shared", "entries", "current", "_attached", "_unproved", "_routing", *vars(NamedTensors())}
 _INPUTS = ("input_ids", "inputs_embeds", "pixel_values")  # what a stack may be called with, batch first
 
 
@@ -48,11 +46,11 @@ class Adaptation(NamedTensors):
         self._unproved: list[tuple[str, nn.Module]] = []  # quantised modules, until a training mode asks for gradients
         self._views = 1
         self._driven = False  # a training loop draws the routes; otherwise every forward pass does
-        self._routing = Routing(insertions)
+        self.routing = Routing(insertions)
         self._take_over()
 
     def _take_over(self) -> None:
-        """Give every insertion its number, the current pass, and what all its sites share: owned here, read there."""
+        """Give every insertion its number, the current pass, and the tensors that all its sites share."""
         for number, insertion in enumerate(self.items):
             insertion.number = number
             insertion.current = self.current
@@ -77,7 +75,7 @@ class Adaptation(NamedTensors):
         """Raises UnipetError where a quantised module below would keep gradients from the insertions."""
         if mode:
             self._prove_gradients()
-        for insertion in self.items:  # their tensors are below this module, they are not
+        for insertion in self.items:  # only their tensors are registered below this module
             insertion.train(mode)
         return super().train(mode)
 
@@ -101,8 +99,8 @@ class Adaptation(NamedTensors):
         """
         self._driven = True
         if self.mixed:
-            self._routing.restart((seed * 1_000_003 + step) % 2**63, step)
-            self.current.context = replace(self.context, routes=self._routing.draw(views=2))
+            self.routing.restart((seed * 1_000_003 + step) % 2**63, step)
+            self.current.context = replace(self.context, routes=self.routing.draw(views=2))
 
     @contextmanager
     def views(self, count: int) -> Iterator[None]:
@@ -113,7 +111,7 @@ class Adaptation(NamedTensors):
         finally:
             self._views = 1
 
-    def begin_pass(self, stacks: list[str], given: dict[str, Any]) -> None:
+    def begin_pass(self, stacks: list[str], inputs: dict[str, Any]) -> None:
         """Before every forward pass through some stacks: note the real tokens, the KV cache, the views and the routes.
 
         A pass that goes on through another stack (a decoder after its encoder) starts from what is known so far.
@@ -128,21 +126,21 @@ class Adaptation(NamedTensors):
         self.current.context = context
         if self.training and self._attached.recomputation is not None and not torch.compiler.is_compiling():
             self._attached.recomputation.keep_passes_apart()
-        tensors = {name: value for name, value in given.items() if isinstance(value, Tensor)}
+        tensors = {name: value for name, value in inputs.items() if isinstance(value, Tensor)}
         first = next((tensors[name] for name in (*_INPUTS, *tensors) if name in tensors), None)
         for stack in stacks:
-            self._note(context, stack, first, given.get("attention_mask"), given.get("past_key_values"))
-        if isinstance(memory := given.get("encoder_hidden_states"), Tensor) and "encoder" in self.entries:
+            self._note(context, stack, first, inputs.get("attention_mask"), inputs.get("past_key_values"))
+        if isinstance(memory := inputs.get("encoder_hidden_states"), Tensor) and "encoder" in self.entries:
             # Keys and values of cross-attention: the encoder may have run long ago, and for fewer rows (beam search).
-            self._note(context, "encoder", memory, given.get("encoder_attention_mask"), None)
+            self._note(context, "encoder", memory, inputs.get("encoder_attention_mask"), None)
         context.views = self._views
         if not self.mixed:
             return
         if first_stack in stacks:
             anew = self.training and not self._driven
-            context.routes = self._routing.next(self._views) if anew else [{**route} for route in before.routes]
+            context.routes = self.routing.next(self._views) if anew else [{**route} for route in before.routes]
         if first is not None:
-            self._routing.draw_rows(context, stacks, self.training, *first.shape[:2])
+            self.routing.draw_rows(context, stacks, self.training, *first.shape[:2])
 
     def _note(self, context: ForwardContext, stack: str, tokens: Tensor | None, mask: Any, cache: Any) -> None:
         """Note the batch size, and where it matters the real tokens and the KV cache, of one stack."""
@@ -197,7 +195,7 @@ class Adaptation(NamedTensors):
 
     @contextmanager
     def detached(self, model: nn.Module) -> Iterator[None]:
-        """Detach, values kept; where detaching or the block fails, everything is back in as it was."""
+        """Detach, with values kept. Where detaching or the block fails, everything is attached again as it was."""
         attached, gradients = self._attached, [(parameter, parameter.grad) for parameter in model.parameters()]
 
         def put_back() -> None:
@@ -214,7 +212,7 @@ class Adaptation(NamedTensors):
             undoing.pop_all()
 
     def keeping(self, insertions: list[Insertion]) -> Adaptation:
-        """An adaptation of these of its insertions, as they now are, not attached; all else that it carries goes along."""
+        """A new adaptation, not attached, of only these insertions as they now are. All else that this one carries goes along."""
         now = {insertion.name: insertion.parts for insertion in insertions}
         specs = tuple(
             replace(spec, function=now[spec.name].function, mixture=now[spec.name].mixture)
@@ -223,14 +221,14 @@ class Adaptation(NamedTensors):
         )
         shared = {i.name: i.shared for i in insertions if i.shared is not None}
         left = Adaptation(replace(self.method, insertions=specs), insertions, shared, self.entries)
-        for name, value in vars(self).items():
-            if name not in _ANEW:
-                setattr(left, name, value)
-        left._routing.go_on_from(self._routing)
+        left.table, left.unsavable = self.table, self.unsavable
+        left.unfrozen, left.head = self.unfrozen, self.head
+        left._views, left._driven = self._views, self._driven
+        left.routing.go_on_from(self.routing)
         return left
 
     def replaces(self, earlier: Adaptation) -> None:
-        """What the base model was like before `earlier`, in whose place this is attached, is what it was like before."""
+        """Take over what the base model was like before `earlier`, in whose place this adaptation is attached."""
         self._attached.went_before(earlier._attached)
 
     def original(self, name: str, parameter: Tensor) -> Tensor:

@@ -15,12 +15,12 @@ from unipet.calculus.forward_context import CurrentPass
 from unipet.calculus.insertion import Insertion
 from unipet.calculus.sites import base_of, module_at
 
-#: What is called before every forward pass through some stacks, with their names and the arguments by name.
+#: A call before every forward pass through some stacks, with their names and the arguments by name.
 BeginPass = Callable[[list[str], dict[str, Any]], None]
 
 
 class Attachment:
-    """Every change that insertions make on one model, with what was there before. `take_out` works at any moment."""
+    """Every change that insertions make to one model, with what was there before. `take_out` works at any moment."""
 
     def __init__(self, insertions: list[Insertion]) -> None:
         self._insertions = insertions
@@ -82,7 +82,7 @@ class Attachment:
             parameter.requires_grad_(self._required_grad.get(name, parameter.requires_grad))
 
     def went_before(self, earlier: Attachment, values: bool = False) -> None:
-        """Remember of `earlier`, in whose place this came, what trained before it; with `values`, the values as well."""
+        """Take over from `earlier`, which this replaces, what trained before it was attached; with `values`, the values too."""
         self._required_grad = earlier._required_grad
         if values:
             self.originals = earlier.originals
@@ -98,7 +98,7 @@ class Attachment:
 
     def _hook(self, model: nn.Module, insertion: Insertion) -> None:
         site = insertion.site
-        if insertion.parts.rule.lengthens:
+        if insertion.parts.composition.lengthens:
             return  # around its whole stack
         module = module_at(model, site.path)
         if site.at == "heads":

@@ -36,7 +36,9 @@ class HeadsSite:
         self.x: dict[str, Tensor] = {}  # path of the module that reads x -> x
         self.biased: Any = None  # the module that computes the stack's relative position bias, where columns shift it
         self.behind = False  # whether queries move with the keys: real tokens stand behind the columns
-        self.watch: Callable[[Tensor, Tensor], None] | None = None  # is shown the keys and values of a call
+        self.watch: Callable[[Tensor, Tensor], None] | None = (
+            None  # called with the keys and values of every attention call
+        )
 
 
 class Attention:
@@ -72,11 +74,11 @@ class Attention:
         columns = [
             columns_of(insertion, heads, site.x.get(insertion.site.x_path))
             for insertion in site.insertions
-            if insertion.parts.rule.needs_mass
+            if insertion.parts.composition.shares_softmax
         ]
         h, weights = call.with_columns(columns)
         for insertion in site.insertions:
-            if not insertion.parts.rule.needs_mass:
+            if not insertion.parts.composition.shares_softmax:
                 x = site.x.get(insertion.site.x_path)
                 h = insertion(h.flatten(2), x, _with_x(heads, insertion, x)).view_as(h)
         site.x.clear()
@@ -84,7 +86,7 @@ class Attention:
 
 
 class _Seen:
-    """An object as if some of its attributes were others."""
+    """An object seen as if some of its attributes had other values."""
 
     def __init__(self, of: Any, **attributes: Any):
         self._of = of
@@ -168,7 +170,7 @@ class _Inside:
         return self.implementation == "sdpa" and bool(causal) and self.heads.q_BHTE.shape[2] > 1
 
     def _explicit(self) -> Tensor:
-        """What no mask means, written out: (1, 1, T, S)."""
+        """The mask that is meant where none is given, written out: (1, 1, T, S)."""
         shape = (self.heads.q_BHTE.shape[2], self.key.shape[2])
         if self.implementation == "eager":
             return self.key.new_zeros(shape)[None, None]
@@ -211,10 +213,10 @@ def _starts_again(position_ids: Tensor | None) -> bool:
     return bool((position_ids.diff(dim=-1) < 0).any())
 
 
-def wrap_implementation(module: nn.Module, where: str) -> str:
+def wrap_implementation(module: nn.Module, path: str) -> str:
     """Register the wrapper of a module's attention implementation (once per process) and return its name.
 
-    Raises UnipetError where the module's attention cannot be wrapped; `where` is its path.
+    Raises UnipetError where the module's attention cannot be wrapped; `path` is its path.
     """
     from transformers import AttentionInterface
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
@@ -232,7 +234,7 @@ def wrap_implementation(module: nn.Module, where: str) -> str:
     needed = ["ALL_ATTENTION_FUNCTIONS"] + ["eager_attention_forward"] * (implementation == "eager")
     if any(name not in _namespace(module) for name in needed):
         raise UnipetError(
-            f"{where} ({type(module).__name__}) computes its attention by itself, not through transformers' "
+            f"{path} ({type(module).__name__}) computes its attention by itself, not through transformers' "
             "AttentionInterface, so nothing can act on its heads. Choose another site."
         )
     wrapped = PREFIX + implementation

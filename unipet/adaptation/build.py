@@ -13,7 +13,7 @@ from unipet.adaptation.stack_hooks import lengthened, stacks_of, vocabulary
 from unipet.calculus.bank import Bank
 from unipet.calculus.functions.base import Widths
 from unipet.calculus.insertion import Insertion
-from unipet.calculus.insertion_parts import frozen_of
+from unipet.calculus.insertion_parts import frozen_of, inside
 from unipet.calculus.method import InsertionSpec, Method
 from unipet.calculus.sites import (
     ARCHITECTURES,
@@ -54,30 +54,30 @@ def build(
     table = (sites or architecture_of(model, ARCHITECTURES)) if method.insertions else None
     for spec in method.insertions:
         assert table is not None
-        where = f"method.insertions.{spec.name}"
+        key = f"method.insertions.{spec.name}"
         found, widths = places(model, table, spec)
         try:
             bank = _shared(spec, widths, dtype, device)
         except UnipetError as error:
-            raise UnipetError(f"{where}: {error}") from error
+            raise inside(key, error) from error
         if bank is not None:
             shared[spec.name] = bank
         parts = spec.parts
         for site, width in zip(found, widths, strict=True):
-            base = _base(model, table, spec, site, where) if parts.needs_weight else None
+            base = _base(model, table, spec, site, key) if parts.needs_weight else None
             try:
                 insertions.append(Insertion(spec.name, parts, site, width, dtype, device, base))
             except UnipetError as error:
-                raise UnipetError(f"{where} at {site.name}: {error}") from error
+                raise inside(key, error, f" This is at {site.name}.") from error
             if spec.function.needs_projections:
-                insertions[-1].projections = _projections(model, table, site, where)
+                insertions[-1].projections = _projections(model, table, site, key)
             if spec.function.reads_x:
-                insertions[-1].query = _query(model, table, site, where)
+                insertions[-1].query = _query(model, table, site, key)
     if table is not None:
         start_from_text(model, table, insertions)
     entries = {name: stack.entry for name, stack in table.stacks.items()} if table else {}
     present = {insertion.site.stack for insertion in insertions} | {i.site.tokens_of for i in insertions}
-    if table and any(insertion.parts.rule.lengthens for insertion in insertions):
+    if table and any(insertion.parts.composition.lengthens for insertion in insertions):
         present |= set(stacks_of(model, table))
     adaptation = Adaptation(method, insertions, shared, {k: v for k, v in entries.items() if k in present})
     adaptation.head = head_names(model) if head is None else head
@@ -92,14 +92,14 @@ def build(
 
 def places(model: nn.Module, table: Architecture, spec: InsertionSpec) -> tuple[list[Site], list[Widths]]:
     """The sites of one insertion, and what each tells its function. Raises UnipetError where they cannot be."""
-    where = f"method.insertions.{spec.name}"
-    found = _with_bias(model, spec, resolve(model, table, spec.position, f"{where}.position"), where)
+    key = f"method.insertions.{spec.name}"
+    found = _with_bias(model, spec, resolve(model, table, spec.position, f"{key}.position"), key)
     geometry = {stack: table.stacks[stack].geometry(model.config) for stack in {site.stack for site in found}}
     measured = [_read_by(spec, _widths(model, site, *geometry[site.stack])) for site in found]
     widths = [replace(one, number=number) for number, one in enumerate(measured)]
     if spec.composition.lengthens:
         found, widths = lengthened(model, table, spec, found, widths)
-    _check_forms(spec, found, where)
+    _check_forms(spec, found, key)
     return found, widths
 
 
@@ -113,7 +113,7 @@ def _shared(spec: InsertionSpec, widths: list[Widths], dtype: torch.dtype, devic
     return Bank(slots, getattr(function, "init", "torch"), None, dtype, device, frozen)
 
 
-def _with_bias(model: nn.Module, spec: InsertionSpec, sites: list[Site], where: str) -> list[Site]:
+def _with_bias(model: nn.Module, spec: InsertionSpec, sites: list[Site], key: str) -> list[Site]:
     """The sites without those whose module lacks the bias that the function computes with."""
     if not spec.function.needs_bias:
         return sites
@@ -121,42 +121,42 @@ def _with_bias(model: nn.Module, spec: InsertionSpec, sites: list[Site], where: 
     for site in lacking:
         if not spec.position.may_miss(site.role):
             raise UnipetError(
-                f"{where}.position.site: it computes with the bias of {site.path}, which has none. Leave {site.role} "
+                f"{key}.position.site: it computes with the bias of {site.path}, which has none. Leave {site.role} "
                 f"out, or say optional: [{site.role}]."
             )
     return [site for site in sites if site not in lacking]
 
 
-def _query(model: nn.Module, table: Architecture, site: Site, where: str) -> BaseWeight:
+def _query(model: nn.Module, table: Architecture, site: Site, key: str) -> BaseWeight:
     """The query projection of the attention at `site`; its output must be what the attention multiplies with the keys."""
     position = Position(site=[site.role.replace("heads", "q")], layers=[site.layer], stack=site.stack)
-    found = resolve(model, table, position, f"{where}.position")[0]
+    found = resolve(model, table, position, f"{key}.position")[0]
     changed = [name for name, _ in model.named_modules() if "rotary" in name or "q_norm" in name]
     reason = why_no_matrix(module_at(model, found.path)) or (f"the model has {changed[0]}" if changed else None)
     if reason:
         raise UnipetError(
-            f"{where}.function.norm: it makes queries with {found.path} alone, but {reason}. Use function.norm: none."
+            f"{key}.function.norm: it makes queries with {found.path} alone, but {reason}. Use function.norm: none."
         )
     return BaseWeight(module_at(model, found.path), found.part)
 
 
-def _projections(model: nn.Module, table: Architecture, site: Site, where: str) -> dict[str, BaseWeight]:
+def _projections(model: nn.Module, table: Architecture, site: Site, key: str) -> dict[str, BaseWeight]:
     """The key and value projections of the attention at `site`."""
     made: dict[str, BaseWeight] = {}
     for name, letter in (("keys", "k"), ("values", "v")):
         position = Position(site=[site.role.replace("heads", letter)], layers=[site.layer], stack=site.stack)
-        found = resolve(model, table, position, f"{where}.position")[0]
+        found = resolve(model, table, position, f"{key}.position")[0]
         module = module_at(model, found.path)
         if reason := why_no_matrix(module):
-            raise UnipetError(f"{where}.function: it makes {name} with {found.path}, but {reason}.")
+            raise UnipetError(f"{key}.function: it makes {name} with {found.path}, but {reason}.")
         made[name] = BaseWeight(module, found.part)
     return made
 
 
-def _base(model: nn.Module, table: Architecture, spec: InsertionSpec, site: Site, where: str) -> BaseWeight:
+def _base(model: nn.Module, table: Architecture, spec: InsertionSpec, site: Site, key: str) -> BaseWeight:
     """The weight that an insertion reads."""
     if spec.composition.lengthens:
-        return vocabulary(model, table, site, where)
+        return vocabulary(model, table, site, key)
     module = module_at(model, site.path)
     reason = why_no_matrix(module)
     if reason is None and (module.weight.dim() != 2 or site.at not in ("output", "input")):
@@ -165,7 +165,7 @@ def _base(model: nn.Module, table: Architecture, spec: InsertionSpec, site: Site
         reason = "x is not the input of the module that yields h"
     if reason is not None:
         raise UnipetError(
-            f"{where}.position.site: it computes with the base model's weight at {site.path}, and {reason}. "
+            f"{key}.position.site: it computes with the base model's weight at {site.path}, and {reason}. "
             "Use the site of a plain linear projection (attn.q, ffn.up, ...)."
         )
     return BaseWeight(module, site.part)
@@ -228,16 +228,12 @@ def _widths(model: nn.Module, site: Site, hidden: int, heads: int, kv_heads: int
     return Widths(in_width(reader) or hidden, h // site.part.count if site.part else h)
 
 
-def _check_forms(spec: InsertionSpec, sites: list[Site], where: str) -> None:
+def _check_forms(spec: InsertionSpec, sites: list[Site], key: str) -> None:
     for site in sites:
-        if site.role == "embed" and spec.position.form == "parallel" and spec.function.reads == "u":
-            raise UnipetError(
-                f"{where}.position.form: x of embed is the token ids. Use form: sequential, which reads h."
-            )
         own = site.at == "input" and site.x_path == site.path
         if own and spec.position.form == "parallel" and spec.function.reads == "u":
             raise UnipetError(
-                f"{where}.position.form: {site.role} is an activation, it has no x of its own. Use form: sequential."
+                f"{key}.position.form: {site.role} is an activation, it has no x of its own. Use form: sequential."
             )
 
 

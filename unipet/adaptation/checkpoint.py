@@ -1,4 +1,4 @@
-"""Saving and loading what a method owns: tensors, the method, and the base model they belong to. Strict both ways.
+"""Saving and loading what a method owns: its tensors, the method itself, and which base model they belong to.
 
 `adapter.safetensors` holds the tensors under their names (many of one kind as a stack, see packing.py), the whole head
 among them, trained or not: the checkpoint does not determine it. `adapter.json` holds the method, the user's own site

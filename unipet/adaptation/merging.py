@@ -30,11 +30,11 @@ def why_not_foldable(insertion: Insertion, model: nn.Module) -> str | None:
         return parts.scaling.dynamic
     if parts.tokens is not None:
         return "it acts on some tokens only"
-    joined = name_of(COMPOSITIONS, parts.rule)
-    if not parts.rule.foldable:
+    joined = name_of(COMPOSITIONS, parts.composition)
+    if not parts.composition.foldable:
         return f"composition {joined!r} has no fold"
     constant = parts.function.reads == "nothing"
-    if parts.rule.constant_only and not constant:
+    if parts.composition.constant_only and not constant:
         return f"composition {joined!r} with a function of the input is not linear"
     if site.at == "heads":
         return "the concatenated heads are no module's weights"
@@ -48,14 +48,14 @@ def why_not_foldable(insertion: Insertion, model: nn.Module) -> str | None:
     norm = in_width(module) is not None and module.weight.dim() == 1
     if norm and not constant:
         return "a norm's weight holds no matrix"
-    shifts = parts.rule.shifts and parts.function.has_offset
+    shifts = parts.composition.shifts and parts.function.has_offset
     if shifts and getattr(module, "bias", None) is None:
         return f"{type(module).__name__} has no bias to fold into"
     if site.at == "input":
         return "what changes a norm's input does not fold into its weight" if norm else None
     if parts.form == "parallel" and not constant and site.x_path != site.path:
         return "x is not the input of the module that yields h"
-    if norm and isinstance(parts.rule, Replace):
+    if norm and isinstance(parts.composition, Replace):
         return "replacing a norm's output leaves nothing to fold into"
     return None
 
@@ -104,19 +104,21 @@ def _in_order(model: nn.Module, items: list[Insertion], own: list[str | None]) -
 
 def _modules_read(insertion: Insertion) -> list[nn.Module]:
     """The modules of the base model whose weights an insertion that stays, baked, reads at each call or when loaded."""
-    function, rule = insertion.parts.function.plain(), insertion.parts.rule
+    function, composition = insertion.parts.function.plain(), insertion.parts.composition
     found: list[BaseWeight] = [] if insertion.query is None else [insertion.query]
     if function.needs_projections:
         found += insertion.projections.values()
     made_again = function.starts_from_weight and insertion.bank.frozen_names
-    if insertion.base is not None and (function.needs_weight or function.needs_bias or rule.needs_weight or made_again):
+    if insertion.base is not None and (
+        function.needs_weight or function.needs_bias or composition.needs_weight or made_again
+    ):
         found.append(insertion.base)
     return [one.module for one in found]
 
 
-def _same_activation(one: Site, other: Site) -> bool:
-    same_place = (one.path, one.at) == (other.path, other.at)
-    return same_place and (one.part == other.part or one.part is None or other.part is None)
+def _same_activation(site: Site, other: Site) -> bool:
+    same_place = (site.path, site.at) == (other.path, other.at)
+    return same_place and (site.part == other.part or site.part is None or other.part is None)
 
 
 @unwraps

@@ -1,4 +1,4 @@
-"""The positions of a stack's tokens: what they are where nobody says, and moving them behind a prefix.
+"""The positions of a stack's tokens: the model's own where the user gives none, and moving them behind a prefix.
 
 Shapes: B batch, T tokens of this pass, S tokens including the KV cache.
 """
@@ -80,14 +80,14 @@ class Shift:
         return (), {**given, "past_key_values_length": given.get("past_key_values_length", 0) + self.by}
 
 
-def hook_shift(module: nn.Module, by: int, where: str) -> Callable[[], Any]:
-    """What moves the positions of the stack that `module` enters, when it is called. Raises UnipetError if it has none."""
+def hook_shift(module: nn.Module, by: int, key: str) -> Callable[[], Any]:
+    """A call that hooks a shift of positions onto the stack that `module` enters. Raises UnipetError if it has no positions."""
     if takes(module, "position_ids"):
         return partial(module.register_forward_pre_hook, Shift(by).on_entry, with_kwargs=True)
     embedding = getattr(module, "embed_positions", None)
     if embedding is None:
         raise UnipetError(
-            f"{where}.composition.shift_positions: {type(module).__name__} has no positions to shift. Use false."
+            f"{key}.composition.shift_positions: {type(module).__name__} has no positions to shift. Use false."
         )
     return partial(embedding.register_forward_pre_hook, Shift(by).on_embedding, with_kwargs=True)
 
@@ -97,11 +97,11 @@ def is_biased(module: nn.Module) -> bool:
     return any(getattr(one, "has_relative_attention_bias", False) for one in module.modules())
 
 
-def biased_in(module: nn.Module, where: str) -> Any:
+def biased_in(module: nn.Module, key: str) -> Any:
     """The attention module that computes the relative position bias of a stack. Raises UnipetError if there is none."""
     for one in module.modules():
         if getattr(one, "has_relative_attention_bias", False):
             return one
     raise UnipetError(
-        f"{where}.composition.shift_bias: {type(module).__name__} has no relative position bias (T5 has) to shift."
+        f"{key}.composition.shift_bias: {type(module).__name__} has no relative position bias (T5 has) to shift."
     )

@@ -16,6 +16,7 @@ from unipet.adaptation.attention import ATTRIBUTE, HeadsSite, wrap_implementatio
 from unipet.adaptation.position_ids import takes
 from unipet.adaptation.virtual_tokens import position_limit, vocabulary_of
 from unipet.calculus.insertion import Insertion
+from unipet.calculus.insertion_parts import inside
 from unipet.calculus.sites import Architecture, base_of
 from unipet.errors import UnipetError
 
@@ -35,9 +36,9 @@ def start_from_text(model: nn.Module, table: Architecture, insertions: list[Inse
         if one.parts.function.starts_from_text:
             groups.setdefault((one.name, one.site.stack), []).append(one)
     for (name, stack), own in groups.items():
-        where = f"method.insertions.{name}"
+        key = f"method.insertions.{name}"
         entry: Any = base_of(model).get_submodule(table.stacks[stack].entry)
-        ids = _ids(entry, table, own, where)
+        ids = _ids(entry, table, own, key)
         device = entry.get_input_embeddings().weight.device
         if device.type == "meta":
             continue
@@ -50,24 +51,24 @@ def start_from_text(model: nn.Module, table: Architecture, insertions: list[Inse
                 one.parts.function.start_from_heads(params, *seen[one.site.path])
 
 
-def _ids(entry: Any, table: Architecture, own: list[Insertion], where: str) -> list[int]:
-    """The text, which the stack that `entry` enters must be able to read."""
+def _ids(entry: Any, table: Architecture, own: list[Insertion], key: str) -> list[int]:
+    """The ids of the text. Raises UnipetError where the stack that `entry` enters cannot read it."""
     if vocabulary_of(entry) is None:
-        raise UnipetError(f"{where}.function.init: {table.name} reads no tokens to start from. Use bert or torch.")
+        raise UnipetError(f"{key}.function.init: {table.name} reads no tokens to start from. Use bert or torch.")
     crossing = next((one.site.role for one in own if one.site.role != "attn.heads"), None)
     if crossing is not None:
         raise UnipetError(
-            f"{where}.position.site: {crossing} has the keys of another stack's text; function.init: tokens starts "
+            f"{key}.position.site: {crossing} has the keys of another stack's text; function.init: tokens starts "
             "from the stack's own. Use attn.heads."
         )
     try:
         ids = own[0].parts.function.text(entry.get_input_embeddings().num_embeddings)
     except UnipetError as error:
-        raise UnipetError(f"{where}.{error}") from None
+        raise inside(key, error) from None
     limit = position_limit(entry)
     if limit is not None and len(ids) > limit:
         raise UnipetError(
-            f"{where}.function: a text of {len(ids)} tokens does not fit into the {limit} positions of this base model. "
+            f"{key}.function: a text of {len(ids)} tokens does not fit into the {limit} positions of this base model. "
             "Give fewer function.ids, or set a smaller function.size."
         )
     return ids
@@ -75,7 +76,7 @@ def _ids(entry: Any, table: Architecture, own: list[Insertion], where: str) -> l
 
 @contextmanager
 def _watched(model: nn.Module, own: list[Insertion]) -> Iterator[Seen]:
-    """What the attention modules of these insertions compute inside; their configuration is put back."""
+    """Record the keys and values that the attention modules of these insertions compute inside the block."""
     modules: dict[str, Any] = {one.site.path: model.get_submodule(one.site.path) for one in own}
     wrapped = {path: wrap_implementation(module, path) for path, module in modules.items()}
     before = [(module.config, module.config._attn_implementation) for module in modules.values()]

@@ -43,7 +43,7 @@ class Columns:
 
 def columns_of(insertion: Insertion, heads: Heads, x: Tensor | None) -> Columns:
     """The columns of a `gated` insertion in this call; x is what its scaling reads."""
-    function: Any = insertion.parts.function  # has_mass promises columns() and scale_keys
+    function: Any = insertion.parts.function  # shares_softmax promises columns() and scale_keys
     rows = heads.q_BHTE.shape[0]
     views = insertion.views
     parts = [function.columns(insertion.params(view), heads.kv_heads, insertion.training) for view in range(views)]

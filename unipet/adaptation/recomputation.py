@@ -24,7 +24,7 @@ class InItsPass:
         self.function, self.current = function, current
 
     def __call__(self, layer: Callable[..., Any], *args: Any) -> Any:
-        if torch.compiler.is_compiling():  # a graph has its own values of the pass that it was traced in
+        if torch.compiler.is_compiling():  # a compiled graph holds the values of the pass that it was traced in
             return self.function(layer, *args)
         context = self.current.context
 
@@ -36,7 +36,7 @@ class InItsPass:
 
 
 class Recomputation:
-    """The modules of a model that may checkpoint their layers, and what each does it with."""
+    """The modules of a model that may checkpoint their layers, each with its own checkpoint function."""
 
     def __init__(self, model: nn.Module, current: CurrentPass) -> None:
         self.current = current

@@ -72,7 +72,7 @@ class AdaptReport:
         }
 
     def table(self) -> str:
-        """The same for a terminal."""
+        """The report as text for a terminal."""
         header = ["insertion", "site", "modules", "shapes", "parameters", "percent", "folds"]
         rows = [
             [

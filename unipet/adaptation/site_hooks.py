@@ -90,7 +90,7 @@ class HeadsReader:
 
 
 class Entry:
-    """A pre-hook on the module that takes the attention mask of some stacks: says that a pass begins, with what."""
+    """A pre-hook on the module that takes the attention mask of some stacks: it announces a pass and its arguments."""
 
     def __init__(self, begin: Callable[[list[str], dict[str, Any]], None], stacks: list[str], module: nn.Module):
         self.begin, self.stacks = begin, stacks
@@ -102,10 +102,10 @@ class Entry:
 
 @functools.cache
 def _arguments(forward: Callable[..., Any]) -> list[str]:
-    """What a forward is called with, by name."""
+    """The arguments of a forward call, by name."""
     return list(inspect.signature(forward).parameters)[1:]
 
 
 def _first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """What a module is called with: its first argument, or `hidden_states` where all go by name."""
+    """The first argument of a module's call, or `hidden_states` where all are passed by name."""
     return args[0] if args else kwargs.get("hidden_states", next(iter(kwargs.values()), None))

@@ -12,43 +12,47 @@ from torch import nn
 
 from unipet.adaptation.attention import ATTRIBUTE
 from unipet.adaptation.position_ids import biased_in, hook_shift, is_biased
-from unipet.adaptation.virtual_tokens import Crossing, Prompting, Vocabulary, vocabulary_of
+from unipet.adaptation.virtual_tokens import Crossing, VirtualTokens, Vocabulary, vocabulary_of
 from unipet.calculus.functions.base import Widths
 from unipet.calculus.insertion import Insertion
 from unipet.calculus.method import InsertionSpec
 from unipet.calculus.sites import Architecture, Site, base_of
 from unipet.errors import UnipetError
 
-#: Puts one thing to work when called, and returns the handle that takes it out again (None: nothing to take out).
+#: A call that makes one change and returns the handle that takes it back (None: nothing to take back).
 Change = Callable[[], Any]
 
 
 def changes(model: nn.Module, insertions: list[Insertion], entries: Mapping[str, str]) -> list[Change]:
-    """All that the insertions change around their stacks, found but not yet done.
+    """All changes that the insertions make around their stacks, planned and not yet made.
 
     `entries` maps every stack of the model to the path of the module that enters it. Raises UnipetError for what a
     stack does not have.
     """
     base, found, seen = base_of(model), list[Change](), set[tuple[str, str]]()
     for insertion in insertions:
-        stack, rule = insertion.site.stack, insertion.parts.rule
-        if not (rule.lengthens or getattr(rule, "shift_bias", False) or getattr(rule, "shift_positions", False)):
+        stack, composition = insertion.site.stack, insertion.parts.composition
+        if not (
+            composition.lengthens
+            or getattr(composition, "shift_bias", False)
+            or getattr(composition, "shift_positions", False)
+        ):
             continue
         module = base.get_submodule(entries[stack])
-        where = f"method.insertions.{insertion.name}"
-        if rule.lengthens:
+        key = f"method.insertions.{insertion.name}"
+        if composition.lengthens:
             alone = all(name == insertion.name or other != stack for name, other in seen)
             found += _lengthening(model, base, insertion, module, entries, alone)
-        if getattr(rule, "shift_bias", False) and insertion.site.role == "attn.heads":
-            biased, heads = biased_in(module, where), model.get_submodule(insertion.site.path)
+        if getattr(composition, "shift_bias", False) and insertion.site.role == "attn.heads":
+            biased, heads = biased_in(module, key), model.get_submodule(insertion.site.path)
             found.append(partial(_set_biased, heads, biased, False))
-        if getattr(rule, "shift_positions", False) and insertion.site.role == "attn.heads" and is_biased(module):
+        if getattr(composition, "shift_positions", False) and insertion.site.role == "attn.heads" and is_biased(module):
             heads = model.get_submodule(insertion.site.path)
-            found.append(partial(_set_biased, heads, biased_in(module, where), True))
-        elif getattr(rule, "shift_positions", False) and (insertion.name, stack) not in seen:
+            found.append(partial(_set_biased, heads, biased_in(module, key), True))
+        elif getattr(composition, "shift_positions", False) and (insertion.name, stack) not in seen:
             size: int = insertion.parts.function.size  # type: ignore[attr-defined]
-            found.append(hook_shift(module, size, where))
-        if rule.lengthens or getattr(rule, "shift_positions", False):
+            found.append(hook_shift(module, size, key))
+        if composition.lengthens or getattr(composition, "shift_positions", False):
             seen.add((insertion.name, stack))
     return found
 
@@ -57,17 +61,17 @@ def _lengthening(
     model: nn.Module, base: nn.Module, insertion: Insertion, module: nn.Module, entries: Mapping[str, str], alone: bool
 ) -> list[Change]:
     decoder = entries.get("decoder") if insertion.site.stack == "encoder" else None
-    prompting = Prompting(insertion, module, read_on=decoder is not None, alone=alone)
+    tokens = VirtualTokens(insertion, module, read_on=decoder is not None, alone=alone)
     found: list[Change] = []
     if vocabulary_of(module) is None:
         embedding = model.get_submodule(insertion.site.path)
-        found.append(partial(embedding.register_forward_hook, prompting.on_embedding, with_kwargs=True))
+        found.append(partial(embedding.register_forward_hook, tokens.on_embedding, with_kwargs=True))
     else:
-        found.append(partial(module.register_forward_pre_hook, prompting.on_entry, with_kwargs=True))
+        found.append(partial(module.register_forward_pre_hook, tokens.on_entry, with_kwargs=True))
     if decoder is not None:
-        crossing = Crossing(prompting)
+        crossing = Crossing(tokens)
         found.append(partial(base.get_submodule(decoder).register_forward_pre_hook, crossing, with_kwargs=True))
-    return [*found, partial(module.register_forward_hook, prompting.on_exit, with_kwargs=True)]
+    return [*found, partial(module.register_forward_hook, tokens.on_exit, with_kwargs=True)]
 
 
 def stacks_of(model: nn.Module, table: Architecture) -> list[str]:
@@ -100,18 +104,16 @@ def lengthened(
     return [sites[number] for number in chosen], result
 
 
-def vocabulary(model: nn.Module, table: Architecture, site: Site, where: str) -> Vocabulary:
+def vocabulary(model: nn.Module, table: Architecture, site: Site, key: str) -> Vocabulary:
     """The token embedding that tokens start from. Raises UnipetError where there is none."""
     known = vocabulary_of(entry_of(model, table, site))
     if known is None:
-        raise UnipetError(
-            f"{where}.function.init: {table.name} reads no tokens, so it has no vocab. Use bert or torch."
-        )
+        raise UnipetError(f"{key}.function.init: {table.name} reads no tokens, so it has no vocab. Use bert or torch.")
     return known
 
 
 def entry_of(model: nn.Module, table: Architecture, site: Site) -> nn.Module:
-    """The module that the stack of a site is entered by."""
+    """The module whose forward begins the stack of a site."""
     return base_of(model).get_submodule(table.stacks[site.stack].entry)
 
 

@@ -27,7 +27,7 @@ _WRAPPERS = {
     _SYNCHRONISED: "module",
     "AveragedModel": "module",
 }
-#: What no model can be taken out of.
+#: The wrapper that no model can be taken out of.
 _SHARDED = "FullyShardedDataParallel"
 
 

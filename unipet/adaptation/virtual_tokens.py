@@ -57,7 +57,7 @@ def among(user: Tensor, own: Tensor, place_B: Tensor) -> Tensor:
 
 
 def without(longer: Tensor, size: int, place_B: Tensor) -> Tensor:
-    """What `among` was given: `longer` less the `size` columns from `place_B` on."""
+    """The inverse of `among`: `longer` without the `size` columns from `place_B` on."""
     column = torch.arange(longer.shape[1] - size, device=longer.device)
     return _gathered(longer, torch.where(column < place_B.unsqueeze(1), column, column + size))
 
@@ -67,7 +67,7 @@ def _gathered(tensor: Tensor, column: Tensor) -> Tensor:
     return tensor.gather(1, column.expand(-1, -1, *tensor.shape[2:]))
 
 
-class Prompting:
+class VirtualTokens:
     """One insertion's hooks on the entry module of its stack.
 
     `read_on` says that a decoder reads this stack's output: there the tokens stay in it, and `Crossing` widens the mask.
@@ -76,9 +76,11 @@ class Prompting:
 
     def __init__(self, insertion: Insertion, module: nn.Module, read_on: bool, alone: bool):
         self.insertion, self.alone = insertion, alone
-        rule: Any = insertion.parts.rule
-        self.after = int(rule.after == "first" or (rule.after == "auto" and not insertion.site.causal and not read_on))
-        self.keeps = read_on or rule.keep_outputs
+        composition: Any = insertion.parts.composition
+        self.after = int(
+            composition.after == "first" or (composition.after == "auto" and not insertion.site.causal and not read_on)
+        )
+        self.keeps = read_on or composition.keep_outputs
         self.size: int = insertion.parts.function.size  # type: ignore[attr-defined]
         self.limit = position_limit(module)
         self.total = 0  # the length of this pass, added tokens included; 0 where none were added
@@ -113,26 +115,26 @@ class Prompting:
             self.total = length + self.size
         return (), changed
 
-    def _embedded(self, module: nn.Module, given: dict[str, Any]) -> dict[str, Any]:
-        embeds_BTD = given.get("inputs_embeds")
+    def _embedded(self, module: nn.Module, inputs: dict[str, Any]) -> dict[str, Any]:
+        embeds_BTD = inputs.get("inputs_embeds")
         if embeds_BTD is None:
-            embeds_BTD = module.get_input_embeddings()(given["input_ids"])  # type: ignore[operator]
+            embeds_BTD = module.get_input_embeddings()(inputs["input_ids"])  # type: ignore[operator]
         found = {"input_ids": None, "inputs_embeds": self._lengthened(embeds_BTD)}
-        if isinstance(types_BT := given.get("token_type_ids"), Tensor):
+        if isinstance(types_BT := inputs.get("token_type_ids"), Tensor):
             found["token_type_ids"] = among(types_BT, types_BT[:, :1].expand(-1, self.size), self.place_B)
         return found
 
     def _lengthened(self, h_BTD: Tensor) -> Tensor:
-        """The tokens among those of h; the insertion puts them in front."""
+        """h with the insertion's tokens among its own; the insertion puts them in front."""
         longer_BSD: Tensor = self.insertion(h_BTD, None)
         return among(h_BTD, longer_BSD[:, : self.size], self.place_B)
 
-    def _positions(self, module: nn.Module, given: dict[str, Any], past: int, place_B: Tensor) -> Tensor | None:
+    def _positions(self, module: nn.Module, inputs: dict[str, Any], past: int, place_B: Tensor) -> Tensor | None:
         """Positions run over all tokens. None lets the model count, which comes to the same."""
         counter = padding_counter(module)
-        if given.get("position_ids") is None and (counter is None or given.get("input_ids") is None or past):
+        if inputs.get("position_ids") is None and (counter is None or inputs.get("input_ids") is None or past):
             return None
-        found_BT = positions(module, given).expand(len(place_B), -1)
+        found_BT = positions(module, inputs).expand(len(place_B), -1)
         if past:
             return found_BT + self.size
         ahead_B1 = (place_B - self.after).unsqueeze(1)
@@ -145,7 +147,7 @@ class Prompting:
         return among(torch.where(behind_BT, found_BT + self.size, found_BT), own_BL, place_B)
 
     def _note(self, rows: int, length: int, mask_BS: Tensor | None, place_B: Tensor) -> None:
-        """For gates and `tokens`, added tokens are not among the real ones."""
+        """Note the real tokens for gates and `tokens`: added tokens are not among them."""
         context, stack = self.insertion.context, self.insertion.site.tokens_of
         known_BS = (None if mask_BS is None else mask_BS.bool()) if self.alone else context.masks_BS.get(stack)
         if known_BS is None:
@@ -153,7 +155,7 @@ class Prompting:
         context.masks_BS[stack] = among(known_BS, known_BS.new_zeros(rows, self.size), place_B)
 
     def on_embedding(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-        """For a stack that reads no token ids: the tokens among its embedded input."""
+        """The embedded input with the tokens among it, for a stack that reads no token ids."""
         rows, length = output.shape[:2]
         self.total, self.place_B = length + self.size, places(None, self.after, rows, output.device)
         self._note(rows, length, None, self.place_B)
@@ -181,8 +183,8 @@ class Crossing:
     """A pre-hook on the decoder's entry: added tokens of the encoder's output are real for cross-attention, though the
     mask that the user gave does not know them."""
 
-    def __init__(self, prompting: Prompting):
-        self.insertion, self.size, self.after = prompting.insertion, prompting.size, prompting.after
+    def __init__(self, tokens: VirtualTokens):
+        self.insertion, self.size, self.after = tokens.insertion, tokens.size, tokens.after
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         given = named(module, args, kwargs)

@@ -62,7 +62,7 @@ class Bank:
                 self.home.put_parameter(own, nn.Parameter(start.clone()))
 
     def at(self, home: NamedTensors) -> Bank:
-        """A bank of the same tensors that live in another home as well."""
+        """A bank of the same tensors, which are put into `home` as well."""
         other = copy(self)
         other.home = home
         for name, tensor in self.named_tensors():
@@ -73,7 +73,7 @@ class Bank:
 
     @property
     def tensors(self) -> list[nn.Parameter]:
-        """All but the scores."""
+        """The tensors of its slots. The scores of a weighted mixture are not among them."""
         return [self.home.parameter(name) for name in self.names.values()]
 
     @property
@@ -87,16 +87,16 @@ class Bank:
             yield name, self.home.parameter(name)
 
     def of_slot(self, slot: str) -> list[nn.Parameter]:
-        """Every tensor of one slot, of all experts and with their scores."""
+        """Every tensor of one slot: those of all experts, and their scores."""
         names = [name for (key, _), name in self.names.items() if self.slot_of[key] == slot]
         return [self.home.parameter(name) for name in names + [own for of, own in self.scores.items() if of == slot]]
 
     def put(self, key: str, value: nn.Parameter) -> None:
-        """In place of the one tensor of this name, which is not mixed."""
+        """Replace the tensor under this key. Its slot must not be mixed."""
         self.home.put_parameter(self.names[key, None], value)
 
     def frozen(self) -> dict[str, Tensor]:
-        """What never trains, by name."""
+        """The tensors that never train, by name."""
         return {name: self.home.buffer(name) for name in self.frozen_names}
 
     def copies(self) -> Iterator[Params]:
@@ -152,7 +152,7 @@ _EMPTY = Bank({}, "zeros", None, torch.float32, torch.device("cpu"))
 
 
 def plain_bank(slots: Slots, scheme: str, dtype: torch.dtype, device: torch.device, home: NamedTensors) -> Bank:
-    """A bank without a mixture; all that learn nothing, as most do, are one."""
+    """A bank without a mixture. Banks of no tensors, as most are, are one and the same."""
     return Bank(slots, scheme, None, dtype, device, home=home) if slots else _EMPTY
 
 

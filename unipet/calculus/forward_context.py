@@ -40,7 +40,7 @@ class ForwardContext:
         return cls(dict.fromkeys(stacks, 0), dict.fromkeys(stacks), dict.fromkeys(stacks, 0))
 
     def copy(self) -> Self:
-        """The same, to be changed on its own."""
+        """A copy that can change without changing this one."""
         return replace(
             self,
             rows={**self.rows},
@@ -50,7 +50,7 @@ class ForwardContext:
             evaluation={**self.evaluation},
         )
 
-    def real_tokens(self, stack: str, h_BTD: Tensor, where: str) -> Tensor:
+    def real_tokens(self, stack: str, h_BTD: Tensor, place: str) -> Tensor:
         """Which tokens are real, those in the KV cache included: (B, S), h's own tokens being the last T.
 
         Raises UnipetError where the mask that the model was called with is about other tokens.
@@ -61,17 +61,17 @@ class ForwardContext:
             return torch.ones(rows, length, device=h_BTD.device, dtype=torch.bool)
         if mask_BS.shape != (rows, length):
             raise UnipetError(
-                f"{where}: the attention mask of this call is {tuple(mask_BS.shape)} but the hidden states are "
+                f"{place}: the attention mask of this call is {tuple(mask_BS.shape)} but the hidden states are "
                 f"{(rows, length)}. Call the model with a 2-D attention_mask."
             )
         return mask_BS
 
-    def chosen(self, stack: str, h_BTD: Tensor, which: str, count: int, where: str) -> Tensor:
+    def chosen(self, stack: str, h_BTD: Tensor, which: str, count: int, place: str) -> Tensor:
         """The token positions of h that are among the `which` ("first" or "last") `count` real ones of their row, (B, T)."""
         if which == "last" and self.past.get(stack, 0) > 0:
             # The last tokens of the prompt; what is generated after it is not among them.
             return torch.zeros(h_BTD.shape[:2], dtype=torch.bool, device=h_BTD.device)
-        real_BS = self.real_tokens(stack, h_BTD, where)
+        real_BS = self.real_tokens(stack, h_BTD, place)
         ahead_BS = real_BS.cumsum(1) if which == "first" else real_BS.flip(1).cumsum(1).flip(1)
         return (real_BS & (ahead_BS <= count))[:, -h_BTD.shape[1] :]
 
@@ -84,7 +84,7 @@ class CurrentPass:
 
     @contextmanager
     def again(self, context: ForwardContext) -> Iterator[None]:
-        """Inside, the insertions are in the pass that `context` belongs to."""
+        """Inside the block, the insertions are in the pass that `context` belongs to."""
         now, self.context = self.context, context
         try:
             yield

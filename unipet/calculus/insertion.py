@@ -38,15 +38,15 @@ class Insertion(InsertionTensors):
 
     @property
     def context(self) -> ForwardContext:
-        """What the forward pass that it is in tells it."""
+        """What the current forward pass tells this insertion."""
         return self.current.context
 
     def forward(self, h: Tensor, x: Tensor | None, heads: Heads | None = None) -> Tensor:
         """h' from h and x (heads: the queries, at a site inside attention)."""
         factor = self.factor(h, x)
         delta = factor * self._delta(h, x, heads)
-        at = self._at(self.cast(x), factor, self.params()) if self.parts.rule.needs_weight else None
-        joined = self.parts.rule.join(h, delta.to(h.dtype), self.joint.reduced(), at)
+        at = self._at(self.cast(x), factor, self.params()) if self.parts.composition.needs_weight else None
+        joined = self.parts.composition.join(h, delta.to(h.dtype), self.joint.reduced(), at)
         chosen_BT = self.chosen(h)
         return joined if chosen_BT is None else torch.where(chosen_BT.unsqueeze(-1), joined, h)
 
@@ -123,7 +123,7 @@ class Insertion(InsertionTensors):
         return f"{self.name} at {self.site.path}"
 
     def _at(self, x: Tensor | None, factor: Tensor | float, params: Params) -> Weights:
-        """What a composition sees of its linear site."""
+        """What the composition may read of this linear site."""
         assert self.base is not None
         function, bias = self.parts.function, self.base.bias()
         matrix = function.matrix(params) if isinstance(function, LinearMap) else None
@@ -132,10 +132,10 @@ class Insertion(InsertionTensors):
 
     @torch.no_grad()
     def fold(self, W: Tensor, b: Tensor, affine: Affine) -> tuple[Tensor, Tensor]:
-        """The linear map (W, b) in float64 with this insertion, s·f as a map of the same input, joined to it."""
-        at = self._at(None, self._scaled(), self.reduced()).double() if self.parts.rule.needs_weight else None
+        """The linear map (W, b), in float64, with this insertion joined to it. `affine` is s·f as a map of the same input."""
+        at = self._at(None, self._scaled(), self.reduced()).double() if self.parts.composition.needs_weight else None
         own = {name: tensor.double() for name, tensor in self.joint.reduced().items()}
-        return self.parts.rule.fold(W, b, affine, own, at)
+        return self.parts.composition.fold(W, b, affine, own, at)
 
     @torch.no_grad()
     def affine(self) -> Affine | None:
@@ -157,7 +157,7 @@ class Insertion(InsertionTensors):
     @property
     def identity_at_start(self) -> bool:
         """Whether h' = h before training."""
-        rule, function = self.parts.rule, self.parts.function
-        if isinstance(rule, Replace):
+        composition, function = self.parts.composition, self.parts.function
+        if isinstance(composition, Replace):
             return self.parts.form == "sequential" and self.parts.scaling == Constant() and function.starts_at_identity
-        return rule.keeps_h and (function.starts_at_zero or self.parts.scaling.start_from() == 0)
+        return composition.keeps_h and (function.starts_at_zero or self.parts.scaling.start_from() == 0)

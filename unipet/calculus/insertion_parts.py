@@ -14,6 +14,7 @@ from unipet.calculus.composition import Composition
 from unipet.calculus.functions.base import Function, Heads
 from unipet.calculus.mixture import Mixture
 from unipet.calculus.scaling import Scaling
+from unipet.errors import UnipetError
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class InsertionParts:
 
     function: Function
     form: str
-    rule: Composition
+    composition: Composition
     scaling: Scaling
     mixture: Mixture | None = None
     tokens: tuple[str, int] | None = None
@@ -30,7 +31,13 @@ class InsertionParts:
     @property
     def needs_weight(self) -> bool:
         """Whether it reads the base model's weight, at the start or at each call."""
-        return self.function.starts_from_weight or self.function.needs_bias or self.rule.needs_weight
+        return self.function.starts_from_weight or self.function.needs_bias or self.composition.needs_weight
+
+
+def inside(key: str, error: UnipetError, place: str = "") -> UnipetError:
+    """The error of a value inside the insertion at `key`. A value begins its errors with its own key (`function.size`)."""
+    joint = "." if str(error).startswith(("function", "composition", "scaling")) else ": "
+    return UnipetError(f"{key}{joint}{error}{place}")
 
 
 def seeded(seed: int, name: str) -> torch.Generator:
@@ -39,10 +46,13 @@ def seeded(seed: int, name: str) -> torch.Generator:
     return torch.Generator("cpu").manual_seed(int.from_bytes(digest[:7], "big"))
 
 
-def frozen_of(function: Function, what: str, widths: Any, name: str) -> Mapping[str, Tensor]:
-    """The tensors that a function freezes, `frozen` at one site or `shared_frozen` for all, from the stream of that name."""
-    make = getattr(function, what)
-    if make.__func__ is getattr(Function, what):
+def frozen_of(function: Function, maker: str, widths: Any, name: str) -> Mapping[str, Tensor]:
+    """The tensors that a function freezes, drawn from the random stream of `name`.
+
+    `maker` is the function's method that makes them: `frozen` for one site, `shared_frozen` for all.
+    """
+    make = getattr(function, maker)
+    if make.__func__ is getattr(Function, maker):
         return {}  # as most functions: no stream needed
     with torch.device("cpu"):  # from a seed, and so the same whatever device is the default
         made: Mapping[str, Tensor] = make(widths, seeded(getattr(function, "seed", 0), name))
@@ -59,7 +69,7 @@ def split_views(source: Tensor | Heads | None, views: int) -> list[Tensor | Head
 
 
 def rows_of(delta: Tensor, rows: int, h: Tensor) -> Tensor:
-    """A Δ that is the same for all examples still has to line up with its view's rows."""
+    """Δ with one row for each of `rows` examples, also where it is the same for all of them."""
     if delta.dim() == h.dim():
         return delta.expand(rows, *delta.shape[1:])
     return delta.expand(rows, *([1] * (h.dim() - 2)), delta.shape[-1])

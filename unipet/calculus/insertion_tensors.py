@@ -1,11 +1,12 @@
-"""The tensors of one insertion: those it learns, those it freezes, and the base model's that it reads. It knows no pass.
+"""The tensors of one insertion: those it learns, those it freezes, and the base model's that it reads.
+No forward pass changes them.
 
 Shapes: B batch, T positions, D width of h, U width of x.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 
@@ -18,6 +19,20 @@ from unipet.calculus.insertion_parts import InsertionParts, frozen_of
 from unipet.calculus.named_tensors import NamedTensors
 from unipet.calculus.sites import Site
 from unipet.calculus.weights import BaseWeight, read_all
+from unipet.errors import UnipetError
+
+
+def _check_names(*owners: tuple[str, Iterable[str]]) -> None:
+    """Raise UnipetError where two kinds of an insertion's tensors bear one name: one would take the other's place."""
+    taken: dict[str, str] = {}
+    for owner, names in owners:
+        for name in names:
+            if name in taken:
+                raise UnipetError(
+                    f"function: the name {name!r} is among the {taken[name]} and among the {owner}: their tensors would stand in "
+                    "one place. Rename it in the one that is your own, or choose another function or scaling."
+                )
+            taken[name] = owner
 
 
 class InsertionTensors(nn.Module):
@@ -41,26 +56,37 @@ class InsertionTensors(nn.Module):
         function, scaling = parts.function, parts.scaling
         scheme = getattr(function, "init", "torch")
         frozen = frozen_of(function, "frozen", widths, f"{name}/{site.name}")
+        scale_widths = Widths(widths.u, widths.kv) if parts.composition.shares_softmax else widths
+        slots, scale_slots, own_slots = (
+            function.slots(widths),
+            scaling.slots(scale_widths),
+            parts.composition.slots(widths),
+        )
+        _check_names(
+            ("slots of the function", slots),
+            ("frozen tensors of the function", frozen),
+            ("slots of the scaling", scale_slots),
+            ("slots of the composition", own_slots),
+        )
         self.tensors = NamedTensors()  # of all its banks, under the names that a saved adapter gives them
-        self.bank = Bank(function.slots(widths), scheme, parts.mixture, dtype, device, frozen, self.tensors)
-        scale_widths = Widths(widths.u, widths.kv) if parts.rule.needs_mass else widths
-        self.scale = plain_bank(scaling.slots(scale_widths), scaling.init, dtype, device, self.tensors)
+        self.bank = Bank(slots, scheme, parts.mixture, dtype, device, frozen, self.tensors)
+        self.scale = plain_bank(scale_slots, scaling.init, dtype, device, self.tensors)
         if (start := scaling.start_from()) is not None:
             for tensor in self.scale.tensors:
                 nn.init.constant_(tensor, start)
-        self.joint = plain_bank(parts.rule.slots(widths), "zeros", dtype, device, self.tensors)
+        self.joint = plain_bank(own_slots, "zeros", dtype, device, self.tensors)
         self._shared: tuple[Bank | None] = (None,)  # in a tuple, because it is not registered here
         if device.type != "meta":
             self._start()
 
     @torch.no_grad()
     def _start(self) -> None:
-        """What starts from the base model's weight."""
+        """Start the tensors that start from the base model's weight."""
         weight_DU = self.weight() if self.parts.needs_weight else None
         for params in self.bank.copies():
             self.parts.function.start(params, weight_DU)
         if weight_DU is not None:
-            self.parts.rule.start(self.joint.reduced(), weight_DU)
+            self.parts.composition.start(self.joint.reduced(), weight_DU)
 
     def weight(self) -> Tensor:
         """The base model's weight at this site, in the dtype that this insertion computes with."""
@@ -113,8 +139,7 @@ class InsertionTensors(nn.Module):
         return banks[0].tensors[0] if banks else None
 
     def bake(self) -> Callable[[], None]:
-        """Make one ordinary function of the bank and of a reparametrisation, in place, where there is one; returns what
-        takes it back."""
+        """Turn the bank and any reparametrisation into one ordinary function, in place. Returns a call that undoes it."""
         before = self.parts, self.shared, self.tensors, self.banks
         if self.parts.mixture is not None and not self.parts.mixture.bakes:
             return partial(self._become, *before)

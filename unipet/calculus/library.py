@@ -14,7 +14,7 @@ from typing import Any
 from unipet.calculus.method import Method, parse_method
 from unipet.calculus.yaml_reader import read_written, value_of, values
 from unipet.config import conf_dir
-from unipet.errors import UnipetError, nearest
+from unipet.errors import UnipetError, nearest, not_allowed
 
 
 def method_names() -> list[str]:
@@ -47,7 +47,7 @@ def load_method(method: str | Path | Mapping[str, Any] | Method) -> Method:
 
 
 def is_file_name(text: str) -> bool:
-    """True for what names a file of the user's, and no method by its name."""
+    """Whether a text is the path of a user's file. Otherwise it is the name of a shipped method."""
     return text.endswith((".yaml", ".yml"))
 
 
@@ -60,7 +60,7 @@ def compose_file(path: Path) -> dict[str, Any]:
 
 
 def emptied(name: str) -> UnipetError:
-    """For a method without the insertions that its name stands for."""
+    """The error for a method that has lost the insertions its name stands for."""
     return UnipetError(
         f"method.insertions: none of the insertions of {name!r} is left, so a record would call another method {name}. "
         "Give it a name of its own, method.name=NAME, or keep an insertion and change its parts, for example "
@@ -81,7 +81,7 @@ def _compose(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if defaults is None:
         return own
     if not isinstance(defaults, list):
-        raise UnipetError(f"{path}: defaults must be a list, got {defaults!r}.")
+        raise not_allowed(f"{path}: defaults", defaults, "a list of `_self_`, methods' names and `/group@key: option`")
     entries = defaults if "_self_" in defaults else [*defaults, "_self_"]
     result: dict[str, Any] = {}
     for entry in entries:
@@ -95,9 +95,7 @@ def _compose(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
             value = _compose(_find(path, group.lstrip("/"), str(option)), (*seen, path))
             _merge(result, _nested(package, value))
         else:
-            raise UnipetError(
-                f"{path}: defaults entry {entry!r} is not `_self_`, a method's name or `/group@key: option`."
-            )
+            raise not_allowed(f"{path}: defaults", entry, "`_self_`, a method's name or `/group@key: option`")
     return result
 
 
@@ -118,7 +116,7 @@ def _find(path: Path, group: str, option: str) -> Path:
 def _read(path: Path) -> dict[str, Any]:
     given = read_written(path)
     if not isinstance(given, dict):
-        raise UnipetError(f"{path}: expected a mapping with name and insertions, got {values(given)!r:.80}.")
+        raise not_allowed(str(path), values(given), "a mapping with name and insertions")
     return given
 
 

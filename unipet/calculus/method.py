@@ -13,19 +13,19 @@ from unipet.calculus.functions.base import Function
 from unipet.calculus.insertion_parts import InsertionParts
 from unipet.calculus.mixture import Mixture
 from unipet.calculus.objectives import Objective
-from unipet.calculus.options import parse_options, parse_value, remove_hint
+from unipet.calculus.options import joined, no_option, parse_options, parse_value, remove_hint
 from unipet.calculus.pairs import check_pairs, name_of
 from unipet.calculus.scaling import SCALINGS, Constant, Scaling
 from unipet.calculus.sites.position import Position, token_span
 from unipet.calculus.yaml_reader import text_of, value_of, values
-from unipet.errors import UnipetError, nearest, unknown
+from unipet.errors import UnipetError, nearest, not_allowed, unknown
 
 T = TypeVar("T")
 
 #: Parts of the base model that a method may train besides its insertions.
 UNFREEZE = ("head", "norm", "bias", "embeddings", "all")
 _INSERTION_KEYS = ("function", "position", "composition", "scaling", "mixture", "ratio")
-#: What is not a key here, but is one further in.
+#: Keys that a user may look for here and that stand further inside.
 _DEEPER = (
     "function.size",
     "function.dropout",
@@ -89,90 +89,88 @@ class Method:
         }
 
 
-def parse_method(given: Any, where: str = "method") -> Method:
+def parse_method(data: Any, key: str = "method") -> Method:
     """A checked method from plain data. Raises UnipetError with the full key of the first mistake."""
-    if not isinstance(given, Mapping):
-        raise UnipetError(f"{where}: expected a mapping with name and insertions, got {given!r}.")
-    _known_keys(given, _METHOD_KEYS, where)
-    name = text_of(given.get("name"))
+    if not isinstance(data, Mapping):
+        raise not_allowed(key, data, "a mapping with name and insertions")
+    _known_keys(data, _METHOD_KEYS, key, "a method")
+    name = text_of(data.get("name"))
     if not isinstance(name, str) or not name or not name.replace("_", "").replace("-", "").isalnum():
-        raise UnipetError(f"{where}.name: expected a name of letters, digits, '_' and '-', got {name!r}.")
-    if "insertions" not in given and "unfreeze" not in given:
+        raise not_allowed(f"{key}.name", name, "a name of letters, digits, '_' and '-'")
+    if "insertions" not in data and "unfreeze" not in data:
         raise UnipetError(
-            f"{where}: it says neither insertions nor unfreeze, so it would train the head alone. A shipped method is "
+            f"{key}: it says neither insertions nor unfreeze, so it would train the head alone. A shipped method is "
             f"given by its name ({name!r} as a string); a baseline says insertions: {{}} and what to unfreeze."
         )
-    insertions = given.get("insertions", {})
+    insertions = data.get("insertions", {})
     if not isinstance(insertions, Mapping):
-        raise UnipetError(
-            f"{where}.insertions: expected a mapping from a name to an insertion, got {value_of(insertions)!r}. A method "
-            f"without insertions says insertions: {{}}, what to unfreeze, and a name of its own."
+        raise not_allowed(
+            f"{key}.insertions",
+            value_of(insertions),
+            "a mapping from a name to an insertion",
+            "A method without insertions says insertions: {}, what to unfreeze, and a name of its own.",
         )
-    specs = tuple(_insertion(str(key), value, f"{where}.insertions.{key}") for key, value in insertions.items())
-    parts = value_of(given.get("unfreeze", ["head"]))
+    specs = tuple(_insertion(str(name), value, f"{key}.insertions.{name}") for name, value in insertions.items())
+    parts = value_of(data.get("unfreeze", ["head"]))
     unfreeze = [text_of(part) for part in parts] if isinstance(parts, list | tuple) else [parts] if parts else []
     for part in unfreeze:
         if part not in UNFREEZE:
-            raise unknown(f"{where}.unfreeze", part, UNFREEZE)
+            raise unknown(f"{key}.unfreeze", part, UNFREEZE)
     if not specs and not unfreeze:
-        raise UnipetError(f"{where}: nothing would train. Name insertions, or unfreeze one of {', '.join(UNFREEZE)}.")
-    objective = parse_options(Objective, value_of(given.get("objective")) or {}, f"{where}.objective", "the objective")
+        raise UnipetError(f"{key}: nothing would train. Name insertions, or unfreeze one of {', '.join(UNFREEZE)}.")
+    objective = parse_options(Objective, value_of(data.get("objective")) or {}, f"{key}.objective", "the objective")
     return Method(name, specs, tuple(dict.fromkeys(unfreeze)), objective)
 
 
-def _insertion(name: str, given: Any, where: str) -> InsertionSpec:
+def _insertion(name: str, data: Any, key: str) -> InsertionSpec:
     if name in UNFREEZE or "/" in name or "." in name:
-        raise UnipetError(f"{where}: an insertion may not be called {name!r} (reserved, or holds '/' or '.').")
-    if not isinstance(given, Mapping):
-        raise UnipetError(f"{where}: expected a mapping with {', '.join(_INSERTION_KEYS)}, got {values(given)!r}.")
-    _known_keys(given, _INSERTION_KEYS, where)
-    given = {key: value_of(value) for key, value in given.items()}
-    function = _named(Function, FUNCTIONS, given.get("function"), f"{where}.function", "function")
-    site = given.get("position") or {}
+        raise UnipetError(f"{key}: an insertion may not be called {name!r} (reserved, or holds '/' or '.').")
+    if not isinstance(data, Mapping):
+        raise not_allowed(key, values(data), f"a mapping with {', '.join(_INSERTION_KEYS)}")
+    _known_keys(data, _INSERTION_KEYS, key, "an insertion")
+    choices = {name: value_of(value) for name, value in data.items()}
+    function = _named(Function, FUNCTIONS, choices.get("function"), f"{key}.function", "function")
+    site = choices.get("position") or {}
     site = {"site": site} if isinstance(site, str | list) else site
-    position = parse_options(Position, site, f"{where}.position", "the position")
-    position.check(f"{where}.position")
-    given_composition = given.get("composition", "add")
-    composition = _named(Composition, COMPOSITIONS, given_composition, f"{where}.composition", "composition")
-    scaling = given.get("scaling", 1.0)
+    position = parse_options(Position, site, f"{key}.position", "the position")
+    position.check(f"{key}.position")
+    composition = choices.get("composition", "add")
+    composition = _named(Composition, COMPOSITIONS, composition, f"{key}.composition", "composition")
+    scaling = choices.get("scaling", 1.0)
     if isinstance(scaling, int | float) or scaling is None:
         value = 1.0 if scaling is None else scaling
-        scaling = {"name": "constant", "value": parse_value(float, value, f"{where}.scaling")}
+        scaling = {"name": "constant", "value": parse_value(float, value, f"{key}.scaling")}
     if isinstance(scaling, Mapping) and "name" not in scaling:
         scaling = {"name": "constant", **scaling}  # `scaling.value=2` over a file that says `scaling: 4.0`
-    parsed_scaling = _named(Scaling, SCALINGS, scaling, f"{where}.scaling", "scaling")
-    if (parsed := given.get("mixture")) is not None:
-        parsed = parse_options(Mixture, parsed, f"{where}.mixture", "the mixture")
-    ratio = parse_value(float | None, given.get("ratio"), f"{where}.ratio", {"low": 0})
+    parsed_scaling = _named(Scaling, SCALINGS, scaling, f"{key}.scaling", "scaling")
+    if (parsed := choices.get("mixture")) is not None:
+        parsed = parse_options(Mixture, parsed, f"{key}.mixture", "the mixture")
+    ratio = parse_value(float | None, choices.get("ratio"), f"{key}.ratio", {"low": 0})
     spec = InsertionSpec(name, function, position, composition, parsed_scaling, parsed, ratio)
-    check_pairs(spec, where)
+    check_pairs(spec, key)
     return spec
 
 
-def _named(kind: type[T], table: Mapping[str, type[T]], given: Any, where: str, what: str) -> T:
+def _named(kind: type[T], table: Mapping[str, type[T]], choice: Any, key: str, dimension: str) -> T:
     """A value of a dimension: its name, or a mapping with `name` and options."""
-    if isinstance(given, str):
-        given = {"name": given}
-    if not isinstance(given, Mapping):
-        raise UnipetError(
-            f"{where}: expected a {what} (one of {', '.join(table)}) or a mapping with name, got {given!r}."
-        )
-    name = text_of(given.get("name"))
+    if isinstance(choice, str):
+        choice = {"name": choice}
+    if not isinstance(choice, Mapping):
+        raise not_allowed(key, choice, f"a {dimension} (one of {', '.join(table)}) or a mapping with name")
+    name = text_of(choice.get("name"))
     if not isinstance(name, str):
-        raise UnipetError(f"{where}.name: expected the name of a {what} ({', '.join(table)}), got {name!r}.")
+        raise not_allowed(f"{key}.name", name, f"the name of a {dimension} ({', '.join(table)})")
     if name not in table:
         own = " One of your own: imports=[MODULE] (or --import MODULE), or unipet.register_function."
-        raise UnipetError(f"{unknown(f'{where}.name', name, table)}{own if kind is Function else ''}")
-    return parse_options(table[name], given, where, f"{what} '{name}'", ignore=("name",))
+        raise UnipetError(f"{unknown(f'{key}.name', name, table)}{own if kind is Function else ''}")
+    return parse_options(table[name], choice, key, f"{dimension} '{name}'", ignore=("name",))
 
 
-def _known_keys(given: Mapping[str, Any], allowed: tuple[str, ...], where: str) -> None:
-    for key in given:
-        if key not in allowed:
-            raise UnipetError(
-                f"{where}.{key}: unknown key. Allowed here: {', '.join(allowed)}.{nearest(key, (*allowed, *_DEEPER))} "
-                f"{remove_hint(f'{where}.{key}')}"
-            )
+def _known_keys(data: Mapping[str, Any], allowed: tuple[str, ...], key: str, owner: str) -> None:
+    for name in data:
+        if name not in allowed:
+            full = joined(key, name)
+            raise no_option(full, owner, allowed, f"{nearest(name, (*allowed, *_DEEPER))} {remove_hint(full)}")
 
 
 __all__ = ["UNFREEZE", "Constant", "InsertionSpec", "Method", "name_of", "parse_method"]

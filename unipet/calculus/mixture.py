@@ -15,7 +15,7 @@ from torch import Tensor
 
 from unipet.calculus.functions.base import Slots
 from unipet.calculus.options import option
-from unipet.errors import UnipetError, unknown
+from unipet.errors import UnipetError, not_allowed, unknown
 
 #: slot -> the expert's index, or one for each example (B,), or for each token (B, T); shared slots are absent.
 Route = Mapping[str, "int | Tensor"]
@@ -75,24 +75,22 @@ class Mixture:
             return {"soft": None, "per_example": "example"}.get(self.router, "call")
         return {"random": "call", "random_example": "example", "random_token": "token"}.get(self.reducer)
 
-    def check(self, slots: Slots, where: str) -> None:
+    def check(self, slots: Slots, key: str) -> None:
         """Raise UnipetError unless `share` names some, but not all, of the function's slots."""
         if self.expert >= self.experts:
-            raise UnipetError(
-                f"{where}.expert: {self.expert} is out of range, it must be between 0 and {self.experts - 1}."
-            )
+            raise not_allowed(f"{key}.expert", self.expert, f"a whole number from 0 to {self.experts - 1}")
         for slot in self.share:
             if slot not in slots:
-                raise unknown(f"{where}.share", slot, slots)
+                raise unknown(f"{key}.share", slot, slots)
         if set(self.share) == set(slots):
             raise UnipetError(
-                f"{where}.share: sharing every slot ({', '.join(sorted(slots))}) leaves nothing to mix. "
+                f"{key}.share: sharing every slot ({', '.join(sorted(slots))}) leaves nothing to mix. "
                 "Share fewer, or drop the mixture."
             )
 
 
 def by_expert(route: Route) -> Iterator[tuple[dict[str, int], Tensor | None]]:
-    """The routes of single experts that a route is made of, each with the rows that take it (None: all)."""
+    """Split a route into routes of single experts, each with the rows that take it (None: all rows)."""
     if not any(isinstance(choice, Tensor) for choice in route.values()):
         yield {slot: int(choice) for slot, choice in route.items()}, None
         return

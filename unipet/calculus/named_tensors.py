@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 
 class NamedTensors(nn.Module):
-    """A node of the tree. It has tensors and further nodes by name, of any name."""
+    """A node of the tree. It holds tensors and further nodes, each under any name."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._mounted: set[str] = set()  # those of its nodes that are there for what was mounted at or below them
+        self._mounted: set[str] = set()  # the nodes that exist because something was mounted there or below
 
     def __setattr__(self, name: str, value: Any) -> None:
         if isinstance(value, Tensor):
@@ -24,7 +24,7 @@ class NamedTensors(nn.Module):
             object.__setattr__(self, name, value)
 
     def mount(self, path: list[str], node: NamedTensors) -> None:
-        """Make `node` the one at `path`, after all that is mounted at a part of that path."""
+        """Put `node` at `path`. Nodes at shorter paths must have been mounted before."""
         parent = self
         for name in path[:-1]:
             if name not in parent._modules:
@@ -34,7 +34,7 @@ class NamedTensors(nn.Module):
         parent._modules[path[-1]] = node
 
     def unmount(self) -> None:
-        """Have its own tensors alone again, and so for all that was mounted."""
+        """Take out every mounted node, here and below, so that each node holds its own tensors alone."""
         for node in self._modules.values():
             assert isinstance(node, NamedTensors)
             node.unmount()
@@ -56,7 +56,7 @@ class NamedTensors(nn.Module):
         self._node(path)._parameters[last] = parameter
 
     def put_buffer(self, name: str, tensor: Tensor) -> None:
-        """What never trains; it is in no state dict."""
+        """Add a tensor that never trains and is in no state dict."""
         *path, last = name.split(".")
         node = self._node(path)
         node._buffers[last] = tensor

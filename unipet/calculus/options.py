@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import re
 import shlex
 import types
 import typing
@@ -24,47 +25,47 @@ _FREE: Mapping[str, Any] = {}
 _ENDS = {"low": "at least", "above": "greater than", "high": "at most", "below": "less than"}
 
 
-def remove_hint(where: str) -> str:
+def remove_hint(key: str) -> str:
     """The override that takes a key out of a composed configuration."""
-    return f"Remove it with the override {shlex.quote(f'~{where}')} (or delete the line)."
+    return f"Remove it with the override {shlex.quote(f'~{key}')} (or delete the line)."
 
 
 def parse_options(
-    cls: type[T], given: Any, where: str, owner: str, ignore: Sequence[str] = (), as_given: bool = False
+    cls: type[T], options: Any, key: str, owner: str, ignore: Sequence[str] = (), as_given: bool = False
 ) -> T:
     """Build the dataclass `cls` from a mapping.
 
-    `where` is the full key that errors name (`method.insertions.ffn.function`), `owner` says whose options these are
+    `key` is the full key that errors name (`method.insertions.ffn.function`), `owner` says whose options these are
     (`function 'bottleneck'`). A text option takes an unquoted scalar of YAML as the text that was written; a whole number for a
     `float` becomes one, unless it stays `as_given`. Raises UnipetError for unknown and missing keys, wrong types and values
     outside the limits.
     """
-    if not isinstance(given, Mapping):
-        raise not_allowed(where, value_of(given), "a mapping of options")
+    if not isinstance(options, Mapping):
+        raise not_allowed(key, value_of(options), "a mapping of options")
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     hints = hints_of(cls)  # type: ignore[arg-type]
-    found: dict[str, Any] = {}
-    for key, value in given.items():
-        if key in ignore:
+    parsed: dict[str, Any] = {}
+    for name, value in options.items():
+        if name in ignore:
             continue
-        full = joined(where, key)
-        if key not in fields:
-            raise no_option(full, owner, [*ignore, *fields], f"{nearest(key, fields)} {remove_hint(full)}")
+        full = joined(key, name)
+        if name not in fields:
+            raise no_option(full, owner, [*ignore, *fields], f"{nearest(name, fields)} {remove_hint(full)}")
         if value == MISSING:
-            raise not_given(full, hints[key])
-        found[key] = parse_value(hints[key], value, full, fields[key].metadata, as_given)
-    lacking = [name for name, field in fields.items() if name not in found and _required(field)]
+            raise not_given(full, hints[name])
+        parsed[name] = parse_value(hints[name], value, full, fields[name].metadata, as_given)
+    lacking = [name for name, field in fields.items() if name not in parsed and _required(field)]
     if lacking:
-        raise not_given(joined(where, lacking[0]), hints[lacking[0]], f", and {owner} has no default for it")
-    return cls(**found)
+        raise not_given(joined(key, lacking[0]), hints[lacking[0]], f", and {owner} has no default for it")
+    return cls(**parsed)
 
 
-def check_options(cls: type, built: Any, where: str) -> None:
+def check_options(cls: type, built: Any, key: str) -> None:
     """Raise UnipetError unless every field of `built`, a `cls` or what has its fields, holds what its type and limits allow:
-    Python may have put anything there. `where` is the full key of `built`."""
+    Python may have put anything there. `key` is the full key of `built`."""
     hints = hints_of(cls)
     for field in dataclasses.fields(cls):
-        hint, value, full = hints[field.name], getattr(built, field.name), joined(where, field.name)
+        hint, value, full = hints[field.name], getattr(built, field.name), joined(key, field.name)
         if dataclasses.is_dataclass(hint):
             if not all(hasattr(value, name) for name in hints_of(typing.cast("type", hint))):
                 raise not_allowed(full, value, f"a {getattr(hint, '__name__', hint)}")
@@ -89,17 +90,17 @@ def not_given(full: str, hint: Any, why: str = "") -> UnipetError:
     return UnipetError(f"{full}: not given{why}. Set it, for example {full}={example}.")
 
 
-def parse_value(hint: Any, value: Any, where: str, limits: Mapping[str, Any] = _FREE, as_given: bool = False) -> Any:
+def parse_value(hint: Any, value: Any, key: str, limits: Mapping[str, Any] = _FREE, as_given: bool = False) -> Any:
     """One option's value as its type has it. Raises UnipetError for another type, and for a value outside the limits."""
     kind = _but_none(hint)
     if kind is not hint and value_of(value) is None:
         return None
     if dataclasses.is_dataclass(kind):
-        return parse_options(typing.cast("type[Any]", kind), value, where, where.rsplit(".", 1)[-1], (), as_given)
+        return parse_options(typing.cast("type[Any]", kind), value, key, key.rsplit(".", 1)[-1], (), as_given)
     if typing.get_origin(kind) is list:
         items = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
         inner = typing.get_args(kind)[0]
-        return [parse_value(inner, item, f"{where}[{i}]", limits, as_given) for i, item in enumerate(items)]
+        return [parse_value(inner, item, f"{key}[{i}]", limits, as_given) for i, item in enumerate(items)]
     if kind == dict[str, Any]:  # a method: its own parser knows the types in it
         return value
     if kind is str:
@@ -108,8 +109,8 @@ def parse_value(hint: Any, value: Any, where: str, limits: Mapping[str, Any] = _
         value = texts(value) if kind == dict[str, str] and isinstance(value, Mapping) else values(value)
     if not _fits(kind, value, limits):
         if limits.get("choices"):
-            raise unknown(where, value, limits["choices"])
-        raise not_allowed(where, value, allowed(hint, limits))
+            raise unknown(key, value, limits["choices"])
+        raise not_allowed(key, value, allowed(hint, limits))
     return float(value) if kind is float and not as_given else value
 
 
@@ -141,8 +142,10 @@ def _fits(kind: Any, value: Any, limits: Mapping[str, Any]) -> bool:
         number = isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
         return number and (kind is int or _is_finite(value)) and _in_range(value, limits)
     if kind is str:
-        choices = limits.get("choices")
-        return isinstance(value, str) and (not choices or value in choices) and not (limits.get("filled") and not value)
+        choices, pattern = limits.get("choices"), limits.get("pattern")
+        if not isinstance(value, str) or (choices and value not in choices) or (limits.get("filled") and not value):
+            return False
+        return not pattern or re.fullmatch(pattern, value) is not None
     if kind == dict[str, str]:
         return isinstance(value, Mapping) and all(isinstance(text, str) for pair in value.items() for text in pair)
     return True
@@ -172,9 +175,9 @@ def _but_none(hint: Any) -> Any:
     return hint
 
 
-def joined(where: str, key: str) -> str:
-    """The full key of `key` inside `where`, which is empty for the outermost ones."""
-    return f"{where}.{key}" if where else str(key)
+def joined(key: str, name: str) -> str:
+    """The full key of the option `name` inside `key`, which is empty for the outermost ones."""
+    return f"{key}.{name}" if key else str(name)
 
 
 def _required(field: dataclasses.Field[Any]) -> bool:

@@ -1,101 +1,95 @@
-"""Choices of an insertion that are fine alone but not together; and what a method file calls a choice."""
+"""Which choices of an insertion do not go together, though each is fine alone. The values say why (`refuses_...`); the
+table says who is asked, and in which order."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from unipet.calculus.composition import COMPOSITIONS
 from unipet.calculus.functions import FUNCTIONS
-from unipet.calculus.functions.base import LinearMap, Widths
+from unipet.calculus.functions.base import Widths
+from unipet.calculus.functions.reads import READS
+from unipet.calculus.insertion_parts import inside
+from unipet.calculus.scaling import SCALINGS
 from unipet.errors import UnipetError
 
 if TYPE_CHECKING:
     from unipet.calculus.method import InsertionSpec
 
+_NAMES: Mapping[str, Mapping[str, type[Any]]] = {
+    "function": FUNCTIONS,
+    "composition": COMPOSITIONS,
+    "scaling": SCALINGS,
+}
+#: Any widths will do for a mixture's slots, as long as every usual size divides them.
+_SOME = 2**12 * 3**3 * 5 * 7
 
-def check_pairs(spec: InsertionSpec, where: str) -> None:
-    """Raise UnipetError for choices that are fine alone but not together."""
-    function, position = spec.function, spec.position
-    label, in_heads = name_of(FUNCTIONS, function), [role for role in position.site if role.endswith(".heads")]
-    rule, joined = spec.composition, name_of(COMPOSITIONS, spec.composition)
-    if rule.needs_mass and not function.has_mass:
-        able = ", ".join(name for name, cls in FUNCTIONS.items() if cls.has_mass)
-        raise UnipetError(
-            f"{where}.composition: {joined!r} shares the attention's softmax, which function {label!r} takes "
-            f"no part in. Use function {able}, or another composition (add, multiply, replace)."
-        )
-    needed = {"activation": "softmax", "norm": "none", "scaled": True}
-    for key, value in needed.items():
-        if rule.needs_mass and getattr(function, key, value) != value:
-            raise UnipetError(f"{where}: composition {joined!r} needs function.{key} {str(value).lower()}.")
-    if rule.lengthens or function.makes_tokens:
-        _check_lengthening(spec, label, joined, where)
-    if function.reads == "heads" and len(in_heads) != len(position.site):
-        raise UnipetError(
-            f"{where}.position.site: function {label!r} works inside attention, at attn.heads; got {position.site}."
-        )
-    if function.reads == "heads" and position.form != "parallel":
-        raise UnipetError(f"{where}.position.form: function {label!r} reads the queries, so its form is parallel.")
-    if rule.of_weight and not (isinstance(function, LinearMap) and position.form == "parallel"):
-        raise UnipetError(
-            f"{where}.composition: {joined!r} changes the weight itself, which needs a function that is a matrix "
-            f"(low_rank, ...) in parallel form; got function {label!r}, form {position.form}."
-        )
-    if rule.of_weight and getattr(function, "bias", False):
-        raise UnipetError(f"{where}.function.bias: composition {joined!r} is about the weight alone. Use bias: false.")
-    if function.starts_from_weight and function.reads == "u" and position.form != "parallel":
-        raise UnipetError(
-            f"{where}.position.form: function {label!r} needs the base weight, a map of x. Use form: parallel."
-        )
-    if rule.needs_weight and position.side == "input":
-        raise UnipetError(
-            f"{where}.position.side: composition {joined!r} is about a linear map's output. Use side: output."
-        )
-    if position.side == "input" and position.form == "parallel" and function.reads != "nothing":
-        raise UnipetError(f"{where}.position.form: on the input side h is what the module reads. Use form: sequential.")
-    if function.reads == "ids" and (position.site[0] != "embed.tokens" or not {*position.site[1:]} <= {"head.tokens"}):
-        raise UnipetError(
-            f"{where}.position.site: function {label!r} is about tokens. Use embed.tokens, and with it head.tokens where "
-            f"an output layer is tied to it; got {position.site}."
-        )
-    if "embed.tokens" in position.site and position.form == "parallel" and function.reads not in ("nothing", "ids"):
-        raise UnipetError(f"{where}.position: at embed.tokens, x is token ids. Use form: sequential.")
-    if "embed" in position.site and position.form == "parallel" and function.reads != "nothing":
-        raise UnipetError(
-            f"{where}.position: at embed, x is token ids, which function {label!r} cannot read. Use form: sequential."
-        )
-    if spec.scaling.dynamic and "embed" in position.site and position.form == "parallel":
-        raise UnipetError(f"{where}.scaling: at embed a gate needs form: sequential (x is token ids).")
-    if spec.scaling.needs_size and getattr(function, "size", None) is None:
-        raise UnipetError(f"{where}.scaling: it divides by the function's size, and function {label!r} has none.")
+
+class Pair(NamedTuple):
+    """Two choices of an insertion: `key` is the one that an error is about, and `refuses` says why they do not go
+    together, or is None."""
+
+    key: str
+    other: str
+    refuses: Callable[[InsertionSpec], str | None]
+
+
+#: The first that refuses is the error that a user reads.
+PAIRS = (
+    Pair("composition", "function", lambda spec: spec.composition.refuses_function(spec.function)),
+    Pair("function", "composition", lambda spec: spec.composition.refuses_options(spec.function)),
+    Pair("position.site", "composition", lambda spec: spec.composition.refuses_sites(spec.position.site)),
+    Pair("position.tokens", "composition", lambda spec: spec.composition.refuses_tokens(spec.position.tokens)),
+    Pair("scaling", "composition", lambda spec: spec.composition.refuses_scaling(spec.scaling.dynamic)),
+    Pair("position.site", "function", lambda spec: READS[spec.function.reads].refuses_sites(spec.position.site)),
+    Pair("position.form", "function", lambda spec: READS[spec.function.reads].refuses_form(spec.position.form)),
+    Pair("position.form", "composition", lambda spec: spec.composition.refuses_form(spec.position.form)),
+    Pair("position.form", "function", lambda spec: spec.function.refuses_form(spec.position.form)),
+    Pair("position.side", "composition", lambda spec: spec.composition.refuses_side(spec.position.side)),
+    Pair(
+        "position.form",
+        "position.side",
+        lambda spec: READS[spec.function.reads].refuses_side(spec.position.side, spec.position.form),
+    ),
+    Pair(
+        "position.form",
+        "position.site",
+        lambda spec: READS[spec.function.reads].refuses_token_ids(spec.position.site, spec.position.form),
+    ),
+    Pair("scaling", "position.site", lambda spec: spec.scaling.refuses_sites(spec.position.site, spec.position.form)),
+    Pair("scaling", "function", lambda spec: spec.scaling.refuses_function(spec.function)),
+    Pair(
+        "mixture",
+        "composition",
+        lambda spec: spec.composition.refuses_rows(spec.mixture is not None and spec.mixture.by_row),
+    ),
+)
+
+
+def check_pairs(spec: InsertionSpec, key: str) -> None:
+    """Raise UnipetError for choices that are fine alone but not together. `key` is the insertion's."""
+    for pair in PAIRS:
+        if reason := pair.refuses(spec):
+            other = f"{pair.other.rpartition('.')[2]} {_choice(spec, pair.other)}"
+            raise UnipetError(f"{key}.{pair.key}: {_choice(spec, pair.key)} does not go with {other}: {reason}")
     if spec.mixture is not None:
-        some = 2**12 * 3**3 * 5 * 7  # any widths will do, as long as every usual size divides them
-        if spec.mixture.by_row and (rule.needs_mass or rule.needs_weight):
-            raise UnipetError(
-                f"{where}.mixture: with router {spec.mixture.router}, reducer {spec.mixture.reducer} the examples of a "
-                f"batch have functions of their own, which composition {joined!r} cannot join. Use composition: add."
-            )
-        spec.mixture.check(function.slots(Widths(some, some, 1, 1, some)), f"{where}.mixture")
+        try:
+            slots = spec.function.slots(Widths(_SOME, _SOME, 1, 1, _SOME))
+        except UnipetError as error:
+            raise inside(key, error) from error
+        spec.mixture.check(slots, f"{key}.mixture")
 
 
-def _check_lengthening(spec: InsertionSpec, label: str, joined: str, where: str) -> None:
-    """Tokens of its own go into the embedded input, the same for every example."""
-    if not (spec.composition.lengthens and spec.function.makes_tokens):
-        makers = ", ".join(name for name, cls in FUNCTIONS.items() if cls.makes_tokens)
-        rules = ", ".join(name for name, cls in COMPOSITIONS.items() if cls.lengthens)
-        raise UnipetError(
-            f"{where}.composition: functions that make tokens ({makers}) and compositions that lengthen the sequence "
-            f"({rules}) need each other; got function {label!r} with composition {joined!r}."
-        )
-    if spec.position.site != ["embed"] or spec.position.tokens != "all" or spec.position.side == "input":
-        raise UnipetError(
-            f"{where}.position: tokens are put into the embedded input. Use site: embed and nothing else."
-        )
-    if spec.scaling.dynamic:
-        raise UnipetError(
-            f"{where}.scaling: a gate has nothing to read where tokens are added. Use a constant, or learned."
-        )
+def _choice(spec: InsertionSpec, key: str) -> str:
+    """The choice that stands under a key of the insertion, as a message shows it."""
+    dimension, _, option = key.partition(".")
+    value = getattr(spec, dimension)
+    if option:
+        return repr(getattr(value, option))
+    if dimension in _NAMES:
+        return repr(name_of(_NAMES[dimension], value))
+    return f"router {value.router!r} with reducer {value.reducer!r}"
 
 
 def name_of(table: Mapping[str, type[Any]], value: object) -> str:

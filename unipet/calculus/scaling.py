@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from unipet.calculus.functions.base import Params, Slots, TensorSpec, Widths
+from unipet.calculus.functions.base import Function, Params, Slots, TensorSpec, Widths
 from unipet.calculus.options import option
 from unipet.errors import UnipetError
 
@@ -39,6 +39,18 @@ class Scaling(ABC):
     def slots(self, widths: Widths) -> Slots:
         """What it learns; nothing unless said."""
         return {}
+
+    def refuses_sites(self, sites: list[str], form: str) -> str | None:
+        """Why it is not possible at one of these roles in this form, or None."""
+        if self.dynamic is not None and form == "parallel" and "embed" in sites:
+            return "there, x is token ids, which a gate cannot read. Use form: sequential."
+        return None
+
+    def refuses_function(self, function: Function) -> str | None:
+        """Why it does not go with this function, or None."""
+        if self.needs_size and getattr(function, "size", None) is None:
+            return "it divides by the function's size, and that function has none."
+        return None
 
     init: ClassVar[str] = "zeros"
 

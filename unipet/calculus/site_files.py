@@ -1,4 +1,4 @@
-"""A user's own site table: from a YAML file, a mapping or a table to one that was checked against the model."""
+"""A user's own site table, given as a YAML file, a mapping or a table: read, and checked against the model."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def load_sites(sites: Sites) -> Architecture | None:
 
 
 def sites_for(model: nn.Module, sites: Sites) -> Architecture | None:
-    """The same, and it fits this model. Raises UnipetError where it does not."""
+    """The table that `sites` means, checked against this model. Raises UnipetError where it does not fit."""
     table = load_sites(sites)
     if table is not None:
         try:

@@ -98,7 +98,7 @@ def why_no_matrix(module: nn.Module) -> str | None:
 
 
 def read(module: nn.Module) -> tuple[Tensor, Tensor]:
-    """(W_DI, b_D) in float64; a norm's weight is (D,), a missing bias zeros."""
+    """A module's weight and bias, (W_DI, b_D), in float64. A norm's weight is (D,); a missing bias reads as zeros."""
     weight: Tensor = module.weight  # type: ignore[assignment]
     W = (weight.T if _transposed(module) else weight).double()
     bias = getattr(module, "bias", None)
@@ -106,7 +106,7 @@ def read(module: nn.Module) -> tuple[Tensor, Tensor]:
 
 
 def updates(module: nn.Module, W: Tensor, b: Tensor) -> list[tuple[nn.Parameter, Tensor]]:
-    """The parameters of a module with the values that make it compute W and b."""
+    """The parameters of a module, each with the value that makes the module compute W and b."""
     found = [(module.weight, W.T if _transposed(module) else W)]
     if getattr(module, "bias", None) is not None:
         found.append((module.bias, b))
@@ -135,7 +135,7 @@ class BaseWeight:
 
 
 def read_all(projections: Mapping[str, BaseWeight]) -> dict[str, Tensor]:
-    """Their weights and biases as `base.<name>.weight`, `base.<name>.bias`."""
+    """The weights and biases of several projections, as `base.<name>.weight` and `base.<name>.bias`."""
     found = {f"base.{name}.weight": one.weight() for name, one in projections.items()}
     biases = {f"base.{name}.bias": one.bias() for name, one in projections.items()}
     return {**found, **{name: bias for name, bias in biases.items() if bias is not None}}

@@ -90,27 +90,27 @@ def read_written(path: Path) -> Any:
     return parse_yaml(text, str(path))
 
 
-def parse_yaml(text: str, where: str) -> Any:
+def parse_yaml(text: str, source: str) -> Any:
     """Mappings, lists and texts, with `Plain` for unquoted nulls, truth values and numbers; keys are texts as written.
 
-    `where` names the source in errors. Raises `UnipetError` for broken YAML, a key that stands twice, a tag, a second
+    `source` is what errors name. Raises `UnipetError` for broken YAML, a key that stands twice, a tag, a second
     document, an alias inside itself, and for more than `DEPTH` levels or `NODES` values.
     """
     import yaml
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        return _Builder(where, yaml.parse(text, Loader=loader)).document()
+        return _Builder(source, yaml.parse(text, Loader=loader)).document()
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
-        raise UnipetError(f"{where}{line}: not a readable YAML file: {problem}.") from None
+        raise UnipetError(f"{source}{line}: not a readable YAML file: {problem}.") from None
 
 
 def write_yaml(value: Any) -> str:
     """`value` as a YAML document in the order given. Texts that a reader of YAML 1.1 or 1.2 would take for something else
-    are quoted, so that `read_yaml` gives back what was written."""
+    are quoted, so that `read_yaml` gives back what was written. An unquoted scalar is written as it was."""
     import yaml
 
     class Dumper(yaml.SafeDumper):
@@ -118,14 +118,22 @@ def write_yaml(value: Any) -> str:
 
     for pattern in (_FLOAT, _DECIMAL, _OCTAL, _HEXADECIMAL):
         Dumper.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(f"^(?:{pattern.pattern})$"), None)
+    Dumper.add_representer(Plain, represent_plain)
     return str(yaml.dump(value, Dumper=Dumper, sort_keys=False))
+
+
+def represent_plain(dumper: Any, plain: Plain) -> Any:
+    """A node of PyYAML that is written without quotes."""
+    node = dumper.represent_scalar("tag:yaml.org,2002:str", str(plain))
+    node.tag = dumper.resolve(type(node), str(plain), (True, False))
+    return node
 
 
 class _Builder:
     """One document out of the parser's events."""
 
-    def __init__(self, where: str, events: Iterator[Any]) -> None:
-        self.where, self.events = where, events
+    def __init__(self, source: str, events: Iterator[Any]) -> None:
+        self.source, self.events = source, events
         self.anchors: dict[str, tuple[Any, int]] = {}  # name -> what it stands for, and of how many values that is
         self.count = 0
 
@@ -208,5 +216,5 @@ class _Builder:
         if self.count > NODES:
             raise self.mistake(event, f"more than {NODES:,} values")
 
-    def mistake(self, event: Any, what: str) -> UnipetError:
-        return UnipetError(f"{self.where}, line {event.start_mark.line + 1}: {what}.")
+    def mistake(self, event: Any, problem: str) -> UnipetError:
+        return UnipetError(f"{self.source}, line {event.start_mark.line + 1}: {problem}.")

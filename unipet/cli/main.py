@@ -23,6 +23,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "[-m] KEY=VALUE ...",
         "train and evaluate one run, or with -m a sweep of runs",
     ),
+    "sweep": (
+        "unipet.cli.commands.sweep",
+        "status|resume|cancel DIR",
+        "how far a sweep is; do what is missing; end it",
+    ),
     "plan": (
         "unipet.cli.commands.plan",
         "[-m] KEY=VALUE ... [--json]",
@@ -90,7 +95,8 @@ def dispatch(argv: Sequence[str]) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point. Exit codes: 0 success, 1 a run failed, 2 a mistake on the command line, 130 interrupted.
+    """Entry point. Exit codes: 0 success, 1 a run failed, 2 a mistake on the command line, 130 or 143 interrupted by
+    SIGINT or SIGTERM.
 
     Without `argv` this is the whole program: the wrapped output streams stay, because libraries print at exit, too.
     """
@@ -120,9 +126,9 @@ def _answer(argv: Sequence[str], out: terminal.Screen, err: terminal.Screen) -> 
     except UnicodeEncodeError as error:  # a file name, on a system whose encoding is ASCII
         print(f"error: {_unwritable(error)}", file=err)
         code = 2
-    except KeyboardInterrupt:
-        print("error: interrupted", file=err)
-        code = 130
+    except KeyboardInterrupt as end:
+        print(f"error: {str(end) or 'interrupted'}", file=err)
+        code = getattr(end, "exit_code", 130)
     except OSError as error:
         if error.filename is None:  # not about a file of the user
             libraries.print_last()

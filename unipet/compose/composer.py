@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import filecmp
 import importlib.util
 import os
@@ -92,6 +93,7 @@ class Composer:
         # quoted for Hydra's override grammar
         location = f"file://{directory}".replace("\\", "\\\\").replace("'", "\\'")
         self._known: dict[tuple[str, Any], list[str]] = {}
+        self._chosen: dict[tuple[str, ...], Any] = {}  # group choices -> what they compose
         self.search = [f"hydra.searchpath=['{location}']"] if config_dir else []
 
     def groups(self) -> list[str]:
@@ -115,12 +117,52 @@ class Composer:
             self._known[group, kind] = sorted(set(found))
         return self._known[group, kind]
 
-    def compose(self, overrides: Sequence[str]) -> Any:
-        """The composed DictConfig, Hydra's own node included."""
-        from hydra import compose
+    def compose(self, overrides: Sequence[str], number: int | None = None) -> Any:
+        """The composed DictConfig, Hydra's own node included; `number` is that of a sweep's job.
+
+        Hydra composes every choice of groups once. Overrides of values are applied to a copy of that, by the function
+        with which Hydra applies them.
+        """
+        from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
+        from hydra.core.override_parser.overrides_parser import OverridesParser
+        from omegaconf import open_dict
 
         with translate(overrides):
-            return compose(ROOT, overrides=[*self.search, *overrides], return_hydra_config=True)
+            parsed = OverridesParser.create().parse_overrides(list(overrides))
+            choices = [each for each in parsed if self._is_choice(each)]
+            composed = copy.deepcopy(self._composed_choices(tuple(str(each.input_line) for each in choices)))
+            values = [each for each in parsed if each not in choices]
+            ConfigLoaderImpl._apply_overrides_to_config(values, composed)
+            node, own = composed.hydra, [each for each in parsed if not each.is_hydra_override()]
+            node.overrides.task = [each.input_line for each in own]
+            node.overrides.hydra.extend([each.input_line for each in values if each.is_hydra_override()])
+            naming = node.job.config.override_dirname
+            with open_dict(node):
+                node.job.override_dirname = get_overrides_dirname(
+                    own, kv_sep=naming.kv_sep, item_sep=naming.item_sep, exclude_keys=naming.exclude_keys
+                )
+                if number is not None:
+                    node.job.num, node.job.id = number, str(number)
+        return composed
+
+    def _is_choice(self, override: Any) -> bool:
+        """Whether Hydra reads an override as the choice of a group (in its defaults list), not as a value."""
+        from hydra.core.global_hydra import GlobalHydra
+
+        if override.package is not None or "/" in override.key_or_group:
+            return True
+        groups = self.groups() if not override.key_or_group.startswith("hydra") else ()
+        loader: Any = GlobalHydra.instance().config_loader()
+        return override.key_or_group in groups or bool(loader.repository.group_exists(override.key_or_group))
+
+    def _composed_choices(self, choices: tuple[str, ...]) -> Any:
+        """What Hydra composes of these choices alone."""
+        from hydra import compose
+
+        if choices not in self._chosen:
+            lines = [*self.search, *choices]
+            self._chosen[choices] = compose(ROOT, overrides=lines, return_hydra_config=True)
+        return self._chosen[choices]
 
 
 def plain_values(composed: Any) -> dict[str, Any]:

@@ -4,48 +4,70 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from unipet.compose.composer import Composer, plain_values
 from unipet.compose.override import Override, shown
-from unipet.compose.overrides import Plan, parse_all
-from unipet.compose.parse_run_config import configured
+from unipet.compose.overrides import Plan, checked
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
 
 
 @dataclass(frozen=True)
 class SweepJob:
-    """One job: the overrides that differ, its configuration or the mistake in it, and how long composing took."""
+    """One job: its overrides, its configuration or the mistake in it, and how long composing took."""
 
     number: int
-    overrides: list[str]
+    overrides: list[str]  # all of them, as one would type them
+    differing: list[str]  # those that tell it from the other jobs
+    values: Mapping[str, Any]  # as composed, nothing checked; empty where that failed
     config: RunConfig | None
     mistake: str | None
     compose_s: float
 
 
-def sweep_jobs(todo: Plan, texts: Sequence[str], composer: Composer) -> Iterator[SweepJob]:
-    """Every job of `todo`, which `plan` made of `texts`. Raises UnipetError for a sweeper whose jobs depend on results."""
+def sweep_jobs(todo: Plan, composer: Composer) -> Iterator[SweepJob]:
+    """Every job of `todo`. A mistake that takes the values of several keys, or that stands in a method, is its job's.
+
+    Raises `UnipetError` for a mistake in any other single value, and for a sweeper whose jobs depend on results.
+    """
     if todo.jobs is None:
         raise UnipetError(
-            "unipet plan: the jobs of this sweeper depend on the results of others, so they are not known beforehand. "
+            "The jobs of this sweeper depend on the results of others, so they are not known beforehand. "
             "Leave out hydra/sweeper, or list the values: KEY=a,b,c."
         )
-    given = {_target(one): one for one in [*todo.brought, *parse_all(texts, composer)]}
-    choices = [one.values or (one.text,) for one in given.values()]
-    swept = {_target(one) for one in given.values() if len(one.values) > 1}
+    last = {_target(each): each for each in [*todo.brought, *todo.parsed]}
+    choices = [each.values or (each.text,) for each in last.values()]
     for number, chosen in enumerate(itertools.product(*choices)):
-        differing = [shown(text) for text in chosen if text.split("=", 1)[0] in swept]
-        started = time.perf_counter()
-        try:
-            config, mistake = configured(plain_values(composer.compose(list(chosen)))), None
-        except UnipetError as error:  # one job's mistake, as in the sweep itself
-            config, mistake = None, str(error)
-        yield SweepJob(number, differing, config, mistake, time.perf_counter() - started)
+        further = [each for each, text in zip(last.values(), chosen, strict=True) if text != each.first]
+        single = len(further) == 1 and not further[0].key.startswith("method.")
+        job = _job(number, chosen, _differing(chosen, last), composer)
+        if job.mistake is not None and single:
+            raise UnipetError(job.mistake)
+        yield job
 
 
-def _target(one: Override) -> str:
+def _job(number: int, chosen: Sequence[str], differing: list[str], composer: Composer) -> SweepJob:
+    started = time.perf_counter()
+    values: Mapping[str, Any] = {}
+    config, mistake = None, None
+    try:
+        composed = composer.compose(chosen, number)
+        values = plain_values(composed)
+        config = checked(composed, chosen, composer)
+    except UnipetError as error:
+        mistake = str(error)
+    overrides = [shown(text) for text in chosen]
+    return SweepJob(number, overrides, differing, values, config, mistake, time.perf_counter() - started)
+
+
+def _differing(chosen: Sequence[str], last: Mapping[str, Override]) -> list[str]:
+    swept = {target for target, each in last.items() if len(each.values) > 1}
+    return [shown(text) for text in chosen if text.split("=", 1)[0] in swept]
+
+
+def _target(override: Override) -> str:
     """What an override sets, as it is spelled for Hydra: a later one of the same spelling takes its place."""
-    return one.text.split("=", 1)[0]
+    return override.text.split("=", 1)[0]

@@ -12,7 +12,7 @@ from unipet.calculus.library import is_file_name
 from unipet.compose import parse_run_config
 from unipet.compose.composer import Composer
 from unipet.compose.hydra_errors import translate
-from unipet.compose.schema import METHOD_GROUPS, kind_at
+from unipet.compose.schema import METHOD_GROUPS, is_mapping, kind_at
 from unipet.compose.user_files import method_file
 from unipet.config import RunConfig
 from unipet.errors import UnipetError, unknown
@@ -67,11 +67,7 @@ def parse(text: str, composer: Composer) -> Override:
             f"{text}: does not name the insertion to remove. Write '~method.insertions.NAME' for each one. A method from which "
             "all insertions are removed needs another name: method.name=NAME."
         )
-    if (
-        key.startswith("method.")
-        or parse_run_config.is_mapping(kind_at(key))
-        or parse_run_config.is_mapping(kind_at(key.rpartition(".")[0]))
-    ):
+    if key.startswith("method.") or is_mapping(kind_at(key)) or is_mapping(kind_at(key.rpartition(".")[0])):
         # optional keys of a method, and keys of mappings, need not exist in YAML: add them; `load_method` checks them
         prefix = "++" + prefix.lstrip("+")
     return Override(prefix + "=" + rest(text), key, sweep_values(prefix, parsed, []))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,12 @@ class Plan:
     swept: list[str] = field(default_factory=list)  # keys with several values
     sweep_dir: Path | None = None
     brought: list[Override] = field(default_factory=list)  # by the configuration itself; the command line's come after
+    parsed: list[Override] = field(default_factory=list)  # the command line's
+
+    @property
+    def launcher(self) -> str:
+        """Which of Hydra's launchers was chosen: "basic" is its default, which leaves launching to ours."""
+        return str(self.composed.hydra.runtime.choices.get("hydra/launcher"))
 
 
 def parse_all(texts: Sequence[str], composer: Composer) -> list[Override]:
@@ -61,25 +66,23 @@ def _check_label(parsed: Sequence[Override]) -> None:
 def plan(texts: Sequence[str], multirun: bool, composer: Composer, command: str = "train") -> Plan:
     """Check a whole command line by composing it. Raises one `UnipetError` for the first mistake.
 
-    For a sweep, every value is composed once, with the first value of the other keys, so that a mistake in any value shows
-    before the first job starts. The contents of a method are checked by `load_method`, job by job.
+    For a sweep, it checks the first job and the number of jobs; `expand.sweep_jobs` composes them all.
     """
     parsed = parse_all(texts, composer)
-    composed = composer.compose([one.first for one in parsed])
+    first = [one.first for one in parsed]
+    composed = composer.compose(first)
     by_config = composed.hydra.mode is not None and composed.hydra.mode.name == "MULTIRUN"
     multirun = multirun or by_config
     several = [one for one in parsed if one.values]
     if several and not multirun:
         raise forgotten([*composer.flags, *texts], several[0], command)
-    config = checked(composed, parsed, composer)
+    config = checked(composed, first, composer)
     if not multirun:
         return Plan([one.text for one in parsed], False, config, composed, 1)
     if any(one.key == "runs_dir" for one in several):
         raise UnipetError(
             "runs_dir: one sweep has one runs_dir, the root of everything it writes. Give a single value."
         )
-    for text in alternatives(parsed):
-        checked(composer.compose(text), parsed, composer)
     brought = sweeper_params(composed, composer)
     counts = {key: max(len(one.values), 1) for key, one in brought.items()}
     counts.update({one.key: max(len(one.values), 1) for one in parsed})
@@ -93,16 +96,17 @@ def plan(texts: Sequence[str], multirun: bool, composer: Composer, command: str 
         swept=[key for key, count in counts.items() if count > 1],
         sweep_dir=Path(str(composed.hydra.sweep.dir)),
         brought=list(brought.values()),
+        parsed=parsed,
     )
 
 
-def checked(composed: Any, parsed: Sequence[Override], composer: Composer) -> RunConfig:
-    """The run's configuration. Imports the modules that it names. Raises `UnipetError` for a method from which all
-    insertions were removed, but that still has the name of its file."""
+def checked(composed: Any, overrides: Sequence[str], composer: Composer) -> RunConfig:
+    """The run's configuration, which `overrides` composed. Imports the modules that it names. Raises `UnipetError` for a
+    method from which all insertions were removed, but that still has the name of its file."""
     config = parse_run_config.run_config(plain_values(composed))
     import_modules(config.imports)
-    if any(one.text.startswith("~method.insertions") for one in parsed):
-        others = [one.first for one in parsed if "method." not in one.text.split("=", 1)[0]]
+    if any(text.startswith("~method.insertions") for text in overrides):
+        others = [text for text in overrides if "method." not in text.split("=", 1)[0]]
         choice = str(composed.hydra.runtime.choices.get("method"))
         others = [text for text in others if not text.startswith("method=")] + ["method=" + value_text(choice)]
         named = parse_run_config.run_config(plain_values(composer.compose(others))).method
@@ -118,14 +122,6 @@ def product(counts: Any) -> int:
     for count in counts:
         total *= count
     return total
-
-
-def alternatives(parsed: Sequence[Override]) -> Iterator[list[str]]:
-    """For each sweep outside `method.`, each value but the first, combined with the first values of the other sweeps."""
-    for index, one in enumerate(parsed):
-        for value in itertools.islice(one.values, 1, None):
-            if not one.key.startswith("method."):
-                yield [value if index == other else each.first for other, each in enumerate(parsed)]
 
 
 def sweeper_params(composed: Any, composer: Composer) -> dict[str, Override]:

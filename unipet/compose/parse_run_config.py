@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from unipet.calculus.options import allowed, check_options, hints_of, no_option, parse_options
+from unipet.calculus.options import allowed, check_options, hints_of, joined, no_option, parse_options
 from unipet.compose.imports import import_modules
+from unipet.compose.schema import follow, is_mapping
 from unipet.config import RunConfig
 from unipet.errors import SYNONYMS, UnipetError, nearest
 from unipet.training.processes import check_one_process
@@ -72,19 +73,14 @@ def check_key(key: str, extra: tuple[str, ...] = ()) -> None:
 
     Keys inside `method` are checked by `load_method`.
     """
-    current: Any = RunConfig
-    seen: list[str] = []
-    for part in key.split("."):
-        if not dataclasses.is_dataclass(current):
-            if is_mapping(current):
-                return
-            raise UnipetError(f"{key}: {'.'.join(seen)} is a single value and has no {part!r} inside.")
-        hints = hints_of(typing.cast("type", current))
-        if part not in hints:
-            names = list(hints) if seen else [*hints, *extra]
-            raise no_option(".".join([*seen, part]), seen[-1] if seen else RUN, names, _meant(part, names))
-        seen.append(part)
-        current = hints[part]
+    place = follow(key)
+    if not place.deeper or is_mapping(place.kind):
+        return
+    part, known = place.deeper[0], ".".join(place.known)
+    if not dataclasses.is_dataclass(place.kind):
+        raise UnipetError(f"{key}: {known} is a single value and has no {part!r} inside.")
+    names = [*field_names(typing.cast("type", place.kind)), *(() if known else extra)]
+    raise no_option(joined(known, part), place.known[-1] if known else RUN, names, _meant(part, names))
 
 
 def _meant(part: str, names: list[str]) -> str:
@@ -104,18 +100,5 @@ def key_paths() -> list[str]:
 
 def allowed_at(key: str) -> str | None:
     """The values that `RunConfig` allows at a dotted key, in words; None if it has no such key."""
-    current: Any = RunConfig
-    limits: Mapping[str, Any] = {}
-    for part in re.sub(r"\[\d+\]$", "", key).split("."):  # an element of a list has the limits of the list
-        if not dataclasses.is_dataclass(current):
-            return None
-        field = next((field for field in dataclasses.fields(current) if field.name == part), None)
-        if field is None:
-            return None
-        current, limits = hints_of(typing.cast("type", current))[part], field.metadata
-    return allowed(current, limits)
-
-
-def is_mapping(kind: Any) -> bool:
-    """True for dict[...] annotations."""
-    return typing.get_origin(kind) is dict
+    place = follow(re.sub(r"\[\d+\]$", "", key))  # an element of a list has the limits of the list
+    return None if place.deeper else allowed(place.kind, place.limits)

@@ -8,6 +8,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
+from unipet.calculus.options import hints_of
 from unipet.calculus.yaml_reader import Plain, text_of, texts, value_of, values
 from unipet.config import RunConfig
 
@@ -16,16 +17,41 @@ METHOD_GROUPS = ("method", "function", "position", "composition", "scaling", "mi
 METHOD = dict[str, Any]  # the type of `RunConfig.method`: its parser reads texts and values by each option's own type
 
 
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """How far a dotted key leads into `RunConfig`: the parts that are keys, the type and the limits of the last of them,
+    and the parts that lie deeper, inside a mapping or nowhere."""
+
+    known: tuple[str, ...]
+    kind: Any
+    limits: Mapping[str, Any]
+    deeper: tuple[str, ...]
+
+
+def follow(key: str) -> Place:
+    """Where a dotted key of `RunConfig` leads; the empty key is `RunConfig` itself."""
+    parts = tuple(key.split(".")) if key else ()
+    kind: Any = RunConfig
+    limits: Mapping[str, Any] = {}
+    for index, part in enumerate(parts):
+        fields = {field.name: field for field in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else {}
+        if part not in fields:
+            return Place(parts[:index], kind, limits, parts[index:])
+        kind, limits = hints_of(typing.cast("type", kind))[part], fields[part].metadata
+    return Place(parts, kind, limits, ())
+
+
 def kind_at(key: str) -> Any:
-    """The type of a dotted key of `RunConfig`: `METHOD` for every key inside a method, None for an unknown key."""
-    current: Any = RunConfig
-    for part in filter(None, key.split(".")):
-        if current == METHOD:
-            return METHOD
-        if not dataclasses.is_dataclass(current):
-            return typing.get_args(current)[1] if typing.get_origin(current) is dict else None
-        current = typing.get_type_hints(current).get(part)
-    return current
+    """The type of a dotted key of `RunConfig`, `METHOD` for every key inside a method, None for an unknown key."""
+    place = follow(key)
+    if not place.deeper or place.kind == METHOD:
+        return place.kind
+    return typing.get_args(place.kind)[1] if is_mapping(place.kind) else None
+
+
+def is_mapping(kind: Any) -> bool:
+    """True for dict[...] annotations."""
+    return typing.get_origin(kind) is dict
 
 
 def holds_text(kind: Any) -> bool:
@@ -39,7 +65,7 @@ def typed(tree: Any, kind: Any) -> Any:
     if kind == METHOD:
         return _but_null(tree)
     if dataclasses.is_dataclass(kind) and isinstance(tree, Mapping):
-        hints = typing.get_type_hints(kind)
+        hints = hints_of(typing.cast("type", kind))
         return {key: typed(inner, hints.get(key)) for key, inner in tree.items()}
     if _is_text(kind):
         return None if value_of(tree) is None else text_of(tree) if isinstance(tree, str) else values(tree)

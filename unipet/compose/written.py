@@ -25,11 +25,11 @@ from omegaconf import OmegaConf
 from omegaconf._utils import get_omega_conf_dumper
 
 from unipet.calculus.library import is_file_name
-from unipet.calculus.yaml_reader import Plain, parse_yaml, texts, values
+from unipet.calculus.yaml_reader import Plain, parse_yaml, represent_plain, texts, values
 from unipet.compose.schema import METHOD, METHOD_GROUPS, holds_text, kind_at, typed
 from unipet.compose.user_files import config_text, method_file
 from unipet.config import RunConfig
-from unipet.errors import UnipetError
+from unipet.errors import UnipetError, not_allowed
 
 _KEEPING = ("choice", "shuffle", "extend_list")  # functions of Hydra's grammar that return their arguments unchanged
 
@@ -41,7 +41,7 @@ def as_written() -> Iterator[None]:
     known = SourcesRegistry.instance().types
     before = dict(known)
     known.update(file=Files, pkg=PackagedFiles)
-    get_omega_conf_dumper().add_representer(Plain, _represent)
+    get_omega_conf_dumper().add_representer(Plain, represent_plain)
     overrides_parser.HydraOverrideVisitor = WrittenOverride
     try:
         yield
@@ -49,13 +49,6 @@ def as_written() -> Iterator[None]:
         overrides_parser.HydraOverrideVisitor = HydraOverrideVisitor
         known.clear()
         known.update(before)
-
-
-def _represent(dumper: Any, plain: Plain) -> Any:
-    """Write an unquoted scalar without quotes again (`--cfg job`)."""
-    node = dumper.represent_scalar("tag:yaml.org,2002:str", str(plain))
-    node.tag = dumper.resolve(type(node), str(plain), (True, False))
-    return node
 
 
 class Files(FileConfigSource):
@@ -103,15 +96,15 @@ def _method_file(config_path: str) -> Path | None:
     return Path(os.path.expanduser(name)) if group == "method" and is_file_name(name) else None
 
 
-def _read(source: ConfigSource, text: str, config_path: str, where: str) -> ConfigResult:
+def _read(source: ConfigSource, text: str, config_path: str, path: str) -> ConfigResult:
     """A file's content, with the types of the key that its header or its group determines."""
     try:
         header = ConfigSource._get_header_dict(text)
     except ValueError as error:
-        raise UnipetError(f"{where}: {error}") from None
-    tree = parse_yaml(text, where)
+        raise UnipetError(f"{path}: {error}") from None
+    tree = parse_yaml(text, path)
     if not isinstance(tree, Mapping | None):
-        raise UnipetError(f"{where}: expected a mapping of keys, got {values(tree)!r:.80}.")
+        raise not_allowed(path, values(tree), "a mapping of keys")
     group = config_path.rpartition("/")[0].replace("/", ".")
     place = (header["package"] or group).replace("_group_", group)
     kind = METHOD if place.split(".")[0] in METHOD_GROUPS else kind_at("" if place == "_global_" else place)

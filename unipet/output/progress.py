@@ -30,15 +30,17 @@ class Progress:
     between. With `patient`, work that takes less than `EVERY_S` seconds prints nothing.
     """
 
-    def __init__(self, work: str, total: int, unit: str, patient: bool = False) -> None:
-        self.work, self.total, self.unit, self.done = work, total, unit, 0
+    def __init__(self, label: str, total: int, unit: str, patient: bool = False, done: int = 0) -> None:
+        """`done` steps were completed before, by another process."""
+        self.label, self.total, self.unit, self.done = label, total, unit, done
         self._values: dict[str, str] = {}
         self._first = self._said = time.perf_counter()  # the times of the first completed step, and of the last line
         self._first_done = self._said_done = 0
         self._patient = patient
         self._bar: Any = None
         if _watched():
-            self._bar = _bar(work, total, unit, EVERY_S / 5 if patient else 0.0)
+            self._bar = _bar(label, total, unit, EVERY_S / 5 if patient else 0.0)
+            self._bar.update(done)
 
     def note(self, **values: float) -> None:
         """Show these numbers beside the count from now on."""
@@ -74,7 +76,7 @@ class Progress:
         since = self.done - self._first_done
         if since > 0 and self.done < self.total and not over:
             parts.append(f"{duration((self.total - self.done) * (now - self._first) / since)} left")
-        print_line(f"{self.work}: {', '.join(parts)}")
+        print_line(f"{self.label}: {', '.join(parts)}")
         self._said, self._said_done = now, self.done
 
 
@@ -89,13 +91,13 @@ def _watched() -> bool:
     return size.columns > 0 and size.lines > 0
 
 
-def _bar(work: str, total: int, unit: str, delay: float) -> Any:
+def _bar(label: str, total: int, unit: str, delay: float) -> Any:
     from tqdm import tqdm
 
     canvas: Any = Canvas(sys.stderr)
     return tqdm(
         total=total,
-        desc=work,
+        desc=label,
         unit=unit,
         dynamic_ncols=True,
         file=canvas,
@@ -121,15 +123,15 @@ class _Waiting(threading.Thread):
 
     waiting: ClassVar[list[_Waiting]] = []  # only the last one prints
 
-    def __init__(self, work: str) -> None:
-        super().__init__(daemon=True, name=f"waiting: {work}")
-        self._work, self._over = work, threading.Event()
+    def __init__(self, label: str) -> None:
+        super().__init__(daemon=True, name=f"waiting: {label}")
+        self._label, self._over = label, threading.Event()
 
     def run(self) -> None:
         started, pause = time.perf_counter(), EVERY_S
         while not self._over.wait(started + pause - time.perf_counter()):
             if self.waiting and self.waiting[-1] is self:
-                print_line(f"{self._work}: {duration(pause)}")
+                print_line(f"{self._label}: {duration(pause)}")
             pause *= 2
 
     def end(self) -> None:

@@ -1,12 +1,12 @@
 """Records -> rows: one per method (and task, base model, budget, and whatever else was varied), over seeds.
 
-Pure functions. A run without a score (failed, exceeded, skipped, interrupted) is counted and named, never averaged in.
+Pure functions. A run without a score (failed, exceeded, skipped, interrupted) is counted and named. No mean includes it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import mean, stdev
 from typing import Any
 
@@ -14,8 +14,10 @@ from unipet.report.collect import Entry
 from unipet.report.flagged import Flagged, flagged
 from unipet.report.identity import FITTED, as_key, identities, one_per_seed
 from unipet.runs.budget_label import budget_label
-from unipet.runs.design import NONE, design, fitted_sizes, trained
+from unipet.runs.design import NONE, design, trained
+from unipet.runs.endings import continuing
 from unipet.runs.labels import AS_GIVEN, SEPARATOR, labelled, variants
+from unipet.runs.record import Record
 
 #: Where an identity's key begins so, methods may differ in it by task, base model and budget: they are tuned.
 TUNED = ("task.", "model.", "budget.", "optim.", FITTED)
@@ -50,7 +52,7 @@ class Row:
 
     @property
     def sign(self) -> float:
-        """What turns a score into one of which more is better."""
+        """A score times this is better where it is higher."""
         return 1.0 if self.higher_is_better else -1.0
 
     @property
@@ -66,45 +68,40 @@ class Row:
 
 @dataclass(frozen=True)
 class Unscored:
-    """A run without a score: what it was, its status, and why."""
+    """A run without a score: which it was, its status, and why."""
 
-    what: str
+    run: str
     status: str
     error: str
 
 
-def named(value: object) -> str:
-    """The name of a part of a record, be it a name or a mapping with one."""
-    if isinstance(value, Mapping):
-        return str(value.get("name", "?"))
-    return "?" if value is None else str(value)
+def named(value: str | None) -> str:
+    """What a report calls a part of a run; `?` where its record does not tell."""
+    return "?" if value is None else value
 
 
-def is_synthetic(record: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
+def is_synthetic(entry: Entry) -> bool:
     """True for a generated task: the record says so; for a run without a record its configuration does."""
-    source = (record.get("data") or {}).get("source")
+    source = entry.record.data.source
     if source is not None:
-        return str(source).startswith("synthetic")
-    task = config.get("task")
-    return isinstance(task, Mapping) and bool(task.get("generator")) and not task.get("data_dir")
+        return source.startswith("synthetic")
+    return bool(entry.setting("task.generator")) and not entry.setting("task.data_dir")
 
 
-def score_of(record: Mapping[str, Any]) -> float | None:
+def score_of(record: Record) -> float | None:
     """The score of a finished run; None for any other."""
-    score = record.get("score")
-    return float(score) if record.get("status") == "ok" and isinstance(score, int | float) else None
+    return float(record.score) if record.status == "ok" and record.score is not None else None
 
 
-def scale_of(record: Mapping[str, Any]) -> str:
+def scale_of(record: Record) -> str:
     """The scale of the score's metric in words, "0 to 1"; "" where the record does not tell."""
-    scoring = (record.get("data") or {}).get("scoring") or {}
-    return str((scoring.get("scales") or {}).get(record.get("metric")) or "")
+    return record.data.scoring.scales.get(record.metric or "", "")
 
 
 def budget_of(entry: Entry) -> str:
     """The budget with its limits, so that one name never stands for two budgets."""
-    given = entry.config.get("budget")
-    return budget_label(given) if isinstance(given, Mapping) else named(entry.record.get("budget"))
+    budget = entry.setting("budget")
+    return budget_label(budget) if isinstance(budget, Mapping) else named(entry.record.budget)
 
 
 def aggregate(entries: Iterable[Entry], across_budgets: bool = False) -> list[Row]:
@@ -122,8 +119,8 @@ def grouped(entries: Iterable[Entry], across_budgets: bool = False) -> list[tupl
     contents: dict[tuple[str, ...], dict[str, Any]] = {}
     for entry, content in zip(entries, identities(entries), strict=True):
         record = entry.record
-        names = (*(named(record.get(key)) for key in ("method", "task", "model")), budget_of(entry))
-        key = (*names, as_key(content))
+        names = (named(record.method), named(record.task), named(record.model), budget_of(entry))
+        key: tuple[str, ...] = (*names, as_key(content))
         groups.setdefault(key, []).append(entry)
         contents[key] = content
     variant = _variants(contents, groups)
@@ -139,7 +136,10 @@ def grouped(entries: Iterable[Entry], across_budgets: bool = False) -> list[tupl
 def _variants(
     contents: Mapping[tuple[str, ...], Mapping[str, Any]], groups: Mapping[tuple[str, ...], Sequence[Entry]]
 ) -> dict[tuple[str, ...], str]:
-    """What tells every row from the others of its method: one text per method everywhere, as far as methods are not tuned."""
+    """Row key -> what tells the row from the others of its method.
+
+    A method has the same text on every task, base model and budget, except for what is tuned for each of them.
+    """
     parts: dict[tuple[str, ...], list[str]] = {key: [] for key in contents}
     for tuned in (False, True):
         alike: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
@@ -150,7 +150,7 @@ def _variants(
                 {name: value for name, value in contents[key].items() if name.startswith(TUNED) == tuned}
                 for key in keys
             ]
-            asked = {size for key in keys for entry in groups[key] for size in fitted_sizes(entry.record)}
+            asked = {size for key in keys for entry in groups[key] for size in entry.record.fitted.sizes}
             for key, text in zip(keys, variants(some, asked), strict=True):
                 parts[key].append(text)
     said = {key: [text for text in texts if text not in ("", AS_GIVEN)] for key, texts in parts.items()}
@@ -165,45 +165,41 @@ def make_row(key: tuple[str, ...], variant: str, group: Sequence[Entry], repeate
     """The runs of one configuration, one per seed, as one row: mean and sample standard deviation over those with a score."""
     scored = [entry.record for entry in group if score_of(entry.record) is not None]
     scores = tuple(score for record in scored if (score := score_of(record)) is not None)
-    times = [
-        float(record["time"]["train_s"]) for record in scored if (record.get("time") or {}).get("train_s") is not None
-    ]
+    times = [record.time.train_s for record in scored if record.time.train_s is not None]
     best = scored[0] if scored else group[0].record
-    sizes, size = fitted_sizes(best), design(trained(best, group[0].config))["size"]
-    params, scoring = best.get("params") or {}, (best.get("data") or {}).get("scoring") or {}
+    sizes, size = best.fitted.sizes, design(trained(best, group[0].config))["size"]
     return Row(
         method=key[0],
         variant=variant,
         task=key[1],
-        synthetic=is_synthetic(best, group[0].config),
+        synthetic=is_synthetic(replace(group[0], record=best)),
         model=key[2],
         budget=key[3],
-        metric=str(best.get("metric") or ""),
-        trainable=params.get("trainable"),
-        percent=params.get("percent"),
+        metric=best.metric or "",
+        trainable=best.params.trainable,
+        percent=best.params.percent,
         score=mean(scores) if scores else None,
         std=stdev(scores) if len(scores) > 1 else None,
         scored=len(scores),
         runs=len(group),
         train_s=mean(times) if times else None,
         scores=scores,
-        higher_is_better=scoring.get("higher_is_better") is not False,
+        higher_is_better=best.data.scoring.higher_is_better,
         scale=scale_of(best),
         flags=flagged([entry for entry in group if score_of(entry.record) is not None]),
         repeated=repeated,
         size=str(size) if size != NONE else " + ".join(map(str, sizes.values())),
         fitted=bool(sizes),
-        beside=", ".join(f"{k}={v}" for k, v in (best.get("limits") or {}).items() if not k.startswith("trainable_")),
+        beside=", ".join(f"{k}={v}" for k, v in best.limits.items() if not k.startswith("trainable_")),
     )
 
 
-def reason_of(record: Mapping[str, Any]) -> str:
-    """Why a run has no score, the first paragraph of what its record tells on one line; empty when it tells nothing."""
-    error = record.get("error")
-    if isinstance(error, Mapping):
-        kind, message = str(error.get("type") or ""), str(error.get("message") or "")
-        error = message if kind in ("", "UnipetError") else f"{kind}: {message}"
-    return " ".join(str(error or record.get("reason") or record.get("stopped_by") or "").split("\n\n")[0].split())
+def reason_of(record: Record) -> str:
+    """Why a run has no score: the first paragraph of the reason in its record, on one line; "" where there is none."""
+    said = record.reason or record.stopped_by or ""
+    if error := record.error:
+        said = (error.message if error.type in ("", "UnipetError") else f"{error.type}: {error.message}") or said
+    return " ".join(said.split("\n\n")[0].split())
 
 
 def unscored(entries: Iterable[Entry]) -> list[Unscored]:
@@ -213,14 +209,12 @@ def unscored(entries: Iterable[Entry]) -> list[Unscored]:
         record = entry.record
         if score_of(record) is not None:
             continue
-        what = " ".join(entry.overrides) or " ".join(
-            f"{key}={named(record.get(key))}"
-            for key in ("method", "task", "model", "seed")
-            if record.get(key) is not None
-        )
-        status = str(record.get("status") or "no record")
+        names = {"method": record.method, "task": record.task, "model": record.model, "seed": record.seed}
+        run = " ".join(entry.overrides) or " ".join(f"{key}={name}" for key, name in names.items() if name is not None)
         reason = reason_of(record) or (
-            "not finished: it still runs, or was killed" if status == "running" else "no reason recorded"
+            "not finished: it still runs, or was killed" if record.status == "running" else "no reason recorded"
         )
-        missing.append(Unscored(what, "failed" if status == "ok" else status, reason))
+        if record.status in ("interrupted", "running") and entry.directory is not None:
+            reason += f"; to go on: {continuing(entry.directory)}"
+        missing.append(Unscored(run, "failed" if record.status == "ok" else record.status, reason))
     return missing

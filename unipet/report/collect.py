@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,7 +10,11 @@ from typing import Any
 from unipet.calculus.yaml_reader import read_yaml
 from unipet.errors import UnipetError
 from unipet.report.identity import distinct
-from unipet.runs.record import CONFIG, RESULT, read_record, record_files
+from unipet.runs.record import Record
+from unipet.runs.record_files import CONFIG, RESULT, read_record, record_files
+from unipet.runs.sweep_files import PENDING, is_sweep, read_jobs
+
+NO_RECORD = "no record"  # status of a job whose run is gone
 
 
 @dataclass(frozen=True)
@@ -21,22 +24,20 @@ class Entry:
     `directory` is None for a job that failed before it had one.
     """
 
-    record: Mapping[str, Any]
+    record: Record
     config: Mapping[str, Any] = field(default_factory=dict)
     overrides: tuple[str, ...] = ()
     directory: Path | None = field(default=None, compare=False)
     flags: tuple[str, ...] = ()  # of the sweep's command line, such as --config-dir DIR
 
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A job file. Raises `UnipetError` naming the file when it is not one."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UnipetError(f"{path}: cannot be read as JSON ({error}). Delete it or run that job again.") from None
-    if not isinstance(value, dict):
-        raise UnipetError(f"{path}: holds a {type(value).__name__}, a job is a JSON object.")
-    return value
+    def setting(self, key: str) -> Any:
+        """The configuration's value at a dotted key; None where it has none."""
+        value: Any = self.config
+        for part in key.split("."):
+            if not isinstance(value, Mapping) or part not in value:
+                return None
+            value = value[part]
+        return value
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -53,20 +54,23 @@ def read_run(directory: Path, overrides: tuple[str, ...] = (), flags: tuple[str,
 
 
 def collect_sweep(directory: Path) -> list[Entry]:
-    """The runs of one sweep directory, in job order, each once, whatever the number of its jobs."""
+    """The runs of one sweep directory in job order. A run of several jobs comes once."""
     return distinct(collect_jobs(directory))
 
 
 def collect_jobs(directory: Path) -> list[Entry]:
-    """The jobs of one sweep directory, in job order, those that failed before they had a run directory included."""
+    """The jobs of one sweep directory that have begun, in job order, those that failed before they had a run directory
+    included."""
     entries = []
-    for job in sorted((read_json(path) for path in directory.glob("jobs/*.json")), key=lambda job: int(job["job"])):
-        overrides, flags = tuple(job.get("overrides", ())), tuple(job.get("flags", ()))
-        run = directory / job["run_dir"] if job.get("run_dir") else None
+    for state in read_jobs(directory):
+        overrides, flags = tuple(state.overrides), tuple(state.flags)
+        run = directory / state.run_dir if state.run_dir else None
         if run is not None and (run / RESULT).is_file():
             entries.append(read_run(run, overrides, flags))
-        else:
-            entries.append(Entry(job.get("record", {}), job.get("config", {}), overrides, None, flags))
+        elif state.status != PENDING:
+            status = NO_RECORD if state.over else state.status  # its directory is gone
+            record = state.record or Record(status=status, reason=state.reason)
+            entries.append(Entry(record, state.config or {}, overrides, None, flags))
     return entries
 
 
@@ -77,9 +81,9 @@ def collect(directory: Path) -> list[Entry]:
     """
     if not directory.is_dir():
         raise UnipetError(f"{directory}: no such directory. Give the directory of your runs, for example `runs`.")
-    if any(directory.glob("jobs/*.json")):
+    if is_sweep(directory):
         return collect_sweep(directory)
-    sweeps = sorted({path.parent.parent for path in directory.rglob("jobs/*.json")})
+    sweeps = sorted(path.parent for path in directory.rglob("jobs") if path.is_dir() and is_sweep(path.parent))
     jobs = [entry for sweep in sweeps for entry in collect_jobs(sweep)]
     entries = [read_run(path.parent) for path in record_files(directory)]
     if entries:
@@ -94,15 +98,18 @@ def collect(directory: Path) -> list[Entry]:
 
 
 def with_overrides(entries: Sequence[Entry], jobs: Sequence[Entry]) -> list[Entry]:
-    """The runs, each with the overrides of the last job that it was."""
+    """The runs, each with the overrides of the last job that ran it."""
     typed = {job.directory.resolve(): (job.overrides, job.flags) for job in jobs if job.directory is not None}
-    said = [
-        typed.get(one.directory.resolve(), ((), ())) if one.directory else (one.overrides, one.flags) for one in entries
+    own = [
+        typed.get(entry.directory.resolve(), ((), ())) if entry.directory else (entry.overrides, entry.flags)
+        for entry in entries
     ]
-    return [replace(one, overrides=own, flags=flags) for one, (own, flags) in zip(entries, said, strict=True)]
+    return [
+        replace(entry, overrides=overrides, flags=flags) for entry, (overrides, flags) in zip(entries, own, strict=True)
+    ]
 
 
 def never_begun(jobs: Sequence[Entry]) -> list[Entry]:
-    """Jobs that failed before they had a run directory, each command line once, unless a later job of it did better."""
+    """Jobs that failed before they had a run directory. Each command line counts once, by its last job."""
     last = {job.overrides: job for job in jobs}
-    return [job for job in last.values() if job.directory is None and job.record.get("status") == "failed"]
+    return [job for job in last.values() if job.directory is None and job.record.status == "failed"]

@@ -7,6 +7,7 @@ distinguishable"; "not tested" says that the runs do not allow a test.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
@@ -84,7 +85,7 @@ class Group:
 
 @dataclass
 class _Scored:
-    """A row's runs by seed: scores, and answers where they can be used."""
+    """The scores of a row by seed, and the answers of those runs whose predictions can be used."""
 
     row: Row
     label: str
@@ -119,7 +120,7 @@ def _group(members: Sequence[tuple[Row, list[Entry]]], anyway: bool) -> Group:
         for label, (row, runs) in zip(labels, members, strict=True)
         if row.score is not None
     ]
-    few = [one.label for one in scored if len(one.scores) < FEW]
+    few = [line.label for line in scored if len(line.scores) < FEW]
     if few:
         warnings.append(f"fewer than three seeds: {some(few)}. A standard deviation of so few says little")
     lost = [f"{row.label} ({row.runs - row.scored} of {row.runs})" for row, _ in members if row.scored < row.runs]
@@ -141,33 +142,32 @@ def _group(members: Sequence[tuple[Row, list[Entry]]], anyway: bool) -> Group:
         warnings=tuple(warnings),
         differences=tuple(differences),
         ranked=ranked,
-        standings=standings({one.label: _goodness(one) for one in scored}, pairs) if ranked else {},
+        standings=standings({line.label: _goodness(line) for line in scored}, pairs) if ranked else {},
     )
 
 
 def _scored(row: Row, label: str, runs: Sequence[Entry], warnings: list[str]) -> _Scored:
     """The runs with a score, by seed."""
-    one = _Scored(row, label, {}, {})
-    why: dict[str, int] = {}
+    line = _Scored(row, label, {}, {})
+    why = Counter[str]()
     for entry in runs:
-        score, seed = score_of(entry.record), int(entry.record.get("seed") or 0)
+        score, seed = score_of(entry.record), entry.record.seed or 0
         if score is None:
             continue
-        one.scores[seed] = score
-        task = entry.config.get("task") or {}
-        names, cut = task.get("labels") or [], task.get("bleu_tokenizer", DEFAULT)
-        found = answers(entry.directory, str(entry.record.get("metric")), score, names, cut)
-        if isinstance(found, Answers):
-            one.answers[seed] = found
+        line.scores[seed] = score
+        names, tokenizer = entry.setting("task.labels") or [], entry.setting("task.bleu_tokenizer") or DEFAULT
+        usable = answers(entry.directory, str(entry.record.metric), score, names, tokenizer)
+        if isinstance(usable, Answers):
+            line.answers[seed] = usable
         else:
-            why[found] = why.get(found, 0) + 1
+            why[usable] += 1
     for reason, count in why.items():
-        warnings.append(f"{label}: examples are not compared in {count} of {len(one.scores)} runs: {reason}")
-    return one
+        warnings.append(f"{label}: examples are not compared in {count} of {len(line.scores)} runs: {reason}")
+    return line
 
 
 def _pairs(scored: Sequence[_Scored], warnings: list[str]) -> list[Pair]:
-    """Every pair, tested; Holm's correction over all of them, since the best is chosen by the same data."""
+    """Every pair, tested. Holm's correction is over all of them, because the same data choose the best row."""
     examples = _resample(scored, warnings)
     ordered = sorted(scored, key=_goodness, reverse=True)
     pairs = [_pair(a, b, examples) for a, b in combinations(ordered, 2)]
@@ -181,31 +181,31 @@ def _pairs(scored: Sequence[_Scored], warnings: list[str]) -> list[Pair]:
     return judged
 
 
-def _goodness(one: _Scored) -> float:
+def _goodness(line: _Scored) -> float:
     """The mean score, turned so that more is better."""
-    return one.row.sign * float(np.mean(list(one.scores.values())))
+    return line.row.sign * float(np.mean(list(line.scores.values())))
 
 
 def _resample(scored: Sequence[_Scored], warnings: list[str]) -> int:
-    """Fill `replicates` of every run with answers, all from the same resamples; how many examples there are."""
-    ids = {found.ids for one in scored for found in one.answers.values()}
+    """Fill `replicates` of every run that has answers, from the same resamples for all. Returns the number of examples."""
+    ids = {known.ids for line in scored for known in line.answers.values()}
     if len(ids) != 1:
         if len(ids) > 1:
             warnings.append("the runs were not scored on the same examples: they are compared over seeds alone")
         return 0
-    (examples,) = (len(one) for one in ids)
-    runs = [(one, seed) for one in scored for seed in one.answers]
-    found: list[list[np.ndarray]] = [[] for _ in runs]
+    (examples,) = map(len, ids)
+    runs = [(line, seed) for line in scored for seed in line.answers]
+    rescored: list[list[np.ndarray]] = [[] for _ in runs]
     for drawn in statistics.resamples(examples):
-        for parts, (one, seed) in zip(found, runs, strict=True):
-            parts.append(one.answers[seed].rescore(drawn))
-    for parts, (one, seed) in zip(found, runs, strict=True):
-        one.replicates[seed] = np.concatenate(parts)
+        for parts, (line, seed) in zip(rescored, runs, strict=True):
+            parts.append(line.answers[seed].rescore(drawn))
+    for parts, (line, seed) in zip(rescored, runs, strict=True):
+        line.replicates[seed] = np.concatenate(parts)
     return examples
 
 
 def _pair(a: _Scored, b: _Scored, examples: int) -> Pair:
-    """One comparison: over seeds and examples where both can be had, else over what there is."""
+    """One comparison: over seeds and examples where both are known, else over the one that is."""
     seeds = sorted(a.scores.keys() & b.scores.keys())
     if not seeds:
         return Pair(a.label, b.label, 0)

@@ -1,4 +1,4 @@
-"""A wandb workspace and a wandb report of a directory's runs, as code: what they show is decided here, not by hand.
+"""A wandb workspace and a wandb report of a directory's runs, as code: this file decides what they show.
 
 Both rely on what every tracked run says of itself (`tracked_summary.py`): `score/TASK`, `params/...`, `mem/...`, `time/...`
 in its summary and `design.*` and `label` in its configuration. Runs are chosen by their ids, so nothing else of the project
@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from unipet.errors import UnipetError
-from unipet.report.aggregate import grouped, named
+from unipet.report.aggregate import grouped
 from unipet.report.collect import Entry
 from unipet.report.comparing import compare
-from unipet.report.paper import markdown, paper_table
+from unipet.report.markdown import markdown
+from unipet.report.paper import paper_table
 from unipet.report.verdicts import verdicts_text
 from unipet.runs.design import DIMENSIONS
 from unipet.runs.tracked_summary import COMPARED, score_key
@@ -51,12 +52,12 @@ class Scope:
 
 def scopes(entries: Sequence[Entry]) -> list[Scope]:
     """The runs that have an id, in groups that may be compared. Raises `UnipetError` where no run has one."""
-    found: dict[tuple[str, str, str], list[tuple[str, list[str]]]] = {}
+    groups: dict[tuple[str, str, str], list[tuple[str, list[str]]]] = {}
     for row, runs in grouped(entries):
-        ids = [str(one.record["run_id"]) for one in runs if one.record.get("run_id")]
+        ids = [run.record.run_id for run in runs if run.record.run_id]
         if ids:
-            found.setdefault((row.task, row.model, row.budget), []).append((row.method, ids))
-    if not found:
+            groups.setdefault((row.task, row.model, row.budget), []).append((row.method, ids))
+    if not groups:
         raise UnipetError("no run here has a run_id: none of them began, so a dashboard would be empty.")
     return [
         Scope(
@@ -65,19 +66,19 @@ def scopes(entries: Sequence[Entry]) -> list[Scope]:
             runs=tuple(name for _, ids in rows for name in ids),
             several=len({method for method, _ in rows}) < len(rows),
         )
-        for (task, model, budget), rows in found.items()
+        for (task, model, budget), rows in groups.items()
     ]
 
 
 def project_of(entries: Sequence[Entry]) -> str:
     """The project that the runs were tracked in; `unipet` where none says one."""
-    given = [(one.config.get("tracking") or {}).get("project") for one in entries]
-    return next((str(name) for name in given if name), "unipet")
+    projects = [entry.setting("tracking.project") for entry in entries]
+    return next((str(project) for project in projects if project), "unipet")
 
 
 def tracked(entries: Sequence[Entry]) -> int:
     """How many of the runs were mirrored to wandb at all."""
-    return sum(named(one.config.get("tracking")) == "wandb" for one in entries)
+    return sum(entry.setting("tracking.name") == "wandb" for entry in entries)
 
 
 def panels(scope: Scope, label: str) -> list[Any]:
@@ -88,7 +89,7 @@ def panels(scope: Scope, label: str) -> list[Any]:
     import wandb_workspaces.reports.v2 as wr
 
     score, method = wr.SummaryMetric(score_key(scope.task)), wr.Config(label)
-    found: list[Any] = [
+    drawn: list[Any] = [
         wr.BarPlot(
             title=f"{scope.task}: score by method (mean, one standard deviation)",
             metrics=[score],
@@ -101,7 +102,7 @@ def panels(scope: Scope, label: str) -> list[Any]:
         )
     ]
     for key, title, logarithmic in COSTS.values():
-        found.append(
+        drawn.append(
             wr.ScatterPlot(
                 title=f"{scope.task}: score against {title}",
                 x=wr.SummaryMetric(key),
@@ -113,8 +114,8 @@ def panels(scope: Scope, label: str) -> list[Any]:
     axes = [(wr.Config(f"design.{name}"), name) for name in DIMENSIONS]
     axes += [(wr.SummaryMetric("params/pct"), "parameters, %"), (score, f"{scope.task} score")]
     columns = [wr.ParallelCoordinatesPlotColumn(metric=metric, display_name=name) for metric, name in axes]
-    found.append(wr.ParallelCoordinatesPlot(title=f"{scope.task}: design dimensions", columns=columns))
-    found.append(
+    drawn.append(wr.ParallelCoordinatesPlot(title=f"{scope.task}: design dimensions", columns=columns))
+    drawn.append(
         wr.LinePlot(
             title="learning curves by method (mean, one standard deviation)",
             x="Step",
@@ -126,7 +127,7 @@ def panels(scope: Scope, label: str) -> list[Any]:
             max_runs_to_show=RUNS,
         )
     )
-    return found
+    return drawn
 
 
 def table_columns(tasks: Sequence[str]) -> list[str]:

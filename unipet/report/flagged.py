@@ -1,15 +1,16 @@
-"""Flags of runs in a report: from their records, or for records from before there were flags, from what the runs left."""
+"""Flags of runs in a report. Records from before there were flags are judged by the predictions that the runs left."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from unipet.errors import UnipetError
 from unipet.report.resampling import read_lines
 from unipet.runs.flags import NAMES, raised
-from unipet.runs.record import METRICS, PREDICTIONS
+from unipet.runs.record import Flag
+from unipet.runs.record_files import METRICS, PREDICTIONS
 from unipet.training.history import read_steps
 
 if TYPE_CHECKING:
@@ -34,41 +35,41 @@ class Flagged:
         return self.name if len(self.seeds) == self.runs else f"{self.name} ({len(self.seeds)} of {self.runs} seeds)"
 
 
-def flags_of(entry: Entry) -> list[Mapping[str, Any]]:
-    """A scored run's flags, `{"name", "text"}` each. A record without the key is judged by its predictions, if it has them."""
+def flags_of(entry: Entry) -> Sequence[Flag]:
+    """A scored run's flags. A record from before there were flags is judged by its predictions, if the run left them."""
     record = entry.record
-    if isinstance(record.get("flags"), list):
-        return [one for one in record["flags"] if isinstance(one, Mapping) and one.get("name")]
+    if record.flags is not None:
+        return record.flags
     if entry.directory is None or not (entry.directory / PREDICTIONS).is_file():
         return []
-    config, data = entry.config.get("task"), record.get("data") or {}
-    regression = data.get("regression", isinstance(config, Mapping) and config.get("kind") == "regression")
+    regression = record.data.regression
+    if regression is None:
+        regression = entry.setting("task.kind") == "regression"
     try:
-        return list(
-            raised(read_lines(entry.directory / PREDICTIONS), bool(regression), read_steps(entry.directory / METRICS))
-        )
+        return raised(read_lines(entry.directory / PREDICTIONS), regression, read_steps(entry.directory / METRICS))
     except (UnipetError, TypeError, ValueError):  # damaged: whoever compares examples says so
         return []
 
 
 def flagged(entries: Sequence[Entry]) -> tuple[Flagged, ...]:
     """The flags of a row's scored runs, each once."""
-    found: dict[str, tuple[list[str], str]] = {}
+    seeds: dict[str, list[str]] = {}
+    texts: dict[str, str] = {}
     for entry in entries:
         for flag in flags_of(entry):
-            seeds, _ = found.setdefault(str(flag["name"]), ([], str(flag.get("text") or "")))
-            seeds.append(str(entry.record.get("seed")))
-    return tuple(Flagged(name, tuple(seeds), len(entries), text) for name, (seeds, text) in found.items())
+            seeds.setdefault(flag.name, []).append(str(entry.record.seed))
+            texts.setdefault(flag.name, flag.text)
+    return tuple(Flagged(name, tuple(having), len(entries), texts[name]) for name, having in seeds.items())
 
 
 def summarised(rows: Iterable[tuple[str, Row]]) -> list[str]:
     """A sentence per flag: what it means, and which labelled rows have it."""
-    found: dict[str, list[str]] = {}
+    labels: dict[str, list[str]] = {}
     for label, row in rows:
         for flag in row.flags:
             share = "" if len(flag.seeds) == flag.runs else f" ({len(flag.seeds)} of {flag.runs} seeds)"
-            found.setdefault(flag.name, []).append(f"{label}{share}")
-    return [f"{MARK} {name} ({NAMES.get(name, 'flagged')}): {', '.join(who)}." for name, who in found.items()]
+            labels.setdefault(flag.name, []).append(f"{label}{share}")
+    return [f"{MARK} {name} ({NAMES.get(name, 'flagged')}): {', '.join(who)}." for name, who in labels.items()]
 
 
 def counted(row: Row) -> str:

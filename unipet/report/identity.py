@@ -9,21 +9,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from unipet.runs.design import fitted_sizes
 from unipet.runs.labels import Told, leaves
+from unipet.runs.record import Record
 
 if TYPE_CHECKING:
     from unipet.report.collect import Entry
 
 # Not part of what is compared: the seed is averaged over; the rest is where a run happened, not what it was.
-IGNORED = ("seed", "runs_dir", "rerun", "tracking")
-#: A place in the configuration -> (the key of what is found there, where a record may hold its fingerprint).
-CONTENT: dict[str, tuple[str, tuple[tuple[str, ...], ...]]] = {
-    "task.data_dir": ("task.data", (("data", "fingerprint"),)),
-    "model.path": ("model.content", (("identity", "base_model"),)),
+IGNORED = ("seed", "runs_dir", "rerun", "tracking", "checkpoint", "launcher")
+#: A place in the configuration -> (the key of what is there, what of a record names the content).
+CONTENT: dict[str, tuple[str, Callable[[Record], str | None]]] = {
+    "task.data_dir": ("task.data", lambda record: record.data.fingerprint),
+    "model.path": ("model.content", lambda record: _digest(record.identity.base_model)),
 }
 FITTED = "fitted."  # then the key of a size: what the budget solved
 
@@ -31,53 +31,49 @@ FITTED = "fitted."  # then the key of a size: what the budget solved
 def identities(entries: Sequence[Entry]) -> list[dict[str, Any]]:
     """What each run is, apart from its seed, flat.
 
-    A run that failed before its record knew the content of a place has the content that the others found there, if
-    they agree.
+    A run may fail before its record knows the content of a place. It then has the content that the other runs read from
+    that place, if they agree.
     """
     seen: dict[tuple[str, str], set[str]] = {}
     for entry in entries:
         for place in CONTENT:
-            if found := _content(entry.record, place):
-                seen.setdefault((place, _place(entry, place)), set()).add(found)
-    known = {where: next(iter(found)) for where, found in seen.items() if len(found) == 1}
+            if content := content_of(entry.record, place):
+                seen.setdefault((place, _place(entry, place)), set()).add(content)
+    known = {key: next(iter(contents)) for key, contents in seen.items() if len(contents) == 1}
     return [_identity(entry, known) for entry in entries]
 
 
 def _identity(entry: Entry, known: Mapping[tuple[str, str], str]) -> dict[str, Any]:
     flat = leaves({key: value for key, value in entry.config.items() if key not in IGNORED})
-    method = entry.config.get("method")
-    insertions = method.get("insertions") if isinstance(method, Mapping) else None
+    insertions = entry.setting("method.insertions")
     if isinstance(insertions, Mapping) and len(insertions) > 1:
         flat["method.order"] = list(insertions)  # where insertions meet, the first acts first
     for place, (key, _) in CONTENT.items():
-        where = _place(entry, place)
-        content = _content(entry.record, place) or known.get((place, where))
-        given = flat.pop(place, None)
+        path = _place(entry, place)
+        content = content_of(entry.record, place) or known.get((place, path))
+        asked = flat.pop(place, None)
         if content is not None:
-            named = where or str((entry.record.get("data") or {}).get("source") or "")
+            named = path or entry.record.data.source or ""
             flat[key] = Told(content, os.path.basename(named) or named, named)
-        elif given is not None:
-            flat[place] = where
-    for key, size in fitted_sizes(entry.record).items():
+        elif asked is not None:
+            flat[place] = path
+    for key, size in entry.record.fitted.sizes.items():
         flat[FITTED + key] = size
     return flat
 
 
 def _place(entry: Entry, place: str) -> str:
-    part, key = place.split(".")
-    given = entry.config.get(part)
-    path = given.get(key) if isinstance(given, Mapping) else None
+    path = entry.setting(place)
     return os.path.normpath(str(path)) if path else ""
 
 
-def _content(record: Mapping[str, Any], place: str) -> str | None:
-    for path in CONTENT[place][1]:
-        value: Any = record
-        for part in path:
-            value = value.get(part) if isinstance(value, Mapping) else None
-        if value:  # a fingerprint, or the checksum of every file
-            return value if isinstance(value, str) else hashlib.sha256(as_key(value).encode()).hexdigest()[:16]
-    return None
+def _digest(checksums: Mapping[str, str]) -> str | None:
+    return hashlib.sha256(as_key(checksums).encode()).hexdigest()[:16] if checksums else None
+
+
+def content_of(record: Record, place: str) -> str | None:
+    """A name for the content that a run had from this place; None where its record does not tell."""
+    return CONTENT[place][1](record) or None
 
 
 def as_key(identity: Mapping[str, Any]) -> str:
@@ -86,7 +82,7 @@ def as_key(identity: Mapping[str, Any]) -> str:
 
 
 def distinct(entries: Sequence[Entry]) -> list[Entry]:
-    """Every run once, as its last version, wherever its records lie: copied, nested, or a job of several sweeps.
+    """Every run once, by the record that finished last. Its records may be copies, nested, or jobs of several sweeps.
 
     One run is one `run_id` on the same data and base model. Jobs that failed before they had a run_id stay.
     """
@@ -94,19 +90,18 @@ def distinct(entries: Sequence[Entry]) -> list[Entry]:
     for number, entry in enumerate(entries):
         record = entry.record
         key: object = number
-        if record.get("run_id"):
-            contents = [_content(record, place) for place in CONTENT]
-            key = (record["run_id"], str(record.get("model")), str(record.get("seed")), *contents)
-        if key not in latest or str(record.get("finished")) >= str(latest[key].record.get("finished")):
+        if record.run_id:
+            key = (record.run_id, record.model, record.seed, *(content_of(record, place) for place in CONTENT))
+        if key not in latest or str(record.finished) >= str(latest[key].record.finished):
             latest[key] = entry
     return list(latest.values())
 
 
 def one_per_seed(entries: Sequence[Entry], scored: Sequence[bool]) -> list[Entry]:
-    """The runs of one configuration, each seed once: one with a score before one without, then the last that finished."""
+    """The runs of one configuration, each seed once. A run with a score comes before one without, then the last that finished."""
     best: dict[str, tuple[bool, str, Entry]] = {}
     for entry, known in zip(entries, scored, strict=True):
-        seed, rank = str(entry.record.get("seed")), (known, str(entry.record.get("finished")))
+        seed, rank = str(entry.record.seed), (known, str(entry.record.finished))
         if seed not in best or rank >= best[seed][:2]:
             best[seed] = (*rank, entry)
     return [entry for _, _, entry in best.values()]

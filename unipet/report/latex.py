@@ -42,7 +42,7 @@ def _letter(sign: str) -> str:
 
 
 def latex(table: PaperTable, label: str = "tab:comparison") -> str:
-    r"""A `table` for `\input`; the notes are its caption's end."""
+    r"""A `table` for `\input`; its caption ends with the notes."""
     columns = table.columns
     lines = [
         "% Made by `unipet report --latex`. Needs \\usepackage{booktabs}.",
@@ -50,14 +50,14 @@ def latex(table: PaperTable, label: str = "tab:comparison") -> str:
         r"\centering",
         r"\begin{tabular}{lr" + "r" * len(columns) + "}",
         r"\toprule",
-        " & ".join(["method", r"\%", *(escape(one.task) for one in columns)]) + r" \\",
-        " & ".join(["", "", *(_metric(one) for one in columns)]) + r" \\",
+        " & ".join(["method", r"\%", *(escape(column.task) for column in columns)]) + r" \\",
+        " & ".join(["", "", *(_metric(column) for column in columns)]) + r" \\",
     ]
     for block in table.blocks:
         lines.append(r"\midrule")
         lines.append(rf"\multicolumn{{{2 + len(columns)}}}{{l}}{{\emph{{{escape(block.heading)}}}}} \\")
         for line in block.lines:
-            cells = [_score(one, line.cells[one]) if one in line.cells else GAP for one in columns]
+            cells = [_score(column, line.cells[column]) if column in line.cells else GAP for column in columns]
             lines.append(" & ".join([escape(line.label), escape(percent(line)), *cells]) + r" \\")
     notes = " ".join(escape(note) for note in table.notes)
     lines += [
@@ -82,7 +82,7 @@ def _published(table: PaperTable, label: str) -> list[str]:
         r"\toprule",
         " & ".join(map(escape, BESIDE)) + r" \\",
         r"\midrule",
-        *(" & ".join(map(escape, one.texts())) + r" \\" for one in table.published),
+        *(" & ".join(map(escape, compared.texts())) + r" \\" for compared in table.published),
         r"\bottomrule",
         r"\end{tabular}",
         rf"\caption{{{escape(PUBLISHED)}.}}",

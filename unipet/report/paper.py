@@ -1,4 +1,4 @@
-"""Records as a paper's table: rows methods, columns tasks, one block per base model and budget; Markdown and CSV of it."""
+"""Records as a paper's table: rows methods, columns tasks, one block per base model and budget; and the CSV of it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from unipet.report import numbers
 from unipet.report.aggregate import Row
-from unipet.report.comparing import BEST, NOT_WORSE, Group
-from unipet.report.flagged import MARK, Flagged, summarised
+from unipet.report.comparing import Group
+from unipet.report.flagged import Flagged, summarised
 from unipet.report.numbers import GAP
-from unipet.report.published import BESIDE, PUBLISHED, Beside
+from unipet.report.published import Beside
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Block:
 
 @dataclass(frozen=True)
 class PaperTable:
-    """The whole table, and what must be said below it."""
+    """The whole table, and the notes below it."""
 
     columns: tuple[Column, ...]
     blocks: tuple[Block, ...]
@@ -83,10 +83,12 @@ def paper_table(groups: Sequence[Group], order: Sequence[str] = (), published: S
     for group in groups:
         own = {row.task_label: row for row in reversed(group.rows) if row.score is not None}
         for row, label in zip(group.rows, group.labels, strict=True):
-            said = row if row.score is not None else (scored | own).get(row.task_label, row)  # unscored: no metric
-            key = (row.task_label, said.metric)
+            scored_row = (
+                row if row.score is not None else (scored | own).get(row.task_label, row)
+            )  # unscored: no metric
+            key = (row.task_label, scored_row.metric)
             if key not in columns:
-                columns[key] = Column(*key, said.scale, said.higher_is_better)
+                columns[key] = Column(*key, scored_row.scale, scored_row.higher_is_better)
             lines = blocks.setdefault((group.model, group.budget), {})
             lines.setdefault(label, []).append((columns[key], row, group.standings.get(label, "")))
     rank = {method: place for place, method in enumerate(dict.fromkeys(order))}
@@ -132,17 +134,20 @@ def _notes(groups: Sequence[Group]) -> list[str]:
             "distinguishable from it at 5 %, which does not mean equal (paired tests; Holm's correction over all pairs of "
             "the group)."
         )
-    said: dict[str, list[str]] = {}
+    groups_of: dict[str, list[str]] = {}
     for group in groups:
-        for text in [*(f"not ranked: {one}" for one in group.differences if not group.ranked), *group.warnings]:
-            said.setdefault(text, []).append(group.name)
+        for text in [
+            *(f"not ranked: {difference}" for difference in group.differences if not group.ranked),
+            *group.warnings,
+        ]:
+            groups_of.setdefault(text, []).append(group.name)
         if group.ranked:
-            for one in group.differences:
-                said.setdefault(f"ranked although {one}", []).append(group.name)
+            for difference in group.differences:
+                groups_of.setdefault(f"ranked although {difference}", []).append(group.name)
     notes += summarised([(f"{label} on {group.task}", row) for group in groups for label, row in group.flagged.items()])
-    for text, names in said.items():
-        where = "" if len(names) == len(groups) and len(groups) > 1 else f"{'; '.join(names)}: "
-        notes.append(f"{where}{text}.")
+    for text, names in groups_of.items():
+        place = "" if len(names) == len(groups) and len(groups) > 1 else f"{'; '.join(names)}: "
+        notes.append(f"{place}{text}.")
     return notes
 
 
@@ -153,52 +158,13 @@ def score(column: Column, cell: Cell) -> str:
 
 def percent(line: Line) -> str:
     """`0.649`, or `0.649 to 0.701` where it differs by task."""
-    found = list(dict.fromkeys(numbers.percent(value) for value in line.percent))
-    return GAP if not found else found[0] if len(found) == 1 else f"{found[0]} to {found[-1]}"
+    texts = list(dict.fromkeys(numbers.percent(value) for value in line.percent))
+    return GAP if not texts else texts[0] if len(texts) == 1 else f"{texts[0]} to {texts[-1]}"
 
 
 def heading(column: Column) -> str:
     """`sst2 (accuracy)`, with an arrow where less is better."""
     return f"{column.task} ({column.metric or GAP}{'' if column.higher_is_better else ' ↓'})"
-
-
-def markdown(table: PaperTable) -> str:
-    """A table in Markdown: best bold, not distinguishable from it underlined."""
-    marks = {BEST: "**{}**", NOT_WORSE: "<u>{}</u>"}
-
-    def render(column: Column, cell: Cell) -> str:
-        return marks.get(cell.standing, "{}").format(score(column, cell)) + (f" {MARK}" if cell.flags else "")
-
-    return _markdown(table, render) + _published(table.published)
-
-
-def _published(found: Sequence[Beside]) -> str:
-    if not found:
-        return ""
-    lines = [f"\n{PUBLISHED}:\n", f"| {' | '.join(BESIDE)} |", "|" + " --- |" * 4 + " ---: |" * 4 + " --- |" * 2]
-    lines += [f"| {' | '.join(map(_safe, one.texts()))} |" for one in found]
-    return "\n".join(lines) + "\n"
-
-
-def _markdown(table: PaperTable, render: Callable[[Column, Cell], str]) -> str:
-    lines = []
-    for block in table.blocks:
-        shown = [column for column in table.columns if any(column in line.cells for line in block.lines)]
-        lines += [f"{_safe(block.heading)}:", ""]
-        lines.append("| " + " | ".join(["method", "parameters, %", *(_safe(heading(one)) for one in shown)]) + " |")
-        lines.append("|" + "|".join([" --- ", *[" ---: "] * (1 + len(shown))]) + "|")
-        for line in block.lines:
-            cells = [render(column, line.cells[column]) if column in line.cells else GAP for column in shown]
-            lines.append("| " + " | ".join([_safe(line.label), percent(line), *cells]) + " |")
-        lines.append("")
-    return "\n".join(lines + [f"- {_safe(note)}" for note in table.notes]) + "\n"
-
-
-def _safe(text: str) -> str:
-    """Names as they are: no cell ends early, no letter becomes markup."""
-    for sign in "\\|*_<>`[]":
-        text = text.replace(sign, f"\\{sign}")
-    return " ".join(text.split())
 
 
 def wide_csv(table: PaperTable) -> str:
@@ -212,27 +178,29 @@ def wide_csv(table: PaperTable) -> str:
         " standing": lambda cell: cell.standing,
         " flags": lambda cell: ", ".join(flag.count for flag in cell.flags),
     }
-    tasks = [f"{one.task} {one.metric}".strip() for one in table.columns]
-    beside = {one.at: one for one in table.published}
-    papers = list(dict.fromkeys(one.number.key[1:] for one in table.published))
-    told: dict[str, Callable[[Beside], object]] = {
-        " ours": lambda one: one.mean,
-        " published": lambda one: one.number.value,
-        " published std": lambda one: one.number.std,
-        " ours - published": lambda one: one.difference,
-        " published note": lambda one: one.why,
+    tasks = [f"{column.task} {column.metric}".strip() for column in table.columns]
+    by_place = {compared.at: compared for compared in table.published}
+    papers = list(dict.fromkeys(compared.number.key[1:] for compared in table.published))
+    figures: dict[str, Callable[[Beside], object]] = {
+        " ours": lambda compared: compared.mean,
+        " published": lambda compared: compared.number.value,
+        " published std": lambda compared: compared.number.std,
+        " ours - published": lambda compared: compared.difference,
+        " published note": lambda compared: compared.why,
     }
     writer.writerow(
         ["method", "variant", "model", "budget", "size", "trainable", "percent"]
         + [t + p for t in tasks for p in parts]
-        + [f"{task} {metric}{p}" for task, metric in papers for p in told]
+        + [f"{task} {metric}{p}" for task, metric in papers for p in figures]
     )
 
     def published(label: str, model: str, budget: str, method: str) -> list[object]:
         values: list[object] = []
         for task, metric in papers:
-            one = beside.get((label, model, budget, (method, task, metric)))
-            values += ["" if one is None or (value := get(one)) is None else value for get in told.values()]
+            compared = by_place.get((label, model, budget, (method, task, metric)))
+            values += [
+                "" if compared is None or (value := get(compared)) is None else value for get in figures.values()
+            ]
         return values
 
     for block in table.blocks:
@@ -243,7 +211,7 @@ def wide_csv(table: PaperTable) -> str:
                 cell = line.cells.get(column)
                 row += ["" if cell is None or (value := get(cell)) is None else value for get in parts.values()]
             writer.writerow(row + published(line.label, block.model, block.budget, line.method))
-    for method in dict.fromkeys(one.number.method for one in table.published if not one.label):
+    for method in dict.fromkeys(compared.number.method for compared in table.published if not compared.label):
         writer.writerow(
             [method, "", "", "", "", "", "", *[""] * len(tasks) * len(parts), *published("", "", "", method)]
         )

@@ -26,16 +26,19 @@ FREE = (
 
 def protocol(entry: Entry) -> dict[str, Any]:
     """What must agree for two runs to be ranked: data, selection, limits, and how much training there was."""
-    data = entry.record.get("data") or {}
-    found: dict[str, Any] = {"metric": entry.record.get("metric"), "data fingerprint": data.get("fingerprint")}
-    found |= {f"{name} examples": data.get(name) for name in ("train", "evaluation")}
-    selection = data.get("selection") or {}
-    found["selection"] = selection.get("by")
-    found["selection examples"] = selection.get("examples")
+    data = entry.record.data
+    parts: dict[str, Any] = {
+        "metric": entry.record.metric,
+        "data fingerprint": data.fingerprint,
+        "train examples": data.train,
+        "evaluation examples": data.evaluation,
+        "selection": data.selection.by,
+        "selection examples": data.selection.examples,
+    }
     for key, value in leaves(entry.config).items():
         if key not in FREE and (key.startswith(("task.", "budget.")) or key in EFFORT):
-            found[key] = value
-    return found
+            parts[key] = value
+    return parts
 
 
 def differing(runs: Mapping[str, Sequence[Entry]]) -> list[str]:
@@ -51,13 +54,13 @@ def differing(runs: Mapping[str, Sequence[Entry]]) -> list[str]:
                     if label not in who:
                         who.append(label)
     said = []
-    for part, found in values.items():
-        if len(found) > 1:
-            each = "; ".join(f"{value} ({some(labels)})" for value, labels in found.items())
+    for part, labels_of in values.items():
+        if len(labels_of) > 1:
+            each = "; ".join(f"{value} ({some(labels)})" for value, labels in labels_of.items())
             said.append(f"{part} differs: {each}")
     return said
 
 
 def some(labels: Sequence[str], most: int = 3) -> str:
-    """The first few by name, the rest by number."""
+    """The first few labels, and how many more there are."""
     return ", ".join(labels[:most]) + (f" and {len(labels) - most} more" if len(labels) > most else "")

@@ -7,12 +7,11 @@ Columns `method`, `task`, `metric` and `published`; `std`, `runs`, `params_perce
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
 
 from unipet.errors import UnipetError, unknown
 from unipet.output.text_table import text_table
@@ -20,6 +19,7 @@ from unipet.report import numbers
 from unipet.report.aggregate import grouped, score_of
 from unipet.report.collect import Entry
 from unipet.report.numbers import GAP
+from unipet.runs.record import Record
 
 NEEDED = ("method", "task", "metric", "published")
 KNOWN = (*NEEDED, "std", "runs", "params_percent", "source", "scale")
@@ -68,11 +68,11 @@ def read_published(path: Path) -> list[Published]:
         raise UnipetError(f"--published: {path} cannot be read as CSV ({error}).") from None
     if missing := [column for column in NEEDED if column not in columns]:
         raise UnipetError(f"--published: {path} lacks the column {missing[0]!r}. Its columns: {', '.join(KNOWN)}.")
-    found: dict[tuple[str, str, str], Published] = {}
+    by_key: dict[tuple[str, str, str], Published] = {}
     for line, row in enumerate(rows, start=2):
         try:
             std = float(row["std"]) if row.get("std") else None
-            one = Published(
+            number = Published(
                 *(row["method"], row["task"], row["metric"]), float(row["published"]), std, row.get("source") or ""
             )
         except (TypeError, ValueError):
@@ -83,18 +83,18 @@ def read_published(path: Path) -> list[Published]:
         if scale := (row.get("scale") or "").strip():
             if scale not in SCALES:
                 raise unknown(f"--published: {path}, line {line}: scale", scale, SCALES)
-            one = replace(one, top=SCALES[scale])
-        if one.key in found:
-            raise UnipetError(f"--published: {path}, line {line}: {', '.join(one.key)} stands there twice.")
-        found[one.key] = one
-    if not found:
+            number = replace(number, top=SCALES[scale])
+        if number.key in by_key:
+            raise UnipetError(f"--published: {path}, line {line}: {', '.join(number.key)} stands there twice.")
+        by_key[number.key] = number
+    if not by_key:
         raise UnipetError(f"--published: {path} holds no rows.")
-    return list(found.values())
+    return list(by_key.values())
 
 
 @dataclass(frozen=True)
 class Beside:
-    """A published number, on the scale of our records where that is clear, and one row of ours that it stands beside.
+    """A published number beside one row of ours, on the scale of our records where that is clear.
 
     `label` is "" where we have no such run. `difference` is ours - published; None with `why` where it cannot be told.
     """
@@ -112,54 +112,58 @@ class Beside:
 
     @property
     def at(self) -> tuple[str, str, str, tuple[str, str, str]]:
-        """Which row and which number."""
+        """The row of ours and the published number, as a key."""
         return self.label, self.model, self.budget, self.number.key
 
     def texts(self) -> list[str]:
         """A line of the table with the header `BESIDE`."""
-        one, scale = self.number, self.scale
-        where = f"{self.model}, budget {self.budget}" if self.label else GAP
+        number, scale = self.number, self.scale
+        place = f"{self.model}, budget {self.budget}" if self.label else GAP
         off = numbers.score(self.difference, scale, "+") if self.difference is not None else (self.why or GAP)
         ours = numbers.spread(self.mean, self.std, scale)
-        found = [self.label or one.method, one.task, one.metric, one.source or GAP]
-        return [*found, numbers.spread(one.value, one.std, scale), ours, off, str(self.seeds), where, scale or GAP]
+        names = [self.label or number.method, number.task, number.metric, number.source or GAP]
+        return [
+            *names,
+            numbers.spread(number.value, number.std, scale),
+            ours,
+            off,
+            str(self.seeds),
+            place,
+            scale or GAP,
+        ]
 
 
 def beside(published: Sequence[Published], entries: Iterable[Entry]) -> list[Beside]:
     """Each published number with ours: per variant, base model and budget of that method and task, the metric of its
-    scored runs. What was run and not published is not here: the comparison itself shows it."""
+    scored runs. Rows of ours without a published number are not here; the comparison shows them."""
     ours = grouped(entries)
-    found: list[Beside] = []
-    for one in published:
-        rows = [(row, runs) for row, runs in ours if (row.method, row.task) == (one.method, one.task)]
+    compared: list[Beside] = []
+    for theirs in published:
+        rows = [(row, runs) for row, runs in ours if (row.method, row.task) == (theirs.method, theirs.task)]
         here = []
         for row, runs in rows:
             records = [entry.record for entry in runs if score_of(entry.record) is not None]
-            values = [
-                float(value)
-                for record in records
-                if isinstance(value := (record.get("metrics") or {}).get(one.metric), int | float)
-            ]
+            values = [float(record.metrics[theirs.metric]) for record in records if theirs.metric in record.metrics]
             if values:
-                scale = scale_of(one.metric, records)
-                number, why = reconciled(one, published, scale)
+                scale = scale_of(theirs.metric, records)
+                number, why = reconciled(theirs, published, scale)
                 spread = stdev(values) if len(values) > 1 else None
                 off = None if why else mean(values) - number.value
-                where = (row.label, row.model, row.budget, scale)
-                here.append(Beside(number, *where, mean(values), spread, len(values), off, why))
+                place = (row.label, row.model, row.budget, scale)
+                here.append(Beside(number, *place, mean(values), spread, len(values), off, why))
         if not here:
-            scale = scale_of(one.metric)
-            number, why = reconciled(one, published, scale)
+            scale = scale_of(theirs.metric)
+            number, why = reconciled(theirs, published, scale)
             here = [Beside(number, scale=scale, why=why)]
-        found += here
-    return found
+        compared += here
+    return compared
 
 
-def scale_of(metric: str, records: Iterable[Mapping[str, Any]] = ()) -> str:
+def scale_of(metric: str, records: Iterable[Record] = ()) -> str:
     """The scale of a metric in words, as a record declares it, else as this version knows it; "" where nobody does."""
     for record in records:
-        if said := (((record.get("data") or {}).get("scoring") or {}).get("scales") or {}).get(metric):
-            return str(said)
+        if metric in record.data.scoring.scales:
+            return record.data.scoring.scales[metric]
     from unipet.tasks.scoring import METRICS
 
     return METRICS[metric].scale if metric in METRICS else ""
@@ -195,5 +199,5 @@ def reconciled(number: Published, published: Iterable[Published], scale: str) ->
 
 
 def published_text(comparisons: Sequence[Beside]) -> str:
-    """The side by side as text. A number of ours that there is not is a gap, never a zero."""
+    """Both numbers side by side, as text. A number that we do not have is a gap, never a zero."""
     return f"{PUBLISHED}:\n\n" + text_table(BESIDE, [one.texts() for one in comparisons], 200)

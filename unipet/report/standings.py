@@ -14,12 +14,12 @@ BEST, NOT_WORSE, WORSE = "best", "not distinguishable from the best", "worse tha
 
 
 def tied(a: float, b: float) -> bool:
-    """Whether two means are equal, but for the rounding of adding numbers in another order."""
+    """Whether two means are equal. Adding the same numbers in another order rounds differently; that much may differ."""
     return math.isclose(a, b, rel_tol=1e-12, abs_tol=1e-15)
 
 
 def standings(means: Mapping[str, float], pairs: Sequence[Pair]) -> dict[str, str]:
-    """How every row stands to the best mean; rows that share the best mean are all best. One row alone is no best.
+    """Label -> how the row stands to the best mean. Rows that share the best mean are all best; one row alone is not.
 
     `means`: label -> mean score, turned so that more is better. Another row is worse where it differs from every best one
     that it was tested against, and not tested where none was.
@@ -28,13 +28,13 @@ def standings(means: Mapping[str, float], pairs: Sequence[Pair]) -> dict[str, st
         return {}
     top = max(means.values())
     best = [label for label, mean in means.items() if tied(mean, top)]
-    found = {}
+    standing_of = {}
     for label in means:
         against = {pair.verdict for pair in pairs if label in (pair.a, pair.b) and {pair.a, pair.b} & set(best)}
         if label in best:
-            found[label] = BEST
+            standing_of[label] = BEST
         elif SAME in against:
-            found[label] = NOT_WORSE
+            standing_of[label] = NOT_WORSE
         else:
-            found[label] = WORSE if DIFFERENT in against else UNTESTED
-    return found
+            standing_of[label] = WORSE if DIFFERENT in against else UNTESTED
+    return standing_of

@@ -66,7 +66,7 @@ def combined(differences: np.ndarray, resampled: np.ndarray, examples: int, leve
     """Over seeds and examples at once; needs two seeds, else NaN.
 
     The variance is (seeds) + (examples) - (rest, which both contain). Its quantile is Cochran's: Student's quantiles of
-    the two sources, weighted by their variances. It errs on the cautious side (tests/test_statistics.py has numbers).
+    the two sources, weighted by their variances. It errs on the cautious side (tests/report/test_statistics.py has numbers).
     """
     seeds = differences.shape[-1]
     by_seed, _ = _seed_variance(differences)

@@ -37,7 +37,7 @@ CSV_COLUMNS: dict[str, Callable[[Row], object]] = {
 
 
 def score_text(row: Row) -> str:
-    """`0.9123 ± 0.0021`, marked where the row has flags; one run has no ±; none is a gap."""
+    """`0.9123 ± 0.0021`, with a mark where the row has flags. One run has no ±; without a score it is a gap."""
     return spread(row.score, row.std, row.scale) + (f" {MARK}" if row.flags else "")
 
 
@@ -70,8 +70,8 @@ def split_shared(rows: Sequence[Row]) -> tuple[str, list[str]]:
     common = [heading for heading in SHARED if len(values[heading]) == 1]
     line = "   ".join(f"{heading}: {next(iter(values[heading]))}" for heading in common)
     # sizes are shown where a budget solved them: the method's file does not tell them
-    unsaid = [] if any(row.fitted for row in rows) else ["size"]
-    return line, [heading for heading in COLUMNS if heading not in [*common, *unsaid]]
+    hidden = [] if any(row.fitted for row in rows) else ["size"]
+    return line, [heading for heading in COLUMNS if heading not in [*common, *hidden]]
 
 
 def cells(rows: Sequence[Row], headings: Sequence[str]) -> list[list[str]]:
@@ -90,7 +90,7 @@ def by_budget(rows: Sequence[Row], across_budgets: bool) -> list[list[Row]]:
 def text_table(
     rows: Sequence[Row], missing: Sequence[Unscored] = (), width: int = WIDTH, across_budgets: bool = False
 ) -> str:
-    """For the terminal and `comparison.txt`; at most `width` columns, except for the reasons of failures below it.
+    """For the terminal and `comparison.txt`, at most `width` columns wide; reasons of failures below it may be longer.
 
     What was run on different budgets is not ranked in one table unless `across_budgets` asks for it.
     """
@@ -98,7 +98,7 @@ def text_table(
     if notes := flag_notes(rows):
         lines += ["", *(f"{MARK} {text}" for text in notes)]
     if missing:
-        lines += ["", *(f"{one.status}: {one.what}\n    {one.error}" for one in missing)]
+        lines += ["", *(f"{each.status}: {each.run}\n    {each.error}" for each in missing)]
     return "\n".join(lines)
 
 
@@ -107,8 +107,8 @@ def flag_notes(rows: Sequence[Row]) -> list[str]:
     several = {part: len({getattr(row, part) for row in rows}) > 1 for part in ("task", "model", "budget")}
     labels = []
     for row in rows:
-        where = ", ".join(getattr(row, part) for part in several if several[part])
-        labels.append(f"{row.label} ({where})" if where else row.label)
+        place = ", ".join(getattr(row, part) for part in several if several[part])
+        labels.append(f"{row.label} ({place})" if place else row.label)
     return explained(zip(labels, rows, strict=True))
 
 
@@ -143,42 +143,47 @@ def markdown_table(rows: Sequence[Row], missing: Sequence[Unscored] = ()) -> str
     if notes := flag_notes(rows):
         lines += ["", *(f"- {MARK} {text}".replace("|", "\\|") for text in notes)]
     if missing:
-        lines += ["", "Without a score:", "", *(f"- {one.status}: `{one.what}`: {one.error}" for one in missing)]
+        lines += ["", "Without a score:", "", *(f"- {each.status}: `{each.run}`: {each.error}" for each in missing)]
     return "\n".join(lines) + "\n"
 
 
 def csv_table(rows: Sequence[Row], published: Sequence[Beside] = ()) -> str:
     """For `comparison.csv`: every column, full precision, an empty cell for what there is not.
 
-    With `published` numbers three columns more: a row's own metric has them in its line, any other metric of it, and a
-    method that was not run here, in a line of its own.
+    With `published` numbers there are further columns. A number of the row's metric stands in the row's line; one of
+    another metric, or of a method that was not run here, has a line of its own.
     """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     more = ["published", "published_std", "difference", "published_note", "published_source"] if published else []
     writer.writerow([*CSV_COLUMNS, *more])
-    left = {one.at: one for one in published}
+    left = {compared.at: compared for compared in published}
     for row in rows:
         values = ["" if (value := get(row)) is None else value for get in CSV_COLUMNS.values()]
-        one = left.pop((row.label, row.model, row.budget, (row.method, row.task, row.metric)), None)
-        writer.writerow([*values, *([""] * len(more) if one is None else _told(one))])
-    for one in left.values():
-        method, task, metric = one.number.key
+        compared = left.pop((row.label, row.model, row.budget, (row.method, row.task, row.metric)), None)
+        writer.writerow([*values, *([""] * len(more) if compared is None else _published_values(compared))])
+    for compared in left.values():
+        method, task, metric = compared.number.key
         known: dict[str, object] = {
             "method": method,
             "task": task,
             "metric": metric,
-            "model": one.model,
-            "budget": one.budget,
+            "model": compared.model,
+            "budget": compared.budget,
         }
-        known |= {"variant": one.label.removeprefix(method).removeprefix(SEPARATOR)} if one.label else {}
-        known |= {"score_mean": one.mean, "score_std": one.std, "seeds": one.seeds}
-        writer.writerow([*("" if (value := known.get(name)) is None else value for name in CSV_COLUMNS), *_told(one)])
+        known |= {"variant": compared.label.removeprefix(method).removeprefix(SEPARATOR)} if compared.label else {}
+        known |= {"score_mean": compared.mean, "score_std": compared.std, "seeds": compared.seeds}
+        writer.writerow(
+            [
+                *("" if (value := known.get(name)) is None else value for name in CSV_COLUMNS),
+                *_published_values(compared),
+            ]
+        )
     return buffer.getvalue()
 
 
-def _told(one: Beside) -> list[object]:
-    values = (one.number.value, one.number.std, one.difference, one.why, one.number.source)
+def _published_values(compared: Beside) -> list[object]:
+    values = (compared.number.value, compared.number.std, compared.difference, compared.why, compared.number.source)
     return ["" if value is None else value for value in values]
 
 

@@ -9,8 +9,9 @@ from unipet.report.aggregate import Row, Unscored
 from unipet.report.collect import Entry
 from unipet.report.comparing import Group
 from unipet.report.latex import latex
+from unipet.report.markdown import markdown
 from unipet.report.page.document import page
-from unipet.report.paper import PaperTable, markdown, paper_table, wide_csv
+from unipet.report.paper import PaperTable, paper_table, wide_csv
 from unipet.report.published import Beside
 from unipet.report.table import csv_table
 from unipet.report.verdicts import pairs_csv
@@ -34,7 +35,7 @@ class Report:
     @property
     def order(self) -> list[str]:
         """The methods in the order of their runs: in a sweep, the order in which they were asked for."""
-        return [str(entry.record.get("method")) for entry in self.entries]
+        return [str(entry.record.method) for entry in self.entries]
 
 
 WRITERS: dict[str, tuple[str, Callable[[Report], str]]] = {

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from unipet.config import ModelConfig, RunConfig
 from unipet.errors import UnipetError
 from unipet.runs.checks import check_tokenizer, check_weights, fit_tokenizer
+from unipet.runs.record import Record
 from unipet.runs.model_files import check_unchanged, first_line, has_weights, locate, verify
 from unipet.output.stopwatch import phase
 from unipet.tasks.kinds import Kind, kind_of
@@ -59,15 +60,14 @@ def skeleton(model: ModelConfig, kind: str, as_saved: bool = False) -> nn.Module
     return made
 
 
-def load_base_model_of(config: RunConfig, record: Mapping[str, Any]) -> tuple[nn.Module, Any]:
+def load_base_model_of(config: RunConfig, record: Record) -> tuple[nn.Module, Any]:
     """Base model and tokenizer of a finished run, loaded as its configuration says. Raises `UnipetError` as
     `load_base_model`, and if the model's configuration or tokenizer has changed since (the record has checksums)."""
     task = config.task
-    check_unchanged(config.model, (record.get("identity") or {}).get("base_model") or {})
+    check_unchanged(config.model, record.identity.base_model)
     return load_base_model(config.model, list(task.labels), task.kind == "regression", task.kind)
 
 
-@phase("base_model")
 def load_base_model(
     model: ModelConfig, labels: list[str], regression: bool, kind: str = "classification"
 ) -> tuple[nn.Module, Any]:
@@ -79,6 +79,15 @@ def load_base_model(
     unreadable configuration, weights that do not match it, a tokenizer that does not match the weights, and a kind that
     this base model does not support.
     """
+    loaded, tokenizer, _ = load_with_drawn(model, labels, regression, kind)
+    return loaded, tokenizer
+
+
+@phase("base_model")
+def load_with_drawn(
+    model: ModelConfig, labels: list[str], regression: bool, kind: str
+) -> tuple[nn.Module, Any, frozenset[str]]:
+    """As `load_base_model`, and the names of the parameters that were drawn because the checkpoint has none that fit."""
     directory = locate(model, weights=True)
     verify(directory, model)
     row = kind_of(kind)
@@ -91,7 +100,8 @@ def load_base_model(
         raise UnipetError(f"model.path: cannot load {directory}: {first_line(error)}") from error
     check_weights(loaded, found, directory, row.pretrained_head)
     fit_tokenizer(tokenizer, loaded, directory)
-    return loaded, tokenizer
+    drawn = {*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])}
+    return loaded, tokenizer, frozenset(drawn)
 
 
 @phase("base_model")
@@ -99,7 +109,7 @@ def _from_pretrained(loader: Any, directory: Path, config: Any, **options: Any) 
     """The model in `directory` in float32, and transformers' loading information (missing and mismatched keys)."""
     import torch
 
-    with _quiet_loading():
+    with quiet_loading():
         loaded, found = loader.from_pretrained(
             directory,
             config=config,
@@ -123,7 +133,7 @@ def load_tokenizer(model: ModelConfig) -> Any:
 
 
 def _read_tokenizer(directory: Path) -> Any:
-    with _quiet_loading():
+    with quiet_loading():
         return read_tokenizer(directory)
 
 
@@ -182,7 +192,7 @@ def _read_config(directory: Path, changes: dict[str, Any]) -> Any:
 
 
 @contextmanager
-def _quiet_loading() -> Iterator[None]:
+def quiet_loading() -> Iterator[None]:
     """Hide transformers' progress bar and its report of missing keys, which `check_weights` examines itself."""
     from transformers.utils import logging as hf_logging
 

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
+from unipet.runs.record import Record
 from unipet.runs.labels import leaves, option_names, plain
 
 #: dimension -> the keys that lead to it inside an insertion
@@ -21,19 +22,19 @@ DIMENSIONS: dict[str, tuple[str, ...]] = {
 NONE = "none"
 
 
-def trained(record: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+def trained(record: Record, config: Mapping[str, Any]) -> dict[str, Any]:
     """The method as it was trained (`Method.to_dict`), with the sizes fitted to the budget instead of the requested ones.
 
     This is the record's `composition`. For a record without one, it is the method of `config` (resolved) with the record's
     fitted sizes, or {} if that is missing as well.
     """
-    composition, method = record.get("composition"), config.get("method")
-    if isinstance(composition, Mapping):
-        return dict(composition)
+    method = config.get("method")
+    if record.composition is not None:
+        return dict(record.composition)
     if not isinstance(method, Mapping):
         return {}
     found = copy.deepcopy(dict(method))
-    for key, size in fitted_sizes(record).items():
+    for key, size in record.fitted.sizes.items():
         _, *path, option = key.split(".")  # method.insertions.NAME.function.OPTION
         at: Any = found
         for part in path:
@@ -41,13 +42,6 @@ def trained(record: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, A
         if isinstance(at, dict):
             at[option] = size
     return found
-
-
-def fitted_sizes(record: Mapping[str, Any]) -> dict[str, Any]:
-    """`method.insertions.NAME.function.OPTION` -> the size fitted to the budget; {} if no size was fitted."""
-    fitted = record.get("fitted")
-    sizes = fitted.get("sizes") if isinstance(fitted, Mapping) else None
-    return dict(sizes) if isinstance(sizes, Mapping) else {}
 
 
 def design(method: Mapping[str, Any]) -> dict[str, Any]:

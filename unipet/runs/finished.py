@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from unipet.runs import record as records
+from unipet.runs import record_files as records
 from unipet.errors import UnipetError
 
 
@@ -27,29 +27,29 @@ def evaluate(directory: str | Path) -> dict[str, Any]:
     if not (directory / records.RESULT).is_file():
         raise UnipetError(f"{directory}: not the directory of a run (no {records.RESULT}).")
     record = records.read_record(directory / records.RESULT)
-    if record["status"] != "ok":
+    if record.status != "ok" or record.score is None:
         raise UnipetError(
-            f"{directory}: the run's status is {record['status']!r}, only finished runs can be evaluated."
+            f"{directory}: the run's status is {record.status!r}, only finished runs can be evaluated."
         )
     config = records.run_config(directory, record)
     data = load_task(config.task)
-    if data.fingerprint != record["data"]["fingerprint"]:
+    if data.fingerprint != record.data.fingerprint:
         raise UnipetError(
             f"{directory}: the data of task {config.task.name} are not those of the run: {data.source} has fingerprint "
-            f"{data.fingerprint}, the run saw {record['data']['source']} with {record['data']['fingerprint']}."
+            f"{data.fingerprint}, the run saw {record.data.source} with {record.data.fingerprint}."
         )
     model, tokenizer = load_base_model_of(config, record)
     load(model, directory / records.ADAPTER)
     encoded = encode(data, tokenizer, config.task, cache_directory(config.runs_dir))
     model.to("cuda:0" if torch.cuda.is_available() else "cpu")
     scores, _ = score_split(config, model, data.evaluation, encoded.evaluation, tokenizer)
-    difference = scores.score - record["score"]
+    difference = scores.score - record.score
     return {
-        "run_id": record["run_id"],
+        "run_id": record.run_id,
         "directory": str(directory),
         "metric": scores.metric,
         "score": scores.score,
-        "recorded": record["score"],
+        "recorded": record.score,
         "difference": difference,
         "reproduced": abs(difference) < 5e-7,
         "metrics": dict(scores.metrics),

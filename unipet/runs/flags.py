@@ -17,6 +17,8 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, pvariance
 from typing import Any
 
+from unipet.runs.record import Flag
+
 Rows = Sequence[Mapping[str, Any]]  # of predictions.jsonl: prediction, and label or references
 #: Name -> its meaning in a few words.
 NAMES = {
@@ -32,14 +34,14 @@ GAINED, LOST, SPOILED = 0.25, 0.5, 2.0  # see `diverged`
 FEWEST = 5  # logged losses needed to judge whether training diverged
 
 
-def raised(rows: Rows, regression: bool, steps: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """The flags of a run, `[{"name": ..., "text": ...}]`. `rows` are its predictions, `regression` says whether answers are
-    numbers, and `steps` are the lines of its metrics.jsonl."""
-    found = _answers(rows, regression) if rows else {}
+def raised(rows: Rows, regression: bool, steps: Sequence[Mapping[str, Any]]) -> list[Flag]:
+    """The flags of a run. `rows` are its predictions, `regression` says whether answers are numbers, and `steps` are the
+    lines of its metrics.jsonl."""
+    flags = _answers(rows, regression) if rows else {}
     losses = [step["loss"] for step in steps if "loss" in step]
     if text := diverged(losses):
-        found["diverged"] = text
-    return [{"name": name, "text": text} for name, text in found.items()]
+        flags["diverged"] = text
+    return [Flag(name, text) for name, text in flags.items()]
 
 
 def _answers(rows: Rows, regression: bool) -> dict[str, str]:
@@ -49,53 +51,53 @@ def _answers(rows: Rows, regression: bool) -> dict[str, str]:
     if regression:
         return _numbers(pairs)
     if isinstance(pairs[0][0], list):  # -1 or null: a word without a prediction
-        words = [pair for one, label in pairs for pair in zip(one or (), label or (), strict=False)]
+        words = [pair for answer, label in pairs for pair in zip(answer or (), label or (), strict=False)]
         return _labels([pair for pair in words if pair[0] not in (-1, None)], "words")
     return _labels(pairs, "examples")
 
 
-def _labels(pairs: Sequence[tuple[Any, Any]], what: str) -> dict[str, str]:
-    found: dict[str, str] = {}
-    given, right = (Counter(pair[side] for pair in pairs) for side in (0, 1))
+def _labels(pairs: Sequence[tuple[Any, Any]], unit: str) -> dict[str, str]:
+    flags: dict[str, str] = {}
+    answers, right = (Counter(pair[side] for pair in pairs) for side in (0, 1))
     if not pairs:
-        return found
-    if len(given) == 1 and len(right) > 1:
-        found["one_answer"] = f"all {len(pairs)} {what} got the same answer ({next(iter(given))})"
+        return flags
+    if len(answers) == 1 and len(right) > 1:
+        flags["one_answer"] = f"all {len(pairs)} {unit} got the same answer ({next(iter(answers))})"
     label, most = right.most_common(1)[0]
     hits = sum(answer == truth for answer, truth in pairs)
     if hits < most:
-        found["below_majority"] = (
-            f"{hits} of {len(pairs)} {what} are right, fewer than the {most} that always answering {label} would get"
+        flags["below_majority"] = (
+            f"{hits} of {len(pairs)} {unit} are right, fewer than the {most} that always answering {label} would get"
         )
-    return found
+    return flags
 
 
 def _numbers(pairs: Sequence[tuple[Any, Any]]) -> dict[str, str]:
-    found: dict[str, str] = {}
+    flags: dict[str, str] = {}
     known = [(float(answer), float(label)) for answer, label in pairs if answer is not None and label is not None]
     if len(known) < 2:
-        return found
+        return flags
     answers, labels = ([pair[side] for pair in known] for side in (0, 1))
     spread, error = pvariance(labels), fmean((answer - label) ** 2 for answer, label in known)
     if spread > 0 and pvariance(answers) <= CONSTANT**2 * spread:
-        found["one_answer"] = f"all {len(known)} examples got about the same answer ({fmean(answers):.4g})"
+        flags["one_answer"] = f"all {len(known)} examples got about the same answer ({fmean(answers):.4g})"
     if error > spread * (1 + 1e-9):
-        found["below_mean"] = (
+        flags["below_mean"] = (
             f"mean squared error {error:.4g}, more than the {spread:.4g} of always answering the mean {fmean(labels):.4g}"
         )
-    return found
+    return flags
 
 
 def _texts(texts: Sequence[str], references: Sequence[Any]) -> dict[str, str]:
-    found: dict[str, str] = {}
+    flags: dict[str, str] = {}
     stripped = [text.strip() for text in texts]
-    if len(texts) > 1 and len(set(stripped)) == 1 and len({json.dumps(one) for one in references}) > 1:
+    if len(texts) > 1 and len(set(stripped)) == 1 and len({json.dumps(reference) for reference in references}) > 1:
         shown = stripped[0] if len(stripped[0]) <= 40 else f"{stripped[0][:40]}..."
-        found["one_answer"] = f"all {len(texts)} texts are the same ({shown!r})"
+        flags["one_answer"] = f"all {len(texts)} texts are the same ({shown!r})"
     empty = stripped.count("")
     if empty >= max(1, EMPTY * len(texts)):
-        found["empty_texts"] = f"{empty} of {len(texts)} texts are empty"
-    return found
+        flags["empty_texts"] = f"{empty} of {len(texts)} texts are empty"
+    return flags
 
 
 def diverged(losses: Sequence[float | None]) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from unipet.config import RunConfig
-from unipet.runs.record import canonical_json
+from unipet.runs.record import Identity
+from unipet.runs.record_files import canonical_json
 
 if TYPE_CHECKING:
     from unipet.calculus.method import Method
@@ -20,7 +20,7 @@ NUMERICS = 2
 
 # Settings that change no result: paths, tracking, and names of presets.
 _NOT_IDENTITY: dict[str, tuple[str, ...]] = {
-    "": ("tracking", "runs_dir", "rerun", "imports"),
+    "": ("tracking", "checkpoint", "launcher", "runs_dir", "rerun", "imports"),
     # Where the examples come from and which of them are used: the fingerprint of the data covers this.
     "task": (
         *("data_dir", "hub", "subset", "revision", "rename", "generator", "generator_seed"),
@@ -33,22 +33,7 @@ _NOT_IDENTITY: dict[str, tuple[str, ...]] = {
 }
 
 
-@dataclass(frozen=True)
-class Content:
-    """The contents that determine a run's result, whatever their paths."""
-
-    data: str  # fingerprint of labels and rows
-    base_model: Mapping[str, str]  # file name -> checksum: weights, configuration, tokenizer
-    sites: Mapping[str, Any] | None  # the user's own site table
-    functions: Mapping[str, str]  # registered function that the method uses -> checksum of its source
-    numerics: int = NUMERICS
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data, for the run's record."""
-        return asdict(self)
-
-
-def content_of(config: RunConfig, method: Method, sites: Architecture | None, data: str) -> Content:
+def content_of(config: RunConfig, method: Method, sites: Architecture | None, data: str) -> Identity:
     """Read the contents that `config` names. `method` is the method before fitting to a budget, `sites` the user's own site
     table, `data` the fingerprint of the examples.
 
@@ -60,15 +45,16 @@ def content_of(config: RunConfig, method: Method, sites: Architecture | None, da
     from unipet.tasks import cache_directory
 
     cache = cache_directory(config.runs_dir)
-    return Content(
+    return Identity(
         data=data,
         base_model=contents(config.model, None if cache is None else cache / "checksums"),
         sites=None if sites is None else table_data(sites),
         functions=function_sources(method),
+        numerics=NUMERICS,
     )
 
 
-def run_id(resolved: Mapping[str, Any], content: Content) -> str:
+def run_id(resolved: Mapping[str, Any], content: Identity) -> str:
     """A hash, in 16 hex characters, of everything that determines a run's result and of nothing else.
 
     `resolved` is the whole configuration as plain values, with every option of the method.

@@ -6,9 +6,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unipet.runs import record as records
+from unipet.runs import record_files as records
+from unipet.runs.record import Identity, Record
 from unipet.config import RunConfig
-from unipet.runs.identity import Content, content_of, run_id
+from unipet.runs.identity import content_of, run_id
 from unipet.runs.run_directory import is_whole, run_directory
 from unipet.output.stopwatch import phase
 
@@ -31,7 +32,7 @@ class Prepared:
     sites: Architecture | None  # the user's own site table, checked on this base model
     fit: ParameterFit  # the method after fitting to the budget
     data: TaskData
-    content: Content  # what run_id covers besides the configuration
+    content: Identity  # what run_id covers besides the configuration
     resolved: dict[str, Any]  # `config` as plain values
     run_id: str
     directory: Path
@@ -80,7 +81,7 @@ def _identified(
     sites: Architecture | None,
     fit: ParameterFit,
     data: TaskData,
-    content: Content,
+    content: Identity,
 ) -> Prepared:
     """The prepared run with its plain values, its `run_id` and its directory."""
     resolved = asdict(config)
@@ -89,10 +90,10 @@ def _identified(
     return Prepared(config, method, sites, fit, data, content, resolved, identity, directory)
 
 
-def finished_record(prepared: Prepared) -> dict[str, Any] | None:
+def finished_record(prepared: Prepared) -> Record | None:
     """The record of an earlier run with the same `run_id`, if it has finished and all its files are present."""
     path = prepared.directory / records.RESULT
     if not path.is_file():
         return None
     record = records.read_record(path)
-    return record if record["run_id"] == prepared.run_id and is_whole(prepared.directory, record) else None
+    return record if record.run_id == prepared.run_id and is_whole(prepared.directory, record) else None

@@ -1,201 +1,217 @@
-"""A run's record on disk: the run directory, `result.json`, strict JSON, atomic writes."""
+"""A run's record: the content of its `result.json`, with a type for every key."""
 
 from __future__ import annotations
 
-import json
-import os
-import platform
-import re
-import subprocess
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict
-from datetime import UTC, datetime
-from importlib import metadata
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from unipet.runs.budget_label import budget_label, set_limits
 from unipet.config import ModelConfig, RunConfig
-from unipet.errors import UnipetError
-from unipet.compose import parse_run_config
-from unipet.compose.schema import config_values
-from unipet.output.files import utf8, write_bytes_atomic
-from unipet.calculus.yaml_reader import read_written
+from unipet.runs.budget_label import budget_label, set_limits
+from unipet.runs.json_object import JsonObject, added_later
+from unipet.runs.versions import Versions, git_commit, now, versions
 
-RESULT = "result.json"
-CONFIG = "config.yaml"
-METRICS = "metrics.jsonl"
-PREDICTIONS = "predictions.jsonl"
-ADAPTER = "adapter/"  # a directory
-ERROR = "error.txt"
-ATTEMPT = "attempt"  # a directory: where a finished run is repeated, until the repetition is whole
+
+@dataclass
+class Identity(JsonObject):
+    """The contents that a run computes with, and `run_id` covers. Paths do not matter: equal contents are the same."""
+
+    data: str | None = None  # fingerprint of labels and rows
+    base_model: dict[str, str] = field(default_factory=dict)  # checksum of every file that loading may read
+    sites: dict[str, Any] | None = None  # a site table of the user's own
+    functions: dict[str, str] = field(default_factory=dict)  # checksum of the source of every registered function used
+    numerics: int | None = None  # of the package, see unipet/runs/identity.py
+
+
+@dataclass
+class Params(JsonObject):
+    """Counts of parameters, as the report of `adapt` has them; `percent` is trainable over base."""
+
+    base: int | None = None
+    trainable: int | None = None
+    head: int | None = None
+    stored: int | None = None
+    merged: int | None = None
+    formula: int | None = None
+    percent: float | None = None
+
+
+@dataclass
+class Fitted(JsonObject):
+    """What was solved for the budget: sizes for its parameters, and a micro-batch for its memory."""
+
+    parameter_limit: int | None = None
+    requested: dict[str, int] = field(default_factory=dict)  # method.insertions.NAME.function.OPTION -> size asked for
+    sizes: dict[str, int] = field(default_factory=dict)  # the same keys -> size that the budget leaves
+    larger_trains: int | None = None
+    micro_batch: int | None = added_later(None)
+    accumulation: int | None = added_later(None)
+    checkpointing: bool | None = added_later(None)
+    predicted_parts_gib: dict[str, float] | None = added_later(None)
+
+
+@dataclass
+class Flag(JsonObject):
+    """What makes the score worth less than it looks: one name of unipet/runs/flags.py, and what was seen."""
+
+    name: str = ""
+    text: str = ""
+
+
+@dataclass
+class Time(JsonObject):
+    """Seconds of the whole run, of training and of every phase, and how fast training was."""
+
+    total_s: float | None = None
+    train_s: float | None = None
+    step_ms: float | None = None
+    steps: int | None = None
+    tokens_per_s: float | None = None
+    phases_s: dict[str, float] | None = None
+
+
+@dataclass
+class Memory(JsonObject):
+    """Peak memory, measured and predicted; see unipet/runs/memory.py."""
+
+    peak_gib: float | None = None
+    predicted_gib: float | None = None
+    measured_by: str | None = None
+    allocated_gib: float | None = None
+    context_gib: float | None = None
+
+
+@dataclass
+class InsertionRow(JsonObject):
+    """One insertion on the base model, as the report of `adapt` has it."""
+
+    name: str | None = None
+    function: str | None = None
+    sites: list[str] = field(default_factory=list)
+    form: str | None = None
+    composition: str | None = None
+    scaling: str | None = None
+    modules: list[str] = field(default_factory=list)
+    shapes: dict[str, list[int]] = field(default_factory=dict)
+    parameters: int | None = None
+    percent: float | None = None
+    foldable: bool | None = None
+    why_not: str | None = None
+    identity_at_start: bool | None = None
+    untrained: list[str] | None = added_later(None)  # tensors that training did not change
+
+    @classmethod
+    def from_dict(cls, content: Any) -> Self:
+        """As any object; a text is a row's name alone, which is all that a digest of records may keep of it."""
+        return cls(name=content) if isinstance(content, str) else super().from_dict(content)
+
+
+@dataclass
+class ErrorOf(JsonObject):
+    """The error that ended a failed run."""
+
+    type: str = ""
+    message: str = ""
+
+
+@dataclass
+class Selection(JsonObject):
+    """The split that chose the checkpoint, and by what: `step` has the highest of `scores`, which of a metric of which less
+    is better are negated."""
+
+    by: str | None = None
+    examples: int | None = None
+    metric: str | None = added_later(None)
+    step: int | None = added_later(None)
+    scores: dict[str, float] = added_later(factory=dict)  # step -> score
+
+
+@dataclass
+class Scoring(JsonObject):
+    """How the score is to be read."""
+
+    higher_is_better: bool = True
+    scales: dict[str, str] = field(default_factory=dict)  # metric -> its scale in words, "0 to 1"
+    notes: dict[str, str] = field(default_factory=dict)  # metric -> how it was computed
+
+
+@dataclass
+class Data(JsonObject):
+    """The examples of a run: where they are from, how many there are, what was done to them."""
+
+    source: str | None = None
+    fingerprint: str | None = None
+    train: int | None = None
+    evaluation: int | None = None
+    train_available: int | None = added_later(None)
+    evaluation_available: int | None = added_later(None)
+    dropped: dict[str, dict[str, int]] | None = added_later(None)
+    splits: dict[str, str] | None = added_later(None)
+    synthetic: bool | None = added_later(None)
+    regression: bool | None = added_later(None)
+    train_labels: dict[str, int] | None = added_later(None)
+    selection: Selection = added_later(factory=Selection)
+    truncated: dict[str, float] | None = added_later(None)  # share of examples that a length limit cut
+    warnings: list[str] | None = added_later(None)
+    scoring: Scoring = added_later(factory=Scoring)
+
+
+@dataclass
+class Record(JsonObject):
+    """One run. Every key is there from the start; what is not known, or not yet, is null or empty."""
+
+    status: str = "running"  # then ok | failed | exceeded | skipped | interrupted
+    phase: str | None = None  # of a run that has not ended well: what it was doing
+    run_id: str | None = None  # None: it failed before it had one
+    identity: Identity = field(default_factory=Identity)
+    method: str | None = None
+    task: str | None = None
+    model: str | None = None
+    budget: str | None = None
+    limits: dict[str, Any] = field(default_factory=dict)  # what the budget says apart from the defaults
+    seed: int | None = None
+    score: float | None = None
+    metric: str | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    params: Params = field(default_factory=Params)
+    composition: dict[str, Any] | None = None  # the method as it is trained, with the sizes that the budget solved
+    fitted: Fitted = field(default_factory=Fitted)
+    flags: list[Flag] | None = added_later(None)  # None: from before there were flags
+    time: Time = field(default_factory=Time)
+    memory: Memory = field(default_factory=Memory)
+    insertions: list[InsertionRow] = field(default_factory=list)
+    stopped_by: str | None = None
+    resumed: list[int] = added_later(factory=list)  # the steps after which it went on, one for each interruption
+    reason: str | None = None  # why a run was skipped, exceeded its budget or was interrupted
+    error: ErrorOf | None = None
+    files: dict[str, str] = field(default_factory=dict)  # of a finished run: path -> checksum of all that belongs to it
+    folder: str | None = None  # what relative paths of the configuration begin at, as seen from the run's directory
+    versions: Versions = field(default_factory=Versions)
+    git_commit: str | None = None
+    data: Data = field(default_factory=Data)
+    started: str | None = None
+    finished: str | None = None
 
 
 def model_label(model: ModelConfig) -> str:
-    """The base model's name in reports: that of its configuration or, for `model=auto`, the hub or directory name."""
+    """What reports call the base model: its configuration's name, or for `model=auto` the hub or directory name."""
     if model.name != "auto":
         return model.name
     return Path(model.path).resolve().name if Path(model.path).is_dir() else model.path
 
 
-def blank_record(config: RunConfig, method: str, run_id: str) -> dict[str, Any]:
-    """A record with every key. Values that are not known before the run starts are null."""
-    return {
-        "status": "running",  # then ok | failed | exceeded | skipped
-        "phase": None,  # the phase in which a failed or exceeded run ended
-        "run_id": run_id,
-        "identity": {},  # the fingerprints that run_id covers: data, base model, functions, numerics
-        "method": method,
-        "task": config.task.name,
-        "model": model_label(config.model),
-        "budget": budget_label(asdict(config.budget)),
-        "limits": set_limits(asdict(config.budget)),
-        "seed": config.seed,
-        "score": None,
-        "metric": None,
-        "metrics": {},
-        "params": dict.fromkeys(("base", "trainable", "head", "stored", "merged", "formula", "percent")),
-        "composition": None,  # the method as it is trained, with sizes fitted to the budget
-        "fitted": {},  # the values fitted to the budget: {parameter_limit, requested, sizes, ...}
-        "flags": [],  # reasons to distrust the score: [{name, text}], see unipet/runs/flags.py
-        "time": dict.fromkeys(("total_s", "train_s", "step_ms", "steps", "tokens_per_s", "phases_s")),
-        "memory": dict.fromkeys(("peak_gib", "predicted_gib", "measured_by", "allocated_gib", "context_gib")),
-        "insertions": [],
-        "stopped_by": None,
-        "reason": None,  # why a run was skipped, or exceeded its budget
-        "error": None,  # {type, message} of a failed run
-        "files": {},  # the checksum of every file of a finished run
-        "folder": None,  # the folder that relative paths of the configuration refer to, relative to the run's directory
-        "versions": versions(),
-        "git_commit": git_commit(),
-        "data": dict.fromkeys(("source", "fingerprint", "train", "evaluation")),
-        "started": now(),
-        "finished": None,
-    }
-
-
-def now() -> str:
-    """The time in UTC, ISO 8601, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def versions() -> dict[str, Any]:
-    """Software versions and the machine: a result depends on them as well as on the configuration."""
-    import torch
-
-    import unipet
-
-    found: dict[str, Any] = {"python": platform.python_version()}
-    for name, distribution in (("torch", "torch"), ("transformers", "transformers"), ("hydra", "hydra-core")):
-        found[name] = _version(distribution)
-    found["unipet"] = unipet.__version__
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
-    found["machine"] = {"device": device, "cores": os.cpu_count(), "threads": torch.get_num_threads()}
-    return found
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _processor() -> str:
-    """The processor's name if Linux reports one, else its architecture."""
-    try:
-        match = re.search(
-            r"^model name\s*:\s*(.+)$",
-            Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace"),
-            flags=re.MULTILINE,
-        )
-    except OSError:
-        match = None
-    return match.group(1).strip() if match else platform.machine()
-
-
-def git_commit() -> str | None:
-    """The commit of the checkout that this package runs from. None if it is installed, or if nothing is committed."""
-    root = Path(__file__).resolve().parents[2]
-    if not (root / ".git").exists():
-        return None
-    try:
-        asked = subprocess.run(
-            ["git", "-C", str(root), "rev-parse", "--verify", "HEAD"], capture_output=True, encoding="ascii", timeout=10
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return asked.stdout.strip() or None if asked.returncode == 0 else None
-
-
-def canonical_json(value: Any) -> str:
-    """JSON in a canonical form, so that equal values give equal texts: sorted keys, no spaces, no NaN."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def write_text_atomic(path: Path, text: str) -> None:
-    """Write all of `text` as UTF-8 or leave `path` as it was."""
-    write_bytes_atomic(path, utf8(text))
-
-
-def write_json_atomic(path: Path, value: Any) -> None:
-    """Write `value` as strict, indented JSON, atomically. Raises ValueError for NaN and infinities: JSON has none."""
-    write_text_atomic(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
-
-
-def write_jsonl_atomic(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Write one strict JSON object per line, atomically."""
-    write_text_atomic(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
-
-
-def read_record(path: Path) -> dict[str, Any]:
-    """Read one `result.json`. Raises `UnipetError`, naming the file, if it cannot be read or is not a record."""
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UnipetError(
-            f"{path}: not a readable record ({error}). Delete it or run its configuration again."
-        ) from None
-    if not isinstance(record, dict) or not {"status", "run_id"} <= record.keys():
-        raise UnipetError(f"{path}: not the record of a run (no status or run_id). Delete it or move it elsewhere.")
-    return record
-
-
-def record_files(root: Path) -> list[Path]:
-    """Every `result.json` below `root`, sorted by path. A repetition beside a finished result is left out."""
-    found = sorted(Path(root).rglob(RESULT))
-    return [path for path in found if path.parent.name != ATTEMPT or not (path.parent.parent / RESULT).is_file()]
-
-
-def run_config(directory: Path, record: Mapping[str, Any]) -> RunConfig:
-    """The configuration of the run in `directory`. Its relative paths are resolved against the folder in which the run was
-    started, because the current folder may be another one. `runs_dir` becomes the folder that holds the run. Raises
-    `UnipetError` as `read_config`."""
-    config = read_config(directory / CONFIG)
-    folder = directory / str(record.get("folder") or "")
-    config.task.data_dir = _found(folder, config.task.data_dir)
-    config.model.sites = _found(folder, config.model.sites)
-    if config.model.package is None:
-        config.model.path = str(_found(folder, config.model.path))
-    config.runs_dir = str(directory.parent)
-    return config
-
-
-def _found(folder: Path, path: str | None) -> str | None:
-    """`path` resolved against `folder` if it exists there; otherwise unchanged, because it may be a name on the hub."""
-    if path is None or not (folder / path).exists():
-        return path
-    return os.path.abspath(folder / path)
-
-
-def read_config(path: Path) -> RunConfig:
-    """Read a run's `config.yaml`. A key that did not exist when the run was done gets its default, which keeps the
-    behaviour of that time. Raises `UnipetError`, naming the file, if it is not the configuration of a run."""
-    content = config_values(read_written(path))
-    missing = {"method", "task", "model", "optim", "seed"}.difference(content if isinstance(content, Mapping) else ())
-    if missing:
-        raise UnipetError(f"{path}: not the configuration of a run (it lacks {', '.join(sorted(missing))}).")
-    try:
-        return parse_run_config.run_config(content)
-    except UnipetError as error:
-        raise UnipetError(f"{path}: not the configuration of a run: {error}") from None
+def blank_record(config: RunConfig, method: str, run_id: str) -> Record:
+    """The record of a run that begins now."""
+    return Record(
+        run_id=run_id,
+        method=method,
+        task=config.task.name,
+        model=model_label(config.model),
+        budget=budget_label(asdict(config.budget)),
+        limits=set_limits(asdict(config.budget)),
+        seed=config.seed,
+        flags=[],
+        versions=versions(),
+        git_commit=git_commit(),
+        started=now(),
+    )

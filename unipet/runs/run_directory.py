@@ -5,25 +5,30 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from unipet.runs.checksums import checksum
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
-from unipet.runs.record import ADAPTER, ATTEMPT, CONFIG, METRICS, PREDICTIONS, RESULT, now, read_record
+from unipet.runs.record import Record
+from unipet.runs.record_files import ADAPTER, ATTEMPT, CONFIG, METRICS, PREDICTIONS, RESULT, read_record
+from unipet.runs.versions import now
 from unipet.output.files import as_file_name
 
 LOCK = ".lock"
+
+
+class Busy(UnipetError):
+    """Another process is doing the same run."""
 
 
 def run_directory(config: RunConfig, method: str, run_id: str) -> Path:
     """`<runs_dir>/<method>-<task>-s<seed>-<first 8 digits of run_id>`, or with the whole `run_id` if another run has it."""
     name = f"{method}-{config.task.name}-s{config.seed}"
     short, long = (Path(config.runs_dir) / as_file_name(f"{name}-{run_id[:digits]}") for digits in (8, 16))
-    taken = (short / RESULT).is_file() and read_record(short / RESULT)["run_id"] != run_id
+    taken = (short / RESULT).is_file() and read_record(short / RESULT).run_id != run_id
     return long if taken else short
 
 
@@ -34,12 +39,11 @@ def checksums(directory: Path) -> dict[str, str]:
     return {path.relative_to(directory).as_posix(): checksum(path) for path in files}
 
 
-def is_whole(directory: Path, record: Mapping[str, Any]) -> bool:
+def is_whole(directory: Path, record: Record) -> bool:
     """Whether `record` is that of a finished run, and every file of the run is unchanged in `directory`."""
-    files = record.get("files")
-    if record["status"] != "ok" or not isinstance(files, dict) or not files:
+    if record.status != "ok" or not record.files:
         return False
-    return all(_is(directory / name, sha256) for name, sha256 in files.items())
+    return all(_is(directory / name, sha256) for name, sha256 in record.files.items())
 
 
 def settle(directory: Path) -> None:
@@ -51,8 +55,8 @@ def settle(directory: Path) -> None:
     if not (attempt / RESULT).is_file():
         return
     record = read_record(attempt / RESULT)
-    files = record.get("files") or {}
-    if record["status"] != "ok" or not files:
+    files = record.files
+    if record.status != "ok" or not files:
         return
     if not all(_is(attempt / name, sha256) or _is(directory / name, sha256) for name, sha256 in files.items()):
         return
@@ -75,7 +79,7 @@ def _is(path: Path, sha256: str) -> bool:
 def locked(directory: Path) -> Iterator[None]:
     """Lock the run in `directory` for this process. The end of the process also releases the lock.
 
-    Raises `UnipetError` if another process holds the lock.
+    Raises `Busy` if another process holds the lock.
     """
     try:
         import fcntl
@@ -88,7 +92,7 @@ def locked(directory: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            raise UnipetError(
+            raise Busy(
                 f"{directory}: another process is working on this run ({file.read().strip() or 'unknown'}). Wait until it "
                 "ends: a finished run is not repeated."
             ) from None

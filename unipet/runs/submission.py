@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from unipet.runs import record as records
+from unipet.runs import record_files as records
 from unipet.config import TaskConfig
 from unipet.errors import UnipetError
 from unipet.output.files import file_name
@@ -26,8 +26,8 @@ def submit(directory: Path, out: Path) -> list[Path]:
     record = records.read_record(directory / records.RESULT)
     config = records.run_config(directory, record)
     task = config.task
-    if record["status"] != "ok":
-        raise UnipetError(f"{directory}: the run's status is {record['status']!r}, only finished runs can predict.")
+    if record.status != "ok":
+        raise UnipetError(f"{directory}: the run's status is {record.status!r}, only finished runs can predict.")
     if not task.submission:
         raise UnipetError(
             f"{directory}: task {task.name} has no hidden test set. Name its files and splits in task.submission, for "

@@ -5,7 +5,7 @@ Everything is derived from the record and the resolved configuration, so a run t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
@@ -15,25 +15,26 @@ from typing import Any
 from unipet.config import RunConfig
 from unipet.runs.design import design, options, trained
 from unipet.errors import UnipetError
+from unipet.runs.record import Record
 from unipet.runs.labels import SEPARATOR, difference, labelled, leaves
 
-#: The keys of every tracked run's summary -> their keys in the record. Dashboards may rely on them; null means unknown.
-SUMMARY: dict[str, tuple[str, ...]] = {
-    "score": ("score",),
-    "metric": ("metric",),
-    "stopped_by": ("stopped_by",),
-    "flags": ("flags",),  # names of the record's flags, "one_answer, diverged"
-    "params/trainable": ("params", "trainable"),
-    "params/pct": ("params", "percent"),
-    "params/stored": ("params", "stored"),
-    "params/merged": ("params", "merged"),
-    "mem/peak_gib": ("memory", "peak_gib"),
-    "mem/pred_gib": ("memory", "predicted_gib"),
-    "time/train_s": ("time", "train_s"),
-    "time/total_s": ("time", "total_s"),
-    "time/step_ms": ("time", "step_ms"),
-    "time/steps": ("time", "steps"),
-    "time/tokens_per_s": ("time", "tokens_per_s"),
+#: The keys of every tracked run's summary -> their values in a record. Dashboards may rely on them; null means unknown.
+SUMMARY: dict[str, Callable[[Record], Any]] = {
+    "score": lambda record: record.score,
+    "metric": lambda record: record.metric,
+    "stopped_by": lambda record: record.stopped_by,
+    "flags": lambda record: ", ".join(flag.name for flag in record.flags or ()) or None,  # "one_answer, diverged"
+    "params/trainable": lambda record: record.params.trainable,
+    "params/pct": lambda record: record.params.percent,
+    "params/stored": lambda record: record.params.stored,
+    "params/merged": lambda record: record.params.merged,
+    "mem/peak_gib": lambda record: record.memory.peak_gib,
+    "mem/pred_gib": lambda record: record.memory.predicted_gib,
+    "time/train_s": lambda record: record.time.train_s,
+    "time/total_s": lambda record: record.time.total_s,
+    "time/step_ms": lambda record: record.time.step_ms,
+    "time/steps": lambda record: record.time.steps,
+    "time/tokens_per_s": lambda record: record.time.tokens_per_s,
 }
 
 #: The user's own configuration directory (`--config-dir`) while a command runs.
@@ -57,18 +58,12 @@ def score_key(task: str) -> str:
     return f"score/{task}"
 
 
-def flat_summary(record: Mapping[str, Any]) -> dict[str, Any]:
+def flat_summary(record: Record) -> dict[str, Any]:
     """Every key of `SUMMARY`, `metrics/NAME` for each metric, and `score/TASK` if the record names its task."""
-    found: dict[str, Any] = {}
-    for key, path in SUMMARY.items():
-        value: Any = record
-        for part in path:
-            value = value.get(part) if isinstance(value, Mapping) else None
-        found[key] = value
-    found["flags"] = ", ".join(str(flag["name"]) for flag in found["flags"] or ()) or None
-    if record.get("task") and record.get("score") is not None:
-        found[score_key(str(record["task"]))] = record["score"]
-    return found | {f"metrics/{name}": value for name, value in (record.get("metrics") or {}).items()}
+    summary = {key: value_of(record) for key, value_of in SUMMARY.items()}
+    if record.task and record.score is not None:
+        summary[score_key(record.task)] = record.score
+    return summary | {f"metrics/{name}": value for name, value in record.metrics.items()}
 
 
 @dataclass(frozen=True)
@@ -81,7 +76,7 @@ class Mirrored:
     config: dict[str, Any]
 
 
-def mirrored(record: Mapping[str, Any], resolved: Mapping[str, Any]) -> Mirrored:
+def mirrored(record: Record, resolved: Mapping[str, Any]) -> Mirrored:
     """The run as a tracker shows it. `record` may be that of a run that has just started.
 
     The result's `config` is the resolved configuration with the method as it was trained. It also has `design` (one key
@@ -89,28 +84,29 @@ def mirrored(record: Mapping[str, Any], resolved: Mapping[str, Any]) -> Mirrored
     model and budget as one text).
     """
     method = trained(record, resolved)
-    names = {part: _name(record, resolved, part) for part in ("method", "task", "model", "budget")}
+    recorded = {"method": record.method, "task": record.task, "model": record.model, "budget": record.budget}
+    names = {part: name or _name(resolved, part) for part, name in recorded.items()}
     tags = tuple(f"{part}:{name}" for part, name in names.items())
     variant = label(names["method"], method, resolved)
-    identity = str(record.get("run_id"))
+    identity = str(record.run_id)
     where = [names["task"], names["model"], *([names["budget"]] if names["budget"] != "none" else [])]
     content = {
         **resolved,
         "method": method,
         "design": design(method) | options(method),
         "label": variant,
-        "fitted": {key: (record.get("fitted") or {}).get(key) for key in ("requested", "sizes")},
+        "fitted": {"requested": record.fitted.requested, "sizes": record.fitted.sizes},
         "run_id": identity,
         "tags": list(tags),
         COMPARED: " | ".join([variant, *(names[part] for part in ("task", "model", "budget"))]),
     }
-    return Mirrored(identity, SEPARATOR.join([variant, *where, f"seed {record.get('seed')}", identity[:8]]), tags, content)
+    return Mirrored(identity, SEPARATOR.join([variant, *where, f"seed {record.seed}", identity[:8]]), tags, content)
 
 
-def _name(record: Mapping[str, Any], resolved: Mapping[str, Any], part: str) -> str:
-    """The name in the record (`auto` stands for many base models), or else in the configuration."""
-    given = resolved.get(part)
-    return str(record.get(part) or (given.get("name", "?") if isinstance(given, Mapping) else "?"))
+def _name(resolved: Mapping[str, Any], part: str) -> str:
+    """The name in the configuration. A name in the record takes precedence, because `auto` stands for many base models."""
+    chosen = resolved.get(part)
+    return str(chosen.get("name", "?")) if isinstance(chosen, Mapping) else "?"
 
 
 def label(name: str, method: Mapping[str, Any], resolved: Mapping[str, Any]) -> str:
@@ -122,7 +118,7 @@ def label(name: str, method: Mapping[str, Any], resolved: Mapping[str, Any]) -> 
 
 
 #: Groups of a configuration that a label leaves out: they are shown elsewhere, or they are paths and tracking.
-APART = ("method", "task", "model", "budget", "seed", "tracking", "runs_dir", "rerun")
+APART = ("method", "task", "model", "budget", "seed", "tracking", "checkpoint", "runs_dir", "rerun")
 
 
 def _reference(name: str, method: Mapping[str, Any]) -> dict[str, Any]:

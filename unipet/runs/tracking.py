@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sys
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
@@ -18,6 +19,7 @@ from typing import Any, Protocol
 from unipet.calculus.options import check_options
 from unipet.config import TrackingConfig
 from unipet.errors import UnipetError, unknown
+from unipet.runs.record import Record
 from unipet.runs.tracked_summary import Mirrored, flat_summary, mirrored
 
 JOB_TYPE = "train"
@@ -32,9 +34,9 @@ class Tracker(Protocol):
     def log(self, values: Mapping[str, float], step: int) -> None:
         """Mirror metrics of one optimiser step."""
 
-    def finish(self, summary: Mapping[str, Any], status: str) -> bool:
-        """Mirror the end of the run: its record, which may be incomplete, and its status. Call exactly once. Returns
-        whether the tracker now has the whole run, in the requested mode (online or offline)."""
+    def finish(self, record: Record) -> bool:
+        """Mirror the end of the run: the summary of its record, and its status. Call exactly once. Returns whether the
+        tracker now has the whole run, in the requested mode (online or offline)."""
 
 
 class NullTracker:
@@ -43,7 +45,7 @@ class NullTracker:
     def log(self, values: Mapping[str, float], step: int) -> None:
         """Nothing."""
 
-    def finish(self, summary: Mapping[str, Any], status: str) -> bool:
+    def finish(self, record: Record) -> bool:
         """Nothing."""
         return False
 
@@ -53,30 +55,34 @@ class LiveTracker:
 
     name = ""
 
-    def __init__(self, run: Any, as_asked: bool = True) -> None:
-        self.run = run
+    def __init__(
+        self, run: Any, as_asked: bool = True, has: Callable[[Mapping[str, Any], int], bool] = lambda values, step: False
+    ) -> None:
+        """`has` says whether the tracked run already has a line: a resumed run logs all of its lines again."""
+        self.run, self._has = run, has
         self._as_asked = as_asked  # False: tracked offline, because the network was not reached
 
-    def _guarded(self, what: str, call: Callable[[Any], Any]) -> None:
+    def _guarded(self, action: str, call: Callable[[Any], Any]) -> None:
         if self.run is None:
             return
         try:
             call(self.run)
         except Exception as error:  # no error of a tracker may end the run
-            _warn(self.name, what, error)
+            _warn(self.name, action, error)
             self.run = None
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         """Mirror metrics of one optimiser step."""
-        self._guarded("logging", lambda run: run.log(dict(values), step=step))
+        if not self._has(values, step):
+            self._guarded("logging", lambda run: run.log(dict(values), step=step))
 
-    def finish(self, summary: Mapping[str, Any], status: str) -> bool:
+    def finish(self, record: Record) -> bool:
         """Write the summary (`SUMMARY`, `metrics/...`, `status`) and close this run."""
         run = self.run
-        self._guarded("the summary", lambda run: self._summarise(run, {**flat_summary(summary), "status": status}))
+        self._guarded("the summary", lambda run: self._summarise(run, {**flat_summary(record), "status": record.status}))
         whole = self.run is not None
         self.run = run  # close it even if the summary could not be written, so that the next job opens its own run
-        self._guarded("finishing", lambda run: self._close(run, status))
+        self._guarded("finishing", lambda run: self._close(run, record.status))
         whole, self.run = whole and self.run is not None, None
         return whole and self._as_asked
 
@@ -97,6 +103,11 @@ class WandbTracker(LiveTracker):
 
     def _close(self, run: Any, status: str) -> None:
         run.finish(exit_code=0 if status in RESULTS else 1)
+        if status in RESULTS and run.offline:  # the parts that interrupted processes left: all of them is in this one
+            own = Path(run.settings.sync_dir)
+            for part in own.parent.glob(f"offline-run-*-{run.id}"):
+                if part.name != own.name:
+                    shutil.rmtree(part, ignore_errors=True)
 
 
 class TrackioTracker(LiveTracker):
@@ -112,15 +123,16 @@ class TrackioTracker(LiveTracker):
             super().log(known, step)
 
     def _summarise(self, run: Any, summary: dict[str, Any]) -> None:
-        run.log({key: value for key, value in summary.items() if value is not None})
+        if summary["status"] != "interrupted":  # its last line is still to come
+            run.log({key: value for key, value in summary.items() if value is not None})
 
     def _close(self, run: Any, status: str) -> None:
         with contextlib.redirect_stdout(sys.stderr):
             run.finish()
 
 
-def _warn(name: str, what: str, error: Exception) -> None:
-    print(f"warning: {name} failed at {what} ({error}). The run goes on without it.", file=sys.stderr)
+def _warn(name: str, action: str, error: Exception) -> None:
+    print(f"warning: {name} failed at {action} ({error}). The run goes on without it.", file=sys.stderr)
 
 
 def check_tracking(config: TrackingConfig) -> None:
@@ -137,7 +149,7 @@ def check_tracking(config: TrackingConfig) -> None:
         )
 
 
-def open_tracker(config: TrackingConfig, record: Mapping[str, Any], resolved: Mapping[str, Any]) -> Tracker:
+def open_tracker(config: TrackingConfig, record: Record, resolved: Mapping[str, Any]) -> Tracker:
     """Open a tracker for one run.
 
     The record's `run_id` becomes the tracked run's id, and `config.group` (the sweep) its group. `mirrored` makes its name,
@@ -156,21 +168,21 @@ def open_tracker(config: TrackingConfig, record: Mapping[str, Any], resolved: Ma
         return NullTracker()
 
 
-def _wandb(config: TrackingConfig, shown: Mirrored, directory: Path) -> WandbTracker:
+def _wandb(config: TrackingConfig, mirror: Mirrored, directory: Path) -> WandbTracker:
     """Open a wandb run, offline by default. Without a network or a login, an online run becomes an offline one."""
     import wandb
 
     waits = {"init_timeout": INIT_S, "finish_timeout": FINISH_S}
     known = getattr(wandb.Settings, "model_fields", {})
-    given: dict[str, Any] = {
+    options: dict[str, Any] = {
         "project": config.project,
-        "id": shown.run_id,
+        "id": mirror.run_id,
         "resume": "allow",  # a job that is started again continues the run with this id
-        "name": shortened(shown.name),
+        "name": shortened(mirror.name),
         "group": config.group,
         "job_type": JOB_TYPE,
-        "tags": [tag[:64] for tag in shown.tags],  # wandb rejects longer tags
-        "config": shown.config,
+        "tags": [tag[:64] for tag in mirror.tags],  # wandb rejects longer tags
+        "config": mirror.config,
         "dir": str(directory.parent),  # absolute, because wandb's service may run in another directory
         "reinit": "finish_previous",
         "settings": wandb.Settings(
@@ -179,15 +191,16 @@ def _wandb(config: TrackingConfig, shown: Mirrored, directory: Path) -> WandbTra
     }
     if config.mode == "online":
         try:
-            return WandbTracker(wandb.init(mode="online", **given))
+            run = wandb.init(mode="online", **options)
+            return WandbTracker(run, has=lambda values, step: step < run.starting_step)
         except Exception as error:
             print(
                 f"warning: wandb is not reached ({_first_line(error)}). This run is tracked offline; `wandb sync` in "
-                f"{given['dir']} uploads it later.",
+                f"{options['dir']} uploads it later.",
                 file=sys.stderr,
             )
             wandb.teardown()  # otherwise the failed run's id counts as in use
-    return WandbTracker(wandb.init(mode="offline", **given), as_asked=config.mode == "offline")
+    return WandbTracker(wandb.init(mode="offline", **options), as_asked=config.mode == "offline")
 
 
 def shortened(name: str, limit: int = NAME) -> str:
@@ -199,7 +212,7 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _trackio(config: TrackingConfig, shown: Mirrored, directory: Path) -> TrackioTracker:
+def _trackio(config: TrackingConfig, mirror: Mirrored, directory: Path) -> TrackioTracker:
     """Open a trackio run, which is always local. trackio identifies runs by name, so the whole id is part of the name."""
     os.environ.setdefault("TRACKIO_DIR", str(directory))  # trackio reads it at import
     import trackio
@@ -207,15 +220,26 @@ def _trackio(config: TrackingConfig, shown: Mirrored, directory: Path) -> Tracki
     with contextlib.redirect_stdout(sys.stderr):
         run = trackio.init(
             project=config.project,
-            name=f"{shown.name.removesuffix(shown.run_id[:8])}{shown.run_id}",
+            name=f"{mirror.name.removesuffix(mirror.run_id[:8])}{mirror.run_id}",
             group=config.group,
-            config={**shown.config, "job_type": JOB_TYPE},
+            config={**mirror.config, "job_type": JOB_TYPE},
             resume="allow",
             embed=False,
             auto_log_gpu=False,
             auto_log_cpu=False,
         )
-    return TrackioTracker(run)
+    return TrackioTracker(run, has=_lines_of(config.project, run))
+
+
+def _lines_of(project: str, run: Any) -> Callable[[Mapping[str, Any], int], bool]:
+    """Whether a run of trackio has a line of these keys at this step. Where its storage does not tell, it has none."""
+    lines: set[tuple[int, frozenset[str]]] = set()
+    with contextlib.suppress(Exception):  # no public interface tells it
+        from trackio.sqlite_storage import SQLiteStorage
+
+        rows = SQLiteStorage.get_logs(project, run.name, run_id=run.id)
+        lines = {(row.pop("step"), frozenset(row.keys() - {"timestamp"})) for row in rows}
+    return lambda values, step: (step, frozenset(values)) in lines
 
 
 TRACKERS: dict[str, Callable[..., Tracker]] = {

@@ -1,60 +1,36 @@
-"""Run what a plan asks for: one run as it was composed, or a sweep through hydra.main, closed with its comparison table."""
+"""Run what a command line asks for: one run as it was composed, or a sweep, closed with its comparison table."""
 
 from __future__ import annotations
 
-import os
+import secrets
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from unipet.compose.composer import ROOT, config_path, hydra_state, plain_values, register_schema, version_base
+from unipet.compose.composer import Composer, plain_values
+from unipet.compose.expand import SweepJob, sweep_jobs
 from unipet.compose.hydra_errors import translate
+from unipet.compose.override import shown
 from unipet.compose.overrides import Plan
 from unipet.errors import UnipetError
-from unipet.output import libraries
+from unipet.runs.record import Record
+from unipet.runs.sweep_files import job_numbers
 from unipet.runs.tracked_summary import own_files
-from unipet.sweeps import closing, jobs
+from unipet.sweeps import closing, jobs, telling
+from unipet.sweeps.claims import living
+from unipet.sweeps.directory import Job, Sweep, read_sweep, reopen, sweep_name, write_sweep
+from unipet.sweeps.hydra_main import Flags, call_hydra, environment, run_composed
+from unipet.sweeps.launchers import check_launcher, launch
+from unipet.sweeps.stopping import go_on, stopped
 
 SWEEP_ID = "UNIPET_SWEEP"  # read by conf/config.yaml for hydra.sweep.dir
 
 
-@dataclass(frozen=True)
-class Flags:
-    """The command line but for its overrides."""
-
-    multirun: bool = False
-    config_dir: str | None = None
-    help: bool = False
-    hydra_help: bool = False
-    cfg: str | None = None
-    resolve: bool = False
-    package: str | None = None
-    info: str | None = None
-
-    def line(self) -> list[str]:
-        """As hydra.main reads them."""
-        switches = [
-            f"--{name.replace('_', '-')}"
-            for name in ("multirun", "help", "hydra_help", "resolve")
-            if getattr(self, name)
-        ]
-        values = [
-            f"--{name}={value}" for name in ("cfg", "package", "info") if (value := getattr(self, name)) is not None
-        ]
-        return switches + values + self.config()
-
-    def config(self) -> list[str]:
-        """What a single job of the sweep needs of them."""
-        return ["--config-dir", self.config_dir] if self.config_dir else []
-
-
 def single(todo: Plan, flags: Flags) -> int:
     """One run: 0 when it is ok, 1 when it failed. It runs as `plan` composed it, while that composer is open."""
-    records: list[Mapping[str, Any]] = []
+    records: list[Record] = []
     mistakes: list[UnipetError] = []
 
     def job(_: Any) -> None:
@@ -70,12 +46,73 @@ def single(todo: Plan, flags: Flags) -> int:
         run_composed(job, todo.composed)
     if mistakes:
         raise mistakes[0]
-    return 0 if records and records[0].get("status") != "failed" else 1
+    return 0 if records and records[0].status != "failed" else 1
 
 
-def sweep(todo: Plan, flags: Flags) -> int:
-    """Every job, then the comparison on the terminal and in the sweep's directory; 1 when a job failed."""
-    directory, total, swept = todo.sweep_dir, todo.jobs, todo.swept
+def sweep(todo: Plan, flags: Flags, texts: Sequence[str], composer: Composer) -> int:
+    """Every job that has no result yet, then the comparison; 1 when a job failed. `texts` are the overrides as typed."""
+    check_launcher(todo.config.launcher)
+    if todo.launcher != "basic" or todo.jobs is None:
+        return _hydra_sweep(todo, flags)
+    expanded = list(sweep_jobs(todo, composer))
+    content = [_job(each) for each in expanded]
+    own = secrets.token_hex(8) if any(each.config is not None and each.config.rerun for each in expanded) else ""
+    with environment(SWEEP_ID, sweep_name(content, todo.swept, own)):
+        directory = Path(str(composer.compose([each.first for each in todo.parsed]).hydra.sweep.dir))
+    asked = Sweep(
+        directory=directory,
+        command=["-m", *texts, *flags.config()],
+        flags=flags.config(),
+        swept=todo.swept,
+        jobs=len(content),
+        folder=Path.cwd(),
+        launcher=todo.config.launcher,
+    )
+    if not write_sweep(asked, content, _versions()):
+        print(f"the same sweep was begun before; finished runs are not repeated: {directory}", file=sys.stderr)
+        reopen(directory, results_too=not living(directory))
+    return go(asked)
+
+
+def _job(expanded: SweepJob) -> Job:
+    return Job(expanded.number, expanded.overrides, expanded.differing, expanded.values, expanded.mistake)
+
+
+def _versions() -> dict[str, str]:
+    """The versions that `sweep.yaml` names. Each record has those of its run."""
+    from importlib import metadata
+
+    import unipet
+
+    names = {"torch": "torch", "transformers": "transformers", "hydra": "hydra-core"}
+    return {"unipet": unipet.__version__, **{name: metadata.version(package) for name, package in names.items()}}
+
+
+def resume(directory: Path) -> int:
+    """Do what is missing in the sweep of `directory`, as its command said."""
+    todo = read_sweep(directory)
+    reopen(directory, results_too=False)
+    return go(todo)
+
+
+def go(todo: Sweep) -> int:
+    """Run the jobs without an outcome, and close the sweep; 1 when a job failed or is missing."""
+    go_on(todo.directory)
+    try:
+        if len(job_numbers(todo.directory, ".json")) < todo.jobs:
+            launch(todo)
+    except KeyboardInterrupt:
+        close(todo.directory, todo.jobs)
+        print(f"to go on: unipet sweep resume {shlex.quote(str(todo.directory))}", file=sys.stderr)
+        raise
+    if (why := stopped(todo.directory)) is not None:
+        print(f"stopped: {why}", file=sys.stderr)
+    return close(todo.directory, todo.jobs)
+
+
+def _hydra_sweep(todo: Plan, flags: Flags) -> int:
+    """A sweep whose jobs Hydra starts: by a launcher or a sweeper of Hydra's own."""
+    directory, total = todo.sweep_dir, todo.jobs
     assert directory is not None
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -86,10 +123,13 @@ def sweep(todo: Plan, flags: Flags) -> int:
         from hydra.core.hydra_config import HydraConfig
 
         state = HydraConfig.get()
-        overrides = list(state.overrides.task)
-        jobs.progress(state.job.num, total, overrides, swept)
-        done = jobs.run_job(plain_values(composed), directory, state.job.num, overrides, flags.config())
-        print(f"    {closing.outcome(done['record'])}", file=sys.stderr, flush=True)
+        overrides, number = list(state.overrides.task), state.job.num
+        values = plain_values(composed)
+        telling.began(Job(number, overrides, differing(overrides, todo.swept), values, None), total)
+        task = jobs.Task(directory, number, [shown(text) for text in overrides], flags.config())
+        outcome = jobs.run_job(values, task)
+        jobs.write_outcome(directory, outcome)
+        telling.ended(directory, outcome)
 
     try:
         call_hydra(job, flags, todo.overrides)
@@ -98,6 +138,16 @@ def sweep(todo: Plan, flags: Flags) -> int:
             close(directory, total)
         raise
     return close(directory, total)
+
+
+def differing(overrides: Sequence[str], swept: Sequence[str]) -> list[str]:
+    """Those of a job's overrides that tell it from the other jobs."""
+    typed = [shown(text) for text in overrides]
+    return [
+        text
+        for text in typed
+        if text.split("=", 1)[0] in swept or (text.startswith("model.path=") and "model" in swept)
+    ]
 
 
 def close(directory: Path, total: int | None) -> int:
@@ -124,68 +174,3 @@ def close(directory: Path, total: int | None) -> int:
     print(f"\n{counts}; table and job files in {directory}")
     print(f"next: unipet report {shlex.quote(str(directory))} --html report.html")
     return 1 if failed else 0
-
-
-def run_composed(task: Callable[[Any], None], composed: Any) -> None:
-    """What hydra.main does with one run once it is composed: logging, callbacks, environment and directory of the job."""
-    from hydra._internal.callbacks import Callbacks
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.core.utils import configure_log, run_job
-    from hydra.types import HydraContext, RunMode
-
-    hydra = composed.hydra
-    hydra.mode = RunMode.RUN
-    configure_log(hydra.hydra_logging, hydra.verbose)
-    callbacks = Callbacks(composed)
-    callbacks.on_run_start(config=composed, config_name=ROOT)
-    context = HydraContext(config_loader=GlobalHydra.instance().config_loader(), callbacks=callbacks)
-    done = run_job(task, composed, "hydra.run.dir", job_subdir_key=None, hydra_context=context)
-    callbacks.on_run_end(config=composed, config_name=ROOT, job_return=done)
-    _ = done.return_value  # raises what the job raised
-
-
-def call_hydra(task: Callable[[Any], None], flags: Flags, overrides: Sequence[str]) -> int:
-    """Hand over to hydra.main with its own command line. Errors of Hydra come out as `UnipetError`."""
-    import hydra
-
-    line = [*flags.line(), *overrides]
-    hydra_answers = bool(flags.help or flags.hydra_help or flags.cfg or flags.info)
-    with (
-        libraries.speaking(hydra_answers),
-        hydra_state(),
-        environment("HYDRA_FULL_ERROR", "1"),
-        command_line(line),
-        translate(overrides),
-        own_files(flags.config_dir),
-    ):
-        register_schema()
-        try:
-            hydra.main(config_path=config_path(), config_name=ROOT, **version_base())(task)()
-        except SystemExit as end:  # hydra's own --help, --info
-            return int(end.code or 0)
-    return 0
-
-
-@contextmanager
-def environment(name: str, value: str) -> Iterator[None]:
-    """An environment variable, for the time inside."""
-    before = os.environ.get(name)
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
-
-
-@contextmanager
-def command_line(rest: Sequence[str]) -> Iterator[None]:
-    """sys.argv, where hydra.main looks, for the time inside."""
-    before = sys.argv
-    sys.argv = ["unipet train", *rest]
-    try:
-        yield
-    finally:
-        sys.argv = before

@@ -28,7 +28,7 @@ def declared_names(feature: object) -> list[str] | None:
     return [str(name) for name in names] if isinstance(names, list) else None
 
 
-def alignment(names: Sequence[str], labels: Sequence[str], where: str) -> list[int]:
+def alignment(names: Sequence[str], labels: Sequence[str], place: str) -> list[int]:
     """For each declared name, in order, the index of the label with that name.
 
     Names that are only indices (a ClassLabel made without names) do not count as names: their order stays. Raises
@@ -39,17 +39,17 @@ def alignment(names: Sequence[str], labels: Sequence[str], where: str) -> list[i
     if list(names) == [str(i) for i in range(len(labels))]:
         return list(range(len(labels)))
     raise UnipetError(
-        f"task.labels: {_shown(labels)} given, but {where} declares the labels {_shown(names)}. Use these names in "
+        f"task.labels: {_shown(labels)} given, but {place} declares the labels {_shown(names)}. Use these names in "
         "task.labels; their order is free."
     )
 
 
-def scale(names: Sequence[str], where: str) -> list[float]:
+def scale(names: Sequence[str], place: str) -> list[float]:
     """The declared names as numbers, for a regression. Raises UnipetError for a name that is not a number."""
     numbers = [numeral(name) for name in names]
     if None in numbers:
         raise UnipetError(
-            f"task.kind=regression: {where} declares the labels {_shown(names)}, which are not numbers. Use "
+            f"task.kind=regression: {place} declares the labels {_shown(names)}, which are not numbers. Use "
             "task.kind=classification with these names in task.labels, or local files with numbers (task.data_dir)."
         )
     return [float(number) for number in numbers if number is not None]

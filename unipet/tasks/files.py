@@ -54,7 +54,7 @@ def find(folder: Path, split: str) -> Path:
     return found[0]
 
 
-def typed(record: dict[str, str], task: TaskConfig, where: str) -> dict[str, Any]:
+def typed(record: dict[str, str], task: TaskConfig, place: str) -> dict[str, Any]:
     """Convert a row of a text format by the kind of task: a numeric answer to a number; references, tags and words that
     are written as JSON to lists. Raises UnipetError for an invalid list."""
     made: dict[str, Any] = dict(record)
@@ -66,7 +66,7 @@ def typed(record: dict[str, str], task: TaskConfig, where: str) -> dict[str, Any
     for name in lists:
         if name in record and record[name].lstrip().startswith("["):
             made[name] = parse(
-                record[name].encode(), f"{where}, field {name!r} (read as a list, because it begins with '[')"
+                record[name].encode(), f"{place}, field {name!r} (read as a list, because it begins with '[')"
             )
     return made
 

@@ -48,30 +48,30 @@ class LabelReader:
         """The place of the first index without declared names; None if there is none."""
         return self._style[1] if self._style is not None and self._style[0] == "index" else None
 
-    def index(self, value: object, where: str) -> int:
+    def index(self, value: object, place: str) -> int:
         """The index of a label. Raises Gap if the answer is missing, UnipetError for a value that is no label or could be
         two, and for a mixture of names and indices."""
         if without_answer(value):
-            raise Gap("unlabelled", f"{where}: {short(value)} given, which is no answer; {self._allowed()}.")
+            raise Gap("unlabelled", f"{place}: {short(value)} given, which is no answer; {self._allowed()}.")
         if self.order is not None:
-            return self._declared(value, where, self.order)
+            return self._declared(value, place, self.order)
         names = self._named(value) if self._is != "index" else []
         indices = self._indexed(value) if self._is != "name" else []
         found = {*names, *indices}
         if len(found) > 1:
-            raise UnipetError(self._ambiguous(value, names, indices, where))
+            raise UnipetError(self._ambiguous(value, names, indices, place))
         if not found:
-            raise self._no_label(value, where)
+            raise self._no_label(value, place)
         if not (names and indices):
-            self._keep_style("name" if names else "index", value, where)
+            self._keep_style("name" if names else "index", value, place)
         return found.pop()
 
-    def _declared(self, value: object, where: str, order: Sequence[int]) -> int:
+    def _declared(self, value: object, place: str, order: Sequence[int]) -> int:
         if isinstance(value, str) and value in self._index:
             return self._index[value]
         number = None if isinstance(value, str) else as_number(value)
         if number is None or not _whole(number) or not 0 <= number < len(order):
-            raise self._no_label(value, where)
+            raise self._no_label(value, place)
         return order[int(number)]
 
     def _named(self, value: object) -> list[int]:
@@ -94,42 +94,42 @@ class LabelReader:
             return []
         return [int(number)]
 
-    def _keep_style(self, style: str, value: object, where: str) -> None:
+    def _keep_style(self, style: str, value: object, place: str) -> None:
         if self._style is None:
-            self._style = (style, where)
+            self._style = (style, place)
         elif style != self._style[0]:
             raise UnipetError(
-                f"{where}: {short(value)} given, which is a label's {style}, but {self._style[1]} has a label's "
+                f"{place}: {short(value)} given, which is a label's {style}, but {self._style[1]} has a label's "
                 f"{self._style[0]}; use names or indices, not both."
             )
 
-    def _ambiguous(self, value: object, names: list[int], indices: list[int], where: str) -> str:
+    def _ambiguous(self, value: object, names: list[int], indices: list[int], place: str) -> str:
         meanings = [f"the name of the label {self.labels[i]!r} (index {i})" for i in names]
         meanings += [f"the index of the label {self.labels[i]!r}" for i in indices]
         advice = "Say which is meant: task.label_is=name or task.label_is=index."
         if len(names) > 1:
             advice = "Write the name as text, and set task.label_is=name."
-        return f"{where}: {short(value)} given, which is {' and '.join(meanings)}. {advice}"
+        return f"{place}: {short(value)} given, which is {' and '.join(meanings)}. {advice}"
 
-    def _no_label(self, value: object, where: str) -> UnipetError:
+    def _no_label(self, value: object, place: str) -> UnipetError:
         number = as_number(value)
         if number == -1:
-            return Gap("unlabelled", f"{where}: {short(value)} given, which stands for a hidden answer.")
+            return Gap("unlabelled", f"{place}: {short(value)} given, which stands for a hidden answer.")
         if isinstance(value, bool):
             pairs = ", ".join("/".join(pair) for pair in TRUTHS)
             return UnipetError(
-                f"{where}: {short(value)} given; true and false are labels only where task.labels are two names that "
+                f"{place}: {short(value)} given; true and false are labels only where task.labels are two names that "
                 f"say so ({pairs}); {self._allowed()}. Set such names, for example task.labels=[no,yes], or write names "
                 "or indices."
             )
         if number is not None and self._is != "name":
             what = "no whole number" if not _whole(number) else "outside the range of the labels"
-            return UnipetError(f"{where}: {short(value)} is {what}; {self._allowed()}.")
+            return UnipetError(f"{place}: {short(value)} is {what}; {self._allowed()}.")
         if isinstance(value, str) or number is not None:
             return UnipetError(
-                f"{where}: unknown label {short(value)}; {self._allowed()}.{nearest(str(value)[:80], self.labels)}"
+                f"{place}: unknown label {short(value)}; {self._allowed()}.{nearest(str(value)[:80], self.labels)}"
             )
-        return UnipetError(f"{where}: {short(value)} given; a label's name or index is needed; {self._allowed()}.")
+        return UnipetError(f"{place}: {short(value)} given; a label's name or index is needed; {self._allowed()}.")
 
     def _allowed(self) -> str:
         shown = ", ".join(f"{i} = {name}" for i, name in enumerate(self.labels[:20]))

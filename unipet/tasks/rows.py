@@ -67,13 +67,13 @@ class RowReader:
         self._labels = LabelReader(task.labels, task.label_is, order)
         self._columns = text_columns(task)
 
-    def add(self, record: object, where: str) -> None:
-        """Check `record` and add its row, or count it if `task.drop` leaves it out. `where` ("file, line 3") begins the
+    def add(self, record: object, place: str) -> None:
+        """Check `record` and add its row, or count it if `task.drop` leaves it out. `place` ("file, line 3") begins the
         message of a UnipetError about it."""
         if not isinstance(record, dict):
-            raise UnipetError(f"{where}: a JSON object is needed, {type(record).__name__} found.")
+            raise UnipetError(f"{place}: a JSON object is needed, {type(record).__name__} found.")
         try:
-            row = self._row(record, where)
+            row = self._row(record, place)
         except Gap as gap:
             if gap.kind not in self._dropped:
                 raise UnipetError(f"{gap}{self._advice(gap)}") from gap
@@ -99,15 +99,15 @@ class RowReader:
         labels = self._labels
         return SplitRows(rows, self.place, self._dropped, self._declared, labels.reordered, labels.plain_index)
 
-    def _row(self, record: dict[str, Any], where: str) -> Row:
+    def _row(self, record: dict[str, Any], place: str) -> Row:
         answer = KINDS[self.task.kind].answer
         if answer == "tags":
-            row: Row = {"text": self._words(record, where)}
+            row: Row = {"text": self._words(record, place)}
         else:
-            row = self._texts(record, where)
+            row = self._texts(record, place)
         if not self.hidden:
-            row |= self._answer(record, row, answer, where)
-        return {"id": self._id(record, where), **row}
+            row |= self._answer(record, row, answer, place)
+        return {"id": self._id(record, place), **row}
 
     def _advice(self, gap: Gap) -> str:
         if self.hidden:
@@ -118,8 +118,8 @@ class RowReader:
         what = "Choose a split with answers" if gap.kind == "unlabelled" else "Fill the row"
         return f" {what}, or leave such rows out and count them: task.drop=[{kinds}]."
 
-    def _texts(self, record: dict[str, Any], where: str) -> Row:
-        values = {name: self._text(record, name, where) for name in self._columns}
+    def _texts(self, record: dict[str, Any], place: str) -> Row:
+        values = {name: self._text(record, name, place) for name in self._columns}
         if self.task.kind == "masked_prompt":  # the tokenizer knows the mask token, so encoding fills the template
             return {"text": [values[name] for name in self._columns]}
         row: Row = {"text": [render(entry, values) for entry in self.task.text]}
@@ -127,66 +127,66 @@ class RowReader:
             row["choices"] = [render(entry, values) for entry in self.task.choices]
         return row
 
-    def _answer(self, record: dict[str, Any], row: Row, answer: str, where: str) -> Row:
+    def _answer(self, record: dict[str, Any], row: Row, answer: str, place: str) -> Row:
         task = self.task
         if answer == "text":
-            return self._references(record, where) if self.evaluation else self._target(record, where)
-        value = self._cell(record, task.label, "task.label", "unlabelled", where)
-        where = f"{where}, field {task.label!r}"
+            return self._references(record, place) if self.evaluation else self._target(record, place)
+        value = self._cell(record, task.label, "task.label", "unlabelled", place)
+        place = f"{place}, field {task.label!r}"
         if answer == "number":
-            return {"label": answers.number(value, where, self._scale)}
+            return {"label": answers.number(value, place, self._scale)}
         if answer == "tags":
-            return {"label": answers.tags(value, len(row["text"]), self._labels, where)}
-        return {"label": self._labels.index(value, where)}
+            return {"label": answers.tags(value, len(row["text"]), self._labels, place)}
+        return {"label": self._labels.index(value, place)}
 
-    def _target(self, record: dict[str, Any], where: str) -> Row:
-        value = self._cell(record, self.task.target, "task.target", "unlabelled", where)
-        return {"target": answers.text(value, f"{where}, field {self.task.target!r}", "unlabelled")}
+    def _target(self, record: dict[str, Any], place: str) -> Row:
+        value = self._cell(record, self.task.target, "task.target", "unlabelled", place)
+        return {"target": answers.text(value, f"{place}, field {self.task.target!r}", "unlabelled")}
 
-    def _references(self, record: dict[str, Any], where: str) -> Row:
+    def _references(self, record: dict[str, Any], place: str) -> Row:
         task = self.task
         if task.references in record:
             self._listed = True
-            return {"references": answers.references(record[task.references], f"{where}, field {task.references!r}")}
+            return {"references": answers.references(record[task.references], f"{place}, field {task.references!r}")}
         if task.target in record:
-            return {"references": [self._target(record, where)["target"]]}
+            return {"references": [self._target(record, place)["target"]]}
         raise Gap(
             "unlabelled",
-            f"{where}: references missing: no column {task.references!r} (task.references) and no {task.target!r} "
+            f"{place}: references missing: no column {task.references!r} (task.references) and no {task.target!r} "
             f"(task.target). Columns found: {shown(record)}.{_closest(task.references, record)}",
             task.references in self._columns_seen or task.target in self._columns_seen,
         )
 
-    def _cell(self, record: dict[str, Any], column: str, key: str, gap: str, where: str) -> Any:
+    def _cell(self, record: dict[str, Any], column: str, key: str, gap: str, place: str) -> Any:
         if column not in record:
             raise Gap(
                 gap,
-                f"{where}: no column {column!r} ({key}). Columns found: {shown(record)}."
+                f"{place}: no column {column!r} ({key}). Columns found: {shown(record)}."
                 f"{_closest(column, record)} Rename the column, or set {key}.",
                 column in self._columns_seen,
             )
         return record[column]
 
-    def _text(self, record: dict[str, Any], column: str, where: str) -> str:
-        return answers.text(self._cell(record, column, "task.text", "empty", where), f"{where}, field {column!r}")
+    def _text(self, record: dict[str, Any], column: str, place: str) -> str:
+        return answers.text(self._cell(record, column, "task.text", "empty", place), f"{place}, field {column!r}")
 
-    def _words(self, record: dict[str, Any], where: str) -> list[str]:
+    def _words(self, record: dict[str, Any], place: str) -> list[str]:
         column = columns(self.task.text[0])[0]
-        return answers.words(self._cell(record, column, "task.text", "empty", where), f"{where}, field {column!r}")
+        return answers.words(self._cell(record, column, "task.text", "empty", place), f"{place}, field {column!r}")
 
-    def _id(self, record: dict[str, Any], where: str) -> str:
+    def _id(self, record: dict[str, Any], place: str) -> str:
         given = record.get("id")
         if given is None or given == "":
             given = f"{self.split}-{self._seen}"  # counted over all records: rows that are left out shift no id
-        where = f"{where}, field 'id'"
+        place = f"{place}, field 'id'"
         if isinstance(given, bool) or not isinstance(given, (int, str)):
-            raise UnipetError(f"{where}: {short(given)} given; a string or a whole number is needed.")
-        name = answers.whole(str(given), where)
+            raise UnipetError(f"{place}: {short(given)} given; a string or a whole number is needed.")
+        name = answers.whole(str(given), place)
         if name in self._ids:
             raise UnipetError(
-                f"{where}: {short(name)} occurs again (first in {self._ids[name]}); ids must be distinct."
+                f"{place}: {short(name)} occurs again (first in {self._ids[name]}); ids must be distinct."
             )
-        self._ids[name] = where.removesuffix(", field 'id'")
+        self._ids[name] = place.removesuffix(", field 'id'")
         return name
 
 

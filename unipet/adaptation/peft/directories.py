@@ -82,7 +82,8 @@ def export_peft(model: nn.Module, directory: str | Path) -> Path:
 
 
 def _task(model: nn.Module, heads: list[str]) -> str | None:
-    """peft's word for what the model is for. With some peft asks for the head's tensors: not said where none are stored."""
+    """peft's word for what the model is for. Some words make peft ask for the head's tensors, so they are left out where none
+    are stored."""
     task = next((task for end, task in _TASKS.items() if type(model).__name__.endswith(end)), None)
     return None if task in _WITH_HEAD and not heads else task
 
@@ -170,7 +171,7 @@ def _linear(model: nn.Module, inserted: Adaptation) -> tuple[dict[str, Any], dic
 
 
 def _by_projection(items: list[Insertion]) -> list[tuple[Insertion, list[Insertion]]]:
-    """Every insertion alone, but those at parts of one fused projection together, as the first of them with all."""
+    """Insertions that become one adapter of peft's: those at parts of one fused projection together, every other alone."""
     groups: dict[str, list[Insertion]] = {}
     for item in items:
         if item.site.part is not None:

@@ -38,7 +38,9 @@ class Form(ABC):
     def why_not(self, insertion: Insertion) -> str | None:
         """Why this insertion, whose function is the form's, is nothing that peft can say; None if it is."""
         return (
-            None if isinstance(insertion.parts.rule, self.compositions) else _other("composition", insertion.parts.rule)
+            None
+            if isinstance(insertion.parts.composition, self.compositions)
+            else _other("composition", insertion.parts.composition)
         )
 
     @abstractmethod
@@ -62,8 +64,8 @@ class Form(ABC):
         """Our slots from peft's tensors of one site."""
 
 
-def _other(what: str, value: object) -> str:
-    return f"its {what} {type(value).__name__} is none of peft's"
+def _other(option: str, value: object) -> str:
+    return f"its {option} {type(value).__name__} is none of peft's"
 
 
 def factor_of(insertion: Insertion) -> Tensor | float:

@@ -33,10 +33,12 @@ class LowRankForm(Form):
     conv1d = True
 
     def why_not(self, insertion: Insertion) -> str | None:
-        rule = insertion.parts.rule
-        if isinstance(rule, Normalise) and not (rule.detach and rule.scaled and not rule.bias):
+        composition = insertion.parts.composition
+        if isinstance(composition, Normalise) and not (
+            composition.detach and composition.scaled and not composition.bias
+        ):
             return "peft renormalises with detach: true, scaled: true and bias: false alone"
-        if isinstance(rule, Normalise) and getattr(insertion.parts.function, "bias", False):
+        if isinstance(composition, Normalise) and getattr(insertion.parts.function, "bias", False):
             return "peft has no bias of its own where it renormalises rows"
         return super().why_not(insertion)
 
@@ -55,7 +57,7 @@ class LowRankForm(Form):
             "r": size,
             "lora_alpha": whole(alpha * (sqrt(ratio) if root else ratio)),
             "use_rslora": root,
-            "use_dora": isinstance(insertion.parts.rule, Normalise),
+            "use_dora": isinstance(insertion.parts.composition, Normalise),
             "lora_dropout": function.dropout,
             "lora_bias": function.bias,
             "bias": "none",
@@ -75,7 +77,7 @@ class LowRankForm(Form):
         made = {"lora_A.weight": down, "lora_B.weight": rows_by(rest, up)}
         if function.bias:
             made["lora_B.bias"] = own["up.bias"] * rest
-        if isinstance(insertion.parts.rule, Normalise):
+        if isinstance(insertion.parts.composition, Normalise):
             made["lora_magnitude_vector"] = insertion.joint.reduced()["magnitude"]
         return made
 
@@ -153,8 +155,8 @@ class VectorForm(Form):
     conv1d = True
 
     def why_not(self, insertion: Insertion) -> str | None:
-        rule = insertion.parts.rule
-        if isinstance(rule, Multiply) and not rule.bias:
+        composition = insertion.parts.composition
+        if isinstance(composition, Multiply) and not composition.bias:
             return "peft scales the bias as well (composition.bias: true)"
         return super().why_not(insertion)
 

@@ -1,6 +1,6 @@
 """Parts of a fused projection (GPT-2's query, key, value) as peft has them: one adapter of the whole projection.
 
-Low-rank maps of n parts are one of n times the rank, whose `up` is zero where a part's map has no business.
+Low-rank maps of n parts are one of n times the rank, whose `up` is zero in the rows of the other parts.
 
 Shapes: D out width of the whole projection, R rank of one part.
 """

@@ -19,7 +19,7 @@ from unipet.adaptation.peft.targets import check_saved_modules, check_targets
 from unipet.calculus.sites import ARCHITECTURES, Architecture, Position, architecture_of, head_names, resolve
 from unipet.errors import UnipetError, nearest
 
-#: Keys that say nothing of what is computed after training.
+#: Keys that do not change what a trained adapter computes.
 _NEUTRAL = frozenset(
     "peft_type auto_mapping peft_version base_model_name_or_path revision inference_mode task_type target_modules "
     "exclude_modules modules_to_save fan_in_fan_out layers_to_transform layers_pattern megatron_config megatron_core "
@@ -179,7 +179,7 @@ def _copy_shared(source: Path, frozen: Mapping[str, Tensor], bare: Mapping[str, 
 def _insertions(
     model: nn.Module, form: Form, config: Mapping[str, Any], sites: Mapping[str, Mapping[str, Tensor]]
 ) -> dict[str, Any]:
-    """One insertion for each set of roles that sit in the same layers."""
+    """One insertion for each set of roles that are in the same layers."""
     table = architecture_of(model, ARCHITECTURES)
     feedforward = config.get("feedforward_modules") or []
     if isinstance(feedforward, str):

@@ -73,7 +73,7 @@ def with_start(
         return config, sites
     size, alpha, root = config["r"], config["lora_alpha"], bool(config.get("use_rslora", False))
     if not (isinstance(size, int) and size > 0 and isinstance(alpha, int | float) and alpha):
-        return config, sites  # what is wrong with them is said where the method is read
+        return config, sites  # reading the method reports what is wrong with them
     factor = alpha / (sqrt(size) if root else size)
     doubled: dict[str, Mapping[str, Tensor]] = {}
     for path, own in sites.items():
@@ -87,7 +87,7 @@ def with_start(
         B_DR, A_RU = start(BaseWeight(module, None).weight().detach().float(), size, factor)
         down, up = own.get("lora_A.weight"), own.get("lora_B.weight")
         if down is None or up is None or down.shape != A_RU.shape or up.shape != B_DR.shape:
-            doubled[path] = own  # what is wrong with it is said where it is put in
+            doubled[path] = own  # putting it into the model reports what is wrong with it
             continue
         start_RU, start_DR = A_RU.to(down), B_DR.to(up)
         doubled[path] = {

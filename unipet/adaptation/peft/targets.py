@@ -75,7 +75,7 @@ def _targeted(source: Path, config: Mapping[str, Any], model: nn.Module) -> list
 
 
 def _matching(source: Path, config: Mapping[str, Any], key: str, paths: list[str]) -> list[str]:
-    """A string is a pattern of the whole path, a list holds paths or their ends."""
+    """The paths that a key means: a string is a pattern of the whole path, a list holds paths or their ends."""
     given = config[key]
     if isinstance(given, str):
         try:

@@ -34,14 +34,18 @@ def why_not(insertions: list[Insertion], model: nn.Module) -> str | None:
     """Why peft cannot say these virtual tokens; None if it can."""
     parts = insertions[0].parts
     if isinstance(parts.function, Prompt):
-        rule = parts.rule
-        if not isinstance(rule, Concat) or rule.after != "start" or not rule.keep_outputs:
+        composition = parts.composition
+        if not isinstance(composition, Concat) or composition.after != "start" or not composition.keep_outputs:
             return (
                 "peft puts tokens first and keeps their outputs "
                 "(composition: {name: concat, after: start, keep_outputs: true})"
             )
         return None
-    if not isinstance(parts.rule, Gated) or not parts.rule.shift_positions or parts.rule.shift_bias:
+    if (
+        not isinstance(parts.composition, Gated)
+        or not parts.composition.shift_positions
+        or parts.composition.shift_bias
+    ):
         return "peft's past keys move the real tokens' positions (composition: {name: gated, shift_positions: true})"
     stacks = architecture_of(model, ARCHITECTURES).stacks
     layers = sorted(i.site.layer for i in insertions if i.site.layer is not None)
@@ -90,11 +94,11 @@ def method_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """The insertion that computes what peft does with this configuration."""
     size = config["num_virtual_tokens"]
     if config["peft_type"] == TOKENS:
-        rule = {"name": "concat", "after": "start", "keep_outputs": True}
-        return {"function": {"name": "prompt", "size": size}, "position": {"site": "embed"}, "composition": rule}
-    rule = {"name": "gated", "shift_positions": True}
+        composition = {"name": "concat", "after": "start", "keep_outputs": True}
+        return {"function": {"name": "prompt", "size": size}, "position": {"site": "embed"}, "composition": composition}
+    composition = {"name": "gated", "shift_positions": True}
     function = {"name": "prefix", "size": size, "freeze_first": config.get("num_frozen_tokens") or 0}
-    return {"function": function, "position": {"site": "attn.heads"}, "composition": rule}
+    return {"function": function, "position": {"site": "attn.heads"}, "composition": composition}
 
 
 def check_names(source: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -25,6 +25,7 @@ from unipet.calculus.functions.projection import Projection
 from unipet.calculus.functions.prompt import Prompt
 from unipet.calculus.functions.random_bases import RandomBases
 from unipet.calculus.functions.random_low_rank import RandomLowRank
+from unipet.calculus.functions.reads import READS
 from unipet.calculus.functions.reflection import Reflection
 from unipet.calculus.functions.rotation import Rotation
 from unipet.calculus.functions.rows import Rows
@@ -37,7 +38,7 @@ from unipet.calculus.functions.vector import Vector
 from unipet.calculus.functions.vector_bank import VectorBank
 from unipet.calculus.functions.wavelet import Wavelet
 from unipet.calculus.functions.weight_network import WeightNetwork
-from unipet.errors import UnipetError
+from unipet.errors import UnipetError, not_allowed, unknown
 
 FUNCTIONS: dict[str, type[Function]] = {
     "low_rank": LowRank,
@@ -80,9 +81,7 @@ def register_function(name: str, function: type[Function]) -> None:
     taken by another class, the class is not such a dataclass, or it lacks a method that every function has.
     """
     if not (isinstance(function, type) and issubclass(function, Function) and dataclasses.is_dataclass(function)):
-        raise UnipetError(
-            f"register_function({name!r}): expected a dataclass deriving from Function, got {function!r}."
-        )
+        raise not_allowed(f"register_function({name!r})", function, "a dataclass deriving from Function")
     if FUNCTIONS.get(name, function) is not function:
         raise UnipetError(
             f"register_function({name!r}): the name belongs to {FUNCTIONS[name].__name__}; choose another."
@@ -90,6 +89,8 @@ def register_function(name: str, function: type[Function]) -> None:
     if inspect.isabstract(function):
         lacking = ", ".join(sorted(function.__abstractmethods__))
         raise UnipetError(f"register_function({name!r}): {function.__name__} is abstract. Define {lacking} in it.")
+    if function.reads not in READS:
+        raise unknown(f"register_function({name!r}): {function.__name__}.reads", function.reads, READS)
     FUNCTIONS[name] = function
     _SOURCES[function] = source_hash(function)
 

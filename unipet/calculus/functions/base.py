@@ -95,12 +95,12 @@ class Function(ABC):
     """A modification function with its options (the dataclass fields of a subclass).
 
     `reads` says what it computes from: "u" (the position's input), "heads" (queries inside attention), "ids" (tokens)
-    or "nothing". `nonlinear` says in words why it cannot fold into a weight; None when `affine` gives the map.
+    or "nothing" (`reads.py`). `nonlinear` says in words why it cannot fold into a weight; None when `affine` gives the map.
     """
 
     reads: ClassVar[str] = "u"
     nonlinear: ClassVar[str | None] = None
-    has_mass: ClassVar[bool] = False  # takes a softmax mass λ, which `gated` needs
+    shares_softmax: ClassVar[bool] = False  # takes a softmax mass λ, which `gated` needs
     needs_projections: ClassVar[bool] = False  # `generate` reads the key and value projections: base.keys.weight, ...
     makes_tokens: ClassVar[bool] = False  # Δ is tokens (1, L, D) of its own, which `concat` needs
     knob: ClassVar[str] = "size"  # the option that says how much it trains; a budget solves it
@@ -143,6 +143,12 @@ class Function(ABC):
     def starts_from_weight(self) -> bool:
         """Whether `start` reads the base model's weight."""
         return self.needs_weight
+
+    def refuses_form(self, form: str) -> str | None:
+        """Why it is not possible in this form, or None."""
+        if self.starts_from_weight and self.reads == "u" and form != "parallel":
+            return "it needs the base weight, a map of x. Use form: parallel."
+        return None
 
     @property
     def starts_from_text(self) -> bool:

@@ -1,4 +1,4 @@
-"""Widths cut into blocks: the view, and the checks of a size against a width, with answers that name what would fit."""
+"""Widths cut into blocks: the view, and the checks of a size against a width, whose errors name the sizes that would fit."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from unipet.calculus.functions.base import Params, Slots, TensorSpec, Widths
 from unipet.calculus.functions.blocks import cut, divisors, must_divide
 from unipet.calculus.functions.orthogonal import Turn, cayley
 from unipet.calculus.options import option
-from unipet.errors import UnipetError
+from unipet.errors import UnipetError, not_allowed
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Butterfly(Turn):
 
     def slots(self, widths: Widths) -> Slots:
         if self.factors > 1 and self.size % 2:
-            raise UnipetError(f"function.size: several factors exchange half-blocks, so it is even; got {self.size}.")
+            raise not_allowed("function.size", self.size, "an even number", "Several factors exchange half-blocks.")
         must_divide("size", self.size, input=widths.h)
         run = self.size * 2 ** (self.factors - 1)
         if widths.h % run:

@@ -14,7 +14,7 @@ from unipet.calculus.functions.base import Params, Slots, TensorSpec, Widths
 from unipet.calculus.functions.blocks import cut, must_divide
 from unipet.calculus.functions.orthogonal import Turn
 from unipet.calculus.options import option
-from unipet.errors import UnipetError
+from unipet.errors import not_allowed
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class PlaneRotation(Turn):
 
     def slots(self, widths: Widths) -> Slots:
         if self.per_pair not in (1, 2, 4):
-            raise UnipetError(f"function.per_pair: expected 1, 2 or 4, got {self.per_pair}.")
+            raise not_allowed("function.per_pair", self.per_pair, "1, 2 or 4")
         must_divide("group_size", 2, group=self.group_size)
         must_divide("group_size", self.group_size, output=widths.h)
         shape = (self.per_pair * widths.h // 2,)

@@ -28,7 +28,7 @@ class ProjectedPrefix(Function):
 
     reads: ClassVar[str] = "heads"
     nonlinear: ClassVar[str | None] = Prefix.nonlinear
-    has_mass: ClassVar[bool] = True
+    shares_softmax: ClassVar[bool] = True
     needs_projections: ClassVar[bool] = True
 
     size: int = option(10, low=1)

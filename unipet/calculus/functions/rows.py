@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from unipet.calculus.functions.base import Function, Heads, Params, Slots, TensorSpec, Widths
 from unipet.calculus.options import option
-from unipet.errors import UnipetError
+from unipet.errors import UnipetError, not_allowed
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Rows(Function):
     def shared(self, widths: Sequence[Widths]) -> Slots:
         """`widths` are (V, D) at the token embedding, which comes first, and (D, V) at the output layer."""
         if not self.ids or len(set(self.ids)) != len(self.ids):
-            raise UnipetError(f"function.ids: expected token ids, each once, got {self.ids}.")
+            raise not_allowed("function.ids", self.ids, "token ids, each once")
         if not widths:
             return {}
         if max(self.ids) >= widths[0].u:

@@ -1,4 +1,4 @@
-"""The source of a function from outside the package, as one hash: its module and what that module takes from its kin."""
+"""The source of a function from outside the package, as one hash: its module, and the user's own modules that it imports."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from typing import Any, Protocol
 
 
 class UsesFunction(Protocol):
-    """An insertion, as far as its function goes."""
+    """Anything that has a function, as an insertion has."""
 
     @property
     def function(self) -> Any: ...
 
 
 class Sources(Protocol):
-    """A method, as far as its functions go."""
+    """Anything that has insertions with functions, as a method has."""
 
     @property
     def insertions(self) -> Sequence[UsesFunction]: ...
@@ -78,7 +78,7 @@ def _imported(module: ModuleType) -> Iterator[str]:
 
 
 def _is_own(module: ModuleType, home: ModuleType) -> bool:
-    """Of the same package as `home`, or neither this package's, Python's nor an installed one's."""
+    """Whether a module is of the same package as `home`, or at least not of unipet, of Python or of an installed package."""
     top = module.__name__.split(".")[0]
     if top == "unipet":
         return False

@@ -10,7 +10,7 @@ from unipet.calculus.sites.lookup import architecture_of
 from unipet.calculus.sites.parse import parse_table, table_data
 from unipet.calculus.sites.position import Position
 from unipet.calculus.sites.resolve import Part, Site, base_of, module_at, prefix_of, resolve
-from unipet.calculus.sites.table import ROLES, Architecture, Stack, Tap
+from unipet.calculus.sites.table import ROLES, Architecture, HookPoint, Stack
 
 #: The files with tables, one line each.
 FILES = (
@@ -39,11 +39,11 @@ __all__ = [
     "FILES",
     "ROLES",
     "Architecture",
+    "HookPoint",
     "Part",
     "Position",
     "Site",
     "Stack",
-    "Tap",
     "architecture_of",
     "base_of",
     "check_table",

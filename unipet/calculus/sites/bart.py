@@ -1,41 +1,44 @@
 """BART, Marian: post-norm encoder and decoder with cross-attention."""
 
-from unipet.calculus.sites.table import Architecture, Stack, Tap
+from unipet.calculus.sites.table import Architecture, HookPoint, Stack
 
 SELF = {
-    "attn.q": (Tap("self_attn.q_proj"),),
-    "attn.k": (Tap("self_attn.k_proj"),),
-    "attn.v": (Tap("self_attn.v_proj"),),
-    "attn.heads": (Tap("self_attn", at="heads"),),
-    "attn.o": (Tap("self_attn.out_proj"),),
-    "attn": (Tap("self_attn.out_proj", x="self_attn"),),
+    "attn.q": (HookPoint("self_attn.q_proj"),),
+    "attn.k": (HookPoint("self_attn.k_proj"),),
+    "attn.v": (HookPoint("self_attn.v_proj"),),
+    "attn.heads": (HookPoint("self_attn", at="heads"),),
+    "attn.o": (HookPoint("self_attn.out_proj"),),
+    "attn": (HookPoint("self_attn.out_proj", x="self_attn"),),
 }
 CROSS = {
-    "cross.q": (Tap("encoder_attn.q_proj"),),
-    "cross.k": (Tap("encoder_attn.k_proj"),),
-    "cross.v": (Tap("encoder_attn.v_proj"),),
-    "cross.heads": (Tap("encoder_attn", at="heads"),),
-    "cross.o": (Tap("encoder_attn.out_proj"),),
-    "cross": (Tap("encoder_attn.out_proj", x="encoder_attn"),),
+    "cross.q": (HookPoint("encoder_attn.q_proj"),),
+    "cross.k": (HookPoint("encoder_attn.k_proj"),),
+    "cross.v": (HookPoint("encoder_attn.v_proj"),),
+    "cross.heads": (HookPoint("encoder_attn", at="heads"),),
+    "cross.o": (HookPoint("encoder_attn.out_proj"),),
+    "cross": (HookPoint("encoder_attn.out_proj", x="encoder_attn"),),
 }
 FFN = {
-    "ffn.up": (Tap("fc1"),),
-    "ffn.mid": (Tap("fc2", at="input"),),
-    "ffn.down": (Tap("fc2"),),
-    "ffn": (Tap("fc2", x="fc1"),),
-    "layer": (Tap(""),),
+    "ffn.up": (HookPoint("fc1"),),
+    "ffn.mid": (HookPoint("fc2", at="input"),),
+    "ffn.down": (HookPoint("fc2"),),
+    "ffn": (HookPoint("fc2", x="fc1"),),
+    "layer": (HookPoint(""),),
 }
-_POST = {"attn.post": (Tap("self_attn_layer_norm", x="self_attn"),), "ffn.post": (Tap("final_layer_norm", x="fc1"),)}
-_CROSS_POST = {"cross.post": (Tap("encoder_attn_layer_norm", x="encoder_attn"),)}
-ENCODER_NORMS = (Tap("self_attn_layer_norm"), Tap("final_layer_norm"))
-DECODER_NORMS = (Tap("self_attn_layer_norm"), Tap("encoder_attn_layer_norm"), Tap("final_layer_norm"))
+_POST = {
+    "attn.post": (HookPoint("self_attn_layer_norm", x="self_attn"),),
+    "ffn.post": (HookPoint("final_layer_norm", x="fc1"),),
+}
+_CROSS_POST = {"cross.post": (HookPoint("encoder_attn_layer_norm", x="encoder_attn"),)}
+ENCODER_NORMS = (HookPoint("self_attn_layer_norm"), HookPoint("final_layer_norm"))
+DECODER_NORMS = (HookPoint("self_attn_layer_norm"), HookPoint("encoder_attn_layer_norm"), HookPoint("final_layer_norm"))
 
 
-def outside(stack: str, *norms: str) -> dict[str, tuple[Tap, ...]]:
+def outside(stack: str, *norms: str) -> dict[str, tuple[HookPoint, ...]]:
     """The embedded sequence of one stack (token and position embeddings added, then normed), and the norms around it."""
     return {
-        "embed": (Tap(f"{stack}.layers.0", x=f"{stack}.embed_tokens", at="input"),),
-        "norm": tuple(Tap(f"{stack}.{norm}") for norm in norms),
+        "embed": (HookPoint(f"{stack}.layers.0", x=f"{stack}.embed_tokens", at="input"),),
+        "norm": tuple(HookPoint(f"{stack}.{norm}") for norm in norms),
     }
 
 

@@ -1,27 +1,27 @@
 """BERT: post-norm encoder layers, separate query, key and value projections."""
 
-from unipet.calculus.sites.table import Architecture, Stack, Tap
+from unipet.calculus.sites.table import Architecture, HookPoint, Stack
 
 ENCODER = Stack(
     layers="encoder.layer",
     roles={
-        "attn.q": (Tap("attention.self.query"),),
-        "attn.k": (Tap("attention.self.key"),),
-        "attn.v": (Tap("attention.self.value"),),
-        "attn.heads": (Tap("attention.self", at="heads"),),
-        "attn.o": (Tap("attention.output.dense"),),
-        "attn": (Tap("attention.output.dense", x="attention"),),
-        "attn.post": (Tap("attention.output", x="attention"),),
-        "ffn.up": (Tap("intermediate.dense"),),
-        "ffn.mid": (Tap("output.dense", at="input"),),
-        "ffn.down": (Tap("output.dense"),),
-        "ffn": (Tap("output.dense", x="intermediate"),),
-        "ffn.post": (Tap("output", x="intermediate"),),
-        "layer": (Tap(""),),
-        "norm": (Tap("attention.output.LayerNorm"), Tap("output.LayerNorm")),
+        "attn.q": (HookPoint("attention.self.query"),),
+        "attn.k": (HookPoint("attention.self.key"),),
+        "attn.v": (HookPoint("attention.self.value"),),
+        "attn.heads": (HookPoint("attention.self", at="heads"),),
+        "attn.o": (HookPoint("attention.output.dense"),),
+        "attn": (HookPoint("attention.output.dense", x="attention"),),
+        "attn.post": (HookPoint("attention.output", x="attention"),),
+        "ffn.up": (HookPoint("intermediate.dense"),),
+        "ffn.mid": (HookPoint("output.dense", at="input"),),
+        "ffn.down": (HookPoint("output.dense"),),
+        "ffn": (HookPoint("output.dense", x="intermediate"),),
+        "ffn.post": (HookPoint("output", x="intermediate"),),
+        "layer": (HookPoint(""),),
+        "norm": (HookPoint("attention.output.LayerNorm"), HookPoint("output.LayerNorm")),
     },
     post_norms={"attn": "attention.output.LayerNorm", "ffn": "output.LayerNorm"},
-    outside={"embed": (Tap("embeddings"),), "norm": (Tap("embeddings.LayerNorm"),)},
+    outside={"embed": (HookPoint("embeddings"),), "norm": (HookPoint("embeddings.LayerNorm"),)},
 )
 BERT = Architecture(name="bert", model_types=("bert",), stacks={"encoder": ENCODER})
 TABLES = (BERT,)

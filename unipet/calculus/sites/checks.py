@@ -1,4 +1,4 @@
-"""Whether a user's own table fits a model: every path is there, and the numbers it names are."""
+"""Whether a user's own table fits a model: the model must have every path and every number that the table names."""
 
 from __future__ import annotations
 
@@ -10,26 +10,24 @@ from typing import Any
 from torch import nn
 
 from unipet.calculus.sites.resolve import base_of, has_module
-from unipet.calculus.sites.table import Architecture, Stack, Tap
+from unipet.calculus.sites.table import Architecture, HookPoint, Stack
 from unipet.errors import UnipetError, nearest
 
 
-def check_table(table: Architecture, model: nn.Module, where: str = "sites") -> None:
+def check_table(table: Architecture, model: nn.Module, key: str = "sites") -> None:
     """Raise UnipetError where `table` is for other models than this one, or names what this one does not have."""
     config: Any = getattr(model, "config", None)
     kind = str(getattr(config, "model_type", type(model).__name__))
     if kind not in table.model_types:
         raise UnipetError(
-            f"{where}.model_types: {table.name} is for {', '.join(table.model_types)}; this model's model_type is "
+            f"{key}.model_types: {table.name} is for {', '.join(table.model_types)}; this model's model_type is "
             f"{kind!r}. Add it if the table fits."
         )
-    for key, value in table.when.items():
-        if (found := getattr(config, key, None)) != value:
-            raise UnipetError(
-                f"{where}.when.{key}: the table is for {value!r}, this model's configuration has {found!r}."
-            )
+    for name, value in table.when.items():
+        if (own := getattr(config, name, None)) != value:
+            raise UnipetError(f"{key}.when.{name}: the table is for {value!r}, this model's configuration has {own!r}.")
     for name, stack in table.stacks.items():
-        _check_stack(stack, base_of(model), config, f"{where}.stacks.{name}")
+        _check_stack(stack, base_of(model), config, f"{key}.stacks.{name}")
 
 
 def widths_of(module: nn.Module) -> tuple[int, int] | None:
@@ -51,85 +49,87 @@ def names_in_forward(module: nn.Module) -> tuple[str, ...]:
     return () if code is None else tuple(code.co_names)
 
 
-def _check_stack(stack: Stack, base: nn.Module, config: Any, where: str) -> None:
+def _check_stack(stack: Stack, base: nn.Module, config: Any, key: str) -> None:
     lists = [path for path, module in base.named_modules() if isinstance(module, nn.ModuleList) and len(module)]
     if stack.layers not in lists:
         raise UnipetError(
-            f"{where}.layers: {stack.layers!r} is no list of layers of {type(base).__name__}."
+            f"{key}.layers: {stack.layers!r} is no list of layers of {type(base).__name__}."
             f"{nearest(stack.layers, lists)} It has: {', '.join(lists[:12]) or 'none'}."
         )
     layers: list[nn.Module] = list(base.get_submodule(stack.layers).children())
-    for role, taps in stack.roles.items():
-        _check_role(taps, layers, f"{where}.roles.{role}", f"no layer of {stack.layers}")
-    for role, taps in stack.outside.items():
-        _check_role(taps, [base], f"{where}.outside.{role}", type(base).__name__)
-    for key, norms in (("norms", stack.norms), ("post_norms", stack.post_norms)):
+    for role, points in stack.roles.items():
+        _check_role(points, layers, f"{key}.roles.{role}", f"no layer of {stack.layers}")
+    for role, points in stack.outside.items():
+        _check_role(points, [base], f"{key}.outside.{role}", type(base).__name__)
+    for name, norms in (("norms", stack.norms), ("post_norms", stack.post_norms)):
         for block, path in norms.items():
-            _check_role((Tap(path),), layers, f"{where}.{key}.{block}", f"no layer of {stack.layers}")
+            _check_role((HookPoint(path),), layers, f"{key}.{name}.{block}", f"no layer of {stack.layers}")
     if not has_module(base, stack.entry):
         raise UnipetError(
-            f"{where}.entry: {type(base).__name__} has no module {stack.entry!r}.{_near(stack.entry, [base])}"
+            f"{key}.entry: {type(base).__name__} has no module {stack.entry!r}.{_near(stack.entry, [base])}"
         )
-    _check_geometry(stack, layers, config, where)
+    _check_geometry(stack, layers, config, key)
 
 
-def _check_role(taps: Iterable[Tap], owners: list[nn.Module], where: str, owner: str) -> None:
-    """A tap may be missing (as a gate is where the feed-forward block has none), a role not."""
+def _check_role(points: Iterable[HookPoint], owners: list[nn.Module], key: str, owner: str) -> None:
+    """A hook point may be missing (as a gate is where the feed-forward block has none), a role not."""
     missing: list[tuple[str, str]] = []
-    for tap in taps:
-        paths = {"h": tap.h, **({} if tap.x is None else {"x": tap.x})}
-        lacks = [(key, path) for key, path in paths.items() if not any(has_module(one, path) for one in owners)]
+    for point in points:
+        paths = {"h": point.h, **({} if point.x is None else {"x": point.x})}
+        lacks = [(tensor, path) for tensor, path in paths.items() if not any(has_module(one, path) for one in owners)]
         missing += lacks
         if not lacks:
-            found = next(one for one in owners if has_module(one, tap.h)).get_submodule(tap.h)
-            return _check_tap(tap, found, where)
-    key, path = missing[0]
+            found = next(one for one in owners if has_module(one, point.h)).get_submodule(point.h)
+            return _check_point(point, found, key)
+    tensor, path = missing[0]
     has = f"{owner} has" if owner.startswith("no ") else f"{owner} does not have"
-    raise UnipetError(f"{where}: {has} a module {path!r} (its {key}).{_near(path, owners)}")
+    raise UnipetError(f"{key}: {has} a module {path!r} (its {tensor}).{_near(path, owners)}")
 
 
-def _check_tap(tap: Tap, module: nn.Module, where: str) -> None:
-    if tap.at == "heads" and not calls_interface(module):
+def _check_point(point: HookPoint, module: nn.Module, key: str) -> None:
+    if point.at == "heads" and not calls_interface(module):
         raise UnipetError(
-            f"{where}: {type(module).__name__} does not send its attention through transformers' AttentionInterface, so "
+            f"{key}: {type(module).__name__} does not send its attention through transformers' AttentionInterface, so "
             "nothing can act on its heads. Leave the role out; `without` may say why."
         )
     widths = widths_of(module)
-    if tap.part is not None and (widths is None or widths[1] % tap.part[1]):
+    if point.part is not None and (widths is None or widths[1] % point.part[1]):
         wide = f"{type(module).__name__} is no linear map" if widths is None else f"its output is {widths[1]} wide"
-        raise UnipetError(f"{where}.part: {tap.h!r} does not have {tap.part[1]} equal parts: {wide}.")
+        raise UnipetError(f"{key}.part: {point.h!r} does not have {point.part[1]} equal parts: {wide}.")
 
 
-def _check_geometry(stack: Stack, layers: list[nn.Module], config: Any, where: str) -> None:
+def _check_geometry(stack: Stack, layers: list[nn.Module], config: Any, key: str) -> None:
     """The configuration's names must be there, and agree with the projections where these stand by themselves."""
     numbers = {"hidden": stack.hidden, "heads": stack.heads}
-    numbers |= {key: name for key in ("kv_heads", "head_dim") if (name := getattr(stack, key)) != getattr(Stack, key)}
-    for key, name in numbers.items():
+    numbers |= {
+        field: name for field in ("kv_heads", "head_dim") if (name := getattr(stack, field)) != getattr(Stack, field)
+    }
+    for field, name in numbers.items():
         value = getattr(config, name, None)
         if type(value) is not int or value < 1:
             known = [known for known, number in vars(config).items() if type(number) is int]
             raise UnipetError(
-                f"{where}.{key}: this model's configuration has no whole number {name!r}.{nearest(name, known)} "
+                f"{key}.{field}: this model's configuration has no whole number {name!r}.{nearest(name, known)} "
                 f"It has: {', '.join(known)}."
             )
     _, heads, kv_heads, head_dim = stack.geometry(config)
-    for role, count, key in (
+    for role, count, field in (
         ("attn.q", heads, "heads"),
         ("attn.k", kv_heads, "kv_heads"),
         ("attn.v", kv_heads, "kv_heads"),
     ):
-        for tap in stack.roles.get(role, ()):
-            module = next((layer.get_submodule(tap.h) for layer in layers if has_module(layer, tap.h)), None)
-            widths = None if module is None or tap.part is not None else widths_of(module)
+        for point in stack.roles.get(role, ()):
+            module = next((layer.get_submodule(point.h) for layer in layers if has_module(layer, point.h)), None)
+            widths = None if module is None or point.part is not None else widths_of(module)
             if widths is not None and widths[1] != count * head_dim:
                 raise UnipetError(
-                    f"{where}.{key}: {getattr(stack, key)!r} and {stack.head_dim!r} give {count} heads of {head_dim}, but "
-                    f"{tap.h} ({role}) is {widths[1]} wide. Name the configuration's own numbers."
+                    f"{key}.{field}: {getattr(stack, field)!r} and {stack.head_dim!r} give {count} heads of {head_dim}, but "
+                    f"{point.h} ({role}) is {widths[1]} wide. Name the configuration's own numbers."
                 )
 
 
 def _near(path: str, owners: list[nn.Module]) -> str:
-    """The nearest module path, and where none is near, those there are."""
+    """A hint at the nearest module path, as the end of a message."""
     paths = list(dict.fromkeys(name for one in owners for name, module in one.named_modules() if name))
     leaf = path.rpartition(".")[2]
     match = get_close_matches(path, paths, n=1, cutoff=0.5) or [p for p in paths if p.rpartition(".")[2] == leaf][:1]

@@ -3,19 +3,19 @@
 from dataclasses import replace
 
 from unipet.calculus.sites.bert import ENCODER
-from unipet.calculus.sites.table import Architecture, Tap
+from unipet.calculus.sites.table import Architecture, HookPoint
 
 _OWN = {
-    "attn.q": (Tap("attention.self.query_proj"),),
-    "attn.k": (Tap("attention.self.key_proj"),),
-    "attn.v": (Tap("attention.self.value_proj"),),
+    "attn.q": (HookPoint("attention.self.query_proj"),),
+    "attn.k": (HookPoint("attention.self.key_proj"),),
+    "attn.v": (HookPoint("attention.self.value_proj"),),
 }
 DEBERTA = Architecture(
     name="deberta-v2",
     model_types=("deberta-v2",),
     stacks={
         "encoder": replace(
-            ENCODER, roles={**{role: taps for role, taps in ENCODER.roles.items() if role != "attn.heads"}, **_OWN}
+            ENCODER, roles={**{role: points for role, points in ENCODER.roles.items() if role != "attn.heads"}, **_OWN}
         )
     },
     without={

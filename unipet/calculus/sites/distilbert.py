@@ -1,6 +1,6 @@
 """DistilBERT: six post-norm encoder layers with names of their own."""
 
-from unipet.calculus.sites.table import Architecture, Stack, Tap
+from unipet.calculus.sites.table import Architecture, HookPoint, Stack
 
 DISTILBERT = Architecture(
     name="distilbert",
@@ -9,23 +9,23 @@ DISTILBERT = Architecture(
         "encoder": Stack(
             layers="transformer.layer",
             roles={
-                "attn.q": (Tap("attention.q_lin"),),
-                "attn.k": (Tap("attention.k_lin"),),
-                "attn.v": (Tap("attention.v_lin"),),
-                "attn.heads": (Tap("attention", at="heads"),),
-                "attn.o": (Tap("attention.out_lin"),),
-                "attn": (Tap("attention.out_lin", x="attention"),),
-                "attn.post": (Tap("sa_layer_norm", x="attention"),),
-                "ffn.up": (Tap("ffn.lin1"),),
-                "ffn.mid": (Tap("ffn.lin2", at="input"),),
-                "ffn.down": (Tap("ffn.lin2"),),
-                "ffn": (Tap("ffn.lin2", x="ffn"),),
-                "ffn.post": (Tap("output_layer_norm", x="ffn"),),
-                "layer": (Tap(""),),
-                "norm": (Tap("sa_layer_norm"), Tap("output_layer_norm")),
+                "attn.q": (HookPoint("attention.q_lin"),),
+                "attn.k": (HookPoint("attention.k_lin"),),
+                "attn.v": (HookPoint("attention.v_lin"),),
+                "attn.heads": (HookPoint("attention", at="heads"),),
+                "attn.o": (HookPoint("attention.out_lin"),),
+                "attn": (HookPoint("attention.out_lin", x="attention"),),
+                "attn.post": (HookPoint("sa_layer_norm", x="attention"),),
+                "ffn.up": (HookPoint("ffn.lin1"),),
+                "ffn.mid": (HookPoint("ffn.lin2", at="input"),),
+                "ffn.down": (HookPoint("ffn.lin2"),),
+                "ffn": (HookPoint("ffn.lin2", x="ffn"),),
+                "ffn.post": (HookPoint("output_layer_norm", x="ffn"),),
+                "layer": (HookPoint(""),),
+                "norm": (HookPoint("sa_layer_norm"), HookPoint("output_layer_norm")),
             },
             post_norms={"attn": "sa_layer_norm", "ffn": "output_layer_norm"},
-            outside={"embed": (Tap("embeddings"),), "norm": (Tap("embeddings.LayerNorm"),)},
+            outside={"embed": (HookPoint("embeddings"),), "norm": (HookPoint("embeddings.LayerNorm"),)},
         )
     },
 )

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from unipet.calculus.sites.bert import BERT, ENCODER
-from unipet.calculus.sites.table import Tap
+from unipet.calculus.sites.table import HookPoint
 
 ELECTRA = replace(
     BERT,
@@ -13,8 +13,8 @@ ELECTRA = replace(
         "encoder": replace(
             ENCODER,
             outside={
-                "embed": (Tap("encoder.layer.0", x="embeddings", at="input"),),
-                "norm": (Tap("embeddings.LayerNorm"),),
+                "embed": (HookPoint("encoder.layer.0", x="embeddings", at="input"),),
+                "norm": (HookPoint("embeddings.LayerNorm"),),
             },
         )
     },

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from unipet.calculus.sites.llama import DECODER, LLAMA
-from unipet.calculus.sites.table import Tap
+from unipet.calculus.sites.table import HookPoint
 
 GEMMA = replace(LLAMA, name="gemma", model_types=("gemma",), unit_norms=True)
 GEMMA2 = replace(
@@ -15,12 +15,12 @@ GEMMA2 = replace(
             DECODER,
             roles={
                 **DECODER.roles,
-                "attn.post": (Tap("pre_feedforward_layernorm", x="self_attn", at="stream"),),
+                "attn.post": (HookPoint("pre_feedforward_layernorm", x="self_attn", at="stream"),),
                 "norm": (
-                    Tap("input_layernorm"),
-                    Tap("post_attention_layernorm"),
-                    Tap("pre_feedforward_layernorm"),
-                    Tap("post_feedforward_layernorm"),
+                    HookPoint("input_layernorm"),
+                    HookPoint("post_attention_layernorm"),
+                    HookPoint("pre_feedforward_layernorm"),
+                    HookPoint("post_feedforward_layernorm"),
                 ),
             },
             norms={"attn": "input_layernorm", "ffn": "pre_feedforward_layernorm"},

@@ -2,27 +2,27 @@
 
 from dataclasses import replace
 
-from unipet.calculus.sites.table import Architecture, Stack, Tap
+from unipet.calculus.sites.table import Architecture, HookPoint, Stack
 
 _DECODER = Stack(
     layers="layers",
     roles={
-        "attn.qkv": (Tap("attention.query_key_value"),),
-        "attn.q": (Tap("attention.query_key_value", part=(0, 3), per_head=True),),
-        "attn.k": (Tap("attention.query_key_value", part=(1, 3), per_head=True),),
-        "attn.v": (Tap("attention.query_key_value", part=(2, 3), per_head=True),),
-        "attn.heads": (Tap("attention", at="heads"),),
-        "attn.o": (Tap("attention.dense"),),
-        "attn": (Tap("attention.dense", x="attention"),),
-        "ffn.up": (Tap("mlp.dense_h_to_4h"),),
-        "ffn.mid": (Tap("mlp.dense_4h_to_h", at="input"),),
-        "ffn.down": (Tap("mlp.dense_4h_to_h"),),
-        "ffn": (Tap("mlp.dense_4h_to_h", x="mlp"),),
-        "ffn.post": (Tap("", x="mlp"),),
-        "layer": (Tap(""),),
-        "norm": (Tap("input_layernorm"), Tap("post_attention_layernorm")),
+        "attn.qkv": (HookPoint("attention.query_key_value"),),
+        "attn.q": (HookPoint("attention.query_key_value", part=(0, 3), per_head=True),),
+        "attn.k": (HookPoint("attention.query_key_value", part=(1, 3), per_head=True),),
+        "attn.v": (HookPoint("attention.query_key_value", part=(2, 3), per_head=True),),
+        "attn.heads": (HookPoint("attention", at="heads"),),
+        "attn.o": (HookPoint("attention.dense"),),
+        "attn": (HookPoint("attention.dense", x="attention"),),
+        "ffn.up": (HookPoint("mlp.dense_h_to_4h"),),
+        "ffn.mid": (HookPoint("mlp.dense_4h_to_h", at="input"),),
+        "ffn.down": (HookPoint("mlp.dense_4h_to_h"),),
+        "ffn": (HookPoint("mlp.dense_4h_to_h", x="mlp"),),
+        "ffn.post": (HookPoint("", x="mlp"),),
+        "layer": (HookPoint(""),),
+        "norm": (HookPoint("input_layernorm"), HookPoint("post_attention_layernorm")),
     },
-    outside={"embed": (Tap("embed_in"),), "norm": (Tap("final_layer_norm"),)},
+    outside={"embed": (HookPoint("embed_in"),), "norm": (HookPoint("final_layer_norm"),)},
     norms={"attn": "input_layernorm", "ffn": "post_attention_layernorm"},
     causal=True,
 )
@@ -39,7 +39,7 @@ GPT_NEOX_SERIAL = replace(
     stacks={
         "decoder": replace(
             _DECODER,
-            roles={**_DECODER.roles, "attn.post": (Tap("post_attention_layernorm", x="attention", at="stream"),)},
+            roles={**_DECODER.roles, "attn.post": (HookPoint("post_attention_layernorm", x="attention", at="stream"),)},
         )
     },
     when={"use_parallel_residual": False},

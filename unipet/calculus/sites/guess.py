@@ -24,7 +24,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "gate": ("gate_proj", "w1", "wi_0", "gate", "linear_gate"),
 }
 _CROSS = ("cross", "encdec", "enc_attn", "encoder_attn", "encoder_decoder")
-_HEAD_NORM = re.compile(r"(^|\.)[qk]_?(layer)?norm$")  # a norm of each head's queries or keys is no norm of the stream
+_HEAD_NORM = re.compile(r"(^|\.)[qk]_?(layer)?norm$")  # a norm of each head's queries or keys does not norm the stream
 
 
 @dataclass

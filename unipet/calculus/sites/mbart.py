@@ -3,9 +3,9 @@
 from dataclasses import replace
 
 from unipet.calculus.sites.bart import BART, CROSS, DECODER, DECODER_NORMS, ENCODER, ENCODER_NORMS, FFN, SELF, outside
-from unipet.calculus.sites.table import Tap
+from unipet.calculus.sites.table import HookPoint
 
-_POST = {"ffn.post": (Tap("", x="fc1"),)}
+_POST = {"ffn.post": (HookPoint("", x="fc1"),)}
 _NORMS = {"attn": "self_attn_layer_norm", "ffn": "final_layer_norm"}
 MBART = replace(
     BART,
@@ -18,7 +18,7 @@ MBART = replace(
                 **SELF,
                 **FFN,
                 **_POST,
-                "attn.post": (Tap("final_layer_norm", x="self_attn", at="stream"),),
+                "attn.post": (HookPoint("final_layer_norm", x="self_attn", at="stream"),),
                 "norm": ENCODER_NORMS,
             },
             outside=outside("encoder", "layernorm_embedding", "layer_norm"),
@@ -32,8 +32,8 @@ MBART = replace(
                 **CROSS,
                 **FFN,
                 **_POST,
-                "attn.post": (Tap("encoder_attn_layer_norm", x="self_attn", at="stream"),),
-                "cross.post": (Tap("final_layer_norm", x="encoder_attn", at="stream"),),
+                "attn.post": (HookPoint("encoder_attn_layer_norm", x="self_attn", at="stream"),),
+                "cross.post": (HookPoint("final_layer_norm", x="encoder_attn", at="stream"),),
                 "norm": DECODER_NORMS,
             },
             outside=outside("decoder", "layernorm_embedding", "layer_norm"),

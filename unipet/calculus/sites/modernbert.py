@@ -1,6 +1,6 @@
 """ModernBERT: pre-norm encoder layers, fused query-key-value and gated feed-forward, without a norm before the first."""
 
-from unipet.calculus.sites.table import Architecture, Stack, Tap
+from unipet.calculus.sites.table import Architecture, HookPoint, Stack
 
 MODERNBERT = Architecture(
     name="modernbert",
@@ -9,24 +9,27 @@ MODERNBERT = Architecture(
         "encoder": Stack(
             layers="layers",
             roles={
-                "attn.qkv": (Tap("attn.Wqkv"),),
-                "attn.q": (Tap("attn.Wqkv", part=(0, 3)),),
-                "attn.k": (Tap("attn.Wqkv", part=(1, 3)),),
-                "attn.v": (Tap("attn.Wqkv", part=(2, 3)),),
-                "attn.heads": (Tap("attn", at="heads"),),
-                "attn.o": (Tap("attn.Wo"),),
-                "attn": (Tap("attn.Wo", x="attn"),),
-                "attn.post": (Tap("mlp_norm", x="attn", at="stream"),),
-                "ffn.gate": (Tap("mlp.Wi", part=(0, 2)),),
-                "ffn.up": (Tap("mlp.Wi", part=(1, 2)),),
-                "ffn.mid": (Tap("mlp.Wo", at="input"),),
-                "ffn.down": (Tap("mlp.Wo"),),
-                "ffn": (Tap("mlp.Wo", x="mlp"),),
-                "ffn.post": (Tap("", x="mlp"),),
-                "layer": (Tap(""),),
-                "norm": (Tap("attn_norm"), Tap("mlp_norm")),
+                "attn.qkv": (HookPoint("attn.Wqkv"),),
+                "attn.q": (HookPoint("attn.Wqkv", part=(0, 3)),),
+                "attn.k": (HookPoint("attn.Wqkv", part=(1, 3)),),
+                "attn.v": (HookPoint("attn.Wqkv", part=(2, 3)),),
+                "attn.heads": (HookPoint("attn", at="heads"),),
+                "attn.o": (HookPoint("attn.Wo"),),
+                "attn": (HookPoint("attn.Wo", x="attn"),),
+                "attn.post": (HookPoint("mlp_norm", x="attn", at="stream"),),
+                "ffn.gate": (HookPoint("mlp.Wi", part=(0, 2)),),
+                "ffn.up": (HookPoint("mlp.Wi", part=(1, 2)),),
+                "ffn.mid": (HookPoint("mlp.Wo", at="input"),),
+                "ffn.down": (HookPoint("mlp.Wo"),),
+                "ffn": (HookPoint("mlp.Wo", x="mlp"),),
+                "ffn.post": (HookPoint("", x="mlp"),),
+                "layer": (HookPoint(""),),
+                "norm": (HookPoint("attn_norm"), HookPoint("mlp_norm")),
             },
-            outside={"embed": (Tap("embeddings"),), "norm": (Tap("embeddings.norm"), Tap("final_norm"))},
+            outside={
+                "embed": (HookPoint("embeddings"),),
+                "norm": (HookPoint("embeddings.norm"), HookPoint("final_norm")),
+            },
             norms={"attn": "attn_norm", "ffn": "mlp_norm"},
         )
     },

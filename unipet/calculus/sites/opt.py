@@ -2,29 +2,29 @@
 
 from dataclasses import replace
 
-from unipet.calculus.sites.table import Architecture, Stack, Tap
+from unipet.calculus.sites.table import Architecture, HookPoint, Stack
 
 _PRE = Stack(
     layers="decoder.layers",
     roles={
-        "attn.q": (Tap("self_attn.q_proj"),),
-        "attn.k": (Tap("self_attn.k_proj"),),
-        "attn.v": (Tap("self_attn.v_proj"),),
-        "attn.heads": (Tap("self_attn", at="heads"),),
-        "attn.o": (Tap("self_attn.out_proj"),),
-        "attn": (Tap("self_attn.out_proj", x="self_attn"),),
-        "attn.post": (Tap("final_layer_norm", x="self_attn", at="stream"),),
-        "ffn.up": (Tap("fc1"),),
-        "ffn.mid": (Tap("fc2", at="input"),),
-        "ffn.down": (Tap("fc2"),),
-        "ffn": (Tap("fc2", x="fc1"),),
-        "ffn.post": (Tap("", x="fc1"),),
-        "layer": (Tap(""),),
-        "norm": (Tap("self_attn_layer_norm"), Tap("final_layer_norm")),
+        "attn.q": (HookPoint("self_attn.q_proj"),),
+        "attn.k": (HookPoint("self_attn.k_proj"),),
+        "attn.v": (HookPoint("self_attn.v_proj"),),
+        "attn.heads": (HookPoint("self_attn", at="heads"),),
+        "attn.o": (HookPoint("self_attn.out_proj"),),
+        "attn": (HookPoint("self_attn.out_proj", x="self_attn"),),
+        "attn.post": (HookPoint("final_layer_norm", x="self_attn", at="stream"),),
+        "ffn.up": (HookPoint("fc1"),),
+        "ffn.mid": (HookPoint("fc2", at="input"),),
+        "ffn.down": (HookPoint("fc2"),),
+        "ffn": (HookPoint("fc2", x="fc1"),),
+        "ffn.post": (HookPoint("", x="fc1"),),
+        "layer": (HookPoint(""),),
+        "norm": (HookPoint("self_attn_layer_norm"), HookPoint("final_layer_norm")),
     },
     outside={
-        "embed": (Tap("decoder.layers.0", x="decoder.embed_tokens", at="input"),),
-        "norm": (Tap("decoder.final_layer_norm"),),
+        "embed": (HookPoint("decoder.layers.0", x="decoder.embed_tokens", at="input"),),
+        "norm": (HookPoint("decoder.final_layer_norm"),),
     },
     norms={"attn": "self_attn_layer_norm", "ffn": "final_layer_norm"},
     entry="decoder",
@@ -39,8 +39,8 @@ OPT_POST_NORM = replace(
             _PRE,
             roles={
                 **_PRE.roles,
-                "attn.post": (Tap("self_attn_layer_norm", x="self_attn"),),
-                "ffn.post": (Tap("final_layer_norm", x="fc1"),),
+                "attn.post": (HookPoint("self_attn_layer_norm", x="self_attn"),),
+                "ffn.post": (HookPoint("final_layer_norm", x="fc1"),),
             },
             outside={"embed": _PRE.outside["embed"]},
             norms={},

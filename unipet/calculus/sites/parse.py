@@ -6,36 +6,39 @@ from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields
 from typing import Any
 
-from unipet.calculus.sites.table import AT, BLOCKS, ROLES, Architecture, Stack, Tap
-from unipet.errors import UnipetError, unknown
+from unipet.calculus.sites.table import AT, BLOCKS, ROLES, Architecture, HookPoint, Stack
+from unipet.errors import UnipetError, not_allowed, unknown
 
 STACKS = ("encoder", "decoder")
 _TABLE = tuple(field.name for field in fields(Architecture))
 _STACK = {field.name: field for field in fields(Stack)}
-_TAP = tuple(field.name for field in fields(Tap))
+_POINT = tuple(field.name for field in fields(HookPoint))
 _FLAGS = ("parallel", "causal")
-_NORMS = {"norms": "the norm before each block", "post_norms": "the norm after each block"}
-Taps = dict[str, tuple[Tap, ...]]
+_NORMS = {
+    "norms": "a mapping from a block to the norm before it",
+    "post_norms": "a mapping from a block to the norm after it",
+}
+HookPoints = dict[str, tuple[HookPoint, ...]]
 
 
-def parse_table(given: Any, where: str = "sites") -> Architecture:
+def parse_table(data: Any, key: str = "sites") -> Architecture:
     """A table from plain data, as YAML gives it. Raises UnipetError with the full key of the first mistake.
 
     Whether it fits a model is another question: `check_table`.
     """
-    table = _mapping(given, where, _TABLE, "name, model_types and stacks")
-    _needs(table, ("name", "model_types", "stacks"), where)
-    stacks = _mapping(table["stacks"], f"{where}.stacks", STACKS, "encoder, decoder or both")
+    table = _mapping(data, key, _TABLE, "a mapping with name, model_types and stacks")
+    _needs(table, ("name", "model_types", "stacks"), key)
+    stacks = _mapping(table["stacks"], f"{key}.stacks", STACKS, "a mapping with encoder, decoder or both")
     if not stacks:
-        raise UnipetError(f"{where}.stacks: empty. Describe {' or '.join(STACKS)}.")
-    without = _mapping(table.get("without") or {}, f"{where}.without", ROLES, "a reason for each role")
+        raise UnipetError(f"{key}.stacks: empty. Describe {' or '.join(STACKS)}.")
+    without = _mapping(table.get("without") or {}, f"{key}.without", ROLES, "a mapping from a role to the reason")
     return Architecture(
-        name=_text(table["name"], f"{where}.name"),
-        model_types=_texts(table["model_types"], f"{where}.model_types"),
-        stacks={name: _stack(stack, f"{where}.stacks.{name}") for name, stack in stacks.items()},
-        when=_when(table.get("when") or {}, f"{where}.when"),
-        without={role: _text(why, f"{where}.without.{role}") for role, why in without.items()},
-        unit_norms=_flag(table.get("unit_norms", False), f"{where}.unit_norms"),
+        name=_text(table["name"], f"{key}.name"),
+        model_types=_texts(table["model_types"], f"{key}.model_types"),
+        stacks={name: _stack(stack, f"{key}.stacks.{name}") for name, stack in stacks.items()},
+        when=_when(table.get("when") or {}, f"{key}.when"),
+        without={role: _text(why, f"{key}.without.{role}") for role, why in without.items()},
+        unit_norms=_flag(table.get("unit_norms", False), f"{key}.unit_norms"),
     )
 
 
@@ -52,77 +55,76 @@ def table_data(table: Architecture) -> dict[str, Any]:
     return {key: value for key, value in data.items() if value or key in ("name", "model_types", "stacks")}
 
 
-def _when(given: Any, where: str) -> dict[str, Any]:
-    values = dict(_mapping(given, where, None, "configuration values"))
-    for key, value in values.items():
-        if not isinstance(key, str) or not isinstance(value, bool | int | float | str | None):
-            raise UnipetError(f"{where}.{key}: expected a configuration's name and its value, got {value!r}.")
+def _when(data: Any, key: str) -> dict[str, Any]:
+    values = dict(_mapping(data, key, None, "a mapping from a name of the model's configuration to its value"))
+    for name, value in values.items():
+        if not isinstance(name, str) or not isinstance(value, bool | int | float | str | None):
+            raise not_allowed(f"{key}.{name}", value, "a name of the model's configuration, and its value")
     return values
 
 
-def _stack(given: Any, where: str) -> Stack:
-    stack = _mapping(given, where, _STACK, "layers and roles")
-    _needs(stack, ("layers", "roles"), where)
-    roles = _taps(stack["roles"], f"{where}.roles")
+def _stack(data: Any, key: str) -> Stack:
+    stack = _mapping(data, key, _STACK, "a mapping with layers and roles")
+    _needs(stack, ("layers", "roles"), key)
+    roles = _points(stack["roles"], f"{key}.roles")
     if not roles:
-        raise UnipetError(f"{where}.roles: empty. Name the module of at least one role, for example attn.q.")
-    norms = {key: _mapping(stack.get(key) or {}, f"{where}.{key}", BLOCKS, what) for key, what in _NORMS.items()}
+        raise UnipetError(f"{key}.roles: empty. Name the module of at least one role, for example attn.q.")
+    norms = {name: _mapping(stack.get(name) or {}, f"{key}.{name}", BLOCKS, said) for name, said in _NORMS.items()}
     others = {name: field for name, field in _STACK.items() if name not in ("layers", "roles", "outside", *_NORMS)}
     read: dict[str, Any] = {}
     for name, field in others.items():
-        value, key = stack.get(name, field.default), f"{where}.{name}"
-        read[name] = _flag(value, key) if name in _FLAGS else _text(value, key, empty=name == "entry")
+        value, full = stack.get(name, field.default), f"{key}.{name}"
+        read[name] = _flag(value, full) if name in _FLAGS else _text(value, full, empty=name == "entry")
     return Stack(
-        layers=_text(stack["layers"], f"{where}.layers"),
+        layers=_text(stack["layers"], f"{key}.layers"),
         roles=roles,
-        outside=_taps(stack.get("outside") or {}, f"{where}.outside"),
-        norms=_paths(norms["norms"], f"{where}.norms"),
-        post_norms=_paths(norms["post_norms"], f"{where}.post_norms"),
+        outside=_points(stack.get("outside") or {}, f"{key}.outside"),
+        norms=_paths(norms["norms"], f"{key}.norms"),
+        post_norms=_paths(norms["post_norms"], f"{key}.post_norms"),
         **read,
     )
 
 
-def _paths(given: Mapping[str, Any], where: str) -> dict[str, str]:
-    return {block: _text(path, f"{where}.{block}") for block, path in given.items()}
+def _paths(data: Mapping[str, Any], key: str) -> dict[str, str]:
+    return {block: _text(path, f"{key}.{block}") for block, path in data.items()}
 
 
-def _taps(given: Any, where: str) -> Taps:
-    roles = _mapping(given, where, ROLES, "the modules of each role")
-    found: Taps = {}
-    for role, taps in roles.items():
-        several = isinstance(taps, list) and bool(taps)
+def _points(data: Any, key: str) -> HookPoints:
+    roles = _mapping(data, key, ROLES, "a mapping from a role to its modules")
+    found: HookPoints = {}
+    for role, points in roles.items():
+        several = isinstance(points, list) and bool(points)
         found[role] = tuple(
-            _tap(one, role, f"{where}.{role}[{index}]" if several else f"{where}.{role}")
-            for index, one in enumerate(taps if several else [taps])
+            _point(one, role, f"{key}.{role}[{index}]" if several else f"{key}.{role}")
+            for index, one in enumerate(points if several else [points])
         )
     return found
 
 
-def _tap(given: Any, role: str, where: str) -> Tap:
-    if isinstance(given, str):
-        given = {"h": given}
-    tap = _mapping(given, where, _TAP, "a module path, or a mapping with h")
-    _needs(tap, ("h",), where)
+def _point(data: Any, role: str, key: str) -> HookPoint:
+    if isinstance(data, str):
+        data = {"h": data}
+    point = _mapping(data, key, _POINT, "a module path, or a mapping with h")
+    _needs(point, ("h",), key)
     in_heads = role.endswith(".heads")
-    at = tap.get("at", "heads" if in_heads else "output")
+    at = point.get("at", "heads" if in_heads else "output")
     if at not in AT:
-        raise unknown(f"{where}.at", at, AT)
+        raise unknown(f"{key}.at", at, AT)
     if (at == "heads") != in_heads:
-        raise UnipetError(f"{where}.at: got {at!r}; attn.heads and cross.heads are at: heads, and no other role is.")
-    part = tap.get("part")
+        allowed = "heads" if in_heads else ", ".join(place for place in AT if place != "heads")
+        raise not_allowed(f"{key}.at", at, allowed, "attn.heads and cross.heads are at: heads, and no other role is.")
+    part = point.get("part")
     if part is not None and not _is_part(part):
-        raise UnipetError(
-            f"{where}.part: expected [index from 0, number of equal parts], such as [0, 3], got {part!r}."
-        )
+        raise not_allowed(f"{key}.part", part, "[index from 0, number of equal parts], such as [0, 3]")
     if part is not None and at != "output":
-        raise UnipetError(f"{where}.part: only an output has parts, and this role is at: {at}.")
-    per_head = _flag(tap.get("per_head", False), f"{where}.per_head")
+        raise UnipetError(f"{key}.part: only an output has parts, and this role is at: {at}.")
+    per_head = _flag(point.get("per_head", False), f"{key}.per_head")
     if per_head and part is None:
-        raise UnipetError(f"{where}.per_head: it says how part is meant, and there is no part.")
-    x = tap.get("x")
-    return Tap(
-        h=_text(tap["h"], f"{where}.h", empty=True),
-        x=None if x is None else _text(x, f"{where}.x", empty=True),
+        raise UnipetError(f"{key}.per_head: it says how part is meant, and there is no part.")
+    x = point.get("x")
+    return HookPoint(
+        h=_text(point["h"], f"{key}.h", empty=True),
+        x=None if x is None else _text(x, f"{key}.x", empty=True),
         at=at,
         part=None if part is None else (part[0], part[1]),
         per_head=per_head,
@@ -140,57 +142,57 @@ def _stack_data(stack: Stack) -> dict[str, Any]:
         value = getattr(stack, name)
         default = {} if field.default is MISSING else field.default
         if name in ("layers", "roles") or value != default:
-            data[name] = _taps_data(value) if name in ("roles", "outside") else value
+            data[name] = _points_data(value) if name in ("roles", "outside") else value
     return data
 
 
-def _taps_data(taps: Mapping[str, tuple[Tap, ...]]) -> dict[str, Any]:
+def _points_data(points: Mapping[str, tuple[HookPoint, ...]]) -> dict[str, Any]:
     return {
-        role: _tap_data(own[0], role) if len(own) == 1 else [_tap_data(t, role) for t in own]
-        for role, own in taps.items()
+        role: _point_data(own[0], role) if len(own) == 1 else [_point_data(t, role) for t in own]
+        for role, own in points.items()
     }
 
 
-def _tap_data(tap: Tap, role: str) -> Any:
-    usual = Tap(tap.h, at="heads" if role.endswith(".heads") else "output")
-    more = {name: getattr(tap, name) for name in _TAP if getattr(tap, name) != getattr(usual, name)}
-    if tap.part is not None:
-        more["part"] = list(tap.part)
-    return {"h": tap.h, **more} if more else tap.h
+def _point_data(point: HookPoint, role: str) -> Any:
+    usual = HookPoint(point.h, at="heads" if role.endswith(".heads") else "output")
+    more = {name: getattr(point, name) for name in _POINT if getattr(point, name) != getattr(usual, name)}
+    if point.part is not None:
+        more["part"] = list(point.part)
+    return {"h": point.h, **more} if more else point.h
 
 
-def _mapping(given: Any, where: str, allowed: Iterable[str] | None, expected: str) -> Mapping[str, Any]:
-    if not isinstance(given, Mapping):
-        raise UnipetError(f"{where}: expected {expected}, got {given!r}.")
-    for key in given:
-        if allowed is not None and key not in allowed:
-            raise unknown(f"{where}.{key}", key, allowed)
-    return given
+def _mapping(data: Any, key: str, names: Iterable[str] | None, allowed: str) -> Mapping[str, Any]:
+    if not isinstance(data, Mapping):
+        raise not_allowed(key, data, allowed)
+    for name in data:
+        if names is not None and name not in names:
+            raise unknown(f"{key}.{name}", name, names)
+    return data
 
 
-def _needs(given: Mapping[str, Any], keys: tuple[str, ...], where: str) -> None:
-    for key in keys:
-        if given.get(key) is None:
-            raise UnipetError(f"{where}.{key}: missing. {where} needs {', '.join(keys)}.")
+def _needs(data: Mapping[str, Any], names: tuple[str, ...], key: str) -> None:
+    for name in names:
+        if data.get(name) is None:
+            raise UnipetError(f"{key}.{name}: missing. {key} needs {', '.join(names)}.")
 
 
-def _text(value: Any, where: str, empty: bool = False) -> str:
+def _text(value: Any, key: str, empty: bool = False) -> str:
     if not isinstance(value, str) or not (value or empty):
-        raise UnipetError(f"{where}: expected a name or a module path, got {value!r}.")
+        raise not_allowed(key, value, "a name or a module path")
     if value and "" in value.split("."):
         meant = ' The base model itself is "".' if empty else ""
-        raise UnipetError(f"{where}: {value!r} is no module path; a name stands before and after every dot.{meant}")
+        raise UnipetError(f"{key}: {value!r} is no module path; a name stands before and after every dot.{meant}")
     return value
 
 
-def _texts(value: Any, where: str) -> tuple[str, ...]:
+def _texts(value: Any, key: str) -> tuple[str, ...]:
     values = value if isinstance(value, list | tuple) else [value]
     if not values:
-        raise UnipetError(f"{where}: empty. Name the model_type of the configuration that this table is for.")
-    return tuple(_text(one, f"{where}[{i}]" if len(values) > 1 else where) for i, one in enumerate(values))
+        raise UnipetError(f"{key}: empty. Name the model_type of the configuration that this table is for.")
+    return tuple(_text(one, f"{key}[{i}]" if len(values) > 1 else key) for i, one in enumerate(values))
 
 
-def _flag(value: Any, where: str) -> bool:
+def _flag(value: Any, key: str) -> bool:
     if not isinstance(value, bool):
-        raise UnipetError(f"{where}: expected true or false, got {value!r}.")
+        raise not_allowed(key, value, "true or false")
     return value

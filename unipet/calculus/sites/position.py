@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from unipet.calculus.options import option
-from unipet.errors import UnipetError
+from unipet.errors import UnipetError, not_allowed
 
 FORMS = ("parallel", "sequential")
 
@@ -38,22 +38,21 @@ class Position:
         """Whether the base model may lack this role."""
         return self.optional is True or (isinstance(self.optional, list) and role in self.optional)
 
-    def check(self, where: str) -> None:
+    def check(self, key: str) -> None:
         """Raise UnipetError where the options do not make sense by themselves, without any base model."""
         if not self.site:
             raise UnipetError(
-                f"{where}.site: missing. Name a role or a list of roles, for example ffn or [attn.q, attn.v]."
+                f"{key}.site: missing. Name a role or a list of roles, for example ffn or [attn.q, attn.v]."
             )
         if len(set(self.site)) != len(self.site):
-            raise UnipetError(f"{where}.site: a role is listed twice in {self.site}.")
+            raise UnipetError(f"{key}.site: a role is listed twice in {self.site}.")
         if not isinstance(self.optional, bool):
             listed = self.optional if isinstance(self.optional, list) else None
             if listed is None or any(role not in self.site for role in listed):
-                raise UnipetError(
-                    f"{where}.optional: expected true, false or a list of roles among {self.site}, got {self.optional!r}."
-                )
-        layer_indices(self.layers, None, f"{where}.layers")
-        token_span(self.tokens, f"{where}.tokens")
+                allowed = f"true, false or a list of roles among {', '.join(self.site)}"
+                raise not_allowed(f"{key}.optional", self.optional, allowed)
+        layer_indices(self.layers, None, f"{key}.layers")
+        token_span(self.tokens, f"{key}.tokens")
 
 
 def _counted(text: str) -> tuple[str, int] | None:
@@ -61,39 +60,39 @@ def _counted(text: str) -> tuple[str, int] | None:
     return (match[1], int(match[2])) if match and int(match[2]) > 0 else None
 
 
-def token_span(tokens: str, where: str) -> tuple[str, int] | None:
+def token_span(tokens: str, key: str) -> tuple[str, int] | None:
     """("first", k), ("last", k), or None for all tokens."""
     if tokens == "all":
         return None
     span = _counted(tokens)
     if span is None:
-        raise UnipetError(f"{where}: expected all, first:k or last:k with k at least 1, got {tokens!r}.")
+        raise not_allowed(key, tokens, "all, first:k or last:k with k at least 1")
     return span
 
 
-def layer_indices(layers: Any, count: int | None, where: str) -> list[int]:
+def layer_indices(layers: Any, count: int | None, key: str) -> list[int]:
     """The layer numbers that a selector names in a stack of `count` layers (None: only check its form)."""
     total = 10**6 if count is None else count
-    form = 'expected all, a list of layer numbers, "0-5" (inclusive), first:k or last:k'
+    allowed = 'all, a list of layer numbers, "0-5" (inclusive), first:k or last:k'
     if isinstance(layers, int) and not isinstance(layers, bool):
         layers = [layers]
     if isinstance(layers, list):
         if not layers or any(isinstance(i, bool) or not isinstance(i, int) or i < 0 for i in layers):
-            raise UnipetError(f"{where}: {form}, got {layers!r}.")
+            raise not_allowed(key, layers, allowed)
         chosen = sorted(set(layers))
     elif layers == "all":
         return [] if count is None else list(range(count))
     elif isinstance(layers, str) and (span := _counted(layers)):
         if span[1] > total:
-            raise UnipetError(f"{where}: {layers!r} asks for {span[1]} layers, the stack has {total}.")
+            raise UnipetError(f"{key}: {layers!r} asks for {span[1]} layers, the stack has {total}.")
         return list(range(span[1])) if span[0] == "first" else list(range(total - span[1], total)) if count else []
     elif isinstance(layers, str) and (match := re.fullmatch(r"(\d+)-(\d+)", layers)):
         low, high = int(match[1]), int(match[2])
         if low > high:
-            raise UnipetError(f"{where}: {layers!r} runs backwards.")
+            raise UnipetError(f"{key}: {layers!r} runs backwards.")
         chosen = [*range(low, min(high, total)), high]
     else:
-        raise UnipetError(f"{where}: {form}, got {layers!r}.")
+        raise not_allowed(key, layers, allowed)
     if chosen[-1] >= total:
-        raise UnipetError(f"{where}: layer {chosen[-1]} does not exist, the stack has layers 0-{total - 1}.")
+        raise UnipetError(f"{key}: layer {chosen[-1]} does not exist, the stack has layers 0-{total - 1}.")
     return chosen

@@ -9,9 +9,9 @@ from typing import Any
 from torch import nn
 
 from unipet.calculus.sites.position import Position, layer_indices
-from unipet.calculus.sites.table import BLOCK_INPUT, BLOCKS, OF_TOKENS, ROLES, Architecture, Stack, Tap
+from unipet.calculus.sites.table import BLOCK_INPUT, BLOCKS, OF_TOKENS, ROLES, Architecture, HookPoint, Stack
 from unipet.calculus.sites.tokens import tied_head, token_embeddings
-from unipet.errors import UnipetError, nearest
+from unipet.errors import UnipetError, nearest, not_allowed
 
 
 @dataclass(frozen=True)
@@ -78,23 +78,23 @@ def base_of(model: nn.Module) -> nn.Module:
     return base
 
 
-def resolve(model: nn.Module, table: Architecture, position: Position, where: str) -> list[Site]:
+def resolve(model: nn.Module, table: Architecture, position: Position, key: str) -> list[Site]:
     """Every site of a position, in layer order. Raises UnipetError for a role that matches nothing here."""
     if position.stack != "all" and position.stack not in table.stacks:
         raise UnipetError(
-            f"{where}.stack: {table.name} has no {position.stack} stack. It has: {', '.join(table.stacks)}."
+            f"{key}.stack: {table.name} has no {position.stack} stack. It has: {', '.join(table.stacks)}."
         )
     sites: list[Site] = []
     for role in position.site:
         if role not in ROLES and role not in table.roles():
             raise UnipetError(
-                f"{where}.site: unknown role {role!r}.{nearest(role, ROLES)} {table.name} has: {', '.join(table.roles())}."
+                f"{key}.site: unknown role {role!r}.{nearest(role, ROLES)} {table.name} has: {', '.join(table.roles())}."
             )
-        found = _sites_of(role, model, table, position, where)
+        found = _sites_of(role, model, table, position, key)
         if not found and not position.may_miss(role):
             why = f" ({table.without[role]})" if role in table.without else ""
             raise UnipetError(
-                f"{where}.site: {role!r} matches nothing on this {table.name} model{why}. "
+                f"{key}.site: {role!r} matches nothing on this {table.name} model{why}. "
                 f"It has: {', '.join(table.roles())}. Choose one of them, or say optional: [{role}]."
             )
         sites += found
@@ -102,13 +102,13 @@ def resolve(model: nn.Module, table: Architecture, position: Position, where: st
     for site in sites:
         if names.count(site.name) > 1:
             raise UnipetError(
-                f"{where}.site: {' and '.join(s.role for s in sites if s.name == site.name)} are both at {site.name}, so "
+                f"{key}.site: {' and '.join(s.role for s in sites if s.name == site.name)} are both at {site.name}, so "
                 "their tensors would bear the same name. Make two insertions of them."
             )
     return sites
 
 
-def _sites_of(role: str, model: nn.Module, table: Architecture, position: Position, where: str) -> list[Site]:
+def _sites_of(role: str, model: nn.Module, table: Architecture, position: Position, key: str) -> list[Site]:
     prefix = prefix_of(model)
     if role in OF_TOKENS:
         return _of_tokens(role, model, table, position, prefix)
@@ -117,25 +117,28 @@ def _sites_of(role: str, model: nn.Module, table: Architecture, position: Positi
         if position.stack not in ("all", name) or not has_module(model, prefix + stack.layers):
             continue
         if position.layers == "all":
-            for tap in stack.outside.get(role, ()):
-                if _exists(model, prefix, tap):
-                    sites.append(_site(role, tap, prefix, name, None, table, model.config))
+            for point in stack.outside.get(role, ()):
+                if _exists(model, prefix, point):
+                    sites.append(_site(role, point, prefix, name, None, table, model.config))
         layers = module_at(model, prefix + stack.layers)
-        for index in layer_indices(position.layers, len(layers), f"{where}.layers"):
+        for index in layer_indices(position.layers, len(layers), f"{key}.layers"):
             root = f"{prefix}{stack.layers}.{index}."
-            for tap in stack.roles.get(role, ()):
-                if _exists(model, root, tap):
-                    site = _site(role, tap, root, name, index, table, model.config)
-                    sites.append(_reading(site, root, table, stack, position, where))
+            for point in stack.roles.get(role, ()):
+                if _exists(model, root, point):
+                    site = _site(role, point, root, name, index, table, model.config)
+                    sites.append(_reading(site, root, table, stack, position, key))
     if position.side == "input":
         # The parts of a fused projection read one input together: optional, they leave it to attn.qkv.
         kept = [site for site in sites if site.part is None or not position.may_miss(role)]
-        sites = [_on_input(site, where) for site in kept]
+        sites = [_on_input(site, key) for site in kept]
     if sites and position.input == "pre_norm" and role not in BLOCK_INPUT:
-        raise UnipetError(f"{where}.input: {role} does not read the input of its block. Use post_norm.")
+        raise UnipetError(f"{key}.input: {role} does not read the input of its block. Use post_norm.")
     if sites and position.input == "block_output" and (role not in BLOCKS or position.form != "parallel"):
-        raise UnipetError(
-            f"{where}.input: block_output is for form parallel at {', '.join(BLOCKS)}; got {position.form} at {role}."
+        raise not_allowed(
+            f"{key}.input",
+            position.input,
+            f"post_norm at {role} in form {position.form}",
+            f"What a block would yield unchanged can be read at {', '.join(BLOCKS)}, in form parallel.",
         )
     return sites
 
@@ -154,16 +157,16 @@ def _of_tokens(role: str, model: nn.Module, table: Architecture, position: Posit
     ]
 
 
-def _on_input(site: Site, where: str) -> Site:
-    """The same module's input as h."""
+def _on_input(site: Site, key: str) -> Site:
+    """The site with the input of its module as h."""
     if site.part is not None or site.at != "output" or site.x_path != site.path:
         also = " (it is a part of a fused projection: use attn.qkv)" if site.part else ""
-        raise UnipetError(f"{where}.side: {site.role} is not the output of one module with an input of its own{also}.")
+        raise UnipetError(f"{key}.side: {site.role} is not the output of one module with an input of its own{also}.")
     return replace(site, at="input")
 
 
 def has_module(model: nn.Module, path: str) -> bool:
-    """Whether there is such a module, and it does something."""
+    """Whether the model has such a module, and the module does something."""
     try:
         found = module_at(model, path.rstrip("."))
     except AttributeError:
@@ -171,11 +174,11 @@ def has_module(model: nn.Module, path: str) -> bool:
     return isinstance(found, nn.Module) and not isinstance(found, nn.Identity)
 
 
-def _exists(model: nn.Module, root: str, tap: Tap) -> bool:
-    return has_module(model, root + tap.h) and (tap.x is None or has_module(model, root + tap.x))
+def _exists(model: nn.Module, root: str, point: HookPoint) -> bool:
+    return has_module(model, root + point.h) and (point.x is None or has_module(model, root + point.x))
 
 
-def _reading(site: Site, root: str, table: Architecture, stack: Stack, position: Position, where: str) -> Site:
+def _reading(site: Site, root: str, table: Architecture, stack: Stack, position: Position, key: str) -> Site:
     """The site as `input` asks: x is the block's input, with pre_norm the stream before the block's norm, and with
     block_output that stream summed with h."""
     if position.input == "post_norm" or site.role not in BLOCK_INPUT:
@@ -187,20 +190,22 @@ def _reading(site: Site, root: str, table: Architecture, stack: Stack, position:
         return replace(site, x_path=stream, total=Total(norm, of_h=block in stack.norms))
     if block not in stack.norms:
         raise UnipetError(
-            f"{where}.input: {table.name} normalises after each block, so it has no pre_norm stream. Use post_norm."
+            f"{key}.input: {table.name} normalises after each block, so it has no pre_norm stream. Use post_norm."
         )
     return replace(site, x_path=root + stack.norms[block])
 
 
-def _site(role: str, tap: Tap, root: str, stack_name: str, layer: int | None, table: Architecture, config: Any) -> Site:
+def _site(
+    role: str, point: HookPoint, root: str, stack_name: str, layer: int | None, table: Architecture, config: Any
+) -> Site:
     stack = table.stacks[stack_name]
-    path = (root + tap.h).rstrip(".")
-    x_path = path if tap.x is None else (root + tap.x).rstrip(".")
+    path = (root + point.h).rstrip(".")
+    x_path = path if point.x is None else (root + point.x).rstrip(".")
     part = None
-    if tap.part is not None:
-        part = Part(*tap.part, groups=stack.geometry(config)[1] if tap.per_head else 1)
+    if point.part is not None:
+        part = Part(*point.part, groups=stack.geometry(config)[1] if point.per_head else 1)
     of_encoder = role in ("cross.k", "cross.v")
     tokens_of = "encoder" if of_encoder else stack_name
     causal = stack.causal and not of_encoder
     offset = 1.0 if table.unit_norms and role == "norm" else 0.0
-    return Site(role, path, x_path, tap.at, stack_name, layer, part, tokens_of, causal, offset)
+    return Site(role, path, x_path, point.at, stack_name, layer, part, tokens_of, causal, offset)

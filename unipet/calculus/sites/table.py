@@ -56,14 +56,14 @@ AT = ("output", "input", "stream", "heads")
 
 
 @dataclass(frozen=True)
-class Tap:
+class HookPoint:
     """Where one role's h and x are found.
 
     `h` is a module path (relative to the layer, "" the layer itself). `at` says what of it is h: its `output`, its
     `input`, the residual `stream` that it reads (so that what bypasses the module changes as well), or the `heads`
     computed inside it. `x` is the module whose first input is x; None means h's own module. Of a fused projection, h is
     part `part[0]` (from 0) of `part[1]` equal parts of the output: of the whole, or `per_head` of every head's share.
-    A tap whose modules a model does not have (a gated feed-forward block's, an optional norm's) is left out there.
+    A hook point whose modules a model does not have (a gated feed-forward block's, an optional norm's) is left out there.
     """
 
     h: str
@@ -75,7 +75,7 @@ class Tap:
 
 @dataclass(frozen=True)
 class Stack:
-    """One stack of layers: the path of its layer list (relative to the base model) and the taps of each role.
+    """One stack of layers: the path of its layer list (relative to the base model) and the hook points of each role.
 
     `outside` holds roles outside any layer (embeddings, final norm), relative to the base model. A layer's norms are
     listed in the order in which it computes them; `norms` names, for a pre-norm model, those that its blocks (`attn`,
@@ -86,8 +86,8 @@ class Stack:
     """
 
     layers: str
-    roles: Mapping[str, tuple[Tap, ...]]
-    outside: Mapping[str, tuple[Tap, ...]] = field(default_factory=dict)
+    roles: Mapping[str, tuple[HookPoint, ...]]
+    outside: Mapping[str, tuple[HookPoint, ...]] = field(default_factory=dict)
     norms: Mapping[str, str] = field(default_factory=dict)
     parallel: bool = False
     post_norms: Mapping[str, str] = field(default_factory=dict)

@@ -1,6 +1,6 @@
 """ViT: pre-norm encoder layers over image patches."""
 
-from unipet.calculus.sites.table import Architecture, Stack, Tap
+from unipet.calculus.sites.table import Architecture, HookPoint, Stack
 
 VIT = Architecture(
     name="vit",
@@ -10,22 +10,22 @@ VIT = Architecture(
         "encoder": Stack(
             layers="layers",
             roles={
-                "attn.q": (Tap("attention.q_proj"),),
-                "attn.k": (Tap("attention.k_proj"),),
-                "attn.v": (Tap("attention.v_proj"),),
-                "attn.heads": (Tap("attention", at="heads"),),
-                "attn.o": (Tap("attention.o_proj"),),
-                "attn": (Tap("attention.o_proj", x="attention"),),
-                "attn.post": (Tap("layernorm_after", x="attention", at="stream"),),
-                "ffn.up": (Tap("mlp.fc1"),),
-                "ffn.mid": (Tap("mlp.fc2", at="input"),),
-                "ffn.down": (Tap("mlp.fc2"),),
-                "ffn": (Tap("mlp.fc2", x="mlp"),),
-                "ffn.post": (Tap("", x="mlp"),),
-                "layer": (Tap(""),),
-                "norm": (Tap("layernorm_before"), Tap("layernorm_after")),
+                "attn.q": (HookPoint("attention.q_proj"),),
+                "attn.k": (HookPoint("attention.k_proj"),),
+                "attn.v": (HookPoint("attention.v_proj"),),
+                "attn.heads": (HookPoint("attention", at="heads"),),
+                "attn.o": (HookPoint("attention.o_proj"),),
+                "attn": (HookPoint("attention.o_proj", x="attention"),),
+                "attn.post": (HookPoint("layernorm_after", x="attention", at="stream"),),
+                "ffn.up": (HookPoint("mlp.fc1"),),
+                "ffn.mid": (HookPoint("mlp.fc2", at="input"),),
+                "ffn.down": (HookPoint("mlp.fc2"),),
+                "ffn": (HookPoint("mlp.fc2", x="mlp"),),
+                "ffn.post": (HookPoint("", x="mlp"),),
+                "layer": (HookPoint(""),),
+                "norm": (HookPoint("layernorm_before"), HookPoint("layernorm_after")),
             },
-            outside={"embed": (Tap("embeddings"),), "norm": (Tap("layernorm"),)},
+            outside={"embed": (HookPoint("embeddings"),), "norm": (HookPoint("layernorm"),)},
             norms={"attn": "layernorm_before", "ffn": "layernorm_after"},
         )
     },

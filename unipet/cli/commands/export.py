@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from unipet.cli.commands.arguments import Parser, file_path, read
 from unipet.cli.commands.examples import examples
+from unipet.runs.record import Record
 
 
 def main(argv: Sequence[str]) -> int:
@@ -35,11 +35,11 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def export_run(run: Path, record: Mapping[str, Any], out: Path) -> None:
+def export_run(run: Path, record: Record, out: Path) -> None:
     """Load base model and adapter, and export them to `out`."""
     import unipet
     from unipet.runs.base_model import load_base_model_of
-    from unipet.runs.record import ADAPTER, run_config
+    from unipet.runs.record_files import ADAPTER, run_config
 
     config = run_config(run, record)
     model, tokenizer = load_base_model_of(config, record)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from unipet.cli.commands.arguments import Parser, file_path, read
 from unipet.cli.commands.examples import examples
 from unipet.errors import UnipetError
+from unipet.runs.record import Record
 
 
 def main(argv: Sequence[str]) -> int:
@@ -48,11 +49,11 @@ def check_out(out: Path) -> None:
         raise UnipetError(f"{out}: exists already. Give a new directory, or remove this one.")
 
 
-def merge_run(run: Path, record: Mapping[str, Any], out: Path, partial: bool) -> None:
+def merge_run(run: Path, record: Record, out: Path, partial: bool) -> None:
     """Load base model and adapter, merge them, and save the result to `out`."""
     import unipet
     from unipet.runs.base_model import load_base_model_of
-    from unipet.runs.record import ADAPTER, run_config
+    from unipet.runs.record_files import ADAPTER, run_config
 
     config = run_config(run, record)
     model, tokenizer = load_base_model_of(config, record)
@@ -65,7 +66,7 @@ def save(model: Any, tokenizer: Any, out: Path) -> None:
     """Save model, tokenizer and remaining insertions in a temporary directory beside `out`, and rename it to `out`."""
     import unipet
     from unipet.adaptation.adapted import CONTAINER
-    from unipet.runs.record import ADAPTER
+    from unipet.runs.record_files import ADAPTER
 
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

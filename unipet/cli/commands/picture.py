@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from unipet.calculus.sites import Stack, Tap
+from unipet.calculus.sites import HookPoint, Stack
 from unipet.calculus.sites.resolve import has_module
 from unipet.calculus.sites.table import BLOCKS
 
@@ -47,16 +47,16 @@ class _Drawing:
 
 @dataclass(frozen=True)
 class DrawnLayer:
-    """One layer with the taps of its stack that exist there."""
+    """One layer with the hook points of its stack that exist there."""
 
     stack: Stack
     module: nn.Module
 
     def path(self, role: str) -> str | None:
         """The module of a role, relative to the layer."""
-        for tap in self.stack.roles.get(role, ()):
-            if _there(self.module, tap):
-                return tap.h
+        for point in self.stack.roles.get(role, ()):
+            if _there(self.module, point):
+                return point.h
         return None
 
     def has(self, *roles: str) -> list[str]:
@@ -65,13 +65,13 @@ class DrawnLayer:
     def norms(self) -> dict[tuple[str, str], str]:
         """(block, before | inside | after) -> norm: before the block, on its output, after the residual add."""
         blocks = [block for block in BLOCKS if self.path(block) is not None]
-        taps = [tap.h for tap in self.stack.roles.get("norm", ()) if _there(self.module, tap)]
+        points = [point.h for point in self.stack.roles.get("norm", ()) if _there(self.module, point)]
         if not self.stack.norms:  # a post-norm layer has one after each block, if the table gives its norms
-            known = any(self.path(f"{block}.post") for block in blocks) and len(taps) == len(blocks)
-            return {(block, "after"): norm for block, norm in zip(blocks, taps, strict=True)} if known else {}
-        found = {(block, "before"): norm for block, norm in self.stack.norms.items() if norm in taps}
+            known = any(self.path(f"{block}.post") for block in blocks) and len(points) == len(blocks)
+            return {(block, "after"): norm for block, norm in zip(blocks, points, strict=True)} if known else {}
+        found = {(block, "before"): norm for block, norm in self.stack.norms.items() if norm in points}
         current = blocks[0] if blocks else "attn"
-        for norm in taps:
+        for norm in points:
             before = next((block for block, first in self.stack.norms.items() if first == norm), None)
             if before is None:
                 found[current, "inside"] = norm
@@ -180,5 +180,5 @@ def _leaf(path: str) -> str:
     return path.rpartition(".")[2]
 
 
-def _there(layer: nn.Module, tap: Tap) -> bool:
-    return has_module(layer, tap.h) and (tap.x is None or has_module(layer, tap.x))
+def _there(layer: nn.Module, point: HookPoint) -> bool:
+    return has_module(layer, point.h) and (point.x is None or has_module(layer, point.x))

@@ -39,14 +39,14 @@ def main(argv: Sequence[str]) -> int:
 
     with composer(asked.config_dir) as composing:
         todo = plan(asked.overrides, asked.multirun, composing, command="plan")
-        jobs = list(sweep_jobs(todo, asked.overrides, composing))
+        jobs = list(sweep_jobs(todo, composing))
     composed = sum(job.compose_s for job in jobs)
     from unipet.runs.forecast import measuring  # noqa: F401  # as a run imports it, so that the time of imports counts
     from unipet.runs.forecast.forecaster import Forecaster, on_cuda
     from unipet.runs.forecast.measurement_cache import MeasurementCache
     from unipet.runs.forecast.sweep_table import Forecast
-    from unipet.runs.record import versions
     from unipet.runs.tracking import check_tracking
+    from unipet.runs.versions import versions
     from unipet.tasks import cache_directory
 
     check_tracking(todo.config.tracking)
@@ -59,19 +59,18 @@ def main(argv: Sequence[str]) -> int:
     forecaster = Forecaster(MeasurementCache(cache_directory(todo.config.runs_dir), asked.fresh), say)
     made = []
     for job in jobs:
-        current[:] = [f"{job.number + 1}/{len(jobs)}", *job.overrides]
+        current[:] = [f"{job.number + 1}/{len(jobs)}", *job.differing]
         if job.config is None:
-            made.append(forecaster.mistaken(job.number, job.overrides, job.mistake or ""))
+            made.append(forecaster.mistaken(job.number, job.differing, job.mistake or ""))
             continue
-        compose_s = job.compose_s * (2 if todo.multirun else 1)  # Hydra composes the jobs of a sweep twice
-        made.append(forecaster.forecast(job.number, job.overrides, job.config, compose_s))
+        made.append(forecaster.forecast(job.number, job.differing, job.config, job.compose_s))
     if not todo.multirun and made[0].status == "fails":
         raise UnipetError(str(made[0].reason))
     seen = forecaster.kinds.values()
     fresh, loads = sum(now for now, _ in seen), [each for _, each in seen if each is not None]
     load = sum(loads) / len(loads) if loads else None
     measured = {"now": fresh, "before": len(seen) - fresh, "seconds": forecaster.measuring_s, "load": load}
-    found = Forecast(made, start_s, given, versions()["machine"], measured, on_cuda())
+    found = Forecast(made, start_s, given, versions().machine.to_dict(), measured, on_cuda())
     if asked.json:
         print_json(found.to_dict())
     else:

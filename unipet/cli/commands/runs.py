@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from unipet.errors import UnipetError
-from unipet.runs.record import ADAPTER, CONFIG, RESULT, read_record
+from unipet.runs.record import Record
+from unipet.runs.record_files import ADAPTER, CONFIG, RESULT, read_record
 
 
-def check_run(directory: Path) -> dict[str, Any]:
+def check_run(directory: Path) -> Record:
     """The record of the run in `directory`. Raises `UnipetError` if it is not that of a finished run."""
     for name in (RESULT, CONFIG):
         if not (directory / name).is_file():
@@ -18,6 +18,6 @@ def check_run(directory: Path) -> dict[str, Any]:
                 "Give one, such as runs/METHOD-sst2-s0-1a2b3c4d; `unipet report runs` lists the runs."
             )
     record = read_record(directory / RESULT)
-    if record["status"] != "ok" or not (directory / ADAPTER).is_dir():
-        raise UnipetError(f"{directory}: this run has no saved adapter (status: {record['status']}). Train it again.")
+    if record.status != "ok" or not (directory / ADAPTER).is_dir():
+        raise UnipetError(f"{directory}: this run has no saved adapter (status: {record.status}). Train it again.")
     return record

@@ -8,7 +8,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from unipet.cli.commands.arguments import Parser, home
-from unipet.sweeps.launch import SWEEP_ID, Flags, call_hydra, environment, single, sweep
+from unipet.cli.commands.resume import asks_to_resume, resume
+from unipet.sweeps.hydra_main import Flags, call_hydra, environment
+from unipet.sweeps.launch import SWEEP_ID, single, sweep
 
 if TYPE_CHECKING:
     from unipet.compose.composer import Composer
@@ -52,8 +54,6 @@ def help_text(composing: Composer) -> str:
 def main(argv: Sequence[str]) -> int:
     """Exit code 0 when every run is ok, 1 when one failed."""
     from unipet.compose.composer import check_config_dir, composer
-    from unipet.compose.overrides import parse_all, plan
-    from unipet.runs.tracking import check_tracking
 
     flags, overrides = arguments(argv)
     if flags.help:
@@ -64,14 +64,21 @@ def main(argv: Sequence[str]) -> int:
         if flags.config_dir:
             check_config_dir(flags.config_dir)
         return call_hydra(lambda composed: None, flags, [])
+    if asks_to_resume(overrides):
+        return resume(overrides, flags)
     with environment(SWEEP_ID, f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"):
-        if flags.cfg:
-            with composer(flags.config_dir) as composing:
-                texts = [one.text for one in parse_all(overrides, composing)]
-            return call_hydra(lambda composed: None, flags, texts)
-        with composer(flags.config_dir) as composing:
+        return _composed(flags, overrides)
+
+
+def _composed(flags: Flags, overrides: list[str]) -> int:
+    from unipet.compose.composer import composer
+    from unipet.compose.overrides import parse_all, plan
+    from unipet.runs.tracking import check_tracking
+
+    with composer(flags.config_dir) as composing:
+        if not flags.cfg:
             todo = plan(overrides, flags.multirun, composing)
             check_tracking(todo.config.tracking)
-            if not todo.multirun:
-                return single(todo, flags)
-        return sweep(todo, flags)
+            return sweep(todo, flags, overrides, composing) if todo.multirun else single(todo, flags)
+        texts = [one.text for one in parse_all(overrides, composing)]
+    return call_hydra(lambda composed: None, flags, texts)

@@ -32,7 +32,7 @@ def seed_points(comparisons: Sequence[Comparison]) -> Rows:
                     "group": comparison.id,
                     "label": line.label,
                     "rank": rank,
-                    "seed": str(entry.record.get("seed")),
+                    "seed": str(entry.record.seed),
                     "score": _round(score_of(entry.record)),
                     "mean": _round(mean),
                     "seeds": len(scored),
@@ -68,7 +68,7 @@ def cost_points(comparisons: Sequence[Comparison], cost: str) -> Rows:
 
 
 def _names(lines: Sequence[Line]) -> list[str]:
-    """What is written beside a point: the method, and where it has several here what tells them apart."""
+    """What is written beside a point: the method, with its variant where it has several."""
     count = Counter(line.row.method for line in lines)
     return [line.label if count[line.row.method] > 1 else line.row.method for line in lines]
 
@@ -76,18 +76,18 @@ def _names(lines: Sequence[Line]) -> list[str]:
 def curve_points(comparisons: Sequence[Comparison], points: int = POINTS) -> dict[str, Rows]:
     """Measure -> one row per step of every run that is finished or still running."""
     runs = sum(len(line.entries) for comparison in comparisons for line in comparison.lines)
-    found: dict[str, Rows] = {}
+    by_measure: dict[str, Rows] = {}
     for comparison, line in _lines(comparisons):
         for entry in line.entries:
-            if entry.record.get("status") not in ("ok", "running"):
+            if entry.record.status not in ("ok", "running"):
                 continue  # a diverged run's loss would hide all others
             for measure, steps in curve(entry, points_per_run(runs, points)).items():
-                name = f"{line.id}s{entry.record.get('seed')}"
-                found.setdefault(measure, []).extend(
+                name = f"{line.id}s{entry.record.seed}"
+                by_measure.setdefault(measure, []).extend(
                     {"group": comparison.id, "label": line.label, "run": name, "step": step, "value": _round(value)}
                     for step, value in steps
                 )
-    return found
+    return by_measure
 
 
 def effect_points(comparisons: Sequence[Comparison]) -> Rows:

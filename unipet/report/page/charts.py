@@ -67,7 +67,7 @@ def charts(comparisons: Sequence[Comparison], points: int = POINTS) -> dict[str,
     asked: dict[str, tuple[Rows, Callable[[Any, Rows], Any]]] = {
         "scores": (seed_points(comparisons), _scores),
         **{f"front-{cost}": (cost_points(comparisons, cost), partial(_front, cost=cost)) for cost in COSTS},
-        **{f"curves-{one}": (curves.get(one, []), partial(_curves, measure=one)) for one in MEASURES},
+        **{f"curves-{measure}": (curves.get(measure, []), partial(_curves, measure=measure)) for measure in MEASURES},
         "effects": (effect_points(comparisons), _effects),
     }
     return {name: Drawn(_spec(draw, rows, first), rows) for name, (rows, draw) in asked.items() if rows}
@@ -142,19 +142,19 @@ def _scores(data: Any, rows: Rows) -> Any:
 def _front(data: Any, rows: Rows, cost: str) -> Any:
     import altair as alt
 
-    part, _, title, _ = COSTS[cost]
+    _, title, _ = COSTS[cost]
     zeros = any(row["cost"] <= 0 for row in rows)
     below = linear_below([row["cost"] for row in rows])
     kind = alt.Scale(type="symlog", constant=below) if zeros else alt.Scale(type="log", nice=False, padding=30)
-    written = "~s" if part == "params" else ".4~r"  # thousands and millions; else plain decimals
+    written = "~s" if cost == "parameters" else ".4~r"  # thousands and millions; else plain decimals
     if zeros:  # this scale has no ticks of its own that suit it
         values = [0, *(10.0**power for power in range(math.ceil(math.log10(below)), 13))]
         zero = "datum.value === 0 ? '0' : datum.label"
         ticks = alt.Axis(format=written, values=values, labelOverlap=True, labelExpr=zero)
     else:
-        one = ONE.format("x").replace(".6~g", "~s" if part == "params" else ".6~r")
+        one = ONE.format("x").replace(".6~g", "~s" if cost == "parameters" else ".6~r")
         ticks = alt.Axis(format=written, tickCount=6, labelExpr=one)
-    x = alt.X("cost:Q", scale=kind, title=title + (" (as measured)" if part == "memory" else ""), axis=ticks)
+    x = alt.X("cost:Q", scale=kind, title=title + (" (as measured)" if cost == "memory" else ""), axis=ticks)
     scale, axis = alt.Scale(zero=False, padding=18), alt.Axis(labelExpr=ONE.format("y"))
     y = alt.Y("score:Q", scale=scale, title="mean score", axis=axis)
     base = alt.Chart(data).encode(x=x, y=y)

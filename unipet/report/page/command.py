@@ -31,13 +31,13 @@ def command_of(entry: Entry) -> str:
 def _from_config(config: Mapping[str, Any]) -> list[str]:
     if not isinstance(config.get("method"), Mapping):
         return []
-    found = _method(config["method"])
-    if found is None:  # no shipped file leads there by single options
+    arguments = _method(config["method"])
+    if arguments is None:  # no shipped file leads there by single options
         return []
     for group, kind in GROUPS.items():
         if isinstance(config.get(group), Mapping):
-            found += _group(group, kind, config[group])
-    return found + [
+            arguments += _group(group, kind, config[group])
+    return arguments + [
         override(key, config[key]) for key in ("seed", *PLAIN) if key in config and config[key] != PLAIN.get(key)
     ]
 
@@ -64,17 +64,17 @@ def _method(method: Mapping[str, Any]) -> list[str] | None:
     return [f"method={method['name']}", *(override(f"method.{key}", value) for key, value in changed.items())]
 
 
-def _group(group: str, kind: Any, given: Mapping[str, Any]) -> list[str]:
+def _group(group: str, kind: Any, settings: Mapping[str, Any]) -> list[str]:
     """The group's option and what differs from its file."""
-    name, usual = str(given.get("name")), _usual(group)
+    name, usual = str(settings.get("name")), _usual(group)
     shipped = _file(group, name)
     chosen = [f"{group}={name}"] if shipped is not None and usual != name else []
     below, file, hints = asdict(kind()), shipped or _file(group, usual) or {}, get_type_hints(kind)
-    for key, value in given.items():
+    for key, value in settings.items():
         if hints.get(key) == dict[str, str]:  # its keys may hold dots; an override adds to it
             before: Mapping[str, str] = file.get(key, {})
-            chosen += [deletion(f"{group}.{key}.{one}") for one in before if one not in value]
-            more = {one: text for one, text in value.items() if before.get(one) != text}
+            chosen += [deletion(f"{group}.{key}.{part}") for part in before if part not in value]
+            more = {part: text for part, text in value.items() if before.get(part) != text}
             chosen += [override(f"{group}.{key}", more)] if more else []
         else:
             base = leaves({key: below[key]}) | (leaves({key: file[key]}) if key in file else {}) if key in below else {}

@@ -16,9 +16,9 @@ from unipet.report.table import score_text, seeds_text
 STANDINGS = {BEST: "★ best", NOT_WORSE: "≈ not distinguishable", WORSE: "↓ worse"}
 #: What all rows share stands above the table instead of in a column.
 SHARED: dict[str, Callable[[Comparison], str]] = {
-    "task": lambda one: one.task,
-    "model": lambda one: one.model,
-    "budget": lambda one: one.budget,
+    "task": lambda comparison: comparison.task,
+    "model": lambda comparison: comparison.model,
+    "budget": lambda comparison: comparison.budget,
 }
 FIGURES = ("score", "seeds", "size", "trainable", "%", "memory, GiB", "training, s")
 
@@ -62,7 +62,7 @@ def _task(comparison: Comparison, line: Line) -> Cell:
 
 
 def _score(comparison: Comparison, line: Line) -> Cell:
-    seeds = ", ".join(score(one, line.row.scale) for one in line.row.scores)
+    seeds = ", ".join(score(value, line.row.scale) for value in line.row.scores)
     flag = counted(line.row) if line.row.flags else ""
     return Cell(score_text(line.row), line.row.score, "n", tip=seeds, below=line.row.metric, flag=flag)
 
@@ -76,22 +76,22 @@ def _standing(comparison: Comparison, line: Line) -> Cell:
 COLUMNS: dict[str, Callable[[Comparison, Line], Cell]] = {
     "method": _method,
     "task": _task,
-    "model": lambda one, line: Cell(one.model, one.model),
-    "budget": lambda one, line: Cell(one.budget, one.budget),
+    "model": lambda comparison, line: Cell(comparison.model, comparison.model),
+    "budget": lambda comparison, line: Cell(comparison.budget, comparison.budget),
     "score": _score,
     "against the best": _standing,
-    "seeds": lambda one, line: Cell(seeds_text(line.row), line.row.scored, "n"),
-    "size": lambda one, line: Cell(line.row.size or "–", line.row.size or None, "n"),
-    "trainable": lambda one, line: _figure(line.row.trainable, ",d"),
-    "%": lambda one, line: Cell(percent(line.row.percent), line.row.percent, "n"),
-    "memory, GiB": lambda one, line: _figure(line.costs.get("memory"), ".2f"),
-    "training, s": lambda one, line: _figure(line.row.train_s, ".1f"),
+    "seeds": lambda comparison, line: Cell(seeds_text(line.row), line.row.scored, "n"),
+    "size": lambda comparison, line: Cell(line.row.size or "–", line.row.size or None, "n"),
+    "trainable": lambda comparison, line: _figure(line.row.trainable, ",d"),
+    "%": lambda comparison, line: Cell(percent(line.row.percent), line.row.percent, "n"),
+    "memory, GiB": lambda _, line: _figure(line.cost("memory"), ".2f"),
+    "training, s": lambda comparison, line: _figure(line.row.train_s, ".1f"),
 }
 
 
 def comparison_table(comparisons: Sequence[Comparison]) -> ComparisonTable:
     """Every configuration as a row of the columns in which they differ."""
-    values = {name: sorted({get(one) for one in comparisons}) for name, get in SHARED.items()}
+    values = {name: sorted({get(comparison) for comparison in comparisons}) for name, get in SHARED.items()}
     heads = [head for head in COLUMNS if len(values.get(head, "several")) > 1]
     return ComparisonTable(
         shared=", ".join(f"{name} {of[0]}" for name, of in values.items() if len(of) == 1),

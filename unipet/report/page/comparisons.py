@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import mean
 from typing import Any
@@ -12,12 +12,13 @@ from unipet.report.aggregate import Row, grouped, named, score_of
 from unipet.report.collect import Entry
 from unipet.report.comparing import Group, compare
 from unipet.runs.labels import leaves
+from unipet.runs.record import Record
 
-#: cost -> (where a record holds it, what the axis says, how a value is written)
-COSTS: dict[str, tuple[str, str, str, str]] = {
-    "parameters": ("params", "trainable", "trainable parameters", ",.0f"),
-    "memory": ("memory", "peak_gib", "peak memory, GiB", ".2f"),
-    "time": ("time", "train_s", "training time, s", ".1f"),
+#: cost -> (what a record says of it, what the axis says, how a value is written)
+COSTS: dict[str, tuple[Callable[[Record], float | None], str, str]] = {
+    "parameters": (lambda record: record.params.trainable, "trainable parameters", ",.0f"),
+    "memory": (lambda record: record.memory.peak_gib, "peak memory, GiB", ".2f"),
+    "time": (lambda record: record.time.train_s, "training time, s", ".1f"),
 }
 UNLIMITED = "none"  # the budget that says nothing, so that what a run adds to it must be shown
 LIMITS = {"max_steps"}
@@ -35,6 +36,10 @@ class Line:
     @property
     def label(self) -> str:
         return self.row.label
+
+    def cost(self, name: str) -> float | None:
+        """One of its costs; None where not every run recorded it."""
+        return self.costs.get(name)
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,7 @@ class Comparison:
 def comparisons_of(entries: Sequence[Entry], known: Sequence[Group] = ()) -> list[Comparison]:
     """The comparisons among these runs. A run without a score joins the one that its task, model and budget name.
 
-    `known`: what the statistics already said of groups; it is asked again only for others.
+    `known`: groups that were compared before; only the others are compared here.
     Raises `UnipetError` for a damaged predictions.jsonl.
     """
     budgets = budget_labels(entries)
@@ -113,18 +118,18 @@ def _comparison(name: str, key: tuple[str, str, str, str], lines: Sequence[Line]
 def costs_of(entries: Iterable[Entry]) -> dict[str, float]:
     """What the scored runs cost on average."""
     scored = [entry.record for entry in entries if score_of(entry.record) is not None]
-    found = {}
-    for cost, (part, key, _, _) in COSTS.items():
-        values = [value for record in scored if (value := (record.get(part) or {}).get(key)) is not None]
+    costs = {}
+    for cost, (cost_of, _, _) in COSTS.items():
+        values = [value for record in scored if (value := cost_of(record)) is not None]
         if values and len(values) == len(scored):
-            found[cost] = float(mean(values))
-    return found
+            costs[cost] = float(mean(values))
+    return costs
 
 
 def _budget(entry: Entry) -> str:
-    """A budget in full: two budgets of one name are two budgets."""
-    content = entry.config.get("budget")
-    name = named(entry.record.get("budget"))
+    """A budget as a text with all its limits, so that two budgets of one name differ."""
+    content = entry.setting("budget")
+    name = named(entry.record.budget)
     return json.dumps(
         {**leaves(content), "name": name} if isinstance(content, Mapping) else {"name": name}, sort_keys=True
     )

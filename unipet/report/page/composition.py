@@ -11,6 +11,7 @@ from unipet.report.collect import Entry
 from unipet.report.page.comparisons import Comparison, Line
 from unipet.report.page.formulas import formula, joined, reads, scale
 from unipet.runs.design import trained
+from unipet.runs.record import InsertionRow
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,11 @@ class Inserted:
 
     @property
     def sites(self) -> list[str]:
-        """Where it sits; without a record those sites that a base model may not lack."""
+        """Where it sits: as the record says, else those sites that every base model has."""
         if self.matched:
             return list(self.matched)
         site, optional = self.position.get("site") or [], self.position.get("optional")
-        asked = [site] if isinstance(site, str) else [str(one) for one in site]
+        asked = [site] if isinstance(site, str) else [str(role) for role in site]
         sure = [role for role in asked if not (optional is True or (isinstance(optional, list) and role in optional))]
         return sure or [role for role in asked if not role.startswith("cross") and not role.endswith("qkv")] or asked
 
@@ -50,7 +51,7 @@ class Inserted:
         return scale(self.scaling, self.function.get("size"))
 
     @property
-    def what(self) -> str:
+    def sized_function(self) -> str:
         """The function with its size."""
         size = self.function.get("size")
         return f"{self.function.get('name')}" + (f" {size}" if size is not None else "")
@@ -67,7 +68,7 @@ class Inserted:
         )
         copies = f" It has {self.mixture.get('experts')} copies of its tensors." if self.mixture else ""
         return (
-            f"Insertion {self.number}, {self.name}: function {self.what} at {', '.join(self.sites)}; it {fed}; "
+            f"Insertion {self.number}, {self.name}: function {self.sized_function} at {', '.join(self.sites)}; it {fed}; "
             f"composition {self.composition.get('name')}; scaling {self.s}.{copies}"
         )
 
@@ -86,36 +87,36 @@ class Composed:
 
 def compositions(comparisons: Sequence[Comparison]) -> dict[str, list[Composed]]:
     """Method name -> its distinct compositions, in the order in which they appear."""
-    found: dict[str, dict[str, tuple[Entry, list[tuple[Comparison, Line]]]]] = {}
+    composed: dict[str, dict[str, tuple[Entry, list[tuple[Comparison, Line]]]]] = {}
     for comparison in comparisons:
         for line in comparison.lines:
             entry = line.entries[0]
-            key = json.dumps(trained(entry.record, entry.config) or entry.record.get("insertions"), default=str)
-            found.setdefault(line.row.method, {}).setdefault(key, (entry, []))[1].append((comparison, line))
+            key = json.dumps(trained(entry.record, entry.config) or _rows(entry), default=str)
+            composed.setdefault(line.row.method, {}).setdefault(key, (entry, []))[1].append((comparison, line))
     return {
         method: [_composed(method, entry, lines) for entry, lines in kinds.values()]
-        for method, kinds in sorted(found.items())
+        for method, kinds in sorted(composed.items())
     }
 
 
 def _composed(method: str, entry: Entry, lines: Sequence[tuple[Comparison, Line]]) -> Composed:
     content = trained(entry.record, entry.config)
     if not isinstance(content.get("insertions"), Mapping):
-        return Composed(method, _recorded(entry.record.get("insertions") or ()), (), {}, {}, tuple(lines))
-    matched = {str(one.get("name")): tuple(one.get("sites") or ()) for one in entry.record.get("insertions") or ()}
+        return Composed(method, _recorded(entry.record.insertions), (), {}, {}, tuple(lines))
+    matched = {row.name: tuple(row.sites) for row in entry.record.insertions}
     insertions = tuple(
         Inserted(
             number,
             str(name),
-            _mapping(given.get("function")),
-            _mapping(given.get("position")),
-            _mapping(given.get("composition")),
-            _mapping(given.get("scaling")),
-            given.get("mixture"),
+            _mapping(written.get("function")),
+            _mapping(written.get("position")),
+            _mapping(written.get("composition")),
+            _mapping(written.get("scaling")),
+            written.get("mixture"),
             matched.get(str(name), ()),
         )
-        for number, (name, given) in enumerate(content["insertions"].items(), 1)
-        if isinstance(given, Mapping)
+        for number, (name, written) in enumerate(content["insertions"].items(), 1)
+        if isinstance(written, Mapping)
     )
     unfreeze = content.get("unfreeze") or ()
     return Composed(
@@ -123,19 +124,23 @@ def _composed(method: str, entry: Entry, lines: Sequence[tuple[Comparison, Line]
     )
 
 
-def _recorded(insertions: Sequence[Mapping[str, Any]]) -> tuple[Inserted, ...]:
-    """What a record alone tells: names, without options."""
+def _rows(entry: Entry) -> list[dict[str, Any]]:
+    return [row.to_dict() for row in entry.record.insertions]
+
+
+def _recorded(insertions: Sequence[InsertionRow]) -> tuple[Inserted, ...]:
+    """The insertions of a record without a configuration: names, no options."""
     return tuple(
         Inserted(
             number,
-            str(one.get("name")),
-            {"name": one.get("function")},
-            {"site": one.get("sites"), "form": one.get("form")},
-            {"name": one.get("composition")},
-            {"name": one.get("scaling")},
+            str(row.name),
+            {"name": row.function},
+            {"site": row.sites, "form": row.form},
+            {"name": row.composition},
+            {"name": row.scaling},
             None,
         )
-        for number, one in enumerate(insertions, 1)
+        for number, row in enumerate(insertions, 1)
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from unipet.report.collect import Entry
-from unipet.runs.record import METRICS
+from unipet.runs.record_files import METRICS
 from unipet.training.history import SELECTION, finite, read_steps
 
 #: what a curve may show -> what the axis says
@@ -22,18 +22,18 @@ FEWEST, MOST = 3, 60  # of one curve
 def curve(entry: Entry, points: int = MOST) -> dict[str, list[tuple[float, float]]]:
     """Measure -> (step, value) of one run, at most about `points` of them, the first and the last included."""
     steps = read_steps(entry.directory / METRICS) if entry.directory else []
-    found = {
+    curves = {
         measure: [(row["step"], row[measure]) for row in steps if finite(row.get(measure))] for measure in MEASURES
     }
-    scores = ((entry.record.get("data") or {}).get("selection") or {}).get("scores") or {}
+    scores = entry.record.data.selection.scores
     written = [
         (row["step"], value)
         for row in steps
         for key, value in row.items()
         if key.startswith(SELECTION) and finite(value)
     ]
-    found["selection"] = written or sorted((int(step), score) for step, score in scores.items() if finite(score))
-    return {measure: thinned(line, points) for measure, line in found.items() if line}
+    curves["selection"] = written or sorted((int(step), score) for step, score in scores.items() if finite(score))
+    return {measure: thinned(line, points) for measure, line in curves.items() if line}
 
 
 def points_per_run(runs: int, points: int = POINTS) -> int:

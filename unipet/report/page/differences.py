@@ -1,4 +1,4 @@
-"""What any two runs differ in, as small as it can be said: what all share is counted, the rest is kept per run."""
+"""What any two runs differ in: values that all runs share are counted, the others are kept for each run."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from unipet.report.collect import Entry
 from unipet.runs.labels import leaves
 
 #: Keys of a configuration that say where a run happened, not what it was.
-APART = ("tracking", "runs_dir", "rerun")
-#: Parts of a record that may explain a difference although no configuration names them.
-RECORDED = ("versions", "git_commit", "data.source", "data.fingerprint")
+APART = ("tracking", "checkpoint", "launcher", "runs_dir", "rerun")
 
 
 def own_values(entries: Sequence[Entry]) -> tuple[int, list[dict[str, Any]]]:
-    """(how many values all runs share, for each run the values that not all share), keys dotted."""
+    """(number of values that all runs share, each run's other values), with dotted keys."""
     flat = [values_of(entry) for entry in entries]
-    everywhere = set.intersection(*(set(one) for one in flat)) if flat else set()
-    shared = {key for key in everywhere if len({json.dumps(one[key], default=str) for one in flat}) == 1}
-    return len(shared), [{key: value for key, value in one.items() if key not in shared} for one in flat]
+    everywhere = set.intersection(*(set(values) for values in flat)) if flat else set()
+    shared = {key for key in everywhere if len({json.dumps(values[key], default=str) for values in flat}) == 1}
+    return len(shared), [{key: value for key, value in values.items() if key not in shared} for values in flat]
 
 
 def values_of(entry: Entry) -> dict[str, Any]:
     """A run's configuration and what its record says of its surroundings, flat. Lists are values."""
+    record = entry.record
     config = leaves({key: value for key, value in entry.config.items() if key not in APART})
     if not config or not entry.config:  # a record alone still has its names
-        config = {key: entry.record.get(key) for key in ("method", "task", "model", "budget", "seed")}
-    record = leaves(dict(entry.record))
-    recorded = {
-        f"record: {key}": value
-        for key, value in record.items()
-        if any(key == part or key.startswith(f"{part}.") for part in RECORDED) and value is not None
+        config = {"method": record.method, "task": record.task, "model": record.model}
+        config |= {"budget": record.budget, "seed": record.seed}
+    recorded = {  # what may explain a difference although no configuration names it
+        **leaves(record.versions.to_dict(), "versions"),
+        "git_commit": record.git_commit,
+        "data.source": record.data.source,
+        "data.fingerprint": record.data.fingerprint,
     }
-    return {**config, **recorded}
+    return config | {f"record: {key}": value for key, value in recorded.items() if value is not None}

@@ -10,19 +10,23 @@ from unipet.report.page.effects import SAME, Effect, across_tasks
 from unipet.report.page.rendering import Table
 
 
-def effect_tables(found: Mapping[str, Sequence[Effect]], comparisons: Sequence[Comparison]) -> list[Table]:
-    """The effects of every comparison that has any; `found` are those of each comparison's id."""
-    return [_table(f"Effects: {one.title}", found[one.id], one.id) for one in comparisons if found[one.id]]
+def effect_tables(effects: Mapping[str, Sequence[Effect]], comparisons: Sequence[Comparison]) -> list[Table]:
+    """The effects of every comparison that has any; `effects`: id of a comparison -> its effects."""
+    return [
+        _table(f"Effects: {comparison.title}", effects[comparison.id], comparison.id)
+        for comparison in comparisons
+        if effects[comparison.id]
+    ]
 
 
 def pooled_tables(comparisons: Sequence[Comparison]) -> list[Table]:
     """The effects averaged over tasks."""
-    return [_table(f"Averaged over tasks: {what}", shared) for what, shared in across_tasks(comparisons)]
+    return [_table(f"Averaged over tasks: {scope}", shared) for scope, shared in across_tasks(comparisons)]
 
 
-def _table(caption: str, found: Sequence[Effect], group: str | None = None) -> Table:
+def _table(caption: str, effects: Sequence[Effect], group: str | None = None) -> Table:
     heads = ("dimension", "change", "mean difference", "smallest and largest pair", "pairs", "seeds of all", "the rest")
-    return Table(caption, heads, [_effect_row(effect) for effect in found], (2, 3, 4, 5), group)
+    return Table(caption, heads, [_effect_row(effect) for effect in effects], (2, 3, 4, 5), group)
 
 
 def _effect_row(effect: Effect) -> tuple[str, ...]:

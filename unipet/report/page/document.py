@@ -46,14 +46,14 @@ DETAIL = ((12_000, 60), (4_000, 20), (1_000, 5))
 def page(
     entries: Sequence[Entry], groups: Sequence[Group] = (), stamp: str = "", published: Sequence[Beside] = ()
 ) -> str:
-    """The whole page. `groups`: what the statistics said already. `stamp`: the version that a live page asks about.
+    """The whole page. `groups`: what was compared before. `stamp`: the version that a live page asks about.
     `published`: papers' numbers beside ours.
 
     Raises `UnipetError` where Jinja2, Altair or vl-convert is missing, or a predictions.jsonl is damaged.
     """
-    comparisons = sorted(comparisons_of(entries, groups), key=lambda one: -len(one.scored))
+    comparisons = sorted(comparisons_of(entries, groups), key=lambda comparison: -len(comparison.scored))
     content = _content(entries, comparisons, published)
-    found, runs = compositions(comparisons), run_data(entries)
+    composed, runs = compositions(comparisons), run_data(entries)
     for points, drawings in DETAIL:
         drawn = charts(comparisons, points)
         shown = {
@@ -62,13 +62,13 @@ def page(
             "cost_tables": cost_tables(comparisons, drawn),
             "measures": measures(drawn),
             "curve_tables": curve_tables(comparisons, drawn),
-            "methods": methods(found, drawings),
+            "methods": methods(composed, drawings),
             "drawings": drawings,
-            "undrawn": sum(map(len, found.values())) > drawings,
+            "undrawn": sum(map(len, composed.values())) > drawings,
         }
         absent = {"published": not published, "trade-offs": not shown["costs"]}
         parts = [part for part in PARTS if not absent.get(part[0])]
-        data = {"charts": {name: packed(one) for name, one in drawn.items()}, "runs": runs, "stamp": stamp}
+        data = {"charts": {name: packed(chart) for name, chart in drawn.items()}, "runs": runs, "stamp": stamp}
         html = document("page.html", title_of(entries), data, parts, **content, **shown)
         if len(utf8(html)) < LIMIT:
             break
@@ -78,9 +78,9 @@ def page(
 def _content(
     entries: Sequence[Entry], comparisons: Sequence[Comparison], published: Sequence[Beside]
 ) -> dict[str, object]:
-    """What the parts of the page show, however much detail there is room for."""
-    found = {one.id: effects(one) for one in comparisons}
-    beside = Table(PUBLISHED, BESIDE, [one.texts() for one in published], (4, 5, 6, 7))
+    """What the parts of the page show at every level of detail."""
+    changes = {comparison.id: effects(comparison) for comparison in comparisons}
+    beside = Table(PUBLISHED, BESIDE, [number.texts() for number in published], (4, 5, 6, 7))
     return {
         "comparisons": comparisons,
         "counts": counts(entries, comparisons),
@@ -89,11 +89,11 @@ def _content(
         "notices": notices(comparisons),
         "comparison_table": comparison_table(comparisons),
         "published": beside if published else None,
-        "score_tables": [score_table(one) for one in comparisons],
+        "score_tables": [score_table(comparison) for comparison in comparisons],
         "verdicts": verdicts(comparisons),
-        "effect_tables": effect_tables(found, comparisons),
+        "effect_tables": effect_tables(changes, comparisons),
         "pooled_tables": pooled_tables(comparisons),
-        "without_pairs": [name for name, effects_of in found.items() if not effects_of],
+        "without_pairs": [name for name, effects_of in changes.items() if not effects_of],
         "failures": failures(entries),
         "run_labels": run_labels(entries),
     }
@@ -101,9 +101,10 @@ def _content(
 
 def title_of(entries: Sequence[Entry]) -> str:
     """What is compared, in a line."""
-    methods, tasks = (sorted({named(entry.record.get(key)) for entry in entries}) for key in ("method", "task"))
-    what = methods[0] if len(methods) == 1 else f"{len(methods)} methods"
-    return f"{what} on {', '.join(tasks) if len(tasks) < 4 else f'{len(tasks)} tasks'}"
+    methods = sorted({named(entry.record.method) for entry in entries})
+    tasks = sorted({named(entry.record.task) for entry in entries})
+    compared = methods[0] if len(methods) == 1 else f"{len(methods)} methods"
+    return f"{compared} on {', '.join(tasks) if len(tasks) < 4 else f'{len(tasks)} tasks'}"
 
 
 def message(text: str, stamp: str) -> str:
@@ -117,9 +118,10 @@ def document(
 ) -> str:
     """The template with style, data, scripts and links to its parts; its policy allows no other source of anything."""
     scripts = [bundle(), (HERE / "page.js").read_text(encoding="utf-8")]
+    asks = "'self'" if data["stamp"] else "'none'"  # a live page asks about its version
     policy = (
         f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; "
-        f"connect-src {chr(39)}{'self' if data.get('stamp') else 'none'}{chr(39)}; script-src {' '.join(map(hashed, scripts))}"
+        f"connect-src {asks}; script-src {' '.join(map(hashed, scripts))}"
     )
     return render(
         template,

@@ -55,19 +55,19 @@ class Effect:
 
 def effects(comparison: Comparison) -> list[Effect]:
     """Every change that this comparison has a pair for, by dimension; [] where none differ in one dimension alone."""
-    found: dict[tuple[str, str, str], list[Pair]] = {}
-    for one, other in combinations(comparison.scored, 2):
-        change = only_change(one, other)
-        rest = rest_of(one, other)
+    pairs: dict[tuple[str, str, str], list[Pair]] = {}
+    for left, right in combinations(comparison.scored, 2):
+        change = only_change(left, right)
+        rest = rest_of(left, right)
         if change is None or rest is None:
             continue
         dimension, before, after = change
-        first, second = (one, other) if _order(before) <= _order(after) else (other, one)
+        first, second = (left, right) if _order(before) <= _order(after) else (right, left)
         before, after = sorted((before, after), key=_order)
         differences = by_seed(first, second)
         if differences:
-            found.setdefault((dimension, before, after), []).append(Pair(first, second, rest, differences))
-    ordered = sorted(found.items(), key=lambda item: (DIMENSIONS.index(item[0][0]), item[0][1:]))
+            pairs.setdefault((dimension, before, after), []).append(Pair(first, second, rest, differences))
+    ordered = sorted(pairs.items(), key=lambda item: (DIMENSIONS.index(item[0][0]), item[0][1:]))
     return [Effect(*key, tuple(pairs)) for key, pairs in ordered]
 
 
@@ -78,21 +78,21 @@ def by_seed(before: Line, after: Line) -> tuple[float, ...]:
 
 
 def _scores(line: Line) -> dict[str, float]:
-    scores = {str(entry.record.get("seed")): score_of(entry.record) for entry in line.entries}
+    scores = {str(entry.record.seed): score_of(entry.record) for entry in line.entries}
     return {seed: score for seed, score in scores.items() if score is not None}
 
 
-def rest_of(one: Line, other: Line) -> str | None:
-    """How alike two configurations are apart from their methods; None when it is more than the optimiser."""
-    first, second = ({key: value for key, value in _config(line).items() if key != "method"} for line in (one, other))
+def rest_of(left: Line, right: Line) -> str | None:
+    """`SAME` or `TUNED`: what else two configurations share besides the method; None where more than the optimiser differs."""
+    first, second = ({key: value for key, value in _config(line).items() if key != "method"} for line in (left, right))
     if first == second:
         return SAME
     return TUNED if all(first.get(key) == second.get(key) for key in {*first, *second} - {"optim"}) else None
 
 
-def only_change(one: Line, other: Line) -> tuple[str, str, str] | None:
+def only_change(left: Line, right: Line) -> tuple[str, str, str] | None:
     """(dimension, its value here, its value there) where the methods differ in one dimension alone; else None."""
-    first, second = (_config(line).get("method") for line in (one, other))
+    first, second = (_config(line).get("method") for line in (left, right))
     if not first or not second:
         return None
     outside = [
@@ -160,7 +160,7 @@ def _order(text: str) -> tuple[Any, ...]:
 
 
 def _config(line: Line) -> dict[str, Any]:
-    """A configuration without its seed and what never counts, the method as it was trained; plain JSON."""
+    """The configuration of a line as plain JSON: the method as it was trained, without the seed and without places."""
     entry = line.entries[0]
     config = {key: value for key, value in entry.config.items() if key not in IGNORED}
     config["method"] = trained(entry.record, entry.config)
@@ -170,7 +170,7 @@ def _config(line: Line) -> dict[str, Any]:
             found[part].pop(
                 place, None
             )  # one comparison has one base model; its data are compared by their fingerprint
-    return found | {"data": (entry.record.get("data") or {}).get("fingerprint")}
+    return found | {"data": entry.record.data.fingerprint}
 
 
 def across_tasks(comparisons: Sequence[Comparison]) -> list[tuple[str, list[Effect]]]:

@@ -83,7 +83,7 @@ class _Sketch:
 
 def layer(composed: Composed) -> Drawing:
     """The drawing of one composition."""
-    roles = {role for one in composed.insertions for role in one.sites}
+    roles = {role for insertion in composed.insertions for role in insertion.sites}
     cross = CROSS if any(role.startswith("cross") for role in roles) else []
     sketch = _Sketch()
     _row(sketch, EMBEDDING, composed)
@@ -101,7 +101,7 @@ def layer(composed: Composed) -> Drawing:
             sketch.wire((TRUNK, start), (54, start), (54, end), (LEFT, end), tip=True)
     frame = Box(40, top, RIGHT - 36, bottom - top, "frame")
     notes = [Text(42, top - 5, "one layer", "note", "start"), Text(TRUNK, -4, "tokens", "note")]
-    described = " ".join(one.sentence for one in composed.insertions) or "It inserts nothing."
+    described = " ".join(insertion.sentence for insertion in composed.insertions) or "It inserts nothing."
     body = [frame, *notes, *sketch.lines, *sketch.boxes, *sketch.signs]
     return Drawing(
         WIDTH, 16 - sketch.y, f"{composed.method} on a transformer layer", described, body, "layer", sketch.y - 14
@@ -109,18 +109,18 @@ def layer(composed: Composed) -> Drawing:
 
 
 def _row(sketch: _Sketch, row: Row, composed: Composed) -> None:
-    """Input, insertions on the input side, boxes, insertions above them."""
-    named = [(one, [role for role in one.sites if role in row.roles]) for one in composed.insertions]
-    here = [(one, found) for one, found in named if found]
+    """Draw one row: its input, insertions on the input side, its boxes, the insertions above them."""
+    named = [(insertion, [role for role in insertion.sites if role in row.roles]) for insertion in composed.insertions]
+    here = [(insertion, roles) for insertion, roles in named if roles]
     columns = [x for _, x, _ in row.boxes]
     start = sketch.inputs[row.name] = sketch.y - GAP / 2
     split = len(columns) > 1
     sketch.wire((TRUNK, sketch.y), (TRUNK, start))
     sketch.wire((columns[0], start), (columns[-1], start))
     sketch.y -= GAP
-    for one, found in here:
-        if one.position.get("side") == "input":
-            _insertion(sketch, row, one, found, below=True)
+    for insertion, roles in here:
+        if insertion.position.get("side") == "input":
+            _insertion(sketch, row, insertion, roles, below=True)
     trains = "all" in composed.unfreeze or any(part in composed.unfreeze for part in row.parts)
     usual = "frozen" if composed.content else "unknown"  # a record alone does not say what else trains
     for label, x, width in row.boxes:
@@ -132,9 +132,9 @@ def _row(sketch: _Sketch, row: Row, composed: Composed) -> None:
     sketch.centres[row.name] = sketch.y - TALL / 2
     sketch.y -= TALL
     above = sketch.y
-    for one, found in here:
-        if one.position.get("side") != "input":
-            _insertion(sketch, row, one, found, below=False)
+    for insertion, roles in here:
+        if insertion.position.get("side") != "input":
+            _insertion(sketch, row, insertion, roles, below=False)
     if split:
         sketch.y -= 6
     for x in columns:
@@ -142,22 +142,22 @@ def _row(sketch: _Sketch, row: Row, composed: Composed) -> None:
     sketch.wire((columns[0], sketch.y), (columns[-1], sketch.y))
 
 
-def _insertion(sketch: _Sketch, row: Row, one: Inserted, found: Sequence[str], below: bool) -> None:
-    """A box at the right, its signs on the wires, its input."""
+def _insertion(sketch: _Sketch, row: Row, insertion: Inserted, roles: Sequence[str], below: bool) -> None:
+    """Draw one insertion: its box at the right, its signs on the wires, its input."""
     sketch.y -= SLOT
     y = sketch.y + SLOT / 2 - 2
-    columns = sorted({x for role in found for x in row.roles[role][0]})
+    columns = sorted({x for role in roles for x in row.roles[role][0]})
     sketch.wire((PILL, y), (columns[0] + 9, y), css="out", tip=True)
-    sketch.signs += [Badge(x, y, mark(one.composition), "joins") for x in columns]
-    if one.input in ("x", "q") and not below:
+    sketch.signs += [Badge(x, y, mark(insertion.composition), "joins") for x in columns]
+    if insertion.input in ("x", "q") and not below:
         lane = RIGHT + 8 + 6 * (sketch.lanes % 4)
         sketch.lanes += 1
-        source = row.name if one.input == "q" else row.roles[found[0]][1] or row.name
+        source = row.name if insertion.input == "q" else row.roles[roles[0]][1] or row.name
         level = sketch.inputs[source]
         sketch.wire((TRUNK, level), (lane, level), (lane, y + 7), (PILL, y + 7), css="in", tip=True)
-    elif one.input:  # h, just below the sign
+    elif insertion.input:  # h, just below the sign
         reach = max(columns)
         sketch.wire((reach, y + 13), (PILL - 8, y + 13), (PILL - 8, y + 7), (PILL, y + 7), css="in", tip=True)
     sketch.boxes.append(Box(PILL, y - 11, WIDTH - PILL - 2, 22, "inserted"))
-    label = f"{one.number} · {short(str(one.function.get('name')), 15)}"
+    label = f"{insertion.number} · {short(str(insertion.function.get('name')), 15)}"
     sketch.signs.append(Text(PILL + 7, y + 4, label, "pill", "start"))

@@ -17,10 +17,14 @@ def measures(charts: Charts) -> list[tuple[str, str]]:
 
 def curve_tables(comparisons: Sequence[Comparison], charts: Charts) -> list[Table]:
     """The ends of the curves of every configuration."""
-    return [_curve_table(one, name, what, charts[name]) for name, what in measures(charts) for one in comparisons]
+    return [
+        _curve_table(comparison, name, measure, charts[name])
+        for name, measure in measures(charts)
+        for comparison in comparisons
+    ]
 
 
-def _curve_table(comparison: Comparison, name: str, what: str, drawn: Drawn) -> Table:
+def _curve_table(comparison: Comparison, name: str, measure: str, drawn: Drawn) -> Table:
     ends: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for row in drawn.rows:
         if row["group"] == comparison.id:
@@ -35,8 +39,8 @@ def _curve_table(comparison: Comparison, name: str, what: str, drawn: Drawn) -> 
         )
         for label, runs in ends.items()
     ]
-    heads = ("configuration", "runs", "last step", f"first {what}", f"last {what}")
-    return Table(f"{what.capitalize()}: {comparison.title}", heads, rows, (1, 2, 3, 4), comparison.id, name)
+    heads = ("configuration", "runs", "last step", f"first {measure}", f"last {measure}")
+    return Table(f"{measure.capitalize()}: {comparison.title}", heads, rows, (1, 2, 3, 4), comparison.id, name)
 
 
 def _mean(values: Sequence[float]) -> str:

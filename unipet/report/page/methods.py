@@ -52,10 +52,10 @@ class ShownMethod:
     kinds: Sequence[ShownComposition]
 
 
-def methods(found: Mapping[str, Sequence[Composed]], most: int = MOST) -> list[ShownMethod]:
+def methods(composed: Mapping[str, Sequence[Composed]], most: int = MOST) -> list[ShownMethod]:
     """Every method of `compositions`, in its order; so many compositions are drawn."""
     left, shown = most, []
-    for name, kinds in found.items():
+    for name, kinds in composed.items():
         parts = [_composition(kind, at < left) for at, kind in enumerate(kinds)]
         shown.append(ShownMethod(name, method_id(name), parts))
         left -= len(kinds)
@@ -91,7 +91,7 @@ def _composition(kind: Composed, drawn: bool) -> ShownComposition:
         title="; ".join(dict.fromkeys(_title(line.row) for _, line in kind.lines)),
         layer=layer(kind) if drawn else None,
         caption=_caption(kind),
-        insertions=[_insertion(one, drawn) for one in kind.insertions],
+        insertions=[_insertion(insertion, drawn) for insertion in kind.insertions],
         unfreeze=kind.unfreeze,
         objective=", ".join(f"{key} {plain(value)}" for key, value in regularised.items()),
         scores=scores,
@@ -105,16 +105,18 @@ def _caption(kind: Composed) -> str:
     return f"Grey: frozen. ● and a thick border: trained. {inserted}"
 
 
-def _insertion(one: Inserted, drawn: bool) -> ShownInsertion:
-    worth = f"; s = {one.s}" if one.scaling.get("name") not in ("constant", None) else ""
+def _insertion(insertion: Inserted, drawn: bool) -> ShownInsertion:
+    worth = f"; s = {insertion.s}" if insertion.scaling.get("name") not in ("constant", None) else ""
     facts = [
-        ("function", _said(one.function)),
-        ("position", _said({**one.position, "site": one.sites})),
-        ("composition", _said(one.composition)),
-        ("scaling", _said(one.scaling) + worth),
-        *([("mixture", _said(one.mixture))] if one.mixture else []),
+        ("function", _said(insertion.function)),
+        ("position", _said({**insertion.position, "site": insertion.sites})),
+        ("composition", _said(insertion.composition)),
+        ("scaling", _said(insertion.scaling) + worth),
+        *([("mixture", _said(insertion.mixture))] if insertion.mixture else []),
     ]
-    return ShownInsertion(f"{one.number} · {one.name}", one.equation, circuit(one) if drawn else None, facts)
+    return ShownInsertion(
+        f"{insertion.number} · {insertion.name}", insertion.equation, circuit(insertion) if drawn else None, facts
+    )
 
 
 def _said(value: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ def linear_below(costs: Sequence[float]) -> float:
 
 
 def readable(names: Sequence[str], places: Sequence[tuple[float, float]], first: Sequence[bool]) -> list[str]:
-    """The names to write, "" where one would lie over another. `places` are (cost, score); `first` are written first, above
+    """The names to write, "" where a name would lie over another. `places` are (cost, score); `first` are written first, above
     their points, the others below. The rest have the tooltip and the table.
     """
     if not places:
@@ -25,14 +25,14 @@ def readable(names: Sequence[str], places: Sequence[tuple[float, float]], first:
     columns = _shares([math.asinh(cost / (2 * below)) if zeros else math.log(cost) for cost, _ in places])
     rows = _shares([score for _, score in places])
     taken: list[tuple[float, float, float]] = []
-    found = [""] * len(names)
+    written = [""] * len(names)
     for index in sorted(range(len(names)), key=lambda index: (not first[index], -rows[index])):
         half = LETTER * len(names[index]) / 2
         x, y = columns[index], rows[index] + (ABOVE if first[index] else BELOW)
         if all(abs(x - other) > half + width or abs(y - height) > LINE for other, height, width in taken):
             taken.append((x, y, half))
-            found[index] = names[index]
-    return found
+            written[index] = names[index]
+    return written
 
 
 def _shares(values: Sequence[float]) -> list[float]:

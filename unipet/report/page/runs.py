@@ -16,30 +16,28 @@ from unipet.report.page.rendering import Table
 
 def failures(entries: Sequence[Entry]) -> Table:
     """Every run without a score, with its reason."""
-    missing = sorted(unscored(entries), key=lambda one: one.status)
-    rows = [(one.status, one.what, one.error) for one in missing]
+    missing = sorted(unscored(entries), key=lambda each: each.status)
+    rows = [(each.status, each.run, each.error) for each in missing]
     return Table("Failed, skipped and unfinished runs", ("status", "run", "reason"), rows)
 
 
 def run_labels(entries: Sequence[Entry]) -> list[str]:
     """The runs in a list: each by its variant, unique by its number."""
-    found = {id(entry): row.label for row, runs in grouped(entries) for entry in runs}
-    return [_label(entry, number, found.get(id(entry))) for number, entry in enumerate(entries)]
+    labels = {id(entry): row.label for row, runs in grouped(entries) for entry in runs}
+    return [_label(entry, number, labels.get(id(entry))) for number, entry in enumerate(entries)]
 
 
 def _label(entry: Entry, number: int, variant: str | None) -> str:
     record = entry.record
     score = score_of(record)
-    shown = numbers.score(score) if score is not None else str(record.get("status") or "no record")
-    names = " · ".join(
-        [variant or named(record.get("method")), *(named(record.get(key)) for key in ("task", "budget"))]
-    )
-    return f"{number + 1}: {names} · seed {record.get('seed')} · {shown}"
+    shown = numbers.score(score) if score is not None else record.status
+    names = " · ".join([variant or named(record.method), named(record.task), named(record.budget)])
+    return f"{number + 1}: {names} · seed {record.seed} · {shown}"
 
 
 def run_data(entries: Sequence[Entry]) -> dict[str, Any]:
     """For page.js: commands, and the values that not all runs share, every text once."""
-    shared, own = own_values(entries)
+    shared, differing = own_values(entries)
     keys: dict[str, int] = {}
     values: dict[str, int] = {}
     coded = [
@@ -48,14 +46,14 @@ def run_data(entries: Sequence[Entry]) -> dict[str, Any]:
                 keys.setdefault(key, len(keys)),
                 values.setdefault(json.dumps(value, default=str, ensure_ascii=False), len(values)),
             ]
-            for key, value in one.items()
+            for key, value in run.items()
         ]
-        for one in own
+        for run in differing
     ]
     return {
         "shared": shared,
         "keys": list(keys),
         "values": list(values),
         "own": coded,
-        "commands": [command_of(one) for one in entries],
+        "commands": [command_of(entry) for entry in entries],
     }

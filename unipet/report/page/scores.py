@@ -18,7 +18,7 @@ class Verdicts:
     """What the statistics say of one comparison: reasons not to rank, every pair, what to beware of."""
 
     group: str
-    said: Sequence[str]
+    reasons: Sequence[str]
     pairs_title: str
     pairs: Table
     beware: Sequence[str]
@@ -32,7 +32,7 @@ def score_table(comparison: Comparison) -> Table:
             score(line.row.score, line.row.scale) + (f" {MARK}" if line.row.flags else ""),
             score(line.row.std, line.row.scale),
             str(line.row.scored),
-            ", ".join(score(one, line.row.scale) for one in line.row.scores),
+            ", ".join(score(value, line.row.scale) for value in line.row.scores),
         )
         for line in comparison.shown
     ]
@@ -50,10 +50,10 @@ def _verdicts(comparison: Comparison) -> Verdicts | None:
     if group is None:
         return None
     how = "Ranked although" if group.ranked else "Not ranked, and shown by name:"
-    said = [f"{how} {one}." for one in group.differences]
-    said += [
+    reasons = [f"{how} {label}." for label in group.differences]
+    reasons += [
         f"Flagged, and the best mean all the same: {text}."
-        for text in explained((one, row) for one, row in group.flagged.items() if one in group.best)
+        for text in explained((label, row) for label, row in group.flagged.items() if label in group.best)
     ]
     heads = ("better mean", "other", "difference", "95 % interval", "p, corrected", "verdict", "tested over")
     scale = group.rows[0].scale
@@ -72,10 +72,10 @@ def _verdicts(comparison: Comparison) -> Verdicts | None:
         )
         for pair in shown
     ]
-    what = f"Every pair, tested ({len(rows)})"
+    title = f"Every pair, tested ({len(rows)})"
     if len(rows) < len(group.pairs):
-        what = (
+        title = (
             f"{len(rows)} of {len(group.pairs)} pairs, those with the best first; unipet report --pairs FILE writes all"
         )
     pairs = Table(f"Paired tests: {comparison.title}", heads, rows, (2, 3, 4))
-    return Verdicts(comparison.id, said, what, pairs, group.warnings)
+    return Verdicts(comparison.id, reasons, title, pairs, group.warnings)

@@ -1,4 +1,4 @@
-"""A live page on this machine alone: made anew when records change, asked for by the page itself."""
+"""A live page on this machine alone. It is made anew when records change; the page asks for the newest version."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from unipet.errors import UnipetError
 from unipet.output.files import utf8
 from unipet.report.collect import collect
 from unipet.report.page.document import bundle, message, page
-from unipet.runs.record import METRICS, RESULT
+from unipet.runs.record_files import METRICS, RESULT
 
 HOST, PORT = "127.0.0.1", 8765
 REST = 4.0  # times as long as making the page took: a training run beside it needs the processor more

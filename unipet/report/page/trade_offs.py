@@ -17,25 +17,27 @@ def costs_of_charts(charts: Charts) -> list[tuple[str, str]]:
 
 def cost_tables(comparisons: Sequence[Comparison], charts: Charts) -> list[Table]:
     """The numbers of those charts."""
-    return [_table(one, cost, charts[name]) for name, cost in costs_of_charts(charts) for one in comparisons]
+    return [
+        _table(comparison, cost, charts[name]) for name, cost in costs_of_charts(charts) for comparison in comparisons
+    ]
 
 
 def costless(comparisons: Sequence[Comparison], charts: Charts) -> list[tuple[str, str, list[str]]]:
     """(comparison, cost, configurations) that have a score and no recorded cost."""
     return [
-        (one.id, cost, absent)
+        (comparison.id, cost, absent)
         for _, cost in costs_of_charts(charts)
-        for one in comparisons
-        if (absent := [line.label for line in one.scored if cost not in line.costs])
+        for comparison in comparisons
+        if (absent := [line.label for line in comparison.scored if cost not in line.costs])
     ]
 
 
 def _table(comparison: Comparison, cost: str, drawn: Drawn) -> Table:
-    _, _, title, pattern = COSTS[cost]
-    found, scale = [row for row in drawn.rows if row["group"] == comparison.id], comparison.lines[0].row.scale
+    _, title, pattern = COSTS[cost]
+    points, scale = [row for row in drawn.rows if row["group"] == comparison.id], comparison.lines[0].row.scale
     rows = [
         (row["label"], score(row["score"], scale), _cost(row["cost"], pattern), row["on the front"])
-        for row in sorted(found, key=lambda row: row["cost"])
+        for row in sorted(points, key=lambda row: row["cost"])
     ]
     heads = ("configuration", "mean score", title, "on the front")
     return Table(f"Score against {title}: {comparison.title}", heads, rows, (1, 2), comparison.id, f"front-{cost}")

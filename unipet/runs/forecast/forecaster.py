@@ -9,7 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from unipet.runs import record as records
+from unipet.runs import record_files as records
+from unipet.runs.record import model_label
+from unipet.runs.versions import now, versions
 from unipet.runs.budget_label import budget_label
 from unipet.config import BudgetConfig, OptimConfig, RunConfig
 from unipet.errors import UnipetError
@@ -47,7 +49,7 @@ class Forecaster:
         """The forecast of one job. A mistake of the user in its configuration gives the forecast that it fails."""
         made = JobForecast(number, list(overrides), seed=config.seed, task=config.task.name)
         made.method = str(config.method.get("name"))
-        made.model = records.model_label(config.model)
+        made.model = model_label(config.model)
         made.budget = budget_label(asdict(config.budget))
         made.seconds["composing"] = compose_s
         try:
@@ -167,7 +169,7 @@ class Forecaster:
             self._say("time")
             before = load()
             found = measure(prepared, encoded, MemoryFit(*how), base)
-            return {**found.to_dict(), "load": before, "at": records.now()}
+            return {**found.to_dict(), "load": before, "at": now()}
 
         key = ["time", *kind_of_job(prepared), *how]
         calibration, measured = self._measurements.get(key, calibrate)
@@ -183,7 +185,7 @@ def kind_of_job(prepared: Prepared) -> list[Any]:
     optim = OptimConfig(**{name: getattr(config.optim, name) for name in names})
     method = prepared.fit.method.to_dict()
     plain = replace(config, method=method, optim=optim, budget=BudgetConfig(), seed=0)
-    return [records.versions(), run_id(asdict(plain), prepared.content)]
+    return [versions().to_dict(), run_id(asdict(plain), prepared.content)]
 
 
 def sizes_of(method: Any) -> dict[str, int]:

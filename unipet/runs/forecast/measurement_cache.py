@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from unipet.runs.record import canonical_json, write_json_atomic
+from unipet.runs.record_files import canonical_json, write_json_atomic
 
 FORMAT = 1  # increase it whenever the contents of the files, or the way of measuring, change
 

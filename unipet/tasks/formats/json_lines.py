@@ -26,38 +26,38 @@ def _records(path: Path) -> Iterator[tuple[object, str]]:
             yield parse(line, where), where
 
 
-def parse(line: bytes, where: str) -> object:
-    """Parse one JSON value. Raises UnipetError, beginning with `where`, for text that RFC 8259 does not allow, for a field
+def parse(line: bytes, place: str) -> object:
+    """Parse one JSON value. Raises UnipetError, beginning with `place`, for text that RFC 8259 does not allow, for a field
     that is given twice, and for a number that is not finite."""
     try:
-        found = json.loads(line.decode("utf-8"), object_pairs_hook=lambda pairs: _object(pairs, where))
+        found = json.loads(line.decode("utf-8"), object_pairs_hook=lambda pairs: _object(pairs, place))
         if _not_finite(found):
-            raise UnipetError(f"{where}: NaN or infinity given, which JSON does not have; a finite number is needed.")
+            raise UnipetError(f"{place}: NaN or infinity given, which JSON does not have; a finite number is needed.")
         return found
     except UnipetError:
         raise
     except UnicodeDecodeError as error:
-        place = f"{where}{_last_field(line[: error.start])}"
+        field = f"{place}{_last_field(line[: error.start])}"
         raise UnipetError(
-            f"{place}: not UTF-8 (byte {error.start + 1}: {error.reason}). Save the file as UTF-8."
+            f"{field}: not UTF-8 (byte {error.start + 1}: {error.reason}). Save the file as UTF-8."
         ) from error
     except json.JSONDecodeError as error:
-        place = f"{where}{_last_field(error.doc[: error.pos].encode())}"
-        raise UnipetError(f"{place}: malformed or truncated JSON, column {error.colno}: {error.msg}.") from error
+        field = f"{place}{_last_field(error.doc[: error.pos].encode())}"
+        raise UnipetError(f"{field}: malformed or truncated JSON, column {error.colno}: {error.msg}.") from error
     except (ValueError, RecursionError) as error:  # a number with thousands of digits; endless nesting
-        raise UnipetError(f"{where}: malformed JSON: {error}.") from error
+        raise UnipetError(f"{place}: malformed JSON: {error}.") from error
 
 
-def _object(pairs: list[tuple[str, Any]], where: str) -> dict[str, Any]:
+def _object(pairs: list[tuple[str, Any]], place: str) -> dict[str, Any]:
     """The fields of an object. Python's own reader would silently keep the last of two equal fields, and accept NaN."""
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = repeated(name for name, _ in pairs)
-        raise UnipetError(f"{where}, field {short(twice)}: given twice. Remove one of them.")
+        raise UnipetError(f"{place}, field {short(twice)}: given twice. Remove one of them.")
     for name, value in pairs:
         if _not_finite(value):
             raise UnipetError(
-                f"{where}, field {short(name)}: NaN or infinity given, which JSON does not have; a finite number, or null, "
+                f"{place}, field {short(name)}: NaN or infinity given, which JSON does not have; a finite number, or null, "
                 "is needed."
             )
     return found

@@ -55,21 +55,21 @@ def _records(path: Path, split: Callable[[str], Rows]) -> Iterator[tuple[object,
         raise UnipetError(f"{path}, line {error.line}{field}: malformed table: {error.reason}.") from error
 
 
-def _check_header(header: list[str], where: str) -> None:
+def _check_header(header: list[str], place: str) -> None:
     twice = repeated(header)
     if twice is not None:
-        raise UnipetError(f"{where}: the header names column {short(twice)} twice. Remove or rename one of them.")
+        raise UnipetError(f"{place}: the header names column {short(twice)} twice. Remove or rename one of them.")
     for sign, what in {"\0": "a NUL character (a UTF-16 file?)", "\r": "a carriage return that ends no line"}.items():
         if any(sign in name for name in header):
-            raise UnipetError(f"{where}: {what} in the header. Save the file as UTF-8 with lines that end with \\n.")
+            raise UnipetError(f"{place}: {what} in the header. Save the file as UTF-8 with lines that end with \\n.")
 
 
-def _check_utf8(values: list[str], header: list[str], where: str) -> None:
+def _check_utf8(values: list[str], header: list[str], place: str) -> None:
     for i, value in enumerate(values):
         if not _is_utf8(value):
             field = f", field {short(header[i])}" if i < len(header) else ""
             byte = next(ord(sign) - 0xDC00 for sign in value if 0xDC80 <= ord(sign) <= 0xDCFF)
-            raise UnipetError(f"{where}{field}: not UTF-8 (byte 0x{byte:02x}). Save the file as UTF-8.")
+            raise UnipetError(f"{place}{field}: not UTF-8 (byte 0x{byte:02x}). Save the file as UTF-8.")
 
 
 def _is_utf8(text: str) -> bool:

@@ -1,0 +1,70 @@
+"""Figures for papers: every seed, and one curve per method over budgets."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from tests.support.reports import two_tasks, write_run
+from unipet.errors import UnipetError
+from unipet.report import figures
+from unipet.report.collect import collect
+from unipet.report.comparing import compare
+
+
+def test_figures_are_vector_and_picture(tmp_path: Path) -> None:
+    groups = two_tasks(tmp_path / "runs")
+    once = figures.write_figures(tmp_path / "f", groups)
+    assert sorted(path.name for path in once) == sorted(f"{n}.{k}" for n in figures.FIGURES for k in ("pdf", "png"))
+    content = {path: path.read_bytes() for path in once}
+    for path, data in content.items():
+        assert data.startswith(b"%PDF" if path.suffix == ".pdf" else b"\x89PNG") and len(data) > 5000
+    assert sorted((tmp_path / "f").iterdir()) == sorted(once)
+
+
+def test_figures_show_every_seed(tmp_path: Path) -> None:
+    groups = two_tasks(tmp_path)
+    panel = figures.scores(groups).axes[0]
+    dots = [line for line in panel.lines if line.get_marker() == "o"]
+    assert [len(line.get_xdata()) for line in dots] == [3, 3, 3]
+    assert sorted(x for line in dots for x in line.get_xdata()) == pytest.approx(
+        sorted(score for row in groups[0].rows for score in row.scores)
+    )
+
+
+def test_a_method_is_one_curve_over_budgets_of_parameters(tmp_path: Path) -> None:
+    """Figure 4 of He et al.: budgets that differ in parameters share a panel; another limit has a panel of its own."""
+    for budget, percent, steps in (("small", 0.5, 9), ("large", 1.0, 9), ("long", 1.0, 99)):
+        limits = {"trainable_percent": percent, "max_steps": steps}
+        record = {"params": {"trainable": int(1000 * percent), "percent": percent}, "limits": limits}
+        for seed in range(2):
+            write_run(tmp_path, "good", seed, record=record, budget={"name": budget, **limits})
+    axes = figures.scores_by_parameters(compare(collect(tmp_path))).axes
+    assert [axis.get_title().split(", ")[-1] for axis in axes] == ["max_steps=9", "max_steps=99"]
+    curves = [axis.containers[0].lines[0].get_xdata().tolist() for axis in axes]
+    assert curves == [[0.5, 1.0], [1.0]]
+
+
+def test_one_seed_has_no_error_bar(tmp_path: Path) -> None:
+    """A deviation that is not known is not a deviation of zero."""
+    write_run(tmp_path, "good")
+    (axis,) = figures.scores_by_parameters(compare(collect(tmp_path))).axes
+    (bar,) = axis.containers[0].lines[2]
+    assert all(math.isnan(y) for _, y in bar.get_segments()[0])
+
+
+def test_no_matplotlib_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "find_spec", lambda name: None)
+    with pytest.raises(UnipetError, match=r"pip install 'unipet\[plots\]'"):
+        figures.write_figures(tmp_path, two_tasks(tmp_path / "runs"))
+
+
+def test_one_value_is_written_at_the_axis(tmp_path: Path) -> None:
+    write_run(tmp_path, "good", predictions=False, record={"score": 0.6917, "params": {"trainable": 5, "percent": 3.2}})
+    groups = compare(collect(tmp_path))
+    assert [text.get_text() for text in figures.scores(groups).axes[0].get_xticklabels()] == ["0.6917"]
+    axis = figures.scores_by_parameters(groups).axes[0]
+    assert [text.get_text() for text in axis.get_yticklabels()] == ["0.6917"]
+    assert [text.get_text() for text in axis.get_xticklabels()] == ["0", "3.2"]

@@ -1,0 +1,69 @@
+"""The compositions that work on each element of h: s·Δ is added to it, is a factor of it, or stands in its place.
+
+Shapes: B batch, T positions, D width of h, I width of the linear map's input.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from unipet.calculus.composition.base import Composition
+from unipet.calculus.composition.weights import Weights
+from unipet.calculus.functions.base import Affine, Params
+from unipet.calculus.options import option
+
+
+@dataclass(frozen=True)
+class Add(Composition):
+    """h + sΔ."""
+
+    def join(self, h_BTD: Tensor, delta_BTD: Tensor, own: Params, at: Weights | None) -> Tensor:
+        return h_BTD + delta_BTD
+
+    def fold(self, W_DI: Tensor, b_D: Tensor, affine: Affine, own: Params, at: Weights | None) -> tuple[Tensor, Tensor]:
+        return (
+            W_DI if affine.A_DU is None else W_DI + affine.A_DU,
+            b_D if affine.c_D is None else b_D + affine.c_D,
+        )
+
+
+@dataclass(frozen=True)
+class Multiply(Composition):
+    """h ⊙ (1 + sΔ); with `bias: false` the linear map's bias is left out of it."""
+
+    constant_only: ClassVar[bool] = True
+    shifts: ClassVar[bool] = False
+    bias: bool = option(True)
+
+    @property
+    def needs_weight(self) -> bool:
+        return not self.bias
+
+    def join(self, h_BTD: Tensor, delta_BTD: Tensor, own: Params, at: Weights | None) -> Tensor:
+        if at is not None and at.bias_D is not None:
+            # Written so that Δ = 0 gives h bit for bit, which b + (h - b)(1 + Δ) does not.
+            return h_BTD + ((h_BTD - at.bias_D) * delta_BTD).to(h_BTD.dtype)
+        return h_BTD * (1 + delta_BTD)
+
+    def fold(self, W_DI: Tensor, b_D: Tensor, affine: Affine, own: Params, at: Weights | None) -> tuple[Tensor, Tensor]:
+        assert affine.A_DU is None and affine.c_D is not None
+        kept_D = at.bias_D if at is not None and at.bias_D is not None else 0.0
+        return W_DI * (1 + affine.c_D).unsqueeze(-1), kept_D + (b_D - kept_D) * (1 + affine.c_D)
+
+
+@dataclass(frozen=True)
+class Replace(Composition):
+    """sΔ in the place of h."""
+
+    keeps_h: ClassVar[bool] = False
+
+    def join(self, h_BTD: Tensor, delta_BTD: Tensor, own: Params, at: Weights | None) -> Tensor:
+        return delta_BTD.expand_as(h_BTD)
+
+    def fold(self, W_DI: Tensor, b_D: Tensor, affine: Affine, own: Params, at: Weights | None) -> tuple[Tensor, Tensor]:
+        A_DU = torch.zeros_like(W_DI) if affine.A_DU is None else affine.A_DU
+        return A_DU, torch.zeros_like(b_D) if affine.c_D is None else affine.c_D

@@ -1,0 +1,224 @@
+"""Who runs which job: a file that only one process can make, kept fresh by its owner, taken over when the owner is gone.
+
+`claims/<n>.<k>` is the k-th attempt at job n. Whoever makes it owns the job. Nobody removes another's claim to take it:
+the next attempt has the next number, so of two processes that take over one makes the file and the other fails to.
+Times are compared with that of a file written now: both are the file system's own, whatever the machines' clocks say.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import platform
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from unipet.runs.json_object import JsonObject, WrongType
+from unipet.runs.sweep_files import CLAIMS, JOBS, WORKERS
+from unipet.runs.versions import now
+
+BEAT_S = 5.0  # between two signs of life
+STALE_S = 90.0  # without one, a claim's owner is taken for dead
+
+
+@dataclass
+class Owner(JsonObject):
+    """A worker: a process on a machine."""
+
+    worker: str = ""  # unique in the sweep
+    host: str = ""
+    pid: int = 0
+    processes: str = ""  # what the number `pid` counts in: the machine since its start, and there the container
+
+    @classmethod
+    def this(cls, worker: str) -> Owner:
+        """This process, as `worker`."""
+        return cls(worker, platform.node(), os.getpid(), _processes())
+
+    def here(self) -> bool:
+        """Whether it is one of the processes that this one can see, or was."""
+        return self.processes == _processes()
+
+    def ended(self) -> bool:
+        """Whether this process can tell that the owner has ended."""
+        return self.here() and not _alive(self.pid)
+
+
+@dataclass
+class Note(JsonObject):
+    """What the file of a claim says."""
+
+    owner: Owner | None = None  # None: it was made, and its maker died before it wrote who it was
+    started: str = ""
+    device: str | None = None  # the GPU that the job uses
+    gib: float | None = None  # of that GPU's memory, as predicted
+
+
+@dataclass
+class Claim:
+    """One attempt at a job."""
+
+    job: int
+    attempt: int
+    note: Note
+    path: Path
+
+    @property
+    def owner(self) -> Owner | None:
+        """Whose it is; None where nobody wrote it down."""
+        return self.note.owner
+
+    def held(self) -> bool:
+        """Whether nobody has taken the job over."""
+        return self.path.is_file() and not _path(self.path.parent.parent, self.job, self.attempt + 1).exists()
+
+    def beat(self) -> None:
+        """A sign of life."""
+        with suppress(OSError):
+            os.utime(self.path)
+
+    def write(self) -> None:
+        """Write `note`, which has changed."""
+        with suppress(OSError):
+            _write(self.path, self.note)
+
+
+def _path(sweep: Path, job: int, attempt: int) -> Path:
+    return sweep / CLAIMS / f"{job}.{attempt}"
+
+
+def _read(path: Path) -> Note:
+    try:
+        return Note.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, WrongType):
+        return Note()
+
+
+def _write(path: Path, note: Note) -> None:
+    with open(path, "r+", encoding="utf-8") as file:
+        file.write(json.dumps(note.to_dict()))
+        file.truncate()
+
+
+def attempts(sweep: Path) -> dict[int, int]:
+    """The latest attempt at each job that has one. One look at the directory."""
+    latest: dict[int, int] = {}
+    with suppress(FileNotFoundError):
+        for name in os.listdir(sweep / CLAIMS):
+            job, _, attempt = name.partition(".")
+            if job.isdecimal() and attempt.isdecimal():
+                latest[int(job)] = max(int(attempt), latest.get(int(job), 0))
+    return latest
+
+
+def read_claim(sweep: Path, job: int, attempt: int) -> Claim:
+    """What is known of an attempt."""
+    path = _path(sweep, job, attempt)
+    return Claim(job, attempt, _read(path), path)
+
+
+def claim(sweep: Path, job: int, owner: Owner, attempt: int) -> Claim | None:
+    """Make the `attempt`-th claim to `job`; None where another process has it, or the job is over by now."""
+    path = _path(sweep, job, attempt)
+    made = Claim(job, attempt, Note(owner, now()), path)
+    try:
+        file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+    except FileExistsError:
+        return None
+    with open(file, "w", encoding="utf-8") as opened:
+        opened.write(json.dumps(made.note.to_dict()))
+    if (sweep / JOBS / f"{job}.json").exists():  # it ended while this process was looking
+        release(made)
+        return None
+    return made
+
+
+def release(held: Claim) -> None:
+    """Give the job back, or up: the outcome is written, or the job shall be done by another."""
+    for attempt in range(held.attempt, 0, -1):  # the latest first: an older one alone says that its owner was lost
+        _path(held.path.parent.parent, held.job, attempt).unlink(missing_ok=True)
+
+
+class Clock:
+    """The time of the file system on which a sweep lies."""
+
+    def __init__(self, sweep: Path, worker: str) -> None:
+        self.path = sweep / WORKERS / f"{worker}.alive"
+
+    def age(self, path: Path) -> float | None:
+        """Seconds since `path` was last written; None where it is not there."""
+        try:
+            self.path.touch()
+            return self.path.stat().st_mtime - path.stat().st_mtime
+        except FileNotFoundError:
+            return None
+
+
+def lost(held: Claim, clock: Clock, stale_s: float = STALE_S) -> bool:
+    """Whether the owner of a claim is gone: its process has ended, where this machine can tell, or it gave no sign of
+    life for `stale_s` seconds."""
+    if held.owner is not None and held.owner.ended():
+        return True
+    age = clock.age(held.path)
+    return age is not None and age > stale_s
+
+
+def living(sweep: Path) -> bool:
+    """Whether a worker is at one of the sweep's jobs."""
+    clock = Clock(sweep, f"{os.getpid()}-looking")
+    held = (read_claim(sweep, job, attempt) for job, attempt in attempts(sweep).items())
+    found = any(not lost(each, clock) for each in held)
+    clock.path.unlink(missing_ok=True)
+    return found
+
+
+@functools.cache
+def _processes() -> str:
+    """Which processes this one can see: equal names, equal process numbers."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return f"{platform.node()}"
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return not _is_zombie(pid)
+
+
+def _is_zombie(pid: int) -> bool:
+    """Whether a process has ended and nobody has asked for its exit code yet."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return False
+    return bool(state) and state[0] == "Z"
+
+
+@contextmanager
+def beating(held: Claim, every_s: float = BEAT_S) -> Iterator[None]:
+    """Inside, another thread gives signs of life for a claim. A process that is stopped, or that holds Python's lock for
+    good, gives none."""
+    end = threading.Event()
+
+    def beat() -> None:
+        while not end.wait(every_s):
+            held.beat()
+
+    thread = threading.Thread(target=beat, name=f"claim-{held.job}", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        end.set()
+        thread.join()

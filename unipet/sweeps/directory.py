@@ -1,0 +1,185 @@
+"""A sweep's directory: every job of it resolved and written, whole, before the first one runs.
+
+The directory is named after what is in it. So the same command finds it again, and does what is missing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unipet.calculus.yaml_reader import Plain, read_written, read_yaml, write_yaml
+from unipet.compose.parse_run_config import run_config
+from unipet.compose.schema import typed
+from unipet.config import LauncherConfig, RunConfig
+from unipet.errors import UnipetError
+from unipet.output.files import as_file_name
+from unipet.runs.sweep_files import (
+    CLAIMS,
+    INDEX,
+    JOBS,
+    SWEEP,
+    WORKERS,
+    JobState,
+    append_index,
+    job_numbers,
+    read_outcome,
+)
+
+_ELSEWHERE = ("runs_dir", "tracking", "launcher", "rerun", "checkpoint")  # keys that change no result
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job as the sweep's directory holds it: its overrides, and its configuration or the mistake in it."""
+
+    number: int
+    overrides: list[str]  # all of them, as one would type them
+    differing: list[str]  # those that tell it from the other jobs
+    values: Mapping[str, Any]
+    mistake: str | None
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep as `sweep.yaml` describes it."""
+
+    directory: Path
+    command: list[str]  # the arguments of `unipet train`
+    flags: list[str]  # those of them that a single job needs, too
+    swept: list[str]  # keys with several values
+    jobs: int
+    folder: Path  # where the command was given: relative paths begin there
+    launcher: LauncherConfig
+
+    @property
+    def config_dir(self) -> str | None:
+        """The user's directory of groups."""
+        return self.flags[1] if self.flags else None
+
+
+def sweep_name(jobs: Sequence[Job], swept: Sequence[str], own: str = "") -> str:
+    """`<what is swept>-<12 hex characters over what the jobs compute>`; `own` tells it from every other sweep."""
+    digest = hashlib.sha256(own.encode())
+    for job in jobs:
+        said = {key: value for key, value in job.values.items() if key not in _ELSEWHERE}
+        digest.update(repr((_plain(said), job.mistake)).encode())
+    keys = "+".join(key.rpartition(".")[2] for key in swept) or "one"
+    return f"{as_file_name(keys)[:60]}-{digest.hexdigest()[:12]}"
+
+
+def _plain(tree: Any) -> Any:
+    if isinstance(tree, Mapping):
+        return sorted((str(key), _plain(value)) for key, value in tree.items())
+    if isinstance(tree, list):
+        return [_plain(value) for value in tree]
+    return (type(tree) is Plain, str(tree)) if isinstance(tree, str) else tree
+
+
+def write_sweep(sweep: Sweep, jobs: Sequence[Job], versions: Mapping[str, Any]) -> bool:
+    """Write the directory, whole or not at all; False where it is there already. Raises `UnipetError` where it cannot."""
+    directory = sweep.directory
+    if (directory / SWEEP).is_file():
+        return False
+    new = directory.with_name(f".{directory.name}.{os.getpid()}.new")
+    try:
+        for name in (JOBS, CLAIMS, WORKERS):
+            (new / name).mkdir(parents=True)
+        for job in jobs:
+            content = {"overrides": job.overrides, "differing": job.differing, "mistake": job.mistake}
+            (new / JOBS / f"{job.number}.yaml").write_text(
+                write_yaml({**content, "config": job.values}), encoding="utf-8"
+            )
+        append_index(new, (JobState(job.number, overrides=job.overrides, flags=sweep.flags) for job in jobs))
+        described = {
+            "command": sweep.command,
+            "flags": sweep.flags,
+            "swept": sweep.swept,
+            "jobs": len(jobs),
+            "folder": os.path.relpath(sweep.folder, directory),
+            "launcher": vars(sweep.launcher),
+            "versions": versions,
+        }
+        (new / SWEEP).write_text(write_yaml(described), encoding="utf-8")
+        try:
+            os.rename(new, directory)
+        except OSError:
+            if not (directory / SWEEP).is_file():  # not another process that was faster
+                _fill(new, directory)
+    except OSError as error:
+        raise UnipetError(f"{directory}: cannot be written ({error.strerror or error}). Set runs_dir=DIR.") from None
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    return True
+
+
+def _fill(new: Path, directory: Path) -> None:
+    """Put a sweep into a directory of the user's own (`hydra.sweep.dir`) that has other things in it; `sweep.yaml` last."""
+    for name in (JOBS, CLAIMS, WORKERS, INDEX, SWEEP):
+        if (directory / name).exists():
+            raise OSError(f"{name} of another sweep is in it")
+        os.rename(new / name, directory / name)
+
+
+def read_sweep(directory: Path) -> Sweep:
+    """What `sweep.yaml` in `directory` says. Raises `UnipetError` when there is none."""
+    path = directory / SWEEP
+    if not path.is_file():
+        raise UnipetError(
+            f"{directory}: not the directory of a sweep: it has no {SWEEP}. `unipet train -m` makes one below "
+            "<runs_dir>/sweeps and prints its name."
+        )
+    content = read_yaml(path)
+    try:
+        return Sweep(
+            directory=directory,
+            command=[str(each) for each in content["command"]],
+            flags=[str(each) for each in content["flags"]],
+            swept=[str(each) for each in content["swept"]],
+            jobs=int(content["jobs"]),
+            folder=Path(os.path.normpath(directory / content["folder"])),
+            launcher=LauncherConfig(**content["launcher"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise UnipetError(f"{path}: not the description of a sweep ({error}). Give the command again.") from None
+
+
+def read_job(directory: Path, number: int) -> Job:
+    """Job `number` of the sweep in `directory`. Raises `UnipetError` for a file that is not a job."""
+    path = directory / JOBS / f"{number}.yaml"
+    content = read_written(path)
+    try:
+        overrides, differing = (list(map(str, content[key])) for key in ("overrides", "differing"))
+        values = typed(content["config"], RunConfig)
+        mistake = None if isinstance(content["mistake"], Plain) else str(content["mistake"])
+    except (KeyError, TypeError) as error:
+        raise UnipetError(f"{path}: not the file of a job ({error}). Give the sweep's command again.") from None
+    return Job(number, overrides, differing, values, mistake)
+
+
+def job_config(job: Job) -> RunConfig:
+    """The configuration of a job. Raises `UnipetError` with the mistake that is in it."""
+    if job.mistake is not None:
+        raise UnipetError(job.mistake)
+    return run_config(job.values)
+
+
+def reopen(directory: Path, results_too: bool) -> None:
+    """Take back the outcomes that are no results, so that these jobs run again.
+
+    With `results_too` those as well: their jobs then look whether the finished run is still the one that they ask for. Data
+    or a base model may have changed since. While other workers are at the sweep, its results stay.
+    """
+    for number in sorted(job_numbers(directory, ".json")):
+        path = directory / JOBS / f"{number}.json"
+        try:
+            again = results_too or read_outcome(path).failed
+        except UnipetError:  # not whole: as if it were not there
+            again = True
+        if again:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,57 @@
+"""How one machine is shared between worker processes: GPUs, or the CPU's threads. Nothing heavy is imported to know."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+WORKER_GIB = 3.0  # of main memory that one worker is given when nobody says how many there shall be
+
+
+def places(workers: int | None) -> list[dict[str, str]]:
+    """The environment of each worker: which GPU it sees, or how many threads it uses."""
+    devices = gpus()
+    if devices:
+        count = workers or len(devices)
+        return [{"CUDA_VISIBLE_DEVICES": devices[number % len(devices)]} for number in range(count)]
+    cores = usable_cores()
+    count = workers or max(1, min(cores, int(available_gib() // WORKER_GIB)))
+    threads = str(max(1, cores // count))
+    return [dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), threads) for _ in range(count)]
+
+
+def gpus() -> list[str]:
+    """The GPUs that this process may use, as `CUDA_VISIBLE_DEVICES` names them."""
+    asked = os.getenv("CUDA_VISIBLE_DEVICES")
+    if asked is not None:
+        return [name.strip() for name in asked.split(",") if name.strip() and name.strip() != "-1"]
+    if shutil.which("nvidia-smi") is None:
+        return []
+    try:
+        listed = subprocess.run(
+            ["nvidia-smi", "-L"], capture_output=True, encoding="utf-8", errors="replace", timeout=20
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    count = sum(line.startswith("GPU ") for line in listed.stdout.splitlines()) if listed.returncode == 0 else 0
+    return [str(number) for number in range(count)]
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:
+        return os.cpu_count() or 1
+
+
+def available_gib() -> float:
+    """Main memory that programs can still get; a lot where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 64.0
+    kib = next((int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), 0)
+    return kib / 2**20

@@ -1,0 +1,74 @@
+"""A worker as a process of its own: `python -m unipet.sweeps.process DIR NAME`. Launchers start it; people need not."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from unipet.errors import UnipetError
+from unipet.output import libraries, terminal
+from unipet.runs.sweep_files import JobState
+from unipet.sweeps import telling
+from unipet.sweeps.directory import Job, read_sweep
+from unipet.sweeps.worker import Say, Worker
+from unipet.training.stopping import ask
+
+_PARENT_DIES = 1  # PR_SET_PDEATHSIG
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """0 when no job was left, 1 for a mistake, 130 or 143 when it was asked to end."""
+    directory, name, *flags = sys.argv[1:] if argv is None else argv
+    with terminal.screens(libraries.hidden), libraries.quiet():
+        return work(Path(directory), name, "--alone" in flags)
+
+
+def work(directory: Path, name: str, alone: bool) -> int:
+    """The loop of one worker, with its end by a signal."""
+    signal.signal(signal.SIGTERM, lambda sign, frame: ask(sign))
+    # A key press at the terminal reaches every process; whoever started this one asks it to end once, by SIGTERM.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    end_with_parent()
+    try:
+        sweep = read_sweep(directory)
+        Worker(sweep, name, freezing(telling.worker(sweep)), alone).run()
+    except UnipetError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt as end:
+        return int(getattr(end, "exit_code", 128 + signal.SIGINT))
+    return 0
+
+
+def freezing(say: Say) -> Say:
+    """`say`; and after the first job, whose imports stay for good, nothing of it is looked at when garbage is collected."""
+    frozen = False
+
+    def told(job: Job, outcome: JobState | None) -> None:
+        nonlocal frozen
+        say(job, outcome)
+        if outcome is not None and not frozen:
+            gc.collect()
+            gc.freeze()
+            frozen = True
+
+    return told
+
+
+def end_with_parent() -> None:
+    """Where the system can do it, let this process be asked to end when the one that started it does, however that ends."""
+    parent = os.getppid()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PARENT_DIES, int(signal.SIGTERM), 0, 0, 0)
+    if os.getppid() != parent:  # it has ended already
+        raise SystemExit(128 + signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,143 @@
+"""A worker: takes the jobs of a sweep one after the other, until there is none left that it could take.
+
+Every launcher starts this loop, in as many processes as it likes, on any machine that sees the sweep's directory.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from unipet.config import LauncherConfig
+from unipet.runs.run_directory import Busy
+from unipet.runs.shared import Shared
+from unipet.runs.sweep_files import JobState, job_numbers
+from unipet.runs.tracked_summary import own_files
+from unipet.sweeps import jobs
+from unipet.sweeps.claims import (
+    BEAT_S,
+    STALE_S,
+    Claim,
+    Clock,
+    Owner,
+    attempts,
+    beating,
+    claim,
+    lost,
+    read_claim,
+    release,
+)  # fmt: skip
+from unipet.sweeps.directory import Job, Sweep, read_job
+from unipet.sweeps.lost import lost_outcome
+from unipet.sweeps.stopping import stop, stopped
+
+WAIT_S = 1.0  # before looking again for a job that another process may give up
+BUSY_S = 3.0  # before trying again a job whose run another process is doing
+TAKEOVERS = 3  # of one job, besides the retries that were asked for: a job may be what ends its workers
+
+Say = Callable[[Job, JobState | None], None]  # a job begins (None), or ends with an outcome
+
+
+@dataclass
+class Worker:
+    """One worker of a sweep. `alone`: no other one was started with it, so it takes the jobs in their order."""
+
+    sweep: Sweep
+    name: str
+    say: Say = lambda job, outcome: None
+    alone: bool = True
+    stale_s: float = STALE_S
+    busy: dict[int, float] = field(default_factory=dict)  # job -> when to try it again
+
+    def __post_init__(self) -> None:
+        self.owner = Owner.this(self.name)
+        self.clock = Clock(self.sweep.directory, self.name)
+        self.shared = Shared()
+        self.before = attempts(self.sweep.directory)  # of commands before this one
+
+    @property
+    def launcher(self) -> LauncherConfig:
+        """How the sweep's jobs are to be run."""
+        return self.sweep.launcher
+
+    def run(self) -> None:
+        """Take jobs until there is none left. KeyboardInterrupt passes through; the job that it ended is given back."""
+        while not stopped(self.sweep.directory):
+            held, wait_s = self.next_claim()
+            if held is not None:
+                self.do(held)
+            elif wait_s is None:
+                return
+            else:
+                time.sleep(wait_s)
+
+    def next_claim(self) -> tuple[Claim | None, float | None]:
+        """A job for this worker, or how long to wait for one; None and None where nothing is left for it."""
+        directory = self.sweep.directory
+        over, taken = job_numbers(directory, ".json"), attempts(directory)
+        left = [job for job in range(self.sweep.jobs) if job not in over]
+        now = time.monotonic()
+        ready = [job for job in left if self.busy.get(job, 0.0) <= now]
+        free = [job for job in ready if job not in taken]
+        while free:
+            job = free.pop(0 if self.alone else random.randrange(len(free)))
+            if (held := claim(directory, job, self.owner, 1)) is not None:
+                return held, None
+        outstanding = [job for job in ready if job in taken]
+        random.shuffle(outstanding)
+        unsure = False
+        for job in outstanding:
+            found = read_claim(directory, job, taken[job])
+            if lost(found, self.clock, self.stale_s):
+                if (held := self.take_over(found)) is not None:
+                    return held, None
+                unsure = True
+            elif (self.clock.age(found.path) or 0.0) > 3 * BEAT_S:
+                unsure = True
+            else:
+                break  # its owner lives, and will look for lost jobs when it is done
+        if unsure or len(ready) < len(left):
+            return None, WAIT_S
+        return None, None
+
+    def take_over(self, gone: Claim) -> Claim | None:
+        """The next attempt at a job whose worker was lost; None where another process was faster, or it was lost too often."""
+        most = self.before.get(gone.job, 0) + TAKEOVERS + self.launcher.retries
+        held = claim(self.sweep.directory, gone.job, self.owner, gone.attempt + 1)
+        if held is None or gone.attempt < most:
+            return held
+        times = f"{gone.attempt} workers in a row were lost while they ran it, and left no reason"
+        job = read_job(self.sweep.directory, gone.job)
+        self.end(held, lost_outcome(job, self.task(job, held), "WorkerLost", times))
+        return None
+
+    def task(self, job: Job, held: Claim) -> jobs.Task:
+        """What `run_job` needs to know of a job."""
+        return jobs.Task(self.sweep.directory, job.number, job.overrides, self.sweep.flags, self.name, held.attempt)
+
+    def do(self, held: Claim) -> None:
+        """Run the job of a claim and write its outcome."""
+        job = read_job(self.sweep.directory, held.job)
+        self.say(job, None)
+        try:
+            with beating(held), own_files(self.sweep.config_dir):
+                outcome = jobs.run_job(job.values, self.task(job, held), job.mistake, self.shared)
+        except Busy:
+            self.busy[held.job] = time.monotonic() + BUSY_S
+            release(held)
+            return
+        except BaseException:
+            release(held)
+            raise
+        if held.held():
+            self.end(held, outcome)
+            self.say(job, outcome)
+
+    def end(self, held: Claim, outcome: JobState) -> None:
+        """Write a job's outcome and give its claim back."""
+        jobs.write_outcome(self.sweep.directory, outcome)
+        release(held)
+        if self.launcher.fail_fast and outcome.failed:
+            stop(self.sweep.directory, f"launcher.fail_fast: job {held.job} failed")
