@@ -59,6 +59,8 @@ ONLY = {
     "altair": ("report/",),
     "vl_convert": ("report/",),
     "jinja2": ("report/page/rendering",),
+    "submitit": ("sweeps/slurm",),
+    "ray": ("sweeps/ray",),
     "yaml": ("calculus/yaml_reader", "compose/hydra_errors"),
 }
 #: What answers before torch could be loaded.
@@ -179,7 +181,7 @@ def test_every_package_that_is_imported_is_asked_for() -> None:
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg", encoding="utf-8")
     extras = setup["options.extras_require"]
-    optional = [extras[name] for name in ("plots", "report", "dashboard", "trackio")]
+    optional = [extras[name] for name in ("plots", "report", "dashboard", "trackio", "slurm", "ray")]
     asked = "\n".join([setup["options"]["install_requires"], *optional])
     wanted = {re.split(r"[ <>=]", line)[0] for line in asked.split("\n")}
     imported = set().union(*(third_party(imports(path)) for path in SOURCES))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 from pathlib import Path
 
 from unipet.output.files import write_bytes_atomic
@@ -21,7 +22,7 @@ def checksum(path: Path, cache: Path | None = None) -> str:
     that stores checksums for other processes.
     """
     path = path.resolve()
-    state = _state(path)
+    state = file_state(path)
     if state[0] < _SMALL:
         return _read(path)
     if _KNOWN.get(path, ([], ""))[0] != state:
@@ -33,9 +34,11 @@ def checksum(path: Path, cache: Path | None = None) -> str:
     return _KNOWN[path][1]
 
 
-def _state(path: Path) -> list[int]:
-    """Numbers of which at least one changes with the content: a copy that keeps its mtime still has another ctime."""
-    status = path.stat()
+def file_state(path: Path | str) -> list[int]:
+    """Numbers of which at least one changes with the content: a copy that keeps its mtime still has another ctime.
+
+    Raises OSError if there is no such file."""
+    status = os.stat(path)
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev]
 
 

@@ -1,28 +1,16 @@
 """Tokenised splits on disk: one safetensors file per content, tokenizer and settings. Safe for concurrent jobs.
 
-The directory is `<runs_dir>/.cache`, or the value of the environment variable UNIPET_CACHE ("off": no cache). Files are
-written atomically and never changed. The directory may be deleted at any time.
+`unipet/output/cache_place.py` chooses the directory. Files are written atomically and never changed.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 from pathlib import Path
 
 from unipet.output.files import write_bytes_atomic
 from unipet.tasks.encoded import EncodedRows
-
-VARIABLE = "UNIPET_CACHE"
-
-
-def cache_directory(runs_dir: str) -> Path | None:
-    """The cache directory for runs below `runs_dir`; None if the user has switched the cache off."""
-    given = os.environ.get(VARIABLE, "")
-    if given.lower() in ("off", "none", "0"):
-        return None
-    return Path(os.path.expanduser(given)) if given else Path(runs_dir) / ".cache"
 
 
 def read_cached(directory: Path | None, key: str) -> EncodedRows | None:

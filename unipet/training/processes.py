@@ -1,4 +1,4 @@
-"""A run uses one process on one device, whatever variables a multi-process launcher has set in the environment."""
+"""A run is started as one process, whatever variables a multi-process launcher has set in the environment."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ def check_one_process() -> None:
         count = os.environ.get(name, "")
         if count.isdecimal() and int(count) > 1:
             raise UnipetError(
-                f"{name}={count} in the environment: a launcher started {count} processes, but a run uses one process on "
-                "one device. Start `unipet train` without the launcher. To use several devices, start one process per run, "
-                f"each with its own CUDA_VISIBLE_DEVICES (and without {name}: env -u {name} unipet ...)."
+                f"{name}={count} in the environment: a launcher started {count} processes, and each would do the whole run. "
+                f"Start `unipet train` without the launcher (env -u {name} unipet ...). With budget.gpus={count}, one run "
+                "starts a process for each of its devices. To do several runs at the same time, give each its own "
+                "CUDA_VISIBLE_DEVICES."
             )
 
 

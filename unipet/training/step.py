@@ -50,15 +50,16 @@ class Loss:
             loss = loss + consistency_loss(self.objective.consistency, first, second.float(), self.regression)
         return loss
 
-    def shares(self, batch: Batch, micro_batch: int) -> Iterator[tuple[Batch, float]]:
+    def shares(self, batch: Batch, micro_batch: int, rows: slice = slice(None)) -> Iterator[tuple[Batch, float]]:
         """Split the batch into micro-batches, each with its share of the N answers. The loss of the batch is the sum of
         the micro-batches' losses times their shares. A micro-batch without an answer is left out.
 
-        Every micro-batch keeps the padding of the whole batch.
+        Every micro-batch keeps the padding of the whole batch. `rows` are the rows of the batch that this process computes.
         """
         whole = answers_in(batch["labels"], self.read)
-        for at in range(0, len(batch["labels"]), micro_batch):
-            piece = {name: value[at : at + micro_batch] for name, value in batch.items()}
+        first, end, _ = rows.indices(len(batch["labels"]))
+        for at in range(first, end, micro_batch):
+            piece = {name: value[at : min(at + micro_batch, end)] for name, value in batch.items()}
             own = answers_in(piece["labels"], self.read)
             if own:
                 yield piece, own / whole
@@ -70,15 +71,16 @@ class Loss:
         micro_batch: int,
         backward: Callable[[Tensor], None] = Tensor.backward,
         check: Callable[[Tensor], None] = lambda loss: None,
+        rows: slice = slice(None),
     ) -> Tensor:
         """Add the gradients of the batch's loss to the parameters, `micro_batch` examples at a time. Returns the loss,
-        detached.
+        detached. Gradients and loss are the contributions of `rows`, the part of the batch that this process computes.
 
         `check` is called with the loss of every micro-batch before its backward pass. Without dropout, the gradients do
         not depend on the micro-batch, up to rounding, because routes of mixtures hold for the whole step.
         """
         total = batch["labels"].new_zeros((), dtype=torch.float32)
-        for piece, share in self.shares(batch, micro_batch):
+        for piece, share in self.shares(batch, micro_batch, rows):
             loss = self(model, piece)
             check(loss)
             if share != 1.0:
