@@ -36,9 +36,8 @@ def option(
     """A dataclass field with its default and its limits. The limits of a list hold for each of its elements.
 
     A number is at least `low` or greater than `above`, and at most `high` or less than `below`. A text is one of `choices`;
-    with `filled`, it is not empty; with `pattern`, all of it matches this regular expression; with `path`, it is the path of
-    a file or directory. In error messages, `words` describe what is allowed if type and limits do not suffice, and `null`
-    describes the meaning of null.
+    with `filled`, it is not empty; with `pattern`, all of it matches this regular expression; with `path`, it is a path. In
+    error messages, `words` describe what is allowed if type and limits do not suffice, and `null` the meaning of null.
     """
     limits: dict[str, Any] = {"low": low, "above": above, "high": high, "below": below, "choices": tuple(choices)}
     limits |= {"words": words, "null": null, "filled": filled, "path": path, "pattern": pattern}
@@ -84,13 +83,10 @@ class TaskConfig(Paths):
     drop: list[str] = option([], choices=("empty", "unlabelled"))
     choices: list[str] = field(default_factory=list)  # multiple_choice: one column (or template) per choice
     verbalizers: list[str] = field(default_factory=list)  # masked_prompt: one word per label, in the order of labels
-    # generation: the column with the text to produce
-    target: str = option("target", filled=True, words="a column name")
+    target: str = option("target", filled=True, words="a column name")  # generation: the column with the answer
     # generation: the evaluation column with several correct texts; without it, target is used
     references: str = option("references", filled=True, words="a column name")
-    group_references: bool = (
-        False  # generation: merge evaluation rows with the same source into one, with all references
-    )
+    group_references: bool = False  # generation: merge evaluation rows with the same source, with all references
     separator: str = "\n"  # causal_generation: the text between source and target
     languages: list[str] = field(default_factory=list)  # translation: source and target code, for tokenizers with codes
     metrics: list[str] = field(default_factory=list)  # the first one is the run's score
@@ -105,16 +101,15 @@ class TaskConfig(Paths):
     # the examples that choose the checkpoint; with none, the last checkpoint is kept
     selection: str = option("train_holdout", choices=("train_holdout", "validation", "none"))
     selection_split: str = "validation"  # for selection=validation; never the evaluation split
-    # number of examples for selection=train_holdout, at most a fifth of the training set
-    selection_size: int = option(500, low=1)
+    selection_size: int = option(500, low=1)  # for selection=train_holdout; at most a fifth of the training set
     selection_metric: str | None = None  # null: the first metric; for generation "loss", which needs no decoding
-    # file name -> hidden split, or subset/split of the hub
-    submission: dict[str, str] = option({}, words="a mapping from a file name to a split")
+    submission: dict[str, str] = option(
+        {}, words="a mapping from a file name to a split"
+    )  # on the hub also subset/split
     submission_names: bool = False  # write label names to submission files, instead of indices
     # regression: the range that a submission server accepts
     submission_range: list[float] = option([], low=-math.inf, words="[lowest, highest], or [] for answers as they are")
-    # a synthetic task: the name of its generator
-    generator: str | None = option(None, filled=True, words="a name")
+    generator: str | None = option(None, filled=True, words="a name")  # a synthetic task: the name of its generator
     generator_seed: int = option(0, low=-math.inf)
     generated_train: int = option(4000, low=1)
     generated_evaluation: int = option(1000, low=1)
@@ -138,8 +133,7 @@ class ModelConfig(Paths):
     revision: str | None = None
     package: str | None = None  # an installed package to which path is relative; it is never imported
     sha256: str | None = None  # of model.safetensors; checked before loading
-    # a YAML file: the site table of an architecture that the package does not know
-    sites: str | None = option(None, words="a file", path=True)
+    sites: str | None = option(None, words="a file", path=True)  # YAML: the site table of an unknown architecture
 
 
 @dataclass
@@ -148,17 +142,14 @@ class BudgetConfig:
 
     name: str = "none"
     trainable_params: int | None = option(None, low=0, high=LONGEST)  # trained parameters, excluding the head
-    # the same, in percent of the base model without its head
-    trainable_percent: float | None = option(None, low=0)
+    trainable_percent: float | None = option(None, low=0)  # the same, in percent of the base model without its head
     peak_memory_gib: float | None = option(None, above=0)  # of one device, in training
-    # the share of peak_memory_gib that fitting leaves free, as a margin for errors of the prediction
-    memory_margin: float = option(0.05, low=0, below=1)
+    memory_margin: float = option(0.05, low=0, below=1)  # the share of peak_memory_gib that fitting leaves free
     max_steps: int | None = option(None, low=1, high=LARGEST)  # optimiser steps
     max_tokens: int | None = option(None, low=1, high=LONGEST)  # tokens read in training, excluding padding
     gpu_hours: float | None = option(None, above=0)  # gpus x training wall seconds / 3600
     gpus: int = option(1, low=1, high=LARGEST)  # devices that the run holds
-    # if a run exceeds a limit: fit its sizes and micro-batch, skip the run, or raise an error
-    on_exceed: str = option("fit", choices=("fit", "skip", "error"))
+    on_exceed: str = option("fit", choices=("fit", "skip", "error"))  # fit sizes and micro-batch, skip the run, or fail
 
 
 @dataclass
@@ -169,8 +160,7 @@ class OptimConfig:
     lr: float = option(5e-4, above=0)
     lr_ratio: float = option(1.0, above=0)  # learning rate of `up` slots divided by that of all other tensors (LoRA+)
     epochs: float = option(3.0, above=0)
-    # the effective batch: examples per optimiser step, whatever the micro-batch
-    batch_size: int = option(32, low=1, high=LARGEST)
+    batch_size: int = option(32, low=1, high=LARGEST)  # examples per optimiser step, whatever the micro-batch
     eval_batch_size: int = option(64, low=1, high=LARGEST)
     weight_decay: float = option(0.01, low=0)
     warmup_ratio: float = option(0.06, low=0, high=1)
@@ -194,25 +184,25 @@ class TrackingConfig:
 
 @dataclass
 class LauncherConfig:
-    """How the jobs of a sweep are run: by whom, how many at a time, and what becomes of one that fails."""
+    """How the jobs of a sweep are run: by which launcher, how many at a time, and what happens if a job fails."""
 
     name: str = "local"  # a row of LAUNCHERS in unipet/sweeps/launchers.py
-    # processes that run jobs; of slurm, tasks of the array
+    # processes that run jobs; for slurm, tasks of the array
     workers: int | None = option(None, low=1, null="for as many as the machine can take, on SLURM one for each job")
     timeout: float | None = option(None, above=0, null="for no limit")  # seconds that one job may take
-    retries: int = option(0, low=0)  # how often a job is tried again that failed by no fault of its own
-    fail_fast: bool = False  # true: the first failure ends the sweep; the jobs at work are finished
-    # local: false runs the jobs in this very process, where a crash ends all (for debuggers, and functions of a notebook)
+    retries: int = option(0, low=0)  # how often a job is tried again if it failed through no fault of its own
+    fail_fast: bool = False  # true: the first failure ends the sweep; jobs that are running are finished
+    # local: false runs the jobs in this process, where a crash ends all (for debuggers, and functions of a notebook)
     isolate: bool = True
-    # slurm: where the array goes; local runs its tasks on this machine, to try it without a cluster
+    # slurm: where the array is submitted; local runs its tasks on this machine, as a trial without a cluster
     cluster: str = option("slurm", choices=("slurm", "local"))
     partition: str | None = option(None, filled=True, words="a name", null="for the cluster's default")
     account: str | None = option(None, filled=True, words="a name", null="for your default account")
     time: int = option(240, low=1)  # slurm: minutes that a task may take before it is queued again
     memory_gib: float | None = option(None, above=0, null="for the partition's default")  # slurm: of one worker
-    # slurm: further options of sbatch, under their long names; true stands for an option without a value
+    # slurm: further options of sbatch by their long names; true stands for an option without a value
     sbatch: dict[str, str] = option({}, words="a mapping from an option of sbatch to its value")
-    # ray: of a cluster
+    # ray: the address of a cluster
     address: str | None = option(None, filled=True, words="HOST:PORT or auto", null="for one that is started here")
     # slurm, ray: cores and GPUs of one worker
     cpus: int | None = option(None, low=1, null="for one core, on SLURM for the partition's default")
@@ -223,9 +213,8 @@ class LauncherConfig:
 
 @dataclass
 class CheckpointConfig:
-    """How often a run in training writes a resume point, from which it goes on after an interruption."""
+    """How often a run in training writes a resume point, from which it continues after an interruption."""
 
-    # A number and its unit; minutes may have decimals.
     every: str | None = option(
         "2 minutes",
         pattern=r"[1-9]\d* ?steps?|(?=.*[1-9])\d+(\.\d+)? ?minutes?",

@@ -27,7 +27,7 @@ from unipet.runs.prepare import Prepared, finished_record, prepare
 from unipet.runs.endings import failed, interrupted
 from unipet.runs.finished import evaluate as evaluate
 from unipet.runs.resumable import resume_points, resumed_before
-from unipet.runs.run_directory import checksums, locked, settle
+from unipet.runs.run_directory import checksums, clear, locked, settle
 from unipet.runs.shared import Shared
 from unipet.output.stopwatch import Stopwatch, phase, timed
 from unipet.runs.uploading import mark, upload
@@ -106,7 +106,7 @@ def execute(prepared: Prepared, watch: Stopwatch, shared: Shared) -> Done:
     record.data, record.fitted = Data.from_dict(prepared.data.record()), Fitted.from_dict(prepared.fit.record())
     record.composition = prepared.fit.method.to_dict()
     record.resumed = resumed_before(directory, prepared.run_id)
-    _clear(directory)
+    clear(directory)
     fitted = "".join(f"# fitted to the budget: {key}={size}\n" for key, size in (prepared.fit.sizes or {}).items())
     records.write_text_atomic(directory / records.CONFIG, fitted + write_yaml(prepared.resolved))
     records.write_record(directory / records.RESULT, record)
@@ -243,11 +243,3 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker,
     shared.check(model)
     record.score, record.metric, record.metrics = scores.score, scores.metric, dict(scores.metrics)
     return "ok"
-
-
-def _clear(directory: Path) -> None:
-    """Create the run's directory, and delete the files that an earlier, unfinished attempt left in it."""
-    directory.mkdir(parents=True, exist_ok=True)
-    for name in (records.RESULT, records.METRICS, records.PREDICTIONS, records.ERROR, libraries.FILE):
-        (directory / name).unlink(missing_ok=True)
-    shutil.rmtree(directory / records.ADAPTER, ignore_errors=True)
