@@ -133,8 +133,8 @@ def execute(prepared: Prepared, watch: Stopwatch, shared: Shared) -> Done:
         records.write_record(directory / records.RESULT, record)
         if record.status == "ok":
             discard(directory)
-        if said := libraries.kept():
-            records.write_text_atomic(directory / libraries.FILE, said)
+        if messages := libraries.take_messages():
+            records.write_text_atomic(directory / libraries.FILE, messages)
         settle(prepared.directory)
         done = Done(record, directory if directory.is_dir() else prepared.directory)
         if tracker.finish(record):
