@@ -31,15 +31,17 @@ def option(
     null: str = "",
     filled: bool = False,
     path: bool = False,
+    pattern: str = "",
 ) -> Any:
     """A dataclass field with its default and what limits it; of a list, what limits each of its values.
 
     A number is at least `low` or greater than `above`, and at most `high` or less than `below`. A text is one of `choices`;
-    with `filled` it is not empty; with `path` it names a file or a directory of the user's. `words` say what is allowed
+    with `filled` it is not empty; all of it fits the regular expression `pattern`; with `path` it names a file or a directory
+    of the user's. `words` say what is allowed
     where type and limits do not, and `null` what null means.
     """
     limits: dict[str, Any] = {"low": low, "above": above, "high": high, "below": below, "choices": tuple(choices)}
-    limits |= {"words": words, "null": null, "filled": filled, "path": path}
+    limits |= {"words": words, "null": null, "filled": filled, "path": path, "pattern": pattern}
     if isinstance(default, list | dict):
         return field(default_factory=lambda: default.copy(), metadata=limits)
     return field(default=default, metadata=limits)
@@ -202,6 +204,19 @@ class LauncherConfig:
 
 
 @dataclass
+class CheckpointConfig:
+    """How often a run in training writes a resume point, from which it goes on after an interruption."""
+
+    # A number and its unit; minutes may have decimals.
+    every: str | None = option(
+        "2 minutes",
+        pattern=r"[1-9]\d* ?steps?|(?=.*[1-9])\d+(\.\d+)? ?minutes?",
+        words="a number and its unit, '100 steps' or '2 minutes'",
+        null="for never",
+    )
+
+
+@dataclass
 class RunConfig(Paths):
     """One run: method x task x model x budget x optimiser x seed."""
 
@@ -212,6 +227,7 @@ class RunConfig(Paths):
     optim: OptimConfig = field(default_factory=OptimConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     launcher: LauncherConfig = field(default_factory=LauncherConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     seed: int = option(0, low=0, high=LARGEST)
     precision: str = option("fp32", choices=("fp32", "bf16"))
     runs_dir: str = option("runs", filled=True, words="the name of a directory", path=True)

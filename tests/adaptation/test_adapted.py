@@ -22,7 +22,7 @@ from unipet.calculus.sites import ARCHITECTURES, architecture_of
 HEADS = {"function": {"name": "prefix", "size": 2}, "position": "attn.heads", "composition": "gated"}
 PAIRS = {"function": {"name": "low_rank", "size": 2}, "position": {"site": ["attn.q", "ffn.down"]}}
 #: What is no state of the method's: the modules, what attaching notes, and the record of calls.
-OWN = {"method", "items", "shared", "entries", "current", "_attached", "_unproved", "_routing", *vars(NamedTensors())}
+OWN = {"method", "items", "shared", "entries", "current", "_attached", "_unproved", "routing", *vars(NamedTensors())}
 
 
 def adapted(insertions: dict[str, Any], arch: str = "bert", **more: Any) -> nn.Module:

@@ -34,7 +34,7 @@ def why_not_covered(entry: dict[str, Any]) -> str | None:
     return None if known else f"no family covers {kind_of(entry)!r}"
 
 
-pytestmark = pytest.mark.skipif(not PRESENT, reason="no ../shared/oracles beside this checkout (UNIPET_ORACLES)")
+beside = pytest.mark.skipif(not PRESENT, reason="no ../shared/oracles beside this checkout (UNIPET_ORACLES)")
 NAMES = sorted(index()["oracles"])
 KINDS = {name: kind_of(index()["oracles"][name]) for name in NAMES}
 #: Why nothing here covers an oracle, by its name.
@@ -60,6 +60,7 @@ def case_of(which: Oracle, model: nn.Module) -> Case | None:
     return builder(which, model) if builder else None
 
 
+@beside
 @pytest.mark.parametrize("name", COVERED)
 def test_outputs_and_gradients(name: str, measured: dict[str, Any]) -> None:
     which = oracle(name)
@@ -70,6 +71,7 @@ def test_outputs_and_gradients(name: str, measured: dict[str, Any]) -> None:
     measured[name] = errors
 
 
+@beside
 def test_most_oracles_are_covered_and_the_others_have_a_reason(capsys: pytest.CaptureFixture[str]) -> None:
     with capsys.disabled():
         print(f"\noracles covered: {len(COVERED)} / {len(NAMES)}")
@@ -78,6 +80,7 @@ def test_most_oracles_are_covered_and_the_others_have_a_reason(capsys: pytest.Ca
     assert len(COVERED) >= 0.9 * len(NAMES)
 
 
+@beside
 @pytest.mark.parametrize("kind", ["key", "missing", "extra"])
 def test_a_corrupted_map_does_not_pass(kind: str) -> None:
     """The walk fails for a parameter that reads the wrong delta, and for a delta that nothing reads."""
@@ -99,3 +102,16 @@ def test_a_corrupted_map_does_not_pass(kind: str) -> None:
     unipet.adapt(model, {"name": "oracle", "insertions": case.insertions, "unfreeze": []})
     with pytest.raises((AssertionError, RuntimeError), match=r"delta|shape"):
         load(which, dataclasses.replace(case, names=names), model)
+
+
+def test_an_oracle_of_no_family_is_named() -> None:
+    unknown = [
+        {"group": "peft", "method": "lily", "method_config": {"peft_type": "LILY"}},
+        {"group": "stranger", "method": "lora"},
+        {"group": "adapters", "method": "new", "method_config": {"architecture": "new"}},
+        {"group": "adapters", "method": "inv", "method_config": {"architecture": None, "inv_adapter": "nice"}},
+    ]
+    for entry in unknown:
+        assert str(why_not_covered(entry)).startswith(f"no family covers '{entry['group']} {entry['method']}'")
+    fault = {"group": "adapters", "method": "vera", "method_config": {"architecture": "lora", "vera_d": 0.1}}
+    assert "full matrices" in str(why_not_covered(fault))

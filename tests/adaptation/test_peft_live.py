@@ -287,6 +287,12 @@ ROWS: dict[str, Row] = {
         lambda: peft.RoadConfig(variant="road_1", group_size=8, target_modules=QV),
         {"angles": at("road_theta"), "gains": at("road_alpha")},
     ),
+    "ROAD-pairs": Row(
+        "road",
+        {"rotation.function.group_size": 8, "rotation.function.per_pair": 2},
+        lambda: peft.RoadConfig(variant="road_2", group_size=8, target_modules=QV),
+        {"angles": at("road_theta"), "gains": at("road_alpha")},
+    ),
     "GRALORA": Row(
         "gralora",
         {"attention.function.size": 8},

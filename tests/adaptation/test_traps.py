@@ -1,4 +1,4 @@
-"""Traps that other libraries fell into, one test each; the matrix holds the general ones on every pair as well."""
+"""Traps that other libraries fell into, one test each. The matrix asks every pair about the general ones (batches.py)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import yaml
 from torch import Tensor, nn
 
 import unipet
-from tests.support.architectures import ARCHS
-from tests.support.matrix import METHODS, close, logits, randomise
+from tests.support.matrix import randomise
 from tests.support.tiny import TINY, tiny_batch
 from unipet.adaptation.adapted import adaptation
 from unipet.config import conf_dir
@@ -50,30 +49,6 @@ def test_a_gated_low_rank_map_obeys_alpha() -> None:
         deltas.append(item(torch.zeros(1, 4, 32), x).detach())
     assert deltas[0].abs().max() > 1e-3
     assert torch.allclose(deltas[1], 2 * deltas[0], atol=1e-6) and torch.allclose(deltas[2], 64 * deltas[0], atol=1e-4)
-
-
-GATED = sorted(name for name, one in METHODS.items() if any(part.scaling.dynamic for part in one.insertions))
-
-
-@pytest.mark.parametrize("method", GATED)
-def test_padding_moves_no_real_token(method: str) -> None:
-    """adapters 1.3: gates average over padding, so that real tokens move by 0.09."""
-    model, batch = adapted(insertions(method)), tiny_batch(rows=2, length=6)
-    real = batch["attention_mask"].bool()
-    longer = {name: nn.functional.pad(tensor, (0, 5)) for name, tensor in batch.items()}
-    assert torch.allclose(states(model, longer)[:, :6][real], states(model, batch)[real], atol=1e-5)
-
-
-@pytest.mark.parametrize("method", [*GATED, "adamix", "prompt_tuning", "prefix", "loreft", "cartridge"])
-def test_no_output_depends_on_other_rows(method: str) -> None:
-    """peft's Lily: one row's output moves by 2.2 when a second row joins the batch."""
-    model, batch = ARCHS["bert"].build(), ARCHS["bert"].batch(rows=3)
-    unipet.adapt(model, METHODS[method])
-    randomise(model)
-    together = logits("bert", model, batch)
-    for row in range(3):
-        alone = {name: tensor[row : row + 1] for name, tensor in batch.items()}
-        assert close(logits("bert", model, alone), together[row : row + 1])
 
 
 @pytest.mark.parametrize(

@@ -104,5 +104,5 @@ def test_the_block_s_output_as_input() -> None:
 )
 def test_only_a_block_has_an_output(position: dict[str, Any]) -> None:
     insertion = {"function": "bottleneck", "position": {**position, "input": "block_output"}}
-    with pytest.raises(unipet.UnipetError, match=r"position\.input: block_output"):
+    with pytest.raises(unipet.UnipetError, match=r"position\.input: 'block_output' given"):
         unipet.adapt(tiny_bert(), {"name": "x", "insertions": {"a": insertion}})

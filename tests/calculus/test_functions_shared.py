@@ -268,7 +268,7 @@ def test_the_diagonal_starts_at_zero_and_alpha_obeys_epsilon() -> None:
     [
         ({"name": "vector_bank", "vector": 5}, "vector: 5 does not divide the widths 32 -> 32.*divisor of 32"),
         ({"name": "vector_bank", "vectors": 2, "top": 3}, "top: 3 of 2 vectors"),
-        ({"name": "kronecker_bottleneck", "size": 6}, "terms: 4 divides not both widths"),
+        ({"name": "kronecker_bottleneck", "size": 6}, "terms: 4 does not divide both widths"),
         ({"name": "low_rank", "size": 40, "init": "svd"}, "size: 40 given; allowed: at most 32"),
         ({"name": "low_rank", "size": 40, "init": "qr"}, "size: 40 given; allowed: at most 32"),
         ({"name": "singular_core", "size": 40}, "size: 40 given; allowed: at most 32"),

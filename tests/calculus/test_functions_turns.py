@@ -173,7 +173,11 @@ def test_of_a_fused_projection_the_whole_input_turns() -> None:
         ("butterfly", {"size": 8, "factors": 4}, "At most 3 factors"),
         ("butterfly", {"size": 1, "factors": 2}, "1 given; allowed: a whole number from 2"),
         ("reflection", {"size": 33}, "at most 32"),
-        ("plane_rotation", {"per_pair": 3}, "3 given; allowed: 1, 2 or 4"),
+        (
+            "plane_rotation",
+            {"per_pair": 3},
+            r"^method\.insertions\.one\.function\.per_pair: 3 given; allowed: 1, 2 or 4\. This is at bert",
+        ),
         ("plane_rotation", {"group_size": 12}, "12 does not divide"),
         ("plane_rotation", {"group_size": 3}, "2 does not divide"),
     ],

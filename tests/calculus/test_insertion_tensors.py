@@ -82,7 +82,9 @@ def test_two_tensors_of_one_name_are_an_error(given: dict[str, Any], name: str, 
     with pytest.raises(unipet.UnipetError) as caught:
         unipet.adapt(model, given)
     message = str(caught.value)
-    assert message.startswith("method.insertions.part at ") and f"the name {name!r}" in message, message
+    assert (
+        message.startswith(f"method.insertions.part.function: the name {name!r} ") and " This is at bert." in message
+    ), message
     assert message.index(first) < message.index(second)
     assert not hasattr(model, "_unipet")
 

@@ -114,7 +114,7 @@ def test_a_route_of_rows_is_each_row_s_own_expert() -> None:
     rows = tiny_batch()["input_ids"].shape[0]
     chosen = torch.arange(rows) % 3
     inserted = adaptation(model)
-    inserted._routing.draw_rows = lambda *given: None  # type: ignore[method-assign]
+    inserted.routing.draw_rows = lambda *given: None  # type: ignore[method-assign]
     mixed = with_routes(model, [{"down": chosen, "up": chosen.flip(0)}])
     for row in range(rows):
         alone = with_routes(model, [{"down": int(chosen[row]), "up": int(chosen.flip(0)[row])}])
@@ -127,7 +127,7 @@ def test_per_example_routes_do_not_depend_on_micro_batches() -> None:
         inserted.draw(3, seed=1)
         taken = []
         for size in sizes:
-            inserted._routing.draw_rows(inserted.context, ["encoder"], True, size, 5)
+            inserted.routing.draw_rows(inserted.context, ["encoder"], True, size, 5)
             taken.append(inserted.context.routes[0][1]["down"])
         return torch.cat(taken)
 

@@ -27,7 +27,12 @@ REFUSED: list[tuple[str, str, dict[str, Any], str]] = [
         {"function": "vector", "position": "attn.q", "composition": "hadamard"},
         "'hadamard' does not go with function 'vector': it changes the weight itself",
     ),
-    ("function", "composition", {**PREFIX, "function": {"name": "prefix", "norm": "in"}}, "that needs norm: none."),
+    (
+        "function",
+        "composition",
+        {**PREFIX, "function": {"name": "prefix", "norm": "in"}},
+        "that needs function.norm: none.",
+    ),
     (SITE, "composition", {**PROMPT, "position": ["embed", "ffn"]}, "['embed', 'ffn'] does not go with"),
     (
         "position.tokens",
@@ -97,3 +102,9 @@ def test_a_function_of_ones_own_reads_what_there_is() -> None:
     with pytest.raises(unipet.UnipetError, match=r"Stranger\.reads: unknown 'head'.*Did you mean 'heads'"):
         unipet.register_function("stranger", Stranger)
     assert "stranger" not in FUNCTIONS
+
+
+def test_a_function_s_own_mistake_under_a_mixture_has_the_full_key() -> None:
+    insertion = {**LOW_RANK, "function": {"name": "low_rank", "freeze": ["up"]}, "mixture": {"experts": 2}}
+    with pytest.raises(unipet.UnipetError, match=r"^method\.insertions\.part\.function\.freeze: "):
+        unipet.load_method({"name": "x", "insertions": {"part": insertion}})

@@ -196,7 +196,7 @@ def test_a_method_s_number_on_the_command_line(number: str) -> None:
         ("function: {name: low_rank, dropout: no}", "dropout: 'no' given; allowed: a finite number at least 0"),
         ("function: {name: low_rank, bias: yes}", "bias: 'yes' given; allowed: true or false"),
         ("function: {name: low_rank, init: 3}", "init: unknown '3'"),
-        ("function: 1.50", r"function: expected a function .* got 1\.5"),
+        ("function: 1.50", r"function: 1\.5 given; allowed: a function"),
         ("function: low_rank, scaling: true", "scaling: True given; allowed: a finite number"),
         ("function: low_rank, scaling: '4'", "scaling.name: unknown '4'"),
     ],
@@ -228,7 +228,7 @@ def test_mistakes_in_a_user_s_file_name_file_and_line(tmp_path: Path) -> None:
     for text, words in (
         ("name: mine\nname: yours\n", r"task/mine\.yaml, line 2: the key 'name' stands twice"),
         ("name: !!python/name:os.system x\n", r"mine\.yaml, line 1: the tag"),
-        ("- a\n", r"mine\.yaml: expected a mapping"),
+        ("- a\n", r"mine\.yaml: \['a'\] given; allowed: a mapping of keys"),
         ("name: [\n", r"mine\.yaml, line 2"),
     ):
         in_a_file(tmp_path, "task", text)

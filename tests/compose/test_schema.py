@@ -72,7 +72,7 @@ def wrong_values(hint: Any, limits: dict[str, Any]) -> list[Any]:
         for name, change in outside.items()
         if limits.get(name) is not None and not math.isinf(limits[name])
     ]
-    found += ["surely_not"] if limits.get("choices") or item in (int, float) else []
+    found += ["surely_not"] if limits.get("choices") or limits.get("pattern") or item in (int, float) else []
     found += [""] if limits.get("filled") else []
     found += [math.inf] if item is float else []
     return [[each] for each in found] if item is not hint else found
@@ -92,10 +92,14 @@ def test_every_number_and_every_choice_has_its_limit_on_its_field() -> None:
             assert any(limits.get(name) is not None for name in ("low", "above")), (
                 f"{key}: say low=-math.inf if it is free"
             )
-        elif kind is str and typing.get_origin(hint) is not dict and not limits.get("choices"):
+        elif (
+            kind is str and typing.get_origin(hint) is not dict and not (limits.get("choices") or limits.get("pattern"))
+        ):
             texts.add(key)
     assert len(numbers) >= 30
-    assert texts == OWN_TEXTS | ROWS, "a text is one of its field's choices, or says here what else it is"
+    assert texts == OWN_TEXTS | ROWS, (
+        "a text is one of its field's choices, fits its pattern, or says here what else it is"
+    )
 
 
 def test_a_default_is_allowed() -> None:

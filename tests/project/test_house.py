@@ -167,6 +167,14 @@ def test_a_file_keeps_to_its_room(path: Path) -> None:
         assert not eager, f"import {eager} where it is used, not when the module loads"
 
 
+def test_tests_have_the_rooms_of_the_package() -> None:
+    """And `project`, for what is no part of the package; no test lies outside a room."""
+    tests = ROOT / "tests"
+    folders = {path.relative_to(tests).parts[0] for path in tests.rglob("test_*.py")}
+    assert folders <= {*ROOMS, "project"}, f"rooms that the package does not have: {folders - {*ROOMS, 'project'}}"
+    assert not any("room" in path.stem for path in (tests / "support").iterdir())
+
+
 def test_every_package_that_is_imported_is_asked_for() -> None:
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg", encoding="utf-8")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.checkout import ROOT
 from tests.support.running import tiny_config
 
 from unipet.errors import UnipetError
@@ -19,7 +20,6 @@ from unipet.runs.record import Flag, InsertionRow, Record, blank_record
 from unipet.runs.record_files import read_record, write_record
 from unipet.runs.run import run
 
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def committed() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -129,7 +129,7 @@ def test_thousands_of_records_are_read_in_seconds() -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("[1]", "holds [1], where an object belongs"),
+        ("[1]", "not the outcome of a job, which is a JSON object with the key 'job'"),
         ('{"job": "x"}', 'job is "x", where a whole number belongs'),
         ('{"job": 0, "record": {"status": "failed", "score": "x"}}', 'record.score is "x", where a number belongs'),
     ],

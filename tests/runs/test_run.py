@@ -22,7 +22,7 @@ from unipet.training import step as stepping
 KEYS = {
     *("status", "run_id", "method", "task", "model", "budget", "seed", "score", "metric", "metrics", "params", "time"),
     *("memory", "insertions", "stopped_by", "error", "versions", "git_commit", "data", "started", "finished"),
-    *("limits", "fitted", "reason", "phase", "identity", "files", "folder", "composition", "flags"),
+    *("limits", "fitted", "reason", "phase", "identity", "files", "folder", "composition", "flags", "resumed"),
 }
 
 
@@ -222,7 +222,8 @@ def test_an_interrupt_passes_through_and_is_recorded(tmp_path: Path, monkeypatch
     with pytest.raises(KeyboardInterrupt):
         run(config)
     record = json.loads((run_dir(config) / "result.json").read_text())
-    assert (record["status"], record["error"]["message"]) == ("failed", "interrupted")
+    assert (record["status"], record["phase"]) == ("interrupted", "training")
+    assert (record["error"], record["reason"]) == (None, "interrupted during training")
 
 
 def test_a_killed_run_says_running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

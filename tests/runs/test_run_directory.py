@@ -65,7 +65,7 @@ def failing(error: BaseException) -> Any:
     [
         (RuntimeError("cannot decode"), "failed"),
         (torch.OutOfMemoryError("tried to allocate 9 GiB"), "exceeded"),
-        (KeyboardInterrupt(), "failed"),
+        (KeyboardInterrupt(), "interrupted"),
     ],
     ids=["error", "memory", "interrupt"],
 )

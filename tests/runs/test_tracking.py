@@ -386,3 +386,27 @@ def test_a_method_of_ones_own_is_compared_with_its_own_file(tmp_path: Path) -> N
     assert mirrored(record_of(method), {}).name.startswith("mine · site=attn.q · function=low_rank · size=4 · t ")
     with own_files(str(tmp_path)):
         assert mirrored(record_of(method), {}).name.startswith("mine · size=4 · t ")
+
+
+class Lines:
+    """A run of a tracker that has the lines before step 3."""
+
+    starting_step, offline = 3, False
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+
+    def log(self, values: Any, step: int) -> None:
+        self.steps.append(step)
+
+
+def test_a_run_that_goes_on_online_tells_no_step_twice(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import wandb
+
+    run = Lines()
+    monkeypatch.setattr(wandb, "init", lambda **said: run)
+    online = TrackingConfig(name="wandb", mode="online")
+    tracker = open_tracker(online, {"run_id": "dddd4444"}, {"runs_dir": str(tmp_path)})
+    for step in range(1, 6):
+        tracker.log({"train/loss": 1.0}, step)
+    assert run.steps == [3, 4, 5]

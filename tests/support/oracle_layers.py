@@ -141,7 +141,7 @@ def soup(which: Oracle) -> dict[str, float]:
         def draw_rows(context: ForwardContext, *rest: Any) -> None:
             context.evaluation[number] = chosen  # the oracle's draw, for the pass that asks
 
-        inserted._routing.draw_rows = draw_rows  # type: ignore[method-assign]
+        inserted.routing.draw_rows = draw_rows  # type: ignore[method-assign]
         if scores:
             with torch.no_grad():
                 for slot in free:

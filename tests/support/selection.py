@@ -16,7 +16,26 @@ from tests.support.checkout import ROOT
 STRUCTURES = {"encoder": "bert", "decoder": "llama", "encoder-decoder": "bart"}
 
 #: By file below tests/, the tests that take more than about five seconds on one core.
-SLOW: dict[str, tuple[str, ...]] = {}
+SLOW: dict[str, tuple[str, ...]] = {
+    "adaptation/test_compile.py": ("test_an_adapted_model_is_one_graph",),
+    "compose/test_schema.py": ("test_every_limit_is_enforced_from_the_command_line_in_the_same_words",),
+    "output/test_libraries.py": (
+        "test_a_run_and_what_follows_print_lines_of_ours_alone",
+        "test_a_worker_process_prints_lines_of_ours_alone",
+    ),
+    "output/test_terminal.py": ("test_every_command_in_every_encoding",),
+    "project/test_install.py": (
+        "test_a_method_of_the_user_composes_with_the_shipped_configuration",
+        "test_the_page_of_a_study",
+    ),
+    "project/test_tutorial.py": ("test_its_commands_run_and_print_what_it_says",),
+    "sweeps/test_launch.py": ("test_real_jobs_of_a_users_own_files",),
+    "tasks/test_sources.py": ("test_concurrent_jobs_share_one_cache",),
+    "training/test_budget_memory_fit.py": (
+        "test_a_fitted_run_gives_the_result_of_the_unfitted_one",
+        "test_the_prediction_is_what_the_allocator_reports",
+    ),
+}
 
 
 def mark(items: Iterable[pytest.Item]) -> None:

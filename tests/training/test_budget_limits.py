@@ -84,8 +84,9 @@ def test_hours_count_every_device_and_not_the_scoring_of_checkpoints(monkeypatch
     assert seconds_allowed(BudgetConfig(gpu_hours=0.5, gpus=4)) == 450
     now, aside, control = [0.0], [0.0], SimpleNamespace(should_training_stop=False)
     monkeypatch.setattr(callbacks.time, "perf_counter", lambda: now[0])
-    limit = TimeLimit(10.0, lambda: aside[0])
-    limit.on_train_begin(None, None, control)
+    clock = callbacks.Clock()
+    limit = TimeLimit(10.0, lambda: clock.so_far() - aside[0])
+    clock.on_train_begin(None, None, control)
     now[0], aside[0] = 14.0, 5.0
     limit.on_step_end(None, None, control)
     assert not control.should_training_stop

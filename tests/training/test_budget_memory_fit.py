@@ -331,9 +331,9 @@ def test_running_out_of_memory_is_a_result_and_the_sweep_goes_on(
         for seed in (0, 1)
     ]
     first, second = (job["record"] for job in done)
-    assert (first["status"], first["stopped_by"], first["score"]) == ("exceeded", "out_of_memory", None)
-    assert first["reason"] == "training: out of memory: CUDA out of memory. Tried to allocate 2.00 GiB."
-    assert first["memory"]["predicted_gib"] > 0
-    assert second["status"] == "ok"
+    assert (first.status, first.stopped_by, first.score) == ("exceeded", "out_of_memory", None)
+    assert first.reason == "training: out of memory: CUDA out of memory. Tried to allocate 2.00 GiB."
+    assert first.memory.predicted_gib > 0
+    assert second.status == "ok"
     assert calls == [8, 8]
     assert close(tmp_path / "sweep", 2) == 0

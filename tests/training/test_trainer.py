@@ -19,8 +19,9 @@ from unipet.calculus.library import load_method
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
 from unipet.training.budget.limits import plan_steps
+from unipet.training.objective_trainer import Diverged, ObjectiveTrainer
 from unipet.training.sampler import GroupedOrder
-from unipet.training.trainer import Diverged, ObjectiveTrainer, Trained, train
+from unipet.training.trainer import Trained, train
 
 
 def examples(count: int = 24) -> list[dict[str, Any]]:

@@ -46,7 +46,7 @@ class Adaptation(NamedTensors):
         self._unproved: list[tuple[str, nn.Module]] = []  # quantised modules, until a training mode asks for gradients
         self._views = 1
         self._driven = False  # a training loop draws the routes; otherwise every forward pass does
-        self._routing = Routing(insertions)
+        self.routing = Routing(insertions)
         self._take_over()
 
     def _take_over(self) -> None:
@@ -99,8 +99,8 @@ class Adaptation(NamedTensors):
         """
         self._driven = True
         if self.mixed:
-            self._routing.restart((seed * 1_000_003 + step) % 2**63, step)
-            self.current.context = replace(self.context, routes=self._routing.draw(views=2))
+            self.routing.restart((seed * 1_000_003 + step) % 2**63, step)
+            self.current.context = replace(self.context, routes=self.routing.draw(views=2))
 
     @contextmanager
     def views(self, count: int) -> Iterator[None]:
@@ -138,9 +138,9 @@ class Adaptation(NamedTensors):
             return
         if first_stack in stacks:
             anew = self.training and not self._driven
-            context.routes = self._routing.next(self._views) if anew else [{**route} for route in before.routes]
+            context.routes = self.routing.next(self._views) if anew else [{**route} for route in before.routes]
         if first is not None:
-            self._routing.draw_rows(context, stacks, self.training, *first.shape[:2])
+            self.routing.draw_rows(context, stacks, self.training, *first.shape[:2])
 
     def _note(self, context: ForwardContext, stack: str, tokens: Tensor | None, mask: Any, cache: Any) -> None:
         """Note the batch size, and where it matters the real tokens and the KV cache, of one stack."""
@@ -224,7 +224,7 @@ class Adaptation(NamedTensors):
         left.table, left.unsavable = self.table, self.unsavable
         left.unfrozen, left.head = self.unfrozen, self.head
         left._views, left._driven = self._views, self._driven
-        left._routing.go_on_from(self._routing)
+        left.routing.go_on_from(self.routing)
         return left
 
     def replaces(self, earlier: Adaptation) -> None:

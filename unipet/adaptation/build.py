@@ -13,7 +13,7 @@ from unipet.adaptation.stack_hooks import lengthened, stacks_of, vocabulary
 from unipet.calculus.bank import Bank
 from unipet.calculus.functions.base import Widths
 from unipet.calculus.insertion import Insertion
-from unipet.calculus.insertion_parts import frozen_of
+from unipet.calculus.insertion_parts import frozen_of, inside
 from unipet.calculus.method import InsertionSpec, Method
 from unipet.calculus.sites import (
     ARCHITECTURES,
@@ -59,7 +59,7 @@ def build(
         try:
             bank = _shared(spec, widths, dtype, device)
         except UnipetError as error:
-            raise UnipetError(f"{key}: {error}") from error
+            raise inside(key, error) from error
         if bank is not None:
             shared[spec.name] = bank
         parts = spec.parts
@@ -68,7 +68,7 @@ def build(
             try:
                 insertions.append(Insertion(spec.name, parts, site, width, dtype, device, base))
             except UnipetError as error:
-                raise UnipetError(f"{key} at {site.name}: {error}") from error
+                raise inside(key, error, f" This is at {site.name}.") from error
             if spec.function.needs_projections:
                 insertions[-1].projections = _projections(model, table, site, key)
             if spec.function.reads_x:
@@ -230,8 +230,6 @@ def _widths(model: nn.Module, site: Site, hidden: int, heads: int, kv_heads: int
 
 def _check_forms(spec: InsertionSpec, sites: list[Site], key: str) -> None:
     for site in sites:
-        if site.role == "embed" and spec.position.form == "parallel" and spec.function.reads == "u":
-            raise UnipetError(f"{key}.position.form: x of embed is the token ids. Use form: sequential, which reads h.")
         own = site.at == "input" and site.x_path == site.path
         if own and spec.position.form == "parallel" and spec.function.reads == "u":
             raise UnipetError(

@@ -16,6 +16,7 @@ from unipet.adaptation.attention import ATTRIBUTE, HeadsSite, wrap_implementatio
 from unipet.adaptation.position_ids import takes
 from unipet.adaptation.virtual_tokens import position_limit, vocabulary_of
 from unipet.calculus.insertion import Insertion
+from unipet.calculus.insertion_parts import inside
 from unipet.calculus.sites import Architecture, base_of
 from unipet.errors import UnipetError
 
@@ -63,7 +64,7 @@ def _ids(entry: Any, table: Architecture, own: list[Insertion], key: str) -> lis
     try:
         ids = own[0].parts.function.text(entry.get_input_embeddings().num_embeddings)
     except UnipetError as error:
-        raise UnipetError(f"{key}.{error}") from None
+        raise inside(key, error) from None
     limit = position_limit(entry)
     if limit is not None and len(ids) > limit:
         raise UnipetError(

@@ -23,6 +23,15 @@ class Routing:
         """Go on with the random stream of `earlier`, which this replaces."""
         self._generator, self._number = earlier._generator, earlier._number
 
+    def state(self) -> tuple[int, torch.Tensor]:
+        """The number of the step, and where the stream stands between two passes."""
+        return self._number, self._generator.get_state()
+
+    def resume(self, number: int, stream: torch.Tensor) -> None:
+        """Go on from such a state."""
+        self._generator.set_state(stream)
+        self._number, self._rows = number, {}
+
     def restart(self, seed: int, number: int) -> None:
         """Begin step `number` with every stream a function of `seed`."""
         self._generator.manual_seed(seed)

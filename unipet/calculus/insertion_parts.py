@@ -14,6 +14,7 @@ from unipet.calculus.composition import Composition
 from unipet.calculus.functions.base import Function, Heads
 from unipet.calculus.mixture import Mixture
 from unipet.calculus.scaling import Scaling
+from unipet.errors import UnipetError
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,12 @@ class InsertionParts:
     def needs_weight(self) -> bool:
         """Whether it reads the base model's weight, at the start or at each call."""
         return self.function.starts_from_weight or self.function.needs_bias or self.composition.needs_weight
+
+
+def inside(key: str, error: UnipetError, place: str = "") -> UnipetError:
+    """The error of a value inside the insertion at `key`. A value begins its errors with its own key (`function.size`)."""
+    joint = "." if str(error).startswith(("function", "composition", "scaling")) else ": "
+    return UnipetError(f"{key}{joint}{error}{place}")
 
 
 def seeded(seed: int, name: str) -> torch.Generator:

@@ -29,7 +29,7 @@ def _check_names(*owners: tuple[str, Iterable[str]]) -> None:
         for name in names:
             if name in taken:
                 raise UnipetError(
-                    f"the name {name!r} is among the {taken[name]} and among the {owner}: their tensors would stand in "
+                    f"function: the name {name!r} is among the {taken[name]} and among the {owner}: their tensors would stand in "
                     "one place. Rename it in the one that is your own, or choose another function or scaling."
                 )
             taken[name] = owner

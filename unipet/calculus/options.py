@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import re
 import shlex
 import types
 import typing
@@ -141,8 +142,10 @@ def _fits(kind: Any, value: Any, limits: Mapping[str, Any]) -> bool:
         number = isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
         return number and (kind is int or _is_finite(value)) and _in_range(value, limits)
     if kind is str:
-        choices = limits.get("choices")
-        return isinstance(value, str) and (not choices or value in choices) and not (limits.get("filled") and not value)
+        choices, pattern = limits.get("choices"), limits.get("pattern")
+        if not isinstance(value, str) or (choices and value not in choices) or (limits.get("filled") and not value):
+            return False
+        return not pattern or re.fullmatch(pattern, value) is not None
     if kind == dict[str, str]:
         return isinstance(value, Mapping) and all(isinstance(text, str) for pair in value.items() for text in pair)
     return True

@@ -10,6 +10,7 @@ from unipet.calculus.composition import COMPOSITIONS
 from unipet.calculus.functions import FUNCTIONS
 from unipet.calculus.functions.base import Widths
 from unipet.calculus.functions.reads import READS
+from unipet.calculus.insertion_parts import inside
 from unipet.calculus.scaling import SCALINGS
 from unipet.errors import UnipetError
 
@@ -73,7 +74,11 @@ def check_pairs(spec: InsertionSpec, key: str) -> None:
             other = f"{pair.other.rpartition('.')[2]} {_choice(spec, pair.other)}"
             raise UnipetError(f"{key}.{pair.key}: {_choice(spec, pair.key)} does not go with {other}: {reason}")
     if spec.mixture is not None:
-        spec.mixture.check(spec.function.slots(Widths(_SOME, _SOME, 1, 1, _SOME)), f"{key}.mixture")
+        try:
+            slots = spec.function.slots(Widths(_SOME, _SOME, 1, 1, _SOME))
+        except UnipetError as error:
+            raise inside(key, error) from error
+        spec.mixture.check(slots, f"{key}.mixture")
 
 
 def _choice(spec: InsertionSpec, key: str) -> str:

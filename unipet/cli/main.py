@@ -100,7 +100,8 @@ def dispatch(argv: Sequence[str]) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point. Exit codes: 0 done, 1 a run failed, 2 a mistake in what was asked for, 130 interrupted.
+    """Entry point. Exit codes: 0 done, 1 a run failed, 2 a mistake in what was asked for, 130 or 143
+    interrupted by SIGINT or SIGTERM.
 
     Without `argv` it is the whole program: what it changes of the process stays, for what libraries say at its exit.
     """
@@ -130,9 +131,9 @@ def _answer(argv: Sequence[str], out: terminal.Screen, err: terminal.Screen) -> 
     except UnicodeEncodeError as error:  # a file's name, where the system's encoding is ASCII
         print(f"error: {_unwritable(error)}", file=err)
         code = 2
-    except KeyboardInterrupt:
-        print("error: interrupted", file=err)
-        code = 130
+    except KeyboardInterrupt as end:
+        print(f"error: {str(end) or 'interrupted'}", file=err)
+        code = getattr(end, "exit_code", 130)
     except OSError as error:
         if error.filename is None:  # not about a file that somebody named
             libraries.print_last()

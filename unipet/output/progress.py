@@ -30,8 +30,9 @@ class Progress:
     between them. With `patient`, work that takes less than that prints nothing.
     """
 
-    def __init__(self, label: str, total: int, unit: str, patient: bool = False) -> None:
-        self.label, self.total, self.unit, self.done = label, total, unit, 0
+    def __init__(self, label: str, total: int, unit: str, patient: bool = False, done: int = 0) -> None:
+        """`done` steps were done before, in another process."""
+        self.label, self.total, self.unit, self.done = label, total, unit, done
         self._values: dict[str, str] = {}
         self._first = self._said = time.perf_counter()  # of the first step, once it is done; of the last line
         self._first_done = self._said_done = 0
@@ -39,6 +40,7 @@ class Progress:
         self._bar: Any = None
         if _watched():
             self._bar = _bar(label, total, unit, EVERY_S / 5 if patient else 0.0)
+            self._bar.update(done)
 
     def note(self, **values: float) -> None:
         """Show these numbers beside the count from now on."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -50,6 +50,11 @@ class Stopwatch:
         """Count the time since the last switch as `phase`."""
         self._phase, before = phase, self._phase
         self.switch(before)
+
+    def add(self, seconds: Mapping[str, float]) -> None:
+        """Count these seconds per phase, too."""
+        for phase, more in seconds.items():
+            self._seconds[phase] += more
 
     @property
     def phase(self) -> str:
@@ -101,6 +106,19 @@ def current_phase() -> str:
     """The phase that now counts, for the label of a progress bar; "evaluation" outside of a timed run."""
     watch = _current.get()
     return "evaluation" if watch is None or watch.phase == OTHER else watch.phase
+
+
+def spent() -> dict[str, float]:
+    """Seconds per phase of the run so far; empty outside of a timed run."""
+    watch = _current.get()
+    return {} if watch is None else watch.seconds()
+
+
+def carry(seconds: Mapping[str, float]) -> None:
+    """Count what earlier processes spent on the run as part of it."""
+    watch = _current.get()
+    if watch is not None:
+        watch.add(seconds)
 
 
 def count_from_process_start() -> None:

@@ -1,6 +1,6 @@
 """Records -> rows: one per method (and task, base model, budget, and whatever else was varied), over seeds.
 
-Pure functions. A run without a score (failed, exceeded, skipped, interrupted) is counted and named, never averaged in.
+Pure functions. A run without a score (failed, exceeded, skipped, interrupted) is counted and named. No mean includes it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from unipet.report.flagged import Flagged, flagged
 from unipet.report.identity import FITTED, as_key, identities, one_per_seed
 from unipet.runs.budget_label import budget_label
 from unipet.runs.design import NONE, design, trained
+from unipet.runs.endings import continuing
 from unipet.runs.labels import AS_GIVEN, SEPARATOR, labelled, variants
 from unipet.runs.record import Record
 
@@ -51,7 +52,7 @@ class Row:
 
     @property
     def sign(self) -> float:
-        """What turns a score into one of which more is better."""
+        """A score times this is better where it is higher."""
         return 1.0 if self.higher_is_better else -1.0
 
     @property
@@ -136,7 +137,10 @@ def grouped(entries: Iterable[Entry], across_budgets: bool = False) -> list[tupl
 def _variants(
     contents: Mapping[tuple[str, ...], Mapping[str, Any]], groups: Mapping[tuple[str, ...], Sequence[Entry]]
 ) -> dict[tuple[str, ...], str]:
-    """What tells every row from the others of its method: one text per method everywhere, as far as methods are not tuned."""
+    """Row key -> what tells the row from the others of its method.
+
+    A method has the same text on every task, base model and budget, except for what is tuned for each of them.
+    """
     parts: dict[tuple[str, ...], list[str]] = {key: [] for key in contents}
     for tuned in (False, True):
         alike: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
@@ -192,7 +196,7 @@ def make_row(key: tuple[str, ...], variant: str, group: Sequence[Entry], repeate
 
 
 def reason_of(record: Record) -> str:
-    """Why a run has no score, the first paragraph of what its record tells on one line; empty when it tells nothing."""
+    """Why a run has no score: the first paragraph of the reason in its record, on one line; "" where there is none."""
     said = record.reason or record.stopped_by or ""
     if error := record.error:
         said = (error.message if error.type in ("", "UnipetError") else f"{error.type}: {error.message}") or said
@@ -211,5 +215,7 @@ def unscored(entries: Iterable[Entry]) -> list[Unscored]:
         reason = reason_of(record) or (
             "not finished: it still runs, or was killed" if record.status == "running" else "no reason recorded"
         )
+        if record.status in ("interrupted", "running") and entry.directory is not None:
+            reason += f"; to go on: {continuing(entry.directory)}"
         missing.append(Unscored(run, "failed" if record.status == "ok" else record.status, reason))
     return missing

@@ -15,6 +15,8 @@ from unipet.runs.record_files import RESULT, record_files
 from unipet.runs.record_index import read_runs
 from unipet.runs.sweep_files import JOBS, PENDING, JobState, is_sweep, read_jobs
 
+NO_RECORD = "no record"  # status of a job whose run is gone
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -52,20 +54,19 @@ def read_entries(asked: Sequence[tuple[Path, tuple[str, ...], tuple[str, ...]]])
 
 
 def collect_sweep(directory: Path) -> list[Entry]:
-    """The runs of one sweep directory, in job order, each once, whatever the number of its jobs."""
+    """The runs of one sweep directory in job order. A run of several jobs comes once."""
     return distinct(collect_jobs(directory))
 
 
 def collect_jobs(directory: Path) -> list[Entry]:
     """The jobs of one sweep directory that have begun, in job order, those that failed before they had a run directory
     included."""
-    states = [
-        state for state in read_jobs(directory) if state.status != PENDING or _run_of(directory, state) is not None
-    ]
+    states = read_jobs(directory)
     recorded = [(state, run) for state in states if (run := _run_of(directory, state)) is not None]
     entries = read_entries([(run, tuple(state.overrides), tuple(state.flags)) for state, run in recorded])
     by_job = {state.job: entry for (state, _), entry in zip(recorded, entries, strict=True)}
-    return [by_job.get(state.job) or _without_run(state) for state in states]
+    begun = (state for state in states if state.job in by_job or state.status != PENDING or state.record is not None)
+    return [by_job.get(state.job) or _without_run(state) for state in begun]
 
 
 def _run_of(sweep: Path, state: JobState) -> Path | None:
@@ -75,8 +76,8 @@ def _run_of(sweep: Path, state: JobState) -> Path | None:
 
 
 def _without_run(state: JobState) -> Entry:
-    """A job as its outcome alone tells it."""
-    record = state.record or Record(status=state.status, run_id=state.run_id, reason=state.reason)
+    """A job as its outcome alone tells it; the directory of its run is gone, or was never there."""
+    record = state.record or Record(status=NO_RECORD if state.over else state.status, reason=state.reason)
     return Entry(record, state.config or {}, tuple(state.overrides), None, tuple(state.flags))
 
 
@@ -105,7 +106,7 @@ def collect(directory: Path) -> list[Entry]:
 
 
 def with_overrides(entries: Sequence[Entry], jobs: Sequence[Entry]) -> list[Entry]:
-    """The runs, each with the overrides of the last job that it was."""
+    """The runs, each with the overrides of the last job that ran it."""
     typed = {job.directory.resolve(): (job.overrides, job.flags) for job in jobs if job.directory is not None}
     own = [
         typed.get(entry.directory.resolve(), ((), ())) if entry.directory else (entry.overrides, entry.flags)
@@ -117,6 +118,6 @@ def with_overrides(entries: Sequence[Entry], jobs: Sequence[Entry]) -> list[Entr
 
 
 def never_begun(jobs: Sequence[Entry]) -> list[Entry]:
-    """Jobs that failed before they had a run directory, each command line once, unless a later job of it did better."""
+    """Jobs that failed before they had a run directory. Each command line counts once, by its last job."""
     last = {job.overrides: job for job in jobs}
     return [job for job in last.values() if job.directory is None and job.record.status == "failed"]

@@ -85,7 +85,7 @@ class Group:
 
 @dataclass
 class _Scored:
-    """A row's runs by seed: scores, and answers where they can be used."""
+    """The scores of a row by seed, and the answers of those runs whose predictions can be used."""
 
     row: Row
     label: str
@@ -167,7 +167,7 @@ def _scored(row: Row, label: str, runs: Sequence[Entry], warnings: list[str]) ->
 
 
 def _pairs(scored: Sequence[_Scored], warnings: list[str]) -> list[Pair]:
-    """Every pair, tested; Holm's correction over all of them, since the best is chosen by the same data."""
+    """Every pair, tested. Holm's correction is over all of them, because the same data choose the best row."""
     examples = _resample(scored, warnings)
     ordered = sorted(scored, key=_goodness, reverse=True)
     pairs = [_pair(a, b, examples) for a, b in combinations(ordered, 2)]
@@ -187,7 +187,7 @@ def _goodness(line: _Scored) -> float:
 
 
 def _resample(scored: Sequence[_Scored], warnings: list[str]) -> int:
-    """Fill `replicates` of every run with answers, all from the same resamples; how many examples there are."""
+    """Fill `replicates` of every run that has answers, from the same resamples for all. Returns the number of examples."""
     runs = [(line, seed) for line in scored for seed in line.answers]
     usable = [line.answers[seed] for line, seed in runs]
     if not usable:
@@ -201,7 +201,7 @@ def _resample(scored: Sequence[_Scored], warnings: list[str]) -> int:
 
 
 def _pair(a: _Scored, b: _Scored, examples: int) -> Pair:
-    """One comparison: over seeds and examples where both can be had, else over what there is."""
+    """One comparison: over seeds and examples where both are known, else over the one that is."""
     seeds = sorted(a.scores.keys() & b.scores.keys())
     if not seeds:
         return Pair(a.label, b.label, 0)

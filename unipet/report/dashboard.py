@@ -1,4 +1,4 @@
-"""A wandb workspace and a wandb report of a directory's runs, as code: what they show is decided here, not by hand.
+"""A wandb workspace and a wandb report of a directory's runs, as code: this file decides what they show.
 
 Both rely on what every tracked run says of itself (`tracked_summary.py`): `score/TASK`, `params/...`, `mem/...`, `time/...`
 in its summary and `design.*` and `label` in its configuration. Runs are chosen by their ids, so nothing else of the project

@@ -165,13 +165,13 @@ def scores_by_parameters(groups: Sequence[Group]) -> Figure:
 
 
 def _single(set_ticks: Callable[..., Any], values: Sequence[float]) -> None:
-    """An axis with one value says this value."""
+    """Label an axis that has one value with this value."""
     if len(set(values)) == 1:
         set_ticks([values[0]], [f"{values[0]:.6g}"])
 
 
 def _percent_axis(axis: Axes, positive: Sequence[float]) -> None:
-    """Logarithmic, the same in every panel, with a place for zero on the left, which a logarithm has not."""
+    """Make the axis logarithmic, the same in every panel, with a place for zero on the left."""
     if not positive:
         return
     low, high = min(positive), max(positive)

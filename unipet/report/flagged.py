@@ -1,4 +1,4 @@
-"""Flags of runs in a report: from their records, or for records from before there were flags, from what the runs left."""
+"""Flags of runs in a report. Records from before there were flags are judged by the predictions that the runs left."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from unipet.report.collect import Entry
 
 # Not part of what is compared: the seed is averaged over; the rest is where a run happened, not what it was.
-IGNORED = ("seed", "runs_dir", "rerun", "tracking")
+IGNORED = ("seed", "runs_dir", "rerun", "tracking", "checkpoint", "launcher")
 #: A place in the configuration -> (the key of what is there, what of a record names the content).
 CONTENT: dict[str, tuple[str, Callable[[Record], str | None]]] = {
     "task.data_dir": ("task.data", lambda record: record.data.fingerprint),
@@ -32,8 +32,8 @@ FITTED = "fitted."  # then the key of a size: what the budget solved
 def identities(entries: Sequence[Entry]) -> list[dict[str, Any]]:
     """What each run is, apart from its seed, flat.
 
-    A run that failed before its record knew the content of a place has the content that the others found there, if
-    they agree.
+    A run may fail before its record knows the content of a place. It then has the content that the other runs read from
+    that place, if they agree.
     """
     seen: dict[tuple[str, str], set[str]] = {}
     for entry in entries:
@@ -104,7 +104,7 @@ def as_key(identity: Mapping[str, Any]) -> str:
 
 
 def distinct(entries: Sequence[Entry]) -> list[Entry]:
-    """Every run once, as its last version, wherever its records lie: copied, nested, or a job of several sweeps.
+    """Every run once, by the record that finished last. Its records may be copies, nested, or jobs of several sweeps.
 
     One run is one `run_id` on the same data and base model. Jobs that failed before they had a run_id stay.
     """
@@ -120,7 +120,7 @@ def distinct(entries: Sequence[Entry]) -> list[Entry]:
 
 
 def one_per_seed(entries: Sequence[Entry], scored: Sequence[bool]) -> list[Entry]:
-    """The runs of one configuration, each seed once: one with a score before one without, then the last that finished."""
+    """The runs of one configuration, each seed once. A run with a score comes before one without, then the last that finished."""
     best: dict[str, tuple[bool, str, Entry]] = {}
     for entry, known in zip(entries, scored, strict=True):
         seed, rank = str(entry.record.seed), (known, str(entry.record.finished))

@@ -42,7 +42,7 @@ def _letter(sign: str) -> str:
 
 
 def latex(table: PaperTable, label: str = "tab:comparison") -> str:
-    r"""A `table` for `\input`; the notes are its caption's end."""
+    r"""A `table` for `\input`; its caption ends with the notes."""
     columns = table.columns
     lines = [
         "% Made by `unipet report --latex`. Needs \\usepackage{booktabs}.",

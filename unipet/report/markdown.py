@@ -12,7 +12,7 @@ from unipet.report.published import BESIDE, PUBLISHED, Beside
 
 
 def markdown(table: PaperTable) -> str:
-    """A table in Markdown: best bold, not distinguishable from it underlined."""
+    """The table: the best score bold, scores not distinguishable from it underlined."""
     marks = {BEST: "**{}**", NOT_WORSE: "<u>{}</u>"}
 
     def render(column: Column, cell: Cell) -> str:
@@ -46,7 +46,7 @@ def _markdown(table: PaperTable, render: Callable[[Column, Cell], str]) -> str:
 
 
 def _safe(text: str) -> str:
-    """Names as they are: no cell ends early, no letter becomes markup."""
+    """Text that Markdown shows as it is: it ends no cell, and none of it is markup."""
     for sign in "\\|*_<>`[]":
         text = text.replace(sign, f"\\{sign}")
     return " ".join(text.split())

@@ -64,7 +64,7 @@ class Block:
 
 @dataclass(frozen=True)
 class PaperTable:
-    """The whole table, and what must be said below it."""
+    """The whole table, and the notes below it."""
 
     columns: tuple[Column, ...]
     blocks: tuple[Block, ...]

@@ -72,5 +72,5 @@ def _parts(entry: Entry) -> tuple[object, ...]:
 
 
 def some(labels: Sequence[str], most: int = 3) -> str:
-    """The first few by name, the rest by number."""
+    """The first few labels, and how many more there are."""
     return ", ".join(labels[:most]) + (f" and {len(labels) - most} more" if len(labels) > most else "")

@@ -94,7 +94,7 @@ def read_published(path: Path) -> list[Published]:
 
 @dataclass(frozen=True)
 class Beside:
-    """A published number, on the scale of our records where that is clear, and one row of ours that it stands beside.
+    """A published number beside one row of ours, on the scale of our records where that is clear.
 
     `label` is "" where we have no such run. `difference` is ours - published; None with `why` where it cannot be told.
     """
@@ -112,7 +112,7 @@ class Beside:
 
     @property
     def at(self) -> tuple[str, str, str, tuple[str, str, str]]:
-        """Which row and which number."""
+        """The row of ours and the published number, as a key."""
         return self.label, self.model, self.budget, self.number.key
 
     def texts(self) -> list[str]:
@@ -135,7 +135,7 @@ class Beside:
 
 def beside(published: Sequence[Published], entries: Iterable[Entry]) -> list[Beside]:
     """Each published number with ours: per variant, base model and budget of that method and task, the metric of its
-    scored runs. What was run and not published is not here: the comparison itself shows it."""
+    scored runs. Rows of ours without a published number are not here; the comparison shows them."""
     ours = grouped(entries)
     compared: list[Beside] = []
     for theirs in published:
@@ -199,5 +199,5 @@ def reconciled(number: Published, published: Iterable[Published], scale: str) ->
 
 
 def published_text(comparisons: Sequence[Beside]) -> str:
-    """The side by side as text. A number of ours that there is not is a gap, never a zero."""
+    """Both numbers side by side, as text. A number that we do not have is a gap, never a zero."""
     return f"{PUBLISHED}:\n\n" + text_table(BESIDE, [one.texts() for one in comparisons], 200)

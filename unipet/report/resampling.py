@@ -36,10 +36,10 @@ class Answers:
 def answers(
     directory: Path | None, metric: str, score: float, labels: Sequence[str], bleu_tokenizer: str = DEFAULT
 ) -> Answers | str:
-    """The answers of the run in `directory`, or why they cannot be used, in words.
+    """The answers of the run in `directory`; a text says why they cannot be used.
 
-    `labels` are the task's label names, which spans need; `bleu_tokenizer` is the task's. What is read must give the
-    recorded `score` again.
+    `labels` are the task's label names, which spans need; `bleu_tokenizer` is the task's. The predictions must give
+    the recorded `score` again.
     Raises `UnipetError`, naming the file and line, for a file that is damaged.
     """
     path = None if directory is None else directory / PREDICTIONS

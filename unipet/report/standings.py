@@ -14,12 +14,12 @@ BEST, NOT_WORSE, WORSE = "best", "not distinguishable from the best", "worse tha
 
 
 def tied(a: float, b: float) -> bool:
-    """Whether two means are equal, but for the rounding of adding numbers in another order."""
+    """Whether two means are equal. Adding the same numbers in another order rounds differently; that much may differ."""
     return math.isclose(a, b, rel_tol=1e-12, abs_tol=1e-15)
 
 
 def standings(means: Mapping[str, float], pairs: Sequence[Pair]) -> dict[str, str]:
-    """How every row stands to the best mean; rows that share the best mean are all best. One row alone is no best.
+    """Label -> how the row stands to the best mean. Rows that share the best mean are all best; one row alone is not.
 
     `means`: label -> mean score, turned so that more is better. Another row is worse where it differs from every best one
     that it was tested against, and not tested where none was.

@@ -37,7 +37,7 @@ CSV_COLUMNS: dict[str, Callable[[Row], object]] = {
 
 
 def score_text(row: Row) -> str:
-    """`0.9123 ± 0.0021`, marked where the row has flags; one run has no ±; none is a gap."""
+    """`0.9123 ± 0.0021`, with a mark where the row has flags. One run has no ±; without a score it is a gap."""
     return spread(row.score, row.std, row.scale) + (f" {MARK}" if row.flags else "")
 
 
@@ -90,7 +90,7 @@ def by_budget(rows: Sequence[Row], across_budgets: bool) -> list[list[Row]]:
 def text_table(
     rows: Sequence[Row], missing: Sequence[Unscored] = (), width: int = WIDTH, across_budgets: bool = False
 ) -> str:
-    """For the terminal and `comparison.txt`; at most `width` columns, except for the reasons of failures below it.
+    """For the terminal and `comparison.txt`, at most `width` columns wide; reasons of failures below it may be longer.
 
     What was run on different budgets is not ranked in one table unless `across_budgets` asks for it.
     """
@@ -150,8 +150,8 @@ def markdown_table(rows: Sequence[Row], missing: Sequence[Unscored] = ()) -> str
 def csv_table(rows: Sequence[Row], published: Sequence[Beside] = ()) -> str:
     """For `comparison.csv`: every column, full precision, an empty cell for what there is not.
 
-    With `published` numbers three columns more: a row's own metric has them in its line, any other metric of it, and a
-    method that was not run here, in a line of its own.
+    With `published` numbers there are further columns. A number of the row's metric stands in the row's line; one of
+    another metric, or of a method that was not run here, has a line of its own.
     """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")

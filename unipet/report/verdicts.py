@@ -14,7 +14,7 @@ TEXT_COLUMNS = [field.name for field in dataclasses.fields(Pair)]
 
 
 def verdicts_text(groups: Sequence[Group]) -> str:
-    """Per group: the best, what cannot be told from it, what is worse, and what to beware of."""
+    """For each group: the best rows, those not distinguishable from them, those that are worse, and warnings."""
     return "\n".join(line for group in groups for line in _group(group))
 
 
@@ -43,7 +43,7 @@ def _named(label: str, against: Mapping[str, Pair]) -> str:
 
 
 def p_text(p: float) -> str:
-    """Two digits, and no more than the resamples bear."""
+    """Two digits; a smaller p than the resamples can show is `< 0.001`."""
     return "< 0.001" if p < 0.001 else f"{p:.2g}"
 
 
@@ -72,7 +72,7 @@ def _range(values: Sequence[int]) -> str:
 
 
 def pairs_csv(groups: Sequence[Group]) -> str:
-    """Every pair of every group: difference (a - b, more is better), limits, p-values, verdict. Empty: not to be had."""
+    """Every pair of every group: difference (a - b, more is better), limits, p-values, verdict. An empty cell is not known."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["task", "model", "budget", "metric", *TEXT_COLUMNS])

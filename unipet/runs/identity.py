@@ -20,7 +20,7 @@ NUMERICS = 2
 
 # Settings that say where something lies, how a run is watched or what a choice is called, not what is computed.
 _NOT_IDENTITY: dict[str, tuple[str, ...]] = {
-    "": ("tracking", "launcher", "runs_dir", "rerun", "imports"),
+    "": ("tracking", "checkpoint", "launcher", "runs_dir", "rerun", "imports"),
     # Where the examples come from and which of them are taken: the fingerprint of the data covers what was read.
     "task": (
         *("data_dir", "hub", "subset", "revision", "rename", "generator", "generator_seed"),

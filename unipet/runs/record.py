@@ -160,7 +160,7 @@ class Data(JsonObject):
 class Record(JsonObject):
     """One run. Every key is there from the start; what is not known, or not yet, is null or empty."""
 
-    status: str = "running"  # then ok | failed | exceeded | skipped
+    status: str = "running"  # then ok | failed | exceeded | skipped | interrupted
     phase: str | None = None  # of a run that has not ended well: what it was doing
     run_id: str | None = None  # None: it failed before it had one
     identity: Identity = field(default_factory=Identity)
@@ -181,7 +181,8 @@ class Record(JsonObject):
     memory: Memory = field(default_factory=Memory)
     insertions: list[InsertionRow] = field(default_factory=list)
     stopped_by: str | None = None
-    reason: str | None = None  # why a run was skipped, or exceeded its budget
+    resumed: list[int] = added_later(factory=list)  # the steps after which it went on, one for each interruption
+    reason: str | None = None  # why a run was skipped, exceeded its budget or was interrupted
     error: ErrorOf | None = None
     files: dict[str, str] = field(default_factory=dict)  # of a finished run: path -> checksum of all that belongs to it
     folder: str | None = None  # what relative paths of the configuration begin at, as seen from the run's directory

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +21,14 @@ from unipet.errors import UnipetError
 from unipet.runs.record import Data, ErrorOf, Fitted, InsertionRow, Memory, Params, Record, Scoring, blank_record
 from unipet.runs.versions import now
 from unipet.runs.prepare import Prepared, finished_record, prepare
+from unipet.runs.endings import failed, interrupted
 from unipet.runs.finished import evaluate as evaluate
+from unipet.runs.resumable import resume_points, resumed_before
 from unipet.runs.run_directory import checksums, locked, settle
+from unipet.runs.shared import Shared
 from unipet.output.stopwatch import Stopwatch, phase, timed
 from unipet.runs.uploading import mark, upload
+from unipet.training.stopping import heeding_signals
 from unipet.calculus.yaml_reader import write_yaml
 
 if TYPE_CHECKING:
@@ -38,7 +41,8 @@ def run(config: RunConfig) -> dict[str, Any]:
     If a run with the same `run_id` has finished (status "ok") and all its files are present, its record is returned and
     nothing is run, unless `config.rerun` is set. A run that fails returns a record with status "failed" and `error`.
     Raises `UnipetError` for a mistake that `prepare` finds, before anything is written, and if another process is working
-    on the same run. KeyboardInterrupt is raised again after "interrupted" has been written to the record.
+    on the same run. SIGTERM and SIGINT end a run after the current step, and KeyboardInterrupt is raised again after
+    "interrupted" has been written to the record. A run that was interrupted or killed continues from its last resume point.
     """
     return perform(config).record.to_dict()
 
@@ -51,8 +55,11 @@ class Done:
     directory: Path
 
 
-def perform(config: RunConfig, announce: Callable[[Path], None] = lambda directory: None) -> Done:
-    """Like `run`, but returns the directory too. `announce` is called with the run's directory before work begins there."""
+def perform(
+    config: RunConfig, announce: Callable[[Path], None] = lambda directory: None, shared: Shared | None = None
+) -> Done:
+    """Like `run`, but returns the directory too. `announce` is called with the run's directory before work begins there.
+    `shared` holds what the runs of this process have in common."""
     with timed() as watch:
         prepared = prepare(config)
         announce(prepared.directory)
@@ -62,25 +69,29 @@ def perform(config: RunConfig, announce: Callable[[Path], None] = lambda directo
             settle(prepared.directory)
             if (found := _finished_before(prepared)) is not None:  # another process may have finished it meanwhile
                 return Done(found, prepared.directory)
-            return execute(prepared, watch)
+            return execute(prepared, watch, Shared() if shared is None else shared)
 
 
 def _finished_before(prepared: Prepared) -> Record | None:
     found = None if prepared.config.rerun else finished_record(prepared)
     if found is not None:
+        from unipet.training.resume_point import discard
+
+        discard(prepared.directory)  # a process that was killed at its very end may have left some
         print(f"finished before, not run again (rerun=true repeats it): {prepared.directory}")
         upload(prepared.config.tracking, found, prepared.resolved, prepared.directory)
     return found
 
 
-def execute(prepared: Prepared, watch: Stopwatch) -> Done:
+@heeding_signals()
+def execute(prepared: Prepared, watch: Stopwatch, shared: Shared) -> Done:
     """Execute the run in its directory. `run` describes how errors are handled.
 
     If the directory already holds a finished result, the run is repeated in a subdirectory, whose files replace the
     earlier result once the repetition has finished. If the repetition fails, the earlier result stays as it was.
     """
-    from unipet.runs.memory import out_of_memory
     from unipet.runs.tracking import open_tracker
+    from unipet.training.resume_point import discard
 
     config = prepared.config
     repeated = finished_record(prepared) is not None
@@ -90,6 +101,7 @@ def execute(prepared: Prepared, watch: Stopwatch) -> Done:
     record.folder = os.path.relpath(Path.cwd(), prepared.directory)
     record.data, record.fitted = Data.from_dict(prepared.data.record()), Fitted.from_dict(prepared.fit.record())
     record.composition = prepared.fit.method.to_dict()
+    record.resumed = resumed_before(directory, prepared.run_id)
     _clear(directory)
     fitted = "".join(f"# fitted to the budget: {key}={size}\n" for key, size in (prepared.fit.sizes or {}).items())
     records.write_text_atomic(directory / records.CONFIG, fitted + write_yaml(prepared.resolved))
@@ -97,29 +109,26 @@ def execute(prepared: Prepared, watch: Stopwatch) -> Done:
     tracker = open_tracker(config.tracking, record, prepared.resolved)
     try:
         if prepared.fit.why_not is None:
-            record.status = _work(prepared, directory, record, tracker)
+            record.status = _work(prepared, directory, record, tracker, shared)
         else:
             record.params = Params.from_dict(prepared.fit.report.to_dict()["params"])
             record.status, record.reason = "skipped", prepared.fit.why_not
         if record.status == "ok":
             record.files = checksums(directory)
-    except KeyboardInterrupt:
-        record.status, record.phase = "failed", watch.ended_in
-        record.error = ErrorOf("KeyboardInterrupt", "interrupted")
+    except KeyboardInterrupt as end:
+        shared.forget()
+        interrupted(record, end, watch, directory)
         raise
     except Exception as error:
-        if (reason := out_of_memory(error)) is None:
-            record.status, record.error = "failed", _explain(error, directory)
-            record.stopped_by = _stopped(error) or record.stopped_by
-        else:  # running out of memory is a result; the run is never retried with other settings
-            record.status, record.stopped_by = "exceeded", "out_of_memory"
-            record.reason = f"{watch.ended_in or watch.phase}: {reason}"
-        record.phase = watch.ended_in
+        shared.forget()
+        failed(record, error, watch, directory)
     finally:
         record.time.phases_s = watch.seconds()
         record.time.total_s = sum(record.time.phases_s.values())
         record.finished = now()
         records.write_record(directory / records.RESULT, record)
+        if record.status == "ok":
+            discard(directory)
         if said := libraries.kept():
             records.write_text_atomic(directory / libraries.FILE, said)
         settle(prepared.directory)
@@ -129,7 +138,7 @@ def execute(prepared: Prepared, watch: Stopwatch) -> Done:
     return done
 
 
-def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker) -> str:
+def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker, shared: Shared) -> str:
     """Seed, load the base model, fit memory, adapt, train, evaluate and save. Fills `record` as results become known.
     Returns the status: "ok", or "skipped" if the run would need more memory than the budget allows."""
     with phase("import"):
@@ -150,20 +159,20 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker)
         from unipet.training.history import read_steps
         from unipet.training.positions import check_lengths
         from unipet.runs.memory import PeakMemory, limited
-        from unipet.runs.base_model import load_base_model
         from unipet.tasks import cache_directory, collate, encode, readout, selection_metric
         from unipet.training.trainer import train
 
     config, method, data = prepared.config, prepared.fit.method, prepared.data
     device = "cuda:0" if torch.cuda.is_available() else "cpu"
     transformers.set_seed(config.seed)  # before the model, because the new head and the insertions are drawn at random
-    model, tokenizer = load_base_model(config.model, data.labels, data.regression, config.task.kind)
+    model, tokenizer = shared.load(prepared)
     encoded = encode(data, tokenizer, config.task, cache_directory(config.runs_dir))
     record.data.truncated = encoded.truncated  # the share of examples that a length limit truncated
     warnings = encoded.warnings(config.task.max_target)
     batch, read = collate(tokenizer), readout(config.task, tokenizer)
     with phase("base_model"):
-        fit = fit_run(config, model, prepared.fit.draft, encoded.train, batch, read, data.regression, device)
+        traces = shared.traces_of(prepared, device)
+        fit = fit_run(config, model, prepared.fit.draft, encoded.train, batch, read, data.regression, device, traces)
     warnings += [fit.warning] if fit.warning else []
     record.fitted = Fitted.from_dict(record.fitted.to_dict() | fit.record())
     record.memory.predicted_gib = fit.predicted_gib
@@ -184,6 +193,7 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker)
         metric = selection_metric(config.task)
         sign = 1.0 if higher_is_better(metric) else -1.0
         best = Best(model, selection_score(config, model, data, encoded, tokenizer), metric, sign)
+    points, begin = resume_points(directory, record, fit, device)
     with (
         phase("training"),
         limited(device, config.budget.peak_memory_gib),
@@ -195,12 +205,15 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker)
             best=best,
             micro_batch=fit.micro_batch,
             checkpointing=fit.checkpointing,
+            points=points,
+            begin=begin,
+            measure=memory.read,
         )
     if best is not None:
         selection = record.data.selection
         selection.metric, selection.step = selection_metric(config.task), best.restore()
         selection.scores = {str(step): score for step, score in best.scores.items()}  # JSON has no other keys
-    record.memory = Memory.from_dict(record.memory.to_dict() | memory.read())
+    record.memory = Memory.from_dict(record.memory.to_dict() | trained.measured)
     record.stopped_by = trained.stopped_by
     for row in record.insertions:  # for example experts that no step was routed to
         row.untrained = [name for name in trained.untrained if name.startswith(f"{row.name}/")]
@@ -217,6 +230,7 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker)
     with phase("evaluation"):
         check_mixture(model, encoded.evaluation, batch, config.optim.eval_batch_size, read)  # last: it merges the mixture
     record.flags = raised(rows, data.regression, read_steps(directory / records.METRICS))
+    shared.check(model)
     record.score, record.metric, record.metrics = scores.score, scores.metric, dict(scores.metrics)
     return "ok"
 
@@ -227,17 +241,3 @@ def _clear(directory: Path) -> None:
     for name in (records.RESULT, records.METRICS, records.PREDICTIONS, records.ERROR, libraries.FILE):
         (directory / name).unlink(missing_ok=True)
     shutil.rmtree(directory / records.ADAPTER, ignore_errors=True)
-
-
-def _explain(error: Exception, directory: Path) -> ErrorOf:
-    """The record's `error`. For anything but a `UnipetError`, the traceback is written to error.txt."""
-    if isinstance(error, UnipetError):
-        return ErrorOf("UnipetError", str(error))
-    records.write_text_atomic(directory / records.ERROR, "".join(traceback.format_exception(error)))
-    return ErrorOf(type(error).__name__, f"{error or '(no message)'} (traceback: {records.ERROR})")
-
-
-def _stopped(error: Exception) -> str | None:
-    from unipet.training.trainer import Diverged
-
-    return "nan" if isinstance(error, Diverged) else None

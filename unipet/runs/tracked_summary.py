@@ -118,7 +118,7 @@ def label(name: str, method: Mapping[str, Any], resolved: Mapping[str, Any]) -> 
 
 
 #: Parts of a configuration that a label does not name: named elsewhere, or where and how a run was watched.
-APART = ("method", "task", "model", "budget", "seed", "tracking", "runs_dir", "rerun")
+APART = ("method", "task", "model", "budget", "seed", "tracking", "checkpoint", "runs_dir", "rerun")
 
 
 def _reference(name: str, method: Mapping[str, Any]) -> dict[str, Any]:

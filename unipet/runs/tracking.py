@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sys
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
@@ -55,8 +56,11 @@ class LiveTracker:
 
     name = ""
 
-    def __init__(self, run: Any, as_asked: bool = True) -> None:
-        self.run = run
+    def __init__(
+        self, run: Any, as_asked: bool = True, has: Callable[[Mapping[str, Any], int], bool] = lambda values, step: False
+    ) -> None:
+        """`has` says whether the tracked run has a line already: a run that goes on tells all of them once more."""
+        self.run, self._has = run, has
         self._as_asked = as_asked  # False: kept offline, since the network was not reached
 
     def _guarded(self, action: str, call: Callable[[Any], Any]) -> None:
@@ -70,7 +74,8 @@ class LiveTracker:
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         """Mirror metrics of one optimiser step."""
-        self._guarded("logging", lambda run: run.log(dict(values), step=step))
+        if not self._has(values, step):
+            self._guarded("logging", lambda run: run.log(dict(values), step=step))
 
     def finish(self, record: Record) -> bool:
         """Write the summary (`SUMMARY`, `metrics/...`, `status`) and close this run."""
@@ -99,6 +104,11 @@ class WandbTracker(LiveTracker):
 
     def _close(self, run: Any, status: str) -> None:
         run.finish(exit_code=0 if status in RESULTS else 1)
+        if status in RESULTS and run.offline:  # the parts that interrupted processes left: all of them is in this one
+            own = Path(run.settings.sync_dir)
+            for part in own.parent.glob(f"offline-run-*-{run.id}"):
+                if part.name != own.name:
+                    shutil.rmtree(part, ignore_errors=True)
 
 
 class TrackioTracker(LiveTracker):
@@ -113,7 +123,8 @@ class TrackioTracker(LiveTracker):
             super().log(known, step)
 
     def _summarise(self, run: Any, summary: dict[str, Any]) -> None:
-        run.log({key: value for key, value in summary.items() if value is not None})
+        if summary["status"] != "interrupted":  # its last line is still to come
+            run.log({key: value for key, value in summary.items() if value is not None})
 
     def _close(self, run: Any, status: str) -> None:
         with contextlib.redirect_stdout(sys.stderr):
@@ -180,7 +191,8 @@ def _wandb(config: TrackingConfig, mirror: Mirrored, directory: Path) -> WandbTr
     }
     if config.mode == "online":
         try:
-            return WandbTracker(wandb.init(mode="online", **options))
+            run = wandb.init(mode="online", **options)
+            return WandbTracker(run, has=lambda values, step: step < run.starting_step)
         except Exception as error:
             print(
                 f"warning: wandb is not reached ({_first_line(error)}). This run is tracked offline; `wandb sync` in "
@@ -216,7 +228,18 @@ def _trackio(config: TrackingConfig, mirror: Mirrored, directory: Path) -> Track
             auto_log_gpu=False,
             auto_log_cpu=False,
         )
-    return TrackioTracker(run)
+    return TrackioTracker(run, has=_lines_of(config.project, run))
+
+
+def _lines_of(project: str, run: Any) -> Callable[[Mapping[str, Any], int], bool]:
+    """Whether a run of trackio has a line of these keys at this step. Where its storage does not tell, it has none."""
+    lines: set[tuple[int, frozenset[str]]] = set()
+    with contextlib.suppress(Exception):  # no public interface tells it
+        from trackio.sqlite_storage import SQLiteStorage
+
+        rows = SQLiteStorage.get_logs(project, run.name, run_id=run.id)
+        lines = {(row.pop("step"), frozenset(row.keys() - {"timestamp"})) for row in rows}
+    return lambda values, step: (step, frozenset(values)) in lines
 
 
 TRACKERS: dict[str, Callable[..., Tracker]] = {

@@ -9,6 +9,7 @@ from pathlib import Path
 from unipet.report import numbers
 from unipet.report.aggregate import is_synthetic, named, reason_of, scale_of
 from unipet.report.collect import Entry
+from unipet.runs.endings import continuing
 from unipet.runs.record import Record
 from unipet.runs.record_files import ERROR, RESULT, read_record
 from unipet.runs.sweep_files import JobState
@@ -36,6 +37,7 @@ def summary(record: Record, directory: Path) -> str:
     if params.trainable is not None:
         rows["trainable"] = f"{params.trainable:,} parameters ({numbers.percent(params.percent)} % of the base model)"
     rows["training"] = training(record)
+    rows["resumed"] = resumed(record)
     rows["time"] = spent(record)
     rows["directory"] = str(directory)
     rows["next"] = next_command(record, directory)
@@ -95,6 +97,16 @@ def training(record: Record) -> str:
     return f"{time.steps:,} steps{each}; {ENDED.get(str(by), f'ended by {by}')}"
 
 
+def resumed(record: Record) -> str:
+    """After which steps the run went on; empty where nothing interrupted it."""
+    steps = record.resumed
+    if not steps:
+        return ""
+    return (
+        f"{'once' if len(steps) == 1 else f'{len(steps)} times'}, after step {', '.join(f'{step:,}' for step in steps)}"
+    )
+
+
 def spent(record: Record) -> str:
     """The whole time and its parts, rounded so that the parts add up to the whole."""
     phases = record.time.phases_s
@@ -117,6 +129,8 @@ def rounded(values: list[float]) -> list[int]:
 def next_command(record: Record, directory: Path) -> str:
     """What a person would type now; merging, where every insertion folds."""
     run = shlex.quote(str(directory))
+    if record.status in ("interrupted", "running"):
+        return continuing(directory)
     if record.status != "ok":
         return f"cat {shlex.quote(str(directory / ERROR))}" if (directory / ERROR).is_file() else ""
     folds = all(row.foldable for row in record.insertions)

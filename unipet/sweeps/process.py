@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 
 from unipet.errors import UnipetError
 from unipet.output import libraries, terminal
+from unipet.runs.sweep_files import JobState
 from unipet.sweeps import telling
-from unipet.sweeps.directory import read_sweep
-from unipet.sweeps.worker import Worker
+from unipet.sweeps.directory import Job, read_sweep
+from unipet.sweeps.worker import Say, Worker
+from unipet.training.stopping import ask
 
 _PARENT_DIES = 1  # PR_SET_PDEATHSIG
 
@@ -29,25 +31,34 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def work(directory: Path, name: str, alone: bool) -> int:
     """The loop of one worker, with its end by a signal."""
-    signals: list[int] = []
-
-    def asked_to_end(sign: int, frame: FrameType | None) -> None:
-        signals.append(sign)
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, asked_to_end)
+    signal.signal(signal.SIGTERM, lambda sign, frame: ask(sign))
     # A key press at the terminal reaches every process; whoever started this one asks it to end once, by SIGTERM.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     end_with_parent()
     try:
         sweep = read_sweep(directory)
-        Worker(sweep, name, telling.worker(sweep), alone).run()
+        Worker(sweep, name, freezing(telling.worker(sweep)), alone).run()
     except UnipetError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        return 128 + (signals[0] if signals else signal.SIGINT)
+    except KeyboardInterrupt as end:
+        return int(getattr(end, "exit_code", 128 + signal.SIGINT))
     return 0
+
+
+def freezing(say: Say) -> Say:
+    """`say`; and after the first job, whose imports stay for good, nothing of it is looked at when garbage is collected."""
+    frozen = False
+
+    def told(job: Job, outcome: JobState | None) -> None:
+        nonlocal frozen
+        say(job, outcome)
+        if outcome is not None and not frozen:
+            gc.collect()
+            gc.freeze()
+            frozen = True
+
+    return told
 
 
 def end_with_parent() -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from unipet.config import LauncherConfig
 from unipet.runs.run_directory import Busy
+from unipet.runs.shared import Shared
 from unipet.runs.sweep_files import JobState, job_numbers
 from unipet.runs.tracked_summary import own_files
 from unipet.sweeps import jobs
@@ -53,6 +54,7 @@ class Worker:
     def __post_init__(self) -> None:
         self.owner = Owner.this(self.name)
         self.clock = Clock(self.sweep.directory, self.name)
+        self.shared = Shared()
         self.before = attempts(self.sweep.directory)  # of commands before this one
 
     @property
@@ -121,7 +123,7 @@ class Worker:
         self.say(job, None)
         try:
             with beating(held), own_files(self.sweep.config_dir):
-                outcome = jobs.run_job(job.values, self.task(job, held), job.mistake)
+                outcome = jobs.run_job(job.values, self.task(job, held), job.mistake, self.shared)
         except Busy:
             self.busy[held.job] = time.monotonic() + BUSY_S
             release(held)

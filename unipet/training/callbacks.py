@@ -18,6 +18,7 @@ from unipet.errors import UnipetError
 from unipet.output.progress import Progress
 from unipet.output.stopwatch import phase
 from unipet.training.history import SELECTION, tracked
+from unipet.training.resume_point import State
 
 Log = Callable[[dict[str, Any], int], None]
 
@@ -30,6 +31,16 @@ class Routes(TrainerCallback):
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._adaptation.draw(state.global_step, self._seed)
+
+    def state(self) -> State:
+        """Where the stream of the routes stands: every step begins it anew, and evaluation may draw from it, too."""
+        number, stream = self._adaptation.routing.state()
+        return State({"number": number}, {"stream": stream})
+
+    def resume(self, state: State) -> None:
+        """Draw on from there."""
+        self._adaptation.draw(0, self._seed)  # a training loop is in charge
+        self._adaptation.routing.resume(state.values["number"], state.tensors["stream"])
 
 
 class GradientProbe(TrainerCallback):
@@ -47,6 +58,15 @@ class GradientProbe(TrainerCallback):
                 del self._waiting[name]
                 self._learning |= id(each) in self._owned
 
+    def state(self) -> State:
+        """Which tensors still wait for a gradient."""
+        return State({"waiting": sorted(self._waiting), "learning": self._learning})
+
+    def resume(self, state: State) -> None:
+        """Go on waiting for those alone."""
+        self._waiting = {name: self._waiting[name] for name in state.values["waiting"]}
+        self._learning = state.values["learning"]
+
     def untouched(self) -> list[str]:
         """Names of the trainable tensors that never had a gradient other than zero."""
         return sorted(self._waiting)
@@ -63,7 +83,8 @@ class GradientProbe(TrainerCallback):
 class Clock(TrainerCallback):
     """Measures the time of the steps, without the Trainer's setup, which in a short run takes longer than the steps."""
 
-    seconds = 0.0
+    seconds = 0.0  # of the processes before; at the end of all
+    _started: float | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._started = time.perf_counter()
@@ -71,24 +92,33 @@ class Clock(TrainerCallback):
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        self.seconds = time.perf_counter() - self._started
+        self.seconds, self._started = self.so_far(), None
+
+    def so_far(self) -> float:
+        """Seconds of the steps until now, those of earlier processes included."""
+        return self.seconds + (0.0 if self._started is None else time.perf_counter() - self._started)
+
+    def state(self) -> State:
+        """The seconds until now."""
+        return State({"seconds": self.so_far()})
+
+    def resume(self, state: State) -> None:
+        """Count on from there."""
+        self.seconds = state.values["seconds"]
 
 
 class TimeLimit(TrainerCallback):
     """Ends training after the step during which the limit of `seconds` is reached. None means no limit.
 
-    `aside` returns the seconds spent on other work, such as scoring the selection split. They do not count.
+    `passed` returns the seconds that count: those spent on other work, such as scoring the selection split, do not.
     """
 
-    def __init__(self, seconds: float | None, aside: Callable[[], float]) -> None:
-        self._seconds, self._aside = seconds, aside
+    def __init__(self, seconds: float | None, passed: Callable[[], float]) -> None:
+        self._seconds, self._passed = seconds, passed
         self.reached = False
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._started = time.perf_counter()
-
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if self._seconds is not None and time.perf_counter() - self._started - self._aside() >= self._seconds:
+        if self._seconds is not None and self._passed() >= self._seconds:
             self.reached = control.should_training_stop = True
 
 
@@ -98,7 +128,7 @@ class ShownProgress(TrainerCallback):
     _progress: Progress | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._progress = Progress("training", state.max_steps, "step")
+        self._progress = Progress("training", state.max_steps, "step", done=state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self._progress is not None and not control.should_log:  # a step that is logged is counted with its loss
@@ -120,6 +150,7 @@ class Journal(TrainerCallback):
 
     def __init__(self, file: TextIO, log: Log) -> None:
         self._file, self._log = file, log
+        self._text = ""  # all lines
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         if not logs or "loss" not in logs:  # the Trainer's closing summary
@@ -131,9 +162,21 @@ class Journal(TrainerCallback):
 
     def write(self, values: dict[str, Any], step: int) -> None:
         """Write one line to the file, and send its values to the tracker."""
-        self._file.write(json.dumps({"step": step, **values}, allow_nan=False) + "\n")
+        line = json.dumps({"step": step, **values}, allow_nan=False) + "\n"
+        self._text += line
+        self._file.write(line)
         self._file.flush()
         self._log(tracked(values), step)
+
+    def state(self) -> State:
+        """The lines so far."""
+        return State({"text": self._text})
+
+    def resume(self, state: State) -> None:
+        """Write those lines once more: what came after them is written again, too. The tracker knows which it has."""
+        for line in state.values["text"].splitlines():
+            values = json.loads(line)
+            self.write(values, values.pop("step"))
 
 
 class Best(TrainerCallback):
@@ -170,6 +213,16 @@ class Best(TrainerCallback):
         if self.journal is not None:
             self.journal.write({f"{SELECTION}{self._metric}": self._sign * score}, state.global_step)
         self.seconds += time.perf_counter() - started
+
+    def state(self) -> State:
+        """The best checkpoint's tensors, every score, and the time they took."""
+        scores = {str(step): score for step, score in self.scores.items()}  # JSON has no other keys
+        return State({"scores": scores, "seconds": self.seconds}, self._kept)
+
+    def resume(self, state: State) -> None:
+        """Compare the checkpoints to come with those."""
+        self.scores = {int(step): score for step, score in state.values["scores"].items()}
+        self.seconds, self._kept = state.values["seconds"], state.tensors
 
     def restore(self) -> int:
         """Copy the best checkpoint's tensors back into the model. Returns its step."""

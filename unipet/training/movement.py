@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from unipet.errors import UnipetError
+from unipet.training.resume_point import State
 
 _PIECE = 2**18  # numbers looked at in one go: two megabytes, whatever a tensor's size
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # bytes of a number -> an integer of its bits
@@ -20,6 +21,14 @@ class Movement:
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         self._tensors = dict(tensors)
         self._before = _marks(self._tensors)
+
+    def state(self) -> State:
+        """The marks of before training."""
+        return State({"before": self._before})
+
+    def resume(self, state: State) -> None:
+        """Compare with those."""
+        self._before = state.values["before"]
 
     def check(self, owned: list[str], lr: float, steps: int) -> list[str]:
         """Names of the tensors whose every number is what it was.

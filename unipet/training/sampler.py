@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -18,14 +19,29 @@ class GroupedOrder(Sampler[int]):
     def __init__(self, sizes: Sequence[int], batch_size: int, seed: int, pool: int = 50) -> None:
         """`pool`: how many batches' worth of shuffled examples are sorted together."""
         self._sizes, self._batch_size, self._seed, self._pool = sizes, batch_size, seed, pool
-        self._epoch = 0
+        self._epoch = self._skipped = 0
 
     def __len__(self) -> int:
         return len(self._sizes)
 
     def __iter__(self) -> Iterator[int]:
         self._epoch += 1
-        return iter(self.order(self._epoch - 1))
+        skipped, self._skipped = self._skipped, 0
+        return iter(self.order(self._epoch - 1)[skipped:])
+
+    def begin_after(self, steps: int) -> None:
+        """The next iteration begins behind the batches of so many steps: within an epoch, it is the rest of that one."""
+        self._epoch, batches = divmod(steps, self._batches_per_epoch)
+        self._skipped = batches * self._batch_size
+
+    def epochs(self, steps: int) -> float:
+        """How many epochs so many steps are."""
+        epochs, batches = divmod(steps - 1, self._batches_per_epoch)
+        return epochs + (batches + 1) / self._batches_per_epoch
+
+    @property
+    def _batches_per_epoch(self) -> int:
+        return math.ceil(len(self._sizes) / self._batch_size)
 
     def order(self, epoch: int) -> list[int]:
         """The indices of one epoch; an incomplete batch comes last, so that the others stay whole."""

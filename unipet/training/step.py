@@ -15,6 +15,7 @@ from unipet.adaptation.adapted import adaptation
 from unipet.calculus.objectives import Objective, consistency_loss, task_loss
 from unipet.tasks import Readout, answers_in, read_rows
 from unipet.training.forward import autocast, model_inputs
+from unipet.training.resume_point import State
 
 Batch = Mapping[str, Tensor]
 
@@ -84,3 +85,32 @@ class Loss:
             backward(loss)
             total = total + loss.detach()
         return total
+
+
+class Tally:
+    """What the steps of a training have added up: real tokens, and losses since the last line of metrics."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.tokens = 0
+        self._losses, self._steps = torch.zeros((), device=device), 0
+
+    def add(self, loss: Tensor, tokens: int) -> None:
+        """One more step."""
+        self.tokens += tokens
+        self._losses += loss
+        self._steps += 1
+
+    def mean_loss(self) -> float:
+        """The mean loss of a step since this was last asked."""
+        mean = self._losses.item() / self._steps
+        self._losses, self._steps = torch.zeros_like(self._losses), 0
+        return mean
+
+    def state(self) -> State:
+        """The sums so far."""
+        return State({"tokens": self.tokens, "steps": self._steps}, {"losses": self._losses})
+
+    def resume(self, state: State) -> None:
+        """Add to those."""
+        self.tokens, self._steps = state.values["tokens"], state.values["steps"]
+        self._losses = state.tensors["losses"].to(self._losses.device)

@@ -44,7 +44,7 @@ class Gated(Composition):
     def refuses_options(self, function: Function) -> str | None:
         for option_name, needed in _NEEDED.items():
             if getattr(function, option_name, needed) != needed:
-                return f"that needs {option_name}: {str(needed).lower()}."
+                return f"that needs function.{option_name}: {str(needed).lower()}."
         return None
 
     def join(self, h_BTD: Tensor, delta_BTD: Tensor, own: Params, at: Weights | None) -> Tensor:

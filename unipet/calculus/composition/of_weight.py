@@ -33,7 +33,7 @@ class OfWeight(Composition):
         return None if form == "parallel" else "it changes the weight itself, a map of x. Use form: parallel."
 
     def refuses_options(self, function: Function) -> str | None:
-        return "that is about the weight alone. Use bias: false." if getattr(function, "bias", False) else None
+        return "that is about the weight alone. Use function.bias: false." if getattr(function, "bias", False) else None
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ class KroneckerBottleneck(Bottleneck):
         n = self.terms
         if in_width % n or out_width % n:
             raise UnipetError(
-                f"function.terms: {n} divides not both widths of {slot}, {in_width} and {out_width}. "
+                f"function.terms: {n} does not divide both widths of {slot}, {in_width} and {out_width}. "
                 f"Choose terms that divide the size and the base model's width."
             )
         tensors = {

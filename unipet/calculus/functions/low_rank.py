@@ -65,8 +65,8 @@ class LowRank(LinearMap):
         of_weight = self.init in _OF_WEIGHT
         if self.from_start and (not of_weight or self.diagonal):
             raise UnipetError(
-                f"function.from_start: it needs a start that the base weight gives (init {', '.join(_OF_WEIGHT)}) and "
-                f"no diagonal; got init: {self.init}, diagonal: {str(self.diagonal).lower()}."
+                f"function.from_start: it needs a start that the base weight gives, and no diagonal; here init is "
+                f"{self.init}, diagonal {str(self.diagonal).lower()}. Use init {', '.join(_OF_WEIGHT)} and diagonal: false."
             )
         if self.bias and "up" in self.freeze:
             raise UnipetError("function.bias: it belongs to up, which is frozen. Use bias: false.")
@@ -74,13 +74,13 @@ class LowRank(LinearMap):
             raise UnipetError("function.freeze: freezing down and up leaves nothing to train. Freeze one of them.")
         if "up" in self.freeze and not of_weight:
             raise UnipetError(
-                f"function.freeze: a frozen up needs a start that the base weight gives (init {', '.join(_OF_WEIGHT)}); "
-                f"got init: {self.init}."
+                f"function.freeze: a frozen up needs a start that the base weight gives, and init is {self.init}. "
+                f"Use init {', '.join(_OF_WEIGHT)}."
             )
         if "down" in self.freeze and self.init in ("bert", "houlsby"):
             raise UnipetError(
-                f"function.freeze: a frozen down is made from the seed with init lora or torch, or from the base weight "
-                f"({', '.join(_OF_WEIGHT)}); got init: {self.init}."
+                f"function.freeze: a frozen down is made from the seed or from the base weight, and init is {self.init}. "
+                f"Use init {', '.join(('lora', 'torch', *_OF_WEIGHT))}."
             )
 
     def sizes(self, widths: Sequence[Widths]) -> Sequence[int]:

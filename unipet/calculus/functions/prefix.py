@@ -105,7 +105,7 @@ class Prefix(Function):
                 f"{self.size - 1}, so that something trains."
             )
         if self.ids and not self.starts_from_text:
-            raise UnipetError(f"function.ids: a text to start from needs init: tokens; got init: {self.init}.")
+            raise UnipetError(f"function.ids: a text to start from needs init: tokens, and init is {self.init}.")
         if self.ids and len(self.ids) < self.size:
             raise UnipetError(
                 f"function.ids: {len(self.ids)} tokens given, and the prefix has {self.size} positions. Give as many "
@@ -145,8 +145,8 @@ class Prefix(Function):
         self._check()
         if len({(one.u, one.kv) for one in widths}) > 1:
             raise UnipetError(
-                f"its sites share one network but differ in width: {sorted({(one.u, one.kv) for one in widths})}. "
-                "Set function.reparam=null, or make one insertion for each width."
+                "function.reparam: all sites share one network, and they differ in width: "
+                f"{sorted({(one.u, one.kv) for one in widths})}. Use reparam: null, or make one insertion for each width."
             )
         width = self.reparam.width or widths[0].u
         tokens = {"tokens": {"": TensorSpec((self.size, width), "table")}}

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from unipet.cli.commands.arguments import Parser, home
+from unipet.cli.commands.resume import asks_to_resume, resume
 from unipet.sweeps.hydra_main import Flags, call_hydra, environment
 from unipet.sweeps.launch import SWEEP_ID, single, sweep
 
@@ -63,6 +64,8 @@ def main(argv: Sequence[str]) -> int:
         if flags.config_dir:
             check_config_dir(flags.config_dir)
         return call_hydra(lambda composed: None, flags, [])
+    if asks_to_resume(overrides):
+        return resume(overrides, flags)
     with environment(SWEEP_ID, f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"):
         return _composed(flags, overrides)
 

@@ -68,7 +68,7 @@ def cost_points(comparisons: Sequence[Comparison], cost: str) -> Rows:
 
 
 def _names(lines: Sequence[Line]) -> list[str]:
-    """What is written beside a point: the method, and where it has several here what tells them apart."""
+    """What is written beside a point: the method, with its variant where it has several."""
     count = Counter(line.row.method for line in lines)
     return [line.label if count[line.row.method] > 1 else line.row.method for line in lines]
 

@@ -91,7 +91,7 @@ class Comparison:
 def comparisons_of(entries: Sequence[Entry], known: Sequence[Group] = ()) -> list[Comparison]:
     """The comparisons among these runs. A run without a score joins the one that its task, model and budget name.
 
-    `known`: what the statistics already said of groups; it is asked again only for others.
+    `known`: groups that were compared before; only the others are compared here.
     Raises `UnipetError` for a damaged predictions.jsonl.
     """
     budgets = budget_labels(entries)
@@ -127,7 +127,7 @@ def costs_of(entries: Iterable[Entry]) -> dict[str, float]:
 
 
 def _budget(entry: Entry) -> str:
-    """A budget in full: two budgets of one name are two budgets."""
+    """A budget as a text with all its limits, so that two budgets of one name differ."""
     content = entry.setting("budget")
     name = named(entry.record.budget)
     return json.dumps(

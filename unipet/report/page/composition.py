@@ -29,7 +29,7 @@ class Inserted:
 
     @property
     def sites(self) -> list[str]:
-        """Where it sits; without a record those sites that a base model may not lack."""
+        """Where it sits: as the record says, else those sites that every base model has."""
         if self.matched:
             return list(self.matched)
         site, optional = self.position.get("site") or [], self.position.get("optional")
@@ -129,7 +129,7 @@ def _rows(entry: Entry) -> list[dict[str, Any]]:
 
 
 def _recorded(insertions: Sequence[InsertionRow]) -> tuple[Inserted, ...]:
-    """What a record alone tells: names, without options."""
+    """The insertions of a record without a configuration: names, no options."""
     return tuple(
         Inserted(
             number,

@@ -1,4 +1,4 @@
-"""What any two runs differ in, as small as it can be said: what all share is counted, the rest is kept per run."""
+"""What any two runs differ in: values that all runs share are counted, the others are kept for each run."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from unipet.report.collect import Entry
 from unipet.runs.labels import leaves
 
 #: Keys of a configuration that say where a run happened, not what it was.
-APART = ("tracking", "runs_dir", "rerun")
+APART = ("tracking", "checkpoint", "launcher", "runs_dir", "rerun")
 
 
 def own_values(entries: Sequence[Entry]) -> tuple[int, list[dict[str, Any]]]:
-    """(how many values all runs share, for each run the values that not all share), keys dotted."""
+    """(number of values that all runs share, each run's other values), with dotted keys."""
     flat = [values_of(entry) for entry in entries]
     everywhere = set.intersection(*(set(values) for values in flat)) if flat else set()
     shared = {key for key in everywhere if len({json.dumps(values[key], default=str) for values in flat}) == 1}

@@ -11,7 +11,7 @@ from unipet.report.page.rendering import Table
 
 
 def effect_tables(effects: Mapping[str, Sequence[Effect]], comparisons: Sequence[Comparison]) -> list[Table]:
-    """The effects of every comparison that has any; `found` are those of each comparison's id."""
+    """The effects of every comparison that has any; `effects`: id of a comparison -> its effects."""
     return [
         _table(f"Effects: {comparison.title}", effects[comparison.id], comparison.id)
         for comparison in comparisons

@@ -46,7 +46,7 @@ DETAIL = ((12_000, 60), (4_000, 20), (1_000, 5))
 def page(
     entries: Sequence[Entry], groups: Sequence[Group] = (), stamp: str = "", published: Sequence[Beside] = ()
 ) -> str:
-    """The whole page. `groups`: what the statistics said already. `stamp`: the version that a live page asks about.
+    """The whole page. `groups`: what was compared before. `stamp`: the version that a live page asks about.
     `published`: papers' numbers beside ours.
 
     Raises `UnipetError` where Jinja2, Altair or vl-convert is missing, or a predictions.jsonl is damaged.
@@ -78,7 +78,7 @@ def page(
 def _content(
     entries: Sequence[Entry], comparisons: Sequence[Comparison], published: Sequence[Beside]
 ) -> dict[str, object]:
-    """What the parts of the page show, however much detail there is room for."""
+    """What the parts of the page show at every level of detail."""
     changes = {comparison.id: effects(comparison) for comparison in comparisons}
     beside = Table(PUBLISHED, BESIDE, [number.texts() for number in published], (4, 5, 6, 7))
     return {

@@ -83,7 +83,7 @@ def _scores(line: Line) -> dict[str, float]:
 
 
 def rest_of(left: Line, right: Line) -> str | None:
-    """How alike two configurations are apart from their methods; None when it is more than the optimiser."""
+    """`SAME` or `TUNED`: what else two configurations share besides the method; None where more than the optimiser differs."""
     first, second = ({key: value for key, value in _config(line).items() if key != "method"} for line in (left, right))
     if first == second:
         return SAME
@@ -160,7 +160,7 @@ def _order(text: str) -> tuple[Any, ...]:
 
 
 def _config(line: Line) -> dict[str, Any]:
-    """A configuration without its seed and what never counts, the method as it was trained; plain JSON."""
+    """The configuration of a line as plain JSON: the method as it was trained, without the seed and without places."""
     entry = line.entries[0]
     config = {key: value for key, value in entry.config.items() if key not in IGNORED}
     config["method"] = trained(entry.record, entry.config)

@@ -109,7 +109,7 @@ def layer(composed: Composed) -> Drawing:
 
 
 def _row(sketch: _Sketch, row: Row, composed: Composed) -> None:
-    """Input, insertions on the input side, boxes, insertions above them."""
+    """Draw one row: its input, insertions on the input side, its boxes, the insertions above them."""
     named = [(insertion, [role for role in insertion.sites if role in row.roles]) for insertion in composed.insertions]
     here = [(insertion, roles) for insertion, roles in named if roles]
     columns = [x for _, x, _ in row.boxes]
@@ -143,7 +143,7 @@ def _row(sketch: _Sketch, row: Row, composed: Composed) -> None:
 
 
 def _insertion(sketch: _Sketch, row: Row, insertion: Inserted, roles: Sequence[str], below: bool) -> None:
-    """A box at the right, its signs on the wires, its input."""
+    """Draw one insertion: its box at the right, its signs on the wires, its input."""
     sketch.y -= SLOT
     y = sketch.y + SLOT / 2 - 2
     columns = sorted({x for role in roles for x in row.roles[role][0]})

@@ -16,7 +16,7 @@ def linear_below(costs: Sequence[float]) -> float:
 
 
 def readable(names: Sequence[str], places: Sequence[tuple[float, float]], first: Sequence[bool]) -> list[str]:
-    """The names to write, "" where one would lie over another. `places` are (cost, score); `first` are written first, above
+    """The names to write, "" where a name would lie over another. `places` are (cost, score); `first` are written first, above
     their points, the others below. The rest have the tooltip and the table.
     """
     if not places:

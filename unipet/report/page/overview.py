@@ -1,4 +1,4 @@
-"""The top of the page: what was run, and what to beware of before comparing."""
+"""The top of the page: which runs there are, and what a reader must know before comparing them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def surroundings(entries: Sequence[Entry]) -> list[str]:
 
 
 def notices(comparisons: Sequence[Comparison]) -> list[str]:
-    """What a reader must know before comparing, once each."""
+    """Sentences that a reader must know before comparing."""
     texts = []
     if synthetic := sorted({comparison.task for comparison in comparisons if comparison.synthetic}):
         texts.append(

@@ -1,4 +1,4 @@
-"""The Pareto front of score against a cost: what no other configuration beats in one without losing in the other."""
+"""The Pareto front of score against a cost: configurations that no other one beats in both."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def front(lines: Sequence[Line], cost: str) -> list[Line]:
     """The lines on the front, cheapest first. Only lines with a mean score and this cost take part.
 
     A line is on it when no other has at least as good a score at no more than its cost, one of the two strictly better.
-    Means are compared as they are: whether a difference is more than noise is for the statistics to say.
+    Means are compared as they are: the front does not say whether a difference is more than noise.
     """
     known = [line for line in lines if line.row.score is not None and cost in line.costs]
 

@@ -1,4 +1,4 @@
-"""A live page on this machine alone: made anew when records change, asked for by the page itself."""
+"""A live page on this machine alone. It is made anew when records change; the page asks for the newest version."""
 
 from __future__ import annotations
 
