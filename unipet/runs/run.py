@@ -20,11 +20,14 @@ from unipet.config import RunConfig
 from unipet.errors import UnipetError
 from unipet.runs.record import Data, ErrorOf, Fitted, InsertionRow, Memory, Params, Record, Scoring, blank_record
 from unipet.runs.versions import now
+from unipet.runs.device_share import Share
+from unipet.runs.devices import check_devices, warning_without_gpus
+from unipet.runs.other_devices import other_devices
 from unipet.runs.prepare import Prepared, finished_record, prepare
 from unipet.runs.endings import failed, interrupted
 from unipet.runs.finished import evaluate as evaluate
 from unipet.runs.resumable import resume_points, resumed_before
-from unipet.runs.run_directory import checksums, locked, settle
+from unipet.runs.run_directory import checksums, clear, locked, settle
 from unipet.runs.shared import Shared
 from unipet.output.stopwatch import Stopwatch, phase, timed
 from unipet.runs.uploading import mark, upload
@@ -65,6 +68,7 @@ def perform(
         announce(prepared.directory)
         if (found := _finished_before(prepared)) is not None:
             return Done(found, prepared.directory)
+        check_devices(config.budget, config.optim.batch_size)
         with locked(prepared.directory):
             settle(prepared.directory)
             if (found := _finished_before(prepared)) is not None:  # another process may have finished it meanwhile
@@ -102,7 +106,7 @@ def execute(prepared: Prepared, watch: Stopwatch, shared: Shared) -> Done:
     record.data, record.fitted = Data.from_dict(prepared.data.record()), Fitted.from_dict(prepared.fit.record())
     record.composition = prepared.fit.method.to_dict()
     record.resumed = resumed_before(directory, prepared.run_id)
-    _clear(directory)
+    clear(directory)
     fitted = "".join(f"# fitted to the budget: {key}={size}\n" for key, size in (prepared.fit.sizes or {}).items())
     records.write_text_atomic(directory / records.CONFIG, fitted + write_yaml(prepared.resolved))
     records.write_record(directory / records.RESULT, record)
@@ -173,7 +177,7 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker,
     with phase("base_model"):
         traces = shared.traces_of(prepared, device)
         fit = fit_run(config, model, prepared.fit.draft, encoded.train, batch, read, data.regression, device, traces)
-    warnings += [fit.warning] if fit.warning else []
+    warnings += filter(None, [fit.warning, warning_without_gpus(config.budget.gpus)])
     record.fitted = Fitted.from_dict(record.fitted.to_dict() | fit.record())
     record.memory.predicted_gib = fit.predicted_gib
     record.data.warnings = warnings
@@ -194,10 +198,15 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker,
         sign = 1.0 if higher_is_better(metric) else -1.0
         best = Best(model, selection_score(config, model, data, encoded, tokenizer), metric, sign)
     points, begin = resume_points(directory, record, fit, device)
+    share = Share(
+        *(config, method, prepared.sites, data.labels, data.regression, encoded.train, fit.micro_batch, fit.checkpointing),
+        begin=begin,
+    )
     with (
         phase("training"),
         limited(device, config.budget.peak_memory_gib),
         open(directory / records.METRICS, "w", encoding="utf-8") as metrics,
+        other_devices(share) as ranks,
     ):
         trained = train(
             *(model, method.objective, encoded.train, batch, data.regression, config, directory, metrics, tracker.log),
@@ -208,6 +217,7 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker,
             points=points,
             begin=begin,
             measure=memory.read,
+            ranks=ranks,
         )
     if best is not None:
         selection = record.data.selection
@@ -233,11 +243,3 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker,
     shared.check(model)
     record.score, record.metric, record.metrics = scores.score, scores.metric, dict(scores.metrics)
     return "ok"
-
-
-def _clear(directory: Path) -> None:
-    """Create the run's directory, and delete the files that an earlier, unfinished attempt left in it."""
-    directory.mkdir(parents=True, exist_ok=True)
-    for name in (records.RESULT, records.METRICS, records.PREDICTIONS, records.ERROR, libraries.FILE):
-        (directory / name).unlink(missing_ok=True)
-    shutil.rmtree(directory / records.ADAPTER, ignore_errors=True)

@@ -42,12 +42,14 @@ Say = Callable[[Job, JobState | None], None]  # a job begins (None), or ends wit
 
 @dataclass
 class Worker:
-    """One worker of a sweep. `alone`: no other one was started with it, so it takes the jobs in their order."""
+    """One worker of a sweep. `alone`: no other one was started with it, so it takes the jobs in their order. `last`: nobody
+    looks after it for jobs that were lost, so it stays until every job has an outcome."""
 
     sweep: Sweep
     name: str
     say: Say = lambda job, outcome: None
     alone: bool = True
+    last: bool = False
     stale_s: float = STALE_S
     busy: dict[int, float] = field(default_factory=dict)  # job -> when to try it again
 
@@ -100,7 +102,7 @@ class Worker:
                 unsure = True
             else:
                 break  # its owner lives, and will look for lost jobs when it is done
-        if unsure or len(ready) < len(left):
+        if unsure or len(ready) < len(left) or (self.last and left):
             return None, WAIT_S
         return None, None
 

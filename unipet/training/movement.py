@@ -20,7 +20,7 @@ class Movement:
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         self._tensors = dict(tensors)
-        self._before = _marks(self._tensors)
+        self._before = marks(self._tensors)
 
     def state(self) -> State:
         """The marks of before training."""
@@ -35,7 +35,7 @@ class Movement:
 
         Raises `UnipetError` when none of the method's tensors `owned` has moved (of a method without any: nothing).
         """
-        still = sorted(name for name, mark in _marks(self._tensors).items() if mark == self._before[name])
+        still = sorted(name for name, mark in marks(self._tensors).items() if mark == self._before[name])
         first = [name for name in owned or self._tensors if name in still]
         if len(first) < len(owned or self._tensors):
             return still
@@ -46,7 +46,8 @@ class Movement:
         )
 
 
-def _marks(tensors: Mapping[str, Tensor]) -> dict[str, int]:
+def marks(tensors: Mapping[str, Tensor]) -> dict[str, int]:
+    """A number of 64 bits for each tensor, which depends on every bit of it."""
     marks = [_mark(tensor.detach()).cpu() for tensor in tensors.values()]
     return dict(zip(tensors, [int(mark) for mark in marks], strict=True))
 

@@ -1,4 +1,4 @@
-"""One run is one process on one device, whatever a launcher of many processes has left in the environment."""
+"""A run is started as one process, whatever a launcher of many processes has left in the environment."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def check_one_process() -> None:
         count = os.environ.get(name, "")
         if count.isdecimal() and int(count) > 1:
             raise UnipetError(
-                f"{name}={count} in the environment: a launcher started {count} processes, and one run uses one process on "
-                "one device. Start `unipet train` by itself; for several devices start one process for each of several "
-                f"runs, with CUDA_VISIBLE_DEVICES set to the device of each (and without {name}: env -u {name} unipet ...)."
+                f"{name}={count} in the environment: a launcher started {count} processes, and each would do the whole run. "
+                f"Start `unipet train` by itself (env -u {name} unipet ...): with budget.gpus={count} one run starts a process "
+                "for each of its devices. For several runs at a time set CUDA_VISIBLE_DEVICES to the device of each."
             )
 
 

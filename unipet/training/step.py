@@ -50,15 +50,16 @@ class Loss:
             loss = loss + consistency_loss(self.objective.consistency, first, second.float(), self.regression)
         return loss
 
-    def shares(self, batch: Batch, micro_batch: int) -> Iterator[tuple[Batch, float]]:
+    def shares(self, batch: Batch, micro_batch: int, rows: slice = slice(None)) -> Iterator[tuple[Batch, float]]:
         """The batch in pieces of `micro_batch` examples, each with its share of the N answers: the loss of the batch is
         the sum of the pieces' losses times their shares. A piece without an answer is left out.
 
-        Every piece keeps the padding of the whole batch.
+        Every piece keeps the padding of the whole batch. `rows`: those that this process takes of it.
         """
         whole = answers_in(batch["labels"], self.read)
-        for at in range(0, len(batch["labels"]), micro_batch):
-            piece = {name: value[at : at + micro_batch] for name, value in batch.items()}
+        first, end, _ = rows.indices(len(batch["labels"]))
+        for at in range(first, end, micro_batch):
+            piece = {name: value[at : min(at + micro_batch, end)] for name, value in batch.items()}
             own = answers_in(piece["labels"], self.read)
             if own:
                 yield piece, own / whole
@@ -70,14 +71,16 @@ class Loss:
         micro_batch: int,
         backward: Callable[[Tensor], None] = Tensor.backward,
         check: Callable[[Tensor], None] = lambda loss: None,
+        rows: slice = slice(None),
     ) -> Tensor:
         """Add the gradients of the batch's loss to the parameters, `micro_batch` examples at a time; the loss, detached.
+        Of both, the part that `rows` of the batch have in them.
 
         `check` sees every piece's loss before its backward pass. Whatever the micro-batch, the gradients are the same to
         rounding where there is no dropout: routes of mixtures hold for the whole step.
         """
         total = batch["labels"].new_zeros((), dtype=torch.float32)
-        for piece, share in self.shares(batch, micro_batch):
+        for piece, share in self.shares(batch, micro_batch, rows):
             loss = self(model, piece)
             check(loss)
             if share != 1.0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -136,6 +137,7 @@ def fit_run(
     """
     known = {} if traces is None else traces
     rows = widest(examples, config.optim.batch_size, config.seed)
+    largest = math.ceil(len(rows) / config.budget.gpus)  # part of a batch that one device takes
     method = draft.inserted.method
     loss = Loss(method.objective, regression, config.optim.label_smoothing, config.precision, read)
     whole = collate([examples[index] for index in rows])
@@ -150,10 +152,10 @@ def fit_run(
         return known[key]
 
     try:
-        return fit_memory(predict, len(rows), config.budget, can_checkpoint(model))
+        return fit_memory(predict, largest, config.budget, can_checkpoint(model))
     except Untraceable as error:
         limited = " No micro-batch was fitted to budget.peak_memory_gib." if config.budget.peak_memory_gib else ""
-        return MemoryFit(len(rows), warning=f"{error}{limited}")
+        return MemoryFit(largest, warning=f"{error}{limited}")
 
 
 def widest(examples: Examples, batch_size: int, seed: int) -> list[int]:
