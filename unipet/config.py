@@ -195,12 +195,28 @@ class LauncherConfig:
     """How the jobs of a sweep are run: by whom, how many at a time, and what becomes of one that fails."""
 
     name: str = "local"  # a row of LAUNCHERS in unipet/sweeps/launchers.py
-    workers: int | None = option(None, low=1, null="for as many as the machine can take")  # processes that run jobs
+    # processes that run jobs; of slurm, tasks of the array
+    workers: int | None = option(None, low=1, null="for as many as the machine can take, on SLURM one for each job")
     timeout: float | None = option(None, above=0, null="for no limit")  # seconds that one job may take
     retries: int = option(0, low=0)  # how often a job is tried again that failed by no fault of its own
     fail_fast: bool = False  # true: the first failure ends the sweep; the jobs at work are finished
     # local: false runs the jobs in this very process, where a crash ends all (for debuggers, and functions of a notebook)
     isolate: bool = True
+    # slurm: where the array goes; local runs its tasks on this machine, to try it without a cluster
+    cluster: str = option("slurm", choices=("slurm", "local"))
+    partition: str | None = option(None, filled=True, words="a name", null="for the cluster's default")
+    account: str | None = option(None, filled=True, words="a name", null="for your default account")
+    time: int = option(240, low=1)  # slurm: minutes that a task may take before it is queued again
+    memory_gib: float | None = option(None, above=0, null="for the partition's default")  # slurm: of one worker
+    # slurm: further options of sbatch, under their long names; true stands for an option without a value
+    sbatch: dict[str, str] = option({}, words="a mapping from an option of sbatch to its value")
+    # ray: of a cluster
+    address: str | None = option(None, filled=True, words="HOST:PORT or auto", null="for one that is started here")
+    # slurm, ray: cores and GPUs of one worker
+    cpus: int | None = option(None, low=1, null="for one core, on SLURM for the partition's default")
+    gpus: int | None = option(
+        None, low=0, null="for one where the cluster has any, on SLURM for the partition's default"
+    )
 
 
 @dataclass

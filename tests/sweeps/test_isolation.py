@@ -9,99 +9,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.support.running import TINY_TASK, write_world
-from unipet.runs.sweep_files import JobState, read_jobs
-
-#: A function that does to its process what its option says, once training has begun.
-MODULE = '''
-from dataclasses import dataclass
-import os, signal, sys, time
-from pathlib import Path
-import unipet
-from unipet.calculus.functions.base import Function, TensorSpec
-
-def once(name):
-    """True the first time in this directory."""
-    try:
-        Path(name).touch(exist_ok=False)
-    except FileExistsError:
-        return False
-    return True
-
-@dataclass(frozen=True)
-class Misbehaving(Function):
-    """A vector, until it misbehaves."""
-    how: str = "fine"
-    def slots(self, widths):
-        return {"shift": {"": TensorSpec((widths.h,), "table")}}
-    def delta(self, u, params, training):
-        if training and not u.is_meta and "fake" not in type(u).__name__.lower():
-            if self.how == "sigkill": os.kill(os.getpid(), signal.SIGKILL)
-            if self.how == "sigkill once" and once("killed"): os.kill(os.getpid(), signal.SIGKILL)
-            if self.how == "segfault": os.kill(os.getpid(), signal.SIGSEGV)
-            if self.how == "sys.exit": sys.exit(3)
-            if self.how == "os._exit": os._exit(4)
-            if self.how == "hang": time.sleep(1000)
-            if self.how == "stopped": os.kill(os.getpid(), signal.SIGSTOP)
-            if self.how == "raise": raise RuntimeError("boom")
-            if self.how == "nan": return params["shift"] * float("nan")
-            if self.how == "slow": time.sleep(0.5)
-        return params["shift"]
-    @property
-    def starts_at_zero(self):
-        return False
-
-unipet.register_function("misbehaving", Misbehaving)
-'''
-METHOD = {"name": "mine", "insertions": {"a": {"function": {"name": "misbehaving", "how": "fine"}, "position": "ffn"}}}
-FIXED = [
-    *("--config-dir=mine", "model=model", "task=tiny", "task.data_dir=data", "method=mine", "imports=[misbehaving]"),
-    *("budget.max_steps=3", "optim.batch_size=4", "task.selection=none"),
-]
+from tests.support.misbehaving import FIXED, how, processes_of, states, swept, unipet, wait_for, write_study
+from unipet.runs.sweep_files import read_jobs
 
 
 @pytest.fixture()
 def here(tmp_path: Path) -> Path:
-    write_world(tmp_path, {"task/tiny": TINY_TASK, "method/mine": METHOD})
-    (tmp_path / "misbehaving.py").write_text(MODULE)
-    return tmp_path
-
-
-def unipet(here: Path, *arguments: str, **settings: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "unipet", *arguments], cwd=here, capture_output=True, text=True, timeout=300, **settings
-    )
-
-
-def swept(here: Path) -> Path:
-    (sweep,) = (path for path in (here / "runs" / "sweeps").iterdir() if not path.name.startswith("."))
-    return sweep
-
-
-def states(here: Path) -> dict[str, JobState]:
-    """The jobs by what their function does."""
-    return {state.overrides[-1].split("=", 1)[1].strip("'"): state for state in read_jobs(swept(here))}
-
-
-def how(*words: str) -> str:
-    return "method.insertions.a.function.how=" + ",".join(f"'{word}'" for word in words)
-
-
-def processes_of(sweep: Path) -> list[str]:
-    """Worker processes of the sweep that are alive."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            line = path.read_bytes()
-        except OSError:
-            continue
-        if str(sweep).encode() in line and b"unipet.sweeps.process" in line:
-            found.append(path.parent.name)
-    return found
+    return write_study(tmp_path)
 
 
 ENDS = {
@@ -195,10 +112,3 @@ def test_killing_the_command_ends_its_workers(here: Path) -> None:
         wait_for(lambda: not processes_of(swept(here)))
     finally:
         running.kill()
-
-
-def wait_for(condition: Any, seconds: float = 90.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.2)

@@ -15,9 +15,9 @@ from tests.support.running import LOW_RANK, run_dir
 from tests.support.tasks import config_of, refused, rows_of, task_of, tokenizer, write_arch
 from tests.support.tiny import tiny_bert
 from unipet.config import TaskConfig
+from unipet.output.cache_place import cache_directory
 from unipet.runs.run import prepare, run
 from unipet.tasks import encode, load_task
-from unipet.tasks.cache import cache_directory
 
 ENCODING: Any = sys.modules["unipet.tasks.encode"]  # the module; the function stands for it in the package
 

@@ -41,6 +41,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "list": ("unipet.cli.commands.listing", "[TOPIC]", "methods, functions, sites, tasks, models or budgets"),
     "evaluate": ("unipet.cli.commands.evaluate", "RUN", "load a finished run and score it again"),
     "submit": ("unipet.cli.commands.submit", "RUN [--out DIR]", "answer a task's hidden test sets, one file each"),
+    "runs": (
+        "unipet.cli.commands.runs",
+        "[runs_dir=DIR] [KEY=VALUE ...]",
+        "list runs; what differs between two; export; delete",
+    ),
     "report": (
         "unipet.cli.commands.report",
         "DIR [--latex FILE] ...",

@@ -68,7 +68,6 @@ def load_base_model_of(config: RunConfig, record: Record) -> tuple[nn.Module, An
     return load_base_model(config.model, list(task.labels), task.kind == "regression", task.kind)
 
 
-@phase("base_model")
 def load_base_model(
     model: ModelConfig, labels: list[str], regression: bool, kind: str = "classification"
 ) -> tuple[nn.Module, Any]:
@@ -80,6 +79,15 @@ def load_base_model(
     configuration, weights that do not fit it, a tokenizer that does not fit the weights, and a kind that this base
     model cannot do.
     """
+    loaded, tokenizer, _ = load_with_drawn(model, labels, regression, kind)
+    return loaded, tokenizer
+
+
+@phase("base_model")
+def load_with_drawn(
+    model: ModelConfig, labels: list[str], regression: bool, kind: str
+) -> tuple[nn.Module, Any, frozenset[str]]:
+    """As `load_base_model`, and the names of the parameters that were drawn because the checkpoint has none that fit."""
     directory = locate(model, weights=True)
     verify(directory, model)
     row = kind_of(kind)
@@ -92,7 +100,8 @@ def load_base_model(
         raise UnipetError(f"model.path: cannot load {directory}: {first_line(error)}") from error
     check_weights(loaded, found, directory, row.pretrained_head)
     fit_tokenizer(tokenizer, loaded, directory)
-    return loaded, tokenizer
+    drawn = {*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])}
+    return loaded, tokenizer, frozenset(drawn)
 
 
 @phase("base_model")
@@ -100,7 +109,7 @@ def _from_pretrained(loader: Any, directory: Path, config: Any, **options: Any) 
     """The model in `directory` in float32, and what transformers found out while loading it."""
     import torch
 
-    with _quiet_loading():
+    with quiet_loading():
         loaded, found = loader.from_pretrained(
             directory,
             config=config,
@@ -124,7 +133,7 @@ def load_tokenizer(model: ModelConfig) -> Any:
 
 
 def _read_tokenizer(directory: Path) -> Any:
-    with _quiet_loading():
+    with quiet_loading():
         return read_tokenizer(directory)
 
 
@@ -183,7 +192,7 @@ def _read_config(directory: Path, changes: dict[str, Any]) -> Any:
 
 
 @contextmanager
-def _quiet_loading() -> Iterator[None]:
+def quiet_loading() -> Iterator[None]:
     """Hide the progress bar and the report of missing keys while loading: `check_weights` looks at the keys itself."""
     from transformers.utils import logging as hf_logging
 

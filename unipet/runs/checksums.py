@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 from pathlib import Path
 
 from unipet.output.files import write_bytes_atomic
@@ -21,7 +22,7 @@ def checksum(path: Path, kept: Path | None = None) -> str:
     in which that is remembered for other processes.
     """
     path = path.resolve()
-    state = _state(path)
+    state = file_state(path)
     if state[0] < _SMALL:
         return _read(path)
     if _KNOWN.get(path, ([], ""))[0] != state:
@@ -33,9 +34,11 @@ def checksum(path: Path, kept: Path | None = None) -> str:
     return _KNOWN[path][1]
 
 
-def _state(path: Path) -> list[int]:
-    """What changes whenever the content does: even a copy that keeps the time of the last change has another ctime."""
-    found = path.stat()
+def file_state(path: Path | str) -> list[int]:
+    """What changes whenever the content does: even a copy that keeps the time of the last change has another ctime.
+
+    Raises OSError where there is no such file."""
+    found = os.stat(path)
     return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev]
 
 

@@ -43,6 +43,26 @@ def leaves(value: object, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+class Leaves:
+    """`leaves` of many mappings, which may share parts: a part that is one object in several of them is laid flat once."""
+
+    def __init__(self) -> None:
+        self._flat: dict[tuple[str, int], tuple[object, dict[str, Any]]] = {}  # with the part itself: its id stays its own
+
+    def of(self, mapping: Mapping[str, Any]) -> dict[str, Any]:
+        """`leaves(mapping)`."""
+        flat: dict[str, Any] = {}
+        for key, value in mapping.items():
+            if isinstance(value, dict):
+                known = self._flat.get((key, id(value)))
+                if known is None:
+                    known = self._flat[key, id(value)] = value, leaves(value, key)
+                flat.update(known[1])
+            else:
+                flat[key] = value
+        return flat
+
+
 def plain(value: object) -> str:
     """A value as text: a list as its elements, a list of one element as that element."""
     if isinstance(value, str):

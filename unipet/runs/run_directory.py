@@ -13,8 +13,9 @@ from unipet.runs.checksums import checksum
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
 from unipet.runs.record import Record
-from unipet.runs.record_files import ADAPTER, ATTEMPT, CONFIG, METRICS, PREDICTIONS, RESULT, read_record
+from unipet.runs.record_files import ADAPTER, ATTEMPT, CONFIG, ERROR, METRICS, PREDICTIONS, RESULT, read_record
 from unipet.runs.versions import now
+from unipet.output import libraries
 from unipet.output.files import as_file_name
 
 LOCK = ".lock"
@@ -44,6 +45,14 @@ def is_whole(directory: Path, record: Record) -> bool:
     if record.status != "ok" or not record.files:
         return False
     return all(_is(directory / name, sha256) for name, sha256 in record.files.items())
+
+
+def clear(directory: Path) -> None:
+    """Create the run's directory, and delete the files that an earlier, unfinished attempt left in it."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for name in (RESULT, METRICS, PREDICTIONS, ERROR, libraries.FILE):
+        (directory / name).unlink(missing_ok=True)
+    shutil.rmtree(directory / ADAPTER, ignore_errors=True)
 
 
 def settle(directory: Path) -> None:

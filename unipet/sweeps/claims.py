@@ -81,6 +81,11 @@ class Claim:
         with suppress(OSError):
             os.utime(self.path)
 
+    def give_up(self) -> None:
+        """Let others take the job over, as if there had been no sign of life for long. A living owner's next one undoes it."""
+        with suppress(OSError):
+            os.utime(self.path, (0, 0))
+
     def write(self) -> None:
         """Write `note`, which has changed."""
         with suppress(OSError):

@@ -96,11 +96,12 @@ def resume(directory: Path) -> int:
 
 
 def go(todo: Sweep) -> int:
-    """Run the jobs without an outcome, and close the sweep; 1 when a job failed or is missing."""
+    """Run the jobs without an outcome, and close the sweep; 1 when a job failed or is missing. 0 where others run them later."""
     go_on(todo.directory)
     try:
-        if len(job_numbers(todo.directory, ".json")) < todo.jobs:
-            launch(todo)
+        if len(job_numbers(todo.directory, ".json")) < todo.jobs and (how_to_follow := launch(todo)) is not None:
+            print(how_to_follow)
+            return 0
     except KeyboardInterrupt:
         close(todo.directory, todo.jobs)
         print(f"to go on: unipet sweep resume {shlex.quote(str(todo.directory))}", file=sys.stderr)

@@ -7,8 +7,8 @@ import secrets
 from collections.abc import Callable
 
 from unipet.config import LauncherConfig
-from unipet.errors import unknown
-from unipet.sweeps import telling
+from unipet.errors import UnipetError, unknown
+from unipet.sweeps import ray_driver, slurm, telling
 from unipet.sweeps.directory import Sweep, read_job
 from unipet.sweeps.machine import places
 from unipet.sweeps.progress import Progress
@@ -21,7 +21,8 @@ def local(sweep: Sweep) -> None:
     if not sweep.launcher.isolate:
         in_this_process(sweep)
         return
-    Supervisor(sweep, [Slot(worker_name())], settled=lambda outcome: telling.ended(sweep.directory, outcome)).run()
+    slot = Slot(worker_name())
+    Supervisor(sweep, [slot], settled=lambda job: telling.ended(sweep.directory, job), flags=["--alone"]).run()
 
 
 def in_this_process(sweep: Sweep) -> None:
@@ -49,21 +50,56 @@ def most_gpus(sweep: Sweep) -> int:
     return max((int(job.values["budget"]["gpus"]) for job in jobs if job.mistake is None), default=1)
 
 
+def ray(sweep: Sweep) -> None:
+    """Actors of a Ray cluster, each with a worker; what they print goes to files."""
+    progress = Progress(sweep)
+    try:
+        ray_driver.on_ray(sweep, worker_name(), progress.look)
+    finally:
+        progress.close()
+
+
 def worker_name() -> str:
     """A name that no other worker of the sweep has."""
     return f"{os.getpid()}-{secrets.token_hex(2)}"
 
 
-LAUNCHERS: dict[str, Callable[[Sweep], None]] = {"local": local, "slots": slots}
+#: Each runs the jobs, or has others run them later and returns how to follow that.
+LAUNCHERS: dict[str, Callable[[Sweep], str | None]] = {
+    "local": local,
+    "slots": slots,
+    "slurm": slurm.slurm,
+    "ray": ray,
+}
+#: What must be here before a launcher is of use.
+CHECKS: dict[str, Callable[[LauncherConfig], None]] = {"slurm": slurm.check, "ray": ray_driver.check}
+#: Options of `LauncherConfig` -> the launchers that read them; the others are for all.
+READ_BY = {
+    "workers": ("slots", "slurm", "ray"),
+    "isolate": ("local",),
+    **dict.fromkeys(("cluster", "partition", "account", "time", "memory_gib", "sbatch"), ("slurm",)),
+    **dict.fromkeys(("cpus", "gpus"), ("slurm", "ray")),
+    "address": ("ray",),
+}
 
 
 def check_launcher(launcher: LauncherConfig) -> None:
-    """Raise `UnipetError` for a launcher that does not exist."""
+    """Raise `UnipetError` for a launcher that does not exist, cannot be used here, or does not read an option that is set."""
     if launcher.name not in LAUNCHERS:
         raise unknown("launcher.name", launcher.name, LAUNCHERS)
+    usual = vars(LauncherConfig())
+    for key, value in vars(launcher).items():
+        if value != usual[key] and launcher.name not in READ_BY.get(key, LAUNCHERS):
+            raise UnipetError(
+                f"launcher.{key}: {value!r} given, and launcher={launcher.name} does not read it. "
+                f"These do: {', '.join(READ_BY[key])}."
+            )
+    if (check := CHECKS.get(launcher.name)) is not None:
+        check(launcher)
 
 
-def launch(sweep: Sweep) -> None:
-    """Run the jobs of a sweep that have no outcome yet, with the launcher that it asks for."""
+def launch(sweep: Sweep) -> str | None:
+    """Run the jobs of a sweep that have no outcome yet, with the launcher that it asks for. How to follow them, in words,
+    where they run when this process has ended."""
     check_launcher(sweep.launcher)
-    LAUNCHERS[sweep.launcher.name](sweep)
+    return LAUNCHERS[sweep.launcher.name](sweep)

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 
 from unipet.errors import UnipetError
 from unipet.output import libraries, terminal
+from unipet.runs.sweep_files import JobState
 from unipet.sweeps import telling
-from unipet.sweeps.directory import read_sweep
-from unipet.sweeps.worker import Worker
+from unipet.sweeps.directory import Job, read_sweep
+from unipet.sweeps.worker import Say, Worker
 from unipet.training.stopping import ask
 
+ONCE_S = 30.0  # in which several wishes that it ends are one: SLURM asks every process of a task, and its supervisor asks too
 _PARENT_DIES = 1  # PR_SET_PDEATHSIG
 
 
@@ -24,24 +29,48 @@ def main(argv: Sequence[str] | None = None) -> int:
     """0 when no job was left, 1 for a mistake, 130 or 143 when it was asked to end."""
     directory, name, *flags = sys.argv[1:] if argv is None else argv
     with terminal.screens(libraries.hidden), libraries.quiet():
-        return work(Path(directory), name, "--alone" in flags)
+        return work(Path(directory), name, alone="--alone" in flags, last="--last" in flags)
 
 
-def work(directory: Path, name: str, alone: bool) -> int:
+def work(directory: Path, name: str, alone: bool, last: bool) -> int:
     """The loop of one worker, with its end by a signal."""
-    signal.signal(signal.SIGTERM, lambda sign, frame: ask(sign))
+    asked_at = time.monotonic() - 2 * ONCE_S
+
+    def asked_to_end(sign: int, frame: FrameType | None) -> None:
+        nonlocal asked_at
+        if time.monotonic() - asked_at > ONCE_S:
+            asked_at = time.monotonic()
+            ask(sign)
+
+    signal.signal(signal.SIGTERM, asked_to_end)
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # SLURM sends it to a whole task; who started this process answers it
     # A key press at the terminal reaches every process; whoever started this one asks it to end once, by SIGTERM.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     end_with_parent()
     try:
         sweep = read_sweep(directory)
-        Worker(sweep, name, telling.worker(sweep), alone).run()
+        Worker(sweep, name, freezing(telling.worker(sweep)), alone, last).run()
     except UnipetError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as end:
         return int(getattr(end, "exit_code", 128 + signal.SIGINT))
     return 0
+
+
+def freezing(say: Say) -> Say:
+    """`say`; and after the first job, whose imports stay for good, nothing of it is looked at when garbage is collected."""
+    frozen = False
+
+    def told(job: Job, outcome: JobState | None) -> None:
+        nonlocal frozen
+        say(job, outcome)
+        if outcome is not None and not frozen:
+            gc.collect()
+            gc.freeze()
+            frozen = True
+
+    return told
 
 
 def end_with_parent() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from unipet.compose.override_text import command_line
 from unipet.output.text_table import text_table
 from unipet.runs.sweep_files import PENDING, RUNNING, JobState, read_jobs
+from unipet.sweeps import slurm
 from unipet.sweeps.claims import Clock, attempts, lost, read_claim
 from unipet.sweeps.directory import Sweep
 from unipet.sweeps.stopping import stop, stopped
@@ -120,4 +121,5 @@ def cancel(sweep: Sweep) -> str:
             os.kill(owner.pid, signal.SIGTERM)
             asked += 1
     elsewhere = "" if asked else " Jobs that run on other machines are finished."
+    elsewhere = slurm.cancel(sweep.directory) or elsewhere
     return f"cancelled: no further job is taken; {asked} workers on this machine were asked to end.{elsewhere}"

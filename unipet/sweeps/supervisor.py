@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -42,12 +43,13 @@ class Slot:
 @dataclass
 class Supervisor:
     """The workers of one sweep on this machine. `look` is called between two looks at them; `settled` takes the outcomes of
-    jobs whose worker died."""
+    jobs whose worker died; `flags` are those of `unipet.sweeps.process`."""
 
     sweep: Sweep
     slots: Sequence[Slot]
     look: Callable[[], None] = lambda: None
     settled: Callable[[JobState], None] = lambda outcome: None
+    flags: Sequence[str] = ()
     stale_s: float = STALE_S
     tried: dict[int, int] = field(default_factory=dict)  # job -> how often its worker died, not by its fault
     barren: int = 0
@@ -56,7 +58,9 @@ class Supervisor:
     def run(self) -> None:
         """Until no worker finds another job. Raises KeyboardInterrupt after SIGINT or SIGTERM, once the workers have ended,
         and `UnipetError` where workers cannot be started."""
-        before = {sign: signal.signal(sign, self._asked_to_end) for sign in (signal.SIGINT, signal.SIGTERM)}
+        here = threading.current_thread() is threading.main_thread()  # the only one that may receive signals
+        asking = (signal.SIGINT, signal.SIGTERM) if here else ()
+        before = {sign: signal.signal(sign, self._asked_to_end) for sign in asking}
         self.clock = Clock(self.sweep.directory, "supervisor")
         try:
             for slot in self.slots:
@@ -69,7 +73,7 @@ class Supervisor:
                         self._ended(slot, code)
                 self.look()
         finally:
-            self._end_all()
+            self.end()
             for sign, handler in before.items():
                 signal.signal(sign, handler)
         if self.ended_by is not None:
@@ -80,7 +84,7 @@ class Supervisor:
 
     def _start(self, slot: Slot) -> None:
         line = [sys.executable, "-m", "unipet.sweeps.process", str(self.sweep.directory.absolute()), slot.name]
-        line += ["--alone"] if len(self.slots) == 1 else []
+        line += self.flags
         environment = {**os.environ, **slot.environment}
         try:
             if slot.log is None:
@@ -160,7 +164,7 @@ class Supervisor:
         if stopped(self.sweep.directory) is None and len(job_numbers(self.sweep.directory, ".json")) < self.sweep.jobs:
             self._start(slot)
 
-    def _end_all(self) -> None:
+    def end(self) -> None:
         """Ask every worker to end; they write their checkpoints first. Who does not end in time is killed."""
         alive = [slot.process for slot in self.slots if slot.process is not None and slot.process.poll() is None]
         for process in alive:

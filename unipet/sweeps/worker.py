@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from unipet.config import LauncherConfig
 from unipet.runs.run_directory import Busy
+from unipet.runs.shared import Shared
 from unipet.runs.sweep_files import JobState, job_numbers
 from unipet.runs.tracked_summary import own_files
 from unipet.sweeps import jobs
@@ -41,18 +42,21 @@ Say = Callable[[Job, JobState | None], None]  # a job begins (None), or ends wit
 
 @dataclass
 class Worker:
-    """One worker of a sweep. `alone`: no other one was started with it, so it takes the jobs in their order."""
+    """One worker of a sweep. `alone`: no other one was started with it, so it takes the jobs in their order. `last`: nobody
+    looks after it for jobs that were lost, so it stays until every job has an outcome."""
 
     sweep: Sweep
     name: str
     say: Say = lambda job, outcome: None
     alone: bool = True
+    last: bool = False
     stale_s: float = STALE_S
     busy: dict[int, float] = field(default_factory=dict)  # job -> when to try it again
 
     def __post_init__(self) -> None:
         self.owner = Owner.this(self.name)
         self.clock = Clock(self.sweep.directory, self.name)
+        self.shared = Shared()
         self.before = attempts(self.sweep.directory)  # of commands before this one
 
     @property
@@ -96,7 +100,7 @@ class Worker:
                 unsure = True
             else:
                 break  # its owner lives, and will look for lost jobs when it is done
-        if unsure or len(ready) < len(left):
+        if unsure or len(ready) < len(left) or (self.last and left):
             return None, WAIT_S
         return None, None
 
@@ -121,7 +125,7 @@ class Worker:
         self.say(job, None)
         try:
             with beating(held), own_files(self.sweep.config_dir):
-                outcome = jobs.run_job(job.values, self.task(job, held), job.mistake)
+                outcome = jobs.run_job(job.values, self.task(job, held), job.mistake, self.shared)
         except Busy:
             self.busy[held.job] = time.monotonic() + BUSY_S
             release(held)

@@ -1,28 +1,16 @@
 """Tokenised splits on disk: one safetensors file per content, tokenizer and settings; safe under concurrent jobs.
 
-The directory is `<runs_dir>/.cache`, or what the environment variable UNIPET_CACHE names ("off": none). Files are written
-whole or not at all and never change, so deleting the directory is always allowed.
+The directory is that of unipet/output/cache_place.py. Files are written whole or not at all and never change.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 from pathlib import Path
 
 from unipet.output.files import write_bytes_atomic
 from unipet.tasks.encoded import EncodedRows
-
-VARIABLE = "UNIPET_CACHE"
-
-
-def cache_directory(runs_dir: str) -> Path | None:
-    """Where tokenised data are kept for runs below `runs_dir`; None when the user turned it off."""
-    given = os.environ.get(VARIABLE, "")
-    if given.lower() in ("off", "none", "0"):
-        return None
-    return Path(os.path.expanduser(given)) if given else Path(runs_dir) / ".cache"
 
 
 def read_cached(directory: Path | None, key: str) -> EncodedRows | None:

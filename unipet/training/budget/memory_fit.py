@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, MutableMapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from torch import nn
@@ -12,7 +13,7 @@ from torch import nn
 from unipet.adaptation.describing import Draft
 from unipet.config import BudgetConfig, RunConfig
 from unipet.errors import UnipetError
-from unipet.tasks import Collate, Readout
+from unipet.tasks import Collate, Readout, answers_in
 from unipet.training.budget.checkpointing import can_checkpoint
 from unipet.training.budget.trace import GIB, StepPlan, Trace, Untraceable, trace_step
 from unipet.training.forward import Examples, lengths
@@ -127,12 +128,14 @@ def fit_run(
     read: Readout,
     regression: bool,
     device: str,
+    traces: MutableMapping[str, Trace] | None = None,
 ) -> MemoryFit:
     """The memory fit of a run on the unadapted `model`, from its widest batch. `draft` is its method as built for this base
-    model without weights.
+    model without weights. `traces` are steps traced before with this model, method and loss; what is traced now is added.
 
     Raises UnipetError as `fit_memory`.
     """
+    known = {} if traces is None else traces
     rows = widest(examples, config.optim.batch_size, config.seed)
     largest = math.ceil(len(rows) / config.budget.gpus)  # part of a batch that one device takes
     method = draft.inserted.method
@@ -142,7 +145,11 @@ def fit_run(
     def predict(size: int, accumulates: bool, checkpointing: bool) -> Trace:
         batch = {name: value[:size] for name, value in whole.items()}  # padded as training pads it
         plan = StepPlan(accumulates, checkpointing, config.optim.clip)
-        return trace_step(model, method, loss, batch, plan, device=device, draft=draft)
+        shapes = {name: [list(value.shape), str(value.dtype)] for name, value in batch.items()}
+        key = json.dumps([shapes, answers_in(batch["labels"], read), asdict(plan)])
+        if key not in known:
+            known[key] = trace_step(model, method, loss, batch, plan, device=device, draft=draft)
+        return known[key]
 
     try:
         return fit_memory(predict, largest, config.budget, can_checkpoint(model))
