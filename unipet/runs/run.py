@@ -68,7 +68,7 @@ def perform(
         announce(prepared.directory)
         if (found := _finished_before(prepared)) is not None:
             return Done(found, prepared.directory)
-        check_devices(config.budget, config.optim.batch_size)
+        check_devices(config.budget.gpus)
         with locked(prepared.directory):
             settle(prepared.directory)
             if (found := _finished_before(prepared)) is not None:  # another process may have finished it meanwhile
