@@ -180,6 +180,7 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker,
     warnings += filter(None, [fit.warning, warning_without_gpus(config.budget.gpus)])
     record.fitted = Fitted.from_dict(record.fitted.to_dict() | fit.record())
     record.memory.predicted_gib = fit.predicted_gib
+    shared.admit(fit.predicted_gib)
     record.data.warnings = warnings
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
