@@ -112,7 +112,7 @@ def said_id(config: RunConfig) -> str:
 def stand_in(monkeypatch: pytest.MonkeyPatch, train: Callable[[RunConfig, Path], Record]) -> None:
     """Jobs of sweeps go to `train`, in this process and with a directory for each, instead of being run."""
 
-    def done(config: RunConfig, announce: Callable[[Path], None] = lambda directory: None) -> Done:
+    def done(config: RunConfig, announce: Callable[[Path], None] = lambda directory: None, shared: Any = None) -> Done:
         directory = Path(config.runs_dir) / said_id(config)
         announce(directory)
         return Done(train(config, directory), directory)

@@ -15,9 +15,9 @@ from tests.support.running import LOW_RANK, run_dir
 from tests.support.tasks import config_of, refused, rows_of, task_of, tokenizer, write_arch
 from tests.support.tiny import tiny_bert
 from unipet.config import TaskConfig
+from unipet.output.cache_place import cache_directory
 from unipet.runs.run import prepare, run
 from unipet.tasks import encode, load_task
-from unipet.tasks.cache import cache_directory
 
 ENCODING: Any = sys.modules["unipet.tasks.encode"]  # the module; the function stands for it in the package
 
@@ -129,7 +129,7 @@ def test_templates_fill_in_columns_and_nothing_else(tmp_path: Path) -> None:
     save(tmp_path, "validation.jsonl", '{"word": "w", "s": "a", "label": 1}\n')
     task = pairs(tmp_path, text=["{word}: {s} {{x}}", "s"])
     assert load_task(task).train[0]["text"] == ["{s}: a {b} {x}", "a {b}"]
-    refused(replace(task, text=["{word"]), "task.text", "no template")
+    refused(replace(task, text=["{word"]), "task.text", "not a valid template")
     refused(replace(task, text=["{}"]), "task.text", "column name")
     refused(replace(task, text=["{wrod}"]), "line 1", "'wrod'", "Did you mean 'word'")
 
@@ -158,7 +158,7 @@ BAD_KINDS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
         {"selection_metric": "loss"},
         ["task.selection_metric", "accuracy"],
     ),
-    "selecting on the score": ("seq2seq", {"selection": "validation"}, ["task.selection", "would be selected on"]),
+    "selecting on the score": ("seq2seq", {"selection": "validation"}, ["task.selection", "by the reported score"]),
     "max_target": ("seq2seq", {"max_target": 1}, ["task.max_target", "from 2"]),
     "tags": ("token_classification", {"text": ["{tokens}"]}, ["task.text", "list of words"]),
 }

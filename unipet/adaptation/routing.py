@@ -17,6 +17,7 @@ class Routing:
         self._items = [item for item in items if item.parts.mixture is not None]
         self._generator = torch.Generator()
         self._number = -1  # of the step, for routers that take experts in turn
+        self.first_row = 0  # of a training batch, that this process sees
         self._rows: dict[tuple[int, int], torch.Generator] = {}  # (view, insertion number) -> stream within a step
 
     def go_on_from(self, earlier: Routing) -> None:
@@ -63,4 +64,5 @@ class Routing:
                     if stream is None:
                         seed = int(torch.randint(2**62, (1,), generator=self._generator))
                         stream = self._rows[view, item.number] = torch.Generator().manual_seed(seed)
+                        item.bank.draw(stream, 0, (self.first_row,))  # what the rows before it take
                     context.routes[view][item.number] = item.bank.draw(stream, 0, (rows // context.views,))

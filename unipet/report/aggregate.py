@@ -117,10 +117,11 @@ def grouped(entries: Iterable[Entry], across_budgets: bool = False) -> list[tupl
     entries = list(entries)
     groups: dict[tuple[str, ...], list[Entry]] = {}
     contents: dict[tuple[str, ...], dict[str, Any]] = {}
+    texts: dict[int, str] = {}  # runs of one configuration share the identity
     for entry, content in zip(entries, identities(entries), strict=True):
         record = entry.record
         names = (named(record.method), named(record.task), named(record.model), budget_of(entry))
-        key: tuple[str, ...] = (*names, as_key(content))
+        key: tuple[str, ...] = (*names, texts.get(id(content)) or texts.setdefault(id(content), as_key(content)))
         groups.setdefault(key, []).append(entry)
         contents[key] = content
     variant = _variants(contents, groups)

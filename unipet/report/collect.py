@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from unipet.calculus.yaml_reader import read_yaml
 from unipet.errors import UnipetError
 from unipet.report.identity import distinct
 from unipet.runs.record import Record
-from unipet.runs.record_files import CONFIG, RESULT, read_record, record_files
-from unipet.runs.sweep_files import PENDING, is_sweep, read_jobs
+from unipet.runs.record_files import RESULT, record_files
+from unipet.runs.record_index import read_runs
+from unipet.runs.sweep_files import JOBS, PENDING, JobState, is_sweep, read_jobs
 
 NO_RECORD = "no record"  # status of a job whose run is gone
 
@@ -40,17 +41,16 @@ class Entry:
         return value
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """A run's config.yaml, or {} where there is none."""
-    if not path.is_file():
-        return {}
-    value = read_yaml(path)
-    return value if isinstance(value, dict) else {}
+def read_entries(asked: Sequence[tuple[Path, tuple[str, ...], tuple[str, ...]]]) -> list[Entry]:
+    """The runs in these directories, each with the overrides and flags of its job.
 
-
-def read_run(directory: Path, overrides: tuple[str, ...] = (), flags: tuple[str, ...] = ()) -> Entry:
-    """The run in `directory`."""
-    return Entry(read_record(directory / RESULT), read_config(directory / CONFIG), overrides, directory, flags)
+    Raises `UnipetError` for one that cannot be read.
+    """
+    runs = read_runs([directory for directory, _, _ in asked])
+    return [
+        Entry(run.record, run.config, overrides, run.directory, flags)
+        for run, (_, overrides, flags) in zip(runs, asked, strict=True)
+    ]
 
 
 def collect_sweep(directory: Path) -> list[Entry]:
@@ -61,17 +61,24 @@ def collect_sweep(directory: Path) -> list[Entry]:
 def collect_jobs(directory: Path) -> list[Entry]:
     """The jobs of one sweep directory that have begun, in job order, those that failed before they had a run directory
     included."""
-    entries = []
-    for state in read_jobs(directory):
-        overrides, flags = tuple(state.overrides), tuple(state.flags)
-        run = directory / state.run_dir if state.run_dir else None
-        if run is not None and (run / RESULT).is_file():
-            entries.append(read_run(run, overrides, flags))
-        elif state.status != PENDING:
-            status = NO_RECORD if state.over else state.status  # its directory is gone
-            record = state.record or Record(status=status, reason=state.reason)
-            entries.append(Entry(record, state.config or {}, overrides, None, flags))
-    return entries
+    states = read_jobs(directory)
+    recorded = [(state, run) for state in states if (run := _run_of(directory, state)) is not None]
+    entries = read_entries([(run, tuple(state.overrides), tuple(state.flags)) for state, run in recorded])
+    by_job = {state.job: entry for (state, _), entry in zip(recorded, entries, strict=True)}
+    begun = (state for state in states if state.job in by_job or state.status != PENDING or state.record is not None)
+    return [by_job.get(state.job) or _without_run(state) for state in begun]
+
+
+def _run_of(sweep: Path, state: JobState) -> Path | None:
+    """The directory of a job's run, where there is a record in it."""
+    run = sweep / state.run_dir if state.run_dir else None
+    return run if run is not None and (run / RESULT).is_file() else None
+
+
+def _without_run(state: JobState) -> Entry:
+    """A job as its outcome alone tells it; the directory of its run is gone, or was never there."""
+    record = state.record or Record(status=NO_RECORD if state.over else state.status, reason=state.reason)
+    return Entry(record, state.config or {}, tuple(state.overrides), None, tuple(state.flags))
 
 
 def collect(directory: Path) -> list[Entry]:
@@ -83,9 +90,10 @@ def collect(directory: Path) -> list[Entry]:
         raise UnipetError(f"{directory}: no such directory. Give the directory of your runs, for example `runs`.")
     if is_sweep(directory):
         return collect_sweep(directory)
-    sweeps = sorted(path.parent for path in directory.rglob("jobs") if path.is_dir() and is_sweep(path.parent))
+    folders = (Path(folder) for folder, inside, _ in os.walk(directory) if JOBS in inside)
+    sweeps = sorted(folder for folder in folders if is_sweep(folder))
     jobs = [entry for sweep in sweeps for entry in collect_jobs(sweep)]
-    entries = [read_run(path.parent) for path in record_files(directory)]
+    entries = read_entries([(path.parent, (), ()) for path in record_files(directory)])
     if entries:
         entries = [*with_overrides(entries, jobs), *never_begun(jobs)]
     else:  # a directory of sweeps: they point to runs elsewhere

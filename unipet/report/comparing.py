@@ -18,7 +18,7 @@ from unipet.report import statistics
 from unipet.report.aggregate import Row, grouped, score_of
 from unipet.report.collect import Entry
 from unipet.report.protocol import differing, some
-from unipet.report.resampling import Answers, answers
+from unipet.report.resampling import Answers, answers, rescore_all
 from unipet.report.standings import BEST as BEST
 from unipet.report.standings import DIFFERENT as DIFFERENT
 from unipet.report.standings import NOT_WORSE as NOT_WORSE
@@ -188,20 +188,16 @@ def _goodness(line: _Scored) -> float:
 
 def _resample(scored: Sequence[_Scored], warnings: list[str]) -> int:
     """Fill `replicates` of every run that has answers, from the same resamples for all. Returns the number of examples."""
-    ids = {known.ids for line in scored for known in line.answers.values()}
-    if len(ids) != 1:
-        if len(ids) > 1:
-            warnings.append("the runs were not scored on the same examples: they are compared over seeds alone")
-        return 0
-    (examples,) = map(len, ids)
     runs = [(line, seed) for line in scored for seed in line.answers]
-    rescored: list[list[np.ndarray]] = [[] for _ in runs]
-    for drawn in statistics.resamples(examples):
-        for parts, (line, seed) in zip(rescored, runs, strict=True):
-            parts.append(line.answers[seed].rescore(drawn))
-    for parts, (line, seed) in zip(rescored, runs, strict=True):
-        line.replicates[seed] = np.concatenate(parts)
-    return examples
+    usable = [line.answers[seed] for line, seed in runs]
+    if not usable:
+        return 0
+    if any(known.ids != usable[0].ids for known in usable):
+        warnings.append("the runs were not scored on the same examples: they are compared over seeds alone")
+        return 0
+    for (line, seed), scores in zip(runs, rescore_all(usable), strict=True):
+        line.replicates[seed] = scores
+    return len(usable[0].ids)
 
 
 def _pair(a: _Scored, b: _Scored, examples: int) -> Pair:

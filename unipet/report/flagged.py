@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from unipet.errors import UnipetError
-from unipet.report.resampling import read_lines
+from unipet.report.prediction_lines import read_lines
 from unipet.runs.flags import NAMES, raised
 from unipet.runs.record import Flag
 from unipet.runs.record_files import METRICS, PREDICTIONS

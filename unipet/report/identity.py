@@ -6,13 +6,14 @@ fingerprint of it where there is one. So two spellings of one path are one confi
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from unipet.runs.labels import Told, leaves
+from unipet.runs.labels import Leaves, Told
 from unipet.runs.record import Record
 
 if TYPE_CHECKING:
@@ -40,11 +41,27 @@ def identities(entries: Sequence[Entry]) -> list[dict[str, Any]]:
             if content := content_of(entry.record, place):
                 seen.setdefault((place, _place(entry, place)), set()).add(content)
     known = {key: next(iter(contents)) for key, contents in seen.items() if len(contents) == 1}
-    return [_identity(entry, known) for entry in entries]
+    flat: dict[tuple[object, ...], dict[str, Any]] = {}
+    parts = Leaves()
+    for entry in entries:
+        if (key := _parts(entry)) not in flat:
+            flat[key] = _identity(entry, known, parts)
+    return [flat[_parts(entry)] for entry in entries]
 
 
-def _identity(entry: Entry, known: Mapping[tuple[str, str], str]) -> dict[str, Any]:
-    flat = leaves({key: value for key, value in entry.config.items() if key not in IGNORED})
+def _parts(entry: Entry) -> tuple[object, ...]:
+    """What an identity is made of: runs that share all of these objects share the identity."""
+    record = entry.record
+    own = [
+        (key, ("part", id(value)) if isinstance(value, dict | list) else value)
+        for key, value in entry.config.items()
+        if key not in IGNORED
+    ]
+    return (id(record.identity), id(record.data), id(record.fitted), *own)
+
+
+def _identity(entry: Entry, known: Mapping[tuple[str, str], str], parts: Leaves) -> dict[str, Any]:
+    flat = parts.of({key: value for key, value in entry.config.items() if key not in IGNORED})
     insertions = entry.setting("method.insertions")
     if isinstance(insertions, Mapping) and len(insertions) > 1:
         flat["method.order"] = list(insertions)  # where insertions meet, the first acts first
@@ -68,7 +85,12 @@ def _place(entry: Entry, place: str) -> str:
 
 
 def _digest(checksums: Mapping[str, str]) -> str | None:
-    return hashlib.sha256(as_key(checksums).encode()).hexdigest()[:16] if checksums else None
+    return _digest_of(tuple(sorted(checksums.items()))) if checksums else None
+
+
+@functools.lru_cache(maxsize=256)
+def _digest_of(checksums: tuple[tuple[str, str], ...]) -> str:
+    return hashlib.sha256(as_key(dict(checksums)).encode()).hexdigest()[:16]
 
 
 def content_of(record: Record, place: str) -> str | None:

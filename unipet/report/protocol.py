@@ -8,7 +8,7 @@ from typing import Any
 
 from unipet.report.aggregate import score_of
 from unipet.report.collect import Entry
-from unipet.runs.labels import leaves
+from unipet.runs.labels import Leaves
 
 #: Keys of the configuration that must agree for a ranking, besides all of task.* and budget.*.
 EFFORT = ("optim.epochs", "optim.batch_size")
@@ -24,8 +24,9 @@ FREE = (
 )
 
 
-def protocol(entry: Entry) -> dict[str, Any]:
-    """What must agree for two runs to be ranked: data, selection, limits, and how much training there was."""
+def protocol(entry: Entry, flat: Mapping[str, Any]) -> dict[str, Any]:
+    """What must agree for two runs to be ranked: data, selection, limits, and how much training there was. `flat` is the
+    run's configuration with dotted keys."""
     data = entry.record.data
     parts: dict[str, Any] = {
         "metric": entry.record.metric,
@@ -35,7 +36,7 @@ def protocol(entry: Entry) -> dict[str, Any]:
         "selection": data.selection.by,
         "selection examples": data.selection.examples,
     }
-    for key, value in leaves(entry.config).items():
+    for key, value in flat.items():
         if key not in FREE and (key.startswith(("task.", "budget.")) or key in EFFORT):
             parts[key] = value
     return parts
@@ -44,11 +45,14 @@ def protocol(entry: Entry) -> dict[str, Any]:
 def differing(runs: Mapping[str, Sequence[Entry]]) -> list[str]:
     """One sentence per part of the protocol that is not the same in all scored runs; unknown values do not count."""
     values: dict[str, dict[str, list[str]]] = {}  # part -> value -> labels
+    flat = Leaves()
     for label, entries in runs.items():
+        seen: set[tuple[object, ...]] = set()
         for entry in entries:
-            if score_of(entry.record) is None:
+            if score_of(entry.record) is None or (same := _parts(entry)) in seen:
                 continue
-            for part, value in protocol(entry).items():
+            seen.add(same)
+            for part, value in protocol(entry, flat.of(entry.config)).items():
                 if value is not None or part.startswith(("task.", "budget.")):
                     who = values.setdefault(part, {}).setdefault(json.dumps(value, default=str), [])
                     if label not in who:
@@ -59,6 +63,12 @@ def differing(runs: Mapping[str, Sequence[Entry]]) -> list[str]:
             each = "; ".join(f"{value} ({some(labels)})" for value, labels in labels_of.items())
             said.append(f"{part} differs: {each}")
     return said
+
+
+def _parts(entry: Entry) -> tuple[object, ...]:
+    """What a protocol is made of: runs of one label that share all of these objects say the same."""
+    own = (id(entry.config.get(key)) for key in ("task", "budget", "optim"))
+    return (entry.record.metric, id(entry.record.data), *own)
 
 
 def some(labels: Sequence[str], most: int = 3) -> str:

@@ -7,21 +7,20 @@ the metric gives for the drawn examples, without scoring thousands of corpora. `
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from unipet.errors import UnipetError
+from unipet.report.prediction_lines import Lines, read_lines
+from unipet.report.statistics import RESAMPLES, resamples
 from unipet.runs.record_files import PREDICTIONS
 from unipet.tasks.bleu_tokenizers import DEFAULT, sentence_bleu
 from unipet.tasks.text_tokens import spaced
 
 Rescore = Callable[[np.ndarray], np.ndarray]  # how often each example is drawn (B, N) -> scores (B,)
-Lines = Sequence[Mapping[str, Any]]  # of predictions.jsonl
 TOLERANCE = 1e-5  # of the recorded score, relative: the predictions must give it
 
 
@@ -31,6 +30,7 @@ class Answers:
 
     ids: tuple[str, ...]
     rescore: Rescore
+    whole: np.ndarray | None = None  # where the score is the mean of whole numbers (N,), these: sums of them are exact
 
 
 def answers(
@@ -58,26 +58,29 @@ def answers(
         ) from None
     if abs(again - score) > TOLERANCE * max(1.0, abs(score)):
         return f"{PREDICTIONS} gives {metric} {again:.6g}, the record says {score:.6g}"
-    return Answers(tuple(str(line["id"]) for line in lines), rescore)
+    return Answers(tuple(str(line["id"]) for line in lines), rescore, _whole(lines) if build is _mean else None)
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Every line of a predictions.jsonl. Raises `UnipetError` naming file and line."""
-    lines = []
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UnipetError(f"{path}: cannot be read ({error}).") from None
-    for number, line in enumerate(text.splitlines(), 1):
-        try:
-            lines.append(json.loads(line))
-        except ValueError as error:
-            raise UnipetError(f"{path}, line {number}: not JSON ({error}). Run its configuration again.") from None
-        if not isinstance(lines[-1], dict) or "id" not in lines[-1]:
-            raise UnipetError(f"{path}, line {number}: not a prediction (an object with an id is needed).")
-    if not lines:
-        raise UnipetError(f"{path}: holds no prediction. Run its configuration again.")
-    return lines
+def rescore_all(runs: Sequence[Answers], count: int = RESAMPLES) -> list[np.ndarray]:
+    """Each run's score on the same `count` resamples of the examples, which all of them answered."""
+    (examples,) = {len(run.ids) for run in runs}
+    exact = [at for at, run in enumerate(runs) if run.whole is not None]
+    table = np.array([runs[at].whole for at in exact]).T  # (N, runs): one product for all of them
+    scores = np.empty((len(runs), count))
+    done = 0
+    for drawn in resamples(examples, count):
+        block = slice(done, done := done + len(drawn))
+        if exact:
+            scores[exact, block] = (drawn @ table / drawn.sum(1, keepdims=True)).T
+        for at, run in enumerate(runs):
+            if run.whole is None:
+                scores[at, block] = run.rescore(drawn)
+    return list(scores)
+
+
+def _whole(lines: Lines) -> np.ndarray | None:
+    scores = np.array([line["score"] for line in lines], dtype=np.float64)
+    return scores if bool((scores == np.rint(scores)).all()) else None
 
 
 def _builder(metric: str, lines: Lines) -> Callable[[Lines, Sequence[str]], Rescore] | None:

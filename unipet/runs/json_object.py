@@ -60,6 +60,19 @@ class JsonObject:
                 known[key] = _inside(key, readers[key], value)
         return cls(**known, others=others)
 
+    @classmethod
+    def read_key(cls, key: str, value: Any) -> Any:
+        """The value of one key as the object holds it; that of a key that this version does not know as it is. Raises `WrongType`."""
+        reader = _readers(typing.cast("Any", cls)).get(key)
+        return value if reader is None or value is None else _inside(key, reader, value)
+
+    @classmethod
+    def from_parts(cls, parts: dict[str, Any]) -> Self:
+        """The object of values that `read_key` returned."""
+        readers = _readers(typing.cast("Any", cls))
+        known = {key: value for key, value in parts.items() if key in readers and value is not None}
+        return cls(**known, others={key: value for key, value in parts.items() if key not in readers})
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON, as it is written. What is changed in it does not change the object."""
         written: dict[str, Any] = {}

@@ -78,7 +78,7 @@ def write_record(path: Path, record: Record) -> None:
 
 def record_files(root: Path) -> list[Path]:
     """Every `result.json` below `root`, in order of path; not those of repetitions, beside the result that counts."""
-    found = sorted(Path(root).rglob(RESULT))
+    found = sorted(Path(folder) / RESULT for folder, _, files in os.walk(root) if RESULT in files)
     return [path for path in found if path.parent.name != ATTEMPT or not (path.parent.parent / RESULT).is_file()]
 
 

@@ -20,11 +20,15 @@ from unipet.config import RunConfig
 from unipet.errors import UnipetError
 from unipet.runs.record import Data, ErrorOf, Fitted, InsertionRow, Memory, Params, Record, Scoring, blank_record
 from unipet.runs.versions import now
+from unipet.runs.device_share import Share
+from unipet.runs.devices import check_devices, warning_without_gpus
+from unipet.runs.other_devices import other_devices
 from unipet.runs.prepare import Prepared, finished_record, prepare
 from unipet.runs.endings import failed, interrupted
 from unipet.runs.finished import evaluate as evaluate
 from unipet.runs.resumable import resume_points, resumed_before
-from unipet.runs.run_directory import checksums, locked, settle
+from unipet.runs.run_directory import checksums, clear, locked, settle
+from unipet.runs.shared import Shared
 from unipet.output.stopwatch import Stopwatch, phase, timed
 from unipet.runs.uploading import mark, upload
 from unipet.training.stopping import heeding_signals
@@ -54,18 +58,22 @@ class Done:
     directory: Path
 
 
-def perform(config: RunConfig, announce: Callable[[Path], None] = lambda directory: None) -> Done:
-    """Like `run`, but returns the directory too. `announce` is called with the run's directory before work begins there."""
+def perform(
+    config: RunConfig, announce: Callable[[Path], None] = lambda directory: None, shared: Shared | None = None
+) -> Done:
+    """Like `run`, but returns the directory too. `announce` is called with the run's directory before work begins there.
+    `shared` holds what the runs of this process have in common."""
     with timed() as watch:
         prepared = prepare(config)
         announce(prepared.directory)
         if (found := _finished_before(prepared)) is not None:
             return Done(found, prepared.directory)
+        check_devices(config.budget.gpus)
         with locked(prepared.directory):
             settle(prepared.directory)
             if (found := _finished_before(prepared)) is not None:  # another process may have finished it meanwhile
                 return Done(found, prepared.directory)
-            return execute(prepared, watch)
+            return execute(prepared, watch, Shared() if shared is None else shared)
 
 
 def _finished_before(prepared: Prepared) -> Record | None:
@@ -80,7 +88,7 @@ def _finished_before(prepared: Prepared) -> Record | None:
 
 
 @heeding_signals()
-def execute(prepared: Prepared, watch: Stopwatch) -> Done:
+def execute(prepared: Prepared, watch: Stopwatch, shared: Shared) -> Done:
     """Execute the run in its directory. `run` describes how errors are handled.
 
     If the directory already holds a finished result, the run is repeated in a subdirectory, whose files replace the
@@ -98,23 +106,25 @@ def execute(prepared: Prepared, watch: Stopwatch) -> Done:
     record.data, record.fitted = Data.from_dict(prepared.data.record()), Fitted.from_dict(prepared.fit.record())
     record.composition = prepared.fit.method.to_dict()
     record.resumed = resumed_before(directory, prepared.run_id)
-    _clear(directory)
+    clear(directory)
     fitted = "".join(f"# fitted to the budget: {key}={size}\n" for key, size in (prepared.fit.sizes or {}).items())
     records.write_text_atomic(directory / records.CONFIG, fitted + write_yaml(prepared.resolved))
     records.write_record(directory / records.RESULT, record)
     tracker = open_tracker(config.tracking, record, prepared.resolved)
     try:
         if prepared.fit.why_not is None:
-            record.status = _work(prepared, directory, record, tracker)
+            record.status = _work(prepared, directory, record, tracker, shared)
         else:
             record.params = Params.from_dict(prepared.fit.report.to_dict()["params"])
             record.status, record.reason = "skipped", prepared.fit.why_not
         if record.status == "ok":
             record.files = checksums(directory)
     except KeyboardInterrupt as end:
+        shared.forget()
         interrupted(record, end, watch, directory)
         raise
     except Exception as error:
+        shared.forget()
         failed(record, error, watch, directory)
     finally:
         record.time.phases_s = watch.seconds()
@@ -123,8 +133,8 @@ def execute(prepared: Prepared, watch: Stopwatch) -> Done:
         records.write_record(directory / records.RESULT, record)
         if record.status == "ok":
             discard(directory)
-        if said := libraries.kept():
-            records.write_text_atomic(directory / libraries.FILE, said)
+        if messages := libraries.take_messages():
+            records.write_text_atomic(directory / libraries.FILE, messages)
         settle(prepared.directory)
         done = Done(record, directory if directory.is_dir() else prepared.directory)
         if tracker.finish(record):
@@ -132,7 +142,7 @@ def execute(prepared: Prepared, watch: Stopwatch) -> Done:
     return done
 
 
-def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker) -> str:
+def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker, shared: Shared) -> str:
     """Seed, load the base model, fit memory, adapt, train, evaluate and save. Fills `record` as results become known.
     Returns the status: "ok", or "skipped" if the run would need more memory than the budget allows."""
     with phase("import"):
@@ -153,21 +163,21 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker)
         from unipet.training.history import read_steps
         from unipet.training.positions import check_lengths
         from unipet.runs.memory import PeakMemory, limited
-        from unipet.runs.base_model import load_base_model
         from unipet.tasks import cache_directory, collate, encode, readout, selection_metric
         from unipet.training.trainer import train
 
     config, method, data = prepared.config, prepared.fit.method, prepared.data
     device = "cuda:0" if torch.cuda.is_available() else "cpu"
     transformers.set_seed(config.seed)  # before the model, because the new head and the insertions are drawn at random
-    model, tokenizer = load_base_model(config.model, data.labels, data.regression, config.task.kind)
+    model, tokenizer = shared.load(prepared)
     encoded = encode(data, tokenizer, config.task, cache_directory(config.runs_dir))
     record.data.truncated = encoded.truncated  # the share of examples that a length limit truncated
     warnings = encoded.warnings(config.task.max_target)
     batch, read = collate(tokenizer), readout(config.task, tokenizer)
     with phase("base_model"):
-        fit = fit_run(config, model, prepared.fit.draft, encoded.train, batch, read, data.regression, device)
-    warnings += [fit.warning] if fit.warning else []
+        traces = shared.traces_of(prepared, device)
+        fit = fit_run(config, model, prepared.fit.draft, encoded.train, batch, read, data.regression, device, traces)
+    warnings += filter(None, [fit.warning, warning_without_gpus(config.budget.gpus)])
     record.fitted = Fitted.from_dict(record.fitted.to_dict() | fit.record())
     record.memory.predicted_gib = fit.predicted_gib
     record.data.warnings = warnings
@@ -188,10 +198,15 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker)
         sign = 1.0 if higher_is_better(metric) else -1.0
         best = Best(model, selection_score(config, model, data, encoded, tokenizer), metric, sign)
     points, begin = resume_points(directory, record, fit, device)
+    share = Share(
+        *(config, method, prepared.sites, data.labels, data.regression, encoded.train, fit.micro_batch, fit.checkpointing),
+        begin=begin,
+    )
     with (
         phase("training"),
         limited(device, config.budget.peak_memory_gib),
         open(directory / records.METRICS, "w", encoding="utf-8") as metrics,
+        other_devices(share) as ranks,
     ):
         trained = train(
             *(model, method.objective, encoded.train, batch, data.regression, config, directory, metrics, tracker.log),
@@ -202,6 +217,7 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker)
             points=points,
             begin=begin,
             measure=memory.read,
+            ranks=ranks,
         )
     if best is not None:
         selection = record.data.selection
@@ -224,13 +240,6 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker)
     with phase("evaluation"):
         check_mixture(model, encoded.evaluation, batch, config.optim.eval_batch_size, read)  # last: it merges the mixture
     record.flags = raised(rows, data.regression, read_steps(directory / records.METRICS))
+    shared.check(model)
     record.score, record.metric, record.metrics = scores.score, scores.metric, dict(scores.metrics)
     return "ok"
-
-
-def _clear(directory: Path) -> None:
-    """Create the run's directory, and delete the files that an earlier, unfinished attempt left in it."""
-    directory.mkdir(parents=True, exist_ok=True)
-    for name in (records.RESULT, records.METRICS, records.PREDICTIONS, records.ERROR, libraries.FILE):
-        (directory / name).unlink(missing_ok=True)
-    shutil.rmtree(directory / records.ADAPTER, ignore_errors=True)

@@ -27,6 +27,7 @@ from unipet.runs.versions import now
 
 if TYPE_CHECKING:
     from unipet.runs.run import Done
+    from unipet.runs.shared import Shared
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,11 @@ class Task:
 
 @terminal.screens(libraries.hidden)  # a worker process has not come through the command line's door
 @libraries.quiet()
-def run_job(values: Mapping[str, Any], task: Task, mistake: str | None = None) -> JobState:
-    """Run a job and return its outcome, with its record. `mistake` is what its configuration has been found to be wrong with.
+def run_job(
+    values: Mapping[str, Any], task: Task, mistake: str | None = None, shared: Shared | None = None
+) -> JobState:
+    """Run a job and return its outcome, with its record. `mistake` is what its configuration has been found to be wrong with;
+    `shared` is what the jobs of this process have in common.
 
     Raises nothing but KeyboardInterrupt, and `Busy` while another process is doing the same run.
     """
@@ -66,7 +70,7 @@ def run_job(values: Mapping[str, Any], task: Task, mistake: str | None = None) -
             job.run_dir = os.path.relpath(directory, task.sweep)
             append(task.sweep, job)
 
-        done = train(config, announce)
+        done = train(config, announce, shared)
         job.record, job.run_dir = done.record, os.path.relpath(done.directory, task.sweep)
     except Busy:
         raise
@@ -84,12 +88,14 @@ def reason(record: Record) -> str | None:
     return None if said is None else " ".join(said.split())
 
 
-def train(config: RunConfig, announce: Callable[[Path], None] = lambda directory: None) -> Done:
+def train(
+    config: RunConfig, announce: Callable[[Path], None] = lambda directory: None, shared: Shared | None = None
+) -> Done:
     """One run, by the room that knows how. Imported here: a mistake in the configuration costs no import of torch."""
     from unipet.runs.run import perform
 
     try:
-        return perform(config, announce)
+        return perform(config, announce, shared)
     except OSError as error:  # a full or read-only disk, a directory that cannot be made
         raise UnipetError(f"runs_dir={config.runs_dir}: {error}. Make room, or set another runs_dir.") from error
 

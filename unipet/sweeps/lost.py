@@ -7,6 +7,7 @@ from pathlib import Path
 
 from unipet.calculus.yaml_reader import values as yaml_values
 from unipet.errors import UnipetError
+from unipet.output.exit_codes import how_it_ended as how_it_ended
 from unipet.runs.record import ErrorOf, Record
 from unipet.runs.record_files import ATTEMPT, RESULT, read_record, write_record
 from unipet.runs.sweep_files import RUNNING, JobState, index_events
@@ -14,28 +15,8 @@ from unipet.runs.versions import now
 from unipet.sweeps.directory import Job
 from unipet.sweeps.jobs import Task, failed_record
 
-#: What a signal usually means for a training job.
-SIGNALS = {
-    signal.SIGKILL: "by whoever watches memory (out of memory), or by hand",
-    signal.SIGSEGV: "a segmentation fault: a library broke, not Python code",
-    signal.SIGABRT: "a library gave up",
-    signal.SIGBUS: "a file that was mapped into memory shrank, or the shared memory is full",
-    signal.SIGTERM: "by whoever manages this machine, or by hand",
-}
 #: Ends of a worker that are no fault of its job: with `launcher.retries` it is tried again.
 NOT_ITS_FAULT = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGBUS)
-
-
-def how_it_ended(code: int) -> str:
-    """The end of a process in words, from its exit code as `subprocess` has it."""
-    if code >= 0:
-        return f"its process ended with exit code {code}"
-    try:
-        name = signal.Signals(-code)
-    except ValueError:
-        return f"its process was ended by signal {-code}"
-    said = SIGNALS.get(name)
-    return f"its process was ended by {name.name}" + (f" ({said})" if said else "")
 
 
 def lost_outcome(job: Job, task: Task, kind: str, why: str) -> JobState:

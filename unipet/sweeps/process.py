@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import signal
 import sys
@@ -14,9 +15,10 @@ from types import FrameType
 
 from unipet.errors import UnipetError
 from unipet.output import libraries, terminal
+from unipet.runs.sweep_files import JobState
 from unipet.sweeps import telling
-from unipet.sweeps.directory import read_sweep
-from unipet.sweeps.worker import Worker
+from unipet.sweeps.directory import Job, read_sweep
+from unipet.sweeps.worker import Say, Worker
 from unipet.training.stopping import ask
 
 ONCE_S = 30.0  # in which several wishes that it ends are one: SLURM asks every process of a task, and its supervisor asks too
@@ -47,13 +49,28 @@ def work(directory: Path, name: str, alone: bool, last: bool) -> int:
     end_with_parent()
     try:
         sweep = read_sweep(directory)
-        Worker(sweep, name, telling.worker(sweep), alone, last).run()
+        Worker(sweep, name, freezing(telling.worker(sweep)), alone, last).run()
     except UnipetError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as end:
         return int(getattr(end, "exit_code", 128 + signal.SIGINT))
     return 0
+
+
+def freezing(say: Say) -> Say:
+    """`say`; and after the first job, whose imports stay for good, nothing of it is looked at when garbage is collected."""
+    frozen = False
+
+    def told(job: Job, outcome: JobState | None) -> None:
+        nonlocal frozen
+        say(job, outcome)
+        if outcome is not None and not frozen:
+            gc.collect()
+            gc.freeze()
+            frozen = True
+
+    return told
 
 
 def end_with_parent() -> None:

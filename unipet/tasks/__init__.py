@@ -1,6 +1,6 @@
 """Tasks: where examples come from, how they become batches, how answers are scored."""
 
-from unipet.tasks.cache import cache_directory
+from unipet.output.cache_place import cache_directory
 from unipet.tasks.check import check_task
 from unipet.tasks.collate import Collate, collate, left_padded
 from unipet.tasks.encode import encode

@@ -1,32 +1,20 @@
-"""Tokenised splits on disk: one safetensors file per content, tokenizer and settings; safe under concurrent jobs.
+"""Tokenised splits on disk: one safetensors file per content, tokenizer and settings. Safe for concurrent jobs.
 
-The directory is `<runs_dir>/.cache`, or what the environment variable UNIPET_CACHE names ("off": none). Files are written
-whole or not at all and never change, so deleting the directory is always allowed.
+`unipet/output/cache_place.py` chooses the directory. Files are written atomically and never changed.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 from pathlib import Path
 
 from unipet.output.files import write_bytes_atomic
 from unipet.tasks.encoded import EncodedRows
 
-VARIABLE = "UNIPET_CACHE"
-
-
-def cache_directory(runs_dir: str) -> Path | None:
-    """Where tokenised data are kept for runs below `runs_dir`; None when the user turned it off."""
-    given = os.environ.get(VARIABLE, "")
-    if given.lower() in ("off", "none", "0"):
-        return None
-    return Path(os.path.expanduser(given)) if given else Path(runs_dir) / ".cache"
-
 
 def read_cached(directory: Path | None, key: str) -> EncodedRows | None:
-    """What `write_cached` left under `key`; None when there is nothing readable."""
+    """The rows that `write_cached` stored under `key`; None if there are none, or if the file cannot be read."""
     if directory is None:
         return None
     path = _path(directory, key)
@@ -39,11 +27,11 @@ def read_cached(directory: Path | None, key: str) -> EncodedRows | None:
             facts = json.loads(file.metadata()["facts"])
             return EncodedRows.restored({name: file.get_tensor(name) for name in file.keys()}, facts)  # noqa: SIM118
     except (SafetensorError, OSError, KeyError, TypeError, ValueError):
-        return None  # a damaged file is made again
+        return None  # a damaged file is replaced
 
 
 def write_cached(directory: Path | None, key: str, rows: EncodedRows) -> None:
-    """Keep `rows` under `key`, atomically; a directory that cannot be written to costs the cache, not the run."""
+    """Store `rows` under `key`, atomically. If the directory cannot be written to, nothing is stored."""
     if directory is None:
         return
     from safetensors.numpy import save

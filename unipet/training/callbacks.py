@@ -18,6 +18,7 @@ from unipet.errors import UnipetError
 from unipet.output.progress import Progress
 from unipet.output.stopwatch import phase
 from unipet.training.history import SELECTION, tracked
+from unipet.training.ranks import ALONE, Ranks
 from unipet.training.resume_point import State
 
 Log = Callable[[dict[str, Any], int], None]
@@ -110,15 +111,16 @@ class Clock(TrainerCallback):
 class TimeLimit(TrainerCallback):
     """Ends training after the step during which the limit of `seconds` is reached. None means no limit.
 
-    `passed` returns the seconds that count: those spent on other work, such as scoring the selection split, do not.
+    `passed` returns the seconds that count: those spent on other work, such as scoring the selection split, do not. Of
+    several processes the clock of the first decides, so that all end after the same step.
     """
 
-    def __init__(self, seconds: float | None, passed: Callable[[], float]) -> None:
-        self._seconds, self._passed = seconds, passed
+    def __init__(self, seconds: float | None, passed: Callable[[], float], ranks: Ranks = ALONE) -> None:
+        self._seconds, self._passed, self._ranks = seconds, passed, ranks
         self.reached = False
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if self._seconds is not None and self._passed() >= self._seconds:
+        if self._seconds is not None and self._ranks.leader_says(self._passed() >= self._seconds):
             self.reached = control.should_training_stop = True
 
 

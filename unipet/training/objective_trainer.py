@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import Trainer
 
+from unipet.adaptation.adapted import adaptation
 from unipet.errors import UnipetError
 from unipet.training.forward import model_inputs, real_tokens
+from unipet.training.ranks import Ranks
 from unipet.training.sampler import GroupedOrder
 from unipet.training.schedule import rate
 from unipet.training.step import Loss, Tally
@@ -29,6 +31,8 @@ class ObjectiveTrainer(Trainer):
     micro_batch: int
     schedule: str
     tally: Tally
+    ranks: Ranks
+    learning: list[nn.Parameter]
     lr_scheduler: Any
     lr_ratio: float = 1.0
     faster: AbstractSet[int] = frozenset()
@@ -37,7 +41,10 @@ class ObjectiveTrainer(Trainer):
         """The gradients of one batch: the whole effective one, which `micro_batch` cuts. Returns its loss."""
         model.train()
         batch = self._prepare_inputs(inputs)
-        loss = self.loss.gradients(model, batch, self.micro_batch, self.accelerator.backward, self._finite)
+        rows = self.ranks.part(len(batch["labels"]))
+        adaptation(model).routing.first_row = rows.start
+        own = self.loss.gradients(model, batch, self.micro_batch, self.accelerator.backward, self._finite, rows)
+        loss = self.ranks.add_up(own, self.learning)
         self.tally.add(loss, real_tokens(model_inputs(model, batch)[0]))
         return loss
 

@@ -1,4 +1,4 @@
-"""The random streams of this process: torch's on every device, numpy's and Python's. Their states, taken and put back."""
+"""The random streams of this process (torch's on CPU and device, numpy's, Python's): their states, taken and put back."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class RandomStreams:
         numpy: dict[str, Any] = np.random.get_state(legacy=False)
         tensors = {"cpu": torch.get_rng_state()}
         if torch.cuda.is_available():
-            tensors |= {f"cuda/{index}": each for index, each in enumerate(torch.cuda.get_rng_state_all())}
+            tensors["cuda"] = torch.cuda.get_rng_state()
         values = {
             "python": [version, list(numbers), gauss],
             "numpy": {**numpy, "state": {**numpy["state"], "key": numpy["state"]["key"].tolist()}},
@@ -36,5 +36,4 @@ class RandomStreams:
         np.random.set_state({**numpy, "state": {**numpy["state"], "key": key}})
         torch.set_rng_state(state.tensors["cpu"])
         if torch.cuda.is_available():
-            devices = [name for name in state.tensors if name.startswith("cuda/")]
-            torch.cuda.set_rng_state_all([state.tensors[f"cuda/{index}"] for index in range(len(devices))])
+            torch.cuda.set_rng_state(state.tensors["cuda"])

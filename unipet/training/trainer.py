@@ -11,18 +11,19 @@ import torch
 from torch import nn
 from transformers import PrinterCallback, ProgressCallback, TrainingArguments
 
-from unipet.adaptation.api import adaptation, parameters
+from unipet.adaptation.api import adaptation, frozen, parameters, stored
 from unipet.config import RunConfig
 from unipet.output.stopwatch import phase
 from unipet.tasks import Collate, Readout, read_rows
 from unipet.training.budget.checkpointing import checkpointed
-from unipet.training.budget.limits import batch_tokens, plan_steps, seconds_allowed
+from unipet.training.budget.limits import batch_tokens, count_steps, seconds_allowed
 from unipet.training.callbacks import Best, Clock, GradientProbe, Journal, Log, Routes, ShownProgress, TimeLimit
 from unipet.training.forward import Examples, lengths
 from unipet.training.lr_ratio import up_tensors
 from unipet.training.movement import Movement
 from unipet.training.objective_trainer import ObjectiveTrainer
 from unipet.training.processes import one_process
+from unipet.training.ranks import ALONE, OwnDropout, Ranks
 from unipet.training.resume_point import Part, ResumePoint, ResumePoints
 from unipet.training.resuming import OPTIMISER, Optimiser, Resumption, Spent, Weights
 from unipet.training.sampler import GroupedOrder
@@ -62,6 +63,7 @@ def train(
     points: ResumePoints | None = None,
     begin: ResumePoint | None = None,
     measure: Callable[[], dict[str, Any]] = dict,
+    ranks: Ranks = ALONE,
 ) -> Trained:
     """Train every parameter of `model` that requires a gradient, in place. The model stays on the training device.
 
@@ -71,13 +73,14 @@ def train(
     backward pass instead of stored. At every log interval, one line is written to `metrics` as JSON and passed to
     `log(values, step)`. Two runs with the same seed see the same data order and the same dropout.
     Training begins after `begin`, one of the `points` that it writes every `config.checkpoint.every`, and at its end.
-    `measure` is asked once, when the last step is over. Raises `Diverged` for a loss that is not finite, `UnipetError` if no
+    `measure` is asked once, when the last step is over. Each process of `ranks` calls this, and takes its part of every
+    batch; the first alone has `points` and `best`. Raises `Diverged` for a loss that is not finite, `UnipetError` if no
     tensor ever had a gradient or none moved, and `Interrupted` if a signal ended it between two steps.
     """
     optim = config.optim
     order = GroupedOrder(lengths(examples), optim.batch_size, config.seed)
     both = bool(getattr(model.config, "is_encoder_decoder", False))
-    steps, stopped_by = plan_steps(len(examples), config, batch_tokens(examples, order.batches(), both))
+    steps, stopped_by = count_steps(len(examples), config, batch_tokens(examples, order.batches(), both))
     arguments = TrainingArguments(
         output_dir=str(directory),
         per_device_train_batch_size=optim.batch_size,
@@ -104,14 +107,15 @@ def train(
     if torch.cuda.is_available():
         arguments._n_gpu = 1  # one device per run: DataParallel's copies would not carry the adaptation
     probe, clock, progress, journal = GradientProbe(model), Clock(), ShownProgress(), Journal(metrics, log)
-    routes, movement = Routes(model, config.seed), Movement(parameters(model, head=True))
+    learning = parameters(model, head=True)
+    routes, movement = Routes(model, config.seed), Movement(learning)
     if best is not None:
         best.journal = journal
 
     def seconds() -> float:
         return clock.so_far() - (best.seconds if best else 0.0)
 
-    hours = TimeLimit(seconds_allowed(config.budget), seconds)
+    hours = TimeLimit(seconds_allowed(config.budget), seconds, ranks)
     parts: dict[str, Part] = {
         "probe": probe,
         "clock": clock,
@@ -129,6 +133,7 @@ def train(
         callbacks=[
             resumption,  # first: a resume point comes before all that begins a step
             routes,
+            OwnDropout(ranks, config.seed),
             probe,
             clock,
             progress,
@@ -142,6 +147,7 @@ def train(
     trainer.loss = Loss(objective, regression, optim.label_smoothing, config.precision, read)
     trainer.order, trainer.micro_batch, trainer.lr_ratio = order, micro_batch or optim.batch_size, optim.lr_ratio
     trainer.schedule, trainer.tally = optim.schedule, Tally(arguments.device)
+    trainer.ranks, trainer.learning = ranks, list(learning.values())
     parts |= {"tally": trainer.tally, OPTIMISER: Optimiser(trainer)}
     if optim.lr_ratio != 1.0:
         trainer.faster = {id(tensor) for tensor in up_tensors(adaptation(model))}
@@ -150,11 +156,13 @@ def train(
     if begin is not None:
         order.begin_after(begin.step)
         resumption.take_up(begin)
+    ranks.begin_alike([*stored(model).values(), *frozen(model).values()])
     try:
         with checkpointed(model, checkpointing), ending_steps_first():
             trainer.train()
     finally:
         progress.close()
+    ranks.check_alike(learning)
     probe.check()
     still = movement.check(list(parameters(model)), optim.lr, trainer.state.global_step)
     trained = Trained(

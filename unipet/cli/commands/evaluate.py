@@ -20,7 +20,7 @@ def main(argv: Sequence[str]) -> int:
     asked = read(parser, argv)
     if asked is None:
         return 0
-    from unipet.cli.commands.runs import check_run
+    from unipet.cli.commands.finished_run import check_run
     from unipet.runs.run import evaluate
 
     check_run(asked.run)

@@ -1,9 +1,11 @@
-"""The largest micro-batch that a memory limit allows, by prediction; never another effective batch, length or precision."""
+"""The largest micro-batch that is predicted to stay within a memory limit. Effective batch, lengths and precision stay."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+import json
+import math
+from collections.abc import Callable, MutableMapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from torch import nn
@@ -11,9 +13,9 @@ from torch import nn
 from unipet.adaptation.describing import Draft
 from unipet.config import BudgetConfig, RunConfig
 from unipet.errors import UnipetError
-from unipet.tasks import Collate, Readout
+from unipet.tasks import Collate, Readout, answers_in
 from unipet.training.budget.checkpointing import can_checkpoint
-from unipet.training.budget.trace import GIB, StepPlan, Trace, Untraceable, trace_step
+from unipet.training.budget.trace import GIB, StepSettings, Trace, Untraceable, trace_step
 from unipet.training.forward import Examples, lengths
 from unipet.training.sampler import GroupedOrder
 from unipet.training.step import Loss
@@ -24,10 +26,11 @@ Predict = Callable[[int, bool, bool], Trace]
 
 @dataclass(frozen=True)
 class MemoryFit:
-    """How a step of `micro_batch` x `accumulation` = the effective batch is taken, and what it is predicted to need.
+    """How a step is computed, with `micro_batch` x `accumulation` = the effective batch, and the memory it is predicted to
+    need.
 
-    `why_not` says why the run cannot be within its limit, None where it can. Without a prediction (`trace` is None)
-    nothing is fitted, and `warning` says what prevented it.
+    `why_not` says why the run cannot stay within its limit; None if it can. Without a prediction (`trace` is None) nothing
+    is fitted, and `warning` gives the reason.
     """
 
     micro_batch: int
@@ -53,11 +56,11 @@ class MemoryFit:
 
 
 def fit_memory(predict: Predict, batch_size: int, budget: BudgetConfig, checkpoints: bool) -> MemoryFit:
-    """The first that fits: the whole batch, then the largest micro-batch that divides it, then the same two with gradient
-    checkpointing (where the base model `checkpoints`).
+    """The first of these that fits: the whole batch, the largest micro-batch that divides it, and the same two with
+    gradient checkpointing (if the base model `checkpoints`).
 
-    With `on_exceed` other than `fit` only the first is looked at. Raises UnipetError with `on_exceed: error` where
-    nothing fits.
+    Unless `on_exceed` is `fit`, only the whole batch is tried. With `on_exceed: error`, raises UnipetError if nothing
+    fits.
     """
     whole = MemoryFit(batch_size, trace=predict(batch_size, False, False))
     allowed = allowed_bytes(budget)
@@ -83,14 +86,14 @@ def fit_memory(predict: Predict, batch_size: int, budget: BudgetConfig, checkpoi
 
 
 def allowed_bytes(budget: BudgetConfig) -> float | None:
-    """What a step may be predicted to need: the limit less its margin; None where there is no limit."""
+    """The most memory that a step may be predicted to need: the limit minus its margin; None without a limit."""
     if budget.peak_memory_gib is None:
         return None
     return budget.peak_memory_gib * (1 - budget.memory_margin) * GIB
 
 
 def _largest(sizes: Sequence[int], at: Callable[[int], MemoryFit], allowed: float) -> MemoryFit | None:
-    """The fit of the largest size that fits, by bisection: a larger micro-batch never needs less."""
+    """The fit of the largest size that fits, found by bisection, as a larger micro-batch never needs less memory."""
     found, low, high = None, 0, len(sizes)
     while low < high:
         middle = (low + high) // 2
@@ -111,10 +114,10 @@ def _too_much(smallest: MemoryFit, budget: BudgetConfig) -> str:
     allowed = (allowed_bytes(budget) or 0.0) / GIB
     how = f"a micro-batch of {smallest.micro_batch}" + (" with checkpointing" if smallest.checkpointing else "")
     text = (
-        f"budget.peak_memory_gib={budget.peak_memory_gib:g} less its margin of {budget.memory_margin:.0%} allows "
+        f"budget.peak_memory_gib={budget.peak_memory_gib:g} minus its margin of {budget.memory_margin:.0%} allows "
         f"{allowed:.4g} GiB; {how} is predicted to need {needed:.4g} GiB, {needed - allowed:.4g} too much."
     )
-    return text if budget.on_exceed == "fit" else f"{text} budget.on_exceed=fit would look for a smaller micro-batch."
+    return text if budget.on_exceed == "fit" else f"{text} budget.on_exceed=fit would try smaller micro-batches."
 
 
 def fit_run(
@@ -126,32 +129,41 @@ def fit_run(
     read: Readout,
     regression: bool,
     device: str,
+    traces: MutableMapping[str, Trace] | None = None,
 ) -> MemoryFit:
-    """The memory fit of a run on the unadapted `model`, from its widest batch. `draft` is its method as built for this base
-    model without weights.
+    """The memory fit of a run on the unadapted `model`, from its widest batch. `draft` is the method, built on this base
+    model without weights. `traces` are the steps that were traced before with this model, method and loss; new traces are
+    added to it.
 
     Raises UnipetError as `fit_memory`.
     """
+    known = {} if traces is None else traces
     rows = widest(examples, config.optim.batch_size, config.seed)
+    largest = math.ceil(len(rows) / config.budget.gpus)  # part of a batch that one device takes
     method = draft.inserted.method
     loss = Loss(method.objective, regression, config.optim.label_smoothing, config.precision, read)
     whole = collate([examples[index] for index in rows])
 
     def predict(size: int, accumulates: bool, checkpointing: bool) -> Trace:
         batch = {name: value[:size] for name, value in whole.items()}  # padded as training pads it
-        plan = StepPlan(accumulates, checkpointing, config.optim.clip)
-        return trace_step(model, method, loss, batch, plan, device=device, draft=draft)
+        settings = StepSettings(accumulates, checkpointing, config.optim.clip)
+        shapes = {name: [list(value.shape), str(value.dtype)] for name, value in batch.items()}
+        key = json.dumps([shapes, answers_in(batch["labels"], read), asdict(settings)])
+        if key not in known:
+            known[key] = trace_step(model, method, loss, batch, settings, device=device, draft=draft)
+        return known[key]
 
     try:
-        return fit_memory(predict, len(rows), config.budget, can_checkpoint(model))
+        return fit_memory(predict, largest, config.budget, can_checkpoint(model))
     except Untraceable as error:
         limited = " No micro-batch was fitted to budget.peak_memory_gib." if config.budget.peak_memory_gib else ""
-        return MemoryFit(len(rows), warning=f"{error}{limited}")
+        return MemoryFit(largest, warning=f"{error}{limited}")
 
 
 def widest(examples: Examples, batch_size: int, seed: int) -> list[int]:
-    """A batch that needs as much memory as any: the longest of the first epoch, with the longest example of all and the
-    one with most labels in it; those with most labels first, because micro-batches differ in their number."""
+    """A batch that needs as much memory as any other: the longest batch of the first epoch, with the longest example and
+    the one with the most labels put into it. Examples with the most labels come first, because a micro-batch takes the
+    first examples."""
     sizes, targets = lengths(examples), getattr(examples, "target_lengths", None)
     order = GroupedOrder(sizes, batch_size, seed).order(0)
     batches = [order[at : at + batch_size] for at in range(0, len(order), batch_size)]

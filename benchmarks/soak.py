@@ -1,0 +1,181 @@
+"""A sweep that is killed at random moments and given again until it is done ends with the bytes of one that nobody disturbed.
+
+    python benchmarks/soak.py [--kills 50] [--launcher local|slots] [--seed 0] [--out FILE]
+
+Each kill is SIGKILL to the whole process group: the command, its workers, and whatever they started. Between two kills, the
+script checks that no half-written file is taken for a whole one. At the end, it checks that no process, lock or claim is left,
+that every job has ended exactly once, and that score, metrics, predictions and adapter of every run are byte for byte those of
+the undisturbed sweep.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tests.support.running import TINY_TASK, write_world  # noqa: E402
+
+LOW_RANK = {"function": {"name": "low_rank", "size": 4}, "position": {"site": ["attn.q", "attn.v"]}, "scaling": 2.0}
+BOTTLENECK = {"function": {"name": "bottleneck", "size": 4}, "position": {"site": "ffn", "form": "sequential"}}
+PREFIX = {"function": {"name": "prefix", "size": 4}, "position": {"site": "attn.heads"}, "composition": "gated"}
+METHODS: dict[str, dict[str, Any]] = {
+    "low_rank": {"insertions": {"a": LOW_RANK}},
+    "prefixes": {"insertions": {"a": PREFIX}},
+    "mixture": {
+        "insertions": {"a": {**BOTTLENECK, "mixture": {"experts": 3}}},
+        "objective": {"consistency": {"weight": 1.0}},
+    },
+    "whole": {"insertions": {}, "unfreeze": ["all"]},
+}
+#: What must be equal, byte for byte.
+SAME = ("metrics.jsonl", "predictions.jsonl", "adapter")
+
+
+def main() -> int:
+    """0 when everything is as the docstring says."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--launcher", choices=("local", "slots"), default="slots")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments at which it is killed")
+    parser.add_argument("--out", type=Path, help="a JSON file for what was found")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as place:
+        found = soak(Path(place), asked.kills, asked.launcher, random.Random(asked.seed))
+    found["command"] = " ".join(["python benchmarks/soak.py", *sys.argv[1:]])
+    print(json.dumps(found, indent=2))
+    if asked.out is not None:
+        asked.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    return 0 if found["equal"] else 1
+
+
+def soak(place: Path, kills: int, launcher: str, chance: random.Random) -> dict[str, Any]:
+    """Both sweeps in `place`, and what came of them."""
+    write_world(
+        place, {"task/tiny": TINY_TASK, **{f"method/{name}": {"name": name, **m} for name, m in METHODS.items()}}
+    )
+    undisturbed = Sweep(place, "calm", launcher)
+    began = time.monotonic()
+    undisturbed.start().wait()
+    calm_s = time.monotonic() - began
+    disturbed = Sweep(place, "killed", launcher)
+    done = 0
+    for _ in range(kills):
+        process = disturbed.start()
+        try:
+            process.wait(timeout=chance.uniform(0.2, max(4.0, calm_s)))
+            disturbed.forget_results(chance)  # it came to its end: some of its runs shall be done again
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            done += 1
+        time.sleep(0.2)
+        disturbed.check_files()
+    last = disturbed.start()
+    code = last.wait()
+    problems = [*disturbed.left_behind(), *disturbed.differences(undisturbed)]
+    runs = disturbed.runs()
+    return {
+        "kills": done,
+        "commands": kills + 1,
+        "launcher": launcher,
+        "jobs": len(runs),
+        "resumed": sum(len(record.get("resumed", [])) for record in runs.values()),
+        "exit_code": code,
+        "undisturbed_s": round(calm_s, 1),
+        "problems": problems,
+        "equal": code == 0 and not problems,
+    }
+
+
+class Sweep:
+    """Eight jobs, four mechanisms with two seeds each, below a directory of their own."""
+
+    def __init__(self, place: Path, name: str, launcher: str) -> None:
+        self.place, self.root = place, place / name
+        workers = ["launcher.workers=2"] if launcher == "slots" else []
+        self.line = [
+            *(sys.executable, "-m", "unipet", "train", "-m", "--config-dir=mine", "model=model", "task=tiny"),
+            *("task.data_dir=data", f"method={','.join(METHODS)}", "seed=0,1", f"launcher={launcher}", *workers),
+            *("optim.batch_size=4", "budget.max_steps=40", "task.selection=train_holdout", "task.selection_size=8"),
+            *("checkpoint.every=3 steps", f"runs_dir={name}"),
+        ]
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """The command, in a process group of its own."""
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        return subprocess.Popen(self.line, cwd=self.place, env=environment, start_new_session=True, **quiet)
+
+    def runs(self) -> dict[str, dict[str, Any]]:
+        """The record of every run, by the name of its directory."""
+        return {path.parent.name: json.loads(path.read_text()) for path in self.root.glob("*/result.json")}
+
+    def forget_results(self, chance: random.Random) -> None:
+        """Damage some finished runs as a crashing disk might: their next look at them must find it."""
+        finished = sorted(self.root.glob("*/predictions.jsonl"))
+        for path in chance.sample(finished, min(4, len(finished))):
+            path.write_bytes(path.read_bytes()[:-1])
+
+    def check_files(self) -> None:
+        """Every JSON file that has its final name is whole."""
+        for path in [*self.root.rglob("*.json"), *self.root.rglob("*.yaml")]:
+            text = path.read_text()
+            assert text.endswith("\n") or path.suffix == ".json", path
+            if path.suffix == ".json":
+                json.loads(text)
+
+    def left_behind(self) -> list[str]:
+        """Processes, claims and temporary files that outlived the sweep."""
+        found = [f"a process: {line}" for line in _processes(str(self.root))]
+        found += [f"a claim: {path}" for path in self.root.glob("sweeps/*/claims/*")]
+        found += [f"a temporary file: {path}" for path in self.root.rglob("*.tmp")]
+        (sweep,) = self.root.glob("sweeps/[!.]*")
+        outcomes = [json.loads(path.read_text()) for path in sweep.glob("jobs/*.json")]
+        found += [f"job {each['job']}: {each['status']}" for each in outcomes if each["status"] != "ok"]
+        return found if len(outcomes) == 8 else [*found, f"{len(outcomes)} of 8 outcomes"]
+
+    def differences(self, other: Sweep) -> list[str]:
+        """What is not byte for byte as in the other sweep."""
+        mine, theirs = self.runs(), other.runs()
+        found = [] if mine.keys() == theirs.keys() else [f"runs: {sorted(mine)} and {sorted(theirs)}"]
+        for name in mine.keys() & theirs.keys():
+            found += [
+                f"{name}: {key}" for key in ("score", "metrics", "status") if mine[name][key] != theirs[name][key]
+            ]
+            for part in SAME:
+                for path in sorted((other.root / name).rglob("*") if part == "adapter" else [other.root / name / part]):
+                    place = path.relative_to(other.root)
+                    if path.is_file() and path.name not in ("result.json", "config.yaml", "libraries.log"):
+                        twin = self.root / place
+                        if not twin.is_file() or twin.read_bytes() != path.read_bytes():
+                            found.append(str(place))
+        return sorted(set(found))
+
+
+def _processes(name: str) -> list[str]:
+    """The command lines of living processes that name a directory."""
+    lines = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if name in line and "soak.py" not in line:
+            lines.append(line)
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,108 @@
+"""What the runs of one process have in common, kept for the next run that needs the same: the base model, and predictions of
+memory. A run with it gives the bytes of a run without it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from unipet.output.stopwatch import phase
+from unipet.runs.prepare import Prepared
+from unipet.runs.record_files import canonical_json
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from unipet.training.budget.trace import Trace
+
+
+@dataclass
+class KeptBase:
+    """A base model as it was loaded: its weights, and all else that is needed to have it again without its files.
+
+    The weights are shared with the models that `again` makes. They are what a frozen base model keeps frozen.
+    """
+
+    key: str  # what was loaded, by content
+    kind: type[Any]
+    config: Any
+    generation: Any  # its settings for generating text; None where it generates none
+    weights: Mapping[str, Tensor]  # without those that loading draws at random: each run draws its own
+    tokenizer: Any
+    digest: tuple[int, ...]
+
+    def again(self) -> nn.Module:
+        """The model as loading it once more would give it: what is drawn is drawn from torch's current random state."""
+        import torch
+
+        from unipet.runs.base_model import quiet_loading
+
+        with phase("base_model"), quiet_loading():
+            model: nn.Module = self.kind.from_pretrained(
+                None, config=copy.deepcopy(self.config), state_dict=dict(self.weights), dtype=torch.float32
+            )
+            # Loading notes in the configuration that there was no directory.
+            model.config._name_or_path = model.name_or_path = self.config._name_or_path  # type: ignore[union-attr]
+            if self.generation is not None:
+                model.generation_config = copy.deepcopy(self.generation)
+        return model
+
+
+@dataclass
+class Shared:
+    """What is kept. One process has one of it, and does one run at a time."""
+
+    base: KeptBase | None = None
+    traces: dict[str, dict[str, Trace]] = field(default_factory=dict)  # predicted steps, by what takes them
+
+    def load(self, prepared: Prepared) -> tuple[nn.Module, Any]:
+        """Base model and tokenizer of a run, as `load_base_model` gives them."""
+        from unipet.runs.base_model import load_with_drawn
+
+        config, data = prepared.config, prepared.data
+        wanted = [prepared.content.base_model, asdict(config.model), data.labels, data.regression, config.task.kind]
+        key = canonical_json(wanted)
+        if self.base is not None and self.base.key == key and digest(self.base.weights) == self.base.digest:
+            return self.base.again(), self.base.tokenizer
+        self.base = None  # before another one takes memory
+        model, tokenizer, drawn = load_with_drawn(config.model, data.labels, data.regression, config.task.kind)
+        weights = {name: tensor for name, tensor in model.state_dict().items() if name not in drawn}
+        settings = copy.deepcopy((model.config, getattr(model, "generation_config", None)))
+        self.base = KeptBase(key, type(model), *settings, weights, tokenizer, digest(weights))
+        return model, tokenizer
+
+    def traces_of(self, prepared: Prepared, device: str) -> dict[str, Trace]:
+        """The predicted steps of runs that differ from this one at most in data, seed, rates and lengths of training."""
+        config = prepared.config
+        same = [prepared.content.base_model, config.task.kind, prepared.data.labels, prepared.data.regression]
+        how = [prepared.fit.method.to_dict(), config.optim.label_smoothing, config.precision, device]
+        return self.traces.setdefault(canonical_json([same, how]), {})
+
+    def check(self, model: nn.Module) -> None:
+        """Keep the base model only if the run with `model`, which has ended, left it as it was."""
+        base = self.base
+        if base is None:
+            return
+        trained = {name for name, tensor in model.named_parameters() if tensor.requires_grad}
+        if not trained.isdisjoint(base.weights) or digest(base.weights) != base.digest:
+            self.base = None
+
+    def forget(self) -> None:
+        """Keep no base model: who knows what became of it."""
+        self.base = None
+
+
+def digest(weights: Mapping[str, Tensor]) -> tuple[int, ...]:
+    """One number for each tensor, over its bits: it differs where a run has written into one."""
+    import numpy
+    import torch
+
+    numbers = []
+    for tensor in weights.values():
+        content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        whole = content[: len(content) // 8 * 8].view(numpy.uint64)
+        numbers.append(int(numpy.bitwise_xor.reduce(whole)) if len(whole) else int(content.sum()))
+    return tuple(numbers)
