@@ -8,7 +8,7 @@ unipet.eject(model)                       # take out and restore the base model 
 unipet.describe(method, config_or_model)  # the report without weights
 unipet.export_peft(model, "out/")         # for peft, where it can express the method; unipet.import_peft reads it
 
-unipet.sweep({"method": ["lora", "mam"], "seed": [0, 1]})   # run every combination; a pandas DataFrame of the runs
+unipet.sweep({"optim.lr": [1e-3, 1e-4], "seed": [0, 1]})    # run every combination; a pandas DataFrame of the runs
 unipet.results("runs")                                      # the runs below a directory as such a table
 """
 

@@ -25,7 +25,7 @@ def sweep(
 ) -> pandas.DataFrame:
     """Run every combination of `choices` and return the sweep's runs, as `unipet.results` does.
 
-    `choices` are keys of the command line and their values: `{"method": ["lora", "mam"], "seed": [0, 1], "optim.lr": 1e-3}`. A
+    `choices` are keys of the command line and their values: `{"task": "sst2", "seed": [0, 1], "optim.lr": [1e-3, 1e-4]}`. A
     list is what is swept; a value that is a list itself stands in a list. `launcher` is a name, or a mapping with the name and
     its options. Without one the jobs run in this very process, one after the other, so that functions registered here are
     known to them. Runs that have finished are not repeated. A failed job is a row with its status and reason. The sweep's
