@@ -21,6 +21,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from unipet.errors import UnipetError
 from unipet.output.exit_codes import how_it_ended
+from unipet.output.stopwatch import phase
 from unipet.runs.device_share import LOST_OTHERS, READY, Share
 
 if TYPE_CHECKING:
@@ -55,13 +56,14 @@ def other_devices(share: Share) -> Iterator[Ranks]:
         share = replace(share, threads=_threads(count), meeting=Path(folder) / "meeting")
         others: list[OtherDevice] = []
         try:
-            for rank in range(1, count):
-                others.append(OtherDevice(rank, count, Path(folder) / f"{rank}.log"))
-            for other in others:
-                other.send(replace(share, rank=other.rank))
-            for other in others:
-                if not other.becomes_ready():
-                    raise _reason([other])
+            with phase("base_model"):  # which every process loads
+                for rank in range(1, count):
+                    others.append(OtherDevice(rank, count, Path(folder) / f"{rank}.log"))
+                for other in others:
+                    other.send(replace(share, rank=other.rank))
+                for other in others:
+                    if not other.becomes_ready():
+                        raise _reason([other])
             with _threads_of(share.threads), joined(0, count, share.meeting) as ranks:
                 yield ranks
         except Disconnected as error:
