@@ -2,10 +2,10 @@
 
     python benchmarks/jobs_per_hour.py [--jobs 40] [--steps 60]
 
-Forty jobs of a few steps on MiniLM, three ways: a sweep with `launcher=local`, one with `launcher=slots launcher.workers=2`, and
-as many separate `unipet train` calls. A bare loop does the same training with the library alone: one process, one base model, no
-files. What a job of `local` takes longer is the overhead of a job. Nothing else should run on the machine: the load average
-stands in the result.
+Forty jobs of a few steps on MiniLM are run in three ways: by a sweep with `launcher=local`, by one with `launcher=slots
+launcher.workers=2`, and by as many separate `unipet train` calls. For comparison, a bare loop does the same training with the
+library alone: one process, one base model, no files. The additional time of a job of `local` is the overhead of a job. Nothing
+else should run on the machine: the result contains the load average.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
     python benchmarks/soak.py [--kills 50] [--launcher local|slots] [--seed 0] [--out FILE]
 
-Each kill is SIGKILL to the whole process group: the command, its workers, whatever they started. Between two kills the script
-looks that no half-written file is taken for a whole one; at the end that no process, lock or claim is left, that every job has
-ended exactly once, and that score, metrics, predictions and adapter of every run are byte for byte those of the
-undisturbed sweep.
+Each kill is SIGKILL to the whole process group: the command, its workers, and whatever they started. Between two kills, the
+script checks that no half-written file is taken for a whole one. At the end, it checks that no process, lock or claim is left,
+that every job has ended exactly once, and that score, metrics, predictions and adapter of every run are byte for byte those of
+the undisturbed sweep.
 """
 
 from __future__ import annotations

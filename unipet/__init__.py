@@ -1,4 +1,4 @@
-"""unipet: experiments in parameter-efficient fine-tuning, every method a YAML composition of four design dimensions.
+"""unipet: experiments in parameter-efficient fine-tuning, with methods as YAML compositions of four design dimensions.
 
 report = unipet.adapt(model, method)      # in place, all or nothing: a method's name, a YAML file, or a mapping
 unipet.parameters(model)                  # what the method owns, by name
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-#: Public name -> the module that holds it; loaded on first use, because torch takes a second to import. No module may
-#: bear the name of a function here: importing it would put the module in the function's place.
+#: Public name -> its module, which is imported on first use, because importing torch takes a second. No module of this
+#: package may have the name of a function here: importing the module would replace the function.
 _HOME = {
     "adapt": "unipet.adaptation.api",
     "eject": "unipet.adaptation.api",

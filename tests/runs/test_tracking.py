@@ -313,9 +313,9 @@ def test_the_fitted_sizes_are_tracked_not_those_asked_for() -> None:
 
 
 def test_a_long_name_keeps_its_end() -> None:
-    names = [tracking.fitting("x" * 200 + f" · seed {seed} · abcd{seed}") for seed in range(3)]
+    names = [tracking.shortened("x" * 200 + f" · seed {seed} · abcd{seed}") for seed in range(3)]
     assert len(set(names)) == 3 and {len(name) for name in names} == {tracking.NAME}
-    assert tracking.fitting("short") == "short"
+    assert tracking.shortened("short") == "short"
 
 
 class Noted(NullTracker):

@@ -133,8 +133,8 @@ def execute(prepared: Prepared, watch: Stopwatch, shared: Shared) -> Done:
         records.write_record(directory / records.RESULT, record)
         if record.status == "ok":
             discard(directory)
-        if said := libraries.kept():
-            records.write_text_atomic(directory / libraries.FILE, said)
+        if messages := libraries.take_messages():
+            records.write_text_atomic(directory / libraries.FILE, messages)
         settle(prepared.directory)
         done = Done(record, directory if directory.is_dir() else prepared.directory)
         if tracker.finish(record):
@@ -180,6 +180,7 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker,
     warnings += filter(None, [fit.warning, warning_without_gpus(config.budget.gpus)])
     record.fitted = Fitted.from_dict(record.fitted.to_dict() | fit.record())
     record.memory.predicted_gib = fit.predicted_gib
+    shared.admit(fit.predicted_gib)
     record.data.warnings = warnings
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
