@@ -327,6 +327,30 @@ def test_six_hundred_runs_stay_below_three_megabytes(tmp_path: Path) -> None:
     assert len(page(entries).encode()) < LIMIT
 
 
+def test_of_many_runs_the_page_shows_aggregates_and_says_what_it_leaves_out(tmp_path: Path) -> None:
+    directory = write_run(tmp_path, method("a"), steps=100)
+    (template,) = collect(tmp_path)
+    entries = []
+    for number in range(2000):
+        name, seed = f"m{number % 20}", number // 20
+        status = "failed" if seed >= 70 else "ok"  # 600 of them
+        changed = {"method": name, "seed": seed, "run_id": str(number), "score": 0.5 + number / 5000, "status": status}
+        record = replace(template.record, **changed)
+        entries.append(Entry(record, {**template.config, "method": method(name), "seed": seed}, (), directory))
+    html = page(entries)
+    assert len(html.encode()) < LIMIT
+    assert html.count("600 of 2,000 runs are shown one by one") == 3 and "unipet runs --csv FILE" in html
+    assert html.count("<option value=") >= 1200 and "100 more runs have no score; unipet runs score=null" in html
+    data = json.loads(re.search(r'<script type="application/json"[^>]*>(.*?)</script>', html, re.DOTALL)[1])  # type: ignore[index]
+    assert (
+        len(data["runs"]["own"]) == len(data["runs"]["commands"]) == 600
+        and len(data["charts"]["scores"]["rows"]) == 600
+    )
+    means = [line.row.score for comparison in comparisons_of(entries) for line in comparison.scored]
+    assert sorted(means)[-1] == pytest.approx(0.5 + (19 + 20 * 34.5) / 5000)  # over all 70 with a score
+    assert "one by one" not in page(entries[:600])
+
+
 def test_a_record_without_a_configuration_is_drawn_from_what_it_tells() -> None:
     row = InsertionRow("ffn", "bottleneck", ["ffn"], "sequential", "add", "constant")
     entry = Entry(Record(method="m", status="ok", score=0.5, insertions=[row]), {})

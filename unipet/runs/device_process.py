@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import traceback
-from typing import Any
+from typing import IO, Any
 
 from unipet.compose.imports import import_modules
 from unipet.errors import UnipetError
@@ -29,8 +29,7 @@ def main() -> int:
     from unipet.training.ranks import Disconnected
 
     try:
-        import_modules(pickle.load(sys.stdin.buffer))
-        share: Share = pickle.load(sys.stdin.buffer)
+        share = receive(sys.stdin.buffer)
         threading.Thread(target=_end_with_input, daemon=True).start()
         take_part(share, lambda: say(READY))
     except Disconnected:
@@ -39,6 +38,19 @@ def main() -> int:
         say(_report(error))
         return 1
     return 0
+
+
+def receive(file: IO[bytes]) -> Share:
+    """The task of this process. Raises `UnipetError` for a class that no module has, as those of a notebook."""
+    import_modules(pickle.load(file))
+    try:
+        share: Share = pickle.load(file)
+    except (AttributeError, ImportError) as error:
+        raise UnipetError(
+            f"budget.gpus: the other processes of the run cannot load a class of this program ({error}). Put it into a module "
+            "and name that module: imports=[MODULE]. Or set budget.gpus=1."
+        ) from error
+    return share
 
 
 def take_part(share: Share, ready: Any) -> None:

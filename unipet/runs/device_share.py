@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,13 +34,3 @@ class Share:
     meeting: Path = Path()  # the file through which the processes find each other
     rank: int = 0
     begin: ResumePoint | None = None  # after which training begins
-
-    def of(self, rank: int) -> Share:
-        """The share of device `rank`. Random streams of other GPUs are of no use to it."""
-        begin = self.begin
-        if begin is not None:
-            from unipet.training.resuming import STREAMS
-
-            streams = begin.parts[STREAMS]
-            begin = replace(begin, parts={**begin.parts, STREAMS: replace(streams, tensors={"cpu": streams.tensors["cpu"]})})
-        return replace(self, rank=rank, begin=begin)

@@ -58,7 +58,7 @@ def other_devices(share: Share) -> Iterator[Ranks]:
             for rank in range(1, count):
                 others.append(OtherDevice(rank, count, Path(folder) / f"{rank}.log"))
             for other in others:
-                other.send(share.of(other.rank))
+                other.send(replace(share, rank=other.rank))
             for other in others:
                 if not other.becomes_ready():
                     raise _reason([other])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from unipet.runs import record_files as records
 from unipet.runs.record import Identity, Record
 from unipet.config import RunConfig
+from unipet.runs.devices import check_parts
 from unipet.runs.identity import content_of, run_id
 from unipet.runs.run_directory import is_whole, run_directory
 from unipet.output.stopwatch import phase
@@ -59,6 +60,7 @@ def prepare(config: RunConfig) -> Prepared:
         from unipet.training.positions import check_max_length
 
     check_run_config(config)
+    check_parts(config.budget.gpus, config.optim.batch_size)
     check_tracking(config.tracking)
     import_modules(config.imports)
     method = load_method(config.method)

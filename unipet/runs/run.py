@@ -68,7 +68,7 @@ def perform(
         announce(prepared.directory)
         if (found := _finished_before(prepared)) is not None:
             return Done(found, prepared.directory)
-        check_devices(config.budget, config.optim.batch_size)
+        check_devices(config.budget.gpus)
         with locked(prepared.directory):
             settle(prepared.directory)
             if (found := _finished_before(prepared)) is not None:  # another process may have finished it meanwhile
@@ -180,6 +180,7 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker,
     warnings += filter(None, [fit.warning, warning_without_gpus(config.budget.gpus)])
     record.fitted = Fitted.from_dict(record.fitted.to_dict() | fit.record())
     record.memory.predicted_gib = fit.predicted_gib
+    shared.admit(fit.predicted_gib)
     record.data.warnings = warnings
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)

@@ -8,13 +8,14 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from unipet.runs.identity import APART
 from unipet.runs.labels import Leaves, leaves, plain
 from unipet.runs.record_index import KnownRun
 
 NAMES = ("method", "task", "model", "budget", "seed", "status", "score", "metric")
 PARTS = ("params", "time", "memory")  # of the record, as dotted columns
 #: What of a configuration is another column already, or says where a run happened.
-_APART = ("seed", "runs_dir", "rerun", "tracking", "launcher", "checkpoint", "imports")
+_UNSHOWN = ("seed", *APART, "imports")
 _NAMED = ("method.name", "task.name", "model.name", "budget.name")
 
 
@@ -39,7 +40,7 @@ def rows_of(runs: Sequence[KnownRun]) -> list[dict[str, Any]]:
 def varying(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """For each configuration the options, flat, in which the others differ from it. A list is a text."""
     parts = Leaves()
-    flat = [parts.of({key: value for key, value in config.items() if key not in _APART}) for config in configs]
+    flat = [parts.of({key: value for key, value in config.items() if key not in _UNSHOWN}) for config in configs]
     seen: dict[str, set[str]] = {}
     for own in flat:
         for key, value in own.items():

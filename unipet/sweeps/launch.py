@@ -165,13 +165,15 @@ def close(directory: Path, total: int | None) -> int:
         write_comparison(directory, rows, missing)
         print(text_table(rows, missing))
     lost = max((total or 0) - len(jobs), 0)
-    failed = sum(one.status not in ("exceeded", "skipped") for one in missing) + lost
+    interrupted = sum(run.status == "interrupted" for run in missing)
+    failed = sum(run.status not in ("exceeded", "skipped", "interrupted") for run in missing) + lost
     counts = (
         f"{len(jobs) + lost} jobs"
+        + (f", {interrupted} interrupted" if interrupted else "")
         + (f", {len(entries)} different runs" if len(entries) < len(jobs) else "")
         + (f", {failed} failed" if failed else "")
         + (f" ({lost} never started)" if lost else "")
     )
     print(f"\n{counts}; table and job files in {directory}")
     print(f"next: unipet report {shlex.quote(str(directory))} --html report.html")
-    return 1 if failed else 0
+    return 1 if failed or interrupted else 0

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from unipet.config import LauncherConfig
 from unipet.errors import UnipetError, unknown
 from unipet.sweeps import ray_driver, slurm, telling
-from unipet.sweeps.directory import Sweep
+from unipet.sweeps.directory import Sweep, read_job
 from unipet.sweeps.machine import places
 from unipet.sweeps.progress import Progress
 from unipet.sweeps.supervisor import Slot, Supervisor, log_of
@@ -32,7 +32,7 @@ def in_this_process(sweep: Sweep) -> None:
 
 def slots(sweep: Sweep) -> None:
     """Several worker processes, each with its part of the machine; what they print goes to files."""
-    own, several = worker_name(), places(sweep.launcher.workers)
+    own, several = worker_name(), places(sweep.launcher.workers, most_gpus(sweep))
     progress = Progress(sweep)
     workers = [
         Slot(f"{own}-{number}", environment, log_of(sweep, f"{own}-{number}"))
@@ -42,6 +42,12 @@ def slots(sweep: Sweep) -> None:
         Supervisor(sweep, workers, look=progress.look).run()
     finally:
         progress.close()
+
+
+def most_gpus(sweep: Sweep) -> int:
+    """The largest `budget.gpus` of the sweep's jobs: any worker may take any of them."""
+    jobs = (read_job(sweep.directory, number) for number in range(sweep.jobs))
+    return max((int(job.values["budget"]["gpus"]) for job in jobs if job.mistake is None), default=1)
 
 
 def ray(sweep: Sweep) -> None:

@@ -23,6 +23,8 @@ from unipet.sweeps.supervisor import BARREN, END_S
 
 LOOK_S = 1.0  # between two looks at the actors
 QUIET_S = 3 * BEAT_S  # without a sign of life, after which a claim of an actor that Ray calls dead is given up
+#: Ray shall send nothing to its makers, and leave Python's `print` alone: it puts its own in its place.
+QUIETLY = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_TQDM_PATCH_PRINT": "0"}
 
 
 def check(launcher: LauncherConfig) -> None:
@@ -69,7 +71,8 @@ def connected(launcher: LauncherConfig) -> Iterator[None]:
     """Inside, this process is a driver of the cluster at `launcher.address`, or of one that is started here."""
     import ray
 
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    for name, value in QUIETLY.items():
+        os.environ.setdefault(name, value)
     address = launcher.address or "local"
     here = {"include_dashboard": False} if launcher.address is None else {}
     try:

@@ -27,7 +27,7 @@ from unipet.report.page.learning import curve_tables, measures
 from unipet.report.page.methods import methods
 from unipet.report.page.overview import counts, notices, surroundings
 from unipet.report.page.rendering import MISSING, Table, render
-from unipet.report.page.runs import failures, run_data, run_labels
+from unipet.report.page.runs import failures, left_out, run_data, run_labels, single_runs, unlisted
 from unipet.report.page.scores import score_table, verdicts
 from unipet.report.page.trade_offs import cost_tables, costless, costs_of_charts
 from unipet.report.published import BESIDE, PUBLISHED, Beside
@@ -53,7 +53,9 @@ def page(
     """
     comparisons = sorted(comparisons_of(entries, groups), key=lambda comparison: -len(comparison.scored))
     content = _content(entries, comparisons, published)
-    composed, runs = compositions(comparisons), run_data(entries)
+    single = single_runs(entries, comparisons)
+    content |= {"run_labels": run_labels(single, comparisons), "left_out": left_out(entries, single)}
+    composed, runs = compositions(comparisons), run_data(single)
     for points, drawings in DETAIL:
         drawn = charts(comparisons, points)
         shown = {
@@ -95,7 +97,7 @@ def _content(
         "pooled_tables": pooled_tables(comparisons),
         "without_pairs": [name for name, effects_of in changes.items() if not effects_of],
         "failures": failures(entries),
-        "run_labels": run_labels(entries),
+        "unlisted": unlisted(entries),
     }
 
 
