@@ -54,6 +54,11 @@ def sweep(todo: Plan, flags: Flags, texts: Sequence[str], composer: Composer) ->
     check_launcher(todo.config.launcher)
     if todo.launcher != "basic" or todo.jobs is None:
         return _hydra_sweep(todo, flags)
+    return go(begun(todo, flags, texts, composer))
+
+
+def begun(todo: Plan, flags: Flags, texts: Sequence[str], composer: Composer) -> Sweep:
+    """The sweep's directory, with every job resolved and written, and those open again that have no result."""
     expanded = list(sweep_jobs(todo, composer))
     content = [_job(each) for each in expanded]
     own = secrets.token_hex(8) if any(each.config is not None and each.config.rerun for each in expanded) else ""
@@ -71,7 +76,7 @@ def sweep(todo: Plan, flags: Flags, texts: Sequence[str], composer: Composer) ->
     if not write_sweep(asked, content, _versions()):
         print(f"the same sweep was begun before; finished runs are not repeated: {directory}", file=sys.stderr)
         reopen(directory, results_too=not living(directory))
-    return go(asked)
+    return asked
 
 
 def _job(expanded: SweepJob) -> Job:
