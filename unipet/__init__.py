@@ -7,6 +7,9 @@ unipet.merge(model)                       # fold into the base weights, or
 unipet.eject(model)                       # take out and restore the base model bit for bit
 unipet.describe(method, config_or_model)  # the report without weights
 unipet.export_peft(model, "out/")         # for peft, where it can express the method; unipet.import_peft reads it
+
+unipet.sweep({"optim.lr": [1e-3, 1e-4], "seed": [0, 1]})    # run every combination; a pandas DataFrame of the runs
+unipet.results("runs")                                      # the runs below a directory as such a table
 """
 
 from __future__ import annotations
@@ -46,6 +49,8 @@ _HOME = {
     "merge": "unipet.adaptation.merging",
     "register_function": "unipet.calculus.functions",
     "AdaptReport": "unipet.adaptation.report",
+    "results": "unipet.report.data_frame",
+    "sweep": "unipet.sweeps.from_python",
 }
 
 __all__ = ["UnipetError", "__version__", *_HOME]

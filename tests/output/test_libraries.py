@@ -93,12 +93,12 @@ def test_a_worker_process_prints_lines_of_ours_alone(world: Path, tmp_path: Path
         "import sys, pathlib\n"
         "from unipet.compose.composer import composer\n"
         "from unipet.compose.overrides import plan\n"
-        "from unipet.sweeps.jobs import run_job\n"
+        "from unipet.sweeps.jobs import Task, run_job\n"
         "from dataclasses import asdict\n"
         "with composer(sys.argv[1]) as composing:\n"
         "    config = plan(sys.argv[2:], False, composing).config\n"
-        "done = run_job(asdict(config), pathlib.Path('sweep'), 0, [])\n"
-        "assert done['status'] == 'ok', done\n"
+        "done = run_job(asdict(config), Task(pathlib.Path('sweep'), 0, []))\n"
+        "assert done.status == 'ok', done\n"
     )
     argv = [str(world / "mine"), "method=mine", f"model={world / 'model'}", "task=tiny"]
     argv += [f"task.data_dir={world / 'data'}", "budget.max_steps=3", "optim.batch_size=8"]

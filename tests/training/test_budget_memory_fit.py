@@ -327,10 +327,14 @@ def test_running_out_of_memory_is_a_result_and_the_sweep_goes_on(
 
     monkeypatch.setattr(trainer, "train", full)
     done = [
-        jobs.run_job(dataclasses.asdict(tiny_config(tmp_path, LOW_RANK, seed=seed)), tmp_path / "sweep", seed, [])
+        jobs.run_job(
+            dataclasses.asdict(tiny_config(tmp_path, LOW_RANK, seed=seed)), jobs.Task(tmp_path / "sweep", seed, [])
+        )
         for seed in (0, 1)
     ]
-    first, second = (job["record"] for job in done)
+    for outcome in done:
+        jobs.write_outcome(tmp_path / "sweep", outcome)
+    first, second = (job.record for job in done)
     assert (first.status, first.stopped_by, first.score) == ("exceeded", "out_of_memory", None)
     assert first.reason == "training: out of memory: CUDA out of memory. Tried to allocate 2.00 GiB."
     assert first.memory.predicted_gib > 0

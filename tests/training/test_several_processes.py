@@ -129,4 +129,5 @@ def test_time_ends_both_after_the_same_step_and_counts_both_devices(in_two: Kept
     record = run(config)
     assert record["status"] == "ok", record["error"]
     assert record["stopped_by"] == "gpu_hours"
+    assert record["time"]["device_hours"] == pytest.approx(2 * record["time"]["train_s"] / 3600)
     assert 2.0 <= record["time"]["train_s"] < 3.0  # wall seconds of each of two devices, which had four together

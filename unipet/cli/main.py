@@ -53,7 +53,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     ),
     "dashboard": (
         "unipet.cli.commands.dashboard",
-        "DIR --dry-run|--push",
+        "DIR --dry-run|--push|--sync",
         "make a wandb workspace and report of all runs below a directory",
     ),
     "export": (

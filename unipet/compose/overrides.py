@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from unipet.calculus.library import emptied
+from unipet.calculus.method_files import emptied
 from unipet.compose import parse_run_config
 from unipet.compose.composer import Composer, plain_values
 from unipet.compose.imports import import_modules
@@ -78,7 +78,7 @@ def plan(texts: Sequence[str], multirun: bool, composer: Composer, command: str 
         raise forgotten([*composer.flags, *texts], several[0], command)
     config = checked(composed, first, composer)
     if not multirun:
-        return Plan([one.text for one in parsed], False, config, composed, 1)
+        return Plan([one.text for one in parsed], False, config, composed, 1, parsed=parsed)
     if any(one.key == "runs_dir" for one in several):
         raise UnipetError(
             "runs_dir: one sweep has one runs_dir, the root of everything it writes. Give a single value."

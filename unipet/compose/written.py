@@ -23,7 +23,7 @@ from hydra.plugins.config_source import ConfigResult, ConfigSource
 from omegaconf import OmegaConf
 from omegaconf._utils import get_omega_conf_dumper
 
-from unipet.calculus.library import is_file_name
+from unipet.calculus.method_files import is_file_name
 from unipet.calculus.yaml_reader import Plain, parse_yaml, represent_plain, texts, values
 from unipet.compose.schema import METHOD, METHOD_GROUPS, holds_text, kind_at, typed
 from unipet.compose.user_files import config_text, method_file

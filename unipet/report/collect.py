@@ -90,9 +90,7 @@ def collect(directory: Path) -> list[Entry]:
         raise UnipetError(f"{directory}: no such directory. Give the directory of your runs, for example `runs`.")
     if is_sweep(directory):
         return collect_sweep(directory)
-    folders = (Path(folder) for folder, inside, _ in os.walk(directory) if JOBS in inside)
-    sweeps = sorted(folder for folder in folders if is_sweep(folder))
-    jobs = [entry for sweep in sweeps for entry in collect_jobs(sweep)]
+    jobs = [entry for sweep in sweeps_below(directory) for entry in collect_jobs(sweep)]
     entries = read_entries([(path.parent, (), ()) for path in record_files(directory)])
     if entries:
         entries = [*with_overrides(entries, jobs), *never_begun(jobs)]
@@ -103,6 +101,12 @@ def collect(directory: Path) -> list[Entry]:
             f"{directory}: no {RESULT} below it, so there is nothing to report. Run `unipet train` first."
         )
     return distinct(entries)
+
+
+def sweeps_below(directory: Path) -> list[Path]:
+    """The sweeps' directories below a directory, or the directory itself."""
+    folders = (Path(folder) for folder, inside, _ in os.walk(directory) if JOBS in inside)
+    return sorted(folder for folder in folders if is_sweep(folder))
 
 
 def with_overrides(entries: Sequence[Entry], jobs: Sequence[Entry]) -> list[Entry]:

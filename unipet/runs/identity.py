@@ -18,9 +18,12 @@ if TYPE_CHECKING:
 #: older numerics is then never reused for a new run.
 NUMERICS = 2
 
+#: Keys of a configuration that say how a run is watched and where it is done, and change no result.
+APART = ("tracking", "checkpoint", "launcher", "runs_dir", "rerun")
+
 # Settings that change no result: paths, tracking, and names of presets.
 _NOT_IDENTITY: dict[str, tuple[str, ...]] = {
-    "": ("tracking", "checkpoint", "launcher", "runs_dir", "rerun", "imports"),
+    "": (*APART, "imports"),
     # Where the examples come from and which of them are used: the fingerprint of the data covers this.
     "task": (
         *("data_dir", "hub", "subset", "revision", "rename", "generator", "generator_seed"),

@@ -5,7 +5,7 @@ memory. A run with it gives the bytes of a run without it.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +57,8 @@ class Shared:
 
     base: KeptBase | None = None
     traces: dict[str, dict[str, Trace]] = field(default_factory=dict)  # predicted steps, by what takes them
+    #: Called with the predicted memory (GiB) before a run puts anything on its device; it may wait for others to end.
+    admit: Callable[[float | None], None] = lambda gib: None
 
     def load(self, prepared: Prepared) -> tuple[nn.Module, Any]:
         """Base model and tokenizer of a run, as `load_base_model` gives them."""

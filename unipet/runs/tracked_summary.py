@@ -15,6 +15,7 @@ from typing import Any
 from unipet.config import RunConfig
 from unipet.runs.design import design, options, trained
 from unipet.errors import UnipetError
+from unipet.runs.identity import APART
 from unipet.runs.record import Record
 from unipet.runs.labels import SEPARATOR, difference, labelled, leaves
 
@@ -112,19 +113,20 @@ def _name(resolved: Mapping[str, Any], part: str) -> str:
 def label(name: str, method: Mapping[str, Any], resolved: Mapping[str, Any]) -> str:
     """A method's name, and the options in which this run differs from the method file of that name and the defaults."""
     flat = leaves({"method": method})
-    settings = {key: value for key, value in resolved.items() if key not in APART}
+    settings = {key: value for key, value in resolved.items() if key not in UNLABELLED}
     usual = {key: value for key, value in leaves(asdict(RunConfig())).items() if key.split(".")[0] in settings}
     return labelled(name, difference({**flat, **leaves(settings)}, {**_reference(name, method), **usual}))
 
 
 #: Groups of a configuration that a label leaves out: they are shown elsewhere, or they are paths and tracking.
-APART = ("method", "task", "model", "budget", "seed", "tracking", "checkpoint", "runs_dir", "rerun")
+UNLABELLED = ("method", "task", "model", "budget", "seed", *APART)
 
 
 def _reference(name: str, method: Mapping[str, Any]) -> dict[str, Any]:
     """The options of the method file of that name, flat. If the method has chosen another function, composition or scaling
     than the file, or there is no such file, the defaults of the method's choice instead."""
-    from unipet.calculus.library import load_method, method_names
+    from unipet.calculus.library import load_method
+    from unipet.calculus.method_files import method_names
 
     directory = _own.get()
     mine = None if directory is None else directory / "method" / f"{name}.yaml"

@@ -54,6 +54,11 @@ def sweep(todo: Plan, flags: Flags, texts: Sequence[str], composer: Composer) ->
     check_launcher(todo.config.launcher)
     if todo.launcher != "basic" or todo.jobs is None:
         return _hydra_sweep(todo, flags)
+    return go(begun(todo, flags, texts, composer))
+
+
+def begun(todo: Plan, flags: Flags, texts: Sequence[str], composer: Composer) -> Sweep:
+    """The sweep's directory, with every job resolved and written, and those open again that have no result."""
     expanded = list(sweep_jobs(todo, composer))
     content = [_job(each) for each in expanded]
     own = secrets.token_hex(8) if any(each.config is not None and each.config.rerun for each in expanded) else ""
@@ -71,7 +76,7 @@ def sweep(todo: Plan, flags: Flags, texts: Sequence[str], composer: Composer) ->
     if not write_sweep(asked, content, _versions()):
         print(f"the same sweep was begun before; finished runs are not repeated: {directory}", file=sys.stderr)
         reopen(directory, results_too=not living(directory))
-    return go(asked)
+    return asked
 
 
 def _job(expanded: SweepJob) -> Job:
@@ -148,13 +153,15 @@ def close(directory: Path, total: int | None) -> int:
         write_comparison(directory, rows, missing)
         print(text_table(rows, missing))
     lost = max((total or 0) - len(jobs), 0)
-    failed = sum(one.status not in ("exceeded", "skipped") for one in missing) + lost
+    interrupted = sum(run.status == "interrupted" for run in missing)
+    failed = sum(run.status not in ("exceeded", "skipped", "interrupted") for run in missing) + lost
     counts = (
         f"{len(jobs) + lost} jobs"
+        + (f", {interrupted} interrupted" if interrupted else "")
         + (f", {len(entries)} different runs" if len(entries) < len(jobs) else "")
         + (f", {failed} failed" if failed else "")
         + (f" ({lost} never started)" if lost else "")
     )
     print(f"\n{counts}; table and job files in {directory}")
     print(f"next: unipet report {shlex.quote(str(directory))} --html report.html")
-    return 1 if failed else 0
+    return 1 if failed or interrupted else 0

@@ -16,6 +16,7 @@ from unipet.runs.shared import Shared
 from unipet.runs.sweep_files import JobState, index_lines, job_numbers, map_events
 from unipet.runs.tracked_summary import own_files
 from unipet.sweeps import jobs
+from unipet.sweeps.admission import device, wait_for_room
 from unipet.sweeps.claims import (
     BEAT_S,
     STALE_S,
@@ -148,6 +149,7 @@ class Worker:
         job = read_job(self.sweep.directory, held.job)
         self.say(job, None)
         try:
+            self.shared.admit = lambda gib: self.admit(held, gib)
             with beating(held), own_files(self.sweep.config_dir):
                 outcome = jobs.run_job(job.values, self.task(job, held), job.mistake, self.shared)
         except Busy:
@@ -160,6 +162,11 @@ class Worker:
         if held.held():
             self.end(held, outcome)
             self.say(job, outcome)
+
+    def admit(self, held: Claim, gib: float | None) -> None:
+        """Wait until the GPU of this worker has room for a run, where there is one and workers share it."""
+        if not self.alone and (place := device()) is not None:
+            wait_for_room(held, gib, place)
 
     def end(self, held: Claim, outcome: JobState) -> None:
         """Write a job's outcome and give its claim back."""

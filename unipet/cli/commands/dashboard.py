@@ -1,10 +1,11 @@
-"""`unipet dashboard DIR --dry-run|--push`: a wandb workspace and report of the runs below a directory."""
+"""`unipet dashboard DIR --dry-run|--push|--sync`: a wandb workspace and report of the runs below a directory."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from unipet.cli.commands.arguments import Parser, file_path, read
 from unipet.cli.commands.examples import examples
@@ -19,13 +20,16 @@ def main(argv: Sequence[str]) -> int:
         prog="unipet dashboard",
         description="Build a wandb workspace and a wandb report of the runs below DIR: score by method with error bars, "
         "score against parameters, memory and time, design dimensions, learning curves, table. The runs themselves must be "
-        "tracked with tracking=wandb (and uploaded with `wandb sync`, if they were tracked offline).",
+        "tracked with tracking=wandb (and uploaded with --sync, if they were tracked offline).",
         epilog=examples("dashboard"),
     )
     parser.add_argument("directory", metavar="DIR", type=file_path)
     parser.add_argument("--dry-run", action="store_true", help="print the JSON and write it to a file; needs no login")
     parser.add_argument(
         "--push", action="store_true", help="save workspace and report on wandb's server; needs a login"
+    )
+    parser.add_argument(
+        "--sync", action="store_true", help="upload the runs of DIR that were tracked offline; needs a login"
     )
     parser.add_argument("--out", metavar="FILE", type=file_path, help=f"the file of --dry-run (default: DIR/{FILE})")
     parser.add_argument("--project", help="the wandb project (default: that of the tracked runs)")
@@ -34,10 +38,16 @@ def main(argv: Sequence[str]) -> int:
     asked = read(parser, argv)
     if asked is None:
         return 0
-    if asked.dry_run == asked.push:
-        raise UnipetError("unipet dashboard: give either --dry-run (JSON, no network) or --push (to wandb).")
-    if asked.out and asked.push:
-        raise UnipetError("unipet dashboard: --out goes with --dry-run; --push writes no file.")
+    if [asked.dry_run, asked.push, asked.sync].count(True) != 1:
+        raise UnipetError(
+            "unipet dashboard: give one of --dry-run (JSON, no network), --push (to wandb) and --sync (runs tracked offline)."
+        )
+    if asked.out and not asked.dry_run:
+        raise UnipetError(
+            f"unipet dashboard: --out goes with --dry-run; --{'push' if asked.push else 'sync'} writes no file."
+        )
+    if asked.sync:
+        return _sync(asked.directory, asked.project, asked.entity)
     from unipet.output.files import write_asked
     from unipet.report.collect import collect
     from unipet.report.dashboard import as_json, project_of, tracked
@@ -63,3 +73,18 @@ def main(argv: Sequence[str]) -> int:
     print(text, end="")
     print(f"written: {path}", file=sys.stderr)
     return 0
+
+
+def _sync(directory: Path, project: str | None, entity: str) -> int:
+    """Upload what was tracked offline; 1 where wandb did not take all of it."""
+    from unipet.report.collect import collect
+    from unipet.report.syncing import sync, waiting
+
+    found = waiting(collect(directory), directory)
+    left = sync(found.parts, project, entity) if found.parts else []
+    print(
+        f"uploaded: {len(found.parts) - len(left)}; before: {found.uploaded}; without a result yet: {found.unfinished}"
+    )
+    for part in left:
+        print(f"not uploaded: {part}", file=sys.stderr)
+    return 1 if left else 0

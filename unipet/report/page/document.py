@@ -44,16 +44,21 @@ DETAIL = ((12_000, 60), (4_000, 20), (1_000, 5))
 
 
 def page(
-    entries: Sequence[Entry], groups: Sequence[Group] = (), stamp: str = "", published: Sequence[Beside] = ()
+    entries: Sequence[Entry],
+    groups: Sequence[Group] = (),
+    stamp: str = "",
+    published: Sequence[Beside] = (),
+    progress: Sequence[str] = (),
 ) -> str:
     """The whole page. `groups`: what was compared before. `stamp`: the version that a live page asks about.
-    `published`: papers' numbers beside ours.
+    `published`: papers' numbers beside ours. `progress`: how far running sweeps are.
 
     Raises `UnipetError` where Jinja2, Altair or vl-convert is missing, or a predictions.jsonl is damaged.
     """
     comparisons = sorted(comparisons_of(entries, groups), key=lambda comparison: -len(comparison.scored))
     content = _content(entries, comparisons, published)
     single = single_runs(entries, comparisons)
+    content |= {"notices": [*progress, *notices(comparisons)]}
     content |= {"run_labels": run_labels(single, comparisons), "left_out": left_out(entries, single)}
     composed, runs = compositions(comparisons), run_data(single)
     for points, drawings in DETAIL:
@@ -88,7 +93,6 @@ def _content(
         "counts": counts(entries, comparisons),
         "surroundings": surroundings(entries),
         "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "notices": notices(comparisons),
         "comparison_table": comparison_table(comparisons),
         "published": beside if published else None,
         "score_tables": [score_table(comparison) for comparison in comparisons],
