@@ -116,7 +116,7 @@ def test_mistakes(
         ([run, "checkpoint.every=often"], "checkpoint.every: 'often' given; allowed: a number and its unit"),
         ([run, "tracking.name=wand"], "tracking.name: unknown 'wand'"),
         (["resume=study/data"], "resume=study/data: no result.json there, so it is not a run's directory"),
-        (["resume="], "no result.json there"),
+        (["resume="], "resume: no run is named. Write resume=RUN"),
     ]:
         code, _, err = call(capsys, "train", *argv)
         assert code == 2 and words in err, err

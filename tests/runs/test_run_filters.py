@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from unipet.errors import UnipetError
-from unipet.runs.record import Data, Record, Time
+from unipet.runs.record import Data, ErrorOf, Record, Time
 from unipet.runs.record_index import KnownRun
 from unipet.runs.run_filters import filtered, read_filters
 
@@ -23,6 +23,7 @@ def run(name: str, seed: int, score: float | None, lr: float, **more: object) ->
         time=Time(train_s=10.0 * seed),
         metrics={} if score is None else {"f1": score},
         data=data,
+        error=ErrorOf("RuntimeError", "boom") if score is None else None,
         finished=f"2026-01-0{seed + 1}T00:00:00+00:00",
     )
     optim = {"lr": lr, "name": "adamw"}
@@ -61,6 +62,10 @@ RUNS = [run("lora", 0, 0.9, 1e-3), run("lora", 1, 0.7, 1e-2), run("mam", 2, None
         (["task.metrics=f1+*"], [0, 1, 2]),
         (["run=lora-*"], [0, 1]),
         (["reason=null"], [0, 1, 2]),
+        (["error=null"], [0, 1]),
+        (["error=*boom*"], [2]),
+        (["error.type=ValueError"], []),
+        (["memory.peak_gib!=null"], []),
     ],
 )
 def test_what_a_filter_keeps(texts: list[str], kept: list[int]) -> None:
@@ -75,6 +80,9 @@ def test_what_a_filter_keeps(texts: list[str], kept: list[int]) -> None:
         ("methud=lora", "Did you mean 'method'"),
         ("optim.lrr=1", "Did you mean 'optim.lr'"),
         ("learning_rate=1", "Did you mean 'optim.lr'"),
+        ("time.tran_s!=1", "Did you mean 'time.train_s'"),
+        ("task.metrix!=f1", "Did you mean 'task.metrics'"),
+        ("time!=1", "'time' holds several values. Give one of them: time.total_s, time.train_s, "),
         ("score>high", "'high' is none"),
         ("data.synthetic>0", "no number"),
         ("task.metrics>0", "no number"),

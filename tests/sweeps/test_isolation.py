@@ -66,7 +66,7 @@ def test_only_what_is_not_the_job_s_fault_is_tried_again(here: Path) -> None:
 
 def test_the_first_failure_can_end_the_sweep(here: Path) -> None:
     done = unipet(here, "train", "-m", *FIXED, "launcher.fail_fast=true", how("raise", "fine"))
-    assert done.returncode == 1 and "launcher.fail_fast: job 0 failed" in done.stderr
+    assert done.returncode == 1 and "launcher.fail_fast: job 1 failed" in done.stderr
     assert [state.status for state in read_jobs(swept(here))] == ["failed", "pending"]
     assert unipet(here, "sweep", "resume", str(swept(here))).returncode == 1, "the failed one is tried first"
 
@@ -96,7 +96,7 @@ def test_cancelling_lets_workers_write_and_end(here: Path) -> None:
         )
         time.sleep(5)
         cancelled = unipet(here, "sweep", "cancel", str(swept(here)))
-        assert cancelled.returncode == 0 and "1 workers on this machine were asked to end" in cancelled.stdout
+        assert cancelled.returncode == 0 and "1 worker was asked to end on this machine" in cancelled.stdout
         running.communicate(timeout=120)
     finally:
         running.kill()

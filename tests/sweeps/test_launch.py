@@ -251,3 +251,13 @@ def test_a_sweep_has_one_launcher(here: Path, quick: list[RunConfig], capsys: py
         assert main(["train", "-m", *FLAGS, "seed=1,2", text]) == 2
         assert f"error: {text.split('=')[0]}: one sweep has one launcher" in capsys.readouterr().err
     assert not quick and not (here / "runs").exists()
+
+
+def test_a_sweep_that_is_over_cannot_be_cancelled(
+    here: Path, quick: list[RunConfig], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "-m", *FLAGS, "seed=1,2"]) == 0
+    sweep = sweep_of(here)
+    assert main(["sweep", "cancel", str(sweep)]) == 0
+    assert "there is nothing to cancel" in capsys.readouterr().out
+    assert main(["sweep", "status", str(sweep)]) == 0 and "cancelled" not in capsys.readouterr().out

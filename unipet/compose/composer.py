@@ -170,10 +170,17 @@ def plain_values(composed: Any) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
     with translate([]):
-        keys = [str(key) for key in composed if key != "hydra"]
-        container = OmegaConf.to_container(OmegaConf.masked_copy(composed, keys), resolve=True)
-    assert isinstance(container, dict)
-    return {str(key): value for key, value in container.items()}
+        parts = {str(key): _part(composed, str(key)) for key in composed if key != "hydra"}
+        return {
+            key: OmegaConf.to_container(part, resolve=True) if OmegaConf.is_config(part) else part
+            for key, part in parts.items()
+        }
+
+
+def _part(composed: Any, key: str) -> Any:
+    from omegaconf import MISSING, OmegaConf
+
+    return MISSING if OmegaConf.is_missing(composed, key) else composed[key]
 
 
 @contextmanager

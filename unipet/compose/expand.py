@@ -56,7 +56,7 @@ def _job(number: int, chosen: Sequence[str], differing: list[str], composer: Com
     try:
         composed = composer.compose(chosen, number)
         values = plain_values(composed)
-        config = checked(composed, chosen, composer)
+        config = checked(values, composed, chosen, composer)
     except UnipetError as error:
         mistake = str(error)
     overrides = [shown(text) for text in chosen]

@@ -8,6 +8,7 @@ operators compare numbers, or texts such as dates as they are sorted. `null` sta
 from __future__ import annotations
 
 import functools
+import json
 import operator
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -19,7 +20,7 @@ from unipet.calculus.yaml_reader import Plain
 from unipet.errors import UnipetError, nearest
 from unipet.runs.json_object import JsonObject
 from unipet.runs.labels import leaves, plain
-from unipet.runs.record import Record
+from unipet.runs.record import ErrorOf, Record
 from unipet.runs.record_index import KnownRun
 
 RUN = "run"  # the key of a run's directory
@@ -89,7 +90,21 @@ def _at(value: Any, key: str) -> Any:
             value = value.get(part, _MISSING)
         else:
             return _MISSING
-    return _MISSING if isinstance(value, JsonObject) else value
+    return json.dumps(value.to_dict()) if isinstance(value, JsonObject) else value
+
+
+#: Every key of a record that is there from the start: whether a run has a value at it or not, one may ask for it.
+_BLANK = (Record(), Record(error=ErrorOf()))
+
+
+def _has(record: JsonObject, key: str) -> bool:
+    """Whether `key` is a field with one value; `time` has several."""
+    value: Any = record
+    for part in key.split("."):
+        if not isinstance(value, JsonObject) or part not in _keys(cast("Any", type(value))):
+            return False
+        value = getattr(value, part)
+    return not isinstance(value, JsonObject)
 
 
 @functools.cache
@@ -114,8 +129,11 @@ def read_filters(texts: Iterable[str]) -> list[Filter]:
 def filtered(runs: Sequence[KnownRun], filters: Sequence[Filter]) -> list[KnownRun]:
     """The runs that fulfil every filter. Raises `UnipetError` for a key that no record and none of the configurations has."""
     for each in filters:
-        if each.key.split(".")[0] in _keys(cast("Any", Record)) or each.key == RUN:
+        if each.key == RUN or any(_has(record, each.key) for record in _BLANK):
             continue
+        if runs and isinstance(getattr(runs[0].record, each.key, None), JsonObject):
+            inside = ", ".join(f"{each.key}.{name}" for name in leaves(getattr(runs[0].record, each.key).to_dict()))
+            raise UnipetError(f"{each.text}: {each.key!r} holds several values. Give one of them: {inside}.")
         if runs and all(value_of(run, each.key) is _MISSING for run in runs):
             known = {RUN, *(key for run in runs for key in (*leaves(run.config), *leaves(run.record.to_dict())))}
             raise UnipetError(

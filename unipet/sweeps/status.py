@@ -113,6 +113,8 @@ def status(sweep: Sweep) -> Status:
 
 def cancel(sweep: Sweep) -> str:
     """Let workers take no further job, and ask those of this machine to end. What was done, in words."""
+    if all(job.over for job in read_jobs(sweep.directory)):
+        return f"every job of {sweep.directory} has ended already; there is nothing to cancel"
     stop(sweep.directory, "cancelled by `unipet sweep cancel`")
     asked = 0
     for job, attempt in attempts(sweep.directory).items():
@@ -120,6 +122,6 @@ def cancel(sweep: Sweep) -> str:
         if owner is not None and owner.here() and not owner.ended():
             os.kill(owner.pid, signal.SIGTERM)
             asked += 1
-    elsewhere = "" if asked else " Jobs that run on other machines are finished."
-    elsewhere = slurm.cancel(sweep.directory) or elsewhere
-    return f"cancelled: no further job is taken; {asked} workers on this machine were asked to end.{elsewhere}"
+    elsewhere = slurm.cancel(sweep.directory) or " A job at work on another machine goes on to its end."
+    workers = f"{asked} worker{'s were' if asked != 1 else ' was'}"
+    return f"cancelled: no further job is taken; {workers} asked to end on this machine.{elsewhere}"

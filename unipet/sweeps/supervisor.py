@@ -167,7 +167,7 @@ class Supervisor:
         release(held)
         self.settled(outcome)
         if self.sweep.launcher.fail_fast:
-            stop(self.sweep.directory, f"launcher.fail_fast: job {held.job} failed")
+            stop(self.sweep.directory, f"launcher.fail_fast: job {held.job + 1} failed")
 
     def _replace(self, slot: Slot) -> None:
         slot.process = None

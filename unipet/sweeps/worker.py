@@ -173,4 +173,4 @@ class Worker:
         jobs.write_outcome(self.sweep.directory, outcome)
         release(held)
         if self.launcher.fail_fast and outcome.failed:
-            stop(self.sweep.directory, f"launcher.fail_fast: job {held.job} failed")
+            stop(self.sweep.directory, f"launcher.fail_fast: job {held.job + 1} failed")

@@ -31,7 +31,11 @@ def resume(overrides: Sequence[str], flags: Flags) -> int:
     from unipet.sweeps import closing, jobs
 
     named = [text for text in overrides if asks_to_resume([text])]
-    directory = Path(os.path.expanduser(named[0].partition("=")[2]))
+    if not (typed := named[0].partition("=")[2]):
+        raise UnipetError(
+            f"{KEY}: no run is named. Write {KEY}=RUN, the directory of a run; `unipet runs` lists what there is."
+        )
+    directory = Path(os.path.expanduser(typed))
     if len(named) > 1 or flags.multirun or flags.cfg:
         raise UnipetError(f"{named[0]}: goes on with one run. Leave out -m, --cfg and every further {KEY}=.")
     others = [text for text in overrides if text not in named]
@@ -62,7 +66,7 @@ def _configuration(directory: Path, others: Sequence[str], flags: Flags) -> tupl
         if not (directory / name).is_file():
             raise UnipetError(
                 f"{KEY}={directory}: no {name} there, so it is not a run's directory. Give one, such as "
-                f"{KEY}=runs/METHOD-sst2-s0-1a2b3c4d; `unipet report` lists what there is."
+                f"{KEY}=runs/METHOD-sst2-s0-1a2b3c4d; `unipet runs` lists what there is."
             )
     config, record = read_config(directory / CONFIG), read_record(directory / RESULT)
     config.rerun = directory.name == ATTEMPT and (directory.parent / RESULT).is_file()
