@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from unipet.adaptation.attention import ATTRIBUTE
-from unipet.adaptation.position_ids import biased_in, hook_shift, is_biased
+from unipet.adaptation.position_ids import biased_in, hook_shift, is_biased, takes
 from unipet.adaptation.virtual_tokens import Crossing, VirtualTokens, Vocabulary, vocabulary_of
 from unipet.calculus.functions.base import Widths
 from unipet.calculus.insertion import Insertion
@@ -51,7 +51,7 @@ def changes(model: nn.Module, insertions: list[Insertion], entries: Mapping[str,
             found.append(partial(_set_biased, heads, biased_in(module, key), True))
         elif getattr(composition, "shift_positions", False) and (insertion.name, stack) not in seen:
             size: int = insertion.parts.function.size  # type: ignore[attr-defined]
-            found.append(hook_shift(module, size, key))
+            found.append(hook_shift(module, size, key, insertion.current))
         if composition.lengthens or getattr(composition, "shift_positions", False):
             seen.add((insertion.name, stack))
     return found
@@ -72,6 +72,22 @@ def _lengthening(
         crossing = Crossing(tokens)
         found.append(partial(base.get_submodule(decoder).register_forward_pre_hook, crossing, with_kwargs=True))
     return [*found, partial(module.register_forward_hook, tokens.on_exit, with_kwargs=True)]
+
+
+def why_not_by_row(model: nn.Module, insertion: Insertion, entries: Mapping[str, str]) -> str | None:
+    """What of it some rows of a batch cannot have without the others, or None."""
+    composition = insertion.parts.composition
+    if composition.lengthens:
+        return "adds tokens to the sequence, and all rows of a batch have one length"
+    if not insertion.site.role.endswith("heads"):
+        return None
+    module = base_of(model).get_submodule(entries[insertion.site.stack])
+    moved = getattr(composition, "shift_positions", False)
+    if getattr(composition, "shift_bias", False) or (moved and is_biased(module)):
+        return "moves the relative position bias, which all rows share"
+    if moved and not takes(module, "position_ids"):
+        return f"moves positions, and {type(module).__name__} takes no position_ids, which rows could have of their own"
+    return None
 
 
 def stacks_of(model: nn.Module, table: Architecture) -> list[str]:

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from unipet.calculus.mixture import Route
+from unipet.calculus.own_rows import OwnRows
 from unipet.errors import UnipetError
 
 
@@ -23,7 +24,7 @@ class ForwardContext:
 
     Per stack: its batch size and, where an insertion needs them, the real tokens of the whole sequence (those in the KV
     cache included; None: all are real) and how many the cache holds. For all: how many views are stacked in the batch,
-    and each view's routes.
+    each view's routes, and the rows that the insertions work on (None: all); the real tokens are those of these rows.
     """
 
     rows: dict[str, int] = field(default_factory=dict)
@@ -32,6 +33,7 @@ class ForwardContext:
     views: int = 1
     routes: list[dict[int, Route]] = field(default_factory=list)  # per view: insertion number -> route
     evaluation: dict[int, Route] = field(default_factory=dict)  # the same, of reducers that draw
+    own: OwnRows | None = None
 
     @classmethod
     def of_stacks(cls, stacks: Iterable[str]) -> Self:
@@ -49,6 +51,18 @@ class ForwardContext:
             routes=[{**route} for route in self.routes],
             evaluation={**self.evaluation},
         )
+
+    def note_tokens(self, stack: str, mask: Any, cache: Any) -> None:
+        """Note the real tokens and the KV cache of one stack. Raises UnipetError for a mask that does not tell them."""
+        if mask is not None and not (isinstance(mask, Tensor) and mask.dim() == 2):
+            shown = f"one of shape {tuple(mask.shape)}" if isinstance(mask, Tensor) else f"a {type(mask).__name__}"
+            raise UnipetError(
+                f"Pooled gates and `tokens` need to know the real tokens: give a 2-D attention_mask, not {shown}. "
+                "generate() makes such masks for a static cache; use its default cache."
+            )
+        real_BS = None if mask is None else mask.bool()
+        self.masks_BS[stack] = real_BS if real_BS is None or self.own is None else self.own.pick(real_BS)
+        self.past[stack] = int(cache.get_seq_length()) if cache is not None else 0
 
     def real_tokens(self, stack: str, h_BTD: Tensor, place: str) -> Tensor:
         """Which tokens are real, those in the KV cache included: (B, S), h's own tokens being the last T.
