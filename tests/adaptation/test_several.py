@@ -35,8 +35,6 @@ REFUSED: dict[tuple[str, str], str] = {
     **{("bitfit", arch): r"trains parts of the base model \(unfreeze: bias\)" for arch in ("bert", "bart")},
     **{("ln_tuning", arch): r"trains parts of the base model \(unfreeze: norm\)" for arch in STRUCTURES},
     **{("full", arch): r"trains parts of the base model \(unfreeze: all\)" for arch in STRUCTURES},
-    **{("prompt_tuning", arch): "'prompt' adds tokens to the sequence" for arch in STRUCTURES},
-    **{("p_tuning", arch): "'prompt' adds tokens to the sequence" for arch in STRUCTURES},
     ("cartridge", "bart"): "'attention' moves positions, and BartEncoder takes no position_ids",
 }
 SERVED = [(m, a) for m in METHODS for a in STRUCTURES if REASONS[m, a] is None and (m, a) not in REFUSED]
@@ -285,6 +283,7 @@ def test_what_cannot_share_a_forward_pass_is_refused_by_name_and_reason(method: 
 GENERATED = [
     (m, a) for m, a in SERVED if a != "bert" and m in ("lora", "ia3", "mam", "unipelt", "prefix", "dora", "loreft")
 ]
+GENERATED += [("prompt_tuning", "llama"), ("prompt_tuning", "bart"), ("p_tuning", "llama")]
 GENERATED += [("cartridge", "llama"), ("llama_adapter", "llama"), ("trainable_tokens", "llama"), ("adapter", "bart")]
 
 
@@ -304,6 +303,79 @@ def test_generation_with_a_cache_serves_each_row_its_own(method: str, arch: str,
         assert torch.equal(found.sequences[own], wanted.sequences[own]), name
         if mode == "greedy":
             torch.testing.assert_close(steps(found)[:, own], steps(wanted)[:, own], rtol=0.0, atol=1e-10)
+
+
+PROMPT = {"function": {"name": "prompt", "size": 3}, "position": "embed", "composition": "concat"}
+DECODER = {"function": {"name": "prompt", "size": 3}, "position": {"site": "embed", "stack": "decoder"}}
+DECODER |= {"composition": "concat"}
+GATED = {"function": "low_rank", "position": "attn.q", "scaling": "input_gate"}
+
+
+@pytest.mark.parametrize("arch", [*STRUCTURES, "roberta", "gpt2", "t5", "opt", "modernbert"])
+@pytest.mark.parametrize("other", ["prompt", "prompt and gates", "unipelt", "loreft", "trainable_tokens"])
+def test_prompts_of_some_rows_are_hidden_from_the_others(other: str, arch: str) -> None:
+    """Beside a prompt of another length, gates that average over real tokens, and what counts tokens."""
+    insertions = {"prompt": PROMPT, **({"gates": GATED} if "gates" in other else {})}
+    second = {"name": "x", "insertions": insertions} if "prompt" in other else other
+    parts: dict[str | None, Tensor] = {None: logits(arch, ARCHS[arch].build())}
+    parts |= {"a": logits(arch, alone(arch, "prompt_tuning", 1)), "b": logits(arch, alone(arch, second, 2))}
+    for order in ("ab", "ba"):
+        model = ARCHS[arch].build()
+        for name in order:
+            adapt(model, "prompt_tuning" if name == "a" else second, "ab".index(name) + 1, name)
+        unipet.rows(model, ROWS)
+        assert_close(real(arch, logits(arch, model)), real(arch, expected(parts)))
+
+
+@pytest.mark.parametrize("arch", ["llama", "gpt2", "bart"])
+def test_prompts_of_two_lengths_generate_with_a_cache(arch: str) -> None:
+    other = {"name": "x", "insertions": {"prompt": PROMPT}}
+    model, batch = together(arch, "prompt_tuning", other, lively).double(), prompts(arch, len(ROWS), 7)
+    unipet.rows(model, ROWS)
+    found = steps(generate(model, batch))
+    for name, single in (("a", alone(arch, "prompt_tuning", 1, lively)), ("b", alone(arch, other, 2, lively))):
+        own = [row for row, mine in enumerate(ROWS) if mine == name]
+        wanted = steps(generate(single.double(), batch))
+        torch.testing.assert_close(found[:, own], wanted[:, own], rtol=0.0, atol=1e-10)
+
+
+#: Methods of nobody's, each with what it is told.
+UNABLE: dict[str, tuple[str, dict[str, Any], str]] = {
+    "prompt of a decoder that counts by itself": (
+        "bart",
+        DECODER,
+        "BartDecoder takes no position_ids to count without",
+    ),
+    "prompt that stays": (
+        "bert",
+        {**PROMPT, "composition": {"name": "concat", "keep_outputs": True}},
+        "keeps the outputs at its tokens",
+    ),
+    "prompt of images": ("vit", PROMPT, "ViTModel takes no mask that hides them"),
+    "shifted bias": (
+        "t5",
+        {
+            "function": {"name": "prefix", "size": 2},
+            "position": "attn.heads",
+            "composition": {"name": "gated", "shift_bias": True},
+        },
+        "moves the relative position bias",
+    ),
+    "mean over padding": ("bert", {**GATED, "scaling": {"name": "input_gate", "pool": "all"}}, "'p' adds some"),
+}
+
+
+@pytest.mark.parametrize("case", list(UNABLE))
+def test_options_that_cannot_share_a_forward_pass_are_refused(case: str) -> None:
+    arch, insertion, why = UNABLE[case]
+    model = ARCHS[arch].build()
+    if "padding" in case:
+        unipet.adapt(model, {"name": "p", "insertions": {"prompt": PROMPT}}, name="p")
+    unipet.adapt(model, {"name": "x", "insertions": {"it": insertion}}, name="a")
+    state, around = values(model), untouched(model)
+    with pytest.raises(unipet.UnipetError, match=f"rows: 'a' cannot share a forward pass with others: 'it' .*{why}"):
+        unipet.rows(model, ["a", None, *unipet.adaptations(model)])
+    assert same_bits(model.state_dict(), state) and untouched(model) == around
 
 
 def test_two_loaded_adapters_of_different_types_serve_one_batch(tmp_path: Path) -> None:

@@ -63,7 +63,10 @@ class Attachment:
         for entry in dict.fromkeys(entries.values()):
             module = base.get_submodule(entry)
             stacks = [stack for stack, its_entry in entries.items() if its_entry == entry]
-            self.handles.append(module.register_forward_pre_hook(Entry(begin_pass, stacks, module), with_kwargs=True))
+            begin = Entry(begin_pass, stacks, module)
+            # With several adaptations, the pass begins for all of them before one makes it longer.
+            first = bool(current.beside)
+            self.handles.append(module.register_forward_pre_hook(begin, with_kwargs=True, prepend=first))
         for change in around:
             if (handle := change()) is not None:
                 self.handles.append(handle)

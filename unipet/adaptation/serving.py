@@ -70,7 +70,7 @@ def rows(model: nn.Module, names: Sequence[str | None]) -> None:
             raise unknown("rows", name, now.carried)
     target = replace(now, rows=asked)
     for inserted in target.acting:
-        if why := why_alone(model, inserted):
+        if why := why_alone(model, inserted, target.acting):
             raise UnipetError(
                 f"rows: {inserted.name!r} cannot share a forward pass with others: {why}. "
                 f"Use it on a batch of its own: unipet.use(model, {inserted.name!r})."
@@ -83,15 +83,22 @@ def rows(model: nn.Module, names: Sequence[str | None]) -> None:
     _switch(model, target)
 
 
-def why_alone(model: nn.Module, inserted: Adaptation) -> str | None:
-    """Why an adaptation cannot act on some rows of a batch alone, or None."""
+def why_alone(model: nn.Module, inserted: Adaptation, acting: Sequence[Adaptation]) -> str | None:
+    """Why an adaptation cannot act on some rows of a batch beside those that act on others, or None."""
     parts = sorted({part for part in inserted.unfrozen.values() if part != "head"})
     if parts:
         return f"it trains parts of the base model (unfreeze: {', '.join(parts)}), which all rows share"
     for insertion in inserted.items:
         if why := why_not_by_row(model, insertion, inserted.entries):
             return f"{insertion.name!r} {why}"
+        longer = next((other for other in acting if other is not inserted and _lengthens(other)), None)
+        if longer is not None and getattr(insertion.parts.scaling, "pool", "") == "all":
+            return f"{insertion.name!r} averages over every position (scaling.pool: all), and {longer.name!r} adds some"
     return why_no_own_head(model, inserted)
+
+
+def _lengthens(inserted: Adaptation) -> bool:
+    return any(insertion.parts.composition.lengthens for insertion in inserted.items)
 
 
 def _switch(model: nn.Module, target: Standing) -> None:

@@ -87,6 +87,7 @@ def lay_down(model: nn.Module) -> Standing:
             _keep(model, inserted)
         else:
             take_head(inserted)
+            inserted.current.beside = []
         inserted.undo(model)
     for name in (CONTAINER, OTHERS):
         if hasattr(model, name):
@@ -103,6 +104,8 @@ def take_up(model: nn.Module, target: Standing) -> None:
                 inserted.attach(model)
                 _give_back(model, inserted)
             else:
+                undoing.callback(setattr, inserted.current, "beside", [])
+                inserted.current.beside = [other.current for other in target.acting]
                 inserted.attach(model, OwnRows([name == inserted.name for name in target.rows]))
                 give_head(model, inserted)
         register(model, target)

@@ -71,14 +71,15 @@ def _lengthening(
     if decoder is not None:
         crossing = Crossing(tokens)
         found.append(partial(base.get_submodule(decoder).register_forward_pre_hook, crossing, with_kwargs=True))
-    return [*found, partial(module.register_forward_hook, tokens.on_exit, with_kwargs=True)]
+    # The last that came in leaves first.
+    return [*found, partial(module.register_forward_hook, tokens.on_exit, with_kwargs=True, prepend=True)]
 
 
 def why_not_by_row(model: nn.Module, insertion: Insertion, entries: Mapping[str, str]) -> str | None:
     """What of it some rows of a batch cannot have without the others, or None."""
     composition = insertion.parts.composition
     if composition.lengthens:
-        return "adds tokens to the sequence, and all rows of a batch have one length"
+        return _why_not_hidden(base_of(model).get_submodule(entries[insertion.site.stack]), insertion)
     if not insertion.site.role.endswith("heads"):
         return None
     module = base_of(model).get_submodule(entries[insertion.site.stack])
@@ -87,6 +88,18 @@ def why_not_by_row(model: nn.Module, insertion: Insertion, entries: Mapping[str,
         return "moves the relative position bias, which all rows share"
     if moved and not takes(module, "position_ids"):
         return f"moves positions, and {type(module).__name__} takes no position_ids, which rows could have of their own"
+    return None
+
+
+def _why_not_hidden(module: nn.Module, insertion: Insertion) -> str | None:
+    """Why the tokens that an insertion adds to the stack of `module` cannot be hidden from other rows, or None."""
+    composition: Any = insertion.parts.composition
+    if composition.keep_outputs:
+        return "keeps the outputs at its tokens (keep_outputs), and the other rows have none there"
+    if vocabulary_of(module) is None:
+        return f"adds tokens to the sequence, and {type(module).__name__} takes no mask that hides them from other rows"
+    if insertion.site.causal and not takes(module, "position_ids") and not is_biased(module):
+        return f"adds tokens to the sequence, and {type(module).__name__} takes no position_ids to count without them"
     return None
 
 

@@ -5,7 +5,7 @@ Shapes: B batch, T positions of this pass, S tokens of the whole sequence, D wid
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
@@ -64,6 +64,19 @@ class ForwardContext:
         self.masks_BS[stack] = real_BS if real_BS is None or self.own is None else self.own.pick(real_BS)
         self.past[stack] = int(cache.get_seq_length()) if cache is not None else 0
 
+    def note_added(
+        self, stack: str, mask_BS: Tensor, fresh: bool, grow: Callable[[Tensor, OwnRows | None], Tensor]
+    ) -> None:
+        """Note that a stack's sequence grows by tokens that are not real; `mask_BS` is that of the whole batch before.
+
+        `fresh` says that what was noted before is not of this pass. `grow` makes a mask of the own rows longer.
+        """
+        mask_BS = (mask_BS if self.own is None else self.own.pick(mask_BS)).bool()
+        known_BS = self.masks_BS.get(stack)
+        if fresh or known_BS is None or known_BS.shape != mask_BS.shape:
+            known_BS = mask_BS
+        self.masks_BS[stack] = grow(known_BS, self.own)
+
     def real_tokens(self, stack: str, h_BTD: Tensor, place: str) -> Tensor:
         """Which tokens are real, those in the KV cache included: (B, S), h's own tokens being the last T.
 
@@ -95,6 +108,7 @@ class CurrentPass:
 
     def __init__(self, context: ForwardContext) -> None:
         self.context = context
+        self.beside: list[CurrentPass] = []  # of all adaptations that share a batch, this one included
 
     @contextmanager
     def again(self, context: ForwardContext) -> Iterator[None]:

@@ -51,3 +51,7 @@ class OwnRows:
     def put(self, batch: Tensor, own: Tensor) -> Tensor:
         """The batch with `own`, (O, ...), in the place of its own rows."""
         return batch.index_copy(0, self.index(batch), own.to(batch.dtype))
+
+    def flags(self, batch: Tensor) -> Tensor:
+        """Which rows of a batch are own ones, (B,)."""
+        return torch.zeros(len(batch), dtype=torch.bool, device=batch.device).index_fill(0, self.index(batch), True)
