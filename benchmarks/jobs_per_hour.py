@@ -2,10 +2,10 @@
 
     python benchmarks/jobs_per_hour.py [--jobs 40] [--steps 60]
 
-Forty jobs of a few steps on MiniLM, three ways: a sweep with `launcher=local`, one with `launcher=slots launcher.workers=2`, and as
-many separate `unipet train` calls. A bare loop does the same training with the library alone: one process, one base model, no
-files. What a job of `local` takes longer is the overhead of a job. Nothing else should run on the machine: the load average
-stands in the result.
+Forty jobs of a few steps on MiniLM are run in three ways: by a sweep with `launcher=local`, by one with `launcher=slots
+launcher.workers=2`, and by as many separate `unipet train` calls. For comparison, a bare loop does the same training with the
+library alone: one process, one base model, no files. The additional time of a job of `local` is the overhead of a job. Nothing
+else should run on the machine: the result contains the load average.
 """
 
 from __future__ import annotations
@@ -89,9 +89,9 @@ def bare(seeds: int, steps: int) -> float:
     import torch
 
     import unipet
-    from unipet.config import OptimConfig, RunConfig, TaskConfig
     from unipet.compose.composer import composer
     from unipet.compose.overrides import plan
+    from unipet.config import OptimConfig, RunConfig, TaskConfig
     from unipet.runs.base_model import load_base_model
     from unipet.tasks import collate, encode, load_task
     from unipet.training.sampler import GroupedOrder

@@ -32,7 +32,7 @@ from unipet.runs.record_files import write_json_atomic
 from unipet.runs.versions import versions
 from unipet.tasks.collate import collate
 from unipet.tasks.readout import next_tokens, rows, tokens
-from unipet.training.budget.trace import GIB, StepPlan, trace_step
+from unipet.training.budget.trace import GIB, StepSettings, trace_step
 from unipet.training.step import Loss
 from unipet.training.trainer import train
 
@@ -137,7 +137,7 @@ def measure(case: Case, device: str = "cpu") -> dict[str, Any]:
     read = {"minilm": rows, "bart": tokens, "t5": tokens}.get(case.model, next_tokens)
     loss = Loss(method.objective, precision=case.precision, read=read)
     size = case.micro_batch or case.batch
-    plan = StepPlan(size < case.batch, case.checkpointing)
+    plan = StepSettings(size < case.batch, case.checkpointing)
     started = time.process_time()
     traced = trace_step(model, method, loss, batches(data[:size]), plan, device=device)
     seconds = time.process_time() - started

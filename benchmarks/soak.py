@@ -2,9 +2,10 @@
 
     python benchmarks/soak.py [--kills 50] [--launcher local|slots] [--seed 0] [--out FILE]
 
-Each kill is SIGKILL to the whole process group: the command, its workers, whatever they started. Between two kills the script
-looks that no half-written file is taken for a whole one; at the end that no process, lock or claim is left, that every job has
-ended exactly once, and that score, metrics, predictions and adapter of every run are byte for byte those of the undisturbed sweep.
+Each kill is SIGKILL to the whole process group: the command, its workers, and whatever they started. Between two kills, the
+script checks that no half-written file is taken for a whole one. At the end, it checks that no process, lock or claim is left,
+that every job has ended exactly once, and that score, metrics, predictions and adapter of every run are byte for byte those of
+the undisturbed sweep.
 """
 
 from __future__ import annotations
@@ -61,7 +62,9 @@ def main() -> int:
 
 def soak(place: Path, kills: int, launcher: str, chance: random.Random) -> dict[str, Any]:
     """Both sweeps in `place`, and what came of them."""
-    write_world(place, {"task/tiny": TINY_TASK, **{f"method/{name}": {"name": name, **m} for name, m in METHODS.items()}})
+    write_world(
+        place, {"task/tiny": TINY_TASK, **{f"method/{name}": {"name": name, **m} for name, m in METHODS.items()}}
+    )
     undisturbed = Sweep(place, "calm", launcher)
     began = time.monotonic()
     undisturbed.start().wait()
@@ -148,7 +151,9 @@ class Sweep:
         mine, theirs = self.runs(), other.runs()
         found = [] if mine.keys() == theirs.keys() else [f"runs: {sorted(mine)} and {sorted(theirs)}"]
         for name in mine.keys() & theirs.keys():
-            found += [f"{name}: {key}" for key in ("score", "metrics", "status") if mine[name][key] != theirs[name][key]]
+            found += [
+                f"{name}: {key}" for key in ("score", "metrics", "status") if mine[name][key] != theirs[name][key]
+            ]
             for part in SAME:
                 for path in sorted((other.root / name).rglob("*") if part == "adapter" else [other.root / name / part]):
                     place = path.relative_to(other.root)

@@ -1,4 +1,4 @@
-"""unipet: experiments in parameter-efficient fine-tuning, every method a YAML composition of four design dimensions.
+"""unipet: experiments in parameter-efficient fine-tuning, with methods as YAML compositions of four design dimensions.
 
 report = unipet.adapt(model, method)      # in place, all or nothing: a method's name, a YAML file, or a mapping
 unipet.parameters(model)                  # what the method owns, by name
@@ -9,6 +9,9 @@ unipet.use(model, "a")                    # one of several adaptations, adapt(..
 unipet.rows(model, ["a", None, "b"])      # or one for each row of a batch; with unipet.disabled(model): the base model
 unipet.describe(method, config_or_model)  # the report without weights
 unipet.export_peft(model, "out/")         # for peft, where it can express the method; unipet.import_peft reads it
+
+unipet.sweep({"optim.lr": [1e-3, 1e-4], "seed": [0, 1]})    # run every combination; a pandas DataFrame of the runs
+unipet.results("runs")                                      # the runs below a directory as such a table
 """
 
 from __future__ import annotations
@@ -37,8 +40,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-#: Public name -> the module that holds it; loaded on first use, because torch takes a second to import. No module may
-#: bear the name of a function here: importing it would put the module in the function's place.
+#: Public name -> its module, which is imported on first use, because importing torch takes a second. No module of this
+#: package may have the name of a function here: importing the module would replace the function.
 _HOME = {
     "adapt": "unipet.adaptation.api",
     "eject": "unipet.adaptation.api",
@@ -56,6 +59,8 @@ _HOME = {
     "rows": "unipet.adaptation.serving",
     "register_function": "unipet.calculus.functions",
     "AdaptReport": "unipet.adaptation.report",
+    "results": "unipet.report.data_frame",
+    "sweep": "unipet.sweeps.from_python",
 }
 
 __all__ = ["UnipetError", "__version__", *_HOME]

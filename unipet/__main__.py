@@ -8,7 +8,7 @@ import sys
 if sys.path[:1] in (
     [""],
     [os.getcwd()],
-):  # `python -m` looks there first: a folder's own files must not pass for packages
+):  # `python -m` searches it first: files in the current folder must not replace packages
     del sys.path[0]
 
 from unipet.cli.main import main

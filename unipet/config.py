@@ -1,7 +1,7 @@
-"""The resolved configuration of one run, as plain dataclasses: every key with its default and all that limits it.
+"""The resolved configuration of one run as dataclasses: every key with its default and its limits.
 
-Hydra composes YAML into these, and `calculus/options.py` parses and checks them by what stands here. The method stays a
-mapping: `calculus/method.py` validates it, so that a method means the same from the command line and from Python.
+Hydra composes YAML into these classes, and `calculus/options.py` parses and checks values by their types and limits. The
+method stays a mapping, which `calculus/method.py` validates for the command line and for Python alike.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any
 
 from unipet.errors import UnipetError
 
-LARGEST = 2**32 - 1  # what numpy takes as a seed
-LONGEST = 2**63 - 1  # what a tensor's number of values may be
+LARGEST = 2**32 - 1  # numpy's largest seed
+LONGEST = 2**63 - 1  # the largest number of elements of a tensor
 
 
 def option(
@@ -33,12 +33,11 @@ def option(
     path: bool = False,
     pattern: str = "",
 ) -> Any:
-    """A dataclass field with its default and what limits it; of a list, what limits each of its values.
+    """A dataclass field with its default and its limits. The limits of a list hold for each of its elements.
 
     A number is at least `low` or greater than `above`, and at most `high` or less than `below`. A text is one of `choices`;
-    with `filled` it is not empty; all of it fits the regular expression `pattern`; with `path` it names a file or a directory
-    of the user's. `words` say what is allowed
-    where type and limits do not, and `null` what null means.
+    with `filled`, it is not empty; with `pattern`, all of it matches this regular expression; with `path`, it is a path. In
+    error messages, `words` describe what is allowed if type and limits do not suffice, and `null` the meaning of null.
     """
     limits: dict[str, Any] = {"low": low, "above": above, "high": high, "below": below, "choices": tuple(choices)}
     limits |= {"words": words, "null": null, "filled": filled, "path": path, "pattern": pattern}
@@ -48,18 +47,18 @@ def option(
 
 
 class Paths:
-    """What a configuration with path fields derives from: `~` and `~user` in them are home directories."""
+    """Base class of configurations with path fields: `~` and `~user` in a path are replaced by home directories."""
 
     def __post_init__(self) -> None:
-        for one in fields(self):  # type: ignore[arg-type]
-            given = getattr(self, one.name)
-            if one.metadata.get("path") and isinstance(given, str):
-                setattr(self, one.name, os.path.expanduser(given))
+        for key in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, key.name)
+            if key.metadata.get("path") and isinstance(value, str):
+                setattr(self, key.name, os.path.expanduser(value))
 
 
 @dataclass
 class DecodingConfig:
-    """How a generation task's evaluation decodes: beam search or greedy, never sampling, with the KV cache."""
+    """Decoding in the evaluation of a generation task: beam search or greedy, never sampling, with the KV cache."""
 
     num_beams: int = option(1, low=1)
     length_penalty: float = option(1.0, low=-math.inf)  # above 1 favours longer beams
@@ -70,105 +69,97 @@ class DecodingConfig:
 
 @dataclass
 class TaskConfig(Paths):
-    """What is learned: where the examples come from, which columns they have and how an answer is scored."""
+    """The task: where the examples come from, which columns they have, and how answers are scored."""
 
     name: str = "???"
     kind: str = "classification"  # a row of unipet/tasks/kinds.py
-    # One text, or two for a pair: each a column, or a template of columns in braces: "{word}: {sentence}".
+    # One text, or two for a pair. Each is a column, or a template with columns in braces: "{word}: {sentence}".
     text: list[str] = field(default_factory=list)
     label: str = option("label", filled=True, words="a column name")  # the column that holds the answer
     labels: list[str] = field(default_factory=list)  # label names in index order; empty for regression and generation
-    # How labels are written in the data. auto reads both, and stops where one could mean two labels.
+    # How the data write labels. auto accepts both, and raises an error if a value could mean two labels.
     label_is: str = option("auto", choices=("auto", "name", "index"))
-    # Rows to leave out, counted in the record: empty (a text is missing), unlabelled (no answer: null, empty or -1).
+    # Rows to leave out: empty (a text is missing), unlabelled (no answer: null, empty or -1). The record counts them.
     drop: list[str] = option([], choices=("empty", "unlabelled"))
     choices: list[str] = field(default_factory=list)  # multiple_choice: one column (or template) per choice
     verbalizers: list[str] = field(default_factory=list)  # masked_prompt: one word per label, in the order of labels
-    # generation: the column with the text to produce
-    target: str = option("target", filled=True, words="a column name")
-    # generation: the evaluation column with several right texts; target where absent
+    target: str = option("target", filled=True, words="a column name")  # generation: the column with the answer
+    # generation: the evaluation column with several correct texts; without it, target is used
     references: str = option("references", filled=True, words="a column name")
-    group_references: bool = False  # generation: evaluation rows of one source become one row with all their references
-    separator: str = "\n"  # causal_generation: what stands between source and target
+    group_references: bool = False  # generation: merge evaluation rows with the same source, with all references
+    separator: str = "\n"  # causal_generation: the text between source and target
     languages: list[str] = field(default_factory=list)  # translation: source and target code, for tokenizers with codes
-    metrics: list[str] = field(default_factory=list)  # the first is the run's score
+    metrics: list[str] = field(default_factory=list)  # the first one is the run's score
     bleu_tokenizer: str = "13a"  # one of sacrebleu's: 13a, intl, zh, ja-mecab, ko-mecab, char, flores200, none, ...
     hub: str | None = option(None, filled=True, words="a name")  # data set on the hub
     subset: str | None = option(None, filled=True, words="a name")
     revision: str | None = option(None, filled=True, words="a name")
-    # hub column -> our column; a.b reaches into a
+    # column on the hub -> column of the task; a.b is the field b of column a
     rename: dict[str, str] = option({}, words="a mapping from a hub column to one of the task's")
     train_split: str = "train"
     evaluation_split: str = "validation"
-    # what chooses the checkpoint; with none it is the last one
+    # the examples that choose the checkpoint; with none, the last checkpoint is kept
     selection: str = option("train_holdout", choices=("train_holdout", "validation", "none"))
-    selection_split: str = "validation"  # of selection=validation; never the evaluation split
-    # examples of selection=train_holdout, at most a fifth of the training set
-    selection_size: int = option(500, low=1)
-    selection_metric: str | None = None  # null: the first metric; of generated text "loss", which decodes nothing
+    selection_split: str = "validation"  # for selection=validation; never the evaluation split
+    selection_size: int = option(500, low=1)  # for selection=train_holdout; at most a fifth of the training set
+    selection_metric: str | None = None  # null: the first metric; for generation "loss", which needs no decoding
     # file name -> hidden split, or subset/split of the hub
     submission: dict[str, str] = option({}, words="a mapping from a file name to a split")
-    submission_names: bool = False  # submission files hold label names; else indices
-    # regression: what a server takes
+    submission_names: bool = False  # write label names to submission files, instead of indices
+    # regression: the range that a submission server accepts
     submission_range: list[float] = option([], low=-math.inf, words="[lowest, highest], or [] for answers as they are")
-    # a synthetic task: the name of its generator
-    generator: str | None = option(None, filled=True, words="a name")
+    generator: str | None = option(None, filled=True, words="a name")  # a synthetic task: the name of its generator
     generator_seed: int = option(0, low=-math.inf)
     generated_train: int = option(4000, low=1)
     generated_evaluation: int = option(1000, low=1)
-    # <data_dir>/<split>.{jsonl,csv,tsv,parquet} take the place of hub and generator
+    # a directory with <split>.{jsonl,csv,tsv,parquet}, which replace hub and generator
     data_dir: str | None = option(None, filled=True, words="a name", path=True)
-    max_length: int = option(128, low=1)  # tokens; of what is classified
-    max_source: int = option(512, low=1)  # tokens; generation
-    max_target: int = option(128, low=2)  # tokens; generation
+    max_length: int = option(128, low=1)  # the most tokens of an input, except in generation
+    max_source: int = option(512, low=1)  # generation: the most tokens of a source
+    max_target: int = option(128, low=2)  # generation: the most tokens of a target
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
-    # the first n of a fixed shuffle: the same examples for every method and seed
+    # the first n examples of a fixed shuffle, the same for every method and seed
     max_train: int | None = option(None, low=1, null="for all")
     max_evaluation: int | None = option(None, low=1, null="for all")
 
 
 @dataclass
 class ModelConfig(Paths):
-    """The frozen base model: a hub name, a directory, or weights that a Python package carries."""
+    """The frozen base model: from the hub, a directory, or a Python package that carries the weights."""
 
     name: str = "???"
     path: str = option("???", path=True)  # a hub name or a directory
     revision: str | None = None
-    package: str | None = None  # path is then relative to this installed package; it is found and never imported
+    package: str | None = None  # an installed package to which path is relative; it is never imported
     sha256: str | None = None  # of model.safetensors; checked before loading
-    # a YAML file: the site table of an architecture that the package does not know
-    sites: str | None = option(None, words="a file", path=True)
+    sites: str | None = option(None, words="a file", path=True)  # YAML: the site table of an unknown architecture
 
 
 @dataclass
 class BudgetConfig:
-    """What a run may spend; null is no limit. The effective batch is `optim.batch_size`, which no budget changes."""
+    """The limits of a run; null means no limit. No budget changes the effective batch, `optim.batch_size`."""
 
     name: str = "none"
-    trainable_params: int | None = option(None, low=0, high=LONGEST)  # parameters that train, the head excluded
-    # the same, in percent of the base model without its head
-    trainable_percent: float | None = option(None, low=0)
+    trainable_params: int | None = option(None, low=0, high=LONGEST)  # trained parameters, excluding the head
+    trainable_percent: float | None = option(None, low=0)  # the same, in percent of the base model without its head
     peak_memory_gib: float | None = option(None, above=0)  # of one device, in training
-    # share of peak_memory_gib that fitting leaves free: a prediction may be wrong by that
-    memory_margin: float = option(0.05, low=0, below=1)
+    memory_margin: float = option(0.05, low=0, below=1)  # the share of peak_memory_gib that fitting leaves free
     max_steps: int | None = option(None, low=1, high=LARGEST)  # optimiser steps
-    max_tokens: int | None = option(None, low=1, high=LONGEST)  # tokens that training reads, padding excluded
+    max_tokens: int | None = option(None, low=1, high=LONGEST)  # tokens read in training, excluding padding
     gpu_hours: float | None = option(None, above=0)  # gpus x training wall seconds / 3600
     gpus: int = option(1, low=1, high=LARGEST)  # devices that the run holds
-    # what a run does that exceeds it: solve sizes and micro-batch, be left out, or stop
-    on_exceed: str = option("fit", choices=("fit", "skip", "error"))
+    on_exceed: str = option("fit", choices=("fit", "skip", "error"))  # fit sizes and micro-batch, skip the run, or fail
 
 
 @dataclass
 class OptimConfig:
-    """How it is trained: AdamW with a warm-up and a decay, the same for every method."""
+    """Training: AdamW with a warm-up and a decay, the same for every method."""
 
     name: str = "adamw"
     lr: float = option(5e-4, above=0)
-    lr_ratio: float = option(1.0, above=0)  # the learning rate of `up` slots over that of all others (LoRA+)
+    lr_ratio: float = option(1.0, above=0)  # learning rate of `up` slots divided by that of all other tensors (LoRA+)
     epochs: float = option(3.0, above=0)
-    # the effective batch: examples of one optimiser step, whatever micro-batch fits in memory
-    batch_size: int = option(32, low=1, high=LARGEST)
+    batch_size: int = option(32, low=1, high=LARGEST)  # examples per optimiser step, whatever the micro-batch
     eval_batch_size: int = option(64, low=1, high=LARGEST)
     weight_decay: float = option(0.01, low=0)
     warmup_ratio: float = option(0.06, low=0, high=1)
@@ -182,7 +173,7 @@ class OptimConfig:
 
 @dataclass
 class TrackingConfig:
-    """Where metrics are mirrored besides the run's own record."""
+    """The tracker that gets a copy of the run's metrics."""
 
     name: str = "none"  # a row of TRACKERS in unipet/runs/tracking.py
     project: str = "unipet"
@@ -192,38 +183,35 @@ class TrackingConfig:
 
 @dataclass
 class LauncherConfig:
-    """How the jobs of a sweep are run: by whom, how many at a time, and what becomes of one that fails."""
+    """How the jobs of a sweep are run: by which launcher, how many at a time, and what happens if a job fails."""
 
     name: str = "local"  # a row of LAUNCHERS in unipet/sweeps/launchers.py
-    # processes that run jobs; of slurm, tasks of the array
+    # processes that run jobs; for slurm, tasks of the array
     workers: int | None = option(None, low=1, null="for as many as the machine can take, on SLURM one for each job")
     timeout: float | None = option(None, above=0, null="for no limit")  # seconds that one job may take
-    retries: int = option(0, low=0)  # how often a job is tried again that failed by no fault of its own
-    fail_fast: bool = False  # true: the first failure ends the sweep; the jobs at work are finished
-    # local: false runs the jobs in this very process, where a crash ends all (for debuggers, and functions of a notebook)
+    retries: int = option(0, low=0)  # how often a job is tried again if it failed through no fault of its own
+    fail_fast: bool = False  # true: the first failure ends the sweep; jobs that are running are finished
+    # local: false runs the jobs in this process, where a crash ends all (for debuggers, and functions of a notebook)
     isolate: bool = True
-    # slurm: where the array goes; local runs its tasks on this machine, to try it without a cluster
+    # slurm: where the array is submitted; local runs its tasks on this machine, as a trial without a cluster
     cluster: str = option("slurm", choices=("slurm", "local"))
     partition: str | None = option(None, filled=True, words="a name", null="for the cluster's default")
     account: str | None = option(None, filled=True, words="a name", null="for your default account")
     time: int = option(240, low=1)  # slurm: minutes that a task may take before it is queued again
     memory_gib: float | None = option(None, above=0, null="for the partition's default")  # slurm: of one worker
-    # slurm: further options of sbatch, under their long names; true stands for an option without a value
+    # slurm: further options of sbatch by their long names; true stands for an option without a value
     sbatch: dict[str, str] = option({}, words="a mapping from an option of sbatch to its value")
-    # ray: of a cluster
+    # ray: the address of a cluster
     address: str | None = option(None, filled=True, words="HOST:PORT or auto", null="for one that is started here")
     # slurm, ray: cores and GPUs of one worker
     cpus: int | None = option(None, low=1, null="for one core, on SLURM for the partition's default")
-    gpus: int | None = option(
-        None, low=0, null="for one where the cluster has any, on SLURM for the partition's default"
-    )
+    gpus: int | None = option(None, low=0, null="for what budget.gpus needs")
 
 
 @dataclass
 class CheckpointConfig:
-    """How often a run in training writes a resume point, from which it goes on after an interruption."""
+    """How often a run in training writes a resume point, from which it continues after an interruption."""
 
-    # A number and its unit; minutes may have decimals.
     every: str | None = option(
         "2 minutes",
         pattern=r"[1-9]\d* ?steps?|(?=.*[1-9])\d+(\.\d+)? ?minutes?",
@@ -247,13 +235,13 @@ class RunConfig(Paths):
     seed: int = option(0, low=0, high=LARGEST)
     precision: str = option("fp32", choices=("fp32", "bf16"))
     runs_dir: str = option("runs", filled=True, words="the name of a directory", path=True)
-    rerun: bool = False  # run again although a finished record of the same run_id exists
-    # Modules of your own that register functions, imported before the method is read; never by what loads a finished run.
+    rerun: bool = False  # run again, although a finished run with the same run_id exists
+    # Your own modules that register functions. They are imported before the method is read, never when a run is loaded.
     imports: list[str] = field(default_factory=list)
 
 
 def conf_dir() -> Path:
-    """The directory of the shipped groups (method, task, model, ...). Raises UnipetError if it is not there."""
+    """The directory of the shipped groups (method, task, model, ...). Raises UnipetError if it is missing."""
     package = Path(__file__).resolve().parent
     for candidate in (package / "conf", package.parent / "conf"):
         if (candidate / "config.yaml").is_file():

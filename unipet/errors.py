@@ -1,11 +1,11 @@
-"""One kind of error for every mistake a user can make, and the nearest name to what was typed."""
+"""`UnipetError`, the one error for every mistake of a user, and the search for the nearest name."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-#: What others call a thing -> what it is called here: an option, a key inside its group, or a key with its group.
+#: Name in other libraries -> names here: an option, a key inside its group, or a key with its group.
 SYNONYMS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(
         "size r rank lora_r lora_rank dim mid_dim bottleneck bottleneck_dim bottleneck_size hidden_size adapter_size "
@@ -46,28 +46,28 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
 
 
 class UnipetError(ValueError):
-    """A mistake that its message explains: what was given, what is allowed, what to do next."""
+    """A user's mistake. Its message says what was given, what is allowed, and what to do next."""
 
 
-def nearest(typed: object, allowed: Iterable[str]) -> str:
-    """ " Did you mean 'x'?" for the closest allowed name, or an empty string. What the field calls a thing is as close as
-    can be (`SYNONYMS`); then come names with the same letters, then similar ones."""
+def nearest(name: object, allowed: Iterable[str]) -> str:
+    """ " Did you mean 'x'?" for the allowed name closest to `name`, or "". Synonyms come first (`SYNONYMS`), then names
+    with the same letters in another order, then similar names."""
     allowed = list(allowed)
-    meant = [name for name in SYNONYMS.get(str(typed).lower(), ()) if name in allowed]
+    meant = [known for known in SYNONYMS.get(str(name).lower(), ()) if known in allowed]
     if meant:
         return f" Did you mean '{meant[0]}'?"
-    match = get_close_matches(str(typed), allowed, n=5, cutoff=0.5)
-    swapped = [name for name in match if sorted(name) == sorted(str(typed))]  # the same letters in another order
+    match = get_close_matches(str(name), allowed, n=5, cutoff=0.5)
+    swapped = [known for known in match if sorted(known) == sorted(str(name))]  # the same letters in another order
     return f" Did you mean '{[*swapped, *match][0]}'?" if match else ""
 
 
 def not_allowed(key: str, value: object, allowed: str, advice: str = "") -> UnipetError:
-    """An error for a value of the wrong type or outside the limits: the full key, the value, what is allowed, and where
-    that does not say enough, what to do."""
+    """The error for a value of the wrong type or outside the limits, with the full key, the value and what is allowed.
+    `advice` says what to do if that is not obvious."""
     return UnipetError(f"{key}: {value!r:.200} given; allowed: {allowed}.{advice and ' '}{advice}")
 
 
 def unknown(key: str, value: object, allowed: Iterable[str]) -> UnipetError:
-    """An error for a name outside a closed set: the full key, the value, the choices, the nearest one."""
+    """The error for an unknown name, with the full key, the name, the allowed names and the nearest one."""
     names = sorted(str(name) for name in allowed)
     return UnipetError(f"{key}: unknown {value!r}. Allowed: {', '.join(names) or '(nothing)'}.{nearest(value, names)}")

@@ -361,6 +361,11 @@ UNABLE: dict[str, tuple[str, dict[str, Any], str]] = {
         },
         "moves the relative position bias",
     ),
+    "prefix in a flash kernel": (
+        "bert",
+        {"function": {"name": "prefix", "size": 2}, "position": "attn.heads", "composition": "gated"},
+        "a flash attention kernel takes no mask",
+    ),
     "mean over padding": ("bert", {**GATED, "scaling": {"name": "input_gate", "pool": "all"}}, "'p' adds some"),
 }
 
@@ -369,6 +374,8 @@ UNABLE: dict[str, tuple[str, dict[str, Any], str]] = {
 def test_options_that_cannot_share_a_forward_pass_are_refused(case: str) -> None:
     arch, insertion, why = UNABLE[case]
     model = ARCHS[arch].build()
+    if "flash" in case:
+        model.config._attn_implementation = "flash_attention_2"  # past the check that its kernel is installed
     if "padding" in case:
         unipet.adapt(model, {"name": "p", "insertions": {"prompt": PROMPT}}, name="p")
     unipet.adapt(model, {"name": "x", "insertions": {"it": insertion}}, name="a")
@@ -441,6 +448,44 @@ def taken(model: nn.Module) -> dict[str, Tensor]:
         for name, p in unipet.parameters(model, head=True, name=own).items()
         if p.grad is not None
     }
+
+
+def test_a_wrapper_around_the_model_is_looked_through() -> None:
+    model = together("bert", "mam")
+    wrapped = nn.DataParallel(model)
+    unipet.use(wrapped, "a")
+    said = logits("bert", model)
+    unipet.rows(wrapped, ROWS)
+    with unipet.disabled(wrapped):
+        assert torch.equal(logits("bert", wrapped), logits("bert", ARCHS["bert"].build()))
+    assert_close(logits("bert", wrapped)[3], said[3])
+    unipet.eject(wrapped, "b")
+    assert unipet.adaptations(wrapped) == ["a"] and torch.equal(logits("bert", wrapped), said)
+
+
+def test_a_model_that_carries_nothing() -> None:
+    model = ARCHS["bert"].build()
+    around = untouched(model)
+    assert unipet.adaptations(model) == []
+    with pytest.raises(unipet.UnipetError, match="name: unknown 'a'"):
+        unipet.use(model, "a")
+    with pytest.raises(unipet.UnipetError, match="carries no method"):
+        unipet.rows(model, [None, None])
+    with unipet.disabled(model):
+        pass
+    assert untouched(model) == around
+
+
+def test_an_adaptation_can_come_and_go_while_none_is_in_use() -> None:
+    model = together("bert", "mam")
+    said = logits("bert", model)
+    with unipet.disabled(model):
+        with pytest.raises(unipet.UnipetError, match="No adaptation is in use.* model carries 'a', 'b'"):
+            unipet.parameters(model)
+        adapt(model, "ia3", 3, "c")
+        assert torch.equal(logits("bert", model), logits("bert", alone("bert", "ia3", 3)))
+        unipet.eject(model, "a")
+    assert unipet.adaptations(model) == ["b", "c"] and torch.equal(logits("bert", model), said)
 
 
 def test_rows_that_are_not_those_of_the_batch_are_an_error() -> None:

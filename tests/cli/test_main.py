@@ -164,9 +164,12 @@ MISTAKES: list[tuple[list[str], list[str]]] = [
     (["train", "-m", "method=glob(zz*)"], ["matches nothing"]),
     (["train", "-m", "--cfg", "job"], ["--cfg", "leave out -m"]),
     (["train", "model=auto"], ["model.path: not given"]),
-    (["train", "model.name=bert-base"], ["model.name=bert-base: only the label", "model=auto model.path=bert-base"]),
-    (["train", "-m", "model=minilm", "model.name=a,b"], ["model.name=a,b: only the label"]),
-    (["list", "sites", "model.name=./mine"], ["model.name=./mine: only the label"]),
+    (
+        ["train", "model.name=bert-base"],
+        ["model.name=bert-base: this is only the label", "model=auto model.path=bert-base"],
+    ),
+    (["train", "-m", "model=minilm", "model.name=a,b"], ["model.name=a,b: this is only the label"]),
+    (["list", "sites", "model.name=./mine"], ["model.name=./mine: this is only the label"]),
     (["train", "tracking=wandb", "tracking.mode=sometimes"], ["tracking.mode: unknown 'sometimes'", "offline"]),
     (["train", "--config-dir", "nowhere"], ["--config-dir nowhere: no such directory"]),
     (

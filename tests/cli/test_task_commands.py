@@ -144,7 +144,7 @@ def test_a_submissions_name_leads_nowhere_else(name: str, tmp_path: Path) -> Non
     config = config_of("classification", tmp_path, write_arch(tmp_path / "m", "bert"), LOW_RANK)
     hidden(tmp_path / "data_classification")
     assert run(config)["status"] == "ok"
-    with pytest.raises(UnipetError, match=r"task\.submission: .* cannot be a file's name"):
+    with pytest.raises(UnipetError, match=r"task\.submission: .* cannot be a file name"):
         check_task(replace(config.task, submission={name: "hidden"}))
     path = run_dir(config) / "config.yaml"
     content = yaml.safe_load(path.read_text())
@@ -159,9 +159,9 @@ def test_names_and_splits_of_a_submission(tmp_path: Path) -> None:
     task = task_of("classification", tmp_path / "d")
     check_task(replace(task, submission={"A": "test", "B": "ax/test"}))
     for given, message in (
-        ({"A": "test", "a": "dev"}, "two names are one file"),
-        ({"A": "../test"}, r"task\.submission\.A=.* cannot be a file's name"),
-        ({"A": "a\x00b"}, r"task\.submission\.A: .* cannot be a file's name"),
+        ({"A": "test", "a": "dev"}, "two names differ only in upper and lower case"),
+        ({"A": "../test"}, r"task\.submission\.A=.* cannot be a file name"),
+        ({"A": "a\x00b"}, r"task\.submission\.A: .* cannot be a file name"),
     ):
         with pytest.raises(UnipetError, match=message):
             check_task(replace(task, submission=given))
@@ -182,7 +182,7 @@ def test_the_range_of_a_submission_is_the_tasks(tmp_path: Path) -> None:
     for given in ([5, 0], [1], [0, float("nan")], ["a", "b"], [True, 5], [0, 1, 2]):
         with pytest.raises(UnipetError, match=r"task\.submission_range.*: .*\[lowest, highest\]"):
             check_task(TaskConfig(**{**stsb, "submission_range": given}))
-    with pytest.raises(UnipetError, match=r"task\.submission_range: .*no numbers"):
+    with pytest.raises(UnipetError, match=r"task\.submission_range: .*not numbers"):
         check_task(task_of("classification", tmp_path / "d", submission_range=[0.0, 5.0]))
 
 

@@ -65,7 +65,7 @@ LEADING_ELSEWHERE += ["x" * (LONGEST + 1), "\u00fc" * (LONGEST // 2 + 1)]
 
 @pytest.mark.parametrize("name", [*LEADING_ELSEWHERE, None, 5, ["x"]], ids=ascii)
 def test_what_is_no_files_name(name: object) -> None:
-    with pytest.raises(UnipetError, match=r"^task\.submission: .* cannot be a file's name: .*Allowed: ") as error:
+    with pytest.raises(UnipetError, match=r"^task\.submission: .* cannot be a file name: .*Allowed: ") as error:
         file_name(name, "task.submission")
     assert len(str(error.value)) < 400
 

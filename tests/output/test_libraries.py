@@ -93,12 +93,12 @@ def test_a_worker_process_prints_lines_of_ours_alone(world: Path, tmp_path: Path
         "import sys, pathlib\n"
         "from unipet.compose.composer import composer\n"
         "from unipet.compose.overrides import plan\n"
-        "from unipet.sweeps.jobs import run_job\n"
+        "from unipet.sweeps.jobs import Task, run_job\n"
         "from dataclasses import asdict\n"
         "with composer(sys.argv[1]) as composing:\n"
         "    config = plan(sys.argv[2:], False, composing).config\n"
-        "done = run_job(asdict(config), pathlib.Path('sweep'), 0, [])\n"
-        "assert done['status'] == 'ok', done\n"
+        "done = run_job(asdict(config), Task(pathlib.Path('sweep'), 0, []))\n"
+        "assert done.status == 'ok', done\n"
     )
     argv = [str(world / "mine"), "method=mine", f"model={world / 'model'}", "task=tiny"]
     argv += [f"task.data_dir={world / 'data'}", "budget.max_steps=3", "optim.batch_size=8"]
@@ -145,18 +145,18 @@ def test_who_speaks_decides(
         warnings.simplefilter("always")
         speak(library, LOUD)
         assert capsys.readouterr() == ("", "")
-        kept = libraries.kept()
+        kept = libraries.take_messages()
         assert kept.splitlines()[:2] == ["printed", "written"]
         assert "warning loud: warned twice (2 times)" in kept and "FutureWarning" in kept and "deprecated" in kept
-        assert libraries.kept() == ""
+        assert libraries.take_messages() == ""
         speak(library, "logging.getLogger('loud').error('broken\\n  disk')")
         assert capsys.readouterr().err == "warning: loud: broken disk\n", "an error is shown"
         with libraries.speaking(True):
             speak(library, LOUD.split("\n")[1])
         assert capsys.readouterr().out == "printed\n", "asked for"
-        libraries.kept()
+        libraries.take_messages()
         speak(own, LOUD)
-        assert capsys.readouterr().out.startswith("printed\nwritten") and libraries.kept() == "", (
+        assert capsys.readouterr().out.startswith("printed\nwritten") and libraries.take_messages() == "", (
             "a user's own is shown"
         )
         assert shown == ["deprecated"]
@@ -177,7 +177,7 @@ def test_what_was_said_before_an_unforeseen_error_is_shown(
     monkeypatch.setattr(listing, "main", broken)
     with pytest.raises(RuntimeError):
         main(["list"])
-    assert capsys.readouterr().err == "said before by a library: the reason\n"
+    assert capsys.readouterr().err == "earlier message of a library: the reason\n"
 
 
 def test_a_run_keeps_what_libraries_said(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

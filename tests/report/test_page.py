@@ -19,6 +19,7 @@ import pytest
 from tests.support.pages import insertion, method, sequential, write_run, write_study
 from tests.support.running import resolved, said_id
 from unipet.cli.commands import report as report_command
+from unipet.config import LauncherConfig
 from unipet.errors import UnipetError
 from unipet.report.collect import Entry, collect
 from unipet.report.page import charts as charting
@@ -34,7 +35,11 @@ from unipet.report.page.layer import layer
 from unipet.report.page.names import readable
 from unipet.report.page.pareto import front
 from unipet.report.page.rendering import TEMPLATES, environment
+from unipet.runs import record_index
 from unipet.runs.record import InsertionRow, Record
+from unipet.runs.sweep_files import RUNNING, JobState, append_index
+from unipet.sweeps.directory import Job, Sweep, write_sweep
+from unipet.sweeps.jobs import write_outcome
 
 LIMIT = 3_000_000
 
@@ -225,7 +230,7 @@ def test_every_function_and_composition_has_its_formula() -> None:
 
 def test_every_shipped_method_is_drawn_at_its_sites() -> None:
     import unipet
-    from unipet.calculus.library import method_names
+    from unipet.calculus.method_files import method_names
 
     for name in method_names():
         given = json.loads(json.dumps(unipet.load_method(name).to_dict()))
@@ -327,6 +332,30 @@ def test_six_hundred_runs_stay_below_three_megabytes(tmp_path: Path) -> None:
     assert len(page(entries).encode()) < LIMIT
 
 
+def test_of_many_runs_the_page_shows_aggregates_and_says_what_it_leaves_out(tmp_path: Path) -> None:
+    directory = write_run(tmp_path, method("a"), steps=100)
+    (template,) = collect(tmp_path)
+    entries = []
+    for number in range(2000):
+        name, seed = f"m{number % 20}", number // 20
+        status = "failed" if seed >= 70 else "ok"  # 600 of them
+        changed = {"method": name, "seed": seed, "run_id": str(number), "score": 0.5 + number / 5000, "status": status}
+        record = replace(template.record, **changed)
+        entries.append(Entry(record, {**template.config, "method": method(name), "seed": seed}, (), directory))
+    html = page(entries)
+    assert len(html.encode()) < LIMIT
+    assert html.count("600 of 2,000 runs are shown one by one") == 3 and "unipet runs --csv FILE" in html
+    assert html.count("<option value=") >= 1200 and "100 more runs have no score; unipet runs score=null" in html
+    data = json.loads(re.search(r'<script type="application/json"[^>]*>(.*?)</script>', html, re.DOTALL)[1])  # type: ignore[index]
+    assert (
+        len(data["runs"]["own"]) == len(data["runs"]["commands"]) == 600
+        and len(data["charts"]["scores"]["rows"]) == 600
+    )
+    means = [line.row.score for comparison in comparisons_of(entries) for line in comparison.scored]
+    assert sorted(means)[-1] == pytest.approx(0.5 + (19 + 20 * 34.5) / 5000)  # over all 70 with a score
+    assert "one by one" not in page(entries[:600])
+
+
 def test_a_record_without_a_configuration_is_drawn_from_what_it_tells() -> None:
     row = InsertionRow("ffn", "bottleneck", ["ffn"], "sequential", "add", "constant")
     entry = Entry(Record(method="m", status="ok", score=0.5, insertions=[row]), {})
@@ -413,6 +442,43 @@ def test_the_live_page_follows_the_records(live: tuple[str, Path], monkeypatch: 
     text = get(address + "/")
     assert first != second and "newcomer" in text and f'"stamp":"{second}"' in text
     assert "connect-src &#39;self&#39;" in text and get(address + "/stamp") == second
+
+
+@pytest.mark.parametrize("below", ["sweeps/s", "."])
+def test_the_live_page_follows_a_sweep_whoever_runs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, below: str
+) -> None:
+    """Jobs that are not begun, running and over, seen from the sweep's directory and from the runs' own, with an index."""
+    from unipet.report.page.serve import Live
+
+    monkeypatch.setattr("unipet.report.page.serve.REST", 0.0)
+    monkeypatch.setattr(record_index, "FEW", 1)
+    sweep = Sweep(tmp_path / "sweeps" / "s", ["-m"], [], ["seed"], 4, tmp_path, LauncherConfig())
+    write_sweep(sweep, [Job(n, [f"seed={n}"], [f"seed={n}"], {"seed": n}, None) for n in range(4)], {})
+    live = Live(tmp_path / below)
+    html, first = live.current()
+    assert "Sweep s: 0 of 4 jobs have ended, 0 running, 4 not begun." in html
+
+    run = write_run(tmp_path, method("m"), 0, None, status="running", error=None)
+    append_index(sweep.directory, [JobState(0, RUNNING, run_dir=f"../../{run.name}", worker="far")])
+    html, second = live.current()
+    assert second != first and "0 of 4 jobs have ended, 1 running, 3 not begun." in html and ">running<" in html
+
+    with open(run / "metrics.jsonl", "a", encoding="utf-8") as file:
+        file.write(json.dumps({"step": 999, "loss": 0.123456}) + "\n")
+    html, third = live.current()
+    assert third != second and "0.123456" in html
+
+    write_run(tmp_path, method("m"), 0, 0.75)
+    write_outcome(sweep.directory, JobState(0, "ok", run_dir=f"../../{run.name}"))
+    write_outcome(
+        sweep.directory, JobState(1, "failed", reason="lost", record=Record(status="failed", reason="worker lost"))
+    )
+    html, fourth = live.current()
+    assert fourth != third and "2 of 4 jobs have ended, 0 running, 2 not begun." in html and "worker lost" in html
+    for job in (2, 3):
+        write_outcome(sweep.directory, JobState(job, "ok", run_dir=f"../../{run.name}"))
+    assert "jobs have ended" not in live.current()[0] and live.current()[1] == live.current()[1]
 
 
 def test_the_live_page_answers_this_machine_alone(live: tuple[str, Path]) -> None:

@@ -115,7 +115,7 @@ def test_weights_of_another_model(directory: Path) -> None:
     weights.pop("encoder.layer.1.output.dense.weight")
     save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(
-        UnipetError, match=r"no fitting weights for 1 tensors .*encoder\.layer\.1\.output\.dense\.weight"
+        UnipetError, match=r"no matching weights for 1 tensors .*encoder\.layer\.1\.output\.dense\.weight"
     ):
         load_base_model(local(directory), LABELS, regression=False)
 
@@ -124,7 +124,7 @@ def test_tokenizer_larger_than_the_embeddings(directory: Path) -> None:
     content = json.loads((directory / "tokenizer.json").read_text())
     content["model"]["vocab"]["more"] = 64
     (directory / "tokenizer.json").write_text(json.dumps(content))
-    with pytest.raises(UnipetError, match="knows 65 tokens, the model only 64"):
+    with pytest.raises(UnipetError, match="has 65 tokens, the model only 64"):
         load_base_model(local(directory), LABELS, regression=False)
 
 

@@ -50,7 +50,7 @@ def test_a_fitted_run_is_recorded_and_evaluated_again(tmp_path: Path) -> None:
 def test_what_does_not_fit_is_skipped_with_a_reason(tmp_path: Path) -> None:
     record = run(tiny_config(tmp_path, FULL, budget__trainable_percent=1.0))
     assert (record["status"], record["score"], record["error"]) == ("skipped", None, None)
-    assert "too many. It has no size that could be lowered." in record["reason"]
+    assert "too many. It has no size that could be reduced." in record["reason"]
     assert record["params"]["trainable"] == record["params"]["base"] and record["time"]["steps"] is None
     (directory,) = (tmp_path / "runs").glob("tiny*")
     assert json.loads((directory / "result.json").read_text()) == record

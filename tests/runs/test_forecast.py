@@ -15,7 +15,7 @@ from tests.support.running import TINY_TASK, run_id, stand_in, write_world
 from unipet.cli.main import main
 from unipet.config import RunConfig
 from unipet.runs.forecast import measuring
-from unipet.runs.forecast.estimate import mean_cost, spread
+from unipet.runs.forecast.estimate import mean_cost, representatives
 from unipet.runs.forecast.flops import flop_counter
 from unipet.runs.forecast.measuring import Calibration
 from unipet.runs.forecast.selected import Selected, batch_size_in_tokens
@@ -221,7 +221,7 @@ def test_what_will_be_skipped_says_why(
     assert main(["plan", *arguments, "--total", "2"]) == 0
     text = capsys.readouterr().out
     assert "2 jobs: 1 run, 1 skipped" in text and "skipped: budget.trainable_params=1 allows" in text
-    assert "device-hours" in text and "hours of the CPU" in text and "are left" in text and "q 1" in text
+    assert "device-hours" in text and "hours of the CPU" in text and "to spare" in text and "q 1" in text
     short = plan(capsys, *arguments, "--total", "1e-6")["total"]
     assert short["within"] is False and short["jobs_within"] == 0
 
@@ -248,7 +248,7 @@ def test_what_was_finished_is_not_counted_again(
     overrides = [text for text in arguments if not text.startswith("-")]
     with composer(str(world / "mine")) as composing:
         first, _ = sweep_jobs(planned(overrides, True, composing), composing)
-    assert first.config is not None and first.overrides == ["seed=0"]
+    assert first.config is not None and first.differing == ["seed=0"]
     prepared = prepare(first.config)
     (prepared.directory / "adapter").mkdir(parents=True)
     for name in ("config.yaml", "metrics.jsonl", "predictions.jsonl", "adapter/adapter.json"):
@@ -310,10 +310,10 @@ def test_mistakes(here: Path, world: Path, capsys: pytest.CaptureFixture[str], a
 
 def test_a_few_batches_stand_for_all() -> None:
     sizes = [float((7 * k) % 50 + 10) for k in range(200)]
-    chosen = spread(sizes, 5)
+    chosen = representatives(sizes, 5)
     mean = sum(sizes) / len(sizes)
     assert len(set(chosen)) == 5 and sum(sizes[k] for k in chosen) / 5 == pytest.approx(mean, rel=0.03)
-    assert sorted(spread(sizes[:3], 5)) == [0, 1, 2]
+    assert sorted(representatives(sizes[:3], 5)) == [0, 1, 2]
     points = [(sizes[k], 0.3 + 0.02 * sizes[k]) for k in chosen[:3]]  # the larger sizes were not reached
     assert mean_cost(points, mean) == pytest.approx(0.3 + 0.02 * mean), "a cost that grows with size, exactly"
     assert mean_cost([(10.0, 2.0), (10.0, 4.0)], 20.0) == 6.0, "one size: in proportion"

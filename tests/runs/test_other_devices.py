@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -20,6 +22,8 @@ from tests.support.running import LOW_RANK, run_dir, tiny_config
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
 from unipet.runs import other_devices
+from unipet.runs.device_process import receive
+from unipet.runs.device_share import Share
 from unipet.runs.run import run
 
 # Imported by every process of a run; acts in the loss of a device's process alone.
@@ -212,6 +216,23 @@ def test_a_program_that_is_distributed_itself(tmp_path: Path) -> None:
             run(config)
     finally:
         torch.distributed.destroy_process_group()
+
+
+def test_a_class_that_only_this_program_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Mine:
+        pass
+
+    main = sys.modules["__main__"]
+    Mine.__module__, Mine.__qualname__ = "__main__", "Mine"
+    monkeypatch.setattr(main, "Mine", Mine, raising=False)
+    sent = pickle.dumps([]) + pickle.dumps(Mine())
+    monkeypatch.delattr(main, "Mine")
+    refused = r"^budget.gpus: .* cannot load a class .*Mine.* name that module: imports="
+    with pytest.raises(UnipetError, match=refused):
+        receive(io.BytesIO(sent))
+    device = other_devices.OtherDevice.__new__(other_devices.OtherDevice)
+    with pytest.raises(UnipetError, match=refused):
+        device.send(Share(RunConfig(), Mine(), *(None, [], False, None, 1, False)))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("visible", "expected"), [(None, "1"), ("3,5", "5"), ("GPU-a, GPU-b", "GPU-b")])

@@ -139,9 +139,9 @@ def test_what_has_no_classifier_can_be_described_but_not_trained(
     write(ARCHS["marian"].build(), tmp_path / "model")
     model = ModelConfig("auto", "model")
     for load in (lambda: skeleton(model, "classification"), lambda: load_base_model(model, ["a", "b"], False)):
-        with pytest.raises(UnipetError, match=r"task\.kind=classification: .*cannot do it"):
+        with pytest.raises(UnipetError, match=r"task\.kind=classification: .*does not support this kind"):
             load()
     assert main(["train", "method=lora", "model=auto", "model.path=model", *SHORT]) == 2
-    assert "cannot do it" in capsys.readouterr().err and not (tmp_path / "runs").exists()
+    assert "does not support this kind" in capsys.readouterr().err and not (tmp_path / "runs").exists()
     assert main(["describe", "method=lora", "model=auto", "model.path=model"]) == 0
     assert "2 x model.decoder.layers.*.self_attn.q_proj" in capsys.readouterr().out

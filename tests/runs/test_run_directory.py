@@ -208,7 +208,7 @@ def test_two_processes_never_do_one_run(tmp_path: Path) -> None:
     directory = run_dir(config)
     with subprocess.Popen([sys.executable, "-c", HOLDER, str(directory)], stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == "held\n"
-        with pytest.raises(UnipetError, match=rf"another process is doing this run \(process {holder.pid} on "):
+        with pytest.raises(UnipetError, match=rf"another process is working on this run \(process {holder.pid} on "):
             run(config)
         assert not (directory / "result.json").exists()
         holder.kill()  # whatever ends the process gives the run free
@@ -282,7 +282,7 @@ def test_a_run_is_used_with_its_own_tokenizer_and_settings_or_not_at_all(
     monkeypatch.chdir(study)
     asked = [command[0], str(directory), *command[1:]]
     assert main(asked) == 2
-    assert re.search(rf"not what the run was trained on: {name} changed", capsys.readouterr().err)
+    assert re.search(rf"not the base model of this run: {name} has changed", capsys.readouterr().err)
     assert not (study / "OUT").exists()
     path.write_text(before)
     (path.parent / "notes.json").write_text("{}")  # a file that the run did not have

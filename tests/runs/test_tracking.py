@@ -313,9 +313,9 @@ def test_the_fitted_sizes_are_tracked_not_those_asked_for() -> None:
 
 
 def test_a_long_name_keeps_its_end() -> None:
-    names = [tracking.fitting("x" * 200 + f" · seed {seed} · abcd{seed}") for seed in range(3)]
+    names = [tracking.shortened("x" * 200 + f" · seed {seed} · abcd{seed}") for seed in range(3)]
     assert len(set(names)) == 3 and {len(name) for name in names} == {tracking.NAME}
-    assert tracking.fitting("short") == "short"
+    assert tracking.shortened("short") == "short"
 
 
 class Noted(NullTracker):
@@ -406,7 +406,7 @@ def test_a_run_that_goes_on_online_tells_no_step_twice(monkeypatch: pytest.Monke
     run = Lines()
     monkeypatch.setattr(wandb, "init", lambda **said: run)
     online = TrackingConfig(name="wandb", mode="online")
-    tracker = open_tracker(online, {"run_id": "dddd4444"}, {"runs_dir": str(tmp_path)})
+    tracker = open_tracker(online, Record(run_id="dddd4444"), {"runs_dir": str(tmp_path)})
     for step in range(1, 6):
         tracker.log({"train/loss": 1.0}, step)
     assert run.steps == [3, 4, 5]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -48,7 +49,10 @@ def test_each_fails_alone_with_its_reason(here: Path, launcher: str) -> None:
     status = unipet(here, "sweep", "status", str(swept(here)), "--json")
     said = json.loads(status.stdout)
     assert status.returncode == 1 and said["counts"] == {"ok": 1, "failed": 7}
-    assert all(job["repeat"].startswith("unipet train model=model task=tiny") for job in said["failed"])
+    assert all(job["repeat"].endswith("--config-dir mine") and " task=tiny " in job["repeat"] for job in said["failed"])
+    again = next(job["repeat"] for job in said["failed"] if "RuntimeError" in job["reason"])
+    repeated = unipet(here, *shlex.split(again)[1:])
+    assert repeated.returncode == 1 and "RuntimeError: boom" in repeated.stdout
     records = [json.loads(path.read_text()) for path in (here / "runs").glob("*/result.json")]
     assert not [record for record in records if record["status"] == "running"], "no record says that it still runs"
 

@@ -58,9 +58,7 @@ def nodes(here: Path) -> Iterator[tuple[str, list[int]]]:
         assert said, (here / "cluster.log").read_text()
         yield said[0], [int(pid) for pid in said[1:]]
     finally:
-        assert cluster.stdin is not None
-        cluster.stdin.close()
-        cluster.wait(60)
+        cluster.communicate("", timeout=60)
 
 
 def children(pid: int) -> list[int]:
@@ -84,7 +82,7 @@ def test_a_node_is_lost_in_the_middle(here: Path, nodes: tuple[str, list[int]]) 
     driver = subprocess.Popen(line, cwd=here, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         wait_for((here / "runs" / "sweeps").is_dir, LONG)
-        wait_for(lambda: len(at_work(swept(here))) == 2, LONG)
+        wait_for(lambda: sum(job.status == "running" for job in read_jobs(swept(here))) == 2, LONG)
         lost = [second, *children(second)]
         workers = set(at_work(swept(here)))
         assert len(workers & set(lost)) == 1 and len(workers - set(lost)) == 1, "one worker on each node"
@@ -95,12 +93,13 @@ def test_a_node_is_lost_in_the_middle(here: Path, nodes: tuple[str, list[int]]) 
         out, err = driver.communicate(timeout=LONG)
     finally:
         driver.kill()
+        driver.communicate()
     assert driver.returncode == 0, err
     jobs = read_jobs(swept(here))
     assert [job.status for job in jobs] == ["ok"] * 4
     assert sorted(event.job for event in index_events(swept(here)) if event.over) == [0, 1, 2, 3]
     assert not processes_of(swept(here)) and not attempts(swept(here))
-    assert "4 jobs;" in out and "Traceback" not in err
+    assert "4 jobs;" in out and "Traceback" not in err, (out, err)
 
 
 def at_work(sweep: Path) -> list[int]:
@@ -134,6 +133,7 @@ def test_a_key_press_gives_the_jobs_back(here: Path) -> None:
         _, err = driver.communicate(timeout=LONG)
     finally:
         driver.kill()
+        driver.communicate()
     assert driver.returncode != 0 and "to go on: unipet sweep resume" in err and "Traceback" not in err
     assert not processes_of(swept(here)) and not attempts(swept(here))
 

@@ -254,7 +254,7 @@ def test_ids_stay_as_written(suffix: str, tmp_path: Path) -> None:
 
 def test_an_id_that_looks_like_one_made_here(tmp_path: Path) -> None:
     rows = [{"id": "train-1", "sentence": "a", "label": 0}, {"id": None, "sentence": "b", "label": 0}]
-    refused(task_for(write_both(tmp_path, "jsonl", rows)), "line 2", "'train-1' again", "line 1")
+    refused(task_for(write_both(tmp_path, "jsonl", rows)), "line 2", "'train-1' occurs again", "line 1")
 
 
 # --- parquet ------------------------------------------------------------------------------------------------------
@@ -314,7 +314,7 @@ def test_what_is_wrong_in_a_parquet_file_names_row_and_field(tmp_path: Path) -> 
     table = pa.Table.from_arrays([pa.array(["a"])] * 2, ["sentence", "sentence"])
     (tmp_path / "t").mkdir()
     pyarrow.parquet.write_table(table, tmp_path / "t" / "train.parquet")
-    refused(task_for(tmp_path / "t"), "train.parquet", "'sentence' is there twice")
+    refused(task_for(tmp_path / "t"), "train.parquet", "two columns named 'sentence'")
     refused(task_for(parquet_of(tmp_path / "e", {"sentence": pa.array([], pa.string()), "label": []})), "no rows")
 
 

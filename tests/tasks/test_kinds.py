@@ -75,7 +75,7 @@ def test_a_run_of_every_kind(case: str, tmp_path: Path) -> None:
 )
 def test_a_kind_that_the_base_model_cannot_do(arch: str, kind: str, needed: str, tmp_path: Path) -> None:
     path = write_arch(tmp_path / "model", arch)
-    with pytest.raises(UnipetError, match=f"task.kind={kind}: the base model .* cannot do it") as error:
+    with pytest.raises(UnipetError, match=f"task.kind={kind}: the base model .* does not support this kind") as error:
         skeleton(ModelConfig(name="auto", path=str(path)), kind)
     assert needed in str(error.value)
     with pytest.raises(UnipetError, match=f"task.kind={kind}"):

@@ -205,7 +205,7 @@ def test_declared_numbers_of_a_regression(tmp_path: Path) -> None:
     folder = parquet_of(tmp_path, columns, {"label": class_label(["5", "4.5", "1"])})
     assert [row["label"] for row in load_task(task_for(folder, **task)).train] == [5.0, 1.0]
     folder = parquet_of(tmp_path / "w", columns, {"label": class_label(["bad", "good", "best"])})
-    refused(task_for(folder, **task), "['bad', 'good', 'best']", "no numbers", "task.kind=classification")
+    refused(task_for(folder, **task), "['bad', 'good', 'best']", "not numbers", "task.kind=classification")
     folder = parquet_of(tmp_path / "h", {"sentence": ["a"], "label": [-1]}, {"label": class_label(["5", "1"])})
     refused(task_for(folder, **task), "row 0, field 'label'", "hidden")
 

@@ -129,7 +129,7 @@ def test_templates_fill_in_columns_and_nothing_else(tmp_path: Path) -> None:
     save(tmp_path, "validation.jsonl", '{"word": "w", "s": "a", "label": 1}\n')
     task = pairs(tmp_path, text=["{word}: {s} {{x}}", "s"])
     assert load_task(task).train[0]["text"] == ["{s}: a {b} {x}", "a {b}"]
-    refused(replace(task, text=["{word"]), "task.text", "no template")
+    refused(replace(task, text=["{word"]), "task.text", "not a valid template")
     refused(replace(task, text=["{}"]), "task.text", "column name")
     refused(replace(task, text=["{wrod}"]), "line 1", "'wrod'", "Did you mean 'word'")
 
@@ -158,7 +158,7 @@ BAD_KINDS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
         {"selection_metric": "loss"},
         ["task.selection_metric", "accuracy"],
     ),
-    "selecting on the score": ("seq2seq", {"selection": "validation"}, ["task.selection", "would be selected on"]),
+    "selecting on the score": ("seq2seq", {"selection": "validation"}, ["task.selection", "by the reported score"]),
     "max_target": ("seq2seq", {"max_target": 1}, ["task.max_target", "from 2"]),
     "tags": ("token_classification", {"text": ["{tokens}"]}, ["task.text", "list of words"]),
 }

@@ -13,7 +13,7 @@ from unipet.config import BudgetConfig
 from unipet.runs import memory
 from unipet.runs.memory import PeakMemory, limited, out_of_memory
 from unipet.runs.run import run
-from unipet.training.budget.limits import batch_tokens, plan_steps, seconds_allowed
+from unipet.training.budget.limits import batch_tokens, count_steps, seconds_allowed
 from unipet.training.callbacks import TimeLimit
 from unipet.training.sampler import GroupedOrder
 
@@ -21,7 +21,7 @@ from unipet.training.sampler import GroupedOrder
 def test_the_step_that_reaches_the_first_limit_is_the_last(tmp_path: Path) -> None:
     def plan(**limits: int) -> tuple[int, str]:
         config = tiny_config(tmp_path, **{f"budget__{name}": value for name, value in limits.items()})
-        return plan_steps(24, config, iter([100] * 50))  # 6 steps of two epochs
+        return count_steps(24, config, iter([100] * 50))  # 6 steps of two epochs
 
     assert plan() == (6, "epochs")
     assert plan(max_tokens=1) == (1, "max_tokens")
@@ -39,8 +39,8 @@ def test_tokens_are_counted_as_training_does() -> None:
         {"attention_mask": [[1] * 3, [1] * 4], "labels": 1},  # two choices
         {"attention_mask": [1, 1], "labels": 0.5},
     ]
-    assert list(batch_tokens(rows, [[0, 1], [2]], both=False)) == [12, 2]
-    assert list(batch_tokens(rows, [[0], [2, 1]], both=True)) == [7, 9]
+    assert list(batch_tokens(rows, [[0, 1], [2]], encoder_decoder=False)) == [12, 2]
+    assert list(batch_tokens(rows, [[0], [2, 1]], encoder_decoder=True)) == [7, 9]
 
 
 def test_the_order_of_batches_is_the_order_of_training() -> None:
@@ -150,6 +150,6 @@ def test_what_running_out_of_memory_looks_like() -> None:
     assert out_of_memory(torch.OutOfMemoryError("CUDA out of memory.\nmore")) == "out of memory: CUDA out of memory."
     text = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes."
     assert out_of_memory(RuntimeError(text)) == f"out of memory: {text}"
-    assert out_of_memory(MemoryError()) == "out of memory: no more is known"
+    assert out_of_memory(MemoryError()) == "out of memory: no details"
     assert out_of_memory(RuntimeError("shapes do not match")) is None
     assert out_of_memory(ValueError("can't allocate memory")) is None

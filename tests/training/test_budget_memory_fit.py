@@ -25,9 +25,9 @@ from unipet.runs.run import run
 from unipet.sweeps import jobs
 from unipet.sweeps.launch import close
 from unipet.tasks.readout import next_tokens, rows, tokens
-from unipet.training.budget.fake_model import hollow
+from unipet.training.budget.fake_model import on_meta
 from unipet.training.budget.memory_fit import MemoryFit, fit_memory, widest
-from unipet.training.budget.trace import GIB, StepPlan, Trace, Untraceable, trace_step
+from unipet.training.budget.trace import GIB, StepSettings, Trace, Untraceable, trace_step
 from unipet.training.step import Loss
 
 METHODS = sorted(path.stem for path in (ROOT / "conf" / "method").glob("*.yaml"))
@@ -59,7 +59,7 @@ def test_every_method_can_be_traced(number: int) -> None:
     found = trace_step(model, method, loss, batch_of(arch))
     assert found.peak_bytes > found.weights_bytes + found.optimiser_bytes
     assert found.optimiser_bytes > 0
-    built = draft(method, hollow(model))
+    built = draft(method, on_meta(model))
     assert [trace_step(model, method, loss, batch_of(arch), draft=built) for _ in range(2)] == [found, found]
 
 
@@ -113,7 +113,7 @@ def test_a_trace_touches_neither_the_model_nor_random_numbers() -> None:
     model = arch.build()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     use_cache, state = model.config.use_cache, torch.get_rng_state()
-    trace_step(model, load_method("mam"), Loss(load_method("mam").objective), batch_of(arch), StepPlan(True, True))
+    trace_step(model, load_method("mam"), Loss(load_method("mam").objective), batch_of(arch), StepSettings(True, True))
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert not hasattr(model, "_unipet")
@@ -135,7 +135,7 @@ def test_what_a_trace_counts() -> None:
     assert found.weights_bytes == base + own + head  # the head's values before training are kept
     trained = unipet.parameters(model, head=True)
     assert found.optimiser_bytes == sum(8 * p.numel() + 4 for p in trained.values())
-    less = trace_step(arch.build(), method, loss, batch, StepPlan(checkpointing=True))
+    less = trace_step(arch.build(), method, loss, batch, StepSettings(checkpointing=True))
     half = trace_step(arch.build(), method, loss, {name: value[:16] for name, value in batch.items()})
     assert less.rest_bytes < 0.8 * found.rest_bytes
     assert 0.45 * found.rest_bytes < half.rest_bytes < 0.6 * found.rest_bytes
@@ -253,7 +253,7 @@ def test_what_does_not_fit_is_skipped_or_an_error() -> None:
     why = fit("fit", 0.9, checkpoints=False).why_not
     assert why is not None and "a micro-batch of 1 is predicted to need 1 GiB" in why
     why = fit("skip", 11.0).why_not
-    assert why is not None and "a micro-batch of 12" in why and "on_exceed=fit would look" in why
+    assert why is not None and "a micro-batch of 12" in why and "on_exceed=fit would try" in why
     with pytest.raises(UnipetError, match=r"budget\.peak_memory_gib=11 .* Raise the limit"):
         fit("error", 11.0)
     assert fit("error", 12.0).why_not is None
@@ -327,10 +327,14 @@ def test_running_out_of_memory_is_a_result_and_the_sweep_goes_on(
 
     monkeypatch.setattr(trainer, "train", full)
     done = [
-        jobs.run_job(dataclasses.asdict(tiny_config(tmp_path, LOW_RANK, seed=seed)), tmp_path / "sweep", seed, [])
+        jobs.run_job(
+            dataclasses.asdict(tiny_config(tmp_path, LOW_RANK, seed=seed)), jobs.Task(tmp_path / "sweep", seed, [])
+        )
         for seed in (0, 1)
     ]
-    first, second = (job["record"] for job in done)
+    for outcome in done:
+        jobs.write_outcome(tmp_path / "sweep", outcome)
+    first, second = (job.record for job in done)
     assert (first.status, first.stopped_by, first.score) == ("exceeded", "out_of_memory", None)
     assert first.reason == "training: out of memory: CUDA out of memory. Tried to allocate 2.00 GiB."
     assert first.memory.predicted_gib > 0

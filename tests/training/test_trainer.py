@@ -18,7 +18,7 @@ from tests.support.tiny import tiny_bert, tiny_tokenizer
 from unipet.calculus.library import load_method
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
-from unipet.training.budget.limits import plan_steps
+from unipet.training.budget.limits import count_steps
 from unipet.training.objective_trainer import Diverged, ObjectiveTrainer
 from unipet.training.sampler import GroupedOrder
 from unipet.training.trainer import Trained, train
@@ -98,7 +98,7 @@ def test_nothing_is_written_but_metrics(tmp_path: Path, monkeypatch: pytest.Monk
 )
 def test_steps(tmp_path: Path, epochs: float, limit: int | None, expected: tuple[int, str]) -> None:
     config = tiny_config(tmp_path, optim__epochs=epochs, budget__max_steps=limit)
-    assert plan_steps(24, config) == expected
+    assert count_steps(24, config) == expected
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])

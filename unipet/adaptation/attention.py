@@ -228,6 +228,12 @@ def wrap_implementation(module: nn.Module, path: str) -> str:
     return wrapped
 
 
+def is_flash(module: nn.Module) -> bool:
+    """Whether a module's attention runs in a flash kernel, wrapped or not."""
+    implementation = str(getattr(module.config, "_attn_implementation", None))
+    return implementation.removeprefix(PREFIX).startswith("flash")
+
+
 def _namespace(module: nn.Module) -> dict[str, Any]:
     """The names that a module's forward sees: its modelling file's."""
     forward: Any = inspect.unwrap(type(module).forward)

@@ -68,6 +68,8 @@ def rows(model: nn.Module, names: Sequence[str | None]) -> None:
     for name in asked:
         if name is not None and name not in now.carried:
             raise unknown("rows", name, now.carried)
+    if not now.carried:
+        now.named(None)
     target = replace(now, rows=asked)
     for inserted in target.acting:
         if why := why_alone(model, inserted, target.acting):

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from unipet.adaptation.attention import ATTRIBUTE
+from unipet.adaptation.attention import ATTRIBUTE, is_flash
 from unipet.adaptation.position_ids import biased_in, hook_shift, is_biased, takes
 from unipet.adaptation.virtual_tokens import Crossing, VirtualTokens, Vocabulary, vocabulary_of
 from unipet.calculus.functions.base import Widths
@@ -83,6 +83,8 @@ def why_not_by_row(model: nn.Module, insertion: Insertion, entries: Mapping[str,
     if not insertion.site.role.endswith("heads"):
         return None
     module = base_of(model).get_submodule(entries[insertion.site.stack])
+    if composition.shares_softmax and is_flash(model.get_submodule(insertion.site.path)):
+        return "stands in front of some rows only, and a flash attention kernel takes no mask that says so"
     moved = getattr(composition, "shift_positions", False)
     if getattr(composition, "shift_bias", False) or (moved and is_biased(module)):
         return "moves the relative position bias, which all rows share"

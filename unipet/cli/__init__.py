@@ -1,1 +1,1 @@
-"""The commands."""
+"""The command line: `main` dispatches to one module per command."""

@@ -1,7 +1,7 @@
-"""The command line: one table of commands, and one place where a mistake becomes a line on stderr.
+"""The command line: the table of commands, and the place where errors become one line on standard error.
 
-Nothing heavy is imported here: `unipet --help` answers before torch, transformers or hydra could be loaded. A command's
-module is imported when the command is called, and offers `main(argv) -> int`, the exit code.
+This module imports nothing heavy, so that `unipet --help` does not wait for torch, transformers or hydra. A command's module
+is imported when the command is called. Its `main(argv)` returns the exit code.
 """
 
 from __future__ import annotations
@@ -31,35 +31,35 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "plan": (
         "unipet.cli.commands.plan",
         "[-m] KEY=VALUE ... [--json]",
-        "what a run or a sweep will need and how long it will take, before it is run",
+        "forecast sizes, memory and time of a run or a sweep without running it",
     ),
     "describe": (
         "unipet.cli.commands.describe",
         "KEY=VALUE ... [--json]",
-        "what a method inserts, without weights; or what a task's data look like",
+        "show what a method inserts, without weights, or a task's data",
     ),
-    "list": ("unipet.cli.commands.listing", "[TOPIC]", "methods, functions, sites, tasks, models or budgets"),
+    "list": ("unipet.cli.commands.listing", "[TOPIC]", "list methods, functions, sites, tasks, models or budgets"),
     "evaluate": ("unipet.cli.commands.evaluate", "RUN", "load a finished run and score it again"),
-    "submit": ("unipet.cli.commands.submit", "RUN [--out DIR]", "answer a task's hidden test sets, one file each"),
+    "submit": ("unipet.cli.commands.submit", "RUN [--out DIR]", "predict a task's hidden test sets, one file each"),
     "runs": (
         "unipet.cli.commands.runs",
         "[runs_dir=DIR] [KEY=VALUE ...]",
-        "list runs; what differs between two; export; delete",
+        "list, filter, compare, export and delete runs",
     ),
     "report": (
         "unipet.cli.commands.report",
         "DIR [--latex FILE] ...",
-        "compare all runs below a directory: table, tests, files",
+        "compare all runs below a directory: table, statistics, files",
     ),
     "dashboard": (
         "unipet.cli.commands.dashboard",
-        "DIR --dry-run|--push",
-        "a wandb workspace and report of all runs below a directory",
+        "DIR --dry-run|--push|--sync",
+        "make a wandb workspace and report of all runs below a directory",
     ),
     "export": (
         "unipet.cli.commands.export",
         "RUN OUT --to peft",
-        "a run's adapter in peft's files, where peft can express it",
+        "write a run's adapter in peft's format, if peft can express it",
     ),
     "merge": (
         "unipet.cli.commands.merge",
@@ -79,8 +79,8 @@ def help_text() -> str:
         "Parameter-efficient fine-tuning methods as YAML: compose, train, compare.",
     ]
     lines += ["", "commands:"]
-    lines += [f"  {name:<9} {arguments:<23} {what}" for name, (_, arguments, what) in COMMANDS.items()]
-    lines += ["", "`unipet COMMAND --help` says more about one command.", "", examples()]
+    lines += [f"  {name:<9} {arguments:<26} {what}" for name, (_, arguments, what) in COMMANDS.items()]
+    lines += ["", "`unipet COMMAND --help` explains one command.", "", examples()]
     return "\n".join(lines)
 
 
@@ -100,10 +100,10 @@ def dispatch(argv: Sequence[str]) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point. Exit codes: 0 done, 1 a run failed, 2 a mistake in what was asked for, 130 or 143
-    interrupted by SIGINT or SIGTERM.
+    """Entry point. Exit codes: 0 success, 1 a run failed, 2 a mistake on the command line, 130 or 143 interrupted by
+    SIGINT or SIGTERM.
 
-    Without `argv` it is the whole program: what it changes of the process stays, for what libraries say at its exit.
+    Without `argv` this is the whole program: the wrapped output streams stay, because libraries print at exit, too.
     """
     if argv is None:
         stopwatch.count_from_process_start()
@@ -117,7 +117,7 @@ _WHOLE_PROGRAM = ExitStack()  # never closed
 
 @contextmanager
 def _door() -> Iterator[tuple[terminal.Screen, terminal.Screen]]:
-    """Standard output and standard error of a command: they take any character and show nothing that a library prints."""
+    """Standard output and standard error of a command. They accept any character, and hide what libraries print."""
     with terminal.screens(libraries.hidden) as screens, libraries.quiet():
         yield screens
 
@@ -128,14 +128,14 @@ def _answer(argv: Sequence[str], out: terminal.Screen, err: terminal.Screen) -> 
     except UnipetError as error:
         print(f"error: {error}", file=err)
         code = 2
-    except UnicodeEncodeError as error:  # a file's name, where the system's encoding is ASCII
+    except UnicodeEncodeError as error:  # a file name, on a system whose encoding is ASCII
         print(f"error: {_unwritable(error)}", file=err)
         code = 2
     except KeyboardInterrupt as end:
         print(f"error: {str(end) or 'interrupted'}", file=err)
         code = getattr(end, "exit_code", 130)
     except OSError as error:
-        if error.filename is None:  # not about a file that somebody named
+        if error.filename is None:  # not about a file of the user
             libraries.print_last()
             raise
         print(f"error: {os.fsdecode(error.filename)}: {error.strerror or error}.", file=err)
@@ -146,7 +146,7 @@ def _answer(argv: Sequence[str], out: terminal.Screen, err: terminal.Screen) -> 
     out.flush()
     if (
         code == 0 and out.lost is not None and not isinstance(out.lost, BrokenPipeError)
-    ):  # a reader may have seen enough
+    ):  # a reader that closes the pipe is not an error
         print(f"error: standard output cannot be written ({out.lost.strerror or out.lost}).", file=err)
         code = 1
     return code
@@ -155,8 +155,8 @@ def _answer(argv: Sequence[str], out: terminal.Screen, err: terminal.Screen) -> 
 def _unwritable(error: UnicodeEncodeError) -> str:
     character = error.object[error.start : error.end][:20]
     return (
-        f"{error.object[:200]!r} has the character {character!r}, which this system's encoding ({error.encoding}) cannot "
-        "write in a file's name. Set PYTHONUTF8=1, or rename it."
+        f"{error.object[:200]!r} contains {character!r}, which this system's encoding ({error.encoding}) does not allow in "
+        "file names. Set PYTHONUTF8=1, or rename the file."
     )
 
 

@@ -1,1 +1,1 @@
-"""From YAML and a command line to resolved configurations. The only room that knows hydra."""
+"""From YAML files and a command line to resolved configurations. Besides `sweeps`, only this package imports hydra."""

@@ -1,4 +1,4 @@
-"""Translates errors of Hydra and OmegaConf into the user's words: full key, given value, allowed values, nearest name."""
+"""Translating errors of Hydra and OmegaConf into one `UnipetError`: full key, given value, allowed values, nearest name."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from unipet.errors import UnipetError, not_allowed, unknown
 
 @contextmanager
 def translate(overrides: Sequence[str]) -> Iterator[None]:
-    """Turn any exception of Hydra, OmegaConf or a YAML file inside into a `UnipetError`; `overrides` are those being
-    composed."""
+    """Turn an exception of Hydra, OmegaConf or the YAML reader into a `UnipetError`. `overrides` are the overrides that
+    are composed inside."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
@@ -23,7 +23,7 @@ def translate(overrides: Sequence[str]) -> Iterator[None]:
     try:
         yield
     except YAMLError as error:  # it names the file, the line and the column
-        raise UnipetError(f"not valid YAML: {' '.join(str(error).split())}. Mend the file.") from None
+        raise UnipetError(f"not valid YAML: {' '.join(str(error).split())}. Correct the file.") from None
     except (HydraException, OmegaConfBaseException) as error:
         raise explain(error, overrides) from error
 
@@ -38,7 +38,7 @@ def explain(error: Exception, overrides: Sequence[str]) -> UnipetError:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
         group, _, option = error.missing_cfg_file.rpartition("/")
         return unknown(f"{group}={option}", option, error.options)
-    # for a mistake inside a file Hydra raises while handling OmegaConf's error, without naming it as the cause
+    # for a mistake in a file, Hydra raises its error while handling OmegaConf's, without giving it as the cause
     cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__ or error.__context__
     if isinstance(cause, OmegaConfBaseException):
         key = str(cause.full_key or cause.key or "")
@@ -52,7 +52,7 @@ def explain(error: Exception, overrides: Sequence[str]) -> UnipetError:
         allowed = parse_run_config.allowed_at(key)
         if allowed is not None and cause.value is not None:
             return UnipetError(f"{not_allowed(key, cause.value, allowed)}{origin(error)}")
-        if allowed is not None:  # Hydra does not say what was given: null, or a list or mapping in the other's place
+        if allowed is not None:  # Hydra does not report the value: null, or a list or mapping of the wrong shape
             return UnipetError(f"{key}: null or a value of another shape given; allowed: {allowed}.{origin(error)}")
         return UnipetError(f"{key + ': ' if key else ''}{first_line(cause)}{origin(error)}")
     given = " ".join(overrides)
@@ -60,7 +60,7 @@ def explain(error: Exception, overrides: Sequence[str]) -> UnipetError:
 
 
 def unreadable(override: str) -> UnipetError:
-    """The error for text that Hydra's grammar does not accept."""
+    """The error for an override that Hydra's grammar does not accept."""
     text = override.lstrip("+")
     if "=" not in text:
         return UnipetError(f"{text!r} is not an override: write key=value, for example method={text or 'NAME'}.")
@@ -77,12 +77,12 @@ def unreadable(override: str) -> UnipetError:
 
 
 def origin(error: Exception) -> str:
-    """` (in task/mine.yaml)` where the mistake sits in a file."""
+    """` (in task/mine.yaml)` if the mistake is in a file, else ""."""
     found = re.match(r"In '([^']+)'", str(error))
     return f" (in {found.group(1)}.yaml)" if found and found.group(1) != "config" else ""
 
 
 def first_line(error: Exception) -> str:
-    """The first line of a message: the rest are OmegaConf's internals."""
+    """The first line of an error message; the other lines of OmegaConf's messages are internals."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

@@ -1,5 +1,5 @@
-"""Modules of a user's own that register functions: imported because the user named them, never because a file of a finished
-run or a saved adapter does."""
+"""Importing the user's own modules, which register functions. Only the user names them: neither a finished run nor a saved
+adapter can cause an import."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from unipet.errors import UnipetError
 
 
 def import_modules(names: Sequence[str], key: str = "imports") -> None:
-    """Import each module once; the working directory is searched last, so that no file in it takes an installed
-    package's place. Raises `UnipetError` for what is no module's name and for whatever goes wrong inside a module."""
+    """Import each module once. The working directory is searched last, so that a file in it cannot replace an installed
+    package. Raises `UnipetError` for an invalid module name, and for an error inside a module."""
     if isinstance(names, str) or not all(isinstance(name, str) for name in names):
         raise UnipetError(f"{key}: {names!r} given; allowed: a list of modules, for example [my_package.my_module].")
     for name in names:
@@ -36,10 +36,10 @@ def _import(name: str, key: str) -> None:
         missing = error.name or name
         if name == missing or name.startswith(f"{missing}."):
             raise UnipetError(
-                f"{key}: no module {missing!r} on Python's path or in {here}. Install it, or start where it lies."
+                f"{key}: no module {missing!r} on Python's path or in {here}. Install it, or change to its directory."
             ) from error
         raise UnipetError(f"{key}: {name} cannot be imported: it needs {missing!r}, which is not installed.") from error
-    except (Exception, SystemExit) as error:  # whatever the user's module does
+    except (Exception, SystemExit) as error:  # the user's module may raise anything
         raise UnipetError(f"{key}: {name} cannot be imported: {type(error).__name__}: {error}") from error
     finally:
         if added and here in sys.path:

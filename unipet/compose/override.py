@@ -1,4 +1,4 @@
-"""One override of a command line: checked before anything runs, and rewritten to what Hydra needs."""
+"""One override of a command line: checked before anything runs, and rewritten for Hydra."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unipet.calculus.library import is_file_name
+from unipet.calculus.method_files import is_file_name
 from unipet.compose import parse_run_config
 from unipet.compose.composer import Composer
 from unipet.compose.hydra_errors import translate
@@ -23,25 +23,25 @@ OVERLAYS = ("experiment", "debug")  # groups that are empty by default
 
 @dataclass(frozen=True)
 class Override:
-    """One override: what Hydra gets, and its single values when it is a sweep."""
+    """One override, rewritten for Hydra, and the values of a sweep."""
 
     text: str  # as rewritten for Hydra
     key: str
-    values: tuple[str, ...] = ()  # a sweep's values, each as a complete override; empty without a sweep
+    values: tuple[str, ...] = ()  # each value of a sweep as a complete override; empty without a sweep
 
     @property
     def first(self) -> str:
-        """This override without the sweep."""
+        """This override with the first value of its sweep."""
         return self.values[0] if self.values else self.text
 
 
 def shown(text: str) -> str:
-    """An override as the user would type it: a part that is composed into a method needs its plus, nothing else does."""
+    """An override as the user would type it. Only a dimension's group that is composed into a method needs the `+`."""
     return text if "@" in text.split("=", 1)[0] else text.lstrip("+")
 
 
 def parse(text: str, composer: Composer) -> Override:
-    """One override as typed -> checked and rewritten. Raises `UnipetError`."""
+    """Check an override as typed, and rewrite it. Raises `UnipetError`."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     text = _home_quoted(text)
@@ -59,22 +59,22 @@ def parse(text: str, composer: Composer) -> Override:
         raise UnipetError(f"{text}: the value is empty. Write {key}=VALUE.")
     if (key in groups or key.split("/")[0] in groups) and "." not in key:
         if parsed.package is None:
-            prefix = prefix.lstrip("+")  # the defaults list has every group already
+            prefix = prefix.lstrip("+")  # the defaults list already has every group
         return group_choice(key, prefix, parsed, composer)
     parse_run_config.check_key(key, extra=OVERLAYS)
     if key == "method.insertions" and not parsed.is_sweep_override() and not parsed.value():
         raise UnipetError(
-            f"{text}: does not say which insertion goes. '~method.insertions.NAME' does, for each that should go; a method with "
-            "none left needs a name of its own, method.name=NAME."
+            f"{text}: does not name the insertion to remove. Write '~method.insertions.NAME' for each one. A method from which "
+            "all insertions are removed needs another name: method.name=NAME."
         )
     if key.startswith("method.") or is_mapping(kind_at(key)) or is_mapping(kind_at(key.rpartition(".")[0])):
-        # a method's optional keys are not in its YAML: add them, `load_method` says which are allowed; so for mappings
+        # optional keys of a method, and keys of mappings, need not exist in YAML: add them; `load_method` checks them
         prefix = "++" + prefix.lstrip("+")
     return Override(prefix + "=" + rest(text), key, sweep_values(prefix, parsed, []))
 
 
 def _home_quoted(text: str) -> str:
-    """`runs_dir=~/runs`: Hydra's grammar takes `~` in quotes alone."""
+    """Quote `~` in a value, as in `runs_dir=~/runs`: Hydra's grammar accepts it only in quotes."""
     key, equals, value = text.partition("=")
     if key.startswith("~") or "'" in value or '"' in value:
         return text
@@ -82,11 +82,11 @@ def _home_quoted(text: str) -> str:
 
 
 def _part_alone(group: str, text: str, composer: Composer) -> UnipetError:
-    """The error for `position=ffn`: a part of a method without the insertion that it belongs to."""
+    """The error for `position=ffn`: a dimension without the insertion to which it belongs."""
     value = text.partition("=")[2]
     name = value if value in composer.options(group) else "NAME"
     return UnipetError(
-        f"{group}={value}: {group} is a part of an insertion, so say of which one: "
+        f"{group}={value}: {group} belongs to an insertion, so name the insertion: "
         f"+{group}@method.insertions.INSERTION.{group}={name} "
         f"(NAME: {', '.join(composer.options(group))}; `unipet describe method=...` names the insertions). "
         f"A single option is an override: method.insertions.INSERTION.{group}.OPTION=VALUE."
@@ -99,7 +99,7 @@ def rest(text: str) -> str:
 
 
 def sweep_values(prefix: str, parsed: Any, names: list[str]) -> tuple[str, ...]:
-    """Each value of a sweep as an override of its own; `names` are what a glob chooses from."""
+    """Each value of a sweep as an override of its own. A glob matches against `names`."""
     if not parsed.is_sweep_override():
         return ()
     if not parsed.is_discrete_sweep():
@@ -114,24 +114,24 @@ def sweep_values(prefix: str, parsed: Any, names: list[str]) -> tuple[str, ...]:
 
 
 def group_choice(group: str, prefix: str, parsed: Any, composer: Composer) -> Override:
-    """`method=a,b`: every chosen name must exist. A base model may also be a hub name or a directory."""
+    """An override such as `method=a,b`. Every name must exist; a base model may also be a hub name or a directory."""
     options = composer.options(group)
     values = sweep_values(prefix, parsed, options)
     typed = [value.split("=", 1)[1] for value in values] or [rest(parsed.input_line)]
     together = not parsed.is_sweep_override() and isinstance(parsed.value(), list | dict)
-    if together and group not in OVERLAYS:  # overlays may lie one over another
+    if together and group not in OVERLAYS:  # several overlays may be combined
         raise _several(group, prefix, parsed)
     names = chosen_names(parsed)
     files = [name for name in names if group == "method" and is_file_name(name)]
     for name in files:
-        method_file(Path(os.path.expanduser(name)))  # says what is wrong with it
+        method_file(Path(os.path.expanduser(name)))  # raises an error for an invalid file
     wrong = [name for name in names if name not in files and name.removesuffix(".yaml") not in options]
     if group == "model" and wrong == names and all("/" in name or _is_directory(name) for name in names):
         return Override(
             "model.path=" + ",".join(typed), group, tuple(f"model.path={one}" for one in typed[: len(values)])
         )
     if group in OVERLAYS and wrong in (["null"], [""]):
-        return Override("", group)  # none is the default, and Hydra takes no null
+        return Override("", group)  # without an overlay, which is the default; Hydra does not accept null
     if wrong:
         error = unknown(f"{group}={wrong[0]}", wrong[0], options)
         if group == "model":
@@ -141,7 +141,7 @@ def group_choice(group: str, prefix: str, parsed: Any, composer: Composer) -> Ov
 
 
 def _several(group: str, prefix: str, parsed: Any) -> UnipetError:
-    """`method=[a,b]`: Hydra would lay one over the other under the last one's name, and the record would say so."""
+    """The error for `method=[a,b]`: Hydra would merge both files, and the record would only have the last one's name."""
     value = parsed.value()
     advice = "Give one name"
     if isinstance(value, list) and value:
@@ -150,7 +150,7 @@ def _several(group: str, prefix: str, parsed: Any) -> UnipetError:
 
 
 def chosen_names(parsed: Any) -> list[str]:
-    """The options that an override of a group names, without the grammar's quotes."""
+    """The options that an override of a group names, without quotes."""
     if not parsed.is_sweep_override():
         found = parsed.value()
     elif parsed.value_type.name == "GLOB_CHOICE_SWEEP":

@@ -1,4 +1,4 @@
-"""Overrides as text: any value in Hydra's grammar, and a command line that a POSIX shell takes apart again."""
+"""Writing overrides as text: any value in Hydra's grammar, and command lines quoted for a POSIX shell."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from typing import Any
 from unipet.errors import UnipetError
 
 _BARE = re.compile(r"[A-Za-z_./][A-Za-z0-9_./:@-]*")  # texts that need no quotes ...
-_WORDS = ("null", "true", "false", "nan", "inf")  # ... unless Hydra reads something else in them
-_KEY = re.compile(r"[A-Za-z_$][A-Za-z0-9_$-]*|0|[1-9][0-9]*")  # one part of a dotted key
-# A mapping's keys cannot be quoted: these characters stand bare, those behind a backslash, others not at all.
+_WORDS = ("null", "true", "false", "nan", "inf")  # ... except these, which Hydra reads as other values
+_KEY = re.compile(r"[A-Za-z_$][A-Za-z0-9_$-]*|0|[1-9][0-9]*")  # one element of a dotted key
+# Keys of a mapping cannot be quoted. The first pattern has the allowed characters, the second those that need a backslash.
 _MAPPING_KEY, _ESCAPED = re.compile(r"[A-Za-z0-9_./$%*@?|+\\()\[\]{}:=, \t-]+"), re.compile(r"[\\()\[\]{}:=, \t]")
 
 
 def override(key: str, value: Any) -> str:
-    """`key=value`. Raises `UnipetError` for what the grammar has no words for."""
+    """`key=value`. Raises `UnipetError` for a key that Hydra's grammar cannot express."""
     return f"{_named(key)}={value_text(value)}"
 
 
 def deletion(key: str) -> str:
-    """The override that takes a key out. Raises `UnipetError` for what the grammar has no words for."""
+    """The override that removes a key. Raises `UnipetError` for a key that Hydra's grammar cannot express."""
     return f"~{_named(key)}"
 
 
@@ -35,7 +35,7 @@ def _named(key: str) -> str:
 
 
 def value_text(value: Any) -> str:
-    """None, a truth value, a number, a text, or lists and mappings of them, as Hydra and OmegaConf read them back."""
+    """A value as text that Hydra and OmegaConf read back as the same value: None, bool, number, text, list or mapping."""
     if isinstance(value, str):
         plain = _BARE.fullmatch(value) and value.lower() not in _WORDS and not value.startswith(".")
         return value if plain else quoted(value)
@@ -49,9 +49,9 @@ def value_text(value: Any) -> str:
 
 
 def quoted(text: str) -> str:
-    """A text in single quotes. OmegaConf undoes the first step, Hydra the second."""
+    """A text in single quotes. OmegaConf undoes the first step, and Hydra the second."""
     text = re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + "\\${", text)
-    # in quotes a backslash is one, but before a quote, the closing one included
+    # within quotes, a backslash is special only before a quote, including the closing one
     text = re.sub(r"(\\*)'", lambda match: match[1] * 2 + "\\'", text)
     return "'" + re.sub(r"(\\+)$", lambda match: match[1] * 2, text) + "'"
 
@@ -63,5 +63,5 @@ def _mapping_key(key: str) -> str:
 
 
 def command_line(command: str, arguments: Sequence[str]) -> str:
-    """`unipet COMMAND ...`, to be pasted into a shell."""
+    """`unipet COMMAND ...`, quoted for a shell."""
     return " ".join(["unipet", command, *map(shlex.quote, arguments)])

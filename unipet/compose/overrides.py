@@ -1,4 +1,4 @@
-"""A whole command line: its overrides checked together, before anything runs."""
+"""All overrides of a command line, checked together before anything runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from unipet.calculus.library import emptied
+from unipet.calculus.method_files import emptied
 from unipet.compose import parse_run_config
 from unipet.compose.composer import Composer, plain_values
 from unipet.compose.imports import import_modules
@@ -53,20 +53,20 @@ def parse_all(texts: Sequence[str], composer: Composer) -> list[Override]:
 
 
 def _check_label(parsed: Sequence[Override]) -> None:
-    """Raise UnipetError for `model.name=X` alone: records would carry X for another base model's results."""
+    """Raise UnipetError for `model.name=X` alone: records would label another base model's results with X."""
     label = next((one for one in parsed if one.key == "model.name" and "=" in one.text), None)
     if label is not None and not any(one.text.startswith(("model.path=", "model=auto")) for one in parsed):
         name, path = rest(label.text), shlex.quote(f"model.path={rest(label.text)}")
         raise UnipetError(
-            f"model.name={name}: only the label that records carry, and it chooses no base model. For another one: model=NAME "
-            f"(`unipet list models`), or model=auto {path} for a hub name or a directory."
+            f"model.name={name}: this is only the label in records; it does not choose a base model. To choose one, set "
+            f"model=NAME (`unipet list models`), or model=auto {path} for a hub name or a directory."
         )
 
 
 def plan(texts: Sequence[str], multirun: bool, composer: Composer, command: str = "train") -> Plan:
     """Check a whole command line by composing it. Raises one `UnipetError` for the first mistake.
 
-    Of a sweep it checks the first job and how many there are; `expand.sweep_jobs` composes them all.
+    For a sweep, it checks the first job and the number of jobs; `expand.sweep_jobs` composes them all.
     """
     parsed = parse_all(texts, composer)
     first = [one.first for one in parsed]
@@ -78,7 +78,7 @@ def plan(texts: Sequence[str], multirun: bool, composer: Composer, command: str 
         raise forgotten([*composer.flags, *texts], several[0], command)
     config = checked(composed, first, composer)
     if not multirun:
-        return Plan([one.text for one in parsed], False, config, composed, 1)
+        return Plan([one.text for one in parsed], False, config, composed, 1, parsed=parsed)
     if any(one.key == "runs_dir" for one in several):
         raise UnipetError(
             "runs_dir: one sweep has one runs_dir, the root of everything it writes. Give a single value."
@@ -101,8 +101,8 @@ def plan(texts: Sequence[str], multirun: bool, composer: Composer, command: str 
 
 
 def checked(composed: Any, overrides: Sequence[str], composer: Composer) -> RunConfig:
-    """The run's configuration, which `overrides` composed. Imports the modules that it names. Raises `UnipetError` for
-    a method that lost all the insertions of the file it is named after."""
+    """The run's configuration, which `overrides` composed. Imports the modules that it names. Raises `UnipetError` for a
+    method from which all insertions were removed, but that still has the name of its file."""
     config = parse_run_config.run_config(plain_values(composed))
     import_modules(config.imports)
     if any(text.startswith("~method.insertions") for text in overrides):
@@ -125,7 +125,7 @@ def product(counts: Any) -> int:
 
 
 def sweeper_params(composed: Any, composer: Composer) -> dict[str, Override]:
-    """Overrides that an experiment file brings along in hydra.sweeper.params, by key."""
+    """Key -> override, of the overrides that an experiment file contains in hydra.sweeper.params."""
     params = composed.hydra.sweeper.get("params") or {}
     return {str(key): parse(f"{key}={value}", composer) for key, value in params.items()}
 

@@ -1,6 +1,6 @@
-"""Plain values -> `RunConfig`, by the types and limits that its fields have: for a command line and for a finished run's file.
+"""Parsing plain values into `RunConfig`, by the types and limits of its fields, for command lines and for saved runs.
 
-Hydra checks most keys itself, but accepts `+budget.peak=3` for a `budget` without such a key; nothing may pass silently.
+Hydra checks most keys, but it accepts `+budget.peak=3` although `budget` has no such key. Here it is an error.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from unipet.errors import SYNONYMS, UnipetError, nearest
 from unipet.training.processes import check_one_process
 
 T = TypeVar("T")
-RUN = "a run"  # whose options the outermost keys are
+RUN = "a run"  # the owner of the outermost keys, in error messages
 
 
 def run_config(values: Mapping[str, Any]) -> RunConfig:
@@ -31,27 +31,27 @@ def run_config(values: Mapping[str, Any]) -> RunConfig:
 
 
 def build(cls: type[T], values: Any, key: str) -> T:
-    """The same for one group of it, whose key is `key`. Numbers stay as they were given: `run_id` is a hash of them."""
+    """The same for the group with this key. Numbers keep the type in which they were given: `run_id` is a hash of them."""
     return parse_options(cls, values, key, key or RUN, as_given=True)
 
 
 def configured(values: Mapping[str, Any]) -> RunConfig:
-    """A run's configuration, the modules imported that it names: a job may run in a process of its own."""
+    """A run's configuration. The modules that it names are imported, because a job may run in its own process."""
     config = run_config(values)
     import_modules(config.imports)
     return config
 
 
 def check_run_config(config: RunConfig) -> None:
-    """Raises `UnipetError` naming the full key for a value that is not allowed (Python may have put it there), for a runs
-    directory that cannot be made, and where a launcher started several processes."""
+    """Raises `UnipetError`, naming the full key, for a value that is not allowed (Python code may have set it), for a runs
+    directory that cannot be created, and if a launcher has started several processes."""
     check_one_process()
     check_options(RunConfig, config, "")
     _check_runs_dir(config.runs_dir)
 
 
 def _check_runs_dir(runs_dir: str) -> None:
-    """The directory need not exist, but it must be possible to make it."""
+    """Raise `UnipetError` unless the directory exists or can be created."""
     path = Path(runs_dir).absolute()
     while not path.exists():
         path = path.parent
@@ -69,9 +69,9 @@ def field_names(cls: type) -> list[str]:
 
 
 def check_key(key: str, extra: tuple[str, ...] = ()) -> None:
-    """Raise `UnipetError` unless `key` (dotted) exists in `RunConfig`; `extra` are other allowed first parts.
+    """Raise `UnipetError` unless the dotted `key` exists in `RunConfig`, or begins with a name in `extra`.
 
-    Keys inside `method` are not checked here: `load_method` knows them.
+    Keys inside `method` are checked by `load_method`.
     """
     place = follow(key)
     if not place.deeper or is_mapping(place.kind):
@@ -84,7 +84,7 @@ def check_key(key: str, extra: tuple[str, ...] = ()) -> None:
 
 
 def _meant(part: str, names: list[str]) -> str:
-    """The nearest key, here or, where another group has it under that name or the field's word for it, there."""
+    """The hint at the nearest key: in the same group, or in another group that has this name or a synonym of it."""
     elsewhere = [*key_paths(), "method.insertions.NAME.function.size"]
     named = [path for path in elsewhere if path.endswith(f".{part}")]
     words = [name for name in SYNONYMS.get(part.lower(), ()) if name in names or name in elsewhere]
@@ -99,6 +99,6 @@ def key_paths() -> list[str]:
 
 
 def allowed_at(key: str) -> str | None:
-    """What `RunConfig` takes at a dotted key, in a user's words; None where it has no such key."""
-    place = follow(re.sub(r"\[\d+\]$", "", key))  # a value of a list is limited as the list is
+    """The values that `RunConfig` allows at a dotted key, in words; None if it has no such key."""
+    place = follow(re.sub(r"\[\d+\]$", "", key))  # an element of a list has the limits of the list
     return None if place.deeper else allowed(place.kind, place.limits)

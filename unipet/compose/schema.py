@@ -1,4 +1,4 @@
-"""What was read from YAML, as the fields of `RunConfig` want it: texts as written, everything else as the value that it is."""
+"""Converting parsed YAML to the types of `RunConfig`: text fields get the text as written, other fields its value."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from unipet.calculus.options import hints_of
 from unipet.calculus.yaml_reader import Plain, text_of, texts, value_of, values
 from unipet.config import RunConfig
 
-#: Groups whose files are parts of a method, whatever key they are composed into.
+#: Groups whose files belong to a method, whatever the key into which they are composed.
 METHOD_GROUPS = ("method", "function", "position", "composition", "scaling", "mixture")
 METHOD = dict[str, Any]  # the type of `RunConfig.method`: its parser reads texts and values by each option's own type
 
@@ -42,7 +42,7 @@ def follow(key: str) -> Place:
 
 
 def kind_at(key: str) -> Any:
-    """The type of a dotted key of `RunConfig`, `METHOD` for all that is inside a method, or None for an unknown key."""
+    """The type of a dotted key of `RunConfig`, `METHOD` for every key inside a method, None for an unknown key."""
     place = follow(key)
     if not place.deeper or place.kind == METHOD:
         return place.kind
@@ -55,12 +55,13 @@ def is_mapping(kind: Any) -> bool:
 
 
 def holds_text(kind: Any) -> bool:
-    """True for a text, a list of texts and a mapping of texts."""
+    """Whether the type is a text, a list of texts or a mapping of texts."""
     return _is_text(kind) or kind in (list[str], dict[str, str])
 
 
 def typed(tree: Any, kind: Any) -> Any:
-    """`tree` (of `parse_yaml`) with texts where `kind` has texts, and values elsewhere; inside a method still as read."""
+    """`tree` (from `parse_yaml`) with texts where the type `kind` has texts, and values elsewhere. Scalars inside a method
+    stay unconverted."""
     if kind == METHOD:
         return _but_null(tree)
     if dataclasses.is_dataclass(kind) and isinstance(tree, Mapping):
@@ -74,11 +75,12 @@ def typed(tree: Any, kind: Any) -> Any:
 
 
 def config_values(tree: Any) -> Any:
-    """A whole `config.yaml` as `RunConfig` wants it, the method's values included: it is spelled out by its own types."""
+    """A run's whole `config.yaml`, converted to the types of `RunConfig`. The method's values are converted, too, because
+    the file was written with their own types."""
     content = typed(tree, RunConfig)
     if not isinstance(content, Mapping):
         return content
-    return {"imports": [], **content, "method": values(content.get("method"))}  # older ones know no imports
+    return {"imports": [], **content, "method": values(content.get("method"))}  # older files have no `imports`
 
 
 def _is_text(kind: Any) -> bool:

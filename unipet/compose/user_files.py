@@ -1,4 +1,4 @@
-"""The user's configuration files: each is read once while one command composes, so what was checked is what runs."""
+"""Reading the user's configuration files. While a command composes, each file is read once: what was checked is what runs."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
+from unipet.calculus.method_files import compose_file
 from unipet.errors import UnipetError
 
-#: What was read, by what read it and where; None while no command composes: then every call reads.
+#: (kind of content, path) -> content; None while no command composes, so that every call reads the file.
 _read: ContextVar[dict[tuple[str, Path], Any] | None] = ContextVar("_read", default=None)
 
 
 @contextmanager
 def read_once() -> Iterator[None]:
-    """Inside, each file is read when it is first asked for and not again."""
+    """Inside, each file is read on first use and not again."""
     token = _read.set({})
     try:
         yield
@@ -26,15 +27,13 @@ def read_once() -> Iterator[None]:
 
 
 def config_text(path: Path) -> str:
-    """A file of a configuration directory as text. Raises `UnipetError`, naming the file, where it is none."""
+    """A file of a configuration directory as text. Raises `UnipetError`, naming the file, if it cannot be read."""
     text: str = _kept("text", path, _text)
     return text
 
 
 def method_file(path: Path) -> dict[str, Any]:
-    """A method file by its path, as `compose_file` composes it; the caller may change what it gets."""
-    from unipet.calculus.library import compose_file  # loads torch, which listing a directory does not need
-
+    """A method file by its path, composed by `compose_file`. The caller may change the returned copy."""
     method: dict[str, Any] = copy.deepcopy(_kept("method", path, compose_file))
     return method
 
@@ -58,5 +57,5 @@ def _text(path: Path) -> str:
         ) from None
     except OSError as error:
         raise UnipetError(
-            f"{path}: cannot be read ({error.strerror or error}). Mend it, or move it elsewhere."
+            f"{path}: cannot be read ({error.strerror or error}). Correct its permissions, or move it elsewhere."
         ) from None

@@ -1,7 +1,7 @@
-"""Hydra reads files and overrides through the package's own YAML reader: one meaning of a scalar, on every way to a run.
+"""Making Hydra read files and overrides with the package's own YAML reader, so that a scalar means the same everywhere.
 
-Hydra by itself reads YAML 1.1 (`no` is false) and turns `1.10` of a command line into a number before any type is known.
-Here a text field gets the text as written, and a method's scalars stay as written until its parser reads them.
+Hydra's own reader uses YAML 1.1 (`no` is false), and it turns `1.10` on a command line into a number before the type is
+known. Here a text field gets the text as written, and a method's scalars stay as written until its parser reads them.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
-from hydra._internal.core_plugins.importlib_resources_config_source import ImportlibResourcesConfigSource
+from hydra._internal.core_plugins import file_config_source, importlib_resources_config_source
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.override_parser import overrides_parser
 from hydra.core.override_parser.overrides_visitor import HydraOverrideVisitor
@@ -24,14 +23,14 @@ from hydra.plugins.config_source import ConfigResult, ConfigSource
 from omegaconf import OmegaConf
 from omegaconf._utils import get_omega_conf_dumper
 
-from unipet.calculus.library import is_file_name
+from unipet.calculus.method_files import is_file_name
 from unipet.calculus.yaml_reader import Plain, parse_yaml, represent_plain, texts, values
 from unipet.compose.schema import METHOD, METHOD_GROUPS, holds_text, kind_at, typed
 from unipet.compose.user_files import config_text, method_file
 from unipet.config import RunConfig
 from unipet.errors import UnipetError, not_allowed
 
-_KEEPING = ("choice", "shuffle", "extend_list")  # functions of the grammar that pass their arguments on
+_KEEPING = ("choice", "shuffle", "extend_list")  # functions of Hydra's grammar that return their arguments unchanged
 
 
 @contextmanager
@@ -40,7 +39,7 @@ def as_written() -> Iterator[None]:
     Plugins.instance()  # registers Hydra's own sources first
     known = SourcesRegistry.instance().types
     before = dict(known)
-    known.update(file=Files, pkg=PackagedFiles)
+    known.update(file=FileConfigSource, pkg=ImportlibResourcesConfigSource)
     get_omega_conf_dumper().add_representer(Plain, represent_plain)
     overrides_parser.HydraOverrideVisitor = WrittenOverride
     try:
@@ -51,8 +50,12 @@ def as_written() -> Iterator[None]:
         known.update(before)
 
 
-class Files(FileConfigSource):
-    """YAML files of a directory, and behind `method/` any method file by its path."""
+# Both classes are named as Hydra's own. A process that a launcher of Hydra's starts is given what is known here and registers
+# Hydra's own sources on top, which is refused for a class of another name.
+
+
+class FileConfigSource(file_config_source.FileConfigSource):
+    """YAML files of a directory. After `method/`, the path of any method file is allowed as well."""
 
     def is_config(self, config_path: str) -> bool:
         return _method_file(config_path) is not None or bool(super().is_config(config_path))
@@ -64,12 +67,12 @@ class Files(FileConfigSource):
         name = self._normalize_file_name(config_path)
         file = Path(self.path) / name
         if not file.is_file():
-            return super().load_config(config_path)  # says so
+            return super().load_config(config_path)  # raises Hydra's error
         return _read(self, config_text(file), config_path, str(file))
 
 
-class PackagedFiles(ImportlibResourcesConfigSource):
-    """The same for the files of the installed package; those of Hydra and others are read as Hydra reads them."""
+class ImportlibResourcesConfigSource(importlib_resources_config_source.ImportlibResourcesConfigSource):
+    """The same for the files of the installed package. Hydra's own reader reads the files of other packages."""
 
     def is_config(self, config_path: str) -> bool:
         return (self._is_own and _method_file(config_path) is not None) or bool(super().is_config(config_path))
@@ -81,7 +84,7 @@ class PackagedFiles(ImportlibResourcesConfigSource):
         if path is not None:
             return _result(self, method_file(path), METHOD, {"package": None})
         if not super().is_config(config_path):
-            return super().load_config(config_path)  # says so
+            return super().load_config(config_path)  # raises Hydra's error
         file = resources.files(self.path).joinpath(self._normalize_file_name(config_path))
         return _read(self, file.read_text(encoding="utf-8"), config_path, config_path)
 
@@ -91,13 +94,13 @@ class PackagedFiles(ImportlibResourcesConfigSource):
 
 
 def _method_file(config_path: str) -> Path | None:
-    """`method/my/file.yaml` -> the file, relative to the working directory, that `method=my/file.yaml` chooses."""
+    """The file that `method=my/file.yaml` chooses, from `method/my/file.yaml`, relative to the working directory."""
     group, _, name = config_path.partition("/")
     return Path(os.path.expanduser(name)) if group == "method" and is_file_name(name) else None
 
 
 def _read(source: ConfigSource, text: str, config_path: str, path: str) -> ConfigResult:
-    """A file's content with the types of the place that its header or its group gives it."""
+    """A file's content, with the types of the key that its header or its group determines."""
     try:
         header = ConfigSource._get_header_dict(text)
     except ValueError as error:
@@ -120,12 +123,12 @@ def _result(source: Any, tree: dict[str, Any], kind: Any, header: dict[str, str 
         content = {"defaults": typed(defaults, METHOD), **content}
     config = OmegaConf.create(
         content, flags={"allow_objects": True}
-    )  # `Plain` is one, until a method's parser reads it
+    )  # an unquoted scalar of a method is an object, `Plain`, until the method's parser reads it
     return ConfigResult(config=config, path=source.full_path(), provider=source.provider, header=header)
 
 
 def _hydra(tree: Any) -> Any:
-    """Hydra's own settings; a sweep's parameters are overrides, so texts."""
+    """Hydra's own settings. The parameters of its sweeper are overrides, so they stay texts."""
     read = values(tree)
     sweeper = tree.get("sweeper") if isinstance(tree, Mapping) else None
     if isinstance(sweeper, Mapping) and isinstance(sweeper.get("params"), Mapping):
@@ -134,9 +137,9 @@ def _hydra(tree: Any) -> Any:
 
 
 class WrittenOverride(HydraOverrideVisitor):
-    """What Hydra makes of an override's parse tree, but texts stay as written."""
+    """Hydra's visitor of an override's parse tree, except that texts stay as written."""
 
-    keeps: Any = None  # how a number, truth value or null of this override is kept; None: as Hydra reads it
+    keeps: Any = None  # the type for numbers, truth values and null of this override; None: as Hydra reads them
 
     def visitOverride(self, ctx: Any) -> Any:
         key = next(child.getText() for child in ctx.getChildren() if type(child).__name__ == "KeyContext")
@@ -177,9 +180,9 @@ class WrittenOverride(HydraOverrideVisitor):
         if self.keeps is None or isinstance(read, str | QuotedString):
             return read
         if read is None and (self.keeps is Plain or not getattr(self, "depth", 0)):
-            return None  # no value; as one of several texts it is a text
+            return None  # alone it is null; as an element of a list of texts it is a text
         if self.keeps is str and self.kind in (list[str], dict[str, str]) and not getattr(self, "depth", 0):
-            return read  # one value where several belong: the error shows it as it is
+            return read  # a single value where a list is needed: the error shows it unchanged
         return self.keeps(ctx.getText().strip())
 
 

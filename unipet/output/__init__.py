@@ -1,1 +1,1 @@
-"""What a person sees: whole files or none, tables, progress, where the time went, what other libraries say."""
+"""Output for people: atomic files, text tables, progress, timings, and the messages of other libraries."""

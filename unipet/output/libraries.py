@@ -1,10 +1,9 @@
-"""What other libraries say while a command runs: kept, not printed, but for their errors.
+"""Collecting the messages of other libraries while a command runs, instead of printing them. Only their errors are shown.
 
-A command's output is what the user asked for. Libraries add to it in three ways: they log, they warn, they print. The
-rule for all of them is who speaks, never what is said: text from a file of an installed library (or, for logs and
-warnings, of Python's own) is kept; text of ours and of a user's own code is shown. A record of level ERROR is shown
-whoever made it. Nothing here is in force but within `quiet`, which the command line enters and Python's users do not:
-`import unipet` changes nobody's logging.
+Libraries produce output in three ways: they log, they warn and they print. Whether a text is collected depends on the file
+that produces it, never on its content. Text from a file of an installed library (for logs and warnings, also of Python
+itself) is collected. Text from unipet and from the user's own code is shown. A log record of level ERROR is always shown.
+This applies only inside `quiet`, which the command line uses: `import unipet` does not change anybody's logging.
 """
 
 from __future__ import annotations
@@ -19,15 +18,15 @@ from pathlib import Path
 from typing import Any, TextIO
 
 FILE = "libraries.log"  # in a run's directory
-MOST = 1000  # lines; a library that says more says nothing new
-SHOWN = 20  # of the last ones, when a command ends in an error of the program's own
+MOST = 1000  # the most different lines that are collected
+SHOWN = 20  # how many of the last lines are printed when a command ends with an unexpected exception
 
 _OURS = str(Path(__file__).resolve().parents[1])
 _PYTHON = tuple({str(Path(sysconfig.get_path(name)).resolve()) for name in ("stdlib", "platstdlib")})
 _PLACES = ("site-packages", "dist-packages")
 
-_kept: dict[str, int] | None = None  # line -> how often; None while nobody asked for quiet
-_speaking = False  # a library's own output is what was asked for
+_kept: dict[str, int] | None = None  # line -> number of times; None outside `quiet`
+_speaking = False  # whether the user asked for a library's own output
 
 
 def library(file: str) -> bool:
@@ -40,19 +39,19 @@ def _not_a_users(file: str) -> bool:
 
 
 def hidden(text: str, depth: int) -> bool:
-    """Whether a library writes this to the terminal; `depth` frames up is who calls. It is kept then."""
+    """Whether a library writes this text to the terminal; if so, it is collected. The writer is `depth` frames up."""
     if _kept is None or _speaking:
         return False
     try:
         frame = sys._getframe(depth)
-    except ValueError:  # the interpreter itself, with no code of Python's running: the traceback of the program's end
+    except ValueError:  # the interpreter itself writes, such as the traceback at the end of the program
         return False
     while frame.f_back is not None and frame.f_code.co_name.startswith("write"):
-        frame = frame.f_back  # wandb puts a `write` of its own before the stream's
+        frame = frame.f_back  # wandb wraps the stream's `write` in its own
     file = frame.f_code.co_filename
     if not library(file):
         return False
-    if "tqdm" not in file:  # a progress bar is no message
+    if "tqdm" not in file:  # progress bars are not messages
         _keep(text)
     return True
 
@@ -66,7 +65,7 @@ def _keep(text: str) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Inside, keep what libraries print instead of showing it. Nested use changes nothing."""
+    """Inside, collect what libraries print instead of showing it. Nested use has no effect."""
     global _kept
     if _kept is not None:
         yield
@@ -81,7 +80,7 @@ def quiet() -> Iterator[None]:
             return
         try:
             message = record.getMessage()
-        except Exception:  # a library's format string does not fit its values
+        except Exception:  # a library's format string may not match its values
             message = str(record.msg)
         _keep(f"{record.levelname.lower()} {record.name}: {message}")
         if record.levelno >= logging.ERROR:
@@ -100,7 +99,7 @@ def quiet() -> Iterator[None]:
                 file: TextIO | None = None,
                 line: str | None = None,
             ) -> None:
-                if _not_a_users(filename) and not sys.warnoptions:  # python -W ...: the user wants to see them
+                if _not_a_users(filename) and not sys.warnoptions:  # with python -W ... the user wants to see warnings
                     _keep(f"{category.__name__} {filename}:{lineno}: {message}")
                 else:
                     warn(message, category, filename, lineno, file, line)
@@ -114,10 +113,10 @@ def quiet() -> Iterator[None]:
 
 
 @contextmanager
-def speaking(asked: bool) -> Iterator[None]:
-    """With `asked`, what a library prints is shown: it answers the command itself, as Hydra does for `--info`."""
+def speaking(enabled: bool) -> Iterator[None]:
+    """With `enabled`, show what a library prints, because it is the command's own output, such as Hydra's for `--info`."""
     global _speaking
-    before, _speaking = _speaking, _speaking or asked
+    before, _speaking = _speaking, _speaking or enabled
     try:
         yield
     finally:
@@ -125,13 +124,13 @@ def speaking(asked: bool) -> Iterator[None]:
 
 
 def print_last() -> None:
-    """Print the last messages of libraries: they may explain an unexpected exception."""
+    """Print the last messages of libraries, because they may explain an unexpected exception."""
     for text in list(_kept or ())[-SHOWN:]:
-        print(f"said before by a library: {text}", file=sys.stderr)
+        print(f"earlier message of a library: {text}", file=sys.stderr)
 
 
-def kept() -> str:
-    """The messages of libraries since the last call, one line each; empty if there were none."""
+def take_messages() -> str:
+    """The messages of libraries since the last call, one per line; empty if there were none."""
     if not _kept:
         return ""
     lines = [f"{line} ({count} times)" if count > 1 else line for line, count in _kept.items()]

@@ -1,4 +1,4 @@
-"""The progress of long work: a bar on a terminal, a line every few seconds in a notebook or a log file."""
+"""Showing the progress of long work: a bar on a terminal, a line every few seconds in a notebook or a log file."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ EVERY_S = 5.0  # seconds between two lines
 _Item = TypeVar("_Item")
 
 
-def say(text: str) -> None:
-    """One line on standard error, at once."""
+def print_line(text: str) -> None:
+    """Print one line on standard error, without buffering."""
     print(text, file=sys.stderr, flush=True)
 
 
 class Progress:
-    """`total` steps of something, counted on standard error.
+    """Counts `total` steps of some work on standard error.
 
-    Where standard error is no terminal, a line is printed at the first step, at the last, and every `EVERY_S` seconds
-    between them. With `patient`, work that takes less than that prints nothing.
+    If standard error is not a terminal, a line is printed at the first and the last step, and every `EVERY_S` seconds in
+    between. With `patient`, work that takes less than `EVERY_S` seconds prints nothing.
     """
 
     def __init__(self, label: str, total: int, unit: str, patient: bool = False, done: int = 0) -> None:
-        """`done` steps were done before, in another process."""
+        """`done` steps were completed before, by another process."""
         self.label, self.total, self.unit, self.done = label, total, unit, done
         self._values: dict[str, str] = {}
-        self._first = self._said = time.perf_counter()  # of the first step, once it is done; of the last line
+        self._first = self._said = time.perf_counter()  # the times of the first completed step, and of the last line
         self._first_done = self._said_done = 0
         self._patient = patient
         self._bar: Any = None
@@ -76,17 +76,17 @@ class Progress:
         since = self.done - self._first_done
         if since > 0 and self.done < self.total and not over:
             parts.append(f"{duration((self.total - self.done) * (now - self._first) / since)} left")
-        say(f"{self.label}: {', '.join(parts)}")
+        print_line(f"{self.label}: {', '.join(parts)}")
         self._said, self._said_done = now, self.done
 
 
 def _watched() -> bool:
-    """Whether standard error is a terminal with room for a bar (one without a size is a recorder)."""
+    """Whether standard error is a terminal with room for a bar. A terminal without a size is only recorded."""
     if sys.stderr is None or not sys.stderr.isatty():
         return False
     try:
         size = os.get_terminal_size(sys.stderr.fileno())
-    except (OSError, ValueError):  # says that it is a terminal, and has no file
+    except (OSError, ValueError):  # it claims to be a terminal, but has no file descriptor
         return False
     return size.columns > 0 and size.lines > 0
 
@@ -119,9 +119,9 @@ def counted(batches: Iterable[list[_Item]], total: int, work: str) -> Iterator[l
 
 
 class _Waiting(threading.Thread):
-    """Prints what is waited for: after `EVERY_S` seconds, and again whenever the waiting time has doubled."""
+    """Prints the name of some work after `EVERY_S` seconds, and again whenever the elapsed time has doubled."""
 
-    waiting: ClassVar[list[_Waiting]] = []  # the last one speaks
+    waiting: ClassVar[list[_Waiting]] = []  # only the last one prints
 
     def __init__(self, label: str) -> None:
         super().__init__(daemon=True, name=f"waiting: {label}")
@@ -131,7 +131,7 @@ class _Waiting(threading.Thread):
         started, pause = time.perf_counter(), EVERY_S
         while not self._over.wait(started + pause - time.perf_counter()):
             if self.waiting and self.waiting[-1] is self:
-                say(f"{self._label}: {duration(pause)}")
+                print_line(f"{self._label}: {duration(pause)}")
             pause *= 2
 
     def end(self) -> None:
@@ -140,7 +140,7 @@ class _Waiting(threading.Thread):
 
 @contextmanager
 def waiting(work: str) -> Iterator[None]:
-    """Around work whose progress is unknown: if it takes long, lines say that it is still running."""
+    """Use around work whose progress is unknown: if it takes long, lines show that it is still running."""
     one = _Waiting(work)
     _Waiting.waiting.append(one)
     one.start()

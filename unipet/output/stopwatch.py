@@ -1,7 +1,7 @@
-"""Where a run's time goes: phases that never overlap and add up to the whole.
+"""Measuring a run's time by phases, which never overlap and add up to the total.
 
-A run is `timed`; within it `phase(NAME)` says what is done now. A phase inside another one takes its time away from
-it, so selection is no part of training's seconds. Outside of a timed run `phase` counts nothing.
+A run is `timed`. Inside, `phase(NAME)` starts a phase. The time of a nested phase does not count for the outer one, so
+selection is not part of training's seconds. Outside of a timed run, `phase` measures nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextvars import ContextVar
 
 from unipet.output.progress import waiting
 
-#: Phase -> what a person reads while it lasts; None where a progress bar says more.
+#: Phase -> the text that is shown while it runs; None if a progress bar is shown instead.
 PHASES: dict[str, str | None] = {
     "import": "loading Python packages",
     "data": "reading the data",
@@ -24,14 +24,14 @@ PHASES: dict[str, str | None] = {
     "evaluation": None,
     "saving": "saving the adapter",
 }
-OTHER = "other"  # what no phase claims: checks, the record, a tracker
+OTHER = "other"  # time outside of all phases: checks, the record, a tracker
 
 _current: ContextVar[Stopwatch | None] = ContextVar("stopwatch", default=None)
-_began: float | None = None  # when this process did, until the first run has counted from there
+_began: float | None = None  # the start of this process, until the first run has used it
 
 
 class Stopwatch:
-    """Seconds per phase since it was made, or since `began` (by `time.perf_counter`)."""
+    """Seconds per phase since its construction, or since `began` (in the time of `time.perf_counter`)."""
 
     def __init__(self, began: float | None = None) -> None:
         self._began = self._since = time.perf_counter() if began is None else began
@@ -40,7 +40,7 @@ class Stopwatch:
         self.ended_in: str | None = None  # the innermost phase that an exception left
 
     def switch(self, phase: str) -> str:
-        """Begin `phase` now; return the phase before."""
+        """Begin `phase` now. Returns the previous phase."""
         now = time.perf_counter()
         self._seconds[self._phase] += now - self._since
         before, self._phase, self._since = self._phase, phase, now
@@ -62,14 +62,14 @@ class Stopwatch:
         return self._phase
 
     def seconds(self) -> dict[str, float]:
-        """Seconds of each phase so far, in the order of `PHASES`, and of everything else; their sum is the whole time."""
+        """Seconds of each phase so far, in the order of `PHASES`, and of everything else. Their sum is the total time."""
         self.switch(self._phase)
         return dict(self._seconds)
 
 
 @contextmanager
 def timed() -> Iterator[Stopwatch]:
-    """The stopwatch of one run. The first one of a command counts from the start of the process: that part is "import"."""
+    """The stopwatch of one run. A command's first run counts from the start of the process; that time is "import"."""
     global _began
     watch = Stopwatch(_began)
     if _began is not None:
@@ -84,7 +84,7 @@ def timed() -> Iterator[Stopwatch]:
 
 @contextmanager
 def phase(name: str) -> Iterator[None]:
-    """Count the time inside as the phase `name`, a key of `PHASES`; if it takes long, a line says so."""
+    """Count the time inside as the phase `name`, a key of `PHASES`. If it takes long, lines show that it is running."""
     watch, what = _current.get(), PHASES[name]
     before = watch.switch(name) if watch is not None else None
     try:
@@ -103,7 +103,7 @@ def phase(name: str) -> Iterator[None]:
 
 
 def current_phase() -> str:
-    """The phase that now counts, for the label of a progress bar; "evaluation" outside of a timed run."""
+    """The current phase, as the label of a progress bar; "evaluation" outside of a timed run."""
     watch = _current.get()
     return "evaluation" if watch is None or watch.phase == OTHER else watch.phase
 
@@ -122,16 +122,16 @@ def carry(seconds: Mapping[str, float]) -> None:
 
 
 def count_from_process_start() -> None:
-    """The next timed run begins with the process itself."""
+    """Let the next timed run count from the start of this process."""
     global _began
     _began = time.perf_counter() - _process_age()
 
 
 def _process_age() -> float:
-    """Seconds since this process started; 0 where the system does not tell (Linux does, to a hundredth)."""
+    """Seconds since this process started, to a hundredth on Linux; 0 on systems that do not report it."""
     try:
         with open("/proc/self/stat", encoding="ascii", errors="replace") as file:
-            ticks = int(file.read().rpartition(")")[2].split()[19])  # field 22, counted from the boot; see proc(5)
+            ticks = int(file.read().rpartition(")")[2].split()[19])  # field 22, in ticks since boot; see proc(5)
         return max(time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK"), 0.0)
     except (OSError, ValueError, IndexError, AttributeError):
         return 0.0

@@ -1,8 +1,8 @@
-"""What reaches the terminal: every character in a form that it can show, and no control sequence out of a name.
+"""Printing safely: every character in a form that the terminal can show, and no control sequences from names or data.
 
-Names, data and error messages hold any character. A terminal may know ASCII alone, take `ESC [` for a command, or be
-gone (`unipet list | head`). None of that may end a command, so standard output and standard error stand behind a
-`Screen` while a command runs. Files do not: they are UTF-8 everywhere.
+Names, data and error messages may contain any character. A terminal may support only ASCII, interpret `ESC [` as a command,
+or be closed (`unipet list | head`). None of this may end a command. So, while a command runs, a `Screen` wraps standard
+output and standard error. Files are not affected: they are always UTF-8.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-HANDLER = "unipet"  # our error handler's name among those of codecs
+HANDLER = "unipet"  # the name of the error handler in `codecs`
 
-#: How a symbol that we print is written where the terminal's encoding lacks it. Any other character becomes \uXXXX.
+#: Symbol -> its replacement if the terminal's encoding lacks it. Any other character becomes \uXXXX.
 SPELLED = {
     "†": "!", "±": "+/-", "·": "*", "×": "x", "→": "->", "⇒": "=>", "…": "...", "–": "-", "—": "-", "−": "-", "≈": "~", "≤": "<=",
     "≠": "!=", "▁": "_",
@@ -32,22 +32,22 @@ SPELLED = {
     "\N{NO-BREAK SPACE}": " ", "\N{REPLACEMENT CHARACTER}": "?",
 }  # fmt: skip
 
-# C0 but for tab and line feed, DEL, C1, the line ends of Unicode, and what turns the direction of writing around
+# C0 except tab and line feed, DEL, C1, Unicode's line ends, and characters that change the direction of writing
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
 def escape(character: str) -> str:
-    r"""As JSON writes it: `\u001b`; two of them beyond the basic plane. So JSON that is printed stays JSON."""
+    r"""A character as JSON escapes it, such as `\u001b` (two escapes beyond the basic plane), so that JSON stays valid."""
     return json.dumps(character)[1:-1] if ord(character) > 0x7E else f"\\u{ord(character):04x}"
 
 
 def visible(text: str) -> str:
-    """`text` with its control characters escaped; tabs and line ends stay."""
+    """`text` with control characters escaped, except tabs and line feeds."""
     return _CONTROL.sub(lambda found: escape(found[0]), text)
 
 
 def _spell(error: UnicodeError) -> tuple[str, int]:
-    """The codecs' error handler: what the encoding lacks, spelled out."""
+    """The error handler for `codecs`: replaces characters that the encoding lacks."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     lacking = error.object[error.start : error.end]
@@ -58,7 +58,7 @@ codecs.register_error(HANDLER, _spell)
 
 
 def encodable(text: str, encoding: str) -> str:
-    """`text` as `encoding` can write it."""
+    """`text` with the characters replaced that `encoding` lacks."""
     try:
         text.encode(encoding)
     except UnicodeEncodeError:
@@ -67,15 +67,15 @@ def encodable(text: str, encoding: str) -> str:
 
 
 def plain(text: str) -> str:
-    """`text` that anything can show: control characters escaped, and what UTF-8 lacks (half of a character)."""
+    """`text` with control characters and lone surrogates escaped."""
     return visible(encodable(text, "utf-8"))
 
 
 class Screen:
-    """A standard stream that takes every text and never fails; whatever else is asked of it the stream itself answers.
+    """Wraps a standard stream, so that writing any text never fails. Other attributes are those of the stream.
 
-    `hidden(text, depth)` says whether the caller `depth` frames up is one whose text is kept from the screen.
-    `lost` is why the stream takes no more: the reader left, or the disk is full.
+    `hidden(text, depth)` says whether the text is kept from the screen, because the caller `depth` frames up is a library.
+    `lost` is the error after which the stream accepts no more text: the reader has closed it, or the disk is full.
     """
 
     def __init__(self, stream: Any, hidden: Callable[[str, int], bool] = lambda text, depth: False) -> None:
@@ -83,19 +83,19 @@ class Screen:
         self.lost: OSError | None = None
 
     def write(self, text: str) -> int:
-        """Show `text`, its control characters escaped."""
+        """Show `text` with control characters escaped."""
         if not self._hidden(text, 2):
             self.draw(visible(text))
         return len(text)
 
     def writelines(self, lines: Any) -> None:
-        """Show some texts."""
+        """Show several texts."""
         text = "".join(lines)
         if not self._hidden(text, 2):
             self.draw(visible(text))
 
     def draw(self, text: str) -> None:
-        """Show `text` as it is, control characters included: for a progress bar of our own."""
+        """Show `text` unchanged, including control characters, for unipet's own progress bars."""
         if self.stream is not None and self.lost is None:
             self._try(lambda: self.stream.write(encodable(text, getattr(self.stream, "encoding", None) or "utf-8")))
 
@@ -110,8 +110,8 @@ class Screen:
         except OSError as error:
             self.lost = error
             with suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
-                os.dup2(nowhere.fileno(), self.stream.fileno())  # else the interpreter tries again when it ends
-        except ValueError:  # closed
+                os.dup2(nowhere.fileno(), self.stream.fileno())  # otherwise the interpreter writes again at exit
+        except ValueError:  # the stream is closed
             self.stream = None
 
     def isatty(self) -> bool:
@@ -123,13 +123,13 @@ class Screen:
 
 
 class Canvas:
-    """The same stream for a progress bar, which draws with control characters."""
+    """Wraps the same stream for a progress bar, which needs control characters."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
 
     def write(self, text: str) -> None:
-        """Draw."""
+        """Show `text` unchanged."""
         getattr(self._stream, "draw", self._stream.write)(text)
 
     def flush(self) -> None:
@@ -142,7 +142,7 @@ class Canvas:
 
 @contextmanager
 def screens(hidden: Callable[[str, int], bool]) -> Iterator[tuple[Screen, Screen]]:
-    """Inside, standard output and standard error are screens. Nested use changes nothing."""
+    """Inside, standard output and standard error are screens. Nested use has no effect."""
     before = sys.stdout, sys.stderr
     out, err = (one if isinstance(one, Screen) else Screen(one, hidden) for one in before)
     sys.stdout, sys.stderr = out, err
@@ -155,6 +155,6 @@ def screens(hidden: Callable[[str, int], bool]) -> Iterator[tuple[Screen, Screen
 
 
 def print_json(value: Any) -> None:
-    """Print a value as JSON that is the same value again, whatever characters the terminal has."""
+    """Print a value as JSON that can be read back, whatever the terminal's encoding."""
     encoding = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("-", "")
     print(json.dumps(value, indent=2, ensure_ascii=encoding not in ("utf8", "utf8sig"), allow_nan=False))

@@ -1,4 +1,4 @@
-"""A plain-text table that reads well in a terminal and a log, and seconds as a person says them."""
+"""Plain-text tables for terminals and logs, and durations in words."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ GAP = "  "
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], width: int = 120) -> str:
-    """Columns as wide as their longest line; a cell may hold several lines. The last column wraps at `width`."""
+    """A table whose columns are as wide as their longest line. Cells may have several lines. The last column is wrapped
+    at `width`."""
     cells = [[cell.split("\n") for cell in row] for row in [header, *rows]]
     widths = [max(len(line) for row in cells for line in row[i]) for i in range(len(header))]
     room = max(24, width - sum(widths[:-1]) - len(GAP) * (len(widths) - 1))

@@ -61,13 +61,12 @@ def collect_sweep(directory: Path) -> list[Entry]:
 def collect_jobs(directory: Path) -> list[Entry]:
     """The jobs of one sweep directory that have begun, in job order, those that failed before they had a run directory
     included."""
-    states = [
-        state for state in read_jobs(directory) if state.status != PENDING or _run_of(directory, state) is not None
-    ]
+    states = read_jobs(directory)
     recorded = [(state, run) for state in states if (run := _run_of(directory, state)) is not None]
     entries = read_entries([(run, tuple(state.overrides), tuple(state.flags)) for state, run in recorded])
     by_job = {state.job: entry for (state, _), entry in zip(recorded, entries, strict=True)}
-    return [by_job.get(state.job) or _without_run(state) for state in states]
+    begun = (state for state in states if state.job in by_job or state.status != PENDING or state.record is not None)
+    return [by_job.get(state.job) or _without_run(state) for state in begun]
 
 
 def _run_of(sweep: Path, state: JobState) -> Path | None:
@@ -77,9 +76,8 @@ def _run_of(sweep: Path, state: JobState) -> Path | None:
 
 
 def _without_run(state: JobState) -> Entry:
-    """A job as its outcome alone tells it."""
-    status = NO_RECORD if state.over else state.status  # its directory is gone
-    record = state.record or Record(status=status, reason=state.reason)
+    """A job as its outcome alone tells it; the directory of its run is gone, or was never there."""
+    record = state.record or Record(status=NO_RECORD if state.over else state.status, reason=state.reason)
     return Entry(record, state.config or {}, tuple(state.overrides), None, tuple(state.flags))
 
 
@@ -92,9 +90,7 @@ def collect(directory: Path) -> list[Entry]:
         raise UnipetError(f"{directory}: no such directory. Give the directory of your runs, for example `runs`.")
     if is_sweep(directory):
         return collect_sweep(directory)
-    folders = (Path(folder) for folder, inside, _ in os.walk(directory) if JOBS in inside)
-    sweeps = sorted(folder for folder in folders if is_sweep(folder))
-    jobs = [entry for sweep in sweeps for entry in collect_jobs(sweep)]
+    jobs = [entry for sweep in sweeps_below(directory) for entry in collect_jobs(sweep)]
     entries = read_entries([(path.parent, (), ()) for path in record_files(directory)])
     if entries:
         entries = [*with_overrides(entries, jobs), *never_begun(jobs)]
@@ -105,6 +101,12 @@ def collect(directory: Path) -> list[Entry]:
             f"{directory}: no {RESULT} below it, so there is nothing to report. Run `unipet train` first."
         )
     return distinct(entries)
+
+
+def sweeps_below(directory: Path) -> list[Path]:
+    """The sweeps' directories below a directory, or the directory itself."""
+    folders = (Path(folder) for folder, inside, _ in os.walk(directory) if JOBS in inside)
+    return sorted(folder for folder in folders if is_sweep(folder))
 
 
 def with_overrides(entries: Sequence[Entry], jobs: Sequence[Entry]) -> list[Entry]:

@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from unipet.runs.identity import APART
 from unipet.runs.labels import Leaves, Told
 from unipet.runs.record import Record
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from unipet.report.collect import Entry
 
 # Not part of what is compared: the seed is averaged over; the rest is where a run happened, not what it was.
-IGNORED = ("seed", "runs_dir", "rerun", "tracking", "checkpoint", "launcher")
+IGNORED = ("seed", *APART)
 #: A place in the configuration -> (the key of what is there, what of a record names the content).
 CONTENT: dict[str, tuple[str, Callable[[Record], str | None]]] = {
     "task.data_dir": ("task.data", lambda record: record.data.fingerprint),

@@ -1,6 +1,6 @@
-"""Base models: a hub name, a directory or weights in a Python package, always read as a directory of safetensors.
+"""Loading base models: from the hub, a directory or a Python package, always as a directory of safetensors files.
 
-Nothing here runs code from a checkpoint: no pickle, no `trust_remote_code`.
+No code from a checkpoint is run: no pickle, no `trust_remote_code`.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def base_config(model: ModelConfig) -> Any:
 def skeleton(model: ModelConfig, kind: str, as_saved: bool = False) -> nn.Module:
     """The base model as a task of this kind uses it, without weights (on the meta device).
 
-    With `as_saved` a base model that cannot do this kind stays the class that its checkpoint names. Raises
-    `UnipetError` as `load_base_model`, and for a kind that this base model cannot do.
+    With `as_saved`, a base model that does not support this kind is built as the class that its checkpoint names. Raises
+    `UnipetError` as `load_base_model`, and for a kind that this base model does not support.
     """
     import torch
     import transformers
@@ -48,8 +48,8 @@ def skeleton(model: ModelConfig, kind: str, as_saved: bool = False) -> nn.Module
     if as_saved and type(config) not in getattr(transformers, row.auto)._model_mapping:
         return describing.skeleton(config)
     loader = _loader(config, row, kind, model)
-    if has_weights(directory):  # their names say what loading will draw, which is head and no part of the base model
-        with suppress(Exception):  # damaged ones are named by whoever loads them
+    if has_weights(directory):  # tensors that they lack are drawn when loading: they belong to the head
+        with suppress(Exception):  # loading reports damaged weights
             named, _ = _from_pretrained(loader, directory, config, device_map="meta")
             return named
     try:
@@ -61,8 +61,8 @@ def skeleton(model: ModelConfig, kind: str, as_saved: bool = False) -> nn.Module
 
 
 def load_base_model_of(config: RunConfig, record: Record) -> tuple[nn.Module, Any]:
-    """Base model and tokenizer of a finished run, whose configuration says all that they need. Raises as
-    `load_base_model`, and for a configuration or tokenizer other than the run's: its record has their checksums."""
+    """Base model and tokenizer of a finished run, loaded as its configuration says. Raises `UnipetError` as
+    `load_base_model`, and if the model's configuration or tokenizer has changed since (the record has checksums)."""
     task = config.task
     check_unchanged(config.model, record.identity.base_model)
     return load_base_model(config.model, list(task.labels), task.kind == "regression", task.kind)
@@ -73,11 +73,11 @@ def load_base_model(
 ) -> tuple[nn.Module, Any]:
     """The base model as a task of this kind uses it, and its tokenizer.
 
-    Where the kind has a head of its own it gets one for `labels` (one output for regression). The weights are float32
-    whatever the checkpoint stores; a head that the checkpoint lacks is drawn from torch's current random state. Raises
-    `UnipetError` for a missing package, directory or file, an unreachable hub, a wrong checksum, an unreadable
-    configuration, weights that do not fit it, a tokenizer that does not fit the weights, and a kind that this base
-    model cannot do.
+    If the kind needs a new head, the model gets one for `labels` (one output for regression). Weights are loaded in
+    float32, whatever the checkpoint stores. A head that the checkpoint lacks is initialised from torch's current random
+    state. Raises `UnipetError` for a missing package, directory or file, an unreachable hub, a wrong checksum, an
+    unreadable configuration, weights that do not match it, a tokenizer that does not match the weights, and a kind that
+    this base model does not support.
     """
     loaded, tokenizer, _ = load_with_drawn(model, labels, regression, kind)
     return loaded, tokenizer
@@ -96,7 +96,7 @@ def load_with_drawn(
     tokenizer = _read_tokenizer(directory)
     try:
         loaded, found = _from_pretrained(loader, directory, config)
-    except Exception as error:  # the libraries below raise many kinds for a broken file
+    except Exception as error:  # transformers and safetensors raise many types for a broken file
         raise UnipetError(f"model.path: cannot load {directory}: {first_line(error)}") from error
     check_weights(loaded, found, directory, row.pretrained_head)
     fit_tokenizer(tokenizer, loaded, directory)
@@ -106,7 +106,7 @@ def load_with_drawn(
 
 @phase("base_model")
 def _from_pretrained(loader: Any, directory: Path, config: Any, **options: Any) -> tuple[nn.Module, dict[str, Any]]:
-    """The model in `directory` in float32, and what transformers found out while loading it."""
+    """The model in `directory` in float32, and transformers' loading information (missing and mismatched keys)."""
     import torch
 
     with quiet_loading():
@@ -117,7 +117,7 @@ def _from_pretrained(loader: Any, directory: Path, config: Any, **options: Any) 
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,
-            ignore_mismatched_sizes=True,  # a head for other labels is replaced; `check_weights` refuses anything else
+            ignore_mismatched_sizes=True,  # a head for other labels is replaced; `check_weights` rejects all other cases
             output_loading_info=True,
             **options,
         )
@@ -138,8 +138,8 @@ def _read_tokenizer(directory: Path) -> Any:
 
 
 def _head(labels: list[str], regression: bool, kind: str) -> dict[str, Any]:
-    """What the configuration says of a head of our own."""
-    if kind == "multiple_choice":  # one score per choice, whatever the choices are called
+    """The keys of the model's configuration that describe the new head."""
+    if kind == "multiple_choice":  # one score per choice; names play no part
         return {}
     names = ["value"] if regression else labels
     found: dict[str, Any] = {
@@ -152,8 +152,8 @@ def _head(labels: list[str], regression: bool, kind: str) -> dict[str, Any]:
 
 
 def _loader(config: Any, row: Kind, kind: str, model: ModelConfig) -> Any:
-    """The transformers class for this kind. Raises `UnipetError` where the base model cannot do it."""
-    with phase("import"):  # seconds: its models in PyTorch load when the first one is asked for
+    """The transformers class for this kind. Raises `UnipetError` if the base model does not support it."""
+    with phase("import"):  # takes seconds: transformers imports its models on first use
         import transformers
         from transformers import PreTrainedModel  # noqa: F401
 
@@ -161,7 +161,7 @@ def _loader(config: Any, row: Kind, kind: str, model: ModelConfig) -> Any:
     able = type(config) in loader._model_mapping
     both = bool(getattr(config, "is_encoder_decoder", False))
     if kind == "causal_generation" and able:
-        # An encoder's class for this exists, but it looks at the words that it should predict.
+        # transformers has such a class for encoders, too, but an encoder attends to the words that it should predict.
         encoder = type(config) in transformers.AutoModelForMaskedLM._model_mapping
         able = not both and (not encoder or bool(getattr(config, "is_decoder", False)))
     if kind == "masked_prompt" and both:
@@ -171,7 +171,7 @@ def _loader(config: Any, row: Kind, kind: str, model: ModelConfig) -> Any:
     name = model.path if model.name == "auto" else model.name
     what = "an encoder-decoder" if both else f"a {config.model_type} model"
     raise UnipetError(
-        f"task.kind={kind}: the base model {name} is {what}, which cannot do it; needed: {row.base}. "
+        f"task.kind={kind}: the base model {name} is {what}, which does not support this kind; needed: {row.base}. "
         "Choose another model=..., or a task of another kind."
     )
 
@@ -193,7 +193,7 @@ def _read_config(directory: Path, changes: dict[str, Any]) -> Any:
 
 @contextmanager
 def quiet_loading() -> Iterator[None]:
-    """Hide the progress bar and the report of missing keys while loading: `check_weights` looks at the keys itself."""
+    """Hide transformers' progress bar and its report of missing keys, which `check_weights` examines itself."""
     from transformers.utils import logging as hf_logging
 
     logger = logging.getLogger("transformers.modeling_utils")

@@ -1,6 +1,6 @@
-"""What records and reports call a budget: its preset, and the limits that are not the preset's.
+"""The label of a budget in records and reports: its preset, and the limits in which it differs from the preset.
 
-Two runs with one label have the same limits, so a comparison may group by it.
+Two runs with the same label have the same limits, so comparisons group by the label.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from unipet.config import conf_dir
 from unipet.config import BudgetConfig
 from unipet.calculus.yaml_reader import read_yaml
 
-#: What no budget says; a preset file says only what differs.
+#: The limits without a budget. A preset file contains only what differs from them.
 DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(BudgetConfig) if field.name != "name"}
 
 
 def budget_label(budget: Mapping[str, Any]) -> str:
-    """`params_0p5`, `gpu_24gb, trainable_percent=0.5` or `max_steps=100`; `none` where there is no limit.
+    """For example `params_0p5`, `gpu_24gb, trainable_percent=0.5` or `max_steps=100`; `none` without any limit.
 
-    `budget` is the `budget` part of a resolved configuration, of this version or an older one with fewer keys. The name
-    of a preset that is not shipped is followed by all its limits.
+    `budget` is the `budget` group of a resolved configuration, which an older version may have written with fewer keys.
+    A preset that is not shipped with unipet is followed by all its limits.
     """
     name = str(budget.get("name", "none"))
     usual = {**DEFAULTS, **_shipped().get(name, {})}
@@ -31,7 +31,7 @@ def budget_label(budget: Mapping[str, Any]) -> str:
 
 
 def set_limits(budget: Mapping[str, Any]) -> dict[str, Any]:
-    """What a budget says apart from the defaults: a record's `limits`."""
+    """The limits that differ from the defaults: a record's `limits`."""
     return {key: budget[key] for key in DEFAULTS if key in budget and budget[key] != DEFAULTS[key]}
 
 

@@ -1,4 +1,4 @@
-"""Checksums of files by content, computed once for each state of a file."""
+"""Checksums of files, computed again only when a file has changed."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ from pathlib import Path
 
 from unipet.output.files import write_bytes_atomic
 
-_SMALL = 2**24  # bytes; below this, reading the file is as fast as looking its checksum up
+_SMALL = 2**24  # bytes; reading a smaller file is as fast as looking up its checksum
 
 _KNOWN: dict[Path, tuple[list[int], str]] = {}
 
 
-def checksum(path: Path, kept: Path | None = None) -> str:
-    """The sha256 of a file, 64 hexadecimal digits. Raises OSError where it cannot be read.
+def checksum(path: Path, cache: Path | None = None) -> str:
+    """The sha256 of a file, 64 hexadecimal digits. Raises OSError if the file cannot be read.
 
-    A large file is read again only after its size, its times or its place on the disk have changed; `kept` is a directory
-    in which that is remembered for other processes.
+    A large file is read again only if its size, its times or its place on the disk have changed. `cache` is a directory
+    that stores checksums for other processes.
     """
     path = path.resolve()
     state = file_state(path)
     if state[0] < _SMALL:
         return _read(path)
     if _KNOWN.get(path, ([], ""))[0] != state:
-        entry = None if kept is None else kept / f"{hashlib.sha256(str(path).encode()).hexdigest()[:32]}.json"
-        found = _remembered(entry, state) or _read(path)
-        _KNOWN[path] = (state, found)
+        entry = None if cache is None else cache / f"{hashlib.sha256(str(path).encode()).hexdigest()[:32]}.json"
+        digest = _remembered(entry, state) or _read(path)
+        _KNOWN[path] = (state, digest)
         if entry is not None:
-            _remember(entry, state, found)
+            _remember(entry, state, digest)
     return _KNOWN[path][1]
 
 
 def file_state(path: Path | str) -> list[int]:
-    """What changes whenever the content does: even a copy that keeps the time of the last change has another ctime.
+    """Numbers of which at least one changes with the content: a copy that keeps its mtime still has another ctime.
 
-    Raises OSError where there is no such file."""
-    found = os.stat(path)
-    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev]
+    Raises OSError if there is no such file."""
+    status = os.stat(path)
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev]
 
 
 def _read(path: Path) -> str:
@@ -58,6 +58,6 @@ def _remembered(entry: Path | None, state: list[int]) -> str | None:
 
 
 def _remember(entry: Path, state: list[int], sha256: str) -> None:
-    with contextlib.suppress(OSError):  # a directory that cannot be written to costs time, not the run
+    with contextlib.suppress(OSError):  # without a writable directory the file is only read again
         entry.parent.mkdir(parents=True, exist_ok=True)
         write_bytes_atomic(entry, json.dumps({"state": state, "sha256": sha256}).encode())

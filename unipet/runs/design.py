@@ -1,4 +1,4 @@
-"""The method that a run trained, and its design dimensions flat, so that runs can be grouped, filtered and plotted by them."""
+"""The method that a run trained, and its design dimensions as a flat mapping for grouping, filtering and plotting runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from unipet.runs.record import Record
 from unipet.runs.labels import leaves, option_names, plain
 
-#: dimension -> where an insertion has it
+#: dimension -> the keys that lead to it inside an insertion
 DIMENSIONS: dict[str, tuple[str, ...]] = {
     "function": ("function", "name"),
     "size": ("function", "size"),
@@ -23,10 +23,10 @@ NONE = "none"
 
 
 def trained(record: Record, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The method as it was trained (`Method.to_dict`): with the sizes that a budget solved, not those asked for.
+    """The method as it was trained (`Method.to_dict`), with the sizes fitted to the budget instead of the requested ones.
 
-    The record's `composition`; a record without one has what `config` (resolved) says, with the record's fitted sizes in
-    place. {} where neither tells.
+    This is the record's `composition`. For a record without one, it is the method of `config` (resolved) with the record's
+    fitted sizes, or {} if that is missing as well.
     """
     method = config.get("method")
     if record.composition is not None:
@@ -47,8 +47,8 @@ def trained(record: Record, config: Mapping[str, Any]) -> dict[str, Any]:
 def design(method: Mapping[str, Any]) -> dict[str, Any]:
     """`{"function": "low_rank", "size": 16, "position": "attn.q, attn.v", ...}` of a resolved method (`Method.to_dict`).
 
-    Insertions that agree give their value once; others are joined by " + " in the order of the insertions; what no
-    insertion has is "none". `size` is a number where all agree, else a text.
+    A value that all insertions share stands once. Different values are joined by " + " in the order of the insertions. A
+    dimension that no insertion has is "none". `size` is a number if all insertions share it, otherwise a text.
     """
     insertions = [one for one in (method.get("insertions") or {}).values() if isinstance(one, Mapping)]
     found: dict[str, Any] = {}
@@ -61,7 +61,8 @@ def design(method: Mapping[str, Any]) -> dict[str, Any]:
 def options(method: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Insertion -> every option of it, flat: `{"ffn": {"site": "attn", "function": "bottleneck", "size": 8, ...}}`.
 
-    Called as in labels, with `_` for a space; lists are texts. An insertion with the name of a dimension gets a `_` behind it.
+    Options are named as in labels, with `_` for a space. Lists become texts. An insertion that is named like a dimension
+    gets a trailing `_`.
     """
     found = {}
     for name, insertion in (method.get("insertions") or {}).items():
@@ -75,7 +76,7 @@ def options(method: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _value(insertion: Mapping[str, Any], path: tuple[str, ...]) -> Any:
-    """One insertion's value; a list as text; the bare name where a mapping is short for one."""
+    """The insertion's value at `path`; a list becomes text. A bare name may stand for a mapping with that `name`."""
     value: Any = insertion
     for key in path:
         value = value.get(key) if isinstance(value, Mapping) else value if key == "name" else None

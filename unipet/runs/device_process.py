@@ -14,11 +14,11 @@ import signal
 import sys
 import threading
 import traceback
-from typing import Any
+from typing import IO, Any
 
 from unipet.compose.imports import import_modules
 from unipet.errors import UnipetError
-from unipet.runs.device_share import LOST_OTHERS, READY, Share
+from unipet.runs.device_share import LOST_OTHERS, READY, Share, no_such_class
 
 
 def main() -> int:
@@ -29,8 +29,7 @@ def main() -> int:
     from unipet.training.ranks import Disconnected
 
     try:
-        import_modules(pickle.load(sys.stdin.buffer))
-        share: Share = pickle.load(sys.stdin.buffer)
+        share = receive(sys.stdin.buffer)
         threading.Thread(target=_end_with_input, daemon=True).start()
         take_part(share, lambda: say(READY))
     except Disconnected:
@@ -39,6 +38,16 @@ def main() -> int:
         say(_report(error))
         return 1
     return 0
+
+
+def receive(file: IO[bytes]) -> Share:
+    """The task of this process. Raises `UnipetError` for a class that no module has, as those of a notebook."""
+    import_modules(pickle.load(file))
+    try:
+        share: Share = pickle.load(file)
+    except (AttributeError, ImportError) as error:
+        raise no_such_class(error) from error
+    return share
 
 
 def take_part(share: Share, ready: Any) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unipet.config import RunConfig
+from unipet.errors import UnipetError
 
 if TYPE_CHECKING:
     from unipet.calculus.method import Method
@@ -35,12 +36,10 @@ class Share:
     rank: int = 0
     begin: ResumePoint | None = None  # after which training begins
 
-    def of(self, rank: int) -> Share:
-        """The share of device `rank`. Random streams of other GPUs are of no use to it."""
-        begin = self.begin
-        if begin is not None:
-            from unipet.training.resuming import STREAMS
 
-            streams = begin.parts[STREAMS]
-            begin = replace(begin, parts={**begin.parts, STREAMS: replace(streams, tensors={"cpu": streams.tensors["cpu"]})})
-        return replace(self, rank=rank, begin=begin)
+def no_such_class(error: Exception) -> UnipetError:
+    """The mistake of a class that no module has, as those of a notebook's cell or inside a function."""
+    return UnipetError(
+        f"budget.gpus: the other processes of the run cannot load a class of this program ({error}). Put it into a module "
+        "and name that module: imports=[MODULE]. Or set budget.gpus=1."
+    )

@@ -1,21 +1,23 @@
-"""How many devices a run may have on this machine."""
+"""How many devices a run may have: of itself, and on this machine."""
 
 from __future__ import annotations
 
-from unipet.config import BudgetConfig
 from unipet.errors import UnipetError
 
 
-def check_devices(budget: BudgetConfig, batch_size: int) -> None:
-    """Raises `UnipetError` where a run on `budget.gpus` devices cannot be started on this machine."""
-    count = budget.gpus
-    if count == 1:
-        return
+def check_parts(count: int, batch_size: int) -> None:
+    """Raises `UnipetError` where a batch has no example for some of `count` devices."""
     if count > batch_size:
         raise UnipetError(
             f"budget.gpus: {count} given; a batch of optim.batch_size={batch_size} examples can be shared among at most "
             f"{batch_size} devices. Set budget.gpus={batch_size} or less."
         )
+
+
+def check_devices(count: int) -> None:
+    """Raises `UnipetError` where a run on `count` devices cannot be started on this machine."""
+    if count == 1:
+        return
     import torch
 
     from unipet.training.ranks import check_can_join

@@ -1,4 +1,4 @@
-"""The evaluation of a finished run once more, from its saved adapter, compared with its record."""
+"""Evaluating a finished run again, from its saved adapter, and comparing the score with its record."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from unipet.errors import UnipetError
 
 
 def evaluate(directory: str | Path) -> dict[str, Any]:
-    """Load a finished run's base model and adapter again, evaluate, and compare with its record.
+    """Load a finished run's base model and adapter, evaluate again, and compare the score with the record.
 
     Returns `{"run_id", "directory", "metric", "score", "recorded", "difference", "reproduced", "metrics", "examples"}`;
-    `reproduced` means equal to six decimals. Raises `UnipetError` for a directory that is not a finished run's, or data
-    other than the run's.
+    `reproduced` means that both scores agree to six decimals. Raises `UnipetError` if the directory is not that of a
+    finished run, or if the data have changed since.
     """
     import torch
 

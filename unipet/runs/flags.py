@@ -1,12 +1,12 @@
-"""Flags: what makes a finished run's score worth less than it looks. Each has a short name and a sentence.
+"""Flags of a finished run: reasons to distrust its score. Each flag has a short name and a sentence of explanation.
 
-- `one_answer`: every example gets the same answer, although the right answers differ (of tags: every word; of numbers: answers
-  that vary by less than a thousandth of the labels' spread; of texts: one text);
-- `below_majority`: fewer answers are right than by always giving the most frequent label of the evaluation examples (of tags:
-  of their words);
-- `below_mean`: of numbers: the squared error is larger than by always answering the mean of the evaluation labels;
-- `empty_texts`: a tenth of the generated texts or more are empty;
-- `diverged`: training lost more than half of what it had gained, or ended far above its start: see `diverged`.
+- `one_answer`: every example gets the same answer, although the right answers differ. For tags: every word; for numbers:
+  the answers vary by less than a thousandth of the labels' standard deviation; for texts: one text.
+- `below_majority`: fewer answers are right than if the most frequent label of the evaluation examples (for tags: of their
+  words) were always given.
+- `below_mean`, for numbers: the squared error is larger than if the mean of the evaluation labels were always given.
+- `empty_texts`: a tenth or more of the generated texts are empty.
+- `diverged`: training lost more than half of what it had gained, or ended far above its start; see `diverged`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 from unipet.runs.record import Flag
 
 Rows = Sequence[Mapping[str, Any]]  # of predictions.jsonl: prediction, and label or references
-#: Name -> what it says, in a few words.
+#: Name -> its meaning in a few words.
 NAMES = {
     "one_answer": "one answer for every example",
     "below_majority": "fewer right answers than the most frequent label gives",
@@ -28,15 +28,15 @@ NAMES = {
     "empty_texts": "empty texts",
     "diverged": "the training loss rose again",
 }
-CONSTANT = 1e-3  # of the labels' standard deviation: answers that vary less are one answer
+CONSTANT = 1e-3  # answers that vary by less than this share of the labels' standard deviation count as one answer
 EMPTY = 0.1  # share of empty texts
 GAINED, LOST, SPOILED = 0.25, 0.5, 2.0  # see `diverged`
-FEWEST = 5  # logged losses: fewer say nothing about a course
+FEWEST = 5  # logged losses needed to judge whether training diverged
 
 
 def raised(rows: Rows, regression: bool, steps: Sequence[Mapping[str, Any]]) -> list[Flag]:
-    """The flags of a run: from its evaluation's rows, whether its answers are numbers, and
-    the lines of its metrics.jsonl."""
+    """The flags of a run. `rows` are its predictions, `regression` says whether answers are numbers, and `steps` are the
+    lines of its metrics.jsonl."""
     flags = _answers(rows, regression) if rows else {}
     losses = [step["loss"] for step in steps if "loss" in step]
     if text := diverged(losses):
@@ -101,12 +101,12 @@ def _texts(texts: Sequence[str], references: Sequence[Any]) -> dict[str, str]:
 
 
 def diverged(losses: Sequence[float | None]) -> str:
-    """In words how the training loss went wrong; "" where it did not.
+    """How the training loss went wrong, in words; "" if training did not diverge.
 
-    `losses` are the logged ones in order, None or not finite where a loss was no number: one of those is enough. Means
-    over a window (a tenth of the lines, at least three) give the start and the lowest point. Training diverged where
-    *every* loss of the last window lies above the lowest point by more than half of what had been gained, and the gain was
-    a quarter of the start or more; or where every one of them is more than twice the start.
+    `losses` are the logged losses in order; one that is None or not finite means divergence. Otherwise, means over a
+    window (a tenth of the losses, at least three) give the start and the lowest point. Training diverged if *every* loss of
+    the last window is above the lowest point by more than half of the gain, where the gain was at least a quarter of the
+    start. It also diverged if every loss of the last window is more than twice the start.
     """
     if not losses:
         return ""

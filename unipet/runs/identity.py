@@ -1,4 +1,4 @@
-"""A run's identity: its settings, and the contents of everything else that decides its result."""
+"""A run's identity: its settings, and the contents of the files and functions that determine its result."""
 
 from __future__ import annotations
 
@@ -14,19 +14,22 @@ if TYPE_CHECKING:
     from unipet.calculus.method import Method
     from unipet.calculus.sites import Architecture
 
-#: Of what a run computes. Raise it with every change of the package that can change a run's result: results of the
-#: numerics before are then never taken for those of now.
+#: The version of what a run computes. Raise it with every change of the package that can change a result: a result of
+#: older numerics is then never reused for a new run.
 NUMERICS = 2
 
-# Settings that say where something lies, how a run is watched or what a choice is called, not what is computed.
+#: Keys of a configuration that say how a run is watched and where it is done, and change no result.
+APART = ("tracking", "checkpoint", "launcher", "runs_dir", "rerun")
+
+# Settings that change no result: paths, tracking, and names of presets.
 _NOT_IDENTITY: dict[str, tuple[str, ...]] = {
-    "": ("tracking", "checkpoint", "launcher", "runs_dir", "rerun", "imports"),
-    # Where the examples come from and which of them are taken: the fingerprint of the data covers what was read.
+    "": (*APART, "imports"),
+    # Where the examples come from and which of them are used: the fingerprint of the data covers this.
     "task": (
         *("data_dir", "hub", "subset", "revision", "rename", "generator", "generator_seed"),
         *("generated_train", "generated_evaluation", "max_train", "max_evaluation"),
     ),
-    # Where the base model comes from: its files' checksums are there.
+    # Where the base model comes from: the checksums of its files cover this.
     "model": ("path", "revision", "package", "sha256", "sites"),
     "optim": ("name",),
     "budget": ("name",),
@@ -34,8 +37,8 @@ _NOT_IDENTITY: dict[str, tuple[str, ...]] = {
 
 
 def content_of(config: RunConfig, method: Method, sites: Architecture | None, data: str) -> Identity:
-    """The contents that `config` names, read once; `method` and `sites` are as they were asked for, `data` is the fingerprint
-    of the examples.
+    """Read the contents that `config` names. `method` is the method before fitting to a budget, `sites` the user's own site
+    table, `data` the fingerprint of the examples.
 
     Raises UnipetError for a base model that cannot be read.
     """
@@ -45,10 +48,9 @@ def content_of(config: RunConfig, method: Method, sites: Architecture | None, da
     from unipet.tasks import cache_directory
 
     cache = cache_directory(config.runs_dir)
-    kept = None if cache is None else cache / "checksums"
     return Identity(
         data=data,
-        base_model=contents(config.model, kept),
+        base_model=contents(config.model, None if cache is None else cache / "checksums"),
         sites=None if sites is None else table_data(sites),
         functions=function_sources(method),
         numerics=NUMERICS,
@@ -56,17 +58,17 @@ def content_of(config: RunConfig, method: Method, sites: Architecture | None, da
 
 
 def run_id(resolved: Mapping[str, Any], content: Identity) -> str:
-    """16 hex characters over everything that decides a run's result, and nothing else.
+    """A hash, in 16 hex characters, of everything that determines a run's result and of nothing else.
 
-    `resolved` is the whole configuration as plain values, the method spelled out in full.
+    `resolved` is the whole configuration as plain values, with every option of the method.
     """
-    said = {
+    settings = {
         key: {name: each for name, each in value.items() if name not in _NOT_IDENTITY.get(key, ())}
         if isinstance(value, Mapping)
         else value
         for key, value in resolved.items()
         if key not in _NOT_IDENTITY[""]
     }
-    insertions = said["method"]["insertions"]
-    said["method"]["insertions"] = [[name, insertions[name]] for name in insertions]  # their order matters
-    return hashlib.sha256(canonical_json([said, content.to_dict()]).encode()).hexdigest()[:16]
+    insertions = settings["method"]["insertions"]
+    settings["method"]["insertions"] = [[name, insertions[name]] for name in insertions]  # their order matters
+    return hashlib.sha256(canonical_json([settings, content.to_dict()]).encode()).hexdigest()[:16]

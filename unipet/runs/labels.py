@@ -1,8 +1,8 @@
-"""Labels of variants: what tells runs of one method apart, in the fewest words that still do.
+"""Labels of variants: short texts that distinguish runs of the same method.
 
-Configurations come flat, with dotted keys: `method.insertions.ffn.position.site`. A label names an option by the shortest
-end of its key that is unambiguous (`site`, `lr`), with its insertion where a method has several: `ffn site=attn · attention
-size=16`. Nothing is cut, so two variants never get one label.
+Configurations are flat, with dotted keys: `method.insertions.ffn.position.site`. A label names an option by the shortest
+unambiguous end of its key (`site`, `lr`), and adds the insertion if a method has several: `ffn site=attn · attention
+size=16`. Labels are never shortened further, so different variants always get different labels.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 SEPARATOR = " · "
-AS_GIVEN = "as given"  # a variant that has none of the options that the others differ in
-#: Parts of a report with columns of their own.
+AS_GIVEN = "as given"  # the label of a variant that has none of the options in which the others differ
+#: Keys that have columns of their own in a report.
 NAMED = ("method.name", "task.name", "model.name", "budget.name")
-#: An insertion's dimensions in the order in which a label names them: where, what, how, how much, how many.
+#: An insertion's dimensions, in the order in which a label names them.
 ORDER = ("position", "function", "composition", "scaling", "mixture", "ratio")
 _INSERTION = re.compile(r"(?:fitted\.)?method\.insertions\.([^.]+)\.(.+)")
 _MISSING = "(missing)"
 
 
 class Told(str):
-    """A value that is compared as it is and shown by the first of `texts` that tells it from the other variants'."""
+    """A value that is shown by the first of `texts` that differs from those of the other variants."""
 
     texts: tuple[str, ...]
 
@@ -64,7 +64,7 @@ class Leaves:
 
 
 def plain(value: object) -> str:
-    """A value as text: a list as its elements, a list of one element as that element."""
+    """A value as text; the elements of a list are joined by "+"."""
     if isinstance(value, str):
         return value
     if isinstance(value, list | tuple) and value and not any(isinstance(one, list | tuple | Mapping) for one in value):
@@ -73,42 +73,42 @@ def plain(value: object) -> str:
 
 
 def labelled(method: str, variant: str) -> str:
-    """A method's name with its variant, if it has one."""
+    """A method's name, followed by its variant if there is one."""
     return f"{method}{SEPARATOR}{variant}" if variant else method
 
 
-def variants(identities: Sequence[Mapping[str, Any]], asked: Collection[str] = ()) -> list[str]:
-    """For configurations of one method: what each one has that differs, "" where nothing does.
+def variants(identities: Sequence[Mapping[str, Any]], requested: Collection[str] = ()) -> list[str]:
+    """For each configuration of one method, the options in which it differs from the others; "" if there are none.
 
-    `identities` are flat; equal ones get one text, different ones never. `asked`: keys of sizes that a budget replaced,
-    which are named as what was asked for.
+    `identities` are flat. Equal ones get equal texts, different ones different texts. `requested` are keys of sizes that a
+    budget replaced; their values are marked as "asked".
     """
     everywhere = [key for key in identities[0] if all(key in one for one in identities)]
     kinds = [json.dumps({key: one[key] for key in sorted(one) if key not in NAMED}, default=str) for one in identities]
     for keys in (everywhere, list(dict.fromkeys(key for one in identities for key in one))):
-        labels = _labels(identities, keys, asked)
+        labels = _labels(identities, keys, requested)
         if len(set(labels)) == len(set(kinds)) == len(set(zip(labels, kinds, strict=True))):
-            return labels  # what only some of them have (options of one function, say) is named where it must be
+            return labels  # options that only some of them have are named only if the shared ones do not suffice
     number = {kind: at for at, kind in enumerate(dict.fromkeys(kinds), 1)}
     return [f"{text} #{number[kind]}" for text, kind in zip(labels, kinds, strict=True)]
 
 
 def difference(content: Mapping[str, Any], base: Mapping[str, Any]) -> str:
-    """What one flat configuration has that `base` has otherwise, and which of the base's insertions it lacks."""
+    """The options in which a flat configuration differs from `base`, and the insertions of `base` that it lacks."""
     changed = [key for key in content if key not in NAMED and content[key] != base.get(key, _MISSING)]
     names = option_names(changed, [content, base])
-    said = [f"{names[key]}={plain(content[key])}" for key in sorted(changed, key=_place)]
+    values = [f"{names[key]}={plain(content[key])}" for key in sorted(changed, key=_place)]
     gone = dict.fromkeys(name for name in _insertions([base]) if name not in _insertions([content]))
-    lost = dict.fromkeys(  # of an insertion that stays: its mixture, say
+    lost = dict.fromkeys(  # dimensions that an insertion no longer has, for example its mixture
         f"{match[1]} without {match[2].split('.')[0]}"
         for key in base
         if (match := _INSERTION.fullmatch(key)) and match[1] not in gone and match[2].split(".")[0] in ORDER
         if not any(one.startswith(key.removesuffix(match[2]) + match[2].split(".")[0]) for one in content)
     )
-    return SEPARATOR.join([*said, *(f"without {name}" for name in gone), *lost])
+    return SEPARATOR.join([*values, *(f"without {name}" for name in gone), *lost])
 
 
-def _labels(identities: Sequence[Mapping[str, Any]], keys: Sequence[str], asked: Collection[str]) -> list[str]:
+def _labels(identities: Sequence[Mapping[str, Any]], keys: Sequence[str], requested: Collection[str]) -> list[str]:
     optional = [one for one in _containers(keys) if len({_has(each, one) for each in _owning(identities, one)}) > 1]
     varying = [key for key in keys if key not in NAMED and _varies(identities, key, optional)]
     varying = sorted((key for key in varying if not _implied(identities, key, varying)), key=_place)
@@ -124,13 +124,13 @@ def _labels(identities: Sequence[Mapping[str, Any]], keys: Sequence[str], asked:
     for key in varying:
         texts = _texts([one.get(key, _MISSING) for one in identities])
         for parts, one, text in zip(said, identities, texts, strict=True):
-            replaced = key in asked and f"fitted.{key}" in one  # by its own budget: others may have had none
+            replaced = key in requested and f"fitted.{key}" in one  # only by its own budget
             parts += [f"{'asked ' * replaced}{names[key]}={text}"] if text != _MISSING else []
     return [SEPARATOR.join(parts) or (AS_GIVEN if varying else "") for parts in said]
 
 
 def _containers(keys: Iterable[str]) -> list[str]:
-    """Every insertion and every dimension of one, as the beginning of its keys."""
+    """The key prefixes of every insertion and of every dimension of an insertion."""
     found = (match for key in keys if (match := _INSERTION.fullmatch(key)))
     names = [(match[1], match[2].split(".")[0]) for match in found if "." in match[2]]
     wholes = [f"method.insertions.{name}." for name, _ in names]
@@ -138,7 +138,7 @@ def _containers(keys: Iterable[str]) -> list[str]:
 
 
 def _owning(identities: Sequence[Mapping[str, Any]], container: str) -> list[Mapping[str, Any]]:
-    """The configurations that could have it: for an insertion all, for a dimension those with its insertion."""
+    """The configurations that could have `container`: all for an insertion; for a dimension, those with its insertion."""
     above = ".".join(container.split(".")[:3]) + "."
     return [one for one in identities if above == container or _has(one, above)]
 
@@ -148,14 +148,14 @@ def _has(identity: Mapping[str, Any], container: str) -> bool:
 
 
 def _varies(identities: Sequence[Mapping[str, Any]], key: str, optional: Sequence[str]) -> bool:
-    """Whether the key's value differs, among those that have the insertion and the dimension that it belongs to."""
+    """Whether the key's value differs among the configurations that have its insertion and its dimension."""
     inside = [container for container in optional if key.startswith(container)]
     having = [one for one in identities if all(_has(one, container) for container in inside)]
     return len({json.dumps(one.get(key, _MISSING), default=str) for one in having}) > 1
 
 
 def _implied(identities: Sequence[Mapping[str, Any]], key: str, varying: Sequence[str]) -> bool:
-    """Whether it is a content that other options decide, as a number of examples decides which they are."""
+    """Whether `key` is a fingerprint that other options determine, as the number of examples determines the data's."""
     if not any(isinstance(one.get(key), Told) for one in identities):
         return False
     others = [other for other in varying if other != key]
@@ -164,14 +164,14 @@ def _implied(identities: Sequence[Mapping[str, Any]], key: str, varying: Sequenc
 
 
 def _place(key: str) -> int:
-    """Sorting is stable, so that within a dimension, and outside insertions, the configuration's order stays."""
+    """The sort key of an option: its dimension. Within a dimension, and outside insertions, the order stays."""
     match = _INSERTION.fullmatch(key)
     dimension = match[2].split(".")[0] if match else ""
     return ORDER.index(dimension) if dimension in ORDER else len(ORDER)
 
 
 def _texts(values: Sequence[Any]) -> list[str]:
-    """One text per value, as short as it can be while different values have different texts."""
+    """One text per value, as short as possible, so that different values have different texts."""
     exact = [json.dumps(value, default=str) for value in values]
     for level in range(3):
         texts = [_text(value, level) for value in values]
@@ -187,7 +187,7 @@ def _text(value: Any, level: int) -> str:
 
 
 def option_names(keys: Iterable[str], identities: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Key -> what a label calls it: the shortest end that no other of these keys has."""
+    """Key -> its name in a label: the shortest end that no other of these keys has."""
     keys = list(keys)
     several = len(_insertions(identities)) > 1
     split = {key: _INSERTION.fullmatch(key) for key in keys}
@@ -195,14 +195,14 @@ def option_names(keys: Iterable[str], identities: Sequence[Mapping[str, Any]]) -
     ends = {key: [owner[key] + end for end in _ends(match[2] if match else key)] for key, match in split.items()}
     found = {}
     for key in keys:
-        value = key.removesuffix("name") + "value" if key.endswith(".name") else ""  # gives way: `scaling value`
+        value = key.removesuffix("name") + "value" if key.endswith(".name") else ""  # it gets the longer name: `scaling value`
         others = {end for other in keys if other != key for end in ends[other][other == value :]}
         found[key] = next((end for end in ends[key] if end not in others), key)
     return found
 
 
 def _ends(path: str) -> list[str]:
-    """The ends of a dotted path, shortest first; `name` and `value` alone say too little, `scaling` says enough."""
+    """The ends of a dotted path, shortest first. An end `name` or `value` is replaced by the word before it."""
     parts = path.removeprefix("method.").removeprefix("objective.").split(".")
     if "objective" in path and len(parts) > 1:
         return [" ".join(parts)]
@@ -213,6 +213,6 @@ def _ends(path: str) -> list[str]:
 
 
 def _insertions(identities: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The names of all insertions, each once."""
+    """The names of all insertions, without duplicates."""
     found = (_INSERTION.fullmatch(key) for one in identities for key in one)
     return list(dict.fromkeys(match[1] for match in found if match))

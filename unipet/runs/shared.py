@@ -5,7 +5,7 @@ memory. A run with it gives the bytes of a run without it.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ class KeptBase:
     key: str  # what was loaded, by content
     kind: type[Any]
     config: Any
+    generation: Any  # its settings for generating text; None where it generates none
     weights: Mapping[str, Tensor]  # without those that loading draws at random: each run draws its own
     tokenizer: Any
     digest: tuple[int, ...]
@@ -40,11 +41,13 @@ class KeptBase:
         from unipet.runs.base_model import quiet_loading
 
         with phase("base_model"), quiet_loading():
-            config = copy.deepcopy(self.config)
             model: nn.Module = self.kind.from_pretrained(
-                None, config=config, state_dict=dict(self.weights), dtype=torch.float32
+                None, config=copy.deepcopy(self.config), state_dict=dict(self.weights), dtype=torch.float32
             )
-            model.name_or_path = config._name_or_path = self.config._name_or_path
+            # Loading notes in the configuration that there was no directory.
+            model.config._name_or_path = model.name_or_path = self.config._name_or_path  # type: ignore[union-attr]
+            if self.generation is not None:
+                model.generation_config = copy.deepcopy(self.generation)
         return model
 
 
@@ -54,6 +57,8 @@ class Shared:
 
     base: KeptBase | None = None
     traces: dict[str, dict[str, Trace]] = field(default_factory=dict)  # predicted steps, by what takes them
+    #: Called with the predicted memory (GiB) before a run puts anything on its device; it may wait for others to end.
+    admit: Callable[[float | None], None] = lambda gib: None
 
     def load(self, prepared: Prepared) -> tuple[nn.Module, Any]:
         """Base model and tokenizer of a run, as `load_base_model` gives them."""
@@ -67,8 +72,8 @@ class Shared:
         self.base = None  # before another one takes memory
         model, tokenizer, drawn = load_with_drawn(config.model, data.labels, data.regression, config.task.kind)
         weights = {name: tensor for name, tensor in model.state_dict().items() if name not in drawn}
-        kept = copy.deepcopy(model.config)
-        self.base = KeptBase(key, type(model), kept, weights, tokenizer, digest(weights))
+        settings = copy.deepcopy((model.config, getattr(model, "generation_config", None)))
+        self.base = KeptBase(key, type(model), *settings, weights, tokenizer, digest(weights))
         return model, tokenizer
 
     def traces_of(self, prepared: Prepared, device: str) -> dict[str, Trace]:

@@ -1,4 +1,4 @@
-"""The tokenizer beside a base model's weights: transformers knows which files its class reads, we know when it is empty."""
+"""Reading the tokenizer of a base model, and rejecting one that transformers would build without a vocabulary."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from unipet.errors import UnipetError
 
-#: What tokenizers are made of, as file names: every vocabulary of transformers' tokenizer classes, and what it converts.
+#: Names of tokenizer files: every vocabulary of transformers' tokenizer classes, and the files that it converts.
 PATTERNS = (
     "*.json",
     "*.txt",
@@ -23,7 +23,7 @@ PATTERNS = (
     "*.tiktoken",
     "*.tokenizer",
 )
-#: JSON and text files beside a base model that are no part of its tokenizer's vocabulary.
+#: JSON and text files beside a base model that do not belong to its tokenizer's vocabulary.
 _OTHERS = (
     "config.json",
     "generation_config.json",
@@ -35,31 +35,31 @@ _OTHERS = (
     "README*",
     "LICENSE*",
 )
-#: Read by transformers in place of the files that a tokenizer's class names.
+#: Files that transformers reads instead of those that the tokenizer's class names.
 _CONVERTED = ("tokenizer.json", "tokenizer.*.json", "tekken.json", "tokenizer.model*", "tiktoken.model")
 _NEEDS = {"sentencepiece": ("*.model", "*.spm"), "tiktoken": ("*.tiktoken", "tiktoken.model", "tokenizer.model")}
-_FEW = 2000  # tokens: whether a larger vocabulary holds words need not be asked
+_FEW = 2000  # tokens; a larger vocabulary certainly has words
 
 
 def vocabulary_files(directory: Path) -> list[str]:
-    """The names of the files in `directory` that a tokenizer can be made of."""
+    """The names of the files in `directory` from which a tokenizer can be built."""
     names = sorted(path.name for path in directory.iterdir() if path.is_file())
     return [name for name in names if _any(name, PATTERNS) and not _any(name, _OTHERS)]
 
 
 def read_tokenizer(directory: Path) -> Any:
-    """The tokenizer that transformers finds in `directory`, whatever its files are called; some classes need none.
+    """The tokenizer in `directory`, as transformers reads it. Some tokenizer classes need no files.
 
-    Raises `UnipetError` where it cannot be read, and where transformers would quietly build an empty one: its class
-    reads files, and none of them is there, or they hold no word. Runs no code of the directory.
+    Raises `UnipetError` if it cannot be read, and if transformers would silently build an empty one, because the files
+    that its class needs are missing or hold no words. No code from the directory is run.
     """
     from transformers import AutoTokenizer
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # some classes recommend packages that only tidy punctuation
+            warnings.simplefilter("ignore")  # some classes recommend packages that only normalise punctuation
             tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
-    except Exception as error:  # the libraries below raise many kinds for a broken or missing file
+    except Exception as error:  # the tokenizer libraries raise many types for a broken or missing file
         raise UnipetError(_unreadable(directory, error)) from error
     needed = [name for name in tokenizer.vocab_files_names.values() if name and not _any(name, _OTHERS)]
     there = vocabulary_files(directory)
@@ -67,12 +67,12 @@ def read_tokenizer(directory: Path) -> Any:
         wanted = ", ".join(dict.fromkeys([*needed, "tokenizer.json"]))
         raise UnipetError(
             f"model.path: {directory} has no tokenizer: a {type(tokenizer).__name__} is read from {wanted}; "
-            f"there: {', '.join(there) or 'none of them'}."
+            f"files there: {', '.join(there) or 'none of them'}. Add the tokenizer's files to the directory."
         )
     if len(tokenizer) < _FEW and not _has_words(tokenizer):
         raise UnipetError(
-            f"model.path: {directory} has no tokenizer worth the name: its files ({', '.join(there)}) hold special tokens "
-            "and no words, so every text would become unknown tokens."
+            f"model.path: the tokenizer of {directory} has special tokens but no words (its files: {', '.join(there)}), so "
+            "every text would become unknown tokens. Add the tokenizer's vocabulary to the directory."
         )
     return tokenizer
 
@@ -94,7 +94,7 @@ def _unreadable(directory: Path, error: Exception) -> str:
     ]
     advice = f" It may need a package: pip install {' '.join(lacking)}." if lacking else ""
     if "snapshots" in directory.parts:  # the hub's cache
-        advice += " If a file of it is missing, delete that directory: it is downloaded again, whole."
+        advice += " If one of its files is missing, delete that directory; it is then downloaded again."
     return f"model.path: cannot load the tokenizer of {directory}: {said} (its files: {', '.join(there)}).{advice}"
 
 

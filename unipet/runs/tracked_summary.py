@@ -1,6 +1,6 @@
-"""What a tracked run says of itself: a telling name, its configuration with design keys, and a summary of fixed keys.
+"""What a tracker shows of a run: its name, its configuration with design keys, and a summary with fixed keys.
 
-All of it is read from the record and the resolved configuration, so a run that is uploaded later says the same.
+Everything is derived from the record and the resolved configuration, so a run that is uploaded later looks the same.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from typing import Any
 from unipet.config import RunConfig
 from unipet.runs.design import design, options, trained
 from unipet.errors import UnipetError
+from unipet.runs.identity import APART
 from unipet.runs.record import Record
 from unipet.runs.labels import SEPARATOR, difference, labelled, leaves
 
-#: The keys of every tracked run's summary, and what a record says there. A dashboard may rely on them; null: not known.
+#: The keys of every tracked run's summary -> their values in a record. Dashboards may rely on them; null means unknown.
 SUMMARY: dict[str, Callable[[Record], Any]] = {
     "score": lambda record: record.score,
     "metric": lambda record: record.metric,
@@ -37,15 +38,15 @@ SUMMARY: dict[str, Callable[[Record], Any]] = {
     "time/tokens_per_s": lambda record: record.time.tokens_per_s,
 }
 
-#: A user's own configuration directory, for the time of a command.
+#: The user's own configuration directory (`--config-dir`) while a command runs.
 _own: ContextVar[Path | None] = ContextVar("_own", default=None)
 
-COMPARED = "compared"  # key of the configuration: what a run is compared as, where several tasks share one chart
+COMPARED = "compared"  # key of the configuration: the run's name in charts that show several tasks
 
 
 @contextmanager
 def own_files(directory: str | None) -> Iterator[None]:
-    """Inside, a run's name says what differs from the method file in this configuration directory, too (`--config-dir`)."""
+    """Inside, method files of this configuration directory (`--config-dir`) also serve as reference for run names."""
     token = _own.set(Path(directory) if directory else None)
     try:
         yield
@@ -54,12 +55,12 @@ def own_files(directory: str | None) -> Iterator[None]:
 
 
 def score_key(task: str) -> str:
-    """The summary's key for the score on one task: a chart over several tasks can tell them apart by it."""
+    """The summary's key for the score on one task, so that charts can show several tasks side by side."""
     return f"score/{task}"
 
 
 def flat_summary(record: Record) -> dict[str, Any]:
-    """Every key of `SUMMARY`, `metrics/NAME` for each metric, and `score/TASK` where the record names its task."""
+    """Every key of `SUMMARY`, `metrics/NAME` for each metric, and `score/TASK` if the record names its task."""
     summary = {key: value_of(record) for key, value_of in SUMMARY.items()}
     if record.task and record.score is not None:
         summary[score_key(record.task)] = record.score
@@ -71,63 +72,65 @@ class Mirrored:
     """A run as a tracker shows it."""
 
     run_id: str
-    name: str  # "NAME · ffn site=attn · sst2 · minilm · seed 0 · 1a2b3c4d": no two runs share one
+    name: str  # unique, for example "NAME · ffn site=attn · sst2 · minilm · seed 0 · 1a2b3c4d"
     tags: tuple[str, ...]
     config: dict[str, Any]
 
 
 def mirrored(record: Record, resolved: Mapping[str, Any]) -> Mirrored:
-    """How a run is tracked. `record` may be one of a run that has only begun.
+    """The run as a tracker shows it. `record` may be that of a run that has just started.
 
-    `config` is the resolved configuration with the method as it was trained, and further `design` (one key per dimension,
-    and `design.INSERTION.OPTION`), `label`, `fitted`, `run_id`, `tags`, and `compared`: label, task, base model and
-    budget as one text.
+    The result's `config` is the resolved configuration with the method as it was trained. It also has `design` (one key
+    per dimension, and `design.INSERTION.OPTION`), `label`, `fitted`, `run_id`, `tags`, and `compared` (label, task, base
+    model and budget as one text).
     """
     method = trained(record, resolved)
     recorded = {"method": record.method, "task": record.task, "model": record.model, "budget": record.budget}
     names = {part: name or _name(resolved, part) for part, name in recorded.items()}
     tags = tuple(f"{part}:{name}" for part, name in names.items())
-    said = label(names["method"], method, resolved)
+    variant = label(names["method"], method, resolved)
     identity = str(record.run_id)
     where = [names["task"], names["model"], *([names["budget"]] if names["budget"] != "none" else [])]
     content = {
         **resolved,
         "method": method,
         "design": design(method) | options(method),
-        "label": said,
+        "label": variant,
         "fitted": {"requested": record.fitted.requested, "sizes": record.fitted.sizes},
         "run_id": identity,
         "tags": list(tags),
-        COMPARED: " | ".join([said, *(names[part] for part in ("task", "model", "budget"))]),
+        COMPARED: " | ".join([variant, *(names[part] for part in ("task", "model", "budget"))]),
     }
-    return Mirrored(identity, SEPARATOR.join([said, *where, f"seed {record.seed}", identity[:8]]), tags, content)
+    return Mirrored(identity, SEPARATOR.join([variant, *where, f"seed {record.seed}", identity[:8]]), tags, content)
 
 
 def _name(resolved: Mapping[str, Any], part: str) -> str:
-    """As the configuration calls it. The record comes first: `auto` is many base models."""
+    """The name in the configuration. A name in the record takes precedence, because `auto` stands for many base models."""
     chosen = resolved.get(part)
     return str(chosen.get("name", "?")) if isinstance(chosen, Mapping) else "?"
 
 
 def label(name: str, method: Mapping[str, Any], resolved: Mapping[str, Any]) -> str:
-    """A method's name, and what this run has otherwise than the method file of that name and the default settings."""
+    """A method's name, and the options in which this run differs from the method file of that name and the defaults."""
     flat = leaves({"method": method})
-    settings = {key: value for key, value in resolved.items() if key not in APART}
+    settings = {key: value for key, value in resolved.items() if key not in UNLABELLED}
     usual = {key: value for key, value in leaves(asdict(RunConfig())).items() if key.split(".")[0] in settings}
     return labelled(name, difference({**flat, **leaves(settings)}, {**_reference(name, method), **usual}))
 
 
-#: Parts of a configuration that a label does not name: named elsewhere, or where and how a run was watched.
-APART = ("method", "task", "model", "budget", "seed", "tracking", "checkpoint", "runs_dir", "rerun")
+#: Groups of a configuration that a label leaves out: they are shown elsewhere, or they are paths and tracking.
+UNLABELLED = ("method", "task", "model", "budget", "seed", *APART)
 
 
 def _reference(name: str, method: Mapping[str, Any]) -> dict[str, Any]:
-    """What the file of that name says, flat; where a choice differs from it, or there is none, the choice's own defaults."""
-    from unipet.calculus.library import load_method, method_names
+    """The options of the method file of that name, flat. If the method has chosen another function, composition or scaling
+    than the file, or there is no such file, the defaults of the method's choice instead."""
+    from unipet.calculus.library import load_method
+    from unipet.calculus.method_files import method_names
 
     directory = _own.get()
     mine = None if directory is None else directory / "method" / f"{name}.yaml"
-    try:  # a shipped file comes first, as it does for Hydra
+    try:  # a shipped file takes precedence, as in Hydra
         base = leaves({"method": load_method(name if name in method_names() or mine is None else mine).to_dict()})
     except UnipetError:
         base = {}
@@ -140,7 +143,7 @@ def _reference(name: str, method: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _defaults(method: Mapping[str, Any]) -> dict[str, Any]:
-    """The same choices with none of their options given; where and what is chosen has no default."""
+    """The same choices with every option at its default. Sites and the choices themselves have no default."""
     from unipet.calculus.composition import COMPOSITIONS
     from unipet.calculus.functions import FUNCTIONS
     from unipet.calculus.method import Method
@@ -156,7 +159,7 @@ def _defaults(method: Mapping[str, Any]) -> dict[str, Any]:
         found["position"] = {key: value for key, value in asdict(Position()).items() if key != "site"}
         found["composition"] = {"name": "add", **found.get("composition", {})}
         found["scaling"] = {"name": "constant", **found.get("scaling", {})}
-        if given.get("mixture"):  # that there is one is said by its number of experts
+        if given.get("mixture"):  # its number of experts, which has no default here, says that there is one
             found["mixture"] = {key: value for key, value in asdict(Mixture()).items() if key != "experts"}
         insertions[name] = found
     plain = Method("m").to_dict()

@@ -1,9 +1,8 @@
-"""Mirror a run's metrics elsewhere: the only importer of wandb and trackio, and only when one is asked for.
+"""Mirroring a run to wandb or trackio. Only this file imports them, and only on request.
 
-The run's own `result.json` is the record; a tracker is a copy of it. So a tracker that breaks (no network, a full
-disk) warns once and is silent from then on, and the run goes on. Every run opens its own tracker and finishes it:
-two runs of one process never share one. A run that is started again continues the same tracked run. What a tracked run
-says of itself is made in `tracked_summary.py`.
+The run's own `result.json` is the record; the tracker has a copy. If a tracker fails (no network, a full disk), it warns
+once, and the run goes on without it. Every run opens its own tracker and closes it: two runs of one process never share
+one. A run that is started again continues the same tracked run. `tracked_summary.py` makes what the tracker shows.
 """
 
 from __future__ import annotations
@@ -24,20 +23,20 @@ from unipet.runs.record import Record
 from unipet.runs.tracked_summary import Mirrored, flat_summary, mirrored
 
 JOB_TYPE = "train"
-NAME = 128  # characters of a run's name that wandb's server takes
-INIT_S, FINISH_S = 60.0, 300.0  # how long an online run waits for the network before it goes on without
+NAME = 128  # the most characters that wandb's server accepts as a run's name
+INIT_S, FINISH_S = 60.0, 300.0  # how long an online run waits for the network before it continues offline
 RESULTS = ("ok", "skipped", "exceeded")  # statuses that are results, not failures
 
 
 class Tracker(Protocol):
-    """What a run needs of a tracker."""
+    """The interface of a tracker."""
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         """Mirror metrics of one optimiser step."""
 
     def finish(self, record: Record) -> bool:
-        """Mirror the run's end: the summary of its record, and its status. Call exactly once.
-        Returns whether the whole run is mirrored now, where it was asked to be."""
+        """Mirror the end of the run: the summary of its record, and its status. Call exactly once. Returns whether the
+        tracker now has the whole run, in the requested mode (online or offline)."""
 
 
 class NullTracker:
@@ -52,23 +51,23 @@ class NullTracker:
 
 
 class LiveTracker:
-    """A run of wandb or trackio. Any error inside it ends the mirroring, never the training."""
+    """A run of wandb or trackio. An error in it ends the mirroring, never the training."""
 
     name = ""
 
     def __init__(
         self, run: Any, as_asked: bool = True, has: Callable[[Mapping[str, Any], int], bool] = lambda values, step: False
     ) -> None:
-        """`has` says whether the tracked run has a line already: a run that goes on tells all of them once more."""
+        """`has` says whether the tracked run already has a line: a resumed run logs all of its lines again."""
         self.run, self._has = run, has
-        self._as_asked = as_asked  # False: kept offline, since the network was not reached
+        self._as_asked = as_asked  # False: tracked offline, because the network was not reached
 
     def _guarded(self, action: str, call: Callable[[Any], Any]) -> None:
         if self.run is None:
             return
         try:
             call(self.run)
-        except Exception as error:  # whatever it raises, the run is worth more than its mirror
+        except Exception as error:  # no error of a tracker may end the run
             _warn(self.name, action, error)
             self.run = None
 
@@ -82,7 +81,7 @@ class LiveTracker:
         run = self.run
         self._guarded("the summary", lambda run: self._summarise(run, {**flat_summary(record), "status": record.status}))
         whole = self.run is not None
-        self.run = run  # close it even if the summary could not be written, so that the next job gets a run of its own
+        self.run = run  # close it even if the summary could not be written, so that the next job opens its own run
         self._guarded("finishing", lambda run: self._close(run, record.status))
         whole, self.run = whole and self.run is not None, None
         return whole and self._as_asked
@@ -112,7 +111,8 @@ class WandbTracker(LiveTracker):
 
 
 class TrackioTracker(LiveTracker):
-    """One trackio run. trackio has no summary, so the last line of metrics stands for it. Its own messages go to standard error."""
+    """One trackio run. trackio has no summary: the last line of metrics holds its values. trackio's own messages go to
+    standard error."""
 
     name = "trackio"
 
@@ -136,7 +136,7 @@ def _warn(name: str, action: str, error: Exception) -> None:
 
 
 def check_tracking(config: TrackingConfig) -> None:
-    """Raise `UnipetError` for settings that cannot work, before anything is trained."""
+    """Raise `UnipetError` for an unknown tracker, an invalid setting, or a package that is not installed."""
     if config.name not in TRACKERS:
         raise unknown("tracking.name", config.name, TRACKERS)
     if config.name == "none":
@@ -150,18 +150,18 @@ def check_tracking(config: TrackingConfig) -> None:
 
 
 def open_tracker(config: TrackingConfig, record: Record, resolved: Mapping[str, Any]) -> Tracker:
-    """A tracker for one run.
+    """Open a tracker for one run.
 
-    The record's `run_id` becomes the tracked run's id, `config.group` (the sweep) its group; its name, tags and
-    configuration are what `mirrored` makes of the record and `resolved` (the nested configuration of the run). Files go
-    below `<runs_dir>/<tracker>`. Raises `UnipetError` for a tracker that cannot work.
+    The record's `run_id` becomes the tracked run's id, and `config.group` (the sweep) its group. `mirrored` makes its name,
+    tags and configuration from the record and `resolved` (the run's nested configuration). Files are written below
+    `<runs_dir>/<tracker>`. Raises `UnipetError` as `check_tracking`.
     """
     check_tracking(config)
     if config.name == "none":
         return NullTracker()
     try:
         directory = Path(str(resolved.get("runs_dir", "runs"))) / config.name
-        directory.mkdir(parents=True, exist_ok=True)  # else wandb falls back to a temporary directory
+        directory.mkdir(parents=True, exist_ok=True)  # without it, wandb writes to a temporary directory
         return TRACKERS[config.name](config, mirrored(record, resolved), directory.resolve())
     except Exception as error:
         _warn(config.name, "its start", error)
@@ -169,7 +169,7 @@ def open_tracker(config: TrackingConfig, record: Record, resolved: Mapping[str, 
 
 
 def _wandb(config: TrackingConfig, mirror: Mirrored, directory: Path) -> WandbTracker:
-    """Offline unless asked; without a network or a login an online run becomes an offline one, to be synced later."""
+    """Open a wandb run, offline by default. Without a network or a login, an online run becomes an offline one."""
     import wandb
 
     waits = {"init_timeout": INIT_S, "finish_timeout": FINISH_S}
@@ -177,13 +177,13 @@ def _wandb(config: TrackingConfig, mirror: Mirrored, directory: Path) -> WandbTr
     options: dict[str, Any] = {
         "project": config.project,
         "id": mirror.run_id,
-        "resume": "allow",  # the same id is the same run: a job that was killed continues it
-        "name": fitting(mirror.name),
+        "resume": "allow",  # a job that is started again continues the run with this id
+        "name": shortened(mirror.name),
         "group": config.group,
         "job_type": JOB_TYPE,
-        "tags": [tag[:64] for tag in mirror.tags],  # wandb refuses longer ones
+        "tags": [tag[:64] for tag in mirror.tags],  # wandb rejects longer tags
         "config": mirror.config,
-        "dir": str(directory.parent),  # its service may run in another directory
+        "dir": str(directory.parent),  # absolute, because wandb's service may run in another directory
         "reinit": "finish_previous",
         "settings": wandb.Settings(
             silent=True, console="off", **{key: value for key, value in waits.items() if key in known}
@@ -199,13 +199,13 @@ def _wandb(config: TrackingConfig, mirror: Mirrored, directory: Path) -> WandbTr
                 f"{options['dir']} uploads it later.",
                 file=sys.stderr,
             )
-            wandb.teardown()  # the failed run's id counts as in use until then
+            wandb.teardown()  # otherwise the failed run's id counts as in use
     return WandbTracker(wandb.init(mode="offline", **options), as_asked=config.mode == "offline")
 
 
-def fitting(name: str, most: int = NAME) -> str:
-    """A name that the server takes; a longer one loses its middle, never its end, which no other run has."""
-    return name if len(name) <= most else f"{name[: most // 2]}…{name[len(name) - (most - most // 2 - 1) :]}"
+def shortened(name: str, limit: int = NAME) -> str:
+    """The name in at most `limit` characters. The middle is left out, because the end makes the name unique."""
+    return name if len(name) <= limit else f"{name[: limit // 2]}…{name[len(name) - (limit - limit // 2 - 1) :]}"
 
 
 def _first_line(error: Exception) -> str:
@@ -213,8 +213,8 @@ def _first_line(error: Exception) -> str:
 
 
 def _trackio(config: TrackingConfig, mirror: Mirrored, directory: Path) -> TrackioTracker:
-    """Always local. trackio knows runs by name alone, so the whole id is part of it."""
-    os.environ.setdefault("TRACKIO_DIR", str(directory))  # read when it is imported
+    """Open a trackio run, which is always local. trackio identifies runs by name, so the whole id is part of the name."""
+    os.environ.setdefault("TRACKIO_DIR", str(directory))  # trackio reads it at import
     import trackio
 
     with contextlib.redirect_stdout(sys.stderr):

@@ -1,7 +1,7 @@
-"""Tracking a run that finished before: it is told from its record, once, under the id that it would have had live.
+"""Uploading a finished run to a tracker from its record, once, under the id that live tracking would have used.
 
-`tracked.json` in the run's directory says where its newest result is tracked already: tracker, project, mode, and when that
-result was finished, so that a run that was repeated is told again.
+`tracked.json` in the run's directory lists where its result has been uploaded: tracker, project, mode, and the time at which
+that result was finished. A repeated run has another time, so it is uploaded again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TRACKED = "tracked.json"
 
 
 def mark(config: TrackingConfig, record: Record, directory: Path) -> None:
-    """Note that the result in `directory` is tracked. A note that cannot be written costs a second upload, no more."""
+    """Note in `tracked.json` that the result in `directory` is tracked. Without the note it would be uploaded again."""
     try:
         write_json_atomic(directory / TRACKED, [*_marks(directory, record), _mark(config, record)])
     except OSError as error:
@@ -30,10 +30,10 @@ def mark(config: TrackingConfig, record: Record, directory: Path) -> None:
 
 
 def upload(config: TrackingConfig, record: Record, resolved: Mapping[str, Any], directory: Path) -> None:
-    """Track the finished run in `directory` from what it left: configuration, history of metrics.jsonl, summary.
+    """Upload the finished run in `directory`: configuration, the history in metrics.jsonl, and summary.
 
-    Does nothing without a tracker, and nothing where this result is tracked there already; either is said on one line.
-    Raises `UnipetError` for a tracker that cannot work.
+    Does nothing without a tracker, or if this result has been uploaded to it before. Prints one line. Raises `UnipetError`
+    as `check_tracking`.
     """
     if config.name == "none":
         return
@@ -50,7 +50,7 @@ def upload(config: TrackingConfig, record: Record, resolved: Mapping[str, Any], 
 
 
 def history(record: Record, directory: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl in the order of their steps; scores of checkpoints that it lacks, from the record."""
+    """The lines of metrics.jsonl, sorted by step. If it lacks the scores of checkpoints, they are taken from the record."""
     rows = read_steps(directory / METRICS)
     selection = record.data.selection
     if not any(key.startswith(SELECTION) for row in rows for key in row):
@@ -58,7 +58,7 @@ def history(record: Record, directory: Path) -> list[dict[str, Any]]:
         from unipet.tasks import METRICS as KNOWN
 
         metric = selection.metric
-        turned = metric == LOSS or (metric in KNOWN and not KNOWN[metric].higher_is_better)  # recorded: more is better
+        turned = metric == LOSS or (metric in KNOWN and not KNOWN[metric].higher_is_better)  # recorded so that more is better
         rows += [
             {"step": int(step), f"{SELECTION}{metric}": -score if turned else score}
             for step, score in selection.scores.items()
@@ -76,7 +76,7 @@ def _mark(config: TrackingConfig, record: Record) -> dict[str, Any]:
 
 
 def _marks(directory: Path, record: Record) -> list[dict[str, Any]]:
-    """The notes about this very result."""
+    """The notes in `tracked.json` about this result, not about an earlier one."""
     try:
         found = json.loads((directory / TRACKED).read_text(encoding="utf-8"))
     except (OSError, ValueError):

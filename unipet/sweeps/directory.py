@@ -19,6 +19,7 @@ from unipet.compose.schema import typed
 from unipet.config import LauncherConfig, RunConfig
 from unipet.errors import UnipetError
 from unipet.output.files import as_file_name
+from unipet.runs.identity import APART
 from unipet.runs.sweep_files import (
     CLAIMS,
     INDEX,
@@ -30,8 +31,6 @@ from unipet.runs.sweep_files import (
     job_numbers,
     read_outcome,
 )
-
-_ELSEWHERE = ("runs_dir", "tracking", "launcher", "rerun", "checkpoint")  # keys that change no result
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ def sweep_name(jobs: Sequence[Job], swept: Sequence[str], own: str = "") -> str:
     """`<what is swept>-<12 hex characters over what the jobs compute>`; `own` tells it from every other sweep."""
     digest = hashlib.sha256(own.encode())
     for job in jobs:
-        said = {key: value for key, value in job.values.items() if key not in _ELSEWHERE}
+        said = {key: value for key, value in job.values.items() if key not in APART}
         digest.update(repr((_plain(said), job.mistake)).encode())
     keys = "+".join(key.rpartition(".")[2] for key in swept) or "one"
     return f"{as_file_name(keys)[:60]}-{digest.hexdigest()[:12]}"
@@ -167,6 +166,12 @@ def job_config(job: Job) -> RunConfig:
     if job.mistake is not None:
         raise UnipetError(job.mistake)
     return run_config(job.values)
+
+
+def most_gpus(sweep: Sweep) -> int:
+    """The largest `budget.gpus` of the sweep's jobs: any worker may take any of them."""
+    jobs = (read_job(sweep.directory, number) for number in range(sweep.jobs))
+    return max((int(job.values["budget"]["gpus"]) for job in jobs if job.mistake is None), default=1)
 
 
 def reopen(directory: Path, results_too: bool) -> None:

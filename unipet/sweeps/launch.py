@@ -9,18 +9,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from unipet.compose.composer import Composer, plain_values
+from unipet.compose.composer import Composer
 from unipet.compose.expand import SweepJob, sweep_jobs
 from unipet.compose.hydra_errors import translate
-from unipet.compose.override import shown
 from unipet.compose.overrides import Plan
 from unipet.errors import UnipetError
 from unipet.runs.record import Record
 from unipet.runs.sweep_files import job_numbers
 from unipet.runs.tracked_summary import own_files
-from unipet.sweeps import closing, jobs, telling
+from unipet.sweeps import closing, jobs
 from unipet.sweeps.claims import living
 from unipet.sweeps.directory import Job, Sweep, read_sweep, reopen, sweep_name, write_sweep
+from unipet.sweeps.hydra_job import HydraJob
 from unipet.sweeps.hydra_main import Flags, call_hydra, environment, run_composed
 from unipet.sweeps.launchers import check_launcher, launch
 from unipet.sweeps.stopping import go_on, stopped
@@ -54,6 +54,11 @@ def sweep(todo: Plan, flags: Flags, texts: Sequence[str], composer: Composer) ->
     check_launcher(todo.config.launcher)
     if todo.launcher != "basic" or todo.jobs is None:
         return _hydra_sweep(todo, flags)
+    return go(begun(todo, flags, texts, composer))
+
+
+def begun(todo: Plan, flags: Flags, texts: Sequence[str], composer: Composer) -> Sweep:
+    """The sweep's directory, with every job resolved and written, and those open again that have no result."""
     expanded = list(sweep_jobs(todo, composer))
     content = [_job(each) for each in expanded]
     own = secrets.token_hex(8) if any(each.config is not None and each.config.rerun for each in expanded) else ""
@@ -71,7 +76,7 @@ def sweep(todo: Plan, flags: Flags, texts: Sequence[str], composer: Composer) ->
     if not write_sweep(asked, content, _versions()):
         print(f"the same sweep was begun before; finished runs are not repeated: {directory}", file=sys.stderr)
         reopen(directory, results_too=not living(directory))
-    return go(asked)
+    return asked
 
 
 def _job(expanded: SweepJob) -> Job:
@@ -120,17 +125,10 @@ def _hydra_sweep(todo: Plan, flags: Flags) -> int:
     except OSError as error:
         raise UnipetError(f"{directory}: cannot be written ({error.strerror or error}). Set runs_dir=DIR.") from None
 
-    def job(composed: Any) -> None:
-        from hydra.core.hydra_config import HydraConfig
+    each = HydraJob(directory.absolute(), flags.config(), list(todo.swept), total)
 
-        state = HydraConfig.get()
-        overrides, number = list(state.overrides.task), state.job.num
-        values = plain_values(composed)
-        telling.began(Job(number, overrides, differing(overrides, todo.swept), values, None), total)
-        task = jobs.Task(directory, number, [shown(text) for text in overrides], flags.config())
-        outcome = jobs.run_job(values, task)
-        jobs.write_outcome(directory, outcome)
-        telling.ended(directory, outcome)
+    def job(composed: Any) -> None:
+        each(composed)
 
     try:
         call_hydra(job, flags, todo.overrides)
@@ -139,16 +137,6 @@ def _hydra_sweep(todo: Plan, flags: Flags) -> int:
             close(directory, total)
         raise
     return close(directory, total)
-
-
-def differing(overrides: Sequence[str], swept: Sequence[str]) -> list[str]:
-    """Those of a job's overrides that tell it from the other jobs."""
-    typed = [shown(text) for text in overrides]
-    return [
-        text
-        for text in typed
-        if text.split("=", 1)[0] in swept or (text.startswith("model.path=") and "model" in swept)
-    ]
 
 
 def close(directory: Path, total: int | None) -> int:
@@ -165,13 +153,15 @@ def close(directory: Path, total: int | None) -> int:
         write_comparison(directory, rows, missing)
         print(text_table(rows, missing))
     lost = max((total or 0) - len(jobs), 0)
-    failed = sum(one.status not in ("exceeded", "skipped") for one in missing) + lost
+    interrupted = sum(run.status == "interrupted" for run in missing)
+    failed = sum(run.status not in ("exceeded", "skipped", "interrupted") for run in missing) + lost
     counts = (
         f"{len(jobs) + lost} jobs"
+        + (f", {interrupted} interrupted" if interrupted else "")
         + (f", {len(entries)} different runs" if len(entries) < len(jobs) else "")
         + (f", {failed} failed" if failed else "")
         + (f" ({lost} never started)" if lost else "")
     )
     print(f"\n{counts}; table and job files in {directory}")
     print(f"next: unipet report {shlex.quote(str(directory))} --html report.html")
-    return 1 if failed else 0
+    return 1 if failed or interrupted else 0

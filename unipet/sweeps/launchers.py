@@ -9,7 +9,7 @@ from collections.abc import Callable
 from unipet.config import LauncherConfig
 from unipet.errors import UnipetError, unknown
 from unipet.sweeps import ray_driver, slurm, telling
-from unipet.sweeps.directory import Sweep
+from unipet.sweeps.directory import Sweep, most_gpus
 from unipet.sweeps.machine import places
 from unipet.sweeps.progress import Progress
 from unipet.sweeps.supervisor import Slot, Supervisor, log_of
@@ -32,7 +32,7 @@ def in_this_process(sweep: Sweep) -> None:
 
 def slots(sweep: Sweep) -> None:
     """Several worker processes, each with its part of the machine; what they print goes to files."""
-    own, several = worker_name(), places(sweep.launcher.workers)
+    own, several = worker_name(), places(sweep.launcher.workers, most_gpus(sweep))
     progress = Progress(sweep)
     workers = [
         Slot(f"{own}-{number}", environment, log_of(sweep, f"{own}-{number}"))

@@ -10,12 +10,16 @@ from pathlib import Path
 WORKER_GIB = 3.0  # of main memory that one worker is given when nobody says how many there shall be
 
 
-def places(workers: int | None) -> list[dict[str, str]]:
-    """The environment of each worker: which GPU it sees, or how many threads it uses."""
+def places(workers: int | None, each: int = 1) -> list[dict[str, str]]:
+    """The environment of each worker: which `each` GPUs it sees, or how many threads it uses.
+
+    Where there are fewer GPUs than that, every worker sees all of them, and the job that needs more says so.
+    """
     devices = gpus()
     if devices:
-        count = workers or len(devices)
-        return [{"CUDA_VISIBLE_DEVICES": devices[number % len(devices)]} for number in range(count)]
+        groups = [devices[at : at + each] for at in range(0, len(devices) - each + 1, each)] or [devices]
+        count = workers or len(groups)
+        return [{"CUDA_VISIBLE_DEVICES": ",".join(groups[number % len(groups)])} for number in range(count)]
     cores = usable_cores()
     count = workers or max(1, min(cores, int(available_gib() // WORKER_GIB)))
     threads = str(max(1, cores // count))

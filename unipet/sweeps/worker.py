@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 
 from unipet.config import LauncherConfig
 from unipet.runs.run_directory import Busy
 from unipet.runs.shared import Shared
-from unipet.runs.sweep_files import JobState, job_numbers
+from unipet.runs.sweep_files import JobState, index_lines, job_numbers, map_events
 from unipet.runs.tracked_summary import own_files
 from unipet.sweeps import jobs
+from unipet.sweeps.admission import device, wait_for_room
 from unipet.sweeps.claims import (
     BEAT_S,
     STALE_S,
@@ -54,6 +55,9 @@ class Worker:
     busy: dict[int, float] = field(default_factory=dict)  # job -> when to try it again
 
     def __post_init__(self) -> None:
+        self.read_to = index_lines(self.sweep.directory)[1]  # before the look at the outcomes: no event is missed
+        self.over = job_numbers(self.sweep.directory, ".json")
+        self.tried: set[int] = set()  # claimed in vain: another has it, or it is over and no event says so
         self.owner = Owner.this(self.name)
         self.clock = Clock(self.sweep.directory, self.name)
         self.shared = Shared()
@@ -78,15 +82,14 @@ class Worker:
     def next_claim(self) -> tuple[Claim | None, float | None]:
         """A job for this worker, or how long to wait for one; None and None where nothing is left for it."""
         directory = self.sweep.directory
+        if (held := self.unclaimed(self.known_over(), attempts(directory), self.tried)) is not None:
+            return held, None
         over, taken = job_numbers(directory, ".json"), attempts(directory)
+        if (held := self.unclaimed(over, taken, set())) is not None:
+            return held, None
         left = [job for job in range(self.sweep.jobs) if job not in over]
         now = time.monotonic()
         ready = [job for job in left if self.busy.get(job, 0.0) <= now]
-        free = [job for job in ready if job not in taken]
-        while free:
-            job = free.pop(0 if self.alone else random.randrange(len(free)))
-            if (held := claim(directory, job, self.owner, 1)) is not None:
-                return held, None
         outstanding = [job for job in ready if job in taken]
         random.shuffle(outstanding)
         unsure = False
@@ -103,6 +106,28 @@ class Worker:
         if unsure or len(ready) < len(left) or (self.last and left):
             return None, WAIT_S
         return None, None
+
+    def known_over(self) -> set[int]:
+        """The jobs that were over when this worker began, or of which the index has said so since. That is a few lines to read,
+        where the outcomes of a large sweep on a slow file system are many looks at a directory."""
+        lines, self.read_to = index_lines(self.sweep.directory, self.read_to)
+        self.over |= {event.job for event in map_events(lines) if event.over}
+        return self.over
+
+    def unclaimed(self, over: Container[int], taken: Container[int], tried: set[int]) -> Claim | None:
+        """A job that nobody has; None where there is none besides those that are over, taken, or were tried before."""
+        now = time.monotonic()
+        free = [
+            job
+            for job in range(self.sweep.jobs)
+            if not (job in over or job in taken or job in tried or self.busy.get(job, 0.0) > now)
+        ]
+        while free:
+            job = free.pop(0 if self.alone else random.randrange(len(free)))
+            if (held := claim(self.sweep.directory, job, self.owner, 1)) is not None:
+                return held
+            tried.add(job)
+        return None
 
     def take_over(self, gone: Claim) -> Claim | None:
         """The next attempt at a job whose worker was lost; None where another process was faster, or it was lost too often."""
@@ -124,6 +149,7 @@ class Worker:
         job = read_job(self.sweep.directory, held.job)
         self.say(job, None)
         try:
+            self.shared.admit = lambda gib: self.admit(held, gib)
             with beating(held), own_files(self.sweep.config_dir):
                 outcome = jobs.run_job(job.values, self.task(job, held), job.mistake, self.shared)
         except Busy:
@@ -136,6 +162,11 @@ class Worker:
         if held.held():
             self.end(held, outcome)
             self.say(job, outcome)
+
+    def admit(self, held: Claim, gib: float | None) -> None:
+        """Wait until the GPU of this worker has room for a run, where there is one and workers share it."""
+        if not self.alone and (place := device()) is not None:
+            wait_for_room(held, gib, place)
 
     def end(self, held: Claim, outcome: JobState) -> None:
         """Write a job's outcome and give its claim back."""

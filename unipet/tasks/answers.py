@@ -1,4 +1,4 @@
-"""What a record says of texts and answers: texts, a number, tags of words, references; every wrong one is an error."""
+"""Reading the values of a row: texts, a number, words and their tags, references. An invalid value is an error."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from unipet.tasks.labels import LabelReader, as_number
 
 
 def number(value: object, place: str, scale: Sequence[float] | None = None) -> float:
-    """A finite number; a decimal's nearest float. With a `scale` (the column declares numbers as names) the value is an
-    index into it. Raises Gap where there is none, UnipetError for anything else."""
+    """A finite number as a float. With a `scale` (label names of the column that are numbers), the value is an index into
+    it. Raises Gap if the value is missing, UnipetError if it is invalid."""
     if without_answer(value):
         raise Gap("unlabelled", f"{place}: {short(value)} given; a finite number is needed.")
     found = None if isinstance(value, str) else as_number(value)
@@ -20,7 +20,7 @@ def number(value: object, place: str, scale: Sequence[float] | None = None) -> f
         if found == -1:
             raise Gap("unlabelled", f"{place}: -1 given, which stands for a hidden answer; a finite number is needed.")
         if found is None or found not in range(len(scale)):
-            raise UnipetError(f"{place}: {short(value)} is no index of the declared names {list(scale)}.")
+            raise UnipetError(f"{place}: {short(value)} is not an index of the declared names {list(scale)}.")
         return scale[int(found)]
     try:
         if found is not None:
@@ -31,8 +31,8 @@ def number(value: object, place: str, scale: Sequence[float] | None = None) -> f
 
 
 def text(value: object, place: str, gap: str = "empty") -> str:
-    """A text that is not empty. Raises Gap of kind `gap` for null and an empty text, UnipetError for another type and
-    half a character."""
+    """A text that is not empty. Raises Gap of kind `gap` for null and an empty text, UnipetError for another type and for
+    a lone surrogate."""
     if value is None:
         raise Gap(gap, f"{place}: None given; a string is needed.")
     if not isinstance(value, str):
@@ -43,7 +43,7 @@ def text(value: object, place: str, gap: str = "empty") -> str:
 
 
 def whole(value: str, place: str) -> str:
-    """`value`, which every file and terminal can hold. Raises UnipetError for half a character."""
+    """`value`, if it can be written as UTF-8. Raises UnipetError for a lone surrogate (half a character)."""
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -52,7 +52,7 @@ def whole(value: str, place: str) -> str:
 
 
 def words(value: object, place: str) -> list[str]:
-    """A list of words. Raises Gap where there is none, or an empty one, UnipetError for another type."""
+    """A list of words. Raises Gap if it is missing or empty, or if a word is empty, UnipetError for another type."""
     if value is None or value == [] or value == "":
         raise Gap("empty", f"{place}: {short(value)} given; a list of words is needed.")
     if not isinstance(value, (list, tuple)):
@@ -61,7 +61,7 @@ def words(value: object, place: str) -> list[str]:
 
 
 def tags(value: object, count: int, labels: LabelReader, place: str) -> list[int]:
-    """One label index for each of `count` words. Raises Gap where an answer is missing, UnipetError for another type or
+    """One label index for each of `count` words. Raises Gap if an answer is missing, UnipetError for another type or
     another number of tags."""
     if value is None or value == [] or value == "":
         raise Gap("unlabelled", f"{place}: {short(value)} given; a list with one label per word is needed.")
@@ -73,7 +73,7 @@ def tags(value: object, count: int, labels: LabelReader, place: str) -> list[int
 
 
 def references(value: object, place: str) -> list[str]:
-    """The right texts of an evaluation row: a list, or one text. Raises Gap where there is none, or an empty one."""
+    """The references of an evaluation row: a list of texts, or one text. Raises Gap if there is none, or an empty one."""
     texts = list(value) if isinstance(value, (list, tuple)) else [value]
     if not texts:
         raise Gap("unlabelled", f"{place}: no references; at least one text is needed.")

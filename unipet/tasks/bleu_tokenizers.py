@@ -1,4 +1,4 @@
-"""The tokenizers of sacrebleu's BLEU: which there are, and whether one can be used here."""
+"""The tokenizers of sacrebleu's BLEU, and the check whether one can be used on this machine."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Any
 from unipet.errors import UnipetError, unknown
 
 DEFAULT = "13a"
-_PATIENCE = 20  # seconds that the server of a tokenizer's file may take to answer
+_PATIENCE = 20  # seconds to wait for the server of a tokenizer's file
 
 
 @lru_cache
 def check_bleu_tokenizer(name: str) -> None:
-    """Raise UnipetError for a name that sacrebleu does not know, and for a tokenizer that needs a package or a file
-    which cannot be had here. A file that it needs is downloaded by this, once."""
-    if name == DEFAULT:  # no need to load sacrebleu for it
+    """Raise UnipetError for a name that sacrebleu does not know, and for a tokenizer whose package or file is missing. The
+    check downloads the file of a tokenizer that needs one."""
+    if name == DEFAULT:  # it always works, so sacrebleu need not be imported
         return
     from sacrebleu.metrics.bleu import BLEU
 
@@ -28,11 +28,11 @@ def check_bleu_tokenizer(name: str) -> None:
     try:
         with _patient():
             sentence_bleu(name).corpus_score(["a b"], [["a b"]])
-    except (Exception, SystemExit) as error:  # a missing package, no network, a damaged file: many kinds
+    except (Exception, SystemExit) as error:  # many types: a missing package, no network, a damaged file
         said = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise UnipetError(
             f"task.bleu_tokenizer: sacrebleu cannot use {name!r} here: {' '.join(said) or type(error).__name__}. "
-            f"{_advice(name)} Or choose one that needs nothing: 13a, intl, zh, char, none."
+            f"{_advice(name)} Or choose a tokenizer that needs no package and no file: 13a, intl, zh, char, none."
         ) from None
 
 
@@ -41,7 +41,7 @@ def sentence_bleu(name: str) -> Any:
     from sacrebleu.metrics import BLEU
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # sacrebleu renames one of its tokenizers by a deprecated call
+        warnings.simplefilter("ignore")  # sacrebleu itself uses a deprecated name of a tokenizer
         return BLEU(effective_order=True, tokenize=name)
 
 
@@ -56,7 +56,7 @@ def _advice(name: str) -> str:
 
 @contextmanager
 def _patient() -> Iterator[None]:
-    """A limit for sacrebleu's download, which has none of its own."""
+    """Set a time limit for sacrebleu's download, which has none."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_PATIENCE)
     try:

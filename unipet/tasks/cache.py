@@ -1,6 +1,6 @@
-"""Tokenised splits on disk: one safetensors file per content, tokenizer and settings; safe under concurrent jobs.
+"""Tokenised splits on disk: one safetensors file per content, tokenizer and settings. Safe for concurrent jobs.
 
-The directory is that of unipet/output/cache_place.py. Files are written whole or not at all and never change.
+`unipet/output/cache_place.py` chooses the directory. Files are written atomically and never changed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from unipet.tasks.encoded import EncodedRows
 
 
 def read_cached(directory: Path | None, key: str) -> EncodedRows | None:
-    """What `write_cached` left under `key`; None when there is nothing readable."""
+    """The rows that `write_cached` stored under `key`; None if there are none, or if the file cannot be read."""
     if directory is None:
         return None
     path = _path(directory, key)
@@ -27,11 +27,11 @@ def read_cached(directory: Path | None, key: str) -> EncodedRows | None:
             facts = json.loads(file.metadata()["facts"])
             return EncodedRows.restored({name: file.get_tensor(name) for name in file.keys()}, facts)  # noqa: SIM118
     except (SafetensorError, OSError, KeyError, TypeError, ValueError):
-        return None  # a damaged file is made again
+        return None  # a damaged file is replaced
 
 
 def write_cached(directory: Path | None, key: str, rows: EncodedRows) -> None:
-    """Keep `rows` under `key`, atomically; a directory that cannot be written to costs the cache, not the run."""
+    """Store `rows` under `key`, atomically. If the directory cannot be written to, nothing is stored."""
     if directory is None:
         return
     from safetensors.numpy import save

@@ -1,4 +1,4 @@
-"""The rules between several keys of a TaskConfig; what limits one key stands on it, in config.py."""
+"""Checks between several keys of a TaskConfig. The limits of single keys are in config.py."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ def check_task(task: TaskConfig) -> None:
     _check_decoding(task)
 
 
-def _names(key: str, given: Sequence[str]) -> list[str]:
+def _names(key: str, texts: Sequence[str]) -> list[str]:
     """A list of distinct, non-empty strings."""
-    names = list(given)
+    names = list(texts)
     for name in names:
         if not name.strip():
             raise not_allowed(key, name, "names that are not empty")
     if len(set(names)) != len(names):
-        raise UnipetError(f"{key}: {names} names something twice.")
+        raise UnipetError(f"{key}: {names} contains a name twice. Remove one.")
     return names
 
 
 def _check_split(key: str, split: str) -> None:
-    """A split is named as a file is; `subset/split` has two such names."""
+    """Raise UnipetError unless the split's name is a valid file name; `subset/split` consists of two such names."""
     for part in split.split("/"):
         file_name(part, f"{key}={split!r}" if part != split else key)
 
@@ -113,12 +113,17 @@ def _check_source(task: TaskConfig, text: list[str]) -> None:
             raise unknown("task.rename", column, allowed)
     names = [file_name(name, "task.submission") for name in task.submission]
     if len({name.casefold() for name in names}) < len(names):
-        raise UnipetError(f"task.submission: {names}: two names are one file where upper and lower case are the same.")
+        raise UnipetError(
+            f"task.submission: {names}: two names differ only in upper and lower case, which is the same file on some "
+            "systems. Rename one."
+        )
     for name, split in task.submission.items():
         _check_split(f"task.submission.{name}", split)
     _check_range(task)
     if task.hub is not None and task.generator is not None:
-        raise UnipetError(f"task.hub={task.hub} and task.generator={task.generator}: one source only; null the other.")
+        raise UnipetError(
+            f"task.hub={task.hub} and task.generator={task.generator}: a task has one source. Set the other to null."
+        )
     if task.generator is not None:
         _check_generator(task, text)
 
@@ -130,7 +135,7 @@ def _check_range(task: TaskConfig) -> None:
     if len(given) != 2 or given[0] >= given[1]:
         raise UnipetError(f"{key}: {given!r} given; allowed: [lowest, highest], or [] for answers as they are.")
     if task.kind != "regression":
-        raise UnipetError(f"{key}: {given!r} given, but task.kind={task.kind} answers with no numbers; use [].")
+        raise UnipetError(f"{key}: {given!r} given, but the answers of task.kind={task.kind} are not numbers; use [].")
 
 
 def _check_generator(task: TaskConfig, text: list[str]) -> None:
@@ -161,11 +166,13 @@ def _check_selection(task: TaskConfig) -> None:
     if task.selection_split == task.evaluation_split:
         raise UnipetError(
             f"task.selection=validation: task.selection_split and task.evaluation_split are both "
-            f"{task.evaluation_split!r}: the score would be selected on. Use task.selection=train_holdout, or report "
-            "another split (task.evaluation_split=test)."
+            f"{task.evaluation_split!r}: the checkpoint would be selected by the reported score. Use "
+            "task.selection=train_holdout, or report another split (task.evaluation_split=test)."
         )
     if task.generator is not None and task.data_dir is None:
-        raise UnipetError("task.selection=validation: a synthetic task has no such split; use train_holdout.")
+        raise UnipetError(
+            "task.selection=validation: a synthetic task has no such split. Use task.selection=train_holdout."
+        )
 
 
 def _check_decoding(task: TaskConfig) -> None:

@@ -1,4 +1,4 @@
-"""Turns features into padded batches, and prompts into batches padded on the left."""
+"""Making batches: features padded on the right, prompts padded on the left."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Collate = Callable[[list[Feature]], "dict[str, Tensor]"]
 
 
 def collate(tokenizer: Any) -> Collate:
-    """A function from features to tensors padded on the right to the longest of the batch.
+    """A function that turns features into tensors, padded on the right to the longest feature of the batch.
 
-    ids, mask and types are int64 (B, L), or (B, choices, L); labels are int64 (B,), float32 (B,) for regression, or
-    int64 (B, L) padded with -100 where every token has one. Raises UnipetError for a tokenizer without a padding token.
+    ids, mask and types are int64 (B, L), or (B, choices, L). Labels are int64 (B,), float32 (B,) for regression, or, with
+    one label per token, int64 (B, L) padded with -100. Raises UnipetError for a tokenizer without a padding token.
     """
     import torch
 
@@ -47,7 +47,7 @@ def collate(tokenizer: Any) -> Collate:
 
 
 def left_padded(prompts: Sequence[Sequence[int]], pad: int) -> dict[str, Tensor]:
-    """Prompts of a decoder, aligned at their ends, where generation goes on: ids and mask, int64 (B, L)."""
+    """Prompts of a decoder, aligned at their ends, where generation continues: ids and mask, int64 (B, L)."""
     import torch
 
     longest = max(map(len, prompts))

@@ -1,8 +1,7 @@
-"""METEOR, NIST and CIDEr for data-to-text, without Java: own implementations, with their deviations stated.
+"""METEOR, NIST and CIDEr for data-to-text without Java: own implementations, with their deviations stated.
 
-The published scripts (E2E, WebNLG) run a jar or wrap one; values here compare methods with each other, and lie close
-to, but are not, the published scripts' values. The note of every score says so in the record. All three count the
-tokens of text_tokens.py.
+The published scripts (E2E, WebNLG) need Java. Values computed here are close to theirs, but not equal: use them to compare
+methods with each other. The record has a note about this for every score. All three count the tokens of text_tokens.py.
 """
 
 from __future__ import annotations

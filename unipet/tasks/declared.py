@@ -1,4 +1,4 @@
-"""Label names that a column declares (ClassLabel of `datasets`, also for lists of tags): a stored index means the name."""
+"""Label names that a column declares (ClassLabel of `datasets`, also for lists of tags): its values index these names."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _LISTS = ("List", "LargeList", "Sequence")
 
 
 def declared_names(feature: object) -> list[str] | None:
-    """The names of a ClassLabel, or of a list of them, in the order of its indices; None for any other feature.
+    """The names of a ClassLabel, or of a list of ClassLabels, in the order of its indices; None for any other feature.
 
-    `feature` is in the notation that `datasets` uses in parquet files and in `Features.to_dict()`.
+    `feature` has the form that `datasets` uses in parquet files and in `Features.to_dict()`.
     """
     while True:
         if isinstance(feature, list) and len(feature) == 1:  # how old versions write a list
@@ -29,10 +29,10 @@ def declared_names(feature: object) -> list[str] | None:
 
 
 def alignment(names: Sequence[str], labels: Sequence[str], place: str) -> list[int]:
-    """For each declared name in turn the index of the label that has it.
+    """For each declared name, in order, the index of the label with that name.
 
-    Names that are only their own indices (a ClassLabel made without names) are no names: they stay in order.
-    Raises UnipetError, with both lists, where the two do not hold the same names.
+    Names that are only indices (a ClassLabel made without names) do not count as names: their order stays. Raises
+    UnipetError, showing both lists, if the names differ.
     """
     if set(names) == set(labels):
         return [list(labels).index(name) for name in names]
@@ -45,11 +45,11 @@ def alignment(names: Sequence[str], labels: Sequence[str], place: str) -> list[i
 
 
 def scale(names: Sequence[str], place: str) -> list[float]:
-    """The numbers that the names of a regression's answers are. Raises UnipetError for a name that is no number."""
+    """The declared names as numbers, for a regression. Raises UnipetError for a name that is not a number."""
     numbers = [numeral(name) for name in names]
     if None in numbers:
         raise UnipetError(
-            f"task.kind=regression: {place} declares the labels {_shown(names)}, which are no numbers. Use "
+            f"task.kind=regression: {place} declares the labels {_shown(names)}, which are not numbers. Use "
             "task.kind=classification with these names in task.labels, or local files with numbers (task.data_dir)."
         )
     return [float(number) for number in numbers if number is not None]

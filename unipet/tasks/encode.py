@@ -1,4 +1,4 @@
-"""From text to token ids, once per content, tokenizer and settings: in this process, and on disk."""
+"""Tokenising splits, once per content, tokenizer and settings. Results are cached in this process and on disk."""
 
 from __future__ import annotations
 
@@ -22,17 +22,18 @@ from unipet.tasks.load import TaskData
 from unipet.tasks.prompt import encode_prompts
 from unipet.tasks.rows import Row
 
-FORMAT = 2  # of what is cached; a change of any encoder below must change it
+FORMAT = 2  # the version of cached data; increase it with every change of an encoder
 
 _ENCODED: dict[str, EncodedRows] = {}
 
 
 @phase("data")
 def encode(data: TaskData, tokenizer: Any, task: TaskConfig, cache: Path | None = None) -> Encoded:
-    """Tokenise the splits, each once per (rows, tokenizer, settings that decide ids); pairs lose from the longer text.
+    """Tokenise the splits, once per rows, tokenizer and settings that determine the ids. A pair that is too long is
+    truncated from its longer text.
 
-    With a `cache` directory that holds across processes: a second run tokenises nothing. Raises UnipetError when a
-    length is more than the tokenizer's model can take or leaves no room for text.
+    With a `cache` directory, other processes reuse the result. Raises UnipetError for a length limit that is larger than
+    the tokenizer allows, or that leaves no room for text.
     """
     _check_lengths(data, tokenizer, task)
     identity = tokenizer_identity(tokenizer)
@@ -53,11 +54,11 @@ def encode(data: TaskData, tokenizer: Any, task: TaskConfig, cache: Path | None 
 
 
 def tokenizer_identity(tokenizer: Any) -> str:
-    """A hash of what decides the ids: two tokenizers loaded from the same files share it."""
+    """A hash of everything that determines the ids. Two tokenizers loaded from the same files have the same hash."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:
         state = json.loads(backend.to_str())
-        state.pop("truncation", None)  # these two are settings of the last call, not of the tokenizer
+        state.pop("truncation", None)  # truncation and padding are settings of the last call
         state.pop("padding", None)
     else:
         state = [sorted(tokenizer.get_vocab().items()), _files(tokenizer)]
@@ -67,8 +68,8 @@ def tokenizer_identity(tokenizer: Any) -> str:
 
 
 def _files(tokenizer: Any) -> dict[str, str]:
-    """What a tokenizer written in Python saves of its vocabulary, by content: merges and scores are no part of
-    `get_vocab`. Nothing for one that has no files."""
+    """File name -> hash, of the vocabulary files that a tokenizer written in Python saves, because `get_vocab` lacks merges
+    and scores. Empty for a tokenizer without files."""
     with TemporaryDirectory() as directory:
         with contextlib.suppress(NotImplementedError):
             tokenizer.save_vocabulary(directory)
@@ -112,24 +113,24 @@ def _check_lengths(data: TaskData, tokenizer: Any, task: TaskConfig) -> None:
 
 
 def _check_nothing_is_empty(rows: list[Row], encoded: EncodedRows) -> None:
-    """Raise UnipetError for a row without any token, special ones included: a model cannot read it."""
+    """Raise UnipetError for a row without any token, not even a special one: a model cannot read it."""
     empty = next((i for i, length in enumerate(encoded.lengths) if length == 0), None)
     if empty is not None:
         raise UnipetError(
-            f"example {rows[empty]['id']}: this base model's tokenizer makes no token of its text. Remove it, or choose "
-            "another model=..."
+            f"example {rows[empty]['id']}: this base model's tokenizer turns its text into no tokens. Remove the example, or "
+            "choose another model=..."
         )
 
 
 def _texts(rows: list[Row], tokenizer: Any, task: TaskConfig) -> EncodedRows:
-    """One text or a pair per row, one label."""
+    """Encode one text or a pair per row, with one label."""
     texts = [list(column) for column in zip(*(row["text"] for row in rows), strict=True)]
     columns, cut = _call(tokenizer, texts, task.max_length)
     return EncodedRows(columns, [row.get("label", 0) for row in rows], sum(cut) / len(rows))
 
 
 def _choices(rows: list[Row], tokenizer: Any, task: TaskConfig) -> EncodedRows:
-    """The context with each choice, as pairs."""
+    """Encode the context with each choice, as pairs."""
     first = [row["text"][0] for row in rows for _ in row["choices"]]
     second = [choice for row in rows for choice in row["choices"]]
     columns, cut = _call(tokenizer, [first, second], task.max_length)
@@ -139,8 +140,8 @@ def _choices(rows: list[Row], tokenizer: Any, task: TaskConfig) -> EncodedRows:
 
 
 def _call(tokenizer: Any, texts: list[list[str]], max_length: int) -> tuple[dict[str, list[list[int]]], list[bool]]:
-    """Token ids (and types), and which rows were cut: only one that fills max_length can have been, those few are
-    tokenised whole to know."""
+    """Token ids (and types), and which rows were truncated. Only rows of length max_length can be truncated, so only these
+    are tokenised again, without a limit, to find out."""
     options = {"padding": False, "return_attention_mask": False, "verbose": False}
     made = tokenizer(*texts, truncation=True, max_length=max_length, **options)
     cut = [len(ids) >= max_length for ids in made["input_ids"]]

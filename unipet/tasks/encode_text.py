@@ -1,4 +1,4 @@
-"""Sources and targets to token ids, for encoder-decoders and for decoders."""
+"""Encoding sources and targets for generation, for encoder-decoders and for decoders."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from unipet.tasks.encoded import EncodedRows
 from unipet.tasks.rows import Row
 from unipet.tasks.word_ids import plain_ids
 
-IGNORED = -100  # a label that the loss leaves out
+IGNORED = -100  # the label of tokens that the loss ignores
 
 
 def target_of(row: Row) -> str:
-    """The text that the loss (and perplexity) sees: the target, or an evaluation row's first reference."""
+    """The text for the loss and for perplexity: the target, or an evaluation row's first reference."""
     found: str = row["target"] if "target" in row else row["references"][0]
     return found
 
 
 def encode_seq2seq(rows: list[Row], tokenizer: Any, task: TaskConfig) -> EncodedRows:
-    """The source as the encoder's input, the target as labels, closed by the end token, each within its limit."""
+    """Encode the source as the encoder's input, and the target with an end token as labels, each within its limit."""
     set_languages(tokenizer, task)
     sources, cut = _limited(tokenizer, [row["text"][0] for row in rows], task.max_source)
     targets, cut_targets = _limited(tokenizer, [target_of(row) for row in rows], task.max_target, target=True)
     end = tokenizer.eos_token_id
     if end is not None:
-        # mBART ends with the end token and a language code; a tokenizer that adds no end token at all gets one here
+        # mBART's targets end with the end token and a language code. If the tokenizer adds no end token, add one.
         targets = [ids if end in ids[-2:] else [*ids[: task.max_target - 1], end] for ids in targets]
     return EncodedRows(
         {"input_ids": sources, "labels": targets}, None, sum(cut) / len(rows), sum(cut_targets) / len(rows)
@@ -34,11 +34,12 @@ def encode_seq2seq(rows: list[Row], tokenizer: Any, task: TaskConfig) -> Encoded
 
 
 def encode_causal(rows: list[Row], tokenizer: Any, task: TaskConfig) -> EncodedRows:
-    """[begin] source separator target end, in one sequence; everything before the target has no label.
+    """Encode `[begin] source separator target end` as one sequence. Only the target and the end token have labels.
 
-    The parts are tokenised one by one, so that a prompt at evaluation has exactly the ids that training saw, each as it
-    follows the part before it: the space that ends a separator belongs to the target's first word, and no part begins
-    as a new text does. Raises UnipetError for a tokenizer without an end token, and for a separator that is no token to it.
+    The parts are tokenised separately, so that a prompt in evaluation has exactly the same ids as in training. Each part
+    is tokenised as it follows the part before it: the space that ends a separator belongs to the target's first word, and
+    no part is tokenised like the start of a text. Raises UnipetError for a tokenizer without an end token, and for a
+    separator that gives no token.
     """
     if tokenizer.eos_token_id is None:
         raise UnipetError("model: its tokenizer has no end token, so a decoder cannot learn where a text ends.")
@@ -52,7 +53,9 @@ def encode_causal(rows: list[Row], tokenizer: Any, task: TaskConfig) -> EncodedR
         )
     room = task.max_source - len(begin) - len(between)
     if room < 1:
-        raise UnipetError(f"task.max_source: {task.max_source} given; the separator alone fills it.")
+        raise UnipetError(
+            f"task.max_source: {task.max_source} given, which leaves no room beside the separator. Raise task.max_source."
+        )
     sources = plain_ids(tokenizer, [row["text"][0] for row in rows])
     space = task.separator[len(separator) :]
     targets = _following(tokenizer, separator, [target_of(row) for row in rows], space)
@@ -68,8 +71,8 @@ def encode_causal(rows: list[Row], tokenizer: Any, task: TaskConfig) -> EncodedR
 
 
 def _following(tokenizer: Any, before: str, texts: list[str], space: str = "") -> list[list[int]]:
-    """The ids of each text as it goes on after `before` and `space`; those that it has alone where both together have
-    no place between tokens, or where a letter would touch a letter."""
+    """The ids of each text as a continuation of `before` and `space`. If the combined text has no token boundary between
+    them, or if a letter would directly follow a letter, the ids of the text alone."""
     start, alone = plain_ids(tokenizer, [before])[0], plain_ids(tokenizer, texts)
     found = []
     for text, own, both in zip(texts, alone, plain_ids(tokenizer, [before + space + t for t in texts]), strict=True):
@@ -86,8 +89,8 @@ def begins(tokenizer: Any) -> bool:
 
 
 def set_languages(tokenizer: Any, task: TaskConfig) -> None:
-    """Tell a multilingual tokenizer its source and target language. Raises UnipetError where a code is missing or
-    unknown; a tokenizer without codes ignores `task.languages`."""
+    """Set the source and target language of a multilingual tokenizer. Raises UnipetError for a missing or unknown code. For
+    a tokenizer without language codes, `task.languages` has no effect."""
     if not hasattr(tokenizer, "src_lang"):
         return
     known = getattr(tokenizer, "lang_code_to_id", None) or tokenizer.get_vocab()
@@ -102,7 +105,7 @@ def set_languages(tokenizer: Any, task: TaskConfig) -> None:
 
 
 def _limited(tokenizer: Any, texts: list[str], limit: int, target: bool = False) -> tuple[list[list[int]], list[bool]]:
-    """Ids with the tokenizer's own special tokens, and which texts the limit cut."""
+    """Ids with the tokenizer's own special tokens, and which texts were truncated."""
     options: dict[str, Any] = {"padding": False, "return_attention_mask": False, "verbose": False}
     made = tokenizer(**{"text_target" if target else "text": texts}, truncation=True, max_length=limit, **options)
     cut = [len(ids) >= limit for ids in made["input_ids"]]

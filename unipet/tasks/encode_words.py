@@ -1,4 +1,4 @@
-"""Sentences that come as words to token ids, and which token answers for which word."""
+"""Encoding sentences that are given as words, with one labelled token per word."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from unipet.tasks.word_ids import plain_ids, word_ids
 
 
 def encode_words(rows: list[Row], tokenizer: Any, task: TaskConfig) -> EncodedRows:
-    """The ids of each sentence; the label of a word stands at its first token, -100 everywhere else.
+    """Encode each sentence. The first token of a word has its label; all other tokens have -100.
 
-    Every word has the ids that it has within a sentence, behind a space, the first one too. `labelled` says which word
-    each label belongs to. A word that the tokenizer makes nothing of (a zero-width character, say) has no label and is
-    listed in `wordless`; a word whose first token `max_length` cuts has no label either.
+    Every word, also the first one, has the ids that it has after a space within a sentence. `labelled` lists the word of
+    each label. A word that the tokenizer turns into no tokens, such as a zero-width character, has no label and is listed
+    in `wordless`. A word whose first token is truncated has no label either.
     """
     words = list(dict.fromkeys(word for row in rows for word in row["text"]))
     pieces = dict(zip(words, word_ids(tokenizer, words), strict=True))
@@ -28,7 +28,7 @@ def encode_words(rows: list[Row], tokenizer: Any, task: TaskConfig) -> EncodedRo
     for row in rows:
         tags = row.get("label", [0] * len(row["text"]))  # a hidden test set has none
         ids: list[int] = []
-        places: list[int] = []  # the word that a token answers for, -1 for none
+        places: list[int] = []  # for each token, the word whose label it has, or -1
         for at, word in enumerate(row["text"]):
             own, first = pieces[word]
             ids += own
@@ -56,8 +56,8 @@ class _Frame:
         starts = [at for at in range(len(whole)) if whole[at : at + len(inner)] == inner]
         if not starts:
             raise UnipetError(
-                "task.kind=token_classification: this base model's tokenizer gives a word other ids beside its special "
-                "tokens, so its words cannot be told apart. Choose another model=..."
+                "task.kind=token_classification: this base model's tokenizer changes the ids of a word next to special "
+                "tokens, so its tokens cannot be assigned to words. Choose another model=..."
             )
         start, end = starts[0], starts[0] + len(inner)
         self.before, self.after = whole[:start], whole[end:]
@@ -67,5 +67,5 @@ class _Frame:
         self._before, self._own, self._after = types[:start], types[start] if start < len(types) else 0, types[end:]
 
     def types(self, tokens: int) -> list[int]:
-        """The token types of a text of so many tokens between the special ones."""
+        """The token types of a text with this number of tokens between the special ones."""
         return [*self._before, *[self._own] * tokens, *self._after]

@@ -1,4 +1,4 @@
-"""Tokenised examples in memory: flat arrays, one feature per example on demand."""
+"""Tokenised examples in memory: flat arrays, from which the features of single examples are built on demand."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import numpy as np
 
 Feature = dict[str, Any]  # {"input_ids": [int], "attention_mask": [int], "token_type_ids": [int] if used, "labels"}
 Ragged = Mapping[str, Sequence[Sequence[int]]]
-#: Columns that say what the labels of a sentence's words belong to; no model reads them.
+#: Columns about the words of a sentence and their labels. Models do not read them.
 _ABOUT_WORDS = ("labelled", "wordless")
 
 
 class EncodedRows:
-    """A data set as torch's DataLoader wants it: `len(rows)`, `rows[i]` -> Feature. `lengths[i]` counts its tokens.
+    """A data set for torch's DataLoader: `len(rows)`, and `rows[i]` is a Feature. `lengths[i]` is its number of tokens.
 
-    `columns` hold one list of ids per sequence; `group` sequences in a row make one example (its choices). Labels are
-    one value per example, or None where `columns["labels"]` has them per token; of words, `columns["labelled"]` has the
-    word that each label belongs to and `columns["wordless"]` the words that the tokenizer makes nothing of. `truncated`
-    and `truncated_targets` are shares of examples that a length limit cut.
+    `columns` hold one list of ids per sequence. `group` consecutive sequences make one example (its choices). `labels` has
+    one value per example, or is None if `columns["labels"]` has one per token. For words, `columns["labelled"]` has the
+    word of each label, and `columns["wordless"]` the words without tokens. `truncated` and `truncated_targets` are the
+    shares of examples whose input or target was truncated.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class EncodedRows:
         truncated_targets: float | None = None,
         group: int = 1,
     ) -> None:
-        # One flat array per column: lists of Python numbers would take eight times the memory.
+        # One flat array per column, because lists of Python numbers need eight times the memory.
         arrays = {}
         for name, rows in columns.items():
             ends = np.cumsum([0, *(len(row) for row in rows)])
@@ -66,7 +66,7 @@ class EncodedRows:
         return made
 
     def stored(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """Everything as arrays, and the rest as JSON-ready facts."""
+        """The arrays, and all other values as a mapping for JSON."""
         tensors = {} if self.labels is None else {"answers": self.labels}
         for name, (flat, ends) in self.arrays.items():
             tensors |= {f"{name}.ids": flat, f"{name}.ends": ends}
@@ -90,21 +90,21 @@ class EncodedRows:
         return feature
 
     def prompt(self, index: int) -> list[int]:
-        """The ids before the target, of a causal example: those that carry no label."""
+        """The ids before the target of a causal example, which have no label."""
         labels = self._row("labels", index)
         before = next((at for at, label in enumerate(labels) if label != -100), len(labels))
         return self._row("input_ids", index)[:before]
 
     def labelled(self, index: int) -> list[int]:
-        """Which word of a sentence each of its labels belongs to, in the order of the tokens that carry them."""
+        """For each label of a sentence, in the order of tokens, the word to which it belongs."""
         return self._row("labelled", index)
 
     def wordless(self, index: int) -> list[int]:
-        """The words of a sentence that have no token: nothing can be predicted for them."""
+        """The words of a sentence without tokens, for which nothing can be predicted."""
         return self._row("wordless", index)
 
     def words_without_tokens(self) -> int:
-        """How many words of all sentences have no token."""
+        """The number of words without tokens in all sentences."""
         return len(self.arrays["wordless"][0]) if "wordless" in self.arrays else 0
 
     def _read_by_models(self) -> list[str]:
@@ -126,7 +126,7 @@ class Encoded:
 
     @property
     def truncated(self) -> dict[str, float]:
-        """The share of examples that max_length or max_source cut, per split; of targets under `<split>_targets`."""
+        """Split -> the share of examples that max_length or max_source truncated; targets are at `<split>_targets`."""
         found: dict[str, float] = {}
         for name in ("train", "evaluation"):
             rows: EncodedRows = getattr(self, name)
@@ -136,21 +136,20 @@ class Encoded:
         return found
 
     def warnings(self, max_target: int) -> list[str]:
-        """What a user should know before trusting a score: targets that were cut, with their share, and words that
-        cannot be scored."""
+        """Warnings about the share of truncated targets, and about words that cannot be scored."""
         found = []
         share = self.train.truncated_targets
         if share:
-            shown = f"{share:.1%}" if share >= 0.0005 else "under 0.1%"  # never "0.0%" of something that there is
+            shown = f"{share:.1%}" if share >= 0.0005 else "under 0.1%"  # never "0.0%" if there are any
             found.append(
-                f"{shown} of the training targets are longer than task.max_target={max_target} tokens and were cut; "
-                "the model learns to stop there. Raise task.max_target."
+                f"{shown} of the training targets are longer than task.max_target={max_target} tokens and were truncated, "
+                "so the model learns to stop there. Raise task.max_target."
             )
         for name, rows in (("training", self.train), ("evaluation", self.evaluation)):
             words = rows.words_without_tokens()
             if words:
                 found.append(
-                    f"{words} of the {name} split's words have no token with this base model's tokenizer (zero-width or "
-                    "control characters, say): they have no prediction and are left out of every score."
+                    f"words of the {name} split without any token in this base model's tokenizer: {words} (for example "
+                    "zero-width or control characters). They have no prediction and are left out of every score."
                 )
         return found

@@ -1,4 +1,4 @@
-"""Rows from local files: <data_dir>/<split>.jsonl, .csv, .tsv or .parquet."""
+"""Reading rows from local files: <data_dir>/<split>.jsonl, .csv, .tsv or .parquet."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ def read_files(task: TaskConfig, split: str, evaluation: bool, hidden: bool = Fa
     path = find(folder, split)
     source = READERS[path.suffix](path, ["id", *text_columns(task), *answer_columns(task, evaluation)])
     reader = RowReader(task, split, str(path), evaluation, hidden, source.features)
-    for record, where in source.records:
+    for record, place in source.records:
         if not source.typed and isinstance(record, dict):
-            record = typed(record, task, where)
-        reader.add(record, where)
+            record = typed(record, task, place)
+        reader.add(record, place)
     return reader.finished()
 
 
 def find(folder: Path, split: str) -> Path:
-    """The file of `split`. Raises UnipetError when there is none, or more than one."""
+    """The file of `split`. Raises UnipetError if there is none, or more than one."""
     found = [path for suffix in READERS if (path := folder / f"{split}{suffix}").is_file()]
     if len(found) > 1:
         names = ", ".join(path.name for path in found)
-        raise UnipetError(f"task.data_dir: {folder} has {names}: which one is the split {split!r}? Keep one.")
+        raise UnipetError(f"task.data_dir: {folder} has several files for the split {split!r}: {names}. Keep one.")
     if not found:
         for suffix in READERS:
             if (folder / f"{split}{suffix}").is_dir():
@@ -55,8 +55,8 @@ def find(folder: Path, split: str) -> Path:
 
 
 def typed(record: dict[str, str], task: TaskConfig, place: str) -> dict[str, Any]:
-    """A row of a format that knows text alone, with numbers and lists where the kind of task asks for them: an answer
-    that is a number, references, tags and words in JSON's notation. Raises UnipetError for a list that is none."""
+    """Convert a row of a text format by the kind of task: a numeric answer to a number; references, tags and words that
+    are written as JSON to lists. Raises UnipetError for an invalid list."""
     made: dict[str, Any] = dict(record)
     answer = KINDS[task.kind].answer
     if answer == "number" and task.label in record:
@@ -65,14 +65,16 @@ def typed(record: dict[str, str], task: TaskConfig, place: str) -> dict[str, Any
     lists = {"text": [task.references], "tags": [task.label, *task.text]}.get(answer, [])
     for name in lists:
         if name in record and record[name].lstrip().startswith("["):
-            made[name] = parse(record[name].encode(), f"{place}, field {name!r} (a list, for it begins with '[')")
+            made[name] = parse(
+                record[name].encode(), f"{place}, field {name!r} (read as a list, because it begins with '[')"
+            )
     return made
 
 
 def _no_folder(folder: Path) -> str:
     if folder.exists():
-        return f"task.data_dir: {folder} is a file; the directory that holds <split>.jsonl is needed."
+        return f"task.data_dir: {folder} is a file. Give the directory that contains <split>.jsonl."
     parent = folder.parent
     beside = sorted(p.name for p in parent.iterdir() if p.is_dir()) if parent.is_dir() else []
     hint = nearest(folder.name, beside) if beside else f" Nor does {parent} hold directories."
-    return f"task.data_dir: no directory {folder}.{hint} It must hold <split>.jsonl, for example train.jsonl."
+    return f"task.data_dir: no directory {folder}.{hint} It must contain <split>.jsonl, for example train.jsonl."

@@ -1,4 +1,4 @@
-"""Rows from the Hugging Face hub, through `datasets`; code of a data set is never run."""
+"""Reading rows from the Hugging Face hub with `datasets`. Code of a data set is never run."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from unipet.errors import UnipetError, nearest
 from unipet.tasks.columns import answer_columns, text_columns, wanted
 from unipet.tasks.rows import RowReader, SplitRows
 
-# MNLI calls its validation split so; its files in JSON lines are plain validation.jsonl.
+# The hub's names of MNLI's validation splits; local files are called validation.jsonl.
 OTHER_NAMES = {"validation": "validation_matched"}
 
 
 def read_hub(task: TaskConfig, *wanted_splits: tuple[str, bool]) -> list[SplitRows]:
-    """The rows of some splits of `task.hub`: (name, whether it is an evaluation split) each.
+    """The rows of several splits of `task.hub`, each given as (name, whether it is an evaluation split).
 
-    Raises one UnipetError when it cannot be had, or has bad rows.
+    Raises UnipetError if the data set cannot be loaded, or has invalid rows.
     """
     splits = _download(task)
     return [_rows(task, *_split(task, splits, name, evaluation), evaluation) for name, evaluation in wanted_splits]
 
 
 def read_hidden(task: TaskConfig, split: str) -> SplitRows:
-    """The rows of a split without answers: "test", or "ax/test" for a split of another subset."""
+    """The rows of a split without answers, such as "test", or "ax/test" for a split of another subset."""
     subset, _, name = split.rpartition("/")
     task = replace(task, subset=subset or task.subset)
     return _rows(task, *_split(task, _download(task), name, True), True, hidden=True)
 
 
 def _split(task: TaskConfig, splits: Any, split: str, evaluation: bool) -> tuple[Any, str, str]:
-    """A split's table, its name there, and the name that the configuration has for it."""
+    """A split's table, its name on the hub, and its name in the configuration."""
     name = split if split in splits else OTHER_NAMES.get(split, split)
     if name not in splits:
         found = sorted(map(str, splits))
@@ -54,12 +54,14 @@ def _download(task: TaskConfig) -> Any:
         raise UnipetError(
             f"task.hub: {task.hub} needs the package `datasets` (pip install datasets). {instead}"
         ) from error
-    log = logging.getLogger("huggingface_hub")  # its warnings about every retry would bury the one error below
+    log = logging.getLogger(
+        "huggingface_hub"
+    )  # without its warnings about every retry, the error below is easier to find
     level = log.level
     log.setLevel(logging.ERROR)
     try:
         return datasets.load_dataset(task.hub, task.subset, revision=task.revision)
-    except Exception as error:  # datasets and its http clients raise many kinds: offline, unknown, forbidden, malformed
+    except Exception as error:  # datasets and its http clients raise many types: offline, unknown, forbidden, malformed
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UnipetError(
             f"task.hub: cannot load {_address(task)} ({reason}). Check the network, task.hub, task.subset and "
@@ -72,10 +74,10 @@ def _download(task: TaskConfig) -> Any:
 def _rows(
     task: TaskConfig, table: Any, theirs_called: str, called: str, evaluation: bool, hidden: bool = False
 ) -> SplitRows:
-    """The rows of one split: `called` in the configuration and in ids, `theirs_called` on the hub."""
+    """The rows of one split, which is named `called` in the configuration and in ids, and `theirs_called` on the hub."""
     place = f"{_address(task)}, split {theirs_called!r}"
     if any("." in theirs for theirs in task.rename):
-        table = table.flatten()  # translation.en is a column of its own then
+        table = table.flatten()  # turns fields such as translation.en into columns
     source = {ours: theirs for theirs, ours in task.rename.items()}
     answers = [] if hidden else answer_columns(task, evaluation)
     there = [column for column in answers if source.get(column, column) in table.column_names]
@@ -100,5 +102,5 @@ def _address(task: TaskConfig) -> str:
 
 
 def hub_source(task: TaskConfig) -> str:
-    """For the record: "hub:nyu-mll/glue/sst2@<revision>"."""
+    """The source for the record, such as "hub:nyu-mll/glue/sst2@<revision>"."""
     return f"hub:{_address(task)}@{task.revision or 'main'}"

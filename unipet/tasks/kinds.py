@@ -1,4 +1,4 @@
-"""The kinds of tasks: one row each. What a kind needs of a base model, and what its answers look like."""
+"""The table of the kinds of tasks: the base model that a kind needs, and the form of its answers."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from unipet.errors import unknown
 
 @dataclass(frozen=True)
 class Kind:
-    """`auto`: the transformers class that loads the base model. `answer`: what one example's answer is (`index` of a
-    label, `number`, `tags` of words, `text`). `base`: which base models can do it, in words for an error."""
+    """`auto`: the transformers class that loads the base model. `answer`: the form of an example's answer (`index` of a
+    label, `number`, `tags` of words, `text`). `base`: the suitable base models, in words for error messages."""
 
     auto: str
     answer: str
@@ -20,7 +20,7 @@ class Kind:
 
     @property
     def generates(self) -> bool:
-        """Whether evaluation writes text instead of choosing among answers."""
+        """Whether evaluation generates text instead of choosing among answers."""
         return self.answer == "text"
 
 
@@ -36,14 +36,14 @@ KINDS: dict[str, Kind] = {
 
 
 def kind_of(name: str) -> Kind:
-    """The row of `name`. Raises UnipetError, with the nearest name, for an unknown one."""
+    """The kind with this name. Raises UnipetError, with the nearest name, for an unknown one."""
     if name not in KINDS:
         raise unknown("task.kind", name, KINDS)
     return KINDS[name]
 
 
 def input_length(task: TaskConfig) -> int:
-    """How many positions an example may take at most in the stack that reads it."""
+    """The most positions that an example may occupy in the stack that reads it."""
     kind = kind_of(task.kind)
     if not kind.generates:
         return task.max_length

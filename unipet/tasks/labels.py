@@ -1,4 +1,4 @@
-"""One rule for labels, whatever the format: what is a label's name, what its index, and what could be both."""
+"""One rule for labels in every format: which values are names, which are indices, and which are ambiguous."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from numbers import Real
 from unipet.errors import UnipetError, nearest
 from unipet.tasks.gaps import Gap, short, without_answer
 
-#: Pairs of names that say what true and false mean, in any case and order.
+#: Pairs of names that stand for false and true, in any case and order.
 TRUTHS = (("false", "true"), ("no", "yes"), ("f", "t"), ("n", "y"), ("off", "on"), ("0", "1"))
 _NUMERAL = re.compile(r" *[+-]?([0-9]{1,400}(\.[0-9]{0,400})?|\.[0-9]{1,400})([eE][+-]?[0-9]{1,3})? *")
 
 
 class LabelReader:
-    """Label names or indices to indices, for one split.
+    """Converts label names and indices to indices, for one split.
 
-    - Text that equals a label's name is that name. A number is the label whose name is that number.
-    - A whole number from 0, which may be written 2.0, is an index. So is text that writes one.
-    - True and false (also as text, in any case) are labels where there are two that say so (`TRUTHS`).
-    - What can be read as two different labels is an error, unless `label_is` ("name" or "index") decides.
-    - One split uses names or indices, not both.
-    - With an `order` (the column declares names, `declared.alignment`) a number is an index into what is declared.
+    - A text that equals a label's name is that label. A number is the label whose name is that number.
+    - A whole number from 0, also written as 2.0 or as text, is an index.
+    - True and false (also as text, in any case) are labels if two names stand for them (`TRUTHS`).
+    - A value that could mean two different labels is an error, unless `label_is` ("name" or "index") decides.
+    - A split uses either names or indices.
+    - With an `order` (the column declares names, see `declared.alignment`), a number is an index into the declared names.
     """
 
     def __init__(self, labels: Sequence[str], label_is: str = "auto", order: Sequence[int] | None = None) -> None:
@@ -45,12 +45,12 @@ class LabelReader:
 
     @property
     def plain_index(self) -> str | None:
-        """Where the first index stands that no declared name explains; None where there is none."""
+        """The place of the first index without declared names; None if there is none."""
         return self._style[1] if self._style is not None and self._style[0] == "index" else None
 
     def index(self, value: object, place: str) -> int:
-        """The index of a label. Raises Gap where there is no answer, UnipetError for what is no label or could be two,
-        and for names mixed with indices."""
+        """The index of a label. Raises Gap if the answer is missing, UnipetError for a value that is no label or could be
+        two, and for a mixture of names and indices."""
         if without_answer(value):
             raise Gap("unlabelled", f"{place}: {short(value)} given, which is no answer; {self._allowed()}.")
         if self.order is not None:
@@ -75,7 +75,7 @@ class LabelReader:
         return order[int(number)]
 
     def _named(self, value: object) -> list[int]:
-        """The labels that `value` may name."""
+        """The labels whose name `value` can be."""
         if isinstance(value, str) and value in self._index:
             return [self._index[value]]
         truth = _truth(value)
@@ -137,12 +137,12 @@ class LabelReader:
 
 
 def numeral(text: str) -> Decimal | None:
-    """The number that `text` writes in ASCII digits, exactly, spaces around it aside; None for any other text."""
+    """The exact number that `text` contains in ASCII digits, ignoring surrounding spaces; None for any other text."""
     return Decimal(text.strip(" ")) if _NUMERAL.fullmatch(text) else None
 
 
 def as_number(value: object) -> Decimal | None:
-    """The finite number that `value` is, or writes as text; None for anything else, truth values among them."""
+    """`value` as a finite number, also from a text; None for anything else, including truth values."""
     if isinstance(value, str):
         return numeral(value)
     if isinstance(value, bool):

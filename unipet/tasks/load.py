@@ -1,4 +1,4 @@
-"""The examples of one run: from local files, from the hub, or generated."""
+"""Loading the examples of one run: from local files, from the hub, or generated."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from unipet.tasks.rows import Row, SplitRows
 from unipet.tasks.selection import carve
 from unipet.tasks.synthetic import generate
 
-SUBSET_SEED = 20240229  # any fixed number, and never the run's seed: every method and seed sees the same examples
+SUBSET_SEED = 20240229  # fixed and not the run's seed, so that every method and seed uses the same examples
 
 
 @dataclass(frozen=True)
 class TaskData:
-    """Checked examples; `rows.py` says what a row holds for each kind."""
+    """Checked examples. `rows.py` describes the rows of each kind."""
 
     train: list[Row]
     evaluation: list[Row]
@@ -35,18 +35,18 @@ class TaskData:
     regression: bool
     source: str  # "hub:<address>@<revision>", "files:<directory>" or "synthetic:<generator> seed <n>"
     synthetic: bool
-    fingerprint: str  # of the labels and of every row: the same examples give the same 16 hex digits
+    fingerprint: str  # hash of the labels and of every row, 16 hex digits
     available: dict[str, int] = field(default_factory=dict)  # rows before task.max_train / task.max_evaluation
-    selection: list[Row] = field(default_factory=list)  # what chooses the checkpoint; never scored in the record
+    selection: list[Row] = field(default_factory=list)  # the examples that choose the checkpoint; never reported
     protocol: str = "none"  # task.selection
-    splits: dict[str, str] = field(default_factory=dict)  # what "train", "evaluation" and "selection" were read from
+    splits: dict[str, str] = field(default_factory=dict)  # "train", "evaluation", "selection" -> split
     dropped: dict[str, dict[str, int]] = field(
         default_factory=dict
     )  # part -> kind of gap -> rows that task.drop left out
-    label_order: list[int] = field(default_factory=list)  # of a hidden split that declares names in another order
+    label_order: list[int] = field(default_factory=list)  # for a hidden split that declares names in another order
 
     def record(self) -> dict[str, Any]:
-        """What a run's record says of its data (DESIGN 7): JSON-ready."""
+        """Plain data, for a run's record."""
         counts = Counter(row["label"] for row in self.train if isinstance(row.get("label"), int))
         return {
             "source": self.source,
@@ -66,7 +66,8 @@ class TaskData:
 
 @phase("data")
 def load_task(task: TaskConfig) -> TaskData:
-    """Check `task`, read or generate its examples and cut them to size. Raises UnipetError for every mistake."""
+    """Check `task`, read or generate its examples, and reduce them to the requested numbers. Raises UnipetError for every
+    mistake."""
     check_task(task)
     parts, source = _read(task)
     _check_orders(task, list(parts.values()))
@@ -96,8 +97,8 @@ def load_task(task: TaskConfig) -> TaskData:
 
 
 def load_hidden(task: TaskConfig, split: str) -> TaskData:
-    """A split without answers, as training and evaluation rows both. Raises UnipetError where it cannot be had, and for
-    a kind whose answers are not one per example."""
+    """A split without answers, as both training and evaluation rows. Raises UnipetError if it cannot be loaded, and for a
+    kind without exactly one answer per example."""
     if KINDS[task.kind].answer not in ("index", "number"):
         raise UnipetError(
             f"task.submission: task.kind={task.kind} has no submission files; one answer per row is needed."
@@ -123,7 +124,7 @@ def load_hidden(task: TaskConfig, split: str) -> TaskData:
 
 
 def _read(task: TaskConfig) -> tuple[dict[str, SplitRows], str]:
-    """What was read for "train", "evaluation" and, where a split of its own selects, "selection"; the source's name."""
+    """The rows of "train", "evaluation" and, with selection=validation, "selection"; and the name of the source."""
     splits = {"train": (task.train_split, False), "evaluation": (task.evaluation_split, True)}
     if task.selection == "validation":
         splits["selection"] = (task.selection_split, True)
@@ -142,8 +143,8 @@ def _read(task: TaskConfig) -> tuple[dict[str, SplitRows], str]:
 
 
 def _check_orders(task: TaskConfig, parts: Sequence[SplitRows]) -> None:
-    """Raise UnipetError where one split declares label names in another order than task.labels, and another split has
-    bare indices: these may mean the first one's order."""
+    """Raise UnipetError if one split declares label names in another order than task.labels, and another split has bare
+    indices, which may follow the order of the first."""
     declared = next((part for part in parts if part.reordered), None)
     bare = next((part for part in parts if part.plain_index), None)
     if declared is not None and bare is not None:
@@ -155,14 +156,14 @@ def _check_orders(task: TaskConfig, parts: Sequence[SplitRows]) -> None:
 
 
 def _splits(task: TaskConfig) -> dict[str, str]:
-    """Which split each part was read from; a holdout is part of the training split."""
+    """The split from which each set of examples was read. A holdout belongs to the training split."""
     selection = {"train_holdout": task.train_split, "validation": task.selection_split}.get(task.selection)
     found = {"train": task.train_split, "evaluation": task.evaluation_split}
     return found | ({"selection": selection} if selection else {})
 
 
 def _first(rows: list[Row], count: int | None) -> list[Row]:
-    """The first `count` of a fixed shuffle, so that a smaller subset lies within a larger one; all if fewer."""
+    """The first `count` rows of a fixed shuffle, or all if there are fewer. A smaller subset is part of a larger one."""
     if count is None or count >= len(rows):
         return rows
     return [rows[i] for i in Random(SUBSET_SEED).sample(range(len(rows)), len(rows))[:count]]

@@ -1,4 +1,4 @@
-"""The formulas of answers that are labels, numbers or tags: numpy, and scipy for ranks and correlations."""
+"""Metrics for labels, numbers and tags, with numpy, and scipy for ranks and correlations."""
 
 from __future__ import annotations
 
@@ -9,52 +9,52 @@ import numpy as np
 
 
 def accuracy(predictions: np.ndarray, answers: np.ndarray) -> float:
-    """The share of predicted indices that are right."""
+    """The share of correct predictions."""
     return float(np.mean(predictions == answers))
 
 
 def f1(predictions: np.ndarray, answers: np.ndarray) -> float:
-    """F1 of label index 1, as GLUE counts it; 0.0 when nothing positive is both predicted and right."""
+    """F1 of label index 1, as in GLUE; 0.0 if there are no true positives."""
     hits = float(np.sum((predictions == 1) & (answers == 1)))
     total = float(np.sum(predictions == 1) + np.sum(answers == 1))
     return 2 * hits / total if total else 0.0
 
 
 def matthews_correlation(predictions: np.ndarray, answers: np.ndarray) -> float:
-    """Matthews' correlation, for any number of labels (Gorodkin): Pearson's of the one-hot matrices, every label's column
-    about its own mean. 0.0 when predictions or answers are constant."""
+    """Matthews' correlation for any number of labels (Gorodkin 2004): Pearson's correlation of the one-hot matrices, with
+    each column centred. 0.0 if predictions or answers are constant."""
     one_hot = np.eye(int(max(predictions.max(), answers.max())) + 1)
     predicted, true = one_hot[predictions], one_hot[answers]  # (n, labels)
     return pearson((predicted - predicted.mean(axis=0)).ravel(), (true - true.mean(axis=0)).ravel())
 
 
 def pearson(predictions: np.ndarray, answers: np.ndarray) -> float:
-    """Pearson's correlation; 0.0 rather than NaN when predictions or answers are constant."""
+    """Pearson's correlation; 0.0 instead of NaN if predictions or answers are constant."""
     from scipy.stats import NearConstantInputWarning, pearsonr
 
     if np.ptp(predictions) == 0 or np.ptp(answers) == 0:
         return 0.0
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NearConstantInputWarning)  # a model that hardly varies has a score all the same
+        warnings.simplefilter("ignore", NearConstantInputWarning)  # the score of nearly constant answers is still valid
         return float(pearsonr(predictions, answers).statistic)
 
 
 def spearman(predictions: np.ndarray, answers: np.ndarray) -> float:
-    """Pearson's correlation of the ranks, ties averaged; 0.0 rather than NaN when either side is constant."""
+    """Spearman's correlation, with ties averaged; 0.0 instead of NaN if predictions or answers are constant."""
     from scipy.stats import rankdata
 
     return pearson(rankdata(predictions), rankdata(answers))
 
 
 def f1_macro(predictions: np.ndarray, answers: np.ndarray) -> float:
-    """The mean of every label's own F1, over the labels that are predicted or right somewhere (as SuperGLUE's CB)."""
+    """The mean F1 over all labels that occur in predictions or answers, as for CB in SuperGLUE."""
     found = np.union1d(predictions, answers)
     return float(np.mean([f1(predictions == label, answers == label) for label in found]))
 
 
 def spans(tags: Sequence[str]) -> set[tuple[int, int, str]]:
-    """(first word, last word, type) of every span in BIO tags, as conlleval reads them: an I- of another type begins
-    a span as a B- does; a tag that is neither B- nor I- is outside."""
+    """(first word, last word, type) of every span in BIO tags, as conlleval reads them: a B- tag, or an I- tag of another
+    type, begins a span. Any other tag is outside of spans."""
     found: set[tuple[int, int, str]] = set()
     start, kind = 0, ""
     for i, tag in enumerate([*tags, "O"]):
@@ -69,7 +69,7 @@ def spans(tags: Sequence[str]) -> set[tuple[int, int, str]]:
 
 
 def span_f1(predicted: Sequence[Sequence[str]], answers: Sequence[Sequence[str]]) -> float:
-    """Micro F1 of exactly right spans over all sentences; 0.0 when there is none on either side."""
+    """Micro F1 of exactly matching spans over all sentences; 0.0 if there are no spans at all."""
     guessed, right = [spans(tags) for tags in predicted], [spans(tags) for tags in answers]
     hits = sum(len(a & b) for a, b in zip(guessed, right, strict=True))
     total = sum(map(len, guessed)) + sum(map(len, right))

@@ -1,4 +1,4 @@
-"""Masked prompts: classification by the word that a masked language model puts at the mask (LM-BFF, Gao et al. 2021)."""
+"""Masked prompts: classification by the word that a masked language model predicts at the mask (LM-BFF, Gao et al. 2021)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from unipet.tasks.word_ids import word_ids
 
 
 def encode_prompts(rows: list[Row], tokenizer: Any, task: TaskConfig) -> EncodedRows:
-    """The template with each row's columns and the mask token filled in. A prompt over max_length loses words from the
-    end of its longest column: the template itself, the mask above all, always stays."""
+    """Encode the template, filled with each row's columns and the mask token. A prompt longer than max_length is truncated
+    at the end of its longest column, so that the template and its mask always stay."""
     mask = mask_token(tokenizer)
     names = text_columns(task)
     values = [dict(zip(names, row["text"], strict=True)) for row in rows]
@@ -33,7 +33,7 @@ def encode_prompts(rows: list[Row], tokenizer: Any, task: TaskConfig) -> Encoded
             words = values[i][longest].split(" ")
             if len(words) == 1 and len(words[0]) < 2:
                 raise UnipetError(
-                    f"task.max_length: {task.max_length} given; the template of task.text alone is longer."
+                    f"task.max_length: {task.max_length} given; the template of task.text alone is longer. Raise it."
                 )
             values[i][longest] = " ".join(words[:-1]) if len(words) > 1 else words[0][: len(words[0]) // 2]
             shortened = prompts([values[i]])
@@ -41,12 +41,12 @@ def encode_prompts(rows: list[Row], tokenizer: Any, task: TaskConfig) -> Encoded
             columns[name][i] = found[0]
     for row, ids in zip(rows, columns["input_ids"], strict=True):
         if ids.count(tokenizer.mask_token_id) != 1:
-            raise UnipetError(f"example {row['id']}: its own text holds the mask token {mask!r}. Remove it.")
+            raise UnipetError(f"example {row['id']}: its text contains the mask token {mask!r}. Remove it.")
     return EncodedRows(columns, [row.get("label", 0) for row in rows], len(long) / len(rows))
 
 
 def mask_token(tokenizer: Any) -> str:
-    """The tokenizer's mask token. Raises UnipetError where it has none."""
+    """The tokenizer's mask token. Raises UnipetError if it has none."""
     if tokenizer.mask_token_id is None:
         raise UnipetError("task.kind=masked_prompt: this base model's tokenizer has no mask token. Choose an encoder.")
     found: str = tokenizer.mask_token
@@ -54,8 +54,8 @@ def mask_token(tokenizer: Any) -> str:
 
 
 def verbalizer_ids(tokenizer: Any, task: TaskConfig) -> list[int]:
-    """The token of each label's word, as it stands within a sentence, behind a space. Raises UnipetError for a word of
-    several tokens, an unknown one, and one token for two labels."""
+    """The token of each label's word, as it is tokenised after a space within a sentence. Raises UnipetError for an unknown
+    word, a word of several tokens, and two words with the same token."""
     found: list[int] = []
     for word, (ids, _) in zip(task.verbalizers, word_ids(tokenizer, task.verbalizers), strict=True):
         if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:

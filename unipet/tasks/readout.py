@@ -1,4 +1,4 @@
-"""What of a model's output is the answer: from logits of any shape to rows that the loss and the scores compare.
+"""Readouts: from a model's logits, of any shape, to one row of logits per answer, for the loss and the scores.
 
 Shapes: B batch, L tokens, V vocabulary, C answers, N answers counted in a batch.
 """
@@ -19,30 +19,30 @@ Readout = Callable[["Tensor", "Mapping[str, Tensor]", "Tensor"], "tuple[Tensor, 
 
 
 def rows(logits: Tensor, inputs: Mapping[str, Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
-    """One answer per example: the logits as they are."""
+    """One answer per example: the logits unchanged."""
     return logits, labels
 
 
 def tokens(logits: Tensor, inputs: Mapping[str, Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
-    """One answer per labelled token: logits (B, L, V) and labels (B, L), -100 left out."""
+    """One answer per labelled token: logits (B, L, V) and labels (B, L), without tokens labelled -100."""
     real = labels != -100
     return logits[real], labels[real]
 
 
 def next_tokens(logits: Tensor, inputs: Mapping[str, Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
-    """One answer per labelled token of a decoder, read where the token before it stands."""
+    """One answer per labelled token of a decoder, read at the position before the token."""
     return tokens(logits[:, :-1], inputs, labels[:, 1:])
 
 
 def answers_in(labels: Tensor, read: Readout) -> int:
-    """How many answers N `read` finds in a batch of these labels, (B,) or (B, L)."""
+    """The number of answers N that `read` takes from a batch with these labels, (B,) or (B, L)."""
     if labels.dim() == 1:
         return len(labels)
     return int(((labels[:, 1:] if read is next_tokens else labels) != -100).sum())
 
 
 def readout(task: TaskConfig, tokenizer: Any) -> Readout:
-    """The readout of a task's kind. Raises UnipetError for verbalizers that the tokenizer cannot express."""
+    """The readout of a task's kind. Raises UnipetError for a verbalizer that is not one token."""
     if task.kind == "masked_prompt":
         mask_token(tokenizer)
         mask, words = tokenizer.mask_token_id, verbalizer_ids(tokenizer, task)

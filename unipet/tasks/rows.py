@@ -1,4 +1,4 @@
-"""From columns to rows: `{"id", "text", "label"}` and what other kinds have instead, the same checks for every source."""
+"""From columns to rows, `{"id", "text", "label"}` or the keys of another kind, with the same checks for every source."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class SplitRows:
-    """One split's rows, and what its reading found out."""
+    """The rows of one split, and facts about the whole split."""
 
     rows: list[Row]
     place: str  # "DIR/train.csv", or "owner/name, split 'train'"
-    dropped: dict[str, int]  # rows left out, for each kind of gap that `task.drop` names
-    declared: list[str]  # the label names that the column declares, in the order of its indices; [] for none
-    reordered: bool  # whether that order differs from that of task.labels
-    plain_index: str | None  # where the first label stands that is an index and has no declared names
+    dropped: dict[str, int]  # kind of gap in `task.drop` -> number of rows left out
+    declared: list[str]  # the label names that the column declares, in the order of its indices; [] without names
+    reordered: bool  # whether their order differs from that of task.labels
+    plain_index: str | None  # the place of the first label that is an index without declared names
 
 
 class RowReader:
-    """Turns one split's records into rows, and remembers what a single record cannot show: ids, label style, gaps.
+    """Turns the records of one split into rows, and checks across records: distinct ids, names or indices, gaps.
 
-    `place` names the split's file or address. `evaluation` tells generation tasks to look for references. `hidden`
-    reads no answers: a test set without them. `features` is what the source declares of its columns.
-    Raises UnipetError where the declared label names are not those of task.labels.
+    `place` names the split's file or address. With `evaluation`, generation tasks read references. With `hidden`, no
+    answers are read. `features` are the features of columns that the source declares. Raises UnipetError if the declared
+    label names differ from task.labels.
     """
 
     def __init__(
@@ -68,8 +68,8 @@ class RowReader:
         self._columns = text_columns(task)
 
     def add(self, record: object, place: str) -> None:
-        """Check `record` and keep it, or count it where `task.drop` leaves it out; `place` ("file, line 3") begins the
-        UnipetError for anything wrong with it."""
+        """Check `record` and add its row, or count it if `task.drop` leaves it out. `place` ("file, line 3") begins the
+        message of a UnipetError about it."""
         if not isinstance(record, dict):
             raise UnipetError(f"{place}: a JSON object is needed, {type(record).__name__} found.")
         try:
@@ -85,7 +85,7 @@ class RowReader:
             self._columns_seen.update(dict.fromkeys(record))
 
     def finished(self) -> SplitRows:
-        """All rows. Raises UnipetError when there are none."""
+        """All rows. Raises UnipetError if there are none."""
         if not self._seen:
             raise UnipetError(f"{self.place}: no rows; the split {self.split!r} is empty.")
         if not self.rows:
@@ -111,7 +111,7 @@ class RowReader:
 
     def _advice(self, gap: Gap) -> str:
         if self.hidden:
-            return " A hidden split needs an answer for every row, so task.drop leaves none out: fill the row."
+            return " A hidden split needs an answer for every row, so task.drop does not apply: fill the row."
         if not gap.a_row:
             return ""
         kinds = ",".join(dict.fromkeys([*self.task.drop, gap.kind]))
@@ -183,13 +183,15 @@ class RowReader:
             raise UnipetError(f"{place}: {short(given)} given; a string or a whole number is needed.")
         name = answers.whole(str(given), place)
         if name in self._ids:
-            raise UnipetError(f"{place}: {short(name)} again (first in {self._ids[name]}); ids must be distinct.")
+            raise UnipetError(
+                f"{place}: {short(name)} occurs again (first in {self._ids[name]}); ids must be distinct."
+            )
         self._ids[name] = place.removesuffix(", field 'id'")
         return name
 
 
 def shown(names: Iterable[object]) -> str:
-    """Column names as an error shows them: at most twenty, none long, no character that a terminal would obey."""
+    """Column names for an error message: at most twenty, shortened, without control characters."""
     found = [str(name) for name in names]
     short_names = [name if name.isprintable() and len(name) <= 60 else short(name) for name in found[:20]]
     more = f" and {len(found) - 20} more" if len(found) > 20 else ""
@@ -197,12 +199,12 @@ def shown(names: Iterable[object]) -> str:
 
 
 def _closest(column: str, names: Iterable[object]) -> str:
-    """The hint at the nearest column name that a message can show."""
+    """The hint at the nearest column name."""
     return nearest(column, [name for name in map(str, names) if name.isprintable()])
 
 
 def grouped(rows: list[Row]) -> list[Row]:
-    """One row per source text, in order of first appearance, with the references of all rows that share it."""
+    """One row per source text, in order of first appearance, with the references of all rows with this text."""
     found: dict[tuple[str, ...], Row] = {}
     for row in rows:
         first = found.setdefault(tuple(row["text"]), {**row, "references": []})

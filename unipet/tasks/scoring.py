@@ -1,4 +1,4 @@
-"""How a task's answers are scored: one table of metrics, and from a model's outputs to `Scores`."""
+"""Scoring a task's answers: the table of metrics, and the computation of `Scores` from a model's outputs."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from unipet.tasks.text_metrics import TEXT_METRICS, References, Texts, TextScore
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric: what kind of answers it scores (`Kind.answer`), how, and which end of its scale is the good one."""
+    """One metric: the answers that it scores (`Kind.answer`), its function, and whether a higher value is better."""
 
     answers: tuple[str, ...]
     compute: Callable[..., Any] | None = None  # None: `score_texts` and `score_tags` compute it themselves
     higher_is_better: bool = True
     scale: str = "0 to 1"
-    options: Mapping[str, str] = field(default_factory=dict)  # its keyword -> the key of the task that decides it
+    options: Mapping[str, str] = field(default_factory=dict)  # argument -> the key of the task with its value
 
     def fits(self, kind: str) -> bool:
-        """Whether a task of this kind can be scored by it."""
+        """Whether the metric can score a task of this kind."""
         return KINDS[kind].answer in self.answers
 
 
@@ -56,17 +56,17 @@ METRICS: dict[str, Metric] = {
 
 @dataclass(frozen=True)
 class Scores:
-    """What a model's answers are worth: `score` is the value of `metric`, the task's first metric."""
+    """The scores of a model's answers. `score` is the value of `metric`, the task's first metric."""
 
     score: float
     metric: str
     metrics: dict[str, float]
     predictions: list[Any]  # label indices, values, texts, or per sentence a label index per word
-    per_example: list[float]  # of the first metric where it has one per example; higher is better
+    per_example: list[float]  # the first metric, if it has a value per example; higher is better
     notes: dict[str, str] = field(default_factory=dict)  # metric -> how it was computed
 
     def record(self) -> dict[str, Any]:
-        """What a record says of the scoring: JSON-ready."""
+        """Plain data, for the record."""
         return {
             "higher_is_better": METRICS[self.metric].higher_is_better,
             "scales": {name: METRICS[name].scale for name in self.metrics},
@@ -77,8 +77,8 @@ class Scores:
 def score_predictions(task: TaskConfig, logits: np.ndarray, labels: np.ndarray) -> Scores:
     """Score `logits` (n, labels), or for regression (n, 1) or (n,), against `labels` (n,).
 
-    Per example: 1.0 or 0.0 for right or wrong, or minus the squared error. Raises UnipetError for no examples, shapes
-    that do not fit the task, and logits that are not finite.
+    Per example: 1.0 for a correct and 0.0 for a wrong label, or minus the squared error. Raises UnipetError for no
+    examples, shapes that do not match the task, and logits that are not finite.
     """
     regression = task.kind == "regression"
     logits, labels = np.asarray(logits, dtype=np.float64), np.asarray(labels)
@@ -106,11 +106,11 @@ def score_predictions(task: TaskConfig, logits: np.ndarray, labels: np.ndarray) 
 
 
 def score_tags(task: TaskConfig, predicted: Sequence[Sequence[int | None]], answers: Sequence[Sequence[int]]) -> Scores:
-    """Score one label index per word and sentence: accuracy over words, f1 over spans of BIO labels.
+    """Score one label index per word: accuracy over words, F1 over spans of BIO labels.
 
-    A word without a token has no prediction (None) and is left out, of answers and predictions alike; the notes say how
-    many there are. A word that max_length cut is wrong (its prediction is -1), and in no span. Per example: the share of
-    right words, 1 where no word has a token. Raises UnipetError where no word of the split has one.
+    A word without tokens has no prediction (None) and is left out of answers and predictions; the notes give their number.
+    A truncated word counts as wrong (its prediction is -1), and belongs to no span. Per example: the share of correct
+    words, or 1 if no word has tokens. Raises UnipetError if no word of the split has tokens.
     """
     pairs = [
         [(p, t) for p, t in zip(guess, truth, strict=True) if p is not None]
@@ -138,8 +138,8 @@ def score_texts(
     references: References,
     losses: tuple[Sequence[float], Sequence[int]] | None = None,
 ) -> Scores:
-    """Score generated texts. `losses` are each example's summed negative log-likelihood and number of target tokens;
-    perplexity needs them. Raises UnipetError for no examples and a perplexity that is not finite."""
+    """Score generated texts. Perplexity needs `losses`: each example's summed negative log-likelihood, and its number of
+    target tokens. Raises UnipetError for no examples, and for a perplexity that is not finite."""
     if not predictions:
         raise UnipetError(f"task {task.name}: no examples to score.")
     found: dict[str, TextScore] = {}

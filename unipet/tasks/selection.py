@@ -9,24 +9,25 @@ from unipet.errors import UnipetError
 from unipet.tasks.kinds import KINDS
 from unipet.tasks.rows import Row, grouped
 
-HOLDOUT_SEED = 20240301  # fixed, never the run's seed: every method and seed is chosen on the same examples
-LARGEST_SHARE = 5  # at most one example in five
-LOSS = "loss"  # mean negative log-likelihood of a target's token
+HOLDOUT_SEED = 20240301  # fixed and not the run's seed, so that every method and seed uses the same examples
+LARGEST_SHARE = 5  # hold out at most one example in five
+LOSS = "loss"  # the mean negative log-likelihood per target token
 
 
 def selection_metric(task: TaskConfig) -> str:
-    """By what checkpoints are compared: `task.selection_metric`, or its default. Decoding the selection split at every
-    checkpoint would take longer than training, so generated text is compared by its loss."""
+    """The metric that compares checkpoints: `task.selection_metric`, or its default. For generation the default is the loss,
+    because decoding the selection split at every checkpoint would take longer than training."""
     if task.selection_metric is not None:
         return task.selection_metric
     return LOSS if KINDS[task.kind].generates else task.metrics[0]
 
 
 def carve(rows: list[Row], size: int) -> tuple[list[Row], list[Row]]:
-    """(what is left for training, the selection split) with about `size` examples, at most a fifth, in the data's order.
+    """Split `rows` into training and selection examples, in the order of the data. About `size` examples, at most a fifth,
+    are held out for selection.
 
-    Examples of one source text stay together, so that no held-out source is seen in training with another target.
-    Raises UnipetError where fewer than two different sources exist.
+    Examples with the same source text stay together, so that no held-out source occurs in training with another target.
+    Raises UnipetError if there are fewer than two different sources.
     """
     sources: dict[tuple[str, ...], list[int]] = {}
     for i, row in enumerate(rows):

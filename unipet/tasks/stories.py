@@ -1,7 +1,7 @@
 """The words and templates of the synthetic tasks.
 
-Every generator tells a *scene* (one combination of content words) as twins: examples with opposite answers that are made
-of exactly the same words. What separates them is word order alone, so whatever counts words is at chance by construction.
+Every generator words a *scene* (one combination of content words) as twins: examples with opposite answers that consist of
+exactly the same words. They differ only in word order, so a model that counts words stays at chance level.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ VERDICTS = (
     "to me the {noun} was {held} , though my friend called it {denied} .",
 )
 
-# Words for 0 to 5 stars. A scene takes words of k and 5 - k stars, so that its words average to the same in all scenes.
+# Words for 0 to 5 stars. A scene uses words for k and 5 - k stars, so that the mean of its words is the same in all scenes.
 STARS = (
     ("terrible", "awful", "horrible", "dreadful"),
     ("bad", "poor", "disappointing", "unpleasant"),
@@ -57,7 +57,7 @@ TIMES = ("last night", "in the morning", "after the meeting", "before the game",
 
 @dataclass(frozen=True)
 class Generator:
-    """One synthetic task: `scenes()` lists every combination, `tell(scene, rng)` words one of them as twins."""
+    """One synthetic task: `scenes()` lists all combinations, and `tell(scene, rng)` words one of them as twins."""
 
     kind: str
     texts: int  # 1: a sentence; 2: a pair
@@ -75,14 +75,14 @@ def _verdict_scenes() -> list[Scene]:
 
 
 def _tell_verdicts(scene: Scene, rng: Random) -> list[Told]:
-    """Does the speaker like it? The twins swap what is held and what is denied."""
+    """Does the speaker like it? The twins exchange what the speaker holds and what the speaker denies."""
     noun, good, bad = scene
     verdict = rng.choice(VERDICTS)
     return [((_verdict(verdict, noun, good, bad),), 1), ((_verdict(verdict, noun, bad, good),), 0)]
 
 
 def _tell_duels(scene: Scene, rng: Random) -> list[Told]:
-    """Which of two guests liked it better? They hold opposite views; the twins swap held and denied in both."""
+    """Which of two guests liked it better? Their views are opposite; the twins exchange held and denied in both."""
     noun, good, bad = scene
     other_good, other_bad = rng.choice(GOOD), rng.choice(BAD)
     first, second = rng.choice(VERDICTS), rng.choice(VERDICTS)
@@ -98,7 +98,7 @@ def _star_scenes() -> list[Scene]:
 
 
 def _tell_stars(scene: Scene, rng: Random) -> list[Told]:
-    """How many stars would the speaker give? The twins swap held and denied, so their scores add up to 5."""
+    """How many stars would the speaker give? The twins exchange held and denied, so their scores add up to 5."""
     noun, low, high = scene
     stars = next(i for i, words in enumerate(STARS) if low in words)
     verdict = rng.choice(VERDICTS)
@@ -113,7 +113,7 @@ def _event_scenes() -> list[Scene]:
 
 
 def _tell_events(scene: Scene, rng: Random) -> list[Told]:
-    """Could it have happened? People do things to things; the twins swap who does it and what it is done to."""
+    """Could it have happened? Somebody does something to a thing; the twins exchange the person and the thing."""
     person, deed, thing = scene
     event, time = rng.choice(EVENTS), rng.choice(TIMES)
     before, after = (f"{time} ,", "") if rng.random() < 0.5 else ("", time)

@@ -1,4 +1,4 @@
-"""What a task looks like before any training: examples as the model will see them, labels, lengths, what is cut."""
+"""The summary of a task's data: examples as the model will see them, labels, lengths, and the truncated share."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from unipet.tasks.rows import Row
 BINS = 12
 BAR = 40  # characters of the longest bar
 SHOWN = 3
-Bins = list[tuple[int, int, int]]  # (from, to, how many): both ends belong to the bin
+Bins = list[tuple[int, int, int]]  # (from, to, count), with both ends included
 
 
 def histogram(lengths: Sequence[int], bins: int = BINS) -> Bins:
@@ -30,7 +30,7 @@ def histogram(lengths: Sequence[int], bins: int = BINS) -> Bins:
 
 
 def summary(task: TaskConfig, data: TaskData, encoded: Encoded, tokenizer: Any) -> dict[str, Any]:
-    """Everything that `unipet describe task=...` tells, JSON-ready."""
+    """Everything that `unipet describe task=...` shows, as plain data."""
     found: dict[str, Any] = {
         "task": task.name,
         "kind": task.kind,
@@ -80,7 +80,7 @@ def text(summary: dict[str, Any]) -> str:
 
 
 def bars(bins: Bins) -> list[str]:
-    """One line per range, its bar as long as its count."""
+    """One line per range, with a bar whose length is proportional to its count."""
     most = max(count for _, _, count in bins)
     size = len(str(bins[-1][1]))
     return [
@@ -89,8 +89,8 @@ def bars(bins: Bins) -> list[str]:
 
 
 def _example(task: TaskConfig, data: TaskData, encoded: EncodedRows, index: int, tokenizer: Any) -> dict[str, Any]:
-    """One training row as the model reads it: its very ids, decoded with nothing left out; answers from what the loss
-    sees, labels by name."""
+    """One training row as the model reads it: its ids decoded, including special tokens, and the answer that the loss
+    uses, with labels by name."""
     row, feature = data.train[index], encoded[index]
     ids, labels = feature["input_ids"], feature["labels"]
     shown: dict[str, Any] = {"id": row["id"]}
@@ -117,14 +117,14 @@ def _example(task: TaskConfig, data: TaskData, encoded: EncodedRows, index: int,
 
 
 def _decoded(tokenizer: Any, ids: Sequence[int]) -> str:
-    """The text of these ids and of no others: special tokens stay, and no space is tidied away."""
+    """The text of exactly these ids, with special tokens and without cleaning up spaces."""
     found: str = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
     return found
 
 
 def _line(value: Any) -> str:
-    """A value of an example on one line: a tagged token as `token/TAG`; line breaks and invisible characters, which a
-    terminal would obey, as Python writes them."""
+    """A value of an example on one line: a tagged token as `token/TAG`; line breaks and control characters escaped as in
+    Python."""
     if isinstance(value, list) and value and isinstance(value[0], list):
         value = " | ".join(token if tag is None else f"{token}/{tag}" for token, tag in value)
     hidden = ("Cc", "Cf", "Cs", "Zl", "Zp")
@@ -132,7 +132,7 @@ def _line(value: Any) -> str:
 
 
 def _labels(rows: Sequence[Row], data: TaskData) -> dict[str, int]:
-    """How often each label is the answer; over words where every word has one."""
+    """How often each label is the answer, counted over words if every word has a label."""
     answers = [label for row in rows for label in _as_list(row.get("label"))]
     counts = Counter(label for label in answers if isinstance(label, int))
     return {name: counts[i] for i, name in enumerate(data.labels)} if counts else {}
@@ -143,6 +143,6 @@ def _as_list(label: Any) -> list[Any]:
 
 
 def _values(rows: Sequence[Row]) -> list[float]:
-    """Lowest, mean and highest answer of a regression."""
+    """The answers of a regression."""
     found = [row["label"] for row in rows]
     return [min(found), sum(found) / len(found), max(found)]

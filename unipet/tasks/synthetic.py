@@ -1,4 +1,4 @@
-"""Rows that the project makes itself, from a seed, with no network: always labelled synthetic."""
+"""Generating the rows of synthetic tasks from a seed, without a network. Their tasks are always labelled as synthetic."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from unipet.errors import UnipetError
 from unipet.tasks.rows import Row
 from unipet.tasks.stories import GENERATORS, Generator, Scene, Told
 
-HELD_OUT = 5  # one scene in five is told in the evaluation split only
-PATIENCE = 200  # tellings in a row that bring nothing new before a generator counts as exhausted
+HELD_OUT = 5  # one scene in five occurs only in the evaluation split
+PATIENCE = 200  # consecutive attempts without a new row, after which a generator counts as exhausted
 
 
 def generate(task: TaskConfig) -> tuple[list[Row], list[Row]]:
-    """The training and evaluation rows of `task.generator`; the same for the same seed and sizes, on any machine.
+    """The training and evaluation rows of `task.generator`. The same seed and sizes give the same rows on any machine.
 
-    No scene (combination of content words) of the evaluation split occurs in training. Raises UnipetError when more
-    rows are asked for than there are.
+    No scene (combination of content words) of the evaluation split occurs in training. Raises UnipetError if more rows are
+    requested than exist.
     """
     generator = GENERATORS[str(task.generator)]
     scenes = generator.scenes()
@@ -30,7 +30,7 @@ def generate(task: TaskConfig) -> tuple[list[Row], list[Row]]:
 
 
 def _tell(task: TaskConfig, generator: Generator, scenes: list[Scene], split: str, count: int) -> list[Row]:
-    """`count` distinct rows: twins together, so that an even count is balanced exactly, then shuffled."""
+    """`count` distinct rows, shuffled. Twins are added together, so that an even count is exactly balanced."""
     rng = Random(f"{task.generator} {split} {task.generator_seed}")
     told: dict[tuple[str, ...], Told] = {}
     waited = 0

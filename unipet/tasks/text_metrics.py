@@ -1,7 +1,7 @@
-"""Scores of generated texts against one or more references, from the libraries that papers cite.
+"""Metrics of generated texts against one or more references, from the libraries that papers cite.
 
-Every function takes predictions (n texts) and references (n lists of texts) and gives one value for the corpus, one per
-example (higher is better there, whatever the metric) and a note that makes the value reproducible.
+Every function takes predictions (n texts) and references (n lists of texts). It returns a value for the corpus, a value per
+example (always oriented so that higher is better), and a note that makes the value reproducible.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ References = Sequence[Sequence[str]]
 
 @dataclass(frozen=True)
 class TextScore:
-    """One metric of a corpus: its value, every example's, and how it was computed."""
+    """One metric of a corpus: its value, the values of all examples, and a note on the computation."""
 
     corpus: float
     per_example: list[float]
@@ -28,8 +28,8 @@ class TextScore:
 
 
 def exact_match(predictions: Texts, references: References) -> TextScore:
-    """The share of predictions that equal a reference, spaces at both ends aside; 0 to 1. Two ways in which Unicode
-    writes one character are equal."""
+    """The share of predictions that equal a reference, from 0 to 1. Spaces at both ends are ignored, and different Unicode
+    forms of a character are equal."""
     hits = [
         float(_composed(prediction) in {_composed(text) for text in texts})
         for prediction, texts in zip(predictions, references, strict=True)
@@ -63,8 +63,8 @@ def chrf(predictions: Texts, references: References) -> TextScore:
 
 
 def ter(predictions: Texts, references: References) -> TextScore:
-    """Translation edit rate, percent of the references' length: lower is better; per example its negative. It counts
-    words between spaces; of scripts without spaces every character is one."""
+    """Translation edit rate in percent of the references' length; lower is better, and the value per example is its
+    negative. Words are separated by spaces; in scripts without spaces every character is a word."""
     from sacrebleu.metrics import TER
 
     cut = [spaced(text) for text in predictions], [[spaced(text) for text in texts] for texts in references]
@@ -83,16 +83,16 @@ def _sacre(corpus: object, sentence: object, predictions: Texts, references: Ref
 
 
 def _streams(references: References) -> list[list[str | None]]:
-    """References as sacrebleu wants them: stream k has every example's k-th, None where there are fewer."""
+    """References in sacrebleu's form: stream k has the k-th reference of every example, or None if there are fewer."""
     count = max(len(texts) for texts in references)
     return [[texts[k] if k < len(texts) else None for texts in references] for k in range(count)]
 
 
 def rouge(predictions: Texts, references: References, kind: str) -> TextScore:
-    """ROUGE F-measure x 100 with Porter stemming, the best reference per example, mean over examples.
+    """ROUGE F-measure x 100 with Porter stemming: the best reference per example, averaged over examples.
 
-    `kind` is rouge1, rouge2, rougeL or rougeLsum; the last compares sentence by sentence. The words are those of
-    text_tokens.py: on ASCII texts the values are rouge-score's own.
+    `kind` is rouge1, rouge2, rougeL or rougeLsum, which compares sentence by sentence. Words are those of text_tokens.py,
+    so that the values for ASCII texts equal those of rouge-score.
     """
     from rouge_score import rouge_scorer
 
@@ -107,15 +107,15 @@ def rouge(predictions: Texts, references: References, kind: str) -> TextScore:
 
 
 class _RougeWords:
-    """The words of every script, as rouge-score asks a tokenizer for them."""
+    """The words of every script, with the interface of rouge-score's tokenizers."""
 
     def tokenize(self, text: str) -> list[str]:
         return [stemmed(word) for word in words(text)]
 
 
 def sentences(text: str) -> str:
-    """One sentence a line, as rougeLsum wants it: split after . ! ? and a following space, and after the full stops of
-    other scripts."""
+    """One sentence per line, for rougeLsum. Texts are split after . ! ? with a following space, and after the full stops
+    of other scripts."""
     return re.sub(r"(?<=[.!?])\s+|(?<=[。！？｡।॥؟۔።။។])\s*", "\n", text.strip())
 
 

@@ -1,10 +1,9 @@
-"""The words that ROUGE, METEOR, NIST and CIDEr count, in every script; BLEU has tokenizers of its own.
+"""The words that ROUGE, METEOR, NIST and CIDEr count, in every script. BLEU has its own tokenizers.
 
-One rule: texts are brought to Unicode's composed form (NFC) and lower-cased; a word is a run of letters, digits and the
-marks that belong to them (the vowel signs of Hindi, accents that stand apart); in scripts that are written without
-spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese) every character is a word, with its marks. Invisible characters
-inside a word (a soft hyphen, a zero-width joiner) are dropped. On ASCII texts the words are those of rouge-score's own
-tokenizer, which knows no other letters.
+Texts are converted to Unicode's composed form (NFC) and lower-cased. A word is a sequence of letters, digits and their
+combining marks (vowel signs of Hindi, separate accents). In scripts without spaces (Chinese, Japanese, Thai, Lao, Khmer,
+Burmese) every character with its marks is a word. Invisible characters inside a word (a soft hyphen, a zero-width joiner)
+are removed. For ASCII texts, the words are those of rouge-score's own tokenizer, which supports no other letters.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ WORDS_NOTE = (
     "of ASCII words"
 )
 
-#: First and last character of what is written without spaces.
+#: First and last character of the ranges of scripts that are written without spaces.
 _UNSPACED = (
     ("\u0e00", "\u0eff"),  # Thai, Lao
     ("\u1000", "\u109f"),  # Burmese
@@ -48,43 +47,43 @@ _DROPPED = dict.fromkeys(map(ord, "\u00ad\u034f\u200c\u200d\u2060\ufeff"))
 
 
 def words(text: str) -> list[str]:
-    """The words of `text`, without punctuation: what ROUGE counts."""
+    """The words of `text` without punctuation, for ROUGE."""
     found: list[str] = _patterns()[0].findall(normalised(text))
     return found
 
 
 def tokens(text: str) -> list[str]:
-    """The words of `text` and its single punctuation marks: what METEOR, NIST and CIDEr count. A decimal number and a
-    name with an underscore are one word here."""
+    """The words of `text` and its single punctuation marks, for METEOR, NIST and CIDEr. A decimal number, or a name with an
+    underscore, is one word."""
     found: list[str] = _patterns()[1].findall(normalised(text))
     return found
 
 
 def spaced(text: str) -> str:
-    """`text` with a space around every character of a script that is written without spaces, for metrics that cut at
-    spaces; any other text as it is."""
+    """`text` with spaces around every character of a script that is written without spaces, for metrics that split at
+    spaces."""
     return _patterns()[2].sub(r" \g<0> ", text)
 
 
 def without_spaces(text: str) -> bool:
-    """Whether `text` holds a character of a script that is written without spaces."""
+    """Whether `text` contains a character of a script that is written without spaces."""
     return _patterns()[2].search(text) is not None
 
 
 def normalised(text: str) -> str:
-    """Lower case, composed, without invisible characters."""
+    """`text` in lower case and composed form, without invisible characters."""
     return unicodedata.normalize("NFC", text.lower()).translate(_DROPPED)
 
 
 @lru_cache(maxsize=100_000)
 def stem(word: str) -> str:
-    """Porter's stem of an ASCII word, whose rules are English; any other word as it is."""
+    """The Porter stem of an ASCII word; any other word unchanged, because the rules are for English."""
     found: str = _stemmer().stem(word) if word.isascii() else word
     return found
 
 
 def stemmed(word: str) -> str:
-    """As rouge-score stems: words of more than three letters alone."""
+    """Stem as rouge-score does: only words of more than three letters."""
     return stem(word) if len(word) > 3 else word
 
 
@@ -97,7 +96,7 @@ def _stemmer() -> Any:
 
 @lru_cache(maxsize=1)
 def _patterns() -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
-    """Words, tokens, and one character of a script without spaces. Python's `\\w` has letters and digits, but no marks."""
+    """Patterns of words, tokens, and characters of scripts without spaces. Python's `\\w` has no combining marks."""
     marks = f"[{_marks()}]"
     alone = rf"(?=[^\W_])[{_WITHOUT_SPACES}]{marks}*"
     letter = rf"(?![{_WITHOUT_SPACES}])[^\W_]"
@@ -108,9 +107,9 @@ def _patterns() -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
 
 
 def _marks() -> str:
-    """All combining marks of Unicode, as the inside of a character class."""
+    """All combining marks of Unicode, for use in a character class."""
     found: list[str] = []
-    for code in (*range(0x300, 0x20000), *range(0xE0100, 0xE01F0)):  # none stands elsewhere
+    for code in (*range(0x300, 0x20000), *range(0xE0100, 0xE01F0)):  # all combining marks are in these ranges
         if unicodedata.category(chr(code)).startswith("M"):
             if found and ord(found[-1][-1]) == code - 1:
                 found[-1] = f"{found[-1][0]}-{chr(code)}"

@@ -1,15 +1,15 @@
-"""The ids of single words, as they stand within a sentence: what tags, verbalizers and pre-split words are made of."""
+"""The ids of single words as they are tokenised within a sentence, for tags, verbalizers and pre-split words."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-_PROBED = 1000  # words that are asked; the answer is the tokenizer's own, so any ordinary word gives it
+_PROBED = 1000  # words that are tried; the result depends on the tokenizer, so that any ordinary word shows it
 
 
 def plain_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    """The ids of each text, without special tokens and uncut."""
+    """The ids of each text, without special tokens and without truncation."""
     if not texts:
         return []
     found: list[list[int]] = tokenizer(
@@ -24,10 +24,10 @@ def plain_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
 
 
 def leading_space(tokenizer: Any, words: Sequence[str]) -> str:
-    """What must stand before a word alone so that it has the ids that it has within a sentence: " " or nothing.
+    """The text, " " or "", that must precede a single word so that it has the same ids as within a sentence.
 
-    A byte-level tokenizer (GPT-2, RoBERTa, Llama 3) reads a space as part of the word behind it, so a word at the start
-    of a text is another one; word-piece and most sentence-piece tokenizers mark the start of a text by themselves.
+    A byte-level tokenizer (GPT-2, RoBERTa, Llama 3) treats a space as part of the following word, so a word at the start of
+    a text has other ids. WordPiece and most SentencePiece tokenizers handle the start of a text themselves.
     """
     some = [word.strip() for word in words[:_PROBED]]
     alone, twice = plain_ids(tokenizer, some), plain_ids(tokenizer, [f"{word} {word}" for word in some])
@@ -41,8 +41,8 @@ def leading_space(tokenizer: Any, words: Sequence[str]) -> str:
 
 
 def word_ids(tokenizer: Any, words: Sequence[str]) -> list[tuple[list[int], int]]:
-    """The ids of each word within a sentence, and the place among them of the first that shows something of the word:
-    the mark of the space before it may be a token of its own. No ids for a word that the tokenizer makes nothing of."""
+    """For each word, its ids within a sentence, and the index of the first id that belongs to the word itself, because the
+    space before it may be a token of its own. A word that the tokenizer turns into no tokens has no ids."""
     bare = [word.strip() for word in words]
     space = leading_space(tokenizer, bare)
     own = plain_ids(tokenizer, bare)
@@ -50,6 +50,8 @@ def word_ids(tokenizer: Any, words: Sequence[str]) -> list[tuple[list[int], int]
     firsts = {ids[0] for ids in found if ids}
     blank = {i for i in firsts if not tokenizer.decode([i], skip_special_tokens=False).strip()}
     return [
-        (ids, int(len(ids) > 1 and ids[0] in blank)) if alone else ([], 0)  # of nothing, the space would be left
+        (ids, int(len(ids) > 1 and ids[0] in blank))
+        if alone
+        else ([], 0)  # otherwise the token of the space would remain
         for ids, alone in zip(found, own, strict=True)
     ]

@@ -1,4 +1,4 @@
-"""Running a model over encoded examples without learning: answers in the examples' own order, and their scores."""
+"""Evaluating a model on encoded examples: answers in the order of the examples, and their scores."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ def predict(
     precision: str,
     read: Readout = read_rows,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Logits (n, outputs) as float32 and labels (n,) of answers, as `read` finds them in the model's output.
+    """Logits (n, outputs) in float32 and labels (n,) of all answers; `read` takes them from the model's output.
 
-    With one answer per example, row i belongs to `examples[i]`; with one per token, rows are in the order of batches.
-    Raises `UnipetError` when a logit is not finite.
+    With one answer per example, row i belongs to `examples[i]`. With one answer per token, rows are in the order of
+    batches. Raises `UnipetError` if a logit is not finite.
     """
     rows: list[Tensor] = []
     labels: list[Tensor] = []
@@ -72,8 +72,8 @@ def predict(
 def score_split(
     config: RunConfig, model: Any, rows: Sequence[Row], encoded: EncodedRows, tokenizer: Any
 ) -> tuple[Scores, list[dict[str, Any]]]:
-    """The scores of one split, and one row per example for `predictions.jsonl`. Raises `UnipetError` for a score that
-    is not finite."""
+    """The scores of one split, and one row per example for `predictions.jsonl`. Raises `UnipetError` if the score is not
+    finite."""
     task, size, precision = config.task, config.optim.eval_batch_size, config.precision
     batch, read = collate(tokenizer), readout(task, tokenizer)
     kind = kind_of(task.kind)
@@ -105,8 +105,8 @@ def score_split(
 def selection_score(
     config: RunConfig, model: Any, data: TaskData, encoded: Encoded, tokenizer: Any
 ) -> Callable[[], float]:
-    """A function that scores the selection split by `selection_metric`, negated where lower is better; the split that
-    is reported is never looked at."""
+    """A function that scores the selection split by `selection_metric`, negated if lower is better. It never reads the
+    evaluation split, which is reported."""
     assert encoded.selection is not None
     split, metric = encoded.selection, selection_metric(config.task)
     if metric == LOSS:
@@ -117,13 +117,13 @@ def selection_score(
 
 
 def higher_is_better(metric: str) -> bool:
-    """Of a metric that chooses checkpoints."""
+    """Whether a higher value is better, for a metric that chooses checkpoints."""
     return metric != LOSS and METRICS[metric].higher_is_better
 
 
 def mean_target_loss(config: RunConfig, model: Any, encoded: EncodedRows, tokenizer: Any) -> float:
-    """The mean negative log-likelihood of a target's token, in nats; no text is decoded. Raises `UnipetError` when it
-    is not finite."""
+    """The mean negative log-likelihood per target token, in nats, without decoding. Raises `UnipetError` if it is not
+    finite."""
     batch, read = collate(tokenizer), readout(config.task, tokenizer)
     losses, counts = target_losses(model, encoded, batch, read, config.optim.eval_batch_size, config.precision)
     mean = sum(losses) / sum(counts)
@@ -135,8 +135,8 @@ def mean_target_loss(config: RunConfig, model: Any, encoded: EncodedRows, tokeni
 def predict_tags(
     model: nn.Module, rows: Sequence[Row], examples: EncodedRows, collate: Collate, batch_size: int, precision: str
 ) -> list[list[int | None]]:
-    """One predicted label index per word, in the examples' own order; -1 for words that max_length cut, None for words
-    that have no token."""
+    """One predicted label index per word, in the order of the examples: -1 for a word that max_length truncated, None for
+    a word without tokens."""
     found: list[list[int | None]] = [[-1] * len(row["text"]) for row in rows]
     for one in passes(model, examples, collate, batch_size, precision):
         best = one.logits.argmax(-1).cpu()
@@ -152,10 +152,10 @@ def predict_tags(
 def check_mixture(
     model: nn.Module, examples: Examples, collate: Collate, batch_size: int, read: Readout = read_rows
 ) -> None:
-    """Bake a trained mixture, in place, and compare its outputs on one batch: what was scored must be what is kept.
+    """Merge a trained mixture in place, and check on one batch that its outputs stay the same as those that were scored.
 
-    Does nothing to a method without mixtures, nor to one whose evaluation draws experts: no two passes of it agree. Raises
-    `UnipetError` when the outputs differ by more than rounding.
+    Does nothing for a method without mixtures, or for one whose evaluation draws experts: no two of its passes agree.
+    Raises `UnipetError` if the outputs differ by more than rounding.
     """
     mixtures = [item.parts.mixture for item in adaptation(model).items if item.parts.mixture is not None]
     if not mixtures or any(mixture.grain(training=False) is not None for mixture in mixtures):
@@ -167,5 +167,6 @@ def check_mixture(
     difference = float(np.abs(after - before).max())
     if difference > 1e-3 * max(1.0, float(np.abs(before).max())):
         raise UnipetError(
-            f"merging: the merged mixture's outputs differ by {difference:.3g} from those that were scored."
+            f"merging: the merged mixture's outputs differ by {difference:.3g} from those that were scored. Evaluate the "
+            "adapter without merging it."
         )

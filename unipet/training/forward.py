@@ -1,4 +1,4 @@
-"""One forward pass over a batch as a task's kind needs it; nothing below knows the kind, nothing above the model."""
+"""One forward pass over a batch: padding, devices, precision, and the shifted inputs of encoder-decoders."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from unipet.tasks import Collate
 
 
 class Examples(Protocol):
-    """Encoded examples: `{"input_ids", "attention_mask", ["token_type_ids"], "labels"}` each."""
+    """A sequence of encoded examples, each `{"input_ids", "attention_mask", ["token_type_ids"], "labels"}`."""
 
     def __len__(self) -> int: ...
 
@@ -25,7 +25,7 @@ class Examples(Protocol):
 
 @dataclass(frozen=True)
 class Pass:
-    """One batch and what the model made of it; row k is `examples[chosen[k]]`."""
+    """One batch and the model's logits for it; row k belongs to `examples[chosen[k]]`."""
 
     chosen: list[int]
     inputs: dict[str, Tensor]
@@ -34,13 +34,13 @@ class Pass:
 
 
 def lengths(examples: Examples) -> list[int]:
-    """How many tokens each example has."""
+    """The number of tokens of each example."""
     known: list[int] | None = getattr(examples, "lengths", None)
     return known or [len(examples[index]["input_ids"]) for index in range(len(examples))]
 
 
 def longest_first(examples: Examples, batch_size: int) -> Iterator[list[int]]:
-    """Batches of indices of similar length, the longest first: what is too big fails at once."""
+    """Batches of indices of examples of similar length, the longest first, so that a lack of memory shows at once."""
     sizes = lengths(examples)
     order = sorted(range(len(sizes)), key=sizes.__getitem__, reverse=True)
     for start in range(0, len(order), batch_size):
@@ -49,7 +49,7 @@ def longest_first(examples: Examples, batch_size: int) -> Iterator[list[int]]:
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[torch.device]:
-    """Evaluation mode inside; the mode is left as it was found. Gives the model's device."""
+    """Put the model into evaluation mode inside, and restore its mode afterwards. Yields the model's device."""
     was_training = model.training
     model.eval()
     try:
@@ -63,7 +63,7 @@ def passes(model: nn.Module, examples: Examples, collate: Collate, batch_size: i
     with evaluation_mode(model) as device:
         for chosen in counted(longest_first(examples, batch_size), len(examples), current_phase()):
             batch = to_device(collate([examples[index] for index in chosen]), device)
-            # entered for each batch: a generator that is left half-way must not leave gradients off
+            # entered for each batch, so that gradients are on again if the caller abandons this generator
             with torch.no_grad(), autocast(device, precision):
                 inputs, labels = model_inputs(model, batch)
                 logits = model(**inputs).logits
@@ -71,13 +71,13 @@ def passes(model: nn.Module, examples: Examples, collate: Collate, batch_size: i
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    """Mixed precision for the forward pass: bfloat16 where `precision` is "bf16", nothing for "fp32"."""
+    """Mixed precision for the forward pass: autocast to bfloat16 for "bf16", no effect for "fp32"."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
 def model_inputs(model: Any, batch: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
-    """(what the model is called with, the labels). An encoder-decoder reads the labels shifted by one, with a mask:
-    its decoder's positions are real up to the label that they predict."""
+    """(the model's arguments, the labels). For an encoder-decoder, the decoder's input is the labels shifted by one
+    position, with a mask over the positions that have a label to predict."""
     inputs = {name: value for name, value in batch.items() if name != "labels"}
     labels = batch["labels"]
     if getattr(model.config, "is_encoder_decoder", False) and labels.dim() == 2:
@@ -87,11 +87,11 @@ def model_inputs(model: Any, batch: Mapping[str, Tensor]) -> tuple[dict[str, Ten
 
 
 def real_tokens(inputs: Mapping[str, Tensor]) -> int:
-    """How many tokens of a batch are not padding, the decoder's included."""
+    """The number of tokens of a batch without padding, including those of the decoder."""
     masks = (inputs[name] for name in ("attention_mask", "decoder_attention_mask") if name in inputs)
     return sum(int(mask.sum()) for mask in masks)
 
 
 def to_device(batch: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    """The batch on this device."""
+    """The batch, moved to this device."""
     return {name: value.to(device) for name, value in batch.items()}

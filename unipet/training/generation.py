@@ -1,4 +1,4 @@
-"""Text at evaluation: batched decoding with the KV cache, and the likelihood of the references."""
+"""Generating text for evaluation, in batches with the KV cache, and the likelihood of the references."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def generate_texts(
     batch_size: int,
     precision: str,
 ) -> list[str]:
-    """One text per example, in the examples' own order, decoded as `task.decoding` says and never sampled.
+    """One text per example, in the order of the examples, decoded by `task.decoding` and never sampled.
 
-    Batches are sorted by length, longest first. A decoder's prompts are padded on the left.
+    Batches are sorted by length, the longest first. Prompts of a decoder are padded on the left.
     """
     causal = task.kind == "causal_generation"
     settings = generation_config(model, tokenizer, task)
@@ -47,8 +47,8 @@ def generate_texts(
 
 
 def generation_config(model: Any, tokenizer: Any, task: TaskConfig) -> Any:
-    """The task's decoding with the base model's own special tokens; nothing else of the checkpoint's decoding habits
-    (a summariser's beams, a chat model's sampling) is taken over."""
+    """The task's decoding with the base model's special tokens. Other decoding settings of the checkpoint, such as a
+    summariser's beams or a chat model's sampling, are ignored."""
     from transformers import GenerationConfig
 
     decoding, own, config = task.decoding, model.generation_config, model.config
@@ -62,7 +62,7 @@ def generation_config(model: Any, tokenizer: Any, task: TaskConfig) -> Any:
     if task.kind == "seq2seq" and task.languages and hasattr(tokenizer, "tgt_lang"):
         language = tokenizer.convert_tokens_to_ids(task.languages[1])
         if config.model_type == "mbart" and special["forced_bos_token_id"] is None:
-            special["decoder_start_token_id"] = language  # the first mBART begins with the language itself
+            special["decoder_start_token_id"] = language  # mBART-25 starts decoding with the language token
         else:
             special["forced_bos_token_id"] = language
     return GenerationConfig(
@@ -83,7 +83,7 @@ def generation_config(model: Any, tokenizer: Any, task: TaskConfig) -> Any:
 def target_losses(
     model: nn.Module, examples: EncodedRows, collate: Collate, read: Readout, batch_size: int, precision: str
 ) -> tuple[list[float], list[int]]:
-    """Each example's summed negative log-likelihood of its target, and how many tokens that has, in their own order."""
+    """For each example, in order: the summed negative log-likelihood of its target, and the target's number of tokens."""
     losses, counts = [0.0] * len(examples), [0] * len(examples)
     for one in passes(model, examples, collate, batch_size, precision):
         logits, answers = read(one.logits, one.inputs, one.labels)

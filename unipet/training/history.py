@@ -1,6 +1,6 @@
-"""What a training leaves step by step: the lines of `metrics.jsonl`, and what a tracker calls their values.
+"""The history of training: the lines of `metrics.jsonl`, and the names of their values in a tracker.
 
-A line is `{"step": 12, "loss": ..., "lr": ..., ...}`, or `{"step": 60, "selection/accuracy": ...}` where a checkpoint was scored.
+A line is `{"step": 12, "loss": ..., "lr": ..., ...}`, or `{"step": 60, "selection/accuracy": ...}` for a scored checkpoint.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ SELECTION = "selection/"  # then the metric that chooses the checkpoint
 
 
 def read_steps(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics file, [] without one; a last line that is being written is left for the next look."""
+    """The lines of a metrics file, or [] if it is missing. A last line that is still being written is left out."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
@@ -32,7 +32,7 @@ def read_steps(path: Path) -> list[dict[str, Any]]:
 
 
 def tracked(row: Mapping[str, Any]) -> dict[str, Any]:
-    """One line as a tracker has it: `train/loss`, `train/lr`, ...; what has a group of its own keeps it."""
+    """One line with a tracker's names: `train/loss`, `train/lr`, ...; a name that already has a group stays."""
     return {key if "/" in key else f"train/{key}": value for key, value in row.items() if key != "step"}
 
 

@@ -1,4 +1,4 @@
-"""Which tensors training has moved: a mark of every bit of each before, compared with one after."""
+"""Which tensors training has changed: a hash of each tensor before training, compared with one after."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import Tensor
 from unipet.errors import UnipetError
 from unipet.training.resume_point import State
 
-_PIECE = 2**18  # numbers looked at in one go: two megabytes, whatever a tensor's size
+_PIECE = 2**18  # numbers that are hashed at a time: two megabytes, whatever the tensor's size
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # bytes of a number -> an integer of its bits
 _FACTOR = -7046029254386353131  # odd, its bits without a pattern (2⁶⁴ over the golden ratio, as a signed number)
 
 
 class Movement:
-    """Remembers a hash of eight bytes for each tensor, to tell later whether its values changed."""
+    """Stores a hash of eight bytes for each tensor, to find out later whether its values have changed."""
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         self._tensors = dict(tensors)
@@ -31,9 +31,9 @@ class Movement:
         self._before = state.values["before"]
 
     def check(self, owned: list[str], lr: float, steps: int) -> list[str]:
-        """Names of the tensors whose every number is what it was.
+        """The names of the tensors that have not changed at all.
 
-        Raises `UnipetError` when none of the method's tensors `owned` has moved (of a method without any: nothing).
+        Raises `UnipetError` if none of the method's tensors, `owned`, has changed. A method without tensors is fine.
         """
         still = sorted(name for name, mark in marks(self._tensors).items() if mark == self._before[name])
         first = [name for name in owned or self._tensors if name in still]
@@ -41,8 +41,8 @@ class Movement:
             return still
         raise UnipetError(
             f"training: {steps} steps changed none of {len(first)} trainable tensors ({', '.join(first[:3])}"
-            f"{', ...' if len(first) > 3 else ''}), so nothing was learned in them. The learning rate is too small for "
-            f"their numbers: raise optim.lr (it is {lr:g})."
+            f"{', ...' if len(first) > 3 else ''}), so the method learned nothing. The learning rate is too small for "
+            f"the precision of these tensors: raise optim.lr (it is {lr:g})."
         )
 
 
@@ -53,7 +53,7 @@ def marks(tensors: Mapping[str, Tensor]) -> dict[str, int]:
 
 
 def _mark(tensor: Tensor) -> Tensor:
-    """A number of 64 bits that depends on every bit and its place; zeros have no sign."""
+    """A 64-bit hash that depends on every bit and its position; 0.0 and -0.0 are equal."""
     total = torch.zeros((), dtype=torch.int64, device=tensor.device)
     factors = (torch.arange(1, min(_PIECE, tensor.numel()) + 1, device=tensor.device) * _FACTOR) | 1
     for piece in tensor.flatten().split(_PIECE):

@@ -1,4 +1,4 @@
-"""The order in which training sees its examples: the same for every method of one seed."""
+"""The order of training examples, which is the same for every method with the same seed."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch.utils.data import Sampler
 
 
 class GroupedOrder(Sampler[int]):
-    """A shuffled order in which each run of `batch_size` examples has similar lengths.
+    """A shuffled order in which the examples of each batch have similar lengths.
 
-    The order of an epoch is a function of (lengths, batch size, seed, epoch) and uses no global random state, so that
-    two methods of one seed see the same batches although they draw different amounts of random numbers.
+    The order of an epoch is a function of (lengths, batch size, seed, epoch) and does not use the global random state. So
+    two methods with the same seed see the same batches, although they draw different numbers of random values.
     """
 
     def __init__(self, sizes: Sequence[int], batch_size: int, seed: int, pool: int = 50) -> None:
-        """`pool`: how many batches' worth of shuffled examples are sorted together."""
+        """`pool` is the number of batches whose examples are sorted by length together."""
         self._sizes, self._batch_size, self._seed, self._pool = sizes, batch_size, seed, pool
         self._epoch = self._skipped = 0
 
@@ -44,7 +44,7 @@ class GroupedOrder(Sampler[int]):
         return math.ceil(len(self._sizes) / self._batch_size)
 
     def order(self, epoch: int) -> list[int]:
-        """The indices of one epoch; an incomplete batch comes last, so that the others stay whole."""
+        """The indices of one epoch. An incomplete batch comes last."""
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + epoch)
         shuffled = torch.randperm(len(self._sizes), generator=generator).tolist()
         whole = len(shuffled) - len(shuffled) % self._batch_size
@@ -57,7 +57,7 @@ class GroupedOrder(Sampler[int]):
         return [index for batch in mixed for index in batch] + shuffled[whole:]
 
     def batches(self) -> Iterator[list[int]]:
-        """The batches of one epoch after another, without end; an iteration of its own changes nothing here."""
+        """An endless iterator over the batches of all epochs. It does not change the state of this object."""
         epoch = 0
         while True:
             order = self.order(epoch)

@@ -1,6 +1,6 @@
-"""The learning rate of every optimiser step, as a share of `optim.lr`: warm-up, then what the schedule's name says.
+"""The learning rate of every optimiser step as a share of `optim.lr`: a warm-up, then the schedule.
 
-Steps count from 1. No step has rate 0: the warm-up ends below the full rate, the decay above zero.
+Steps count from 1. No step has learning rate 0: the warm-up starts above zero, and the decay ends above zero.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ import math
 
 
 def warmup_steps(ratio: float, steps: int) -> int:
-    """How many of `steps` warm up: their share `ratio`, rounded up, but never the last step."""
+    """The number of warm-up steps: the share `ratio` of `steps`, rounded up, but never all of them."""
     return min(math.ceil(ratio * steps), steps - 1)
 
 
 def rate(schedule: str, step: int, steps: int, warmup: int) -> float:
-    """The share of `optim.lr` at one step of 1..`steps`: k/(w+1) at the k-th of w warm-up steps, 1 at the step after.
+    """The share of `optim.lr` at one step of 1..`steps`.
 
-    Then, with the part p of the rest that is over (0 at its first step): `linear` 1 - p, `cosine` (1 + cos πp)/2
-    (Loshchilov & Hutter 2017, eq. 5), `constant` 1.
+    Warm-up: k/(w+1) at the k-th of w steps, then 1. After it, with p the completed share of the remaining steps (0 at the
+    first one): `linear` 1 - p, `cosine` (1 + cos πp)/2 (Loshchilov & Hutter 2017, eq. 5), `constant` 1.
     """
     if step <= warmup:
         return step / (warmup + 1)

@@ -1,6 +1,6 @@
-"""The loss of a batch under a method's objective, and its gradients in as many micro-batches as memory asks for.
+"""The loss of a batch under a method's objective, and its gradients, computed in micro-batches.
 
-Shapes: B examples of the batch, N answers counted in it.
+Shapes: B examples of the batch, N answers in it.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ Batch = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Loss:
-    """The task loss on the first view, plus the consistency between the views where the objective has two: a mean over
-    the answers of a batch, which `read` finds in the model's output. `precision`: "fp32" or "bf16" (autocast)."""
+    """The task loss on the first view, plus the consistency loss between the views if the objective has two. Both are means
+    over the answers of a batch, which `read` takes from the model's output. `precision`: "fp32" or "bf16" (autocast)."""
 
     objective: Objective
     regression: bool = False
@@ -43,7 +43,7 @@ class Loss:
                     outputs = model(**stacked)
         size = len(labels)
         first, answers = self.read(outputs.logits[:size], inputs, labels)
-        first = first.float()  # losses in float32 under autocast, too
+        first = first.float()  # losses are computed in float32, also under autocast
         loss = task_loss(first, answers, self.regression, self.label_smoothing)
         if self.objective.consistency is not None:
             second, _ = self.read(outputs.logits[size:], inputs, labels)
@@ -51,10 +51,10 @@ class Loss:
         return loss
 
     def shares(self, batch: Batch, micro_batch: int, rows: slice = slice(None)) -> Iterator[tuple[Batch, float]]:
-        """The batch in pieces of `micro_batch` examples, each with its share of the N answers: the loss of the batch is
-        the sum of the pieces' losses times their shares. A piece without an answer is left out.
+        """Split the batch into micro-batches, each with its share of the N answers. The loss of the batch is the sum of
+        the micro-batches' losses times their shares. A micro-batch without an answer is left out.
 
-        Every piece keeps the padding of the whole batch. `rows`: those that this process takes of it.
+        Every micro-batch keeps the padding of the whole batch. `rows` are the rows of the batch that this process computes.
         """
         whole = answers_in(batch["labels"], self.read)
         first, end, _ = rows.indices(len(batch["labels"]))
@@ -73,11 +73,11 @@ class Loss:
         check: Callable[[Tensor], None] = lambda loss: None,
         rows: slice = slice(None),
     ) -> Tensor:
-        """Add the gradients of the batch's loss to the parameters, `micro_batch` examples at a time; the loss, detached.
-        Of both, the part that `rows` of the batch have in them.
+        """Add the gradients of the batch's loss to the parameters, `micro_batch` examples at a time. Returns the loss,
+        detached. Gradients and loss are the contributions of `rows`, the part of the batch that this process computes.
 
-        `check` sees every piece's loss before its backward pass. Whatever the micro-batch, the gradients are the same to
-        rounding where there is no dropout: routes of mixtures hold for the whole step.
+        `check` is called with the loss of every micro-batch before its backward pass. Without dropout, the gradients do
+        not depend on the micro-batch, up to rounding, because routes of mixtures hold for the whole step.
         """
         total = batch["labels"].new_zeros((), dtype=torch.float32)
         for piece, share in self.shares(batch, micro_batch, rows):

@@ -16,7 +16,7 @@ from unipet.config import RunConfig
 from unipet.output.stopwatch import phase
 from unipet.tasks import Collate, Readout, read_rows
 from unipet.training.budget.checkpointing import checkpointed
-from unipet.training.budget.limits import batch_tokens, plan_steps, seconds_allowed
+from unipet.training.budget.limits import batch_tokens, count_steps, seconds_allowed
 from unipet.training.callbacks import Best, Clock, GradientProbe, Journal, Log, Routes, ShownProgress, TimeLimit
 from unipet.training.forward import Examples, lengths
 from unipet.training.lr_ratio import up_tensors
@@ -80,7 +80,7 @@ def train(
     optim = config.optim
     order = GroupedOrder(lengths(examples), optim.batch_size, config.seed)
     both = bool(getattr(model.config, "is_encoder_decoder", False))
-    steps, stopped_by = plan_steps(len(examples), config, batch_tokens(examples, order.batches(), both))
+    steps, stopped_by = count_steps(len(examples), config, batch_tokens(examples, order.batches(), both))
     arguments = TrainingArguments(
         output_dir=str(directory),
         per_device_train_batch_size=optim.batch_size,

@@ -1,4 +1,4 @@
-"""An argparse parser whose mistakes are `UnipetError`s like all others."""
+"""An argparse parser that raises `UnipetError` for mistakes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from unipet.errors import UnipetError
 
 
 class Parser(argparse.ArgumentParser):
-    """Raises instead of exiting with a usage dump."""
+    """An argument parser that raises `UnipetError` instead of printing the usage and exiting."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **settings)
@@ -21,29 +21,29 @@ class Parser(argparse.ArgumentParser):
         raise UnipetError(f"{self.prog}: {message}. See `{self.prog} --help`.")
 
     def add_import(self) -> None:
-        """`--import MODULE`, for commands that take a finished run."""
+        """Add `--import MODULE`, for commands that read a finished run."""
         self.add_argument(
             *("--import",),
             dest="imports",
             action="append",
             default=[],
             metavar="MODULE",
-            help="a module of your own that registers functions; what a run's configuration names is not imported by itself",
+            help="your own module that registers functions; modules named in a run's configuration are not imported",
         )
 
 
 def home(text: str) -> str:
-    """An argument that names a file or a directory; `~` and `~user` are home directories."""
+    """A path given as an argument, with `~` and `~user` replaced by home directories."""
     return os.path.expanduser(text)
 
 
 def file_path(text: str) -> Path:
-    """The same as a path."""
+    """The same, as a Path."""
     return Path(home(text))
 
 
 def read(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace | None:
-    """The arguments, flags in any place; None when --help was answered. Modules named by --import are imported."""
+    """Parse the arguments; flags may stand anywhere. Returns None after --help. Imports the modules given by --import."""
     try:
         asked = parser.parse_intermixed_args(argv)
     except SystemExit:

@@ -1,5 +1,5 @@
-"""`unipet describe method=NAME model=minilm [--json]`: what a method inserts, without loading weights; `task=NAME` instead
-of a method: what a task's data look like."""
+"""`unipet describe method=NAME model=minilm [--json]`: what a method inserts, without loading weights. With `task=NAME`
+instead of a method, it summarises the task's data."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ def main(argv: Sequence[str]) -> int:
     """Print the report of `unipet.describe`; with --json nothing else goes to stdout."""
     parser = Parser(
         prog="unipet describe",
-        description="method=NAME: one row per insertion, with modules, shapes, parameters, percent of the base model, "
-        "foldable or why not. task=NAME without a method: three examples as the model sees them, labels, lengths, and the "
-        "share that length limits cut.",
+        description="method=NAME: one row per insertion, with modules, shapes, parameters, percent of the base model, and "
+        "whether it folds. task=NAME without a method: three examples as the model sees them, labels, lengths, and the "
+        "share of examples that length limits truncate.",
         epilog=examples("describe"),
     )
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for `unipet train`")
     parser.add_argument("--json", action="store_true", help="print JSON alone on stdout")
-    parser.add_argument("--png", type=file_path, metavar="FILE", help="with task=NAME: draw the lengths into FILE")
-    parser.add_argument("-cd", "--config-dir", type=home, metavar="DIR", help="a directory with groups of your own")
+    parser.add_argument("--png", type=file_path, metavar="FILE", help="with task=NAME: draw the lengths to FILE")
+    parser.add_argument("-cd", "--config-dir", type=home, metavar="DIR", help="a directory with your own groups")
     asked = read(parser, argv)
     if asked is None:
         return 0
@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
         describe_task(config, asked.json, asked.png)
         return 0
     if asked.png is not None:
-        raise UnipetError("unipet describe: --png draws a task's lengths; say task=NAME and no method.")
+        raise UnipetError("unipet describe: --png draws the lengths of a task. Give task=NAME without a method.")
     import unipet
     from unipet.compose.parse_run_config import check_run_config
     from unipet.runs.base_model import skeleton
@@ -48,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
     from unipet.training.budget.parameters import fit_parameters
 
     check_run_config(config)
-    method = unipet.load_method(config.method)  # a mistake here should not wait for the base model
+    method = unipet.load_method(config.method)  # before the base model is loaded, so that mistakes show at once
     built = skeleton(config.model, config.task.kind, as_saved="task" not in names)
     fit = fit_parameters(method, built, config.budget, config.model.sites, input_length(config.task))
     if asked.json:

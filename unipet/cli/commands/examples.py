@@ -1,15 +1,15 @@
-"""The examples in the help texts. They are data (conf/examples.yaml), as every method's name is."""
+"""The examples in help texts, read from conf/examples.yaml."""
 
 from __future__ import annotations
 
 from unipet.calculus.yaml_reader import read_yaml
 from unipet.config import conf_dir
 
-COLUMN = 54  # a longer command has its explanation on the next line
+COLUMN = 54  # the explanation of a longer command is on the next line
 
 
 def examples(*commands: str) -> str:
-    """`examples:` and one line per example of these commands; of all of them when none is given."""
+    """`examples:` and one line per example of these commands, or of all commands if none is given."""
     known = read_yaml(conf_dir() / "examples.yaml")
     lines = ["examples:"]
     for command in commands or known:

@@ -1,4 +1,4 @@
-"""`unipet export RUN OUT --to peft`: a run's adapter in another library's files."""
+"""`unipet export RUN OUT --to peft`: write a run's adapter in the format of another library."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from unipet.runs.record import Record
 
 
 def main(argv: Sequence[str]) -> int:
-    """Write the adapter to OUT in the format asked for."""
+    """Write the adapter to OUT in the requested format."""
     parser = Parser(
         prog="unipet export",
-        description="Write a finished run's adapter as peft's adapter_config.json and adapter_model.safetensors, where "
-        "peft can express the method; else say why it cannot.",
+        description="Write a finished run's adapter as peft's adapter_config.json and adapter_model.safetensors. If peft "
+        "cannot express the method, the error says why.",
         epilog=examples("export"),
     )
     parser.add_argument("run", metavar="RUN", type=file_path, help="a run's directory")
     parser.add_argument("out", metavar="OUT", type=file_path, help="a directory that does not exist yet, or is empty")
-    parser.add_argument("--to", required=True, choices=("peft",), help="whose format: peft")
+    parser.add_argument("--to", required=True, choices=("peft",), help="the format: peft")
     parser.add_import()
     asked = read(parser, argv)
     if asked is None:
@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def export_run(run: Path, record: Record, out: Path) -> None:
-    """Load base model and adapter, export."""
+    """Load base model and adapter, and export them to `out`."""
     import unipet
     from unipet.runs.base_model import load_base_model_of
     from unipet.runs.record_files import ADAPTER, run_config

@@ -1,4 +1,4 @@
-"""`unipet list [TOPIC]`: what there is, one line each."""
+"""`unipet list [TOPIC]`: the available methods, functions, sites, tasks, models and budgets, one per line."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Lines = list[tuple[str, str]]  # name, description
 
 
 def description(path: Path) -> str:
-    """The first sentence of a YAML file's opening comment; Hydra's `# @package` line and commands are no part of it."""
+    """The first sentence of a YAML file's opening comment, without Hydra's `# @package` line and without commands."""
     words: list[str] = []
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError as error:
         raise UnipetError(
-            f"{path}: cannot be read ({error.strerror or error}). Mend it, or move it elsewhere."
+            f"{path}: cannot be read ({error.strerror or error}). Correct its permissions, or move it elsewhere."
         ) from None
     for line in lines:
         text = " ".join(line.lstrip("# ").split())
@@ -35,7 +35,7 @@ def description(path: Path) -> str:
 
 
 def group(name: str) -> Callable[[Sequence[str], str | None], Lines]:
-    """The lister of a configuration group: the shipped files, then the user's own."""
+    """A function that lists a configuration group: the shipped files, then the user's own."""
 
     def lines(overrides: Sequence[str], config_dir: str | None) -> Lines:
         from unipet.compose.composer import check_config_dir
@@ -64,7 +64,7 @@ def functions(overrides: Sequence[str], config_dir: str | None) -> Lines:
 
 
 def sites(overrides: Sequence[str], config_dir: str | None) -> Lines | str:
-    """Every role; with model=NAME those of that base model, with its modules and a picture of its layers."""
+    """Every role, or with model=NAME the roles of that base model, with its modules and a picture of its layers."""
     from unipet.calculus.sites import ARCHITECTURES, ROLES
 
     if not overrides:
@@ -90,7 +90,7 @@ TOPICS: dict[str, Callable[[Sequence[str], str | None], Lines | str]] = {
 
 
 def table(lines: Lines) -> str:
-    """Two columns; a long description wraps within its column."""
+    """The lines as two columns. A long description is wrapped within its column."""
     size = max((len(name) for name, _ in lines), default=0)
     indent = " " * (size + 4)
     return "\n".join(
@@ -110,8 +110,8 @@ def main(argv: Sequence[str]) -> int:
         epilog=examples("list"),
     )
     parser.add_argument("topic", nargs="?", metavar="TOPIC")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="for sites: of this base model, model=NAME")
-    parser.add_argument("-cd", "--config-dir", type=home, metavar="DIR", help="a directory with groups of your own")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="for sites: model=NAME lists one base model")
+    parser.add_argument("-cd", "--config-dir", type=home, metavar="DIR", help="a directory with your own groups")
     parser.add_import()
     asked = read(parser, argv)
     if asked is None:

@@ -1,4 +1,4 @@
-"""`unipet merge RUN OUT [--partial]`: a run's method folded into a plain transformers checkpoint."""
+"""`unipet merge RUN OUT [--partial]`: fold a run's method into a plain transformers checkpoint."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from unipet.runs.record import Record
 
 
 def main(argv: Sequence[str]) -> int:
-    """Write the merged model and its tokenizer to OUT, whole or not at all."""
+    """Write the merged model and its tokenizer to OUT, completely or not at all."""
     parser = Parser(
         prog="unipet merge",
-        description="Fold a finished run's method into the base model's weights and save a plain transformers model, "
-        "which from_pretrained(OUT) of the task's transformers class loads without unipet.",
+        description="Fold a finished run's method into the base model's weights, and save a plain transformers model. "
+        "from_pretrained(OUT) of the task's transformers class loads it without unipet.",
         epilog=examples("merge"),
     )
     parser.add_argument("run", metavar="RUN", type=file_path, help="a run's directory")
@@ -28,7 +28,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--partial",
         action="store_true",
-        help="merge mixtures, fold what folds, and save the rest as an adapter in OUT/adapter for unipet.load",
+        help="merge mixtures, fold the insertions that fold, and save the others in OUT/adapter for unipet.load",
     )
     parser.add_import()
     asked = read(parser, argv)
@@ -50,7 +50,7 @@ def check_out(out: Path) -> None:
 
 
 def merge_run(run: Path, record: Record, out: Path, partial: bool) -> None:
-    """Load base model and adapter, merge, save."""
+    """Load base model and adapter, merge them, and save the result to `out`."""
     import unipet
     from unipet.runs.base_model import load_base_model_of
     from unipet.runs.record_files import ADAPTER, run_config
@@ -63,7 +63,7 @@ def merge_run(run: Path, record: Record, out: Path, partial: bool) -> None:
 
 
 def save(model: Any, tokenizer: Any, out: Path) -> None:
-    """save_pretrained of both, and what stays inserted, by way of a directory beside OUT."""
+    """Save model, tokenizer and remaining insertions in a temporary directory beside `out`, and rename it to `out`."""
     import unipet
     from unipet.adaptation.adapted import CONTAINER
     from unipet.runs.record_files import ADAPTER
@@ -76,7 +76,7 @@ def save(model: Any, tokenizer: Any, out: Path) -> None:
     try:
         weights = {name: value for name, value in model.state_dict().items() if not name.startswith(f"{CONTAINER}.")}
         model.save_pretrained(temporary, state_dict=weights)
-        if hasattr(model, CONTAINER):  # what could not fold stays a method of its own
+        if hasattr(model, CONTAINER):  # insertions that do not fold stay a method
             unipet.save(model, temporary / ADAPTER)
         tokenizer.save_pretrained(temporary)
         temporary.chmod(0o755)  # mkdtemp makes it private

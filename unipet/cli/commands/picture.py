@@ -1,4 +1,4 @@
-"""A text picture of one layer, drawn from its site table: which modules it goes through, and where each role sits."""
+"""A text picture of one layer, drawn from its site table: the modules in their order, and the place of each role."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ SIDES = (9, 20, 31)  # of query, key and value
 
 @dataclass
 class _Drawing:
-    """Lines from top to bottom; `rails` are the columns of lines that run beside the trunk at the moment."""
+    """Lines from top to bottom. `rails` are the columns of the vertical lines beside the trunk in the current row."""
 
     lines: list[str] = field(default_factory=list)
     rails: list[int] = field(default_factory=list)
 
     def row(self, *pieces: tuple[int, str], roles: Sequence[str] = (), note: str = "") -> None:
-        """One line: texts centred at columns over the rails, then the roles that sit here and a note."""
+        """Add one line: texts centred at columns, over the rails, then the roles at this place and a note."""
         cells = [" "] * LABELS
         for column in self.rails:
             cells[column] = "│"
@@ -37,7 +37,7 @@ class _Drawing:
     def line(
         self, left: int, right: int, ends: str, middle: str = "", roles: Sequence[str] = (), note: str = ""
     ) -> None:
-        """One line with a horizontal stroke between two columns; `middle` stands centred in it."""
+        """Add one line with a horizontal stroke between two columns, with `middle` in its centre."""
         stroke = ends[0] + "─" * (right - left - 1) + ends[1]
         if middle:
             at = (TRUNK - left) - len(middle) // 2
@@ -66,7 +66,7 @@ class DrawnLayer:
         """(block, before | inside | after) -> norm: before the block, on its output, after the residual add."""
         blocks = [block for block in BLOCKS if self.path(block) is not None]
         points = [point.h for point in self.stack.roles.get("norm", ()) if _there(self.module, point)]
-        if not self.stack.norms:  # a post-norm layer has one after each block, if its table says so at all
+        if not self.stack.norms:  # a post-norm layer has one after each block, if the table gives its norms
             known = any(self.path(f"{block}.post") for block in blocks) and len(points) == len(blocks)
             return {(block, "after"): norm for block, norm in zip(blocks, points, strict=True)} if known else {}
         found = {(block, "before"): norm for block, norm in self.stack.norms.items() if norm in points}
@@ -96,7 +96,7 @@ def picture(stack: Stack, layer: nn.Module) -> list[str]:
 
 
 def _block(drawing: _Drawing, layer: DrawnLayer, norms: dict[tuple[str, str], str], block: str) -> None:
-    """One block between the point where the stream splits and the residual add."""
+    """Draw one block, from the point where the stream splits to the residual sum."""
     post = [*layer.has(f"{block}.post"), *(layer.has("layer") if block == "ffn" else [])]
     drawing.line(RAIL, TRUNK, "┌┤")
     drawing.rails = [RAIL]
@@ -109,7 +109,7 @@ def _block(drawing: _Drawing, layer: DrawnLayer, norms: dict[tuple[str, str], st
 
 
 def _parallel(drawing: _Drawing, layer: DrawnLayer, norms: dict[tuple[str, str], str]) -> None:
-    """Attention and feed-forward side by side: both read the stream that enters, and are added to it together."""
+    """Draw attention and feed-forward block side by side: both read the entering stream, and both are added to it."""
     drawing.line(RAIL, TRUNK, "┌┤")
     drawing.lines[-1] = drawing.lines[-1][:INNER] + "┬" + drawing.lines[-1][INNER + 1 :]
     drawing.rails = [RAIL, INNER]

@@ -1,4 +1,4 @@
-"""`unipet plan [-m] KEY=VALUE ...`: what a run or a sweep will need and how long it will take, before it is run."""
+"""`unipet plan [-m] KEY=VALUE ...`: forecast the sizes, memory and time of a run or a sweep without running it."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from unipet.output.terminal import print_json
 
 
 def main(argv: Sequence[str]) -> int:
-    """Print one row per job and the totals; exit code 1 when a job would fail."""
+    """Print one row per job and the totals. Exit code 1 if a job would fail."""
     began = time.perf_counter()
     parser = Parser(
         prog="unipet plan",
-        description="For the command line of `unipet train`: every job's sizes as its budget leaves them, micro-batch, memory, "
-        "operations and time, what will be skipped and why, and the total. Nothing is trained or written but what was "
-        "measured, below runs_dir/.cache: a few batches of each kind of job are timed on this machine, once.",
+        description="For a command line of `unipet train`: every job's fitted sizes, micro-batch, memory, operations and time, "
+        "the jobs that will be skipped and why, and the totals. A few batches of each kind of job are timed on this machine, "
+        "once. Nothing is written except these measurements, below runs_dir/.cache.",
         epilog=examples("plan"),
     )
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for `unipet train`")
     parser.add_argument("-m", "--multirun", action="store_true", help="a job for every combination of comma lists")
-    parser.add_argument("--total", metavar="HOURS", help="the device-hours that there are, to compare with")
-    parser.add_argument("--fresh", action="store_true", help="measure again what was measured before")
+    parser.add_argument("--total", metavar="HOURS", help="the available device-hours, compared with the total")
+    parser.add_argument("--fresh", action="store_true", help="repeat earlier measurements")
     parser.add_argument("--json", action="store_true", help="print JSON alone on stdout")
-    parser.add_argument("-cd", "--config-dir", type=home, metavar="DIR", help="a directory with groups of your own")
+    parser.add_argument("-cd", "--config-dir", type=home, metavar="DIR", help="a directory with your own groups")
     asked = read(parser, argv)
     if asked is None:
         return 0
@@ -41,9 +41,9 @@ def main(argv: Sequence[str]) -> int:
         todo = plan(asked.overrides, asked.multirun, composing, command="plan")
         jobs = list(sweep_jobs(todo, composing))
     composed = sum(job.compose_s for job in jobs)
-    from unipet.runs.forecast import measuring  # noqa: F401  # what a run imports: that is part of starting
+    from unipet.runs.forecast import measuring  # noqa: F401  # as a run imports it, so that the time of imports counts
     from unipet.runs.forecast.forecaster import Forecaster, on_cuda
-    from unipet.runs.forecast.measurement_cache import Kept
+    from unipet.runs.forecast.measurement_cache import MeasurementCache
     from unipet.runs.forecast.sweep_table import Forecast
     from unipet.runs.tracking import check_tracking
     from unipet.runs.versions import versions
@@ -56,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
     def say(work: str) -> None:
         print(f"[{' '.join(current)}] measuring {work}", file=sys.stderr, flush=True)
 
-    forecaster = Forecaster(Kept(cache_directory(todo.config.runs_dir), asked.fresh), say)
+    forecaster = Forecaster(MeasurementCache(cache_directory(todo.config.runs_dir), asked.fresh), say)
     made = []
     for job in jobs:
         current[:] = [f"{job.number + 1}/{len(jobs)}", *job.differing]

@@ -10,13 +10,13 @@ from unipet.errors import UnipetError
 
 
 def main(argv: Sequence[str]) -> int:
-    """Print the comparison. Exit code 0, also when some of the runs failed: the report itself is done."""
+    """Print the comparison. Exit code 0, also if some of the runs failed."""
     from unipet.report.writers import WRITERS, Report
 
     parser = Parser(
         prog="unipet report",
-        description="One comparison table from every result.json below DIR, or from the jobs of a sweep's directory, and "
-        "which methods differ: paired tests over seeds and over the examples of predictions.jsonl.",
+        description="Compare every result.json below DIR, or the jobs of a sweep's directory, in one table, and test which "
+        "methods differ, paired over seeds and over the examples of predictions.jsonl.",
         epilog=examples("report"),
     )
     parser.add_argument("directory", metavar="DIR", type=file_path)
@@ -24,24 +24,28 @@ def main(argv: Sequence[str]) -> int:
         parser.add_argument(f"--{name}", metavar="FILE", type=file_path, help=what)
     parser.add_argument("--figures", metavar="DIR", type=file_path, help="figures as PDF and PNG (needs matplotlib)")
     parser.add_argument(
-        "--published", metavar="CSV", type=file_path, help="a paper's numbers, to show beside ours in every format"
+        "--published", metavar="CSV", type=file_path, help="a paper's numbers, shown beside ours in every format"
     )
-    parser.add_argument("--serve", action="store_true", help="show the page on this machine alone, following a sweep")
-    parser.add_argument("--port", metavar="N", type=int, help="of --serve; 0 takes a free one (default: 8765)")
+    parser.add_argument("--serve", action="store_true", help="show the live page on this machine while a sweep runs")
     parser.add_argument(
-        "--anyway", action="store_true", help="rank across budgets, and where data or selection differ; both stay named"
+        "--port", metavar="N", type=int, help="the port of --serve; 0 chooses a free one (default: 8765)"
+    )
+    parser.add_argument(
+        "--anyway", action="store_true", help="rank across budgets, data and selection; the differences stay named"
     )
     asked = read(parser, argv)
     if asked is None:
         return 0
     if asked.port is not None and not asked.serve:
-        raise UnipetError("--port: only a live page has one. Add --serve.")
+        raise UnipetError("--port: only the live page uses a port. Add --serve.")
     if asked.serve:
         from unipet.report.page.serve import PORT, serve
 
         others = [name for name in (*WRITERS, "figures", "published", "anyway") if getattr(asked, name)]
         if others:
-            raise UnipetError(f"--serve writes no file: leave out --{others[0]}, or write it by a second command.")
+            raise UnipetError(
+                f"--serve writes no file: leave out --{others[0]}, or write the file with a second command."
+            )
         return serve(asked.directory, PORT if asked.port is None else asked.port)
     from unipet.output.files import write_asked
     from unipet.report.aggregate import aggregate, unscored
@@ -54,7 +58,7 @@ def main(argv: Sequence[str]) -> int:
 
     paths = [path for name in WRITERS if (path := getattr(asked, name))]
     if len(set(paths)) < len(paths):
-        raise UnipetError("unipet report: two files of one name; give each its own.")
+        raise UnipetError("unipet report: two files have the same name. Give each file its own name.")
     if asked.figures:
         check_figures()
     published = read_published(asked.published) if asked.published else None

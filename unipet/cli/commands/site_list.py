@@ -1,4 +1,4 @@
-"""`unipet list sites model=NAME`: the roles of one base model, its modules, and a picture of a layer of each stack."""
+"""`unipet list sites model=NAME`: the roles of one base model, their modules, and a picture of a layer of each stack."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ _ABSENT = {
     "ffn.gate": "its feed-forward block is not gated",
 }
 LEGEND = """\
-An insertion of form parallel reads x, of form sequential h. x of a block's own roles (attn.q ...
-attn, ffn.up ... ffn) is what enters the block, in a pre-norm layer after the norm; with
-position.input=pre_norm it is the stream before that norm."""
+An insertion of form parallel reads x, one of form sequential reads h. For the roles of a block
+(attn.q ... attn, ffn.up ... ffn), x is the input of the block: in a pre-norm layer, the output of
+its norm, or with position.input=pre_norm the stream before that norm."""
 
 
 def site_list(model: ModelConfig) -> str:
-    """The whole answer, built on a model without weights. Raises `UnipetError` for a model without a table."""
+    """The whole text, from a model without weights. Raises `UnipetError` for a model without a site table."""
     from unipet.calculus.site_files import sites_for
     from unipet.runs.base_model import skeleton
 
@@ -53,7 +53,7 @@ def site_list(model: ModelConfig) -> str:
 
 
 def roles_of(model: nn.Module, table: Architecture) -> str:
-    """A table of roles to modules, and the reasons for the roles that this model does not have."""
+    """A table of the roles and their modules, and why this model lacks the other roles."""
     rows: list[list[str]] = []
     absent: dict[str, str] = {}
     for role in dict.fromkeys([*ROLES, *table.roles()]):
@@ -67,7 +67,7 @@ def roles_of(model: nn.Module, table: Architecture) -> str:
 
 
 def _reasons(absent: Mapping[str, str]) -> str:
-    """One line per reason, with the roles that it explains."""
+    """One line per reason, with the roles to which it applies."""
     roles: dict[str, list[str]] = {}
     for role, why in absent.items():
         roles.setdefault(why, []).append(role)
@@ -76,7 +76,7 @@ def _reasons(absent: Mapping[str, str]) -> str:
 
 
 def _places(sites: list[Site], model: nn.Module, table: Architecture) -> list[list[str]]:
-    """(stack, h, x) of each different place, layer numbers written as *."""
+    """(stack, h, x) of each distinct place, with * for layer numbers."""
     found: dict[tuple[str, str, str], list[int]] = {}
     for site in sites:
         layers = prefix_of(model) + table.stacks[site.stack].layers
@@ -91,7 +91,7 @@ def _places(sites: list[Site], model: nn.Module, table: Architecture) -> list[li
 
 
 def _unsaid(stack: Stack) -> list[str]:
-    """What the picture of a drafted table leaves out."""
+    """A note if the picture lacks norms, because the table does not give them."""
     if stack.norms or stack.parallel or "attn.post" in stack.roles:
         return []
     return ["  The table does not say where the norms stand (norms, attn.post, parallel), so none is drawn."]
@@ -107,7 +107,7 @@ def _h(site: Site, layers: str) -> str:
 
 
 def _x(site: Site, layers: str, prefix: str) -> str:
-    """Where x is taken: relative to the layer, or outside of any to the base model."""
+    """The place of x, relative to the layer, or to the base model for a site outside the layers."""
     if site.path == site.x_path:
         return "none of its own" if site.at == "input" else "its input"
     root = prefix if site.layer is None else f"{layers}.*."
@@ -115,7 +115,7 @@ def _x(site: Site, layers: str, prefix: str) -> str:
 
 
 def _starred(path: str, site: Site, layers: str) -> str:
-    """A path with * for the number of the layer that the site is in."""
+    """The path with * in place of the number of the site's layer."""
     own = f"{layers}.{site.layer}"
     return f"{layers}.*{path.removeprefix(own)}" if f"{path}.".startswith(f"{own}.") else path
 

@@ -1,4 +1,4 @@
-"""`unipet submit RUN`: answer the hidden test sets of a run's task, one TSV file each, as GLUE's server wants them."""
+"""`unipet submit RUN`: predict the hidden test sets of a run's task, and write one TSV file for each, as GLUE requires."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def main(argv: Sequence[str]) -> int:
     """Write the files and print their paths."""
     parser = Parser(
         prog="unipet submit",
-        description="Load a finished run's adapter, answer every split of task.submission, and write NAME.tsv with the "
+        description="Load a finished run's adapter, predict every split of task.submission, and write NAME.tsv with the "
         "columns index and prediction.",
         epilog=examples("submit"),
     )

@@ -17,7 +17,7 @@ Rows = list[dict[str, Any]]
 
 
 def seed_points(comparisons: Sequence[Comparison]) -> Rows:
-    """One row per scored run; `first` marks one per configuration, for what is drawn once."""
+    """One row per scored run that is shown by itself; `first` marks one per configuration, for what is drawn once."""
     rows = []
     for comparison in comparisons:
         for rank, line in enumerate(comparison.shown):
@@ -26,7 +26,7 @@ def seed_points(comparisons: Sequence[Comparison]) -> Rows:
             spread = (
                 {"std": _round(std), "low": _round(mean - std), "high": _round(mean + std)} if std is not None else {}
             )
-            scored = [entry for entry in line.entries if score_of(entry.record) is not None]
+            scored = [entry for entry in line.single if score_of(entry.record) is not None]
             rows += [
                 {
                     "group": comparison.id,
@@ -35,7 +35,7 @@ def seed_points(comparisons: Sequence[Comparison]) -> Rows:
                     "seed": str(entry.record.seed),
                     "score": _round(score_of(entry.record)),
                     "mean": _round(mean),
-                    "seeds": len(scored),
+                    "seeds": line.row.scored,
                     "first": number == 0,
                     **spread,
                 }
@@ -74,11 +74,11 @@ def _names(lines: Sequence[Line]) -> list[str]:
 
 
 def curve_points(comparisons: Sequence[Comparison], points: int = POINTS) -> dict[str, Rows]:
-    """Measure -> one row per step of every run that is finished or still running."""
-    runs = sum(len(line.entries) for comparison in comparisons for line in comparison.lines)
+    """Measure -> one row per step of every run that is shown by itself and is finished or still running."""
+    runs = sum(len(line.single) for comparison in comparisons for line in comparison.lines)
     by_measure: dict[str, Rows] = {}
     for comparison, line in _lines(comparisons):
-        for entry in line.entries:
+        for entry in line.single:
             if entry.record.status not in ("ok", "running"):
                 continue  # a diverged run's loss would hide all others
             for measure, steps in curve(entry, points_per_run(runs, points)).items():

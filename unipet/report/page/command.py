@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -43,14 +44,10 @@ def _from_config(config: Mapping[str, Any]) -> list[str]:
 
 
 def _method(method: Mapping[str, Any]) -> list[str] | None:
-    from unipet.calculus.library import compose_file, load_method
+    from unipet.calculus.method_files import compose_file
 
-    try:
-        shipped = leaves(load_method(str(method.get("name"))).to_dict())
-    except UnipetError:
-        return None
-    wanted = leaves(method)
-    if shipped.keys() != wanted.keys():
+    shipped, wanted = _shipped(str(method.get("name"))), leaves(method)
+    if shipped is None or shipped.keys() != wanted.keys():
         return None
     written = values(compose_file(conf_dir() / "method" / f"{method['name']}.yaml"))["insertions"]
     changed: dict[str, Any] = {}
@@ -62,6 +59,17 @@ def _method(method: Mapping[str, Any]) -> list[str] | None:
             # where the file has a name or a number for all of a dimension, a single option has no mapping to go into
             changed |= {place: method["insertions"][names[0]][names[1]]} if short else {key: value}
     return [f"method={method['name']}", *(override(f"method.{key}", value) for key, value in changed.items())]
+
+
+@functools.cache
+def _shipped(name: str) -> dict[str, Any] | None:
+    """The options of a shipped method, flat; None where there is none of this name."""
+    from unipet.calculus.library import load_method
+
+    try:
+        return leaves(load_method(name).to_dict())
+    except UnipetError:
+        return None
 
 
 def _group(group: str, kind: Any, settings: Mapping[str, Any]) -> list[str]:
@@ -83,12 +91,14 @@ def _group(group: str, kind: Any, settings: Mapping[str, Any]) -> list[str]:
     return chosen
 
 
+@functools.cache
 def _usual(group: str) -> str:
     """The group's option that a command line need not say."""
     defaults = read_yaml(conf_dir() / "config.yaml")["defaults"]
     return str(next(entry[group] for entry in defaults if isinstance(entry, Mapping) and group in entry))
 
 
+@functools.cache
 def _file(group: str, name: str) -> dict[str, Any] | None:
     path = conf_dir() / group / f"{Path(name).name}.yaml"
     if not path.is_file():

@@ -22,6 +22,7 @@ COSTS: dict[str, tuple[Callable[[Record], float | None], str, str]] = {
 }
 UNLIMITED = "none"  # the budget that says nothing, so that what a run adds to it must be shown
 LIMITS = {"max_steps"}
+SINGLE = 600  # runs that a page shows one by one: more would be neither read nor fast
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,12 @@ class Line:
     row: Row
     entries: tuple[Entry, ...]
     costs: Mapping[str, float] = field(default_factory=dict)  # means over the runs with a score; absent: not recorded
+    most: int | None = None  # runs of it that are shown one by one; None: all
+
+    @property
+    def single(self) -> tuple[Entry, ...]:
+        """The runs that are shown one by one; the means are over all."""
+        return self.entries[: self.most]
 
     @property
     def label(self) -> str:
@@ -96,9 +103,11 @@ def comparisons_of(entries: Sequence[Entry], known: Sequence[Group] = ()) -> lis
     """
     budgets = budget_labels(entries)
     groups: dict[tuple[str, str, str, str], list[Line]] = {}
-    for number, (row, runs) in enumerate(grouped(entries)):
+    rows = grouped(entries)
+    most = None if len(entries) <= SINGLE else max(1, SINGLE // len(rows))
+    for number, (row, runs) in enumerate(rows):
         key = (row.task, row.model, budgets[_budget(runs[0])], row.metric)
-        groups.setdefault(key, []).append(Line(f"c{number}", row, tuple(runs), costs_of(runs)))
+        groups.setdefault(key, []).append(Line(f"c{number}", row, tuple(runs), costs_of(runs), most))
     for key in [key for key in groups if not key[3]]:  # no run of it has a score, so none names the metric
         home = next((other for other in groups if other[:3] == key[:3] and other[3]), None)
         if home is not None:

@@ -7,10 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from unipet.report.collect import Entry
+from unipet.runs.identity import APART
 from unipet.runs.labels import leaves
-
-#: Keys of a configuration that say where a run happened, not what it was.
-APART = ("tracking", "checkpoint", "launcher", "runs_dir", "rerun")
 
 
 def own_values(entries: Sequence[Entry]) -> tuple[int, list[dict[str, Any]]]:

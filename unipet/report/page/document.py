@@ -27,7 +27,7 @@ from unipet.report.page.learning import curve_tables, measures
 from unipet.report.page.methods import methods
 from unipet.report.page.overview import counts, notices, surroundings
 from unipet.report.page.rendering import MISSING, Table, render
-from unipet.report.page.runs import failures, run_data, run_labels
+from unipet.report.page.runs import failures, left_out, run_data, run_labels, single_runs, unlisted
 from unipet.report.page.scores import score_table, verdicts
 from unipet.report.page.trade_offs import cost_tables, costless, costs_of_charts
 from unipet.report.published import BESIDE, PUBLISHED, Beside
@@ -44,16 +44,23 @@ DETAIL = ((12_000, 60), (4_000, 20), (1_000, 5))
 
 
 def page(
-    entries: Sequence[Entry], groups: Sequence[Group] = (), stamp: str = "", published: Sequence[Beside] = ()
+    entries: Sequence[Entry],
+    groups: Sequence[Group] = (),
+    stamp: str = "",
+    published: Sequence[Beside] = (),
+    progress: Sequence[str] = (),
 ) -> str:
     """The whole page. `groups`: what was compared before. `stamp`: the version that a live page asks about.
-    `published`: papers' numbers beside ours.
+    `published`: papers' numbers beside ours. `progress`: how far running sweeps are.
 
     Raises `UnipetError` where Jinja2, Altair or vl-convert is missing, or a predictions.jsonl is damaged.
     """
     comparisons = sorted(comparisons_of(entries, groups), key=lambda comparison: -len(comparison.scored))
     content = _content(entries, comparisons, published)
-    composed, runs = compositions(comparisons), run_data(entries)
+    single = single_runs(entries, comparisons)
+    content |= {"notices": [*progress, *notices(comparisons)]}
+    content |= {"run_labels": run_labels(single, comparisons), "left_out": left_out(entries, single)}
+    composed, runs = compositions(comparisons), run_data(single)
     for points, drawings in DETAIL:
         drawn = charts(comparisons, points)
         shown = {
@@ -86,7 +93,6 @@ def _content(
         "counts": counts(entries, comparisons),
         "surroundings": surroundings(entries),
         "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "notices": notices(comparisons),
         "comparison_table": comparison_table(comparisons),
         "published": beside if published else None,
         "score_tables": [score_table(comparison) for comparison in comparisons],
@@ -95,7 +101,7 @@ def _content(
         "pooled_tables": pooled_tables(comparisons),
         "without_pairs": [name for name, effects_of in changes.items() if not effects_of],
         "failures": failures(entries),
-        "run_labels": run_labels(entries),
+        "unlisted": unlisted(entries),
     }
 
 

@@ -3,33 +3,64 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 import time
+from collections import Counter
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from unipet.errors import UnipetError
 from unipet.output.files import utf8
-from unipet.report.collect import collect
+from unipet.report.collect import collect, sweeps_below
 from unipet.report.page.document import bundle, message, page
 from unipet.runs.record_files import METRICS, RESULT
+from unipet.runs.sweep_files import INDEX, JOBS, PENDING, RUNNING, is_sweep, read_jobs
 
 HOST, PORT = "127.0.0.1", 8765
-REST = 4.0  # times as long as making the page took: a training run beside it needs the processor more
+REST = 4.0  # times as long as the last look took: a training run beside it needs the processor more
 
 
 def version(directory: Path) -> str:
-    """A name for the present state of all records below the directory: changes when one of them does."""
+    """A name for the present state of all records below the directory, or of a sweep's runs, wherever they are. It changes when
+    one of them does, when a job begins or ends, and when a run goes on."""
     state = hashlib.sha256()
-    for pattern in (RESULT, METRICS, "jobs/*.json"):
-        for path in sorted(directory.rglob(pattern)):
-            try:
-                now = path.stat()
-            except OSError:  # replaced at this moment
-                continue
-            state.update(utf8(f"{path}:{now.st_mtime_ns}:{now.st_size}\n"))
+    for path in sorted(_watched(directory)):
+        try:
+            now = os.stat(path)
+        except OSError:  # replaced at this moment, or not there yet
+            continue
+        state.update(utf8(f"{path}:{now.st_mtime_ns}:{now.st_size}\n"))
     return state.hexdigest()[:16]
+
+
+def _watched(directory: Path) -> set[str]:
+    """The files that a page is made of."""
+    files: set[str] = set()
+    for folder, _, names in os.walk(directory):
+        outcomes = os.path.basename(folder) == JOBS
+        wanted = (name for name in names if name in (RESULT, METRICS, INDEX) or (outcomes and name.endswith(".json")))
+        files.update(f"{folder}/{name}" for name in wanted)
+    if is_sweep(directory):  # its runs lie beside it
+        runs = (os.path.normpath(directory / state.run_dir) for state in read_jobs(directory) if state.run_dir)
+        files.update(f"{run}/{name}" for run in runs for name in (RESULT, METRICS))
+    return files
+
+
+def progress(directory: Path) -> list[str]:
+    """How far each sweep is that has jobs left, in a sentence."""
+    said = []
+    for sweep in sweeps_below(directory):
+        states = Counter(state.status for state in read_jobs(sweep))
+        running, pending = states[RUNNING], states[PENDING]
+        if running or pending:
+            total = states.total()
+            ended = total - running - pending
+            said.append(
+                f"Sweep {sweep.resolve().name}: {ended} of {total} jobs have ended, {running} running, {pending} not begun."
+            )
+    return said
 
 
 class Live:
@@ -41,15 +72,18 @@ class Live:
         self._html, self._stamp, self._next = "", "", 0.0
 
     def current(self) -> tuple[str, str]:
-        """(html, stamp), made anew when records changed and the last time is long enough ago."""
+        """(html, stamp), made anew when records changed and the last look is long enough ago."""
         with self._lock:
-            if time.monotonic() >= self._next and (stamp := version(self.directory)) != self._stamp:
-                started = time.monotonic()
-                try:
-                    self._html = page(collect(self.directory), stamp=stamp)
-                except UnipetError as error:  # no record yet, or one that cannot be read: the next look may do better
-                    self._html = message(str(error), stamp)
-                self._stamp = stamp
+            started = time.monotonic()
+            if started >= self._next:
+                if (stamp := version(self.directory)) != self._stamp:
+                    try:
+                        self._html = page(collect(self.directory), stamp=stamp, progress=progress(self.directory))
+                    except (
+                        UnipetError
+                    ) as error:  # no record yet, or one that cannot be read: the next look may do better
+                        self._html = message(" ".join([*progress(self.directory), str(error)]), stamp)
+                    self._stamp = stamp
                 self._next = time.monotonic() + REST * (time.monotonic() - started)
             return self._html, self._stamp
 

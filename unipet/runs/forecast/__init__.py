@@ -1,1 +1,1 @@
-"""What jobs will take, before they run: fitted sizes, memory, operations and time, from moments of each kind of job."""
+"""Forecasts of jobs before they run: fitted sizes, memory, operations and time, from a few measured batches per kind of job."""

@@ -1,4 +1,4 @@
-"""Floating-point operations of a stretch of work: PyTorch's own counter, and the formulas that it lacks."""
+"""Counting floating-point operations: PyTorch's own counter, with the formulas that it lacks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 
 
 def flop_counter() -> FlopCounterMode:
-    """Counts the matrix products computed inside, a multiply and an add as two; element-wise operations are left out."""
+    """Counts the operations of matrix products, a multiply and an add as two. Element-wise operations are left out."""
     return FlopCounterMode(display=False, custom_mapping=_ON_CPU)
 
 
@@ -21,7 +21,7 @@ def _attention_backward(grad: torch.Size, query: torch.Size, key: torch.Size, va
     return int(sdpa_backward_flop_count(grad, query, key, value))
 
 
-#: The CPU's fused attention, for which PyTorch has no row; it calls these with shapes in place of tensors.
+#: The CPU's fused attention, for which PyTorch has no formula. The counter calls these functions with shapes.
 _ON_CPU = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,

@@ -1,4 +1,4 @@
-"""Forecasts of jobs, one by one, each kind of job measured once: sizes, memory, micro-batch, then time."""
+"""Forecasting jobs one by one: sizes, memory, micro-batch and time. Each kind of job is measured once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from unipet.runs.budget_label import budget_label
 from unipet.config import BudgetConfig, OptimConfig, RunConfig
 from unipet.errors import UnipetError
 from unipet.runs.forecast.job import JobForecast
-from unipet.runs.forecast.measurement_cache import Kept
+from unipet.runs.forecast.measurement_cache import MeasurementCache
 from unipet.runs.identity import run_id
 from unipet.runs.memory import out_of_memory
 from unipet.runs.prepare import Prepared, finished_record, prepare
@@ -28,25 +28,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Known:
-    """What jobs that differ in nothing but the seed share."""
+    """What is prepared once for all jobs that differ only in their seed."""
 
     prepared: Prepared
     seconds: float
 
 
 class Forecaster:
-    """Forecasts jobs one by one, and remembers what they share. `say` is called with a short text before each measurement."""
+    """Forecasts jobs one by one, and shares work between them. `say` is called with a short text before each measurement."""
 
-    def __init__(self, kept: Kept, say: Callable[[str], None]) -> None:
-        self._kept, self._say = kept, say
+    def __init__(self, measurements: MeasurementCache, say: Callable[[str], None]) -> None:
+        self._measurements, self._say = measurements, say
         self._prepared: dict[str, _Known] = {}
         self._tokenizers: dict[str, Any] = {}
         self._seen: set[str] = set()
-        self.kinds: dict[str, tuple[bool, float | None]] = {}  # was it measured now, and at what load
+        self.kinds: dict[str, tuple[bool, float | None]] = {}  # whether it was measured now, and the machine's load then
         self.measuring_s = 0.0
 
     def forecast(self, number: int, overrides: Sequence[str], config: RunConfig, compose_s: float = 0.0) -> JobForecast:
-        """One job; a mistake of the user in it is the forecast that it fails."""
+        """The forecast of one job. A mistake of the user in its configuration gives the forecast that it fails."""
         made = JobForecast(number, list(overrides), seed=config.seed, task=config.task.name)
         made.method = str(config.method.get("name"))
         made.model = model_label(config.model)
@@ -56,7 +56,7 @@ class Forecaster:
             self._fill(made, config)
         except UnipetError as error:
             made.status, made.reason = "fails", str(error)
-        except Exception as error:  # whatever breaks one job's moments would break the job, and the others go on
+        except Exception as error:  # an error while measuring would also break the job; the other jobs are not affected
             reason = out_of_memory(error)
             made.status = "fails" if reason is None else "exceeded"
             made.reason = reason or f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
@@ -101,9 +101,9 @@ class Forecaster:
         return replace(known, prepared=known.prepared.with_seed(config.seed))
 
     def _cost(self, made: JobForecast, prepared: Prepared) -> None:
-        """Memory and time of a job that its limit on parameters lets run."""
+        """Memory and time of a job that its parameter limit allows."""
         from unipet.runs.forecast.measuring import BaseModel, Calibration
-        from unipet.runs.forecast.timing import spend
+        from unipet.runs.forecast.timing import add_times
         from unipet.runs.base_model import base_config
 
         config = prepared.config
@@ -121,25 +121,25 @@ class Forecaster:
         self.measuring_s += time.perf_counter() - began
         found = Calibration(**{name: timed[name] for name in ("fixed_s", "steps", "passes", "flops")})
         both = bool(getattr(base_config(config.model), "is_encoder_decoder", False))
-        spend(made, config, encoded, found, both)
+        add_times(made, config, encoded, found, both)
 
     def _encode(self, made: JobForecast, prepared: Prepared) -> Encoded:
-        """The tokenised data; that takes the job time only where there is no cache: a sweep finds what is there now."""
+        """The tokenised data. Tokenising counts as the job's time only without a cache: the sweep will read the cache."""
         from unipet.runs.base_model import load_tokenizer
         from unipet.tasks import cache_directory, encode
 
         config, data = prepared.config, prepared.data
-        where = records.canonical_json(asdict(config.model))
-        if where not in self._tokenizers:
-            self._tokenizers[where] = load_tokenizer(config.model)
+        key = records.canonical_json(asdict(config.model))
+        if key not in self._tokenizers:
+            self._tokenizers[key] = load_tokenizer(config.model)
         cache, started = cache_directory(config.runs_dir), time.perf_counter()
-        encoded = encode(data, self._tokenizers[where], config.task, cache)
+        encoded = encode(data, self._tokenizers[key], config.task, cache)
         if cache is None:
             made.seconds["encoding"] = time.perf_counter() - started
         return encoded
 
     def _memory(self, prepared: Prepared, encoded: Encoded, base: BaseModel) -> dict[str, Any]:
-        """The fields of `MemoryFit`, the memory it predicts, and the seconds that predicting took."""
+        """The fields of `MemoryFit`, the predicted memory, and the seconds that the prediction took."""
         from unipet.training.budget.memory_fit import fit_run
         from unipet.tasks import collate, readout
 
@@ -156,10 +156,10 @@ class Forecaster:
             return {**{name: getattr(fit, name) for name in names}, "seconds": time.perf_counter() - began}
 
         limits = [budget.peak_memory_gib, budget.memory_margin, budget.on_exceed]
-        return self._kept.get(["memory", *kind_of_job(prepared), *limits], trace)[0]
+        return self._measurements.get(["memory", *kind_of_job(prepared), *limits], trace)[0]
 
     def _time(self, prepared: Prepared, encoded: Encoded, base: BaseModel, memory: dict[str, Any]) -> dict[str, Any]:
-        """The fields of `Calibration`, and when and at what load of the machine it was made."""
+        """The fields of `Calibration`, the machine's load during it, and its time."""
         from unipet.training.budget.memory_fit import MemoryFit
         from unipet.runs.forecast.measuring import measure
 
@@ -172,14 +172,14 @@ class Forecaster:
             return {**found.to_dict(), "load": before, "at": now()}
 
         key = ["time", *kind_of_job(prepared), *how]
-        kept, measured = self._kept.get(key, calibrate)
-        self.kinds.setdefault(records.canonical_json(key), (measured, kept["load"]))
-        return kept
+        calibration, measured = self._measurements.get(key, calibrate)
+        self.kinds.setdefault(records.canonical_json(key), (measured, calibration["load"]))
+        return calibration
 
 
 def kind_of_job(prepared: Prepared) -> list[Any]:
-    """What decides how long a step and a pass take, and what they need: machine, versions, base model, fitted method,
-    data, batch sizes. Not the seed, nor for how long it is trained."""
+    """Everything that determines the time and memory of a training step and an evaluation batch: machine, versions, base
+    model, fitted method, data, batch sizes. Seed and number of steps are not among them."""
     config = prepared.config
     names = ("batch_size", "eval_batch_size", "clip", "label_smoothing", "lr_ratio")
     optim = OptimConfig(**{name: getattr(config.optim, name) for name in names})
@@ -189,7 +189,7 @@ def kind_of_job(prepared: Prepared) -> list[Any]:
 
 
 def sizes_of(method: Any) -> dict[str, int]:
-    """The sizes of a method's insertions, by the option that sets each."""
+    """`method.insertions.NAME.function.OPTION` -> the size of that insertion."""
     found = {}
     for spec in method.insertions:
         value = getattr(spec.function, spec.function.knob, None)
@@ -199,7 +199,7 @@ def sizes_of(method: Any) -> dict[str, int]:
 
 
 def load() -> float | None:
-    """The machine's load average over the last minute; None where it does not tell."""
+    """The machine's load average over the last minute; None if the system does not report one."""
     if not hasattr(os, "getloadavg"):
         return None
     found = os.getloadavg()[0]
@@ -207,7 +207,7 @@ def load() -> float | None:
 
 
 def on_cuda() -> bool:
-    """Whether runs use a GPU here."""
+    """Whether runs on this machine use a GPU."""
     import torch
 
     return bool(torch.cuda.is_available())

@@ -1,4 +1,4 @@
-"""The forecast of one job: what the budget makes of it, what it needs, how long it takes, or why it will not run."""
+"""The forecast of one job: its fitted sizes, memory and time, or the reason why it will not run."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Any
 
 @dataclass
 class JobForecast:
-    """`status`: "run", "finished" (before, so it is not run again), "skipped" by its budget, or "fails"; `reason` says why.
+    """`status` is "run", "finished" (not run again), "skipped" (by its budget), "exceeded" (memory ran out while measuring)
+    or "fails"; `reason` explains it.
 
-    `seconds` has the parts of `total_s`. Hours are device-hours: `gpus` x wall seconds / 3600, `train_hours` as
-    `budget.gpu_hours` counts them. `flops` are training's. What is not known is null.
+    `seconds` maps each stage to its share of `total_s`. Hours are device-hours, `gpus` x wall seconds / 3600;
+    `train_hours` are those that `budget.gpu_hours` counts. `flops` are the operations of training. Unknown values are null.
     """
 
     job: int

@@ -1,7 +1,7 @@
-"""What was measured on this machine, kept below the cache directory: one JSON file per kind of job.
+"""Measurements on this machine, stored below the cache directory: one JSON file per kind of job.
 
-A file is found by the hash of its key, which holds device, threads and versions. Files are written whole; deleting them
-is always allowed, and one that cannot be read is measured again.
+The file's name is the hash of its key, which includes device, threads and versions. Files are written atomically. They may
+be deleted at any time. If a file cannot be read, the measurement is repeated.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any
 
 from unipet.runs.record_files import canonical_json, write_json_atomic
 
-FORMAT = 1  # of what is kept; what is measured in another way must change it
+FORMAT = 1  # increase it whenever the contents of the files, or the way of measuring, change
 
 
-class Kept:
-    """Measurements under `directory` (None: in this process only). With `fresh` what others left is not read."""
+class MeasurementCache:
+    """Measurements stored in `directory` (None: in this process only). With `fresh`, stored measurements are not read."""
 
     def __init__(self, directory: Path | None, fresh: bool = False) -> None:
         self._directory = None if directory is None else directory / "forecast"
@@ -26,7 +26,7 @@ class Kept:
         self._here: dict[str, dict[str, Any]] = {}
 
     def get(self, key: Any, measure: Callable[[], dict[str, Any]]) -> tuple[dict[str, Any], bool]:
-        """What `measure` gives for `key` (plain data), and whether it was measured now."""
+        """The measurement for `key` (plain data), from the cache or from `measure`, and whether it was measured now."""
         name = hashlib.sha256(canonical_json([FORMAT, key]).encode()).hexdigest()[:32]
         if name in self._here:
             return self._here[name], False
@@ -53,5 +53,5 @@ class Kept:
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
             write_json_atomic(self._directory / f"{name}.json", content)
-        except OSError:  # costs the cache, not the forecast
+        except OSError:  # the forecast does not need the cache
             return

@@ -1,7 +1,7 @@
-"""The calibration of one kind of job: what its stages take on this machine, from a few real batches of it.
+"""The calibration of one kind of job: the time of its stages on this machine, measured with a few real batches.
 
-Training runs as it always does, with its own loop, on batches that stand for the lengths of all; at a learning rate near
-zero, and what it changes is thrown away. Sizes are tokens of a batch, padding included; costs are seconds.
+The ordinary training loop runs on batches of representative lengths, at a learning rate near zero, and its result is
+discarded. Sizes are the tokens of a batch including padding; costs are seconds.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from unipet.training.budget.memory_fit import MemoryFit
 from unipet.adaptation.checkpoint import save
 from unipet.config import BudgetConfig, RunConfig
 from unipet.training.evaluation import check_mixture, mean_target_loss, score_split
-from unipet.runs.forecast.estimate import Point, spread
+from unipet.runs.forecast.estimate import Point, representatives
 from unipet.runs.forecast.flops import flop_counter
 from unipet.runs.forecast.selected import Selected, batch_size_in_tokens
 from unipet.training.forward import longest_first, to_device
@@ -40,15 +40,15 @@ from unipet.training.step import Loss
 from unipet.tasks import LOSS, Encoded, EncodedRows, TaskData, collate, kind_of, readout, selection_metric
 from unipet.training.trainer import train
 
-BATCHES = 6  # of training, each taken twice; and of evaluation, once
-SECONDS = 10.0  # after which no further step, and no further batch of evaluation, is begun
+BATCHES = 6  # measured batches: of training, each twice, and of evaluation, each once
+SECONDS = 10.0  # time limit of the training steps, and of the evaluation batches
 
 
 @dataclass
 class Calibration:
-    """`fixed_s`: seconds of what a job does once, by stage. `steps`, `passes`: (size, seconds) of optimiser steps and of
-    evaluation batches; `losses`: of batches that choose a checkpoint by its loss, which decode nothing. `flops`: (size,
-    floating-point operations) of optimiser steps."""
+    """`fixed_s`: seconds of each stage that a job does once. `steps`, `passes`: (size, seconds) of optimiser steps and of
+    evaluation batches. `losses`: (size, seconds) of batches that score a checkpoint by its loss, without decoding. `flops`:
+    (size, floating-point operations) of optimiser steps."""
 
     fixed_s: dict[str, float] = field(default_factory=dict)
     steps: list[Point] = field(default_factory=list)
@@ -66,12 +66,12 @@ class Calibration:
         self.fixed_s[name] = self.fixed_s.get(name, 0.0) + time.perf_counter() - started
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data; `Calibration(**data)` is the way back."""
+        """Plain data, from which `Calibration(**data)` makes an equal object."""
         return asdict(self)
 
 
 class BaseModel:
-    """The base model of a kind of job, loaded when it is first needed; `seconds` is what that took."""
+    """The base model of a kind of job, loaded on first use. `seconds` is the time that loading took."""
 
     def __init__(self, config: RunConfig, data: TaskData) -> None:
         self._config, self._data = config, data
@@ -90,9 +90,9 @@ class BaseModel:
 
 
 def measure(prepared: Prepared, encoded: Encoded, fit: MemoryFit, base: BaseModel) -> Calibration:
-    """Calibrate a run with its method as budgets leave it, and with the micro-batch of `fit`; uses `base` up.
+    """Calibrate a run with its fitted method and the micro-batch of `fit`. `base` is adapted, and cannot be used again.
 
-    Raises UnipetError for whatever would make the run fail, too.
+    Raises UnipetError for mistakes that would also make the run fail.
     """
     config, method, data = prepared.config, prepared.fit.method, prepared.data
     device = "cuda:0" if torch.cuda.is_available() else "cpu"
@@ -129,7 +129,7 @@ def _steps(
     read: Any,
     directory: Path,
 ) -> None:
-    """Time optimiser steps, and count the operations of the smallest and of the largest of them."""
+    """Time optimiser steps, and count the operations of the smallest and the largest one."""
     both = bool(getattr(model.config, "is_encoder_decoder", False))
     chosen = training_batches(encoded, config, both)
     rows = Selected(encoded.train, chosen, keep_together=True)
@@ -140,7 +140,7 @@ def _steps(
     started = time.perf_counter()
     trained = train(
         *(model, method.objective, rows, batch, regression, short, directory, io.StringIO()),
-        lambda values, step: ends.append(time.perf_counter()),  # so few steps are each logged
+        lambda values, step: ends.append(time.perf_counter()),  # with so few steps, every step is logged
         read=read,
         micro_batch=min(fit.micro_batch, len(chosen[0])),
         checkpointing=fit.checkpointing,
@@ -165,52 +165,52 @@ def _steps(
 
 
 def training_batches(encoded: Encoded, config: RunConfig, both: bool) -> list[list[int]]:
-    """A few batches of the first epoch that stand for all, equally many examples each."""
+    """A few representative batches of the first epoch, with equally many examples each."""
     order = GroupedOrder(encoded.train.lengths, config.optim.batch_size, config.seed).order(0)
     size = min(config.optim.batch_size, len(order))
     batches = [order[at : at + size] for at in range(0, len(order) - size + 1, size)]
     sizes = [batch_size_in_tokens(encoded.train, each, both) for each in batches]
-    return [batches[index] for index in spread(sizes, BATCHES)]
+    return [batches[index] for index in representatives(sizes, BATCHES)]
 
 
 def _passes(
     found: Calibration, config: RunConfig, data: TaskData, encoded: Encoded, model: Any, tokenizer: Any
 ) -> None:
-    """Time evaluation batches: answers, or texts as long as the references, and their scores."""
+    """Time evaluation batches: predicting answers, or generating texts as long as the references, and scoring them."""
     both = bool(getattr(model.config, "is_encoder_decoder", False))
     split = encoded.evaluation
     batches = list(longest_first(split, config.optim.eval_batch_size))
     sizes = [batch_size_in_tokens(split, each, both) for each in batches]
-    chosen = spread(sizes, BATCHES)
+    chosen = representatives(sizes, BATCHES)
     began = time.perf_counter()
-    for count, index in enumerate([chosen[0], *chosen]):  # the first one twice: what is first warms up
+    for count, index in enumerate([chosen[0], *chosen]):  # the first batch runs twice, as a warm-up
         if count > 1 and time.perf_counter() - began > SECONDS:
             break
         rows: Any = Selected(split, [batches[index]])
         as_long = _as_long_as_references(config, rows)
         started = time.perf_counter()
-        with suppress(ValueError):  # no score of so few answers: they do not vary, say. The passes were made.
+        with suppress(ValueError):  # so few answers may have no score, for example if all are equal; the time counts
             score_split(as_long, model, [data.evaluation[i] for i in batches[index]], rows, tokenizer)
         if count:
             found.passes.append((sizes[index], time.perf_counter() - started))
 
 
-def _losses(found: Calibration, config: RunConfig, split: EncodedRows, model: Any, tokenizer: Any) -> None:
-    """Time passes that choose a checkpoint by its loss."""
+def _losses(calibration: Calibration, config: RunConfig, split: EncodedRows, model: Any, tokenizer: Any) -> None:
+    """Time batches that score a checkpoint by its loss."""
     both = bool(getattr(model.config, "is_encoder_decoder", False))
     batches = list(longest_first(split, config.optim.eval_batch_size))
     sizes = [batch_size_in_tokens(split, each, both) for each in batches]
-    chosen = spread(sizes, BATCHES)
-    for count, index in enumerate([chosen[0], *chosen]):  # the first one twice: what is first warms up
+    chosen = representatives(sizes, BATCHES)
+    for count, index in enumerate([chosen[0], *chosen]):  # the first batch runs twice, as a warm-up
         rows: Any = Selected(split, [batches[index]])
         started = time.perf_counter()
         mean_target_loss(config, model, rows, tokenizer)
         if count:
-            found.losses.append((sizes[index], time.perf_counter() - started))
+            calibration.losses.append((sizes[index], time.perf_counter() - started))
 
 
 def _as_long_as_references(config: RunConfig, rows: Selected) -> RunConfig:
-    """What generates writes as many tokens as the batch's longest reference has: the model is not trained yet."""
+    """For generation, fix the number of generated tokens to the longest reference of the batch, as the model is untrained."""
     if not kind_of(config.task.kind).generates:
         return config
     limit = config.task.decoding.max_new_tokens or config.task.max_target

@@ -1,4 +1,4 @@
-"""Some of the encoded examples, in batches of our choice, and how large a batch is."""
+"""A selection of the encoded examples in given batches, and the size of a batch in tokens."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from unipet.tasks import EncodedRows
 
 
 class Selected:
-    """The examples of some batches, in the batches' order, as training and evaluation read encoded examples.
+    """The examples of some batches, in the batches' order, with the interface of `EncodedRows`.
 
-    With `keep_together` the lengths are the batches' numbers: an order that groups equal lengths then gives exactly
-    these batches again, if they are equally many examples each.
+    With `keep_together`, the number of its batch stands for an example's length. An order that groups equal lengths then
+    yields exactly these batches, if all have equally many examples.
     """
 
     def __init__(self, rows: EncodedRows, batches: Sequence[Sequence[int]], keep_together: bool = False) -> None:
@@ -34,9 +34,9 @@ class Selected:
         return self._rows.prompt(self.indices[index])
 
 
-def batch_size_in_tokens(rows: EncodedRows, batch: Sequence[int], both: bool) -> int:
-    """Tokens that a batch has with its padding; with `both` those of the decoder's batch, too."""
+def batch_size_in_tokens(rows: EncodedRows, batch: Sequence[int], encoder_decoder: bool) -> int:
+    """The tokens of a batch, including padding, and for an encoder-decoder also those of the decoder's batch."""
     size = len(batch) * max(rows.lengths[index] for index in batch)
-    if both and rows.target_lengths:
+    if encoder_decoder and rows.target_lengths:
         size += len(batch) * max(rows.target_lengths[index] for index in batch)
     return size

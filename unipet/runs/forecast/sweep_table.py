@@ -1,4 +1,4 @@
-"""The forecast of a whole sweep: totals against what is given, as plain data and as text for a terminal."""
+"""The forecast of a whole sweep as plain data and as text: one row per job, the totals, and the hours available."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from unipet.runs.forecast.job import JobForecast
 from unipet.output.text_table import duration, text_table
 
-HEADER = ["job", "run", "sizes", "trained", "batch", "GiB", "FLOP", "steps", "train", "all", "what becomes of it"]
+HEADER = ["job", "run", "sizes", "trained", "batch", "GiB", "FLOP", "steps", "train", "total", "outcome"]
 _STATUS = {
     "run": "run",
     "finished": "not run again",
@@ -21,10 +21,10 @@ _STATUS = {
 
 @dataclass(frozen=True)
 class Forecast:
-    """All jobs, in the order in which they will run one after another, and what their times stand on.
+    """All jobs in the order in which they will run, one after another, and how their times were measured.
 
-    `start_s`: seconds until the first job begins. `given_hours`: the total to compare with, None for none. `measured`:
-    how many kinds of job were measured now and how many before, in how many seconds, at what load of the machine.
+    `start_s`: seconds until the first job begins. `given_hours`: the hours available (`--total`), None if not given.
+    `measured`: how many kinds of job were measured now and how many earlier, the seconds that it took, and the load.
     """
 
     jobs: Sequence[JobForecast]
@@ -36,7 +36,7 @@ class Forecast:
 
     @property
     def hours(self) -> float:
-        """Device-hours of everything: wall seconds x gpus / 3600."""
+        """Device-hours of all jobs: wall seconds x gpus / 3600."""
         return self.start_s / 3600 + sum(job.hours for job in self.jobs)
 
     @property
@@ -44,7 +44,7 @@ class Forecast:
         return "GPU-hours" if self.cuda else "device-hours"
 
     def jobs_within(self) -> int | None:
-        """How many jobs, from the first, end within what is given; None where nothing is given."""
+        """How many jobs, counted from the first, end within the hours available; None if none are given."""
         if self.given_hours is None:
             return None
         spent = self.start_s / 3600
@@ -76,7 +76,7 @@ class Forecast:
         }
 
     def text(self) -> str:
-        """One row per job, the totals, and what they were measured on."""
+        """One row per job, the totals, and the machine on which they were measured."""
         rows = [_row(job) for job in self.jobs]
         return "\n".join([text_table(HEADER, rows, width=160), "", *self._totals()])
 
@@ -84,23 +84,23 @@ class Forecast:
         total, counts = self.to_dict()["total"], self.to_dict()["counts"]
         named = [f"{count} {_STATUS[status]}" for status, count in counts.items() if count]
         lines = [f"{len(self.jobs)} job{'s' if len(self.jobs) != 1 else ''}: {', '.join(named)}"]
-        what = "GPUs x wall time" if self.cuda else "there is no GPU here: hours of the CPU that the jobs run on"
+        what = "GPUs x wall time" if self.cuda else "no GPU here, so these are hours of the CPU"
         lines.append(
             f"total   {number(self.hours)} {self.unit} ({duration(total['wall_s'])} one after another), of which "
             f"{number(total['train_hours'])} are training, {operations(total['flops'])}FLOP ({what})"
         )
         if self.given_hours is not None:
             left = self.given_hours - self.hours
-            within = f"{number(left)} are left" if left >= 0 else f"{number(-left)} too few"
+            within = f"{number(left)} to spare" if left >= 0 else f"{number(-left)} too few"
             lines.append(f"given   {number(self.given_hours)} {self.unit}: {within}")
             if left < 0:
                 count = self.jobs_within()
-                lines[-1] += f"; the first {count} of {len(self.jobs)} jobs would end within them"
+                lines[-1] += f"; only the first {count} of {len(self.jobs)} jobs would end in this time"
         seen, device = self.measured, self.machine
         lines.append(
             f"times   measured on {device['device']}, {device['threads']} thread{'s' if device['threads'] != 1 else ''}: "
-            f"{_kinds(seen['now'])} just now in {seen['seconds']:.0f} s, {_kinds(seen['before'])} before"
-            + ("" if seen["load"] is None else f", at a load of {seen['load']:.1f} on {device['cores']} cores")
+            f"{_kinds(seen['now'])} now in {seen['seconds']:.0f} s, {_kinds(seen['before'])} earlier"
+            + ("" if seen["load"] is None else f", with a load of {seen['load']:.1f} on {device['cores']} cores")
         )
         return lines
 
@@ -144,7 +144,7 @@ def number(hours: float) -> str:
 
 
 def operations(count: float) -> str:
-    """`3.2 T`, `1.5 P`: what stands before FLOP."""
+    """A number of operations with its prefix, to be followed by FLOP: `3.2 T`, `1.5 P`."""
     for power, letter in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G")):
         if count >= power:
             return f"{count / power:.3g} {letter}"

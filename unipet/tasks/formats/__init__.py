@@ -1,4 +1,4 @@
-"""One reader per format of a local file, each with the format's own rules (docs/data.md)."""
+"""Readers of local files, one per format, each with the format's own rules (docs/data.md)."""
 
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -9,7 +9,7 @@ from unipet.tasks.formats.parquet import read_parquet
 from unipet.tasks.formats.source import Source
 from unipet.tasks.formats.tab import read_tab
 
-#: By a file's ending. A reader gets the path and the columns that the task reads.
+#: File extension -> reader. A reader gets the path, and the columns that the task reads.
 READERS: dict[str, Callable[[Path, Collection[str]], Source]] = {
     ".jsonl": lambda path, wanted: read_json_lines(path),
     ".csv": lambda path, wanted: read_comma(path),

@@ -1,8 +1,8 @@
-"""Comma separated values as RFC 4180 defines them, to the letter: what it does not allow is an error, never a guess.
+"""Comma-separated values, exactly as RFC 4180 defines them. Anything that it does not allow is an error.
 
-A line ends at \\n or \\r\\n. A value that holds a comma, a quote or a line break stands in double quotes, a quote within
-it doubled; quotes are allowed nowhere else. All other characters, spaces among them, are text. Values have any length
-(the limit of Python's `csv` module, 131,072 characters, is a setting of the whole process).
+A line ends with \\n or \\r\\n. A value with a comma, a quote or a line break is enclosed in double quotes, and a quote inside
+it is doubled. Quotes are not allowed elsewhere. All other characters, including spaces, are text. Values may have any
+length; Python's `csv` module has a limit of 131,072 characters, which is a setting of the whole process.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ _BARE = re.compile(r'[^",\r\n]*')
 
 
 def read_comma(path: Path) -> Source:
-    """The rows of a .csv file. Raises UnipetError with file, line and, where it is known, field."""
+    """The rows of a .csv file. Raises UnipetError naming the file, the line and, if it is known, the field."""
     return read_table(path, split)
 
 
 def split(text: str) -> Rows:
-    """The lines' numbers and values. Raises Malformed."""
+    """The number and the values of each line. Raises Malformed."""
     position, line = 0, 1
     while position < len(text):
         first, begin, values = line, position, list[str]()
@@ -39,16 +39,16 @@ def split(text: str) -> Rows:
 
 
 def _value(text: str, position: int, line: int, column: int) -> tuple[str, int, int]:
-    """The value at `position`, the position behind it, and the line that it ends in."""
+    """The value at `position`, the position after it, and the line in which it ends."""
     if not text.startswith('"', position):
         found = _BARE.match(text, position)
-        assert found is not None  # it matches nothing at all, too
+        assert found is not None  # the pattern also matches the empty text
         return found.group(), found.end(), line
     parts, begin = list[str](), position + 1
     while True:
         end = text.find('"', begin)
         if end < 0:
-            raise Malformed(line, column, "a quoted value begins here and never ends; double each quote within a value")
+            raise Malformed(line, column, "a quoted value begins here and never ends; double each quote inside a value")
         parts.append(text[begin:end])
         if not text.startswith('"', end + 1):
             value = '"'.join(parts)
@@ -57,7 +57,7 @@ def _value(text: str, position: int, line: int, column: int) -> tuple[str, int, 
 
 
 def _line_end(text: str, position: int, line: int, column: int) -> str:
-    """The line's end at `position`: a line break, or nothing at the end of the file."""
+    """The line break at `position`, or "" at the end of the file."""
     for end in ("\n", "\r\n"):
         if text.startswith(end, position):
             return end

@@ -1,4 +1,4 @@
-"""JSON lines: one object per line, and a line ends at a line feed alone; U+2028 within a text is text."""
+"""JSON lines: one object per line. Only a line feed ends a line; U+2028 inside a text is text."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from unipet.tasks.gaps import short
 
 
 def read_json_lines(path: Path) -> Source:
-    """The objects of a file; blank lines are none. Raises UnipetError with file, line and, where it is known, field."""
+    """The objects of a file, without blank lines. Raises UnipetError naming the file, the line and, if known, the field."""
     return Source(_records(path), typed=True)
 
 
 def _records(path: Path) -> Iterator[tuple[object, str]]:
     for number, line in enumerate(text_bytes(path).split(b"\n"), start=1):
         if line.strip():
-            where = f"{path}, line {number}"
-            yield parse(line, where), where
+            place = f"{path}, line {number}"
+            yield parse(line, place), place
 
 
 def parse(line: bytes, place: str) -> object:
-    """One JSON value. Raises UnipetError, which begins with `place`, for what RFC 8259 does not allow, for a field
-    given twice, and for a number that is not finite."""
+    """Parse one JSON value. Raises UnipetError, beginning with `place`, for text that RFC 8259 does not allow, for a field
+    that is given twice, and for a number that is not finite."""
     try:
         found = json.loads(line.decode("utf-8"), object_pairs_hook=lambda pairs: _object(pairs, place))
         if _not_finite(found):
@@ -44,16 +44,16 @@ def parse(line: bytes, place: str) -> object:
     except json.JSONDecodeError as error:
         field = f"{place}{_last_field(error.doc[: error.pos].encode())}"
         raise UnipetError(f"{field}: malformed or truncated JSON, column {error.colno}: {error.msg}.") from error
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits; nesting without end
+    except (ValueError, RecursionError) as error:  # a number with thousands of digits; endless nesting
         raise UnipetError(f"{place}: malformed JSON: {error}.") from error
 
 
 def _object(pairs: list[tuple[str, Any]], place: str) -> dict[str, Any]:
-    """An object's fields. Python's own reader would keep the last of two with one name, and take NaN for a number."""
+    """The fields of an object. Python's own reader would silently keep the last of two equal fields, and accept NaN."""
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = repeated(name for name, _ in pairs)
-        raise UnipetError(f"{place}, field {short(twice)}: given twice; which one is meant? Keep one.")
+        raise UnipetError(f"{place}, field {short(twice)}: given twice. Remove one of them.")
     for name, value in pairs:
         if _not_finite(value):
             raise UnipetError(
@@ -70,6 +70,6 @@ def _not_finite(value: object) -> bool:
 
 
 def _last_field(line: bytes) -> str:
-    """The last field that begins in a broken line, for its error; nothing where none does."""
+    """The last field that begins in a broken line, for its error message; "" if there is none."""
     names = re.findall(rb'"((?:[^"\\\\]|\\\\.)*)"\s*:', line)
     return f", field {short(names[-1].decode('utf-8', 'replace'))}" if names else ""

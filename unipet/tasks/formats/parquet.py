@@ -1,5 +1,5 @@
-"""Parquet: typed columns. Decimals stay exact, dictionaries give their values, and what `datasets` wrote of features in
-the schema's metadata (the names of a ClassLabel) comes along."""
+"""Parquet: typed columns. Decimals stay exact, and dictionary columns give their values. Features that `datasets` wrote to
+the schema's metadata, such as the names of a ClassLabel, are read as well."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from unipet.tasks.gaps import short
 
 
 def read_parquet(path: Path, wanted: Collection[str]) -> Source:
-    """The rows of a file with the `wanted` columns read; others are named, their values None. Raises UnipetError with
-    file and, where it is known, row (counted from 0) and field."""
+    """The rows of a file with the values of the `wanted` columns; other columns have the value None. Raises UnipetError
+    naming the file and, if they are known, the row (counted from 0) and the field."""
     import pyarrow
     import pyarrow.parquet
 
@@ -26,7 +26,7 @@ def read_parquet(path: Path, wanted: Collection[str]) -> Source:
         raise _unreadable(path, error) from error
     twice = repeated(schema.names)
     if twice is not None:
-        raise UnipetError(f"{path}: column {short(twice)} is there twice; which one is meant? Keep one.")
+        raise UnipetError(f"{path}: there are two columns named {short(twice)}. Remove one of them.")
     return Source(_records(path, file, wanted), typed=True, features=_features(path, schema.metadata))
 
 
@@ -55,7 +55,7 @@ def _values(column: Any, name: str, path: Path, first: int) -> list[Any]:
     try:
         found: list[Any] = column.to_pylist()
         return found
-    except Exception:  # pyarrow raises what the type's conversion raises: bytes that are no UTF-8, a date out of range
+    except Exception:  # conversions raise many types: bytes that are not UTF-8, a date out of range
         for i in range(len(column)):
             try:
                 column[i].as_py()
@@ -68,7 +68,7 @@ def _values(column: Any, name: str, path: Path, first: int) -> list[Any]:
 
 
 def _features(path: Path, metadata: Mapping[bytes, bytes] | None) -> Mapping[str, object]:
-    """Column to feature, as `datasets` writes it under the key `huggingface`; nothing where it wrote nothing."""
+    """Column -> feature, which `datasets` writes under the key `huggingface`; {} if it is missing."""
     given = (metadata or {}).get(b"huggingface")
     if given is None:
         return {}
@@ -86,5 +86,5 @@ def _unreadable(path: Path, error: Exception) -> UnipetError:
 
 
 def _reason(error: Exception) -> str:
-    """The first line of a library's error, not too long."""
+    """The first line of a library's error, shortened."""
     return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -1,7 +1,7 @@
-"""Tab separated values: no quoting at all. What stands between two tabs is the text, quotes and all.
+"""Tab-separated values without quoting: everything between two tabs is text, including quotes.
 
-A line ends at \\n or \\r\\n and nowhere else, so a text holds neither tab nor line feed, and may hold any other character
-(U+2028, vertical tabs, separators, a carriage return on its own).
+A line ends only with \\n or \\r\\n. So a text cannot contain a tab or a line feed, but any other character (U+2028, vertical
+tabs, separators, a single carriage return).
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from unipet.tasks.formats.table import Rows, read_table
 
 
 def read_tab(path: Path) -> Source:
-    """The rows of a .tsv file. Raises UnipetError with file, line and, where it is known, field."""
+    """The rows of a .tsv file. Raises UnipetError naming the file, the line and, if it is known, the field."""
     return read_table(path, split)
 
 
 def split(text: str) -> Rows:
-    """The lines' numbers and values."""
+    """The number and the values of each line."""
     lines = text.split("\n")
     if lines[-1] == "":
-        lines.pop()  # the last line's own end begins no other
+        lines.pop()  # the end of the last line does not begin another
     for number, line in enumerate(lines, start=1):
         line = line.removesuffix("\r")
         yield number, line.split("\t") if line else []

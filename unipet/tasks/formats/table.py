@@ -1,4 +1,4 @@
-"""What comma and tab separated files share: a header, rows as long as the header, text in UTF-8."""
+"""Reading comma- and tab-separated files: a header, rows of the header's length, text in UTF-8."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from unipet.errors import UnipetError
 from unipet.tasks.formats.source import Source, repeated, text_bytes
 from unipet.tasks.gaps import short
 
-#: A line's number in the file (that of the row's first line) and its values; none for a blank line.
+#: The number of a row's first line, and its values; a blank line has no values.
 Rows = Iterator[tuple[int, list[str]]]
 
 
 class Malformed(Exception):
-    """A row that breaks the format's rules: its line, which of its values (from 0), and what is wrong."""
+    """A row that breaks the rules of its format: its line, the index of the value, and the reason."""
 
     def __init__(self, line: int, column: int, reason: str) -> None:
         super().__init__(reason)
@@ -22,31 +22,34 @@ class Malformed(Exception):
 
 
 def read_table(path: Path, split: Callable[[str], Rows]) -> Source:
-    """The rows of a file that `split` takes apart. Raises UnipetError with file, line and, where it is known, field."""
+    """The rows of a file, which `split` splits into values. Raises UnipetError naming the file, the line and, if it is
+    known, the field."""
     return Source(_records(path, split), typed=False)
 
 
 def _records(path: Path, split: Callable[[str], Rows]) -> Iterator[tuple[object, str]]:
     content = text_bytes(path)
-    text = content.decode("utf-8", "surrogateescape")  # a byte that is no UTF-8 is found in its own row and column
+    text = content.decode(
+        "utf-8", "surrogateescape"
+    )  # so that an error can name the row and column of a byte that is not UTF-8
     broken = not _is_utf8(text)
     header: list[str] = []
     try:
         for line, values in split(text):
-            where = f"{path}, line {line}"
+            place = f"{path}, line {line}"
             if broken:
-                _check_utf8(values, header, where)
+                _check_utf8(values, header, place)
             if not header:
                 header = values
-                _check_header(header, where)
+                _check_header(header, place)
                 continue
             if not values and len(header) == 1:
-                values = [""]  # in a table of one column a blank line is a row whose value is empty
+                values = [""]  # in a table with one column, a blank line is a row with an empty value
             if not values:
                 continue
             if len(values) != len(header):
-                raise UnipetError(f"{where}: {len(values)} values, but the header has {len(header)} columns.")
-            yield dict(zip(header, values, strict=True)), where
+                raise UnipetError(f"{place}: {len(values)} values, but the header has {len(header)} columns.")
+            yield dict(zip(header, values, strict=True)), place
     except Malformed as error:
         field = f", field {short(header[error.column])}" if error.column < len(header) else ""
         raise UnipetError(f"{path}, line {error.line}{field}: malformed table: {error.reason}.") from error
@@ -55,10 +58,10 @@ def _records(path: Path, split: Callable[[str], Rows]) -> Iterator[tuple[object,
 def _check_header(header: list[str], place: str) -> None:
     twice = repeated(header)
     if twice is not None:
-        raise UnipetError(f"{place}: the header names column {short(twice)} twice; which one is meant? Keep one.")
+        raise UnipetError(f"{place}: the header names column {short(twice)} twice. Remove or rename one of them.")
     for sign, what in {"\0": "a NUL character (a UTF-16 file?)", "\r": "a carriage return that ends no line"}.items():
         if any(sign in name for name in header):
-            raise UnipetError(f"{place}: {what} in the header. Save the file as UTF-8 with lines that end in \\n.")
+            raise UnipetError(f"{place}: {what} in the header. Save the file as UTF-8 with lines that end with \\n.")
 
 
 def _check_utf8(values: list[str], header: list[str], place: str) -> None:

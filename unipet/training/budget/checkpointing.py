@@ -1,4 +1,4 @@
-"""Gradient checkpointing: activations are computed again in the backward pass instead of being kept."""
+"""Gradient checkpointing: activations are computed again in the backward pass instead of stored."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from unipet.errors import UnipetError
 
 
 def can_checkpoint(model: Any) -> bool:
-    """Whether the base model has such a mode."""
+    """Whether the base model supports gradient checkpointing."""
     return bool(getattr(model, "supports_gradient_checkpointing", False))
 
 
 @contextmanager
-def checkpointed(model: Any, wanted: bool = True) -> Iterator[None]:
-    """Checkpointing inside, if it is `wanted`. Raises UnipetError where the base model has no such mode.
+def checkpointed(model: Any, enabled: bool = True) -> Iterator[None]:
+    """Switch gradient checkpointing on inside, if `enabled`. Raises UnipetError if the base model does not support it.
 
-    Not the reentrant kind: it gives no gradient to an insertion that reads what came before its layer.
+    The reentrant variant is not used: it gives no gradient to an insertion that reads a tensor from before its layer.
     """
-    if not wanted:
+    if not enabled:
         yield
         return
     if not can_checkpoint(model):
         raise UnipetError(f"{type(model).__name__} has no gradient checkpointing. Use a smaller optim.batch_size.")
-    # newer transformers call it by another name
+    # newer versions of transformers have renamed it
     kind = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"
     getattr(model, f"{kind}_checkpointing_enable")({"use_reentrant": False})
     try:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 
-def hollow(model: nn.Module) -> Any:
-    """A copy of `model` on the meta device; `model`, which may be real, is only read."""
+def on_meta(model: nn.Module) -> Any:
+    """A copy of `model` on the meta device. `model` itself, which may have real weights, is not changed."""
     memo: dict[int, Any] = {}
     for each in (*model.parameters(), *model.buffers()):
         memo[id(each)] = _like(each, torch.empty_like(each, device="meta"))
@@ -19,7 +19,7 @@ def hollow(model: nn.Module) -> Any:
 
 
 def fill(model: nn.Module, mode: FakeTensorMode, device: torch.device) -> None:
-    """Put tensors of `mode` on `device` in the place of the meta tensors of `model`; what was tied stays tied."""
+    """Replace the meta tensors of `model` by fake tensors of `mode` on `device`. Tied tensors stay tied."""
     made: dict[int, Tensor] = {}
     with mode:
         for module in model.modules():

@@ -1,4 +1,4 @@
-"""When training ends: at the optimiser step that reaches the first of the limits, known beforehand but for hours."""
+"""When training ends: at the optimiser step that reaches the first limit. Only a limit in hours is not known beforehand."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from unipet.config import BudgetConfig, RunConfig
 from unipet.training.forward import Examples
 
 
-def plan_steps(examples: int, config: RunConfig, batch_tokens: Iterable[int] = ()) -> tuple[int, str]:
+def count_steps(examples: int, config: RunConfig, batch_tokens: Iterable[int] = ()) -> tuple[int, str]:
     """The number of optimiser steps, and what ends training: "epochs", "max_steps" or "max_tokens".
 
-    `batch_tokens` are the real tokens of one batch after another, without end; read where `budget.max_tokens` is set.
-    The step that reaches the limit is the last: training spends less than one batch more.
+    `batch_tokens` is an endless iterator over the numbers of tokens per batch, without padding. It is read only if
+    `budget.max_tokens` is set. The step that reaches the limit is the last one, so training exceeds the limit by less
+    than one batch.
     """
     steps, ended_by = math.ceil(config.optim.epochs * math.ceil(examples / config.optim.batch_size)), "epochs"
     steps = max(steps, 1)
@@ -31,10 +32,11 @@ def plan_steps(examples: int, config: RunConfig, batch_tokens: Iterable[int] = (
     return steps, ended_by
 
 
-def batch_tokens(examples: Examples, batches: Iterable[list[int]], both: bool) -> Iterator[int]:
-    """The real tokens of each batch, as `forward.real_tokens` counts them; `both`: the decoder's, too."""
+def batch_tokens(examples: Examples, batches: Iterable[list[int]], encoder_decoder: bool) -> Iterator[int]:
+    """The tokens of each batch without padding, as `forward.real_tokens` counts them: for an encoder-decoder, those of
+    source and target."""
     for batch in batches:
-        yield sum(_tokens(examples[index], both) for index in batch)
+        yield sum(_tokens(examples[index], encoder_decoder) for index in batch)
 
 
 def _tokens(example: dict[str, Any], both: bool) -> int:
@@ -45,5 +47,5 @@ def _tokens(example: dict[str, Any], both: bool) -> int:
 
 
 def seconds_allowed(budget: BudgetConfig) -> float | None:
-    """Wall seconds of training within `gpu_hours`, which count every device that the run holds; None: any number."""
+    """The wall seconds of training that `gpu_hours` allows, shared by all devices of the run; None without a limit."""
     return None if budget.gpu_hours is None else budget.gpu_hours * 3600 / budget.gpus

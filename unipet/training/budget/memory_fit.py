@@ -1,4 +1,4 @@
-"""The largest micro-batch that a memory limit allows, by prediction; never another effective batch, length or precision."""
+"""The largest micro-batch that is predicted to stay within a memory limit. Effective batch, lengths and precision stay."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from unipet.config import BudgetConfig, RunConfig
 from unipet.errors import UnipetError
 from unipet.tasks import Collate, Readout, answers_in
 from unipet.training.budget.checkpointing import can_checkpoint
-from unipet.training.budget.trace import GIB, StepPlan, Trace, Untraceable, trace_step
+from unipet.training.budget.trace import GIB, StepSettings, Trace, Untraceable, trace_step
 from unipet.training.forward import Examples, lengths
 from unipet.training.sampler import GroupedOrder
 from unipet.training.step import Loss
@@ -26,10 +26,11 @@ Predict = Callable[[int, bool, bool], Trace]
 
 @dataclass(frozen=True)
 class MemoryFit:
-    """How a step of `micro_batch` x `accumulation` = the effective batch is taken, and what it is predicted to need.
+    """How a step is computed, with `micro_batch` x `accumulation` = the effective batch, and the memory it is predicted to
+    need.
 
-    `why_not` says why the run cannot be within its limit, None where it can. Without a prediction (`trace` is None)
-    nothing is fitted, and `warning` says what prevented it.
+    `why_not` says why the run cannot stay within its limit; None if it can. Without a prediction (`trace` is None) nothing
+    is fitted, and `warning` gives the reason.
     """
 
     micro_batch: int
@@ -55,11 +56,11 @@ class MemoryFit:
 
 
 def fit_memory(predict: Predict, batch_size: int, budget: BudgetConfig, checkpoints: bool) -> MemoryFit:
-    """The first that fits: the whole batch, then the largest micro-batch that divides it, then the same two with gradient
-    checkpointing (where the base model `checkpoints`).
+    """The first of these that fits: the whole batch, the largest micro-batch that divides it, and the same two with
+    gradient checkpointing (if the base model `checkpoints`).
 
-    With `on_exceed` other than `fit` only the first is looked at. Raises UnipetError with `on_exceed: error` where
-    nothing fits.
+    Unless `on_exceed` is `fit`, only the whole batch is tried. With `on_exceed: error`, raises UnipetError if nothing
+    fits.
     """
     whole = MemoryFit(batch_size, trace=predict(batch_size, False, False))
     allowed = allowed_bytes(budget)
@@ -85,14 +86,14 @@ def fit_memory(predict: Predict, batch_size: int, budget: BudgetConfig, checkpoi
 
 
 def allowed_bytes(budget: BudgetConfig) -> float | None:
-    """What a step may be predicted to need: the limit less its margin; None where there is no limit."""
+    """The most memory that a step may be predicted to need: the limit minus its margin; None without a limit."""
     if budget.peak_memory_gib is None:
         return None
     return budget.peak_memory_gib * (1 - budget.memory_margin) * GIB
 
 
 def _largest(sizes: Sequence[int], at: Callable[[int], MemoryFit], allowed: float) -> MemoryFit | None:
-    """The fit of the largest size that fits, by bisection: a larger micro-batch never needs less."""
+    """The fit of the largest size that fits, found by bisection, as a larger micro-batch never needs less memory."""
     found, low, high = None, 0, len(sizes)
     while low < high:
         middle = (low + high) // 2
@@ -113,10 +114,10 @@ def _too_much(smallest: MemoryFit, budget: BudgetConfig) -> str:
     allowed = (allowed_bytes(budget) or 0.0) / GIB
     how = f"a micro-batch of {smallest.micro_batch}" + (" with checkpointing" if smallest.checkpointing else "")
     text = (
-        f"budget.peak_memory_gib={budget.peak_memory_gib:g} less its margin of {budget.memory_margin:.0%} allows "
+        f"budget.peak_memory_gib={budget.peak_memory_gib:g} minus its margin of {budget.memory_margin:.0%} allows "
         f"{allowed:.4g} GiB; {how} is predicted to need {needed:.4g} GiB, {needed - allowed:.4g} too much."
     )
-    return text if budget.on_exceed == "fit" else f"{text} budget.on_exceed=fit would look for a smaller micro-batch."
+    return text if budget.on_exceed == "fit" else f"{text} budget.on_exceed=fit would try smaller micro-batches."
 
 
 def fit_run(
@@ -130,8 +131,9 @@ def fit_run(
     device: str,
     traces: MutableMapping[str, Trace] | None = None,
 ) -> MemoryFit:
-    """The memory fit of a run on the unadapted `model`, from its widest batch. `draft` is its method as built for this base
-    model without weights. `traces` are steps traced before with this model, method and loss; what is traced now is added.
+    """The memory fit of a run on the unadapted `model`, from its widest batch. `draft` is the method, built on this base
+    model without weights. `traces` are the steps that were traced before with this model, method and loss; new traces are
+    added to it.
 
     Raises UnipetError as `fit_memory`.
     """
@@ -144,11 +146,11 @@ def fit_run(
 
     def predict(size: int, accumulates: bool, checkpointing: bool) -> Trace:
         batch = {name: value[:size] for name, value in whole.items()}  # padded as training pads it
-        plan = StepPlan(accumulates, checkpointing, config.optim.clip)
+        settings = StepSettings(accumulates, checkpointing, config.optim.clip)
         shapes = {name: [list(value.shape), str(value.dtype)] for name, value in batch.items()}
-        key = json.dumps([shapes, answers_in(batch["labels"], read), asdict(plan)])
+        key = json.dumps([shapes, answers_in(batch["labels"], read), asdict(settings)])
         if key not in known:
-            known[key] = trace_step(model, method, loss, batch, plan, device=device, draft=draft)
+            known[key] = trace_step(model, method, loss, batch, settings, device=device, draft=draft)
         return known[key]
 
     try:
@@ -159,8 +161,9 @@ def fit_run(
 
 
 def widest(examples: Examples, batch_size: int, seed: int) -> list[int]:
-    """A batch that needs as much memory as any: the longest of the first epoch, with the longest example of all and the
-    one with most labels in it; those with most labels first, because micro-batches differ in their number."""
+    """A batch that needs as much memory as any other: the longest batch of the first epoch, with the longest example and
+    the one with the most labels put into it. Examples with the most labels come first, because a micro-batch takes the
+    first examples."""
     sizes, targets = lengths(examples), getattr(examples, "target_lengths", None)
     order = GroupedOrder(sizes, batch_size, seed).order(0)
     batches = [order[at : at + batch_size] for at in range(0, len(order), batch_size)]

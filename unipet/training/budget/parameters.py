@@ -1,4 +1,4 @@
-"""A method within a budget's limit on trained parameters: fitted, left as it is, or not possible, and then why."""
+"""A method under a budget's limit on trained parameters: fitted, unchanged, or impossible with the reason."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from unipet.training.budget.sizes import sized, solve
 
 @dataclass(frozen=True)
 class ParameterFit:
-    """What a budget makes of a method. `why_not` says why the run cannot be, None where it can.
+    """A method after fitting to a budget. `why_not` says why it cannot stay within the limit; None if it can.
 
-    `sizes` and `requested` map the option that holds a size to its value, after and before fitting; both are empty where
-    nothing was fitted. `larger_trains` is what the next larger sizes would train, None where there are none. `limit` is
-    None where the budget has no limit on parameters.
+    `sizes` and `requested` map the option of each fitted size to its value after and before fitting; both are empty if
+    nothing was fitted. `larger_trains` is the number of parameters that the next larger sizes would train, None if there
+    are none. `limit` is None if the budget has no limit on parameters.
     """
 
     method: Method
@@ -39,7 +39,7 @@ class ParameterFit:
 
     @property
     def report(self) -> AdaptReport:
-        """What trains on the base model."""
+        """The report of the fitted method on the base model."""
         return self.draft.report
 
     def record(self) -> dict[str, Any]:
@@ -52,7 +52,7 @@ class ParameterFit:
         }
 
     def text(self) -> str:
-        """The same for a terminal; empty where the budget has no limit on parameters."""
+        """The same for a terminal; empty if the budget has no limit on parameters."""
         if self.limit is None:
             return ""
         lines = [f"budget: at most {self.limit:,} trained parameters"]
@@ -68,12 +68,13 @@ class ParameterFit:
 
 
 def parameter_limit(budget: BudgetConfig, base: int) -> tuple[int, str] | None:
-    """How many parameters may train on a base model of `base`, the heads in neither, and in words why; None: any number."""
+    """The number of parameters that may train, and a text that explains it; None without a limit. `base` is the size of the
+    base model. Both numbers exclude the head."""
     limits = []
     if budget.trainable_params is not None:
         limits.append((budget.trainable_params, f"budget.trainable_params={budget.trainable_params}"))
     if budget.trainable_percent is not None:
-        percent = Fraction(str(budget.trainable_percent))  # as it is written: 0.1 is a tenth
+        percent = Fraction(str(budget.trainable_percent))  # exactly as written: 0.1 is a tenth
         text = f"budget.trainable_percent={budget.trainable_percent:g} of the base model's {base:,}"
         limits.append((floor(percent * base / 100), text))
     return min(limits, default=None)
@@ -82,11 +83,11 @@ def parameter_limit(budget: BudgetConfig, base: int) -> tuple[int, str] | None:
 def fit_parameters(
     method: Method, model: nn.Module, budget: BudgetConfig, sites: Sites = None, length: int = 0
 ) -> ParameterFit:
-    """`method` on `model` (which may be on the meta device) within the budget's limit on trained parameters.
+    """Fit `method` on `model` (which may be on the meta device) to the budget's limit on trained parameters.
 
-    With `on_exceed: fit` the method's sizes become the largest within the limit, whatever they were: what the file says
-    is their ratio. Otherwise they stay. `length` are the positions that inputs take (virtual tokens get the rest).
-    Raises UnipetError as `describe`, and with `on_exceed: error` where the limit cannot be kept.
+    With `on_exceed: fit`, the method's sizes become the largest within the limit; the sizes in its file only give their
+    ratio. Otherwise the sizes stay. `length` is the number of positions that inputs occupy; virtual tokens get the rest.
+    Raises UnipetError as `describe`, and with `on_exceed: error` if the limit cannot be met.
     """
     table = sites_for(model, sites)
     head = head_names(model)
@@ -118,7 +119,7 @@ def _given(method: Method, key: str) -> int:
 
 
 def _too_many(fit: ParameterFit, budget: BudgetConfig, why: str) -> str:
-    """What does not fit, by how much, and what could be done."""
+    """A text that says by how much the method exceeds the limit, and what to do."""
     report, limit = fit.report, fit.limit or 0
     smallest = ""
     if fit.sizes:
@@ -128,13 +129,13 @@ def _too_many(fit: ParameterFit, budget: BudgetConfig, why: str) -> str:
         f"{report.trainable - limit:,} too many."
     )
     if budget.on_exceed != "fit":
-        return f"{text} budget.on_exceed=fit would solve its sizes."
+        return f"{text} budget.on_exceed=fit would choose smaller sizes."
     if not fit.sizes:
-        return f"{text} It has no size that could be lowered."
+        return f"{text} It has no size that could be reduced."
     for spec in fit.method.insertions:
         if getattr(spec.function, "reparam", None) is not None:
             text += (
-                f" Most of them may be the network that method.insertions.{spec.name}.function.reparam trains and merging "
-                f"drops: without it (=null) {report.merged:,} would train."
+                f" Most of them may belong to the network of method.insertions.{spec.name}.function.reparam, which merging "
+                f"drops. Without it (=null) {report.merged:,} would train."
             )
     return text

@@ -1,7 +1,8 @@
 """The largest sizes that a limit on trained parameters allows.
 
-One knob g turns the sizes of all insertions: each is the largest that its function allows up to g times the insertion's
-ratio. What trains is counted from the shapes of the slots, site by site, and nothing is built while g is searched.
+One factor g controls the sizes of all insertions: each size is the largest that its function allows up to g times the
+insertion's ratio. Trained parameters are counted from the shapes of the slots, site by site. Nothing is built during the
+search for g.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from unipet.errors import UnipetError
 
 @dataclass(frozen=True)
 class Sized:
-    """One insertion whose size a budget may choose. `sizes` are in the order of what they train."""
+    """One insertion whose size a budget may choose. `sizes` are sorted by the number of parameters that they train."""
 
     spec: InsertionSpec
     widths: tuple[Widths, ...]  # of its sites
@@ -37,32 +38,32 @@ class Sized:
 
     @property
     def key(self) -> str:
-        """The option that holds the size, as an override says it."""
+        """The option of the size, as written in an override."""
         return f"method.insertions.{self.spec.name}.function.{self.spec.function.knob}"
 
     def growth(self, number: int) -> Fraction:
-        """The g that reaches the size of this number."""
+        """The smallest g that reaches the size with this index."""
         return Fraction(self.sizes[number]) / _ratio(self.spec) if self.at is None else self.at[number]
 
     def size(self, g: Fraction) -> int:
-        """The largest size up to g; the smallest where g is below all."""
+        """The largest size that g reaches, or the smallest size if g reaches none."""
         return self.sizes[max(0, self.reached(g) - 1)]
 
     def reached(self, g: Fraction) -> int:
-        """How many of the sizes g reaches."""
+        """How many of the sizes are reached by g."""
         if self.at is None and isinstance(self.sizes, range):
             largest = int(g * _ratio(self.spec))
             return min(len(self.sizes), max(0, (largest - self.sizes.start) // self.sizes.step + 1))
         return bisect_right(range(len(self.sizes)), g, key=self.growth)
 
     def count(self, size: int) -> int:
-        """How many numbers train at a size."""
+        """The number of trained parameters at a size."""
         return trained(self.spec.function.with_knob(size), self.widths, self.spec.mixture)
 
 
 def trained(function: Function, widths: Sequence[Widths], mixture: Mixture | None) -> int:
-    """How many numbers of a function train on sites of these widths, the copies of a mixture and what all sites share
-    included."""
+    """The number of parameters that a function trains on sites of these widths, including the experts of a mixture and
+    tensors that all sites share."""
     total = _numbers(function.shared(widths), None)
     for width, sites in Counter(replace(one, number=0) for one in widths).items():
         total += sites * _numbers(function.slots(width), mixture)
@@ -80,8 +81,8 @@ def _numbers(slots: Slots, mixture: Mixture | None) -> int:
 def sized(method: Method, model: nn.Module, sites: Architecture | None = None, length: int = 0) -> list[Sized]:
     """The insertions of `method` whose size may change on `model`.
 
-    `length` are the positions that the input takes: virtual tokens get no more than what a base model with learned
-    positions leaves. Raises UnipetError for a ratio of an insertion without a size, and as `describe` for bad sites.
+    `length` is the number of positions that the input occupies: on a base model with learned positions, virtual tokens get
+    at most the rest. Raises UnipetError for a `ratio` of an insertion without a size, and as `describe` for invalid sites.
     """
     found: list[Sized] = []
     table = (sites or architecture_of(model, ARCHITECTURES)) if method.insertions else None
@@ -103,7 +104,7 @@ def sized(method: Method, model: nn.Module, sites: Architecture | None = None, l
 
 
 def _room(model: nn.Module, table: Architecture, spec: InsertionSpec, sites: Sequence[Site], length: int) -> int | None:
-    """How many positions an insertion that takes some may have."""
+    """How many positions are left for the virtual tokens of an insertion."""
     if not (spec.composition.lengthens or getattr(spec.composition, "shift_positions", False)):
         return None
     limits = [position_limit(entry_of(model, table, site)) for site in sites]
@@ -111,7 +112,7 @@ def _room(model: nn.Module, table: Architecture, spec: InsertionSpec, sites: Seq
 
 
 def _within(sizes: Sequence[int], most: int | None) -> Sequence[int]:
-    """The sizes up to `most`, but always the smallest."""
+    """The sizes up to `most`, but at least the smallest one."""
     if most is None:
         return sizes
     if isinstance(sizes, range):
@@ -120,7 +121,7 @@ def _within(sizes: Sequence[int], most: int | None) -> Sequence[int]:
 
 
 def _ordered(spec: InsertionSpec, widths: tuple[Widths, ...], sizes: Sequence[int]) -> Sized:
-    """Sizes in the order of what they train, without those that train no more than the one before."""
+    """Sizes sorted by the number of trained parameters, without those that train no more than the size before."""
     if isinstance(sizes, range):
         return Sized(spec, widths, sizes, None)
     made = Sized(spec, widths, sizes, None)
@@ -130,7 +131,7 @@ def _ordered(spec: InsertionSpec, widths: tuple[Widths, ...], sizes: Sequence[in
     ordered = [counts[count] for count in sorted(counts)]
     if ordered == sorted(ordered):
         return replace(made, sizes=ordered)
-    # Where a smaller size trains more, g is about what is trained, over what the size nearest to the ratio trains.
+    # If a smaller size can train more, g is relative to the parameters that the size nearest to the ratio trains.
     ratio = _ratio(spec)
     start = made.count(min(ordered, key=lambda size: (abs(size - ratio), size)))
     return replace(made, sizes=ordered, at=[Fraction(count, start) for count in sorted(counts)])
@@ -142,7 +143,7 @@ def _ratio(spec: InsertionSpec) -> Fraction:
 
 
 def with_sizes(method: Method, sizes: Mapping[str, int]) -> Method:
-    """`method` with the sizes of some of its insertions, by the insertion's name, replaced."""
+    """`method` with other sizes; `sizes` maps the names of insertions to their new sizes."""
     return replace(
         method,
         insertions=tuple(
@@ -154,10 +155,10 @@ def with_sizes(method: Method, sizes: Mapping[str, int]) -> Method:
 
 @dataclass(frozen=True)
 class Solution:
-    """`draft` is `method` on the base model; where it trains more than the limit, these are the smallest sizes.
+    """`draft` is `method` on the base model. If it trains more than the limit, its sizes are the smallest possible ones.
 
-    `sizes` and `larger` map the option that holds a size to its value; `larger` are the next larger sizes, None where
-    there are none, and `larger_trains` what these would train.
+    `sizes` and `larger` map the option of each size to its value. `larger` are the next larger sizes, None if there are
+    none; `larger_trains` is the number of parameters that they would train.
     """
 
     method: Method
@@ -168,15 +169,15 @@ class Solution:
 
     @property
     def report(self) -> AdaptReport:
-        """What trains on the base model."""
+        """The report of the method on the base model."""
         return self.draft.report
 
 
 def solve(method: Method, model: nn.Module, limit: int, sites: Architecture | None = None, length: int = 0) -> Solution:
-    """The largest sizes of `method` on `model` with at most `limit` trained parameters, the head excluded.
+    """Find the largest sizes of `method` on `model` with at most `limit` trained parameters, excluding the head.
 
-    Sizes share the limit by the ratios of their insertions. `model` may be on the meta device. See `sized` for `length`
-    and for what is raised.
+    The ratios of the insertions determine how their sizes share the limit. `model` may be on the meta device. `length`
+    and errors are as in `sized`.
     """
     insertions = sized(method, model, sites, length)
     smallest = with_sizes(method, {one.spec.name: one.sizes[0] for one in insertions})
@@ -196,8 +197,8 @@ def solve(method: Method, model: nn.Module, limit: int, sites: Architecture | No
 
 
 def largest(insertions: Sequence[Sized], limit: int) -> tuple[Fraction, Fraction | None]:
-    """The largest g at which the functions train at most `limit` numbers (0, the smallest sizes, where none does), and the
-    next g that changes a size (None: all are as large as they may be)."""
+    """The largest g at which the functions train at most `limit` parameters (0, for the smallest sizes, if there is none),
+    and the next g that changes a size (None if all sizes are at their maximum)."""
     g = Fraction(0)
     if together(insertions, g) <= limit:
         for one in insertions:
@@ -208,11 +209,11 @@ def largest(insertions: Sequence[Sized], limit: int) -> tuple[Fraction, Fraction
 
 
 def together(insertions: Sequence[Sized], g: Fraction) -> int:
-    """How many numbers the functions train at g."""
+    """The number of parameters that the functions train at g."""
     return sum(one.count(one.size(g)) for one in insertions)
 
 
-def _next(one: Sized, g: Fraction) -> int | None:
-    """The number of the first size that takes more than g and differs from the one at g."""
-    number = max(1, one.reached(g))
-    return number if number < len(one.sizes) else None
+def _next(sized: Sized, g: Fraction) -> int | None:
+    """The index of the first size that needs more than g and differs from the size at g."""
+    number = max(1, sized.reached(g))
+    return number if number < len(sized.sizes) else None

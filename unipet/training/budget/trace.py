@@ -1,8 +1,8 @@
-"""What one training step needs, without doing it: the step runs on tensors without storage, and every allocation that
-it would make is counted.
+"""The memory that one training step needs, predicted without executing it: the step runs on tensors without storage, and
+every allocation that it would make is counted.
 
-The base model's weights may be real, or on the meta device; nothing of it is read, changed or copied. The step is the one
-that training takes: the same loss, micro-batch, clipping and optimiser.
+The base model may have real weights or be on the meta device. Its weights are not read, changed or copied. The traced step
+equals that of training: the same loss, micro-batch, clipping and optimiser.
 """
 
 from __future__ import annotations
@@ -27,19 +27,20 @@ from unipet.calculus.method import Method
 from unipet.calculus.sites import Architecture
 from unipet.errors import UnipetError
 from unipet.training.budget.checkpointing import checkpointed
-from unipet.training.budget.fake_model import fill, hollow
+from unipet.training.budget.fake_model import fill, on_meta
 from unipet.training.step import Batch, Loss
 
 GIB = 2**30
-_LARGE = 2**22  # elements above which a tensor of the batch's own (a mask, say) is no longer computed
+_LARGE = 2**22  # larger tensors that depend on the batch alone, such as masks, are not computed
 
 
 @dataclass(frozen=True)
 class Trace:
-    """Bytes that a training step allocates on its device.
+    """The bytes that a training step allocates on its device.
 
-    `peak_bytes` is the highest sum of live tensors; `weights_bytes` are the base model's, the method's and copies of what
-    it unfreezes, `optimiser_bytes` the optimiser's state, `rest_bytes` activations and gradients at the peak.
+    `peak_bytes` is the highest sum of live tensors. `weights_bytes` are the weights of base model and method, and copies
+    of unfrozen weights; `optimiser_bytes` are the optimiser's state; `rest_bytes` are activations and gradients at the
+    peak.
     """
 
     peak_bytes: int
@@ -56,9 +57,9 @@ class Trace:
 
 
 @dataclass(frozen=True)
-class StepPlan:
-    """How a step is taken: whether other micro-batches came before, whether activations are computed again instead of
-    kept, and the norm to which gradients are clipped (0: not at all)."""
+class StepSettings:
+    """How a step is computed: whether it accumulates gradients of several micro-batches, whether gradient checkpointing is
+    on, and the norm to which gradients are clipped (0: no clipping)."""
 
     accumulates: bool = False
     checkpointing: bool = False
@@ -66,7 +67,7 @@ class StepPlan:
 
 
 class Untraceable(UnipetError):
-    """A step that depends on values, which tensors without storage do not have."""
+    """The step depends on values of tensors, which tensors without storage do not have."""
 
 
 def trace_step(
@@ -74,17 +75,17 @@ def trace_step(
     method: Method,
     loss: Loss,
     micro_batch: Batch,
-    plan: StepPlan = StepPlan(),
+    settings: StepSettings = StepSettings(),
     sites: Architecture | None = None,
     device: str | None = None,
     draft: Draft | None = None,
 ) -> Trace:
     """Trace a training step of `method` on the unadapted `model` over `micro_batch` (real tensors, on the CPU).
 
-    The optimiser's state counts in full, as after many steps; with `plan.accumulates` the gradients of earlier
-    micro-batches do, too. `device`: "cpu" or "cuda"; unless given, where the real model is. Random numbers that training
-    draws later are not touched. `draft` is the method where it is built already, for a model with the same modules. Raises
-    `Untraceable` where the step cannot be followed, and UnipetError as `adapt`.
+    The optimiser's state counts in full, as after many steps; with `settings.accumulates`, the gradients of earlier
+    micro-batches count, too. `device` is "cpu" or "cuda", by default that of the model. The state of the random number
+    generators is preserved. `draft` may hold the method, already built for a model with the same modules. Raises
+    `Untraceable` if the step cannot be traced, and UnipetError as `adapt`.
     """
     if standing(model).carried:
         raise UnipetError("trace_step needs the base model without a method. Call unipet.eject(model) first.")
@@ -93,9 +94,9 @@ def trace_step(
     counter = Live(fake, kind)
     devices = [kind] if kind.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the real step gives them again
+        warnings.simplefilter("ignore")  # the real step repeats them
         try:
-            empty = hollow(model)
+            empty = on_meta(model)
             with torch.device("meta"):
                 inserted = build(empty, method, sites) if draft is None else draft.on(empty)
             inserted.name_tensors()  # from then on its tensors are in it
@@ -104,7 +105,7 @@ def trace_step(
             with counter.running():
                 inserted.attach(empty)
                 inserted.draw(0, 0)
-                return _step(empty, loss, micro_batch, plan, counter, kind)
+                return _step(empty, loss, micro_batch, settings, counter, kind)
         except UnipetError:
             raise
         except Exception as error:
@@ -112,7 +113,9 @@ def trace_step(
             raise Untraceable(f"memory of {method.name!r} cannot be predicted: {line}") from error
 
 
-def _step(model: nn.Module, loss: Loss, batch: Batch, plan: StepPlan, counter: Live, device: torch.device) -> Trace:
+def _step(
+    model: nn.Module, loss: Loss, batch: Batch, settings: StepSettings, counter: Live, device: torch.device
+) -> Trace:
     for each in (*model.parameters(), *model.buffers()):
         counter.count(each)
     weights = counter.now
@@ -122,28 +125,28 @@ def _step(model: nn.Module, loss: Loss, batch: Batch, plan: StepPlan, counter: L
     optimiser = torch.optim.AdamW(trained, lr=1e-3, foreach=device.type == "cuda")
     for parameter in trained:
         with unset_fake_temporarily():
-            step = torch.ones(())  # a step that was taken: no division by zero where it cannot be counted
+            step = torch.ones(())  # as after one step, because AdamW divides by a term that is zero at step 0
         moments = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
         optimiser.state[parameter] = {"step": step, **moments}
-        if plan.accumulates:
+        if settings.accumulates:
             parameter.grad = torch.zeros_like(parameter)
     state = sum(_bytes(value) for entry in optimiser.state.values() for value in entry.values())
     counter.peak = counter.now
     moved = {name: value.to(device) for name, value in batch.items()}
-    with checkpointed(model, plan.checkpointing):
+    with checkpointed(model, settings.checkpointing):
         loss.gradients(model, moved, len(batch["labels"]))
-    if plan.clip > 0:
-        nn.utils.clip_grad_norm_(trained, plan.clip, foreach=device.type == "cuda")
+    if settings.clip > 0:
+        nn.utils.clip_grad_norm_(trained, settings.clip, foreach=device.type == "cuda")
     optimiser.step()
     return Trace(counter.peak, weights, state)
 
 
 class Live(TorchDispatchMode):
-    """Counts the storages that are alive on one device, in the way of PyTorch's own allocator on the CPU and in blocks of
-    512 bytes on CUDA.
+    """Counts the bytes of live storages on one device: as PyTorch's allocator does on the CPU, in blocks of 512 bytes on
+    CUDA.
 
-    What depends on the batch alone (masks, positions, which tokens are answers) is computed for real, so that control
-    flow that reads it works; what depends on weights has no storage.
+    Tensors that depend on the batch alone (masks, positions, the tokens of the answer) are computed, so that control flow
+    can read them. Tensors that depend on weights have no storage.
     """
 
     def __init__(self, fake: FakeTensorMode, device: torch.device):
@@ -155,7 +158,7 @@ class Live(TorchDispatchMode):
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """This mode, with tensors that have no storage below it."""
+        """Run this mode on top of the mode for tensors without storage."""
         with self.fake, self:
             yield
 
@@ -178,11 +181,11 @@ class Live(TorchDispatchMode):
         return out
 
     def _emptied(self, tensor: Tensor) -> Tensor:
-        """A tensor of the batch's own, without its values where they are too many to be worth it."""
+        """A tensor that depends on the batch alone; a large one loses its values."""
         return self.fake.from_tensor(tensor) if tensor.numel() > _LARGE else tensor
 
     def count(self, tensor: Tensor) -> None:
-        """Note the storage of a tensor from now until nobody holds it."""
+        """Count the storage of a tensor from now until it is freed."""
         if tensor.device.type != self.device.type:
             return
         storage = tensor.untyped_storage()
@@ -200,7 +203,7 @@ class Live(TorchDispatchMode):
 
 
 def _whole_numbers(indices: list[Tensor | None]) -> list[Tensor | None]:
-    """Boolean indices whose values are known as the whole numbers that they stand for: so the result has a shape."""
+    """Boolean indices with known values, converted to integer indices, so that the result has a known shape."""
     found: list[Tensor | None] = []
     for index in indices:
         if index is None or index.dtype != torch.bool or isinstance(index, FakeTensor):
@@ -212,7 +215,7 @@ def _whole_numbers(indices: list[Tensor | None]) -> list[Tensor | None]:
 
 
 def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
-    """The tensors among an operator's arguments or results, those in lists included."""
+    """The tensors among an operator's arguments or results, also inside lists."""
     for value in values:
         if isinstance(value, Tensor):
             yield value
@@ -225,6 +228,6 @@ def _bytes(tensor: Tensor) -> int:
 
 
 def _device_of(model: nn.Module) -> str:
-    """Where a real model is; "cpu" for one on the meta device."""
+    """The device type of a real model; "cpu" for a model on the meta device."""
     found = next(model.parameters()).device.type
     return "cpu" if found == "meta" else found
