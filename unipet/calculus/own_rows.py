@@ -21,7 +21,7 @@ class OwnRows:
     """
 
     def __init__(self, mine: Sequence[bool]) -> None:
-        self.mine = tuple(mine)
+        self.mine, self._whole = tuple(mine), all(mine)
         self._index: dict[tuple[int, torch.device], Tensor] = {}  # (B, device) -> the own rows of such a batch
 
     def stacked(self, views: int) -> OwnRows:
@@ -39,18 +39,18 @@ class OwnRows:
                     "or call unipet.use(model, NAME) for one adaptation on all rows."
                 )
             own = [row for row in range(count) if self.mine[row // each]]
-            self._index[known] = torch.tensor(own, device=batch.device)
+            self._index[known] = torch.tensor(own, dtype=torch.long, device=batch.device)
         return self._index[known]
 
     def pick(self, batch: Tensor) -> Tensor:
         """The own rows of a tensor, (O, ...). One that is the same for all rows, (1, ...), stays."""
-        if batch.shape[0] == 1 and len(self.mine) > 1:
+        if self._whole or (batch.shape[0] == 1 and len(self.mine) > 1):
             return batch
         return batch.index_select(0, self.index(batch))
 
     def put(self, batch: Tensor, own: Tensor) -> Tensor:
         """The batch with `own`, (O, ...), in the place of its own rows."""
-        return batch.index_copy(0, self.index(batch), own.to(batch.dtype))
+        return own.to(batch.dtype) if self._whole else batch.index_copy(0, self.index(batch), own.to(batch.dtype))
 
     def flags(self, batch: Tensor) -> Tensor:
         """Which rows of a batch are own ones, (B,)."""
