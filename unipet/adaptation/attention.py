@@ -178,7 +178,7 @@ class _Inside:
         why = (
             "stand in front of a sliding window"
             if self.kwargs.get("sliding_window") is not None
-            else "act on some tokens or rows only"
+            else "act on some tokens only"
             if any(one.chosen_BT is not None for one in columns)
             else "stand in front of each of several packed sequences"
             if packed or (self.mask is None and _starts_again(self.kwargs.get("position_ids")))
