@@ -62,4 +62,9 @@ def take_head(inserted: Adaptation) -> None:
     """Note the head as its own rows have trained it."""
     for name, parameter in own_head(inserted).items():
         inserted.kept[name] = parameter.detach().to("cpu", copy=True), parameter.grad
+    drop_head(inserted)
+
+
+def drop_head(inserted: Adaptation) -> None:
+    """Forget the head that was given, if it was."""
     inserted._modules.pop(HOME, None)

@@ -50,7 +50,7 @@ def disabled(model: nn.Module) -> Iterator[None]:
             now = standing(inside)
             names = {before.used, *(before.rows or ())} - {None}
             if names <= now.carried.keys():
-                _switch(inside, replace(now, used=before.used, rows=before.rows))
+                _switch(inside, replace(now, used=before.used, rows=before.rows), again=True)
 
 
 @unwraps
@@ -103,6 +103,6 @@ def _lengthens(inserted: Adaptation) -> bool:
     return any(insertion.parts.composition.lengthens for insertion in inserted.items)
 
 
-def _switch(model: nn.Module, target: Standing) -> None:
+def _switch(model: nn.Module, target: Standing, again: bool = False) -> None:
     with changing(model):
-        take_up(model, target)
+        take_up(model, target, again)

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from unipet.adaptation.adapted import CONTAINER, Adaptation, adaptation
-from unipet.adaptation.own_head import give_head, own_head, take_head
+from unipet.adaptation.own_head import drop_head, give_head, own_head, take_head
 from unipet.calculus.own_rows import OwnRows
 from unipet.errors import UnipetError, not_allowed, unknown
 
@@ -95,16 +95,21 @@ def lay_down(model: nn.Module) -> Standing:
     return now
 
 
-def take_up(model: nn.Module, target: Standing) -> None:
-    """Let a base model carry `target`: the reverse of `lay_down`, and all or nothing."""
+def take_up(model: nn.Module, target: Standing, again: bool = False) -> None:
+    """Let a base model carry `target`: the reverse of `lay_down`, and all or nothing.
+
+    `again` says that it carried it a moment ago. Otherwise autograd is told that values of base parameters have changed:
+    a backward pass of what was computed before is then an error, and not wrong.
+    """
     with ExitStack() as undoing:
         for inserted in target.acting:
             undoing.callback(inserted.undo, model)
             if target.rows is None:
                 inserted.attach(model)
-                _give_back(model, inserted)
+                _give_back(model, inserted, again)
             else:
                 undoing.callback(setattr, inserted.current, "beside", [])
+                undoing.callback(drop_head, inserted)
                 inserted.current.beside = [other.current for other in target.acting]
                 inserted.attach(model, OwnRows([name == inserted.name for name in target.rows]))
                 give_head(model, inserted)
@@ -132,7 +137,7 @@ def changing(model: nn.Module) -> Iterator[Standing]:
         yield before
     except BaseException:
         lay_down(model)
-        take_up(model, before)
+        take_up(model, before, again=True)
         raise
 
 
@@ -150,7 +155,7 @@ def alone(model: nn.Module, name: str | None) -> Iterator[Adaptation]:
         yield chosen
     finally:
         lay_down(model)
-        take_up(model, now)
+        take_up(model, now, again=True)
 
 
 @contextmanager
@@ -208,11 +213,11 @@ def _keep(model: nn.Module, inserted: Adaptation) -> None:
 
 
 @torch.no_grad()
-def _give_back(model: nn.Module, inserted: Adaptation) -> None:
+def _give_back(model: nn.Module, inserted: Adaptation, again: bool) -> None:
     """Put what `_keep` noted into the model."""
     base = dict(model.named_parameters())
     for name, (value, gradient) in inserted.kept.items():
-        base[name].copy_(value)
+        (base[name].data if again else base[name]).copy_(value)
         base[name].grad = None if gradient is None else gradient.to(base[name])
 
 

@@ -51,7 +51,7 @@ def changes(model: nn.Module, insertions: list[Insertion], entries: Mapping[str,
             found.append(partial(_set_biased, heads, biased_in(module, key), True))
         elif getattr(composition, "shift_positions", False) and (insertion.name, stack) not in seen:
             size: int = insertion.parts.function.size  # type: ignore[attr-defined]
-            found.append(hook_shift(module, size, key, insertion.current))
+            found.append(hook_shift(module, size, key, insertion))
         if composition.lengthens or getattr(composition, "shift_positions", False):
             seen.add((insertion.name, stack))
     return found
@@ -88,8 +88,6 @@ def why_not_by_row(model: nn.Module, insertion: Insertion, entries: Mapping[str,
     moved = getattr(composition, "shift_positions", False)
     if getattr(composition, "shift_bias", False) or (moved and is_biased(module)):
         return "moves the relative position bias, which all rows share"
-    if moved and not takes(module, "position_ids"):
-        return f"moves positions, and {type(module).__name__} takes no position_ids, which rows could have of their own"
     return None
 
 
