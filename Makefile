@@ -10,7 +10,7 @@ SWEEP := method=lora,adapter,prefix,mam,adamix model=minilm task=synthetic_verdi
 SWEEP += budget.max_steps=300 task.selection_size=200
 
 .DEFAULT_GOAL := help
-.PHONY: help sweep test matrix check lint types docs bench-memory bench-plan bench-gpu format clean
+.PHONY: help sweep test matrix check lint types docs soak bench-jobs bench-memory bench-plan bench-gpu format clean
 
 help:  ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -56,6 +56,12 @@ types: $(VENV)/testing  ## mypy, strict on the calculus
 
 docs: $(VENV)/testing  ## docs/methods.md, from the methods and the measured parity
 	$(BIN)/python docs/make_methods.py
+
+soak: $(VENV)/testing  ## a sweep killed fifty times ends with the bytes of an undisturbed one (half an hour)
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python benchmarks/soak.py --kills 50 --out benchmarks/results/soak.json
+
+bench-jobs: $(VENV)/running  ## jobs per hour of each launcher (an idle machine, please)
+	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/jobs_per_hour.py
 
 bench-memory: $(VENV)/running  ## predicted against measured memory of training, on the CPU
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python benchmarks/memory.py

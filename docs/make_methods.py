@@ -21,8 +21,8 @@ import unipet
 from unipet.calculus.composition import COMPOSITIONS
 from unipet.calculus.functions import FUNCTIONS
 from unipet.calculus.functions.base import Function, Slots, Widths
-from unipet.calculus.library import method_names
 from unipet.calculus.method import InsertionSpec, Method, name_of
+from unipet.calculus.method_files import method_names
 from unipet.calculus.scaling import SCALINGS
 from unipet.config import conf_dir
 from unipet.errors import UnipetError

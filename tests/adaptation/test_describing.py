@@ -8,7 +8,7 @@ import pytest
 
 import unipet
 from tests.support.tiny import TINY, tiny_bert
-from unipet.calculus.library import method_names
+from unipet.calculus.method_files import method_names
 from unipet.output.text_table import text_table
 
 

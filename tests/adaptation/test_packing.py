@@ -13,7 +13,7 @@ from transformers import BertConfig, BertForSequenceClassification
 import unipet
 from tests.support.tiny import SIZES
 from unipet.adaptation.packing import FEW, pack, pattern, unpack
-from unipet.calculus.library import method_names
+from unipet.calculus.method_files import method_names
 
 ALLOWED = 8 * 1024
 

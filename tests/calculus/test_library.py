@@ -13,8 +13,8 @@ import unipet
 from tests.support.tiny import tiny_batch, tiny_bert
 from unipet.calculus import functions
 from unipet.calculus.functions.base import Function, Params, Slots, TensorSpec, Widths
-from unipet.calculus.library import method_names
 from unipet.calculus.method import parse_method
+from unipet.calculus.method_files import method_names
 from unipet.calculus.options import option
 from unipet.config import conf_dir
 

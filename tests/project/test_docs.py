@@ -11,7 +11,7 @@ import pytest
 
 import unipet
 from tests.support.checkout import ROOT
-from unipet.calculus.library import method_names
+from unipet.calculus.method_files import method_names
 from unipet.config import conf_dir
 
 DOCS = ROOT / "docs"

@@ -17,7 +17,8 @@ import yaml
 import unipet
 from tests.support.checkout import ROOT
 from tests.support.running import said_id, stand_in
-from unipet.calculus.library import load_method, method_names
+from unipet.calculus.library import load_method
+from unipet.calculus.method_files import method_names
 from unipet.cli.main import main
 from unipet.compose.parse_run_config import check_run_config
 from unipet.config import RunConfig

@@ -197,6 +197,22 @@ def test_the_command_line_loads_nothing_heavy() -> None:
     assert answer.stdout.split() == []
 
 
+def test_composing_a_sweep_loads_nothing_heavy() -> None:
+    """Workers import torch; the command that starts them only composes their jobs, and watches."""
+    code = """
+import sys, unipet.cli.commands.train, unipet.sweeps.launch, unipet.sweeps.supervisor
+from unipet.compose.composer import composer
+from unipet.compose.expand import sweep_jobs
+from unipet.compose.overrides import plan
+with composer(None) as composing:
+    jobs = list(sweep_jobs(plan(["method=lora,mam", "seed=0,1"], True, composing), composing))
+assert len(jobs) == 4
+print(*sorted({"torch", "transformers", "datasets", "scipy", "wandb"} & set(sys.modules)))
+"""
+    answer = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert answer.stdout.split() == []
+
+
 #: Files that may have more than 250 lines, since their one concept has them: the schema of a run, one field per line.
 LONG = {"config.py": 320}
 

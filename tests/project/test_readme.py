@@ -10,8 +10,8 @@ import yaml
 
 import unipet
 from tests.support.checkout import ROOT
-from unipet.calculus.library import method_names
 from unipet.calculus.method import parse_method
+from unipet.calculus.method_files import method_names
 
 DOCUMENTS = sorted((ROOT / "docs").glob("*.md"))
 README = (ROOT / "README.md").read_text(encoding="utf-8")

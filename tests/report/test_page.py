@@ -230,7 +230,7 @@ def test_every_function_and_composition_has_its_formula() -> None:
 
 def test_every_shipped_method_is_drawn_at_its_sites() -> None:
     import unipet
-    from unipet.calculus.library import method_names
+    from unipet.calculus.method_files import method_names
 
     for name in method_names():
         given = json.loads(json.dumps(unipet.load_method(name).to_dict()))

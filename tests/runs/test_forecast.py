@@ -248,7 +248,7 @@ def test_what_was_finished_is_not_counted_again(
     overrides = [text for text in arguments if not text.startswith("-")]
     with composer(str(world / "mine")) as composing:
         first, _ = sweep_jobs(planned(overrides, True, composing), composing)
-    assert first.config is not None and first.overrides == ["seed=0"]
+    assert first.config is not None and first.differing == ["seed=0"]
     prepared = prepare(first.config)
     (prepared.directory / "adapter").mkdir(parents=True)
     for name in ("config.yaml", "metrics.jsonl", "predictions.jsonl", "adapter/adapter.json"):

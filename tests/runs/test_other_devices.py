@@ -23,6 +23,7 @@ from unipet.config import RunConfig
 from unipet.errors import UnipetError
 from unipet.runs import other_devices
 from unipet.runs.device_process import receive
+from unipet.runs.device_share import Share
 from unipet.runs.run import run
 
 # Imported by every process of a run; acts in the loss of a device's process alone.
@@ -226,8 +227,12 @@ def test_a_class_that_only_this_program_has(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(main, "Mine", Mine, raising=False)
     sent = pickle.dumps([]) + pickle.dumps(Mine())
     monkeypatch.delattr(main, "Mine")
-    with pytest.raises(UnipetError, match=r"^budget.gpus: .* cannot load a class .*Mine.* name that module: imports="):
+    refused = r"^budget.gpus: .* cannot load a class .*Mine.* name that module: imports="
+    with pytest.raises(UnipetError, match=refused):
         receive(io.BytesIO(sent))
+    device = other_devices.OtherDevice.__new__(other_devices.OtherDevice)
+    with pytest.raises(UnipetError, match=refused):
+        device.send(Share(RunConfig(), Mine(), *(None, [], False, None, 1, False)))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("visible", "expected"), [(None, "1"), ("3,5", "5"), ("GPU-a, GPU-b", "GPU-b")])

@@ -26,7 +26,8 @@ import unipet
 from tests.support.architectures import ARCHS as DEEP
 from tests.support.architectures import LAYERS, Arch
 from unipet.adaptation.adapted import adaptation
-from unipet.calculus.library import load_method, method_names
+from unipet.calculus.library import load_method
+from unipet.calculus.method_files import method_names
 from unipet.calculus.sites import ARCHITECTURES
 
 

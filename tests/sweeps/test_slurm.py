@@ -151,7 +151,7 @@ def test_submitits_local_executor_takes_the_same_tasks(here: Path) -> None:
     os.kill(task, signal.SIGUSR2)  # the worker's parent is the task
     wait_for((sweep / "comparison.txt").is_file, LONG)
     assert [job.status for job in read_jobs(sweep)] == ["ok", "ok", "failed", "failed"]
-    assert (task_log := list((sweep / "slurm").glob("*_log.err"))) and any(
+    assert (task_log := list((sweep / "slurm").glob("*_log.out"))) and any(
         "Requeued job" in x.read_text() for x in task_log
     )
     wait_for(lambda: not processes_of(sweep))

@@ -332,6 +332,8 @@ def test_running_out_of_memory_is_a_result_and_the_sweep_goes_on(
         )
         for seed in (0, 1)
     ]
+    for outcome in done:
+        jobs.write_outcome(tmp_path / "sweep", outcome)
     first, second = (job.record for job in done)
     assert (first.status, first.stopped_by, first.score) == ("exceeded", "out_of_memory", None)
     assert first.reason == "training: out of memory: CUDA out of memory. Tried to allocate 2.00 GiB."

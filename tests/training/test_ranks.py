@@ -90,6 +90,20 @@ def test_gradients_travel_in_messages_of_one_type_and_a_limited_size(monkeypatch
     assert [[len(each) for each in bucket] for bucket in ranks._buckets(gradients)] == [[3, 7], [1], [2], [30]]
 
 
+def test_every_kind_of_tensor_begins_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    def leading(message: Tensor, source: int) -> None:
+        assert message.dtype == torch.uint8 and source == 0
+        message.zero_()
+
+    monkeypatch.setattr(torch.distributed, "broadcast", leading)
+    plain, bits = torch.ones(2, 3), torch.ones(4, dtype=torch.bool)
+    turned, single, none = torch.ones(3, 2).T, torch.ones(()), torch.ones(0, 2)
+    half, waves = torch.ones(2, dtype=torch.bfloat16), torch.ones(2, dtype=torch.complex64)
+    tensors = [plain, bits, turned, single, none, half, waves, torch.nn.Parameter(torch.ones(2))]
+    Ranks(1, 2).begin_alike(tensors)
+    assert not any(bool(tensor.any()) for tensor in tensors)
+
+
 def test_one_process_adds_up_with_itself(tmp_path: Path) -> None:
     """As far as one process shows it: what has no gradient anywhere stays without one, and half precision stays."""
     learned, spared = torch.nn.Parameter(torch.ones(2)), torch.nn.Parameter(torch.ones(3))

@@ -106,6 +106,13 @@ def test_parts_with_different_numbers_of_answers(in_two: Kept, tmp_path: Path, k
     same(config_of(kind, tmp_path, model, DECODER, optim_epochs=2, optim_batch_size=5), steps=10)
 
 
+def test_rates_of_their_own_and_a_limit_of_tokens(in_two: Kept, tmp_path: Path) -> None:
+    changes = {"optim__lr_ratio": 4.0, "optim__schedule": "cosine", "optim__label_smoothing": 0.1}
+    config = tiny_config(tmp_path, LOW_RANK, budget__max_tokens=300, optim__clip=0.05, seed=3, **changes)
+    record = same(config, steps=6)
+    assert record["stopped_by"] == "max_tokens"
+
+
 def test_micro_batches(in_two: Kept, tmp_path: Path) -> None:
     config = tiny_config(tmp_path, MIXTURE, optim__batch_size=12)
     whole = run(config)["memory"]["predicted_gib"]
@@ -129,4 +136,5 @@ def test_time_ends_both_after_the_same_step_and_counts_both_devices(in_two: Kept
     record = run(config)
     assert record["status"] == "ok", record["error"]
     assert record["stopped_by"] == "gpu_hours"
+    assert record["time"]["device_hours"] == pytest.approx(2 * record["time"]["train_s"] / 3600)
     assert 2.0 <= record["time"]["train_s"] < 3.0  # wall seconds of each of two devices, which had four together

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unipet.calculus.library import is_file_name
+from unipet.calculus.method_files import is_file_name
 from unipet.compose import parse_run_config
 from unipet.compose.composer import Composer
 from unipet.compose.hydra_errors import translate

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from unipet.calculus.library import emptied
+from unipet.calculus.method_files import emptied
 from unipet.compose import parse_run_config
 from unipet.compose.composer import Composer, plain_values
 from unipet.compose.imports import import_modules

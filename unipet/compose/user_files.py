@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
+from unipet.calculus.method_files import compose_file
 from unipet.errors import UnipetError
 
 #: (kind of content, path) -> content; None while no command composes, so that every call reads the file.
@@ -33,8 +34,6 @@ def config_text(path: Path) -> str:
 
 def method_file(path: Path) -> dict[str, Any]:
     """A method file by its path, composed by `compose_file`. The caller may change the returned copy."""
-    from unipet.calculus.library import compose_file  # imports torch, which listing a directory does not need
-
     method: dict[str, Any] = copy.deepcopy(_kept("method", path, compose_file))
     return method
 

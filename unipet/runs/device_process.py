@@ -18,7 +18,7 @@ from typing import IO, Any
 
 from unipet.compose.imports import import_modules
 from unipet.errors import UnipetError
-from unipet.runs.device_share import LOST_OTHERS, READY, Share
+from unipet.runs.device_share import LOST_OTHERS, READY, Share, no_such_class
 
 
 def main() -> int:
@@ -46,10 +46,7 @@ def receive(file: IO[bytes]) -> Share:
     try:
         share: Share = pickle.load(file)
     except (AttributeError, ImportError) as error:
-        raise UnipetError(
-            f"budget.gpus: the other processes of the run cannot load a class of this program ({error}). Put it into a module "
-            "and name that module: imports=[MODULE]. Or set budget.gpus=1."
-        ) from error
+        raise no_such_class(error) from error
     return share
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unipet.config import RunConfig
+from unipet.errors import UnipetError
 
 if TYPE_CHECKING:
     from unipet.calculus.method import Method
@@ -34,3 +35,11 @@ class Share:
     meeting: Path = Path()  # the file through which the processes find each other
     rank: int = 0
     begin: ResumePoint | None = None  # after which training begins
+
+
+def no_such_class(error: Exception) -> UnipetError:
+    """The mistake of a class that no module has, as those of a notebook's cell or inside a function."""
+    return UnipetError(
+        f"budget.gpus: the other processes of the run cannot load a class of this program ({error}). Put it into a module "
+        "and name that module: imports=[MODULE]. Or set budget.gpus=1."
+    )

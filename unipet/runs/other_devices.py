@@ -21,13 +21,14 @@ from typing import IO, TYPE_CHECKING, Any
 
 from unipet.errors import UnipetError
 from unipet.output.exit_codes import how_it_ended
-from unipet.runs.device_share import LOST_OTHERS, READY, Share
+from unipet.output.stopwatch import phase
+from unipet.runs.device_share import LOST_OTHERS, READY, Share, no_such_class
 
 if TYPE_CHECKING:
     from unipet.training.ranks import Ranks
 
 _FAREWELL_S = 5.0  # for processes whose work is done, or in vain
-_REASON_S = 10.0  # for a process to say why it ended
+_REASON_S = 60.0  # for a process to say why it ended: a busy machine takes its time
 
 
 class DeviceFailed(RuntimeError):
@@ -55,13 +56,14 @@ def other_devices(share: Share) -> Iterator[Ranks]:
         share = replace(share, threads=_threads(count), meeting=Path(folder) / "meeting")
         others: list[OtherDevice] = []
         try:
-            for rank in range(1, count):
-                others.append(OtherDevice(rank, count, Path(folder) / f"{rank}.log"))
-            for other in others:
-                other.send(replace(share, rank=other.rank))
-            for other in others:
-                if not other.becomes_ready():
-                    raise _reason([other])
+            with phase("base_model"):  # which every process loads
+                for rank in range(1, count):
+                    others.append(OtherDevice(rank, count, Path(folder) / f"{rank}.log"))
+                for other in others:
+                    other.send(replace(share, rank=other.rank))
+                for other in others:
+                    if not other.becomes_ready():
+                        raise _reason([other])
             with _threads_of(share.threads), joined(0, count, share.meeting) as ranks:
                 yield ranks
         except Disconnected as error:
@@ -93,15 +95,22 @@ class OtherDevice:
 
     def send(self, share: Share) -> None:
         """Give it its task. A process that has already ended is noticed when it does not become ready."""
+        try:
+            said = pickle.dumps(share.config.imports) + pickle.dumps(share)  # first modules that define classes of the rest
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise no_such_class(error) from error
         with suppress(BrokenPipeError):
-            pickle.dump(share.config.imports, self._input)  # modules whose classes the rest may be made of
-            pickle.dump(share, self._input)
+            self._input.write(said)
             self._input.flush()
 
     def becomes_ready(self) -> bool:
         """Wait until it has loaded everything; False where it ended instead."""
         self._said = self._next_line()
         return self._said == READY
+
+    @property
+    def ended(self) -> bool:
+        return self._process.poll() is not None
 
     def error(self) -> Exception | None:
         """What ended it; None while it runs, and where only the end of another process did."""
@@ -141,7 +150,9 @@ class OtherDevice:
 def _reason(others: list[OtherDevice]) -> Exception:
     """Why one of the processes ended. The others notice it as this one does, and have no reason of their own."""
     deadline = time.monotonic() + _REASON_S
-    while time.monotonic() < deadline:
+    ended = False
+    while not ended and time.monotonic() < deadline:
+        ended = all(other.ended for other in others)  # then the next look is the last
         for other in others:
             if (error := other.error()) is not None:
                 return error

@@ -11,7 +11,7 @@ from unipet.runs.record import Identity, Record
 from unipet.config import RunConfig
 from unipet.runs.devices import check_parts
 from unipet.runs.identity import content_of, run_id
-from unipet.runs.run_directory import is_whole, run_directory
+from unipet.runs.run_directory import is_whole, record_in, run_directory
 from unipet.output.stopwatch import phase
 
 if TYPE_CHECKING:
@@ -94,8 +94,7 @@ def _identified(
 
 def finished_record(prepared: Prepared) -> Record | None:
     """The record of an earlier run with the same `run_id`, if it has finished and all its files are present."""
-    path = prepared.directory / records.RESULT
-    if not path.is_file():
+    record = record_in(prepared.directory)
+    if record is None or record.run_id != prepared.run_id or not is_whole(prepared.directory, record):
         return None
-    record = records.read_record(path)
-    return record if record.run_id == prepared.run_id and is_whole(prepared.directory, record) else None
+    return record

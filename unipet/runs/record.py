@@ -68,6 +68,7 @@ class Time(JsonObject):
     steps: int | None = None
     tokens_per_s: float | None = None
     phases_s: dict[str, float] | None = None
+    device_hours: float | None = added_later(None)  # of training, on all devices together
 
 
 @dataclass

@@ -231,6 +231,7 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker,
     record.time.train_s, record.time.steps = trained.seconds, trained.steps
     record.time.step_ms = 1000 * trained.seconds / trained.steps
     record.time.tokens_per_s = trained.tokens / trained.seconds
+    record.time.device_hours = config.budget.gpus * trained.seconds / 3600
     with phase("saving"):  # first, so that an error in evaluation does not lose the training
         save(model, directory / records.ADAPTER)
     with phase("evaluation"):

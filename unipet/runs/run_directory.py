@@ -29,8 +29,17 @@ def run_directory(config: RunConfig, method: str, run_id: str) -> Path:
     """`<runs_dir>/<method>-<task>-s<seed>-<first 8 digits of run_id>`, or with the whole `run_id` if another run has it."""
     name = f"{method}-{config.task.name}-s{config.seed}"
     short, long = (Path(config.runs_dir) / as_file_name(f"{name}-{run_id[:digits]}") for digits in (8, 16))
-    taken = (short / RESULT).is_file() and read_record(short / RESULT).run_id != run_id
-    return long if taken else short
+    there = record_in(short)
+    return short if there is None or there.run_id == run_id else long
+
+
+def record_in(directory: Path) -> Record | None:
+    """The record of the run in `directory`; None where there is none, or where it cannot be read (a disk may have damaged it):
+    that run is not finished, and is done again."""
+    try:
+        return read_record(directory / RESULT)
+    except UnipetError:
+        return None
 
 
 def checksums(directory: Path) -> dict[str, str]:
@@ -61,9 +70,9 @@ def settle(directory: Path) -> None:
     If this is interrupted, calling it again completes it. An incomplete repetition stays where it is.
     """
     attempt = directory / ATTEMPT
-    if not (attempt / RESULT).is_file():
+    record = record_in(attempt)
+    if record is None:
         return
-    record = read_record(attempt / RESULT)
     files = record.files
     if record.status != "ok" or not files:
         return

@@ -125,7 +125,8 @@ UNLABELLED = ("method", "task", "model", "budget", "seed", *APART)
 def _reference(name: str, method: Mapping[str, Any]) -> dict[str, Any]:
     """The options of the method file of that name, flat. If the method has chosen another function, composition or scaling
     than the file, or there is no such file, the defaults of the method's choice instead."""
-    from unipet.calculus.library import load_method, method_names
+    from unipet.calculus.library import load_method
+    from unipet.calculus.method_files import method_names
 
     directory = _own.get()
     mine = None if directory is None else directory / "method" / f"{name}.yaml"

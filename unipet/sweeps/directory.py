@@ -168,6 +168,12 @@ def job_config(job: Job) -> RunConfig:
     return run_config(job.values)
 
 
+def most_gpus(sweep: Sweep) -> int:
+    """The largest `budget.gpus` of the sweep's jobs: any worker may take any of them."""
+    jobs = (read_job(sweep.directory, number) for number in range(sweep.jobs))
+    return max((int(job.values["budget"]["gpus"]) for job in jobs if job.mistake is None), default=1)
+
+
 def reopen(directory: Path, results_too: bool) -> None:
     """Take back the outcomes that are no results, so that these jobs run again.
 

@@ -9,18 +9,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from unipet.compose.composer import Composer, plain_values
+from unipet.compose.composer import Composer
 from unipet.compose.expand import SweepJob, sweep_jobs
 from unipet.compose.hydra_errors import translate
-from unipet.compose.override import shown
 from unipet.compose.overrides import Plan
 from unipet.errors import UnipetError
 from unipet.runs.record import Record
 from unipet.runs.sweep_files import job_numbers
 from unipet.runs.tracked_summary import own_files
-from unipet.sweeps import closing, jobs, telling
+from unipet.sweeps import closing, jobs
 from unipet.sweeps.claims import living
 from unipet.sweeps.directory import Job, Sweep, read_sweep, reopen, sweep_name, write_sweep
+from unipet.sweeps.hydra_job import HydraJob
 from unipet.sweeps.hydra_main import Flags, call_hydra, environment, run_composed
 from unipet.sweeps.launchers import check_launcher, launch
 from unipet.sweeps.stopping import go_on, stopped
@@ -125,17 +125,10 @@ def _hydra_sweep(todo: Plan, flags: Flags) -> int:
     except OSError as error:
         raise UnipetError(f"{directory}: cannot be written ({error.strerror or error}). Set runs_dir=DIR.") from None
 
-    def job(composed: Any) -> None:
-        from hydra.core.hydra_config import HydraConfig
+    each = HydraJob(directory.absolute(), flags.config(), list(todo.swept), total)
 
-        state = HydraConfig.get()
-        overrides, number = list(state.overrides.task), state.job.num
-        values = plain_values(composed)
-        telling.began(Job(number, overrides, differing(overrides, todo.swept), values, None), total)
-        task = jobs.Task(directory, number, [shown(text) for text in overrides], flags.config())
-        outcome = jobs.run_job(values, task)
-        jobs.write_outcome(directory, outcome)
-        telling.ended(directory, outcome)
+    def job(composed: Any) -> None:
+        each(composed)
 
     try:
         call_hydra(job, flags, todo.overrides)
@@ -144,16 +137,6 @@ def _hydra_sweep(todo: Plan, flags: Flags) -> int:
             close(directory, total)
         raise
     return close(directory, total)
-
-
-def differing(overrides: Sequence[str], swept: Sequence[str]) -> list[str]:
-    """Those of a job's overrides that tell it from the other jobs."""
-    typed = [shown(text) for text in overrides]
-    return [
-        text
-        for text in typed
-        if text.split("=", 1)[0] in swept or (text.startswith("model.path=") and "model" in swept)
-    ]
 
 
 def close(directory: Path, total: int | None) -> int:

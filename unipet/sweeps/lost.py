@@ -49,6 +49,9 @@ def mark_failed(directory: Path, error: ErrorOf) -> Record | None:
             continue
         if record.status == RUNNING:
             record.status, record.error, record.finished = "failed", error, now()
-            write_record(place / RESULT, record)
+            try:
+                write_record(place / RESULT, record)
+            except OSError:  # a full disk: the outcome alone says it
+                return None
             return record if place == directory else None
     return None

@@ -40,9 +40,9 @@ def check_task(task: TaskConfig) -> None:
     _check_decoding(task)
 
 
-def _names(key: str, given: Sequence[str]) -> list[str]:
+def _names(key: str, texts: Sequence[str]) -> list[str]:
     """A list of distinct, non-empty strings."""
-    names = list(given)
+    names = list(texts)
     for name in names:
         if not name.strip():
             raise not_allowed(key, name, "names that are not empty")

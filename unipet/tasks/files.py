@@ -23,10 +23,10 @@ def read_files(task: TaskConfig, split: str, evaluation: bool, hidden: bool = Fa
     path = find(folder, split)
     source = READERS[path.suffix](path, ["id", *text_columns(task), *answer_columns(task, evaluation)])
     reader = RowReader(task, split, str(path), evaluation, hidden, source.features)
-    for record, where in source.records:
+    for record, place in source.records:
         if not source.typed and isinstance(record, dict):
-            record = typed(record, task, where)
-        reader.add(record, where)
+            record = typed(record, task, place)
+        reader.add(record, place)
     return reader.finished()
 
 

@@ -83,10 +83,12 @@ class Ranks:
         if self.count == 1:
             return
         for tensor in tensors:
-            value = tensor.detach().to("cpu", copy=True)
+            if tensor.numel() == 0:
+                continue
+            flat = tensor.detach().flatten().to("cpu", copy=True)
             with _connected():
-                dist.broadcast(value.reshape(-1).view(torch.uint8), 0)
-            tensor.detach().copy_(value)
+                dist.broadcast(flat.view(torch.uint8), 0)
+            tensor.detach().copy_(flat.view(tensor.shape))
 
     def check_alike(self, tensors: Mapping[str, Tensor]) -> None:
         """Raises `UnipetError` unless all processes have the same values, bit for bit."""

@@ -44,7 +44,7 @@ def _from_config(config: Mapping[str, Any]) -> list[str]:
 
 
 def _method(method: Mapping[str, Any]) -> list[str] | None:
-    from unipet.calculus.library import compose_file
+    from unipet.calculus.method_files import compose_file
 
     shipped, wanted = _shipped(str(method.get("name"))), leaves(method)
     if shipped is None or shipped.keys() != wanted.keys():

@@ -195,7 +195,7 @@ def _passes(
             found.passes.append((sizes[index], time.perf_counter() - started))
 
 
-def _losses(found: Calibration, config: RunConfig, split: EncodedRows, model: Any, tokenizer: Any) -> None:
+def _losses(calibration: Calibration, config: RunConfig, split: EncodedRows, model: Any, tokenizer: Any) -> None:
     """Time batches that score a checkpoint by its loss."""
     both = bool(getattr(model.config, "is_encoder_decoder", False))
     batches = list(longest_first(split, config.optim.eval_batch_size))
@@ -206,7 +206,7 @@ def _losses(found: Calibration, config: RunConfig, split: EncodedRows, model: An
         started = time.perf_counter()
         mean_target_loss(config, model, rows, tokenizer)
         if count:
-            found.losses.append((sizes[index], time.perf_counter() - started))
+            calibration.losses.append((sizes[index], time.perf_counter() - started))
 
 
 def _as_long_as_references(config: RunConfig, rows: Selected) -> RunConfig:

@@ -22,8 +22,8 @@ def read_json_lines(path: Path) -> Source:
 def _records(path: Path) -> Iterator[tuple[object, str]]:
     for number, line in enumerate(text_bytes(path).split(b"\n"), start=1):
         if line.strip():
-            where = f"{path}, line {number}"
-            yield parse(line, where), where
+            place = f"{path}, line {number}"
+            yield parse(line, place), place
 
 
 def parse(line: bytes, place: str) -> object:

@@ -36,20 +36,20 @@ def _records(path: Path, split: Callable[[str], Rows]) -> Iterator[tuple[object,
     header: list[str] = []
     try:
         for line, values in split(text):
-            where = f"{path}, line {line}"
+            place = f"{path}, line {line}"
             if broken:
-                _check_utf8(values, header, where)
+                _check_utf8(values, header, place)
             if not header:
                 header = values
-                _check_header(header, where)
+                _check_header(header, place)
                 continue
             if not values and len(header) == 1:
                 values = [""]  # in a table with one column, a blank line is a row with an empty value
             if not values:
                 continue
             if len(values) != len(header):
-                raise UnipetError(f"{where}: {len(values)} values, but the header has {len(header)} columns.")
-            yield dict(zip(header, values, strict=True)), where
+                raise UnipetError(f"{place}: {len(values)} values, but the header has {len(header)} columns.")
+            yield dict(zip(header, values, strict=True)), place
     except Malformed as error:
         field = f", field {short(header[error.column])}" if error.column < len(header) else ""
         raise UnipetError(f"{path}, line {error.line}{field}: malformed table: {error.reason}.") from error

@@ -213,7 +213,7 @@ def together(insertions: Sequence[Sized], g: Fraction) -> int:
     return sum(one.count(one.size(g)) for one in insertions)
 
 
-def _next(one: Sized, g: Fraction) -> int | None:
+def _next(sized: Sized, g: Fraction) -> int | None:
     """The index of the first size that needs more than g and differs from the size at g."""
-    number = max(1, one.reached(g))
-    return number if number < len(one.sizes) else None
+    number = max(1, sized.reached(g))
+    return number if number < len(sized.sizes) else None
