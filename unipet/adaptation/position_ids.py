@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unipet.calculus.forward_context import CurrentPass
 from unipet.errors import UnipetError
 
 
@@ -66,12 +67,16 @@ class Shift:
     """A pre-hook that moves all positions by `by`: on a stack's entry module, or on a position embedding that counts
     by itself."""
 
-    def __init__(self, by: int):
-        self.by = by
+    def __init__(self, by: int, current: CurrentPass):
+        self.by, self.current = by, current
 
     def on_entry(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         given = named(module, args, kwargs)
-        return (), {**given, "position_ids": positions(module, given) + self.by}
+        found, own = positions(module, given), self.current.context.own
+        if own is None:
+            return (), {**given, "position_ids": found + self.by}
+        found_BT = found.expand(len(tokens_of(given)), -1)
+        return (), {**given, "position_ids": own.put(found_BT, own.pick(found_BT) + self.by)}
 
     def on_embedding(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         given = named(module, args, kwargs)
@@ -80,16 +85,16 @@ class Shift:
         return (), {**given, "past_key_values_length": given.get("past_key_values_length", 0) + self.by}
 
 
-def hook_shift(module: nn.Module, by: int, key: str) -> Callable[[], Any]:
+def hook_shift(module: nn.Module, by: int, key: str, current: CurrentPass) -> Callable[[], Any]:
     """A call that hooks a shift of positions onto the stack that `module` enters. Raises UnipetError if it has no positions."""
     if takes(module, "position_ids"):
-        return partial(module.register_forward_pre_hook, Shift(by).on_entry, with_kwargs=True)
+        return partial(module.register_forward_pre_hook, Shift(by, current).on_entry, with_kwargs=True)
     embedding = getattr(module, "embed_positions", None)
     if embedding is None:
         raise UnipetError(
             f"{key}.composition.shift_positions: {type(module).__name__} has no positions to shift. Use false."
         )
-    return partial(embedding.register_forward_pre_hook, Shift(by).on_embedding, with_kwargs=True)
+    return partial(embedding.register_forward_pre_hook, Shift(by, current).on_embedding, with_kwargs=True)
 
 
 def is_biased(module: nn.Module) -> bool:
