@@ -480,7 +480,7 @@ def test_an_adaptation_can_come_and_go_while_none_is_in_use() -> None:
     model = together("bert", "mam")
     said = logits("bert", model)
     with unipet.disabled(model):
-        with pytest.raises(unipet.UnipetError, match="No adaptation is in use.* model carries 'a', 'b'"):
+        with pytest.raises(unipet.UnipetError, match=r"No adaptation is in use.* model carries 'a', 'b'"):
             unipet.parameters(model)
         adapt(model, "ia3", 3, "c")
         assert torch.equal(logits("bert", model), logits("bert", alone("bert", "ia3", 3)))
