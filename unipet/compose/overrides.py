@@ -86,6 +86,10 @@ def plan(texts: Sequence[str], multirun: bool, composer: Composer, command: str 
     brought = sweeper_params(composed, composer)
     counts = {key: max(len(one.values), 1) for key, one in brought.items()}
     counts.update({one.key: max(len(one.values), 1) for one in parsed})
+    if (launching := next((key for key, count in counts.items() if _launches(key) and count > 1), None)) is not None:
+        raise UnipetError(
+            f"{launching}: one sweep has one launcher, which runs all of its jobs and changes no result. Give a single value."
+        )
     basic = composed.hydra.runtime.choices.get("hydra/sweeper") == "basic"
     return Plan(
         overrides=[one.text for one in parsed],
@@ -98,6 +102,10 @@ def plan(texts: Sequence[str], multirun: bool, composer: Composer, command: str 
         brought=list(brought.values()),
         parsed=parsed,
     )
+
+
+def _launches(key: str) -> bool:
+    return key.split(".")[0] == "launcher"
 
 
 def checked(values: Mapping[str, Any], overrides: Sequence[str], composer: Composer) -> RunConfig:

@@ -20,6 +20,7 @@ from unipet.sweeps.directory import Sweep, most_gpus
 from unipet.sweeps.ray_worker import RayWorker
 from unipet.sweeps.stopping import stopped
 from unipet.sweeps.supervisor import BARREN, END_S
+from unipet.training.stopping import Interrupted
 
 LOOK_S = 1.0  # between two looks at the actors
 QUIET_S = 3 * BEAT_S  # without a sign of life, after which a claim of an actor that Ray calls dead is given up
@@ -131,7 +132,7 @@ class Driver:
     def _asked_to_end(self, sign: int, frame: FrameType | None) -> None:
         if not self.ending:
             self.ending = True
-            raise KeyboardInterrupt
+            raise Interrupted(sign)
 
     def _unfinished(self) -> bool:
         if stopped(self.sweep.directory) is not None:
