@@ -1,8 +1,7 @@
-"""How many operators a training step of each method runs on a tiny BERT; `python -m tests.support.operators --write` pins them.
+"""How many operators a training step of each method runs on a tiny BERT: `python -m tests.support.operators --write` pins them.
 
-What is counted are the calls that reach a kernel: those that PyTorch dispatches below autograd, views left out. Neither the
-machine nor the number of threads changes them, nor does the size of the model. The optimiser's step is not counted: it
-depends on how many tensors train and on nothing that a method does.
+Counted are the calls that PyTorch dispatches below autograd, forward and backward, without views. Neither the machine nor the
+number of threads nor the sizes of the model change them. The optimiser's step is left out: it follows from what trains.
 """
 
 from __future__ import annotations
@@ -14,15 +13,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import unipet
 from tests.support.architectures import ARCHS
-from unipet.calculus.method import Method
+from unipet.calculus.library import load_method
 from unipet.calculus.method_files import method_names
+from unipet.errors import UnipetError
 from unipet.training.step import Loss
 
 PINNED = Path(__file__).resolve().parent.parent / "training" / "operators.json"
+#: The row of the frozen base model, whose head alone trains while the gradient flows to the embeddings.
+FLOOR = "floor"
+#: What a row says beside the number of all operators: products of matrices, and values that the host waits for.
+PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "dot")
+WAITS = ("_local_scalar_dense", "nonzero", "equal")
 
 
 class Operators(TorchDispatchMode):
@@ -38,27 +45,39 @@ class Operators(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def step_operators(method: Method | None) -> Counter[str]:
-    """The operators of one forward and backward pass of a tiny BERT in training mode, all counted; None: the frozen base model
-    with its head training and the gradient flowing to the embeddings."""
+def rows() -> list[str]:
+    """The floor, and every shipped method that a tiny BERT can carry."""
+    return [FLOOR, *sorted(name for name in method_names() if _fits(name))]
+
+
+def _fits(method: str) -> bool:
+    try:
+        unipet.adapt(ARCHS["bert"].build(), method)
+    except UnipetError:
+        return False
+    return True
+
+
+def step_operators(row: str) -> Counter[str]:
+    """The operators of a training step, by name."""
     arch = ARCHS["bert"]
-    model = arch.build()
-    batch = arch.batch()
+    model, batch = arch.build(), arch.batch()
     batch["labels"] = arch.labels(batch)
-    if method is None:
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(name.startswith("classifier"))
-        model.get_input_embeddings().register_forward_hook(lambda module, inputs, output: output.requires_grad_())
-        method = unipet.load_method("head_only")
-    else:
-        unipet.adapt(model, method)
+    method = load_method("head_only" if row == FLOOR else row)
+    unipet.adapt(model, method)
+    if row == FLOOR:
+        model.get_submodule("bert.embeddings").register_forward_hook(_wants_gradient)
     loss = Loss(method.objective)
     model.train()
     _one_step(loss, model, batch)  # the first step may make what later ones keep
     return _one_step(loss, model, batch)
 
 
-def _one_step(loss: Loss, model: Any, batch: dict[str, torch.Tensor]) -> Counter[str]:
+def _wants_gradient(module: object, inputs: object, output: Tensor) -> Tensor:
+    return output.detach().requires_grad_()
+
+
+def _one_step(loss: Loss, model: Any, batch: dict[str, Tensor]) -> Counter[str]:
     torch.manual_seed(0)
     model.zero_grad(set_to_none=True)
     with Operators() as operators:
@@ -66,11 +85,32 @@ def _one_step(loss: Loss, model: Any, batch: dict[str, torch.Tensor]) -> Counter
     return operators.counts
 
 
-def trainable_methods() -> list[str]:
-    """The shipped methods that a BERT of one sequence can carry."""
-    return sorted(name for name in method_names() if name not in NOT_HERE)
+def pinned_of(counts: Counter[str]) -> dict[str, int]:
+    """What the file has of a row."""
+    return {
+        "operators": counts.total(),
+        "products": sum(counts[name] for name in PRODUCTS),
+        "waits": sum(counts[name] for name in WAITS),
+    }
 
 
-def measured() -> dict[str, dict[str, int]]:
-    """What the file pins: by method the number of operators, and of those that multiply matrices."""
-    return {name: pinned_of(step_operators(None if name == FLOOR else load(name))) for name in [FLOOR, *trainable_methods()]}
+def versions() -> dict[str, str]:
+    """The libraries that the counts depend on."""
+    return {"torch": torch.__version__.partition("+")[0], "transformers": transformers.__version__}
+
+
+def main() -> None:
+    """Print every row that differs from the file; with `--write`, renew the file."""
+    before = json.loads(PINNED.read_text(encoding="utf-8"))["rows"] if PINNED.is_file() else {}
+    now = {row: pinned_of(step_operators(row)) for row in rows()}
+    for row in sorted(before.keys() | now.keys()):
+        if before.get(row) != now.get(row):
+            print(f"{row}: {before.get(row)} -> {now.get(row)}")
+    if "--write" in sys.argv[1:]:
+        lines = ",\n".join(f'    "{row}": {json.dumps(counts)}' for row, counts in now.items())
+        text = f'{{\n  "versions": {json.dumps(versions())},\n  "rows": {{\n{lines}\n  }}\n}}\n'
+        PINNED.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
