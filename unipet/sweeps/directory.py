@@ -169,7 +169,7 @@ def read_sweep(directory: Path) -> Sweep:
             jobs=int(content["jobs"]),
             folder=Path(os.path.normpath(directory / content["folder"])),
             launcher=LauncherConfig(**content["launcher"]),
-            name=str(content.get("name") or directory.name),
+            name=str(content["name"]) if "name" in content else directory.name,  # of an older version
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UnipetError(f"{path}: not the description of a sweep ({error}). Give the command again.") from None

