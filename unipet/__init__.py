@@ -5,6 +5,8 @@ unipet.parameters(model)                  # what the method owns, by name
 unipet.save(model, "out/")                # and unipet.load(base_model, "out/")
 unipet.merge(model)                       # fold into the base weights, or
 unipet.eject(model)                       # take out and restore the base model bit for bit
+unipet.use(model, "a")                    # one of several adaptations, adapt(..., name="a"); unipet.adaptations(model)
+unipet.rows(model, ["a", None, "b"])      # or one for each row of a batch; with unipet.disabled(model): the base model
 unipet.describe(method, config_or_model)  # the report without weights
 unipet.export_peft(model, "out/")         # for peft, where it can express the method; unipet.import_peft reads it
 
@@ -29,6 +31,10 @@ if TYPE_CHECKING:
     from unipet.adaptation.peft.directories import export_peft as export_peft
     from unipet.adaptation.peft.directories import import_peft as import_peft
     from unipet.adaptation.report import AdaptReport as AdaptReport
+    from unipet.adaptation.serving import adaptations as adaptations
+    from unipet.adaptation.serving import disabled as disabled
+    from unipet.adaptation.serving import rows as rows
+    from unipet.adaptation.serving import use as use
     from unipet.calculus.functions import register_function as register_function
     from unipet.calculus.library import load_method as load_method
 
@@ -47,6 +53,10 @@ _HOME = {
     "import_peft": "unipet.adaptation.peft.directories",
     "load_method": "unipet.calculus.library",
     "merge": "unipet.adaptation.merging",
+    "adaptations": "unipet.adaptation.serving",
+    "use": "unipet.adaptation.serving",
+    "disabled": "unipet.adaptation.serving",
+    "rows": "unipet.adaptation.serving",
     "register_function": "unipet.calculus.functions",
     "AdaptReport": "unipet.adaptation.report",
     "results": "unipet.report.data_frame",

@@ -205,9 +205,7 @@ class LauncherConfig:
     address: str | None = option(None, filled=True, words="HOST:PORT or auto", null="for one that is started here")
     # slurm, ray: cores and GPUs of one worker
     cpus: int | None = option(None, low=1, null="for one core, on SLURM for the partition's default")
-    gpus: int | None = option(
-        None, low=0, null="for one where the cluster has any, on SLURM for the partition's default"
-    )
+    gpus: int | None = option(None, low=0, null="for what budget.gpus needs")
 
 
 @dataclass

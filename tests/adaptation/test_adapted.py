@@ -22,7 +22,8 @@ from unipet.calculus.sites import ARCHITECTURES, architecture_of
 HEADS = {"function": {"name": "prefix", "size": 2}, "position": "attn.heads", "composition": "gated"}
 PAIRS = {"function": {"name": "low_rank", "size": 2}, "position": {"site": ["attn.q", "ffn.down"]}}
 #: What is no state of the method's: the modules, what attaching notes, and the record of calls.
-OWN = {"method", "items", "shared", "entries", "current", "_attached", "_unproved", "routing", *vars(NamedTensors())}
+OWN = {"method", "items", "shared", "entries", "current", "attached", "_unproved", "routing", *vars(NamedTensors())}
+OWN |= {"own", "kept"}  # there while it is one of several: partial merges want it to be the only one
 
 
 def adapted(insertions: dict[str, Any], arch: str = "bert", **more: Any) -> nn.Module:
@@ -60,6 +61,7 @@ def test_everything_that_is_carried_goes_along(how: str) -> None:
     marks = {
         "table": architecture_of(model, ARCHITECTURES),
         "unsavable": "a reason",
+        "name": "a name",
         "unfrozen": adaptation(model).unfrozen,
         "head": adaptation(model).head,
         "_driven": True,

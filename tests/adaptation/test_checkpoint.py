@@ -131,7 +131,7 @@ def test_missing_and_foreign_files(saved: Path, tmp_path: Path) -> None:
 def test_loading_over_a_method(saved: Path) -> None:
     model = tiny_bert()
     unipet.adapt(model, "ia3")
-    with pytest.raises(unipet.UnipetError, match="already carries a method"):
+    with pytest.raises(unipet.UnipetError, match="already carries method"):
         unipet.load(model, saved)
 
 

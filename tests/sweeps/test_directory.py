@@ -24,7 +24,7 @@ def jobs_of(*texts: str) -> list[Job]:
 
 
 def sweep_in(directory: Path, count: int) -> Sweep:
-    return Sweep(directory, ["-m"], [], ["seed"], count, directory.parent, LauncherConfig(retries=2))
+    return Sweep(directory, ["-m"], [], ["seed"], count, directory.parent, LauncherConfig(retries=2), "seed-1")
 
 
 @pytest.fixture()

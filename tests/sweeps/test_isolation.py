@@ -116,3 +116,19 @@ def test_killing_the_command_ends_its_workers(here: Path) -> None:
         wait_for(lambda: not processes_of(swept(here)))
     finally:
         running.kill()
+
+
+def test_a_signal_to_the_command_alone_ends_it_in_order(here: Path) -> None:
+    line = [sys.executable, "-m", "unipet", "train", "-m", *FIXED, "budget.max_steps=2000", how("slow", "fine")]
+    running = subprocess.Popen(line, cwd=here, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        wait_for(lambda: bool(list((here / "runs").glob("mine-*/metrics.jsonl"))))
+        running.send_signal(signal.SIGTERM)
+        out, err = running.communicate(timeout=120)
+    finally:
+        running.kill()
+    assert running.returncode == 128 + signal.SIGTERM and "error: interrupted by SIGTERM" in err
+    assert "2 jobs, 1 interrupted, 1 never started" in out
+    (run,) = (path.parent for path in (here / "runs").glob("mine-*/metrics.jsonl"))
+    assert f"unipet train resume={run.relative_to(here)}\n" in out, "as short as it was typed"
+    assert not processes_of(swept(here)) and not list((swept(here) / "claims").iterdir())

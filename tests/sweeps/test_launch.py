@@ -15,7 +15,9 @@ from unipet.cli.main import main
 from unipet.config import RunConfig
 from unipet.runs.record import ErrorOf, Record, blank_record
 from unipet.runs.record_files import write_record
+from unipet.runs.sweep_files import read_jobs
 from unipet.sweeps import jobs
+from unipet.sweeps.directory import read_sweep
 
 FLAGS = ["task=synthetic_verdicts", "model=minilm"]
 
@@ -155,7 +157,8 @@ def test_an_interrupt_reports_what_there_is(
     stand_in(monkeypatch, train)
     assert main(["train", "-m", *FLAGS, "seed=1,2,3"]) == 130
     out, err = capsys.readouterr()
-    assert "1 never started" in out and "0.1000" in out and "error: interrupted" in err
+    assert "3 jobs, 1 unfinished, 1 never started" in out
+    assert "failed" not in out and "0.1000" in out and "error: interrupted" in err
 
 
 def test_choices_inside_a_method_are_rows_of_their_own(
@@ -220,3 +223,31 @@ def test_real_jobs_of_a_users_own_files(here: Path, capsys: pytest.CaptureFixtur
     records = [json.loads(path.read_text()) for path in (here / "runs").glob("*/result.json")]
     mirrored = {path.stem.removeprefix("run-") for path in (here / "runs" / "wandb").glob("offline-run-*/run-*.wandb")}
     assert len(records) == 4 and mirrored == {record["run_id"] for record in records}, "one wandb run per job"
+
+
+def test_a_directory_of_another_sweep_is_refused(
+    here: Path, quick: list[RunConfig], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(2):
+        assert main(["train", "-m", *FLAGS, "seed=1,2", "hydra.sweep.dir=mine"]) == 0
+    assert len(quick) == 4 and read_sweep(Path("mine")).name.startswith("seed-")
+    assert main(["train", "-m", *FLAGS, "seed=3,4", "hydra.sweep.dir=mine"]) == 2
+    assert "hydra.sweep.dir=mine: the directory of another sweep" in capsys.readouterr().err and len(quick) == 4
+
+
+def test_the_same_command_may_be_watched_and_launched_otherwise(here: Path, quick: list[RunConfig]) -> None:
+    assert main(["train", "-m", *FLAGS, "seed=1,2"]) == 0
+    others = ["tracking.project=other", "launcher.retries=3", "checkpoint.every=7 steps"]
+    assert main(["train", "-m", *FLAGS, "seed=1,2", *others]) == 0
+    assert [config.tracking.project for config in quick] == ["unipet", "unipet", "other", "other"]
+    assert {config.checkpoint.every for config in quick[2:]} == {"7 steps"}
+    sweep = sweep_of(here)
+    assert read_sweep(sweep).launcher.retries == 3 and "launcher.retries=3" in read_sweep(sweep).command
+    assert all("tracking.project=other" in state.overrides for state in read_jobs(sweep))
+
+
+def test_a_sweep_has_one_launcher(here: Path, quick: list[RunConfig], capsys: pytest.CaptureFixture[str]) -> None:
+    for text in ("launcher=local,slots", "launcher.retries=1,2"):
+        assert main(["train", "-m", *FLAGS, "seed=1,2", text]) == 2
+        assert f"error: {text.split('=')[0]}: one sweep has one launcher" in capsys.readouterr().err
+    assert not quick and not (here / "runs").exists()

@@ -16,6 +16,7 @@ from tests.support.slurm import Slurm
 from unipet.cli.main import main
 from unipet.config import LauncherConfig
 from unipet.errors import UnipetError
+from unipet.runs.record_files import RESULT, read_record
 from unipet.runs.sweep_files import index_events, read_jobs
 from unipet.sweeps.claims import attempts, read_claim
 from unipet.sweeps.launchers import check_launcher
@@ -78,9 +79,10 @@ def test_an_array_does_the_jobs_and_a_last_task_the_table(here: Path, slurm: Slu
 
 
 def slow_sweep(here: Path, slurm: Slurm) -> Path:
-    """Two jobs of about ten seconds each, both at work."""
-    sweep = submit(here, slurm, "budget.max_steps=12", how("slow"), "seed=0,1")
-    wait_for(lambda: sum(job.status == "running" for job in read_jobs(sweep)) == 2, LONG)
+    """Two jobs of about ten seconds each, both in training."""
+    sweep = submit(here, slurm, "budget.max_steps=20", how("slow"), "seed=0,1")
+    logs = [sweep / "slurm" / f"100_{task}_0_log.err" for task in (0, 1)]
+    wait_for(lambda: all(log.exists() and "training: step" in log.read_text() for log in logs), LONG)
     return sweep
 
 
@@ -99,6 +101,8 @@ def test_a_signal_before_the_time_limit_queues_the_task_again(here: Path, slurm:
     wait_for(lambda: slurm.done("101"), LONG)
     assert slurm.starts("100_0") == slurm.starts("100_1") == 2 and slurm.starts("101") == 1
     ok_exactly_once(sweep)
+    records = [read_record(sweep / str(job.run_dir) / RESULT) for job in read_jobs(sweep)]
+    assert all(record.resumed for record in records), "from their resume points"
     assert not processes_of(sweep) and not attempts(sweep)
 
 
@@ -139,19 +143,27 @@ def test_cancelling_empties_the_queue(here: Path, slurm: Slurm) -> None:
 @pytest.mark.slow
 def test_submitits_local_executor_takes_the_same_tasks(here: Path) -> None:
     with open(here / "said", "w") as said:
-        line = ["train", "-m", *ARRAY, "launcher.cluster=local", "budget.max_steps=8", how("slow", "raise"), "seed=0,1"]
+        line = [
+            "train",
+            "-m",
+            *ARRAY,
+            "launcher.cluster=local",
+            "budget.max_steps=20",
+            how("slow", "raise"),
+            "seed=0,1",
+        ]
         done = unipet(here, *line, stdout=said, stderr=said)
     assert done.returncode == 0, (here / "said").read_text()
     assert "submitted on this machine: 2 workers for 4 jobs" in (here / "said").read_text()
     sweep = swept(here)
-    wait_for(lambda: sum(job.status == "running" for job in read_jobs(sweep)) == 2, LONG)
+    wait_for(lambda: read_jobs(sweep)[0].status == "running", LONG)
     owner = read_claim(sweep, 0, 1).owner
     assert owner is not None
     task = int(Path(f"/proc/{owner.pid}/stat").read_text().rpartition(")")[2].split()[1])
     os.kill(task, signal.SIGUSR2)  # the worker's parent is the task
     wait_for((sweep / "comparison.txt").is_file, LONG)
     assert [job.status for job in read_jobs(sweep)] == ["ok", "ok", "failed", "failed"]
-    assert (task_log := list((sweep / "slurm").glob("*_log.err"))) and any(
+    assert (task_log := list((sweep / "slurm").glob("*_log.out"))) and any(
         "Requeued job" in x.read_text() for x in task_log
     )
     wait_for(lambda: not processes_of(sweep))

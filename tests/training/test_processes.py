@@ -57,7 +57,7 @@ def test_several_processes_are_refused_before_anything_is_written(
     monkeypatch.setenv(name, "2")
     config = tiny_config(tmp_path)
     with pytest.raises(
-        UnipetError, match=rf"^{name}=2 in the environment: .*budget.gpus=2 one run starts.*CUDA_VISIBLE_DEV"
+        UnipetError, match=rf"^{name}=2 in the environment: .*budget.gpus=2, one run starts.*CUDA_VISIBLE_DEV"
     ):
         run(config)
     assert not (tmp_path / "runs").exists()

@@ -106,6 +106,13 @@ def test_parts_with_different_numbers_of_answers(in_two: Kept, tmp_path: Path, k
     same(config_of(kind, tmp_path, model, DECODER, optim_epochs=2, optim_batch_size=5), steps=10)
 
 
+def test_rates_of_their_own_and_a_limit_of_tokens(in_two: Kept, tmp_path: Path) -> None:
+    changes = {"optim__lr_ratio": 4.0, "optim__schedule": "cosine", "optim__label_smoothing": 0.1}
+    config = tiny_config(tmp_path, LOW_RANK, budget__max_tokens=300, optim__clip=0.05, seed=3, **changes)
+    record = same(config, steps=6)
+    assert record["stopped_by"] == "max_tokens"
+
+
 def test_micro_batches(in_two: Kept, tmp_path: Path) -> None:
     config = tiny_config(tmp_path, MIXTURE, optim__batch_size=12)
     whole = run(config)["memory"]["predicted_gib"]

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from unipet.adaptation.attaching import Attachment
-from unipet.adaptation.attention import PREFIX
 from unipet.adaptation.routing import Routing
 from unipet.adaptation.unwrapping import bare, forget_compiled
 from unipet.calculus.bank import Bank
@@ -19,6 +18,7 @@ from unipet.calculus.forward_context import CurrentPass, ForwardContext
 from unipet.calculus.insertion import Insertion
 from unipet.calculus.method import Method
 from unipet.calculus.named_tensors import NamedTensors
+from unipet.calculus.own_rows import OwnRows
 from unipet.calculus.sites import Architecture
 from unipet.calculus.weights import check_passes_gradients, quantised
 from unipet.errors import UnipetError
@@ -42,8 +42,11 @@ class Adaptation(NamedTensors):
         self.unsavable: str | None = None  # why a saved adapter could not be loaded again
         self.unfrozen: dict[str, str] = {}  # base parameter name -> the part of `unfreeze` that named it
         self.head: frozenset[str] = frozenset()  # the head's parameters, drawn ones included: stored, trained or not
-        self._attached = Attachment([])
+        self.attached = Attachment([])
         self._unproved: list[tuple[str, nn.Module]] = []  # quantised modules, until a training mode asks for gradients
+        self.name = method.name  # among the adaptations of one model
+        self.own: OwnRows | None = None  # the rows that it works on (`unipet.rows`); None: all
+        self.kept: dict[str, tuple[Tensor, Tensor | None]] = {}  # what it made of base parameters, while not in use
         self._views = 1
         self._driven = False  # a training loop draws the routes; otherwise every forward pass does
         self.routing = Routing(insertions)
@@ -65,6 +68,11 @@ class Adaptation(NamedTensors):
             node.unmount()
         for path, home in sorted(homes, key=lambda each: len(each[0])):
             self.mount(path, home)
+
+    @property
+    def own_now(self) -> OwnRows | None:
+        """The rows that it works on of a batch with as many views as there are now; None: all."""
+        return None if self.own is None else self.own.stacked(self._views)
 
     @property
     def context(self) -> ForwardContext:
@@ -116,16 +124,13 @@ class Adaptation(NamedTensors):
 
         A pass that goes on through another stack (a decoder after its encoder) starts from what is known so far.
         """
-        if any(not str(config._attn_implementation or "").startswith(PREFIX) for config, _ in self._attached.attention):
-            raise UnipetError(
-                "The attention implementation was changed after `adapt`, so insertions at attn.heads would do nothing. "
-                "Choose it before: unipet.eject(model), model.set_attn_implementation(...), unipet.adapt(model, ...)."
-            )
+        self.attached.check_attention()
         first_stack, before = next(iter(self.entries), None), self.context
         context = ForwardContext.of_stacks(self.entries) if first_stack in stacks else before.copy()
+        context.own = self.own_now
         self.current.context = context
-        if self.training and self._attached.recomputation is not None and not torch.compiler.is_compiling():
-            self._attached.recomputation.keep_passes_apart()
+        if self.training and self.attached.recomputation is not None and not torch.compiler.is_compiling():
+            self.attached.recomputation.keep_passes_apart()
         tensors = {name: value for name, value in inputs.items() if isinstance(value, Tensor)}
         first = next((tensors[name] for name in (*_INPUTS, *tensors) if name in tensors), None)
         for stack in stacks:
@@ -140,27 +145,24 @@ class Adaptation(NamedTensors):
             anew = self.training and not self._driven
             context.routes = self.routing.next(self._views) if anew else [{**route} for route in before.routes]
         if first is not None:
-            self.routing.draw_rows(context, stacks, self.training, *first.shape[:2])
+            mine = first if context.own is None else context.own.pick(first)
+            self.routing.draw_rows(context, stacks, self.training, *mine.shape[:2])
 
     def _note(self, context: ForwardContext, stack: str, tokens: Tensor | None, mask: Any, cache: Any) -> None:
         """Note the batch size, and where it matters the real tokens and the KV cache, of one stack."""
         if tokens is not None:
             context.rows[stack] = tokens.shape[0]
+            if context.own is not None:
+                context.own.index(tokens)  # or an error, before anything is computed
         if not any(i.needs_mask and i.site.tokens_of == stack for i in self.items):
             return
-        if mask is not None and not (isinstance(mask, Tensor) and mask.dim() == 2):
-            shown = f"one of shape {tuple(mask.shape)}" if isinstance(mask, Tensor) else f"a {type(mask).__name__}"
-            raise UnipetError(
-                f"Pooled gates and `tokens` need to know the real tokens: give a 2-D attention_mask, not {shown}. "
-                "generate() makes such masks for a static cache; use its default cache."
-            )
-        context.masks_BS[stack] = None if mask is None else mask.bool()
-        context.past[stack] = int(cache.get_seq_length()) if cache is not None else 0
+        context.note_tokens(stack, mask, cache)
 
     # -- attaching and detaching -----------------------------------------------------------------------------------
 
-    def attach(self, model: nn.Module) -> None:
-        """Register the hooks, freeze the base model and train the parts that the method unfreezes.
+    def attach(self, model: nn.Module, own: OwnRows | None = None) -> None:
+        """Register the hooks, freeze the base model and train the parts that the method unfreezes. With `own`, act on these
+        rows alone beside other adaptations: it is then not the one in use, and unfreezes nothing.
 
         Whatever fails, the model is as it was. Raises UnipetError where its attention cannot be wrapped or keeps
         gradients back.
@@ -169,19 +171,21 @@ class Adaptation(NamedTensors):
         if model.training:
             self._prove_gradients()
         self._take_over()
-        self._attached = Attachment(self.items)
+        self.own, self.attached = own, Attachment(self.items)
+        unfrozen, head = (self.unfrozen, self.head) if own is None else ({}, frozenset[str]())
         with ExitStack() as undoing:
             undoing.callback(self.undo, model)
-            self._attached.put_in(model, self.unfrozen, self.head, self.entries, self.begin_pass, self.current)
+            self.attached.put_in(model, unfrozen, head, self.entries, self.begin_pass, self.current)
             self.train(model.training)
-            model.add_module(CONTAINER, self)
+            if own is None:
+                model.add_module(CONTAINER, self)
             undoing.pop_all()
         forget_compiled()
 
     def undo(self, model: nn.Module, restore: bool = True) -> None:
         """Take out what `attach` has put in, if only in part: the model is as it was, its gradients untouched. Without
         `restore` unfrozen parameters keep their values."""
-        self._attached.take_out(model, restore)
+        self.attached.take_out(model, restore)
         if getattr(model, CONTAINER, None) is self:
             delattr(model, CONTAINER)
         forget_compiled()
@@ -196,12 +200,12 @@ class Adaptation(NamedTensors):
     @contextmanager
     def detached(self, model: nn.Module) -> Iterator[None]:
         """Detach, with values kept. Where detaching or the block fails, everything is attached again as it was."""
-        attached, gradients = self._attached, [(parameter, parameter.grad) for parameter in model.parameters()]
+        attached, gradients = self.attached, [(parameter, parameter.grad) for parameter in model.parameters()]
 
         def put_back() -> None:
             getattr(model, CONTAINER, self).undo(model, restore=False)
             self.attach(model)
-            self._attached.went_before(attached, values=True)
+            self.attached.went_before(attached, values=True)
             for parameter, gradient in gradients:
                 parameter.grad = gradient
 
@@ -221,7 +225,7 @@ class Adaptation(NamedTensors):
         )
         shared = {i.name: i.shared for i in insertions if i.shared is not None}
         left = Adaptation(replace(self.method, insertions=specs), insertions, shared, self.entries)
-        left.table, left.unsavable = self.table, self.unsavable
+        left.name, left.table, left.unsavable = self.name, self.table, self.unsavable
         left.unfrozen, left.head = self.unfrozen, self.head
         left._views, left._driven = self._views, self._driven
         left.routing.go_on_from(self.routing)
@@ -229,11 +233,11 @@ class Adaptation(NamedTensors):
 
     def replaces(self, earlier: Adaptation) -> None:
         """Take over what the base model was like before `earlier`, in whose place this adaptation is attached."""
-        self._attached.went_before(earlier._attached)
+        self.attached.went_before(earlier.attached)
 
     def original(self, name: str, parameter: Tensor) -> Tensor:
         """A base parameter's value before adaptation."""
-        return self._attached.originals.get(name, parameter)
+        return self.attached.originals.get(name, parameter)
 
 
 def adaptation(model: nn.Module) -> Adaptation:

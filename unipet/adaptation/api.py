@@ -8,63 +8,80 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from unipet.adaptation.adapted import CONTAINER, Adaptation, adaptation
+from unipet.adaptation.adapted import adaptation
 from unipet.adaptation.build import build
 from unipet.adaptation.report import AdaptReport, report_of
+from unipet.adaptation.several import beside, changing, check_name, standing, take_up, unfrozen_tensors
 from unipet.adaptation.unwrapping import unwraps, unwraps_to_adapt
 from unipet.calculus.library import load_method
 from unipet.calculus.method import Method
 from unipet.calculus.site_files import Sites, sites_for
-from unipet.errors import UnipetError
 
 
 @unwraps_to_adapt
-def adapt(model: nn.Module, method: str | Path | Mapping[str, Any] | Method, sites: Sites = None) -> AdaptReport:
+def adapt(
+    model: nn.Module, method: str | Path | Mapping[str, Any] | Method, sites: Sites = None, name: str | None = None
+) -> AdaptReport:
     """Insert a method into a transformers model, in place: all of it or nothing.
 
     The base model is frozen; the insertions and what the method unfreezes train. `method` is a name, the path of a
     YAML file, or a mapping. `sites` is a site table of your own, as a YAML file or a mapping, for an architecture that
-    the package does not know; it goes before the package's. Returns what was inserted where. Raises UnipetError for
-    any mistake; whatever is raised, the model is as it was. A wrapper around it (`torch.compile`) is looked through.
+    the package does not know; it goes before the package's. `name` tells several adaptations on one model from
+    each other (by default it is the method's); the new one is then in use, and the others wait. Returns what was
+    inserted where. Raises UnipetError for any mistake; whatever is raised, the model is as it was. A wrapper around it
+    (`torch.compile`) is looked through.
     """
-    if isinstance(getattr(model, CONTAINER, None), Adaptation):
-        raise UnipetError(
-            f"The model already carries method {adaptation(model).method.name!r}. "
-            "Call unipet.eject(model) or unipet.merge(model) first."
-        )
-    table = sites_for(model, sites)
-    inserted = build(model, load_method(method), table)
-    inserted.table = table
-    report = report_of(model, inserted)
-    inserted.attach(model)
+    check_name(model, name)
+    with beside(model, name):
+        table = sites_for(model, sites)
+        inserted = build(model, load_method(method), table)
+        inserted.table = table
+        report = report_of(model, inserted)
+        inserted.attach(model)
     return report
 
 
 @unwraps
-def eject(model: nn.Module) -> None:
-    """Take the method out and restore the base model bit for bit, values of unfrozen parameters included."""
-    adaptation(model).detach(model, restore=True)
+def eject(model: nn.Module, name: str | None = None) -> None:
+    """Take the method out and restore the base model bit for bit, values of unfrozen parameters included.
+
+    With several adaptations, `name` takes out that one, and if it was in use the last one before it is; without `name`
+    all are taken out.
+    """
+    now = standing(model)
+    leaving = [now.named(name)] if name is not None or not now.carried else list(now.carried.values())
+    left = now
+    for inserted in leaving:
+        left = left.without(inserted.name)
+    with changing(model):
+        take_up(model, left)
+    for parameter in model.parameters() if not left.carried else (p for one in leaving for p in one.parameters()):
+        parameter.grad = None
 
 
 @unwraps
-def parameters(model: nn.Module, head: bool = False) -> dict[str, nn.Parameter]:
+def parameters(model: nn.Module, head: bool = False, name: str | None = None) -> dict[str, nn.Parameter]:
     """What the method owns, by name: `<insertion>/<module path>/<slot>`, and `<part>/<module path>/<tensor>` for
     unfrozen parts of the base model. The task head is left out unless `head` is true.
+
+    `name` asks for one of several adaptations (by default the one in use). Raises UnipetError where what it unfreezes is
+    asked for and another is in use.
     """
-    inserted = adaptation(model)
+    now = standing(model)
+    inserted = now.named(name)
     found: dict[str, nn.Parameter] = {}
     for insertion in inserted.items:
         for bank in insertion.banks:
-            for name, tensor in bank.named_tensors():
-                found[f"{insertion.name}/{insertion.site.name}/{name}"] = tensor
+            for slot, tensor in bank.named_tensors():
+                found[f"{insertion.name}/{insertion.site.name}/{slot}"] = tensor
     for insertion_name, shared in inserted.shared.items():
-        for name, tensor in shared.named_tensors():
-            found[f"{insertion_name}/shared/{name}"] = tensor
-    base = dict(model.named_parameters())
-    for name, part in inserted.unfrozen.items():
-        if part != "head" or head:
-            path, _, leaf = name.rpartition(".")
-            found[f"{part}/{path}/{leaf}"] = base[name]
+        for slot, tensor in shared.named_tensors():
+            found[f"{insertion_name}/shared/{slot}"] = tensor
+    asked = {own: part for own, part in inserted.unfrozen.items() if part != "head" or head}
+    base = unfrozen_tensors(model, now, inserted) if asked else {}
+    for own, part in asked.items():
+        path, _, leaf = own.rpartition(".")
+        found[f"{part}/{path}/{leaf}"] = base[own]
     return found
 
 

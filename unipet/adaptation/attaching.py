@@ -7,14 +7,17 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from unipet.adaptation.attention import ATTRIBUTE, HeadsSite, wrap_implementation
+from unipet.adaptation.attention import ATTRIBUTE, PREFIX, HeadsSite, wrap_implementation
 from unipet.adaptation.recomputation import Recomputation
 from unipet.adaptation.site_hooks import Entry, HeadsReader, Hook
 from unipet.adaptation.stack_hooks import changes
 from unipet.calculus.forward_context import CurrentPass
 from unipet.calculus.insertion import Insertion
 from unipet.calculus.sites import base_of, module_at
+from unipet.errors import UnipetError
 
+#: How every name begins under which a model holds adaptations.
+OWN = "_unipet"
 #: A call before every forward pass through some stacks, with their names and the arguments by name.
 BeginPass = Callable[[list[str], dict[str, Any]], None]
 
@@ -24,7 +27,7 @@ class Attachment:
 
     def __init__(self, insertions: list[Insertion]) -> None:
         self._insertions = insertions
-        self._handles: list[Any] = []
+        self.handles: list[Any] = []
         self.attention: list[tuple[Any, Any]] = []  # (config, its attention implementation before)
         self._required_grad: dict[str, bool] = {}
         self.recomputation: Recomputation | None = None
@@ -48,6 +51,8 @@ class Attachment:
         self.recomputation = Recomputation(model, current)
         self._wrap_attention(model)
         for name, parameter in model.named_parameters():
+            if name.startswith(OWN):
+                continue  # of another adaptation
             self._required_grad[name] = parameter.requires_grad
             parameter.requires_grad_(name in unfrozen)
             if name in unfrozen or name in head:
@@ -58,22 +63,28 @@ class Attachment:
         for entry in dict.fromkeys(entries.values()):
             module = base.get_submodule(entry)
             stacks = [stack for stack, its_entry in entries.items() if its_entry == entry]
-            self._handles.append(module.register_forward_pre_hook(Entry(begin_pass, stacks, module), with_kwargs=True))
+            begin = Entry(begin_pass, stacks, module)
+            # With several adaptations, the pass begins for all of them before one makes it longer.
+            first = bool(current.beside)
+            self.handles.append(module.register_forward_pre_hook(begin, with_kwargs=True, prepend=first))
         for change in around:
             if (handle := change()) is not None:
-                self._handles.append(handle)
+                self.handles.append(handle)
 
     def take_out(self, model: nn.Module, restore: bool) -> None:
         """Take back whatever was changed so far. With `restore`, the values of unfrozen parameters as well."""
-        for handle in self._handles:
+        for handle in self.handles:
             handle.remove()
         if self.recomputation is not None:
             self.recomputation.forget()
         for insertion in self._insertions:
             if insertion.site.at == "heads":
                 module = model.get_submodule(insertion.site.path)
-                if hasattr(module, ATTRIBUTE):
-                    delattr(module, ATTRIBUTE)
+                site: HeadsSite | None = getattr(module, ATTRIBUTE, None)
+                if site is not None:
+                    site.insertions = [other for other in site.insertions if other is not insertion]
+                    if not site.insertions:
+                        delattr(module, ATTRIBUTE)
         for config, before in self.attention:
             config._attn_implementation = before
         for name, parameter in model.named_parameters():
@@ -86,6 +97,14 @@ class Attachment:
         self._required_grad = earlier._required_grad
         if values:
             self.originals = earlier.originals
+
+    def check_attention(self) -> None:
+        """Raise UnipetError where the attention implementation is no longer the one that was wrapped."""
+        if any(not str(config._attn_implementation or "").startswith(PREFIX) for config, _ in self.attention):
+            raise UnipetError(
+                "The attention implementation was changed after `adapt`, so insertions at attn.heads would do nothing. "
+                "Choose it before: unipet.eject(model), model.set_attn_implementation(...), unipet.adapt(model, ...)."
+            )
 
     def _wrap_attention(self, model: nn.Module) -> None:
         paths = dict.fromkeys(i.site.path for i in self._insertions if i.site.at == "heads")
@@ -113,10 +132,10 @@ class Attachment:
         elif site.at == "stream":
             self._before(model, site.path, hook.on_stream)
         else:
-            self._handles.append(module.register_forward_hook(hook.on_output, with_kwargs=True))
+            self.handles.append(module.register_forward_hook(hook.on_output, with_kwargs=True))
 
     def _before(self, model: nn.Module, path: str, hook: Any) -> None:
-        self._handles.append(module_at(model, path).register_forward_pre_hook(hook, with_kwargs=True))
+        self.handles.append(module_at(model, path).register_forward_pre_hook(hook, with_kwargs=True))
 
     def _hook_heads(self, model: nn.Module, module: nn.Module, insertion: Insertion) -> None:
         site: HeadsSite | None = getattr(module, ATTRIBUTE, None)

@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unipet.adaptation.prefix_kv import Columns, columns_of, in_front
+from unipet.adaptation.at_heads import changed, prepended
+from unipet.adaptation.prefix_kv import Columns, in_front
 from unipet.calculus.functions.base import Heads
 from unipet.calculus.insertion import Insertion
 from unipet.errors import UnipetError
@@ -72,15 +73,14 @@ class Attention:
         kwargs["scaling"] = heads.factor
         call = _Inside(inner, self.implementation, seen, heads, key, value, attention_mask, kwargs, site)
         columns = [
-            columns_of(insertion, heads, site.x.get(insertion.site.x_path))
+            prepended(insertion, heads, site.x.get(insertion.site.x_path))
             for insertion in site.insertions
             if insertion.parts.composition.shares_softmax
         ]
         h, weights = call.with_columns(columns)
         for insertion in site.insertions:
             if not insertion.parts.composition.shares_softmax:
-                x = site.x.get(insertion.site.x_path)
-                h = insertion(h.flatten(2), x, _with_x(heads, insertion, x)).view_as(h)
+                h = changed(insertion, h.flatten(2), site.x.get(insertion.site.x_path), heads).view_as(h)
         site.x.clear()
         return h, weights
 
@@ -95,21 +95,6 @@ class _Seen:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._of, name)
-
-
-def _with_x(heads: Heads, insertion: Insertion, x: Tensor | None) -> Heads:
-    """The heads with x and its query projection, where the function reads them."""
-    query = insertion.query
-    if query is None or x is None:
-        return heads
-    width = heads.q_BHTE.shape[-1]
-
-    def project(x_BTU: Tensor) -> Tensor:
-        weight, bias = query.weight().to(x_BTU.dtype), query.bias()
-        q_BTD = F.linear(x_BTU, weight, None if bias is None else bias.to(x_BTU.dtype))
-        return q_BTD.unflatten(-1, (-1, width)).transpose(1, 2)
-
-    return replace(heads, x_BTU=insertion.cast(x), project=project)
 
 
 @dataclass(frozen=True)
@@ -241,6 +226,12 @@ def wrap_implementation(module: nn.Module, path: str) -> str:
     AttentionInterface.register(wrapped, Attention(implementation))
     AttentionMaskInterface.register(wrapped, ALL_MASK_ATTENTION_FUNCTIONS[implementation])
     return wrapped
+
+
+def is_flash(module: nn.Module) -> bool:
+    """Whether a module's attention runs in a flash kernel, wrapped or not."""
+    implementation = str(getattr(module.config, "_attn_implementation", None))
+    return implementation.removeprefix(PREFIX).startswith("flash")
 
 
 def _namespace(module: nn.Module) -> dict[str, Any]:

@@ -17,12 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unipet.adaptation.adapted import CONTAINER, Adaptation
+from unipet.adaptation.adapted import Adaptation
 from unipet.adaptation.api import adaptation, frozen, parameters, stored
 from unipet.adaptation.build import build
 from unipet.adaptation.fingerprint import Fingerprint, fingerprint, sampled_fingerprint
 from unipet.adaptation.packing import pack, unpack
 from unipet.adaptation.report import AdaptReport, report_of
+from unipet.adaptation.several import alone, beside, check_name
 from unipet.adaptation.unwrapping import unwraps, unwraps_to_adapt
 from unipet.calculus.method import parse_method
 from unipet.calculus.site_files import sites_for
@@ -36,14 +37,19 @@ _SAMPLED = 2  # the format whose fingerprint looked at some values alone, and wh
 
 
 @unwraps
-def save(model: nn.Module, directory: str | Path) -> Path:
-    """Write the method of an adapted model, its head included, into `directory`.
+def save(model: nn.Module, directory: str | Path, name: str | None = None) -> Path:
+    """Write the method of an adapted model, its head included, into `directory`: of several adaptations the one called
+    `name`, or the one in use.
 
     Each file appears whole or not at all. Raises UnipetError if the directory cannot be written.
     """
+    with alone(model, name) as inserted:
+        return _written(model, inserted, directory)
+
+
+def _written(model: nn.Module, inserted: Adaptation, directory: str | Path) -> Path:
     import safetensors.torch
 
-    inserted = adaptation(model)
     if inserted.unsavable:
         raise UnipetError(f"Cannot save this method: {inserted.unsavable}. unipet.export_peft writes them.")
     tensors = {name: p.detach().to("cpu").contiguous() for name, p in stored(model).items()}
@@ -73,16 +79,20 @@ def save(model: nn.Module, directory: str | Path) -> Path:
 
 
 @unwraps_to_adapt
-def load(model: nn.Module, directory: str | Path) -> AdaptReport:
-    """Adapt a base model with a saved method and its trained values.
+def load(model: nn.Module, directory: str | Path, name: str | None = None) -> AdaptReport:
+    """Adapt a base model with a saved method and its trained values; `name` as for `adapt`.
 
     The base model must be the one that was adapted (its fingerprint is compared) and every tensor must be there with
     its shape, no more and no less; otherwise UnipetError says what differs and the model is left as it was.
     """
     source = Path(directory).expanduser()
     description = _description(source)
-    if isinstance(getattr(model, CONTAINER, None), Adaptation):
-        raise UnipetError("The model already carries a method. Call unipet.eject(model) first, then load.")
+    check_name(model, name)
+    with beside(model, name):
+        return _read(model, source, description)
+
+
+def _read(model: nn.Module, source: Path, description: dict[str, Any]) -> AdaptReport:
     head = _same_base_model(source, model, description)
     packed = _tensors(source, description)
     table = sites_for(model, _saved_table(source, description))

@@ -12,9 +12,10 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from unipet.adaptation.adapted import CONTAINER, Adaptation
+from unipet.adaptation.adapted import Adaptation
 from unipet.adaptation.build import build
 from unipet.adaptation.report import AdaptReport, report_of
+from unipet.adaptation.several import standing
 from unipet.adaptation.unwrapping import unwrapped
 from unipet.calculus.bank import Bank
 from unipet.calculus.library import load_method
@@ -111,7 +112,7 @@ def describe(method: str | Path | Mapping[str, Any] | Method, config_or_model: A
     """
     given = config_or_model if isinstance(config_or_model, nn.Module) else _kept(_Asked.of(config_or_model))
     with unwrapped(given) as model:
-        if hasattr(model, CONTAINER):
+        if standing(model).carried:
             with torch.device("meta"):
                 model = type(model)(copy.deepcopy(model.config))
         return draft(load_method(method), model, sites_for(model, sites)).report

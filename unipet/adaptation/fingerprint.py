@@ -75,7 +75,7 @@ def _base_tensors(model: nn.Module, head: Collection[str], original: Original) -
     buffers = {name: each for name, each in model.named_buffers() if name in stored}
     prefix = _common_prefix(model)
     for name, tensor in sorted({**buffers, **parameters}.items()):
-        if name in head or name.startswith("_unipet."):
+        if name in head or name.startswith("_unipet"):
             continue
         yield name.removeprefix(prefix), original(name, tensor) if name in parameters else tensor
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unipet.calculus.insertion import Insertion
 from unipet.errors import UnipetError
 
 
@@ -66,12 +67,24 @@ class Shift:
     """A pre-hook that moves all positions by `by`: on a stack's entry module, or on a position embedding that counts
     by itself."""
 
-    def __init__(self, by: int):
-        self.by = by
+    def __init__(self, by: int, insertion: Insertion):
+        self.by, self.insertion = by, insertion
 
     def on_entry(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         given = named(module, args, kwargs)
-        return (), {**given, "position_ids": positions(module, given) + self.by}
+        found, own = positions(module, given), self.insertion.context.own
+        if own is None:
+            return (), {**given, "position_ids": found + self.by}
+        found_BT = found.expand(len(tokens_of(given)), -1)
+        return (), {**given, "position_ids": own.put(found_BT, own.pick(found_BT) + self.by)}
+
+    def on_embedded(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor:
+        """On the embedding's output: the own rows once more, with their positions."""
+        context = self.insertion.context
+        assert context.own is not None
+        rows, (args, kwargs) = context.rows[self.insertion.site.stack], self.on_embedding(module, args, kwargs)
+        whole, moved = (each.expand(rows, *each.shape[-2:]) for each in (output, module.forward(*args, **kwargs)))
+        return context.own.put(whole, context.own.pick(moved))
 
     def on_embedding(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         given = named(module, args, kwargs)
@@ -80,16 +93,18 @@ class Shift:
         return (), {**given, "past_key_values_length": given.get("past_key_values_length", 0) + self.by}
 
 
-def hook_shift(module: nn.Module, by: int, key: str) -> Callable[[], Any]:
+def hook_shift(module: nn.Module, by: int, key: str, insertion: Insertion) -> Callable[[], Any]:
     """A call that hooks a shift of positions onto the stack that `module` enters. Raises UnipetError if it has no positions."""
     if takes(module, "position_ids"):
-        return partial(module.register_forward_pre_hook, Shift(by).on_entry, with_kwargs=True)
+        return partial(module.register_forward_pre_hook, Shift(by, insertion).on_entry, with_kwargs=True)
     embedding = getattr(module, "embed_positions", None)
     if embedding is None:
         raise UnipetError(
             f"{key}.composition.shift_positions: {type(module).__name__} has no positions to shift. Use false."
         )
-    return partial(embedding.register_forward_pre_hook, Shift(by).on_embedding, with_kwargs=True)
+    if insertion.current.beside:  # by row: other adaptations share the batch
+        return partial(embedding.register_forward_hook, Shift(by, insertion).on_embedded, with_kwargs=True)
+    return partial(embedding.register_forward_pre_hook, Shift(by, insertion).on_embedding, with_kwargs=True)
 
 
 def is_biased(module: nn.Module) -> bool:

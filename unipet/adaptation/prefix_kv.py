@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from unipet.calculus.functions.base import Heads
 from unipet.calculus.insertion import Insertion
+from unipet.calculus.own_rows import OwnRows
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +40,18 @@ class Columns:
         if self.chosen_BT is None:
             return torch.ones(1, 1, 1, dtype=torch.bool, device=self.k_BGLE.device).expand(rows, queries, self.length)
         return self.chosen_BT.unsqueeze(-1).expand(rows, queries, self.length)
+
+    def among(self, own: OwnRows, q_BHTE: Tensor) -> Columns:
+        """The same for a whole batch, of which these are the columns of the own rows: no other row sees them."""
+        count, _, queries, _ = q_BHTE.shape
+
+        def spread(part: Tensor) -> Tensor:
+            return own.put(part.new_zeros(count, *part.shape[1:]), part)
+
+        rows = len(own.index(q_BHTE))
+        seen_BT = q_BHTE.new_ones(rows, queries, dtype=torch.bool) if self.chosen_BT is None else self.chosen_BT
+        gate_BT1 = None if self.gate_BT1 is None else spread(self.gate_BT1)
+        return Columns(spread(self.k_BGLE), spread(self.v_BGLE), spread(seen_BT), gate_BT1, self.gate_keys)
 
 
 def columns_of(insertion: Insertion, heads: Heads, x: Tensor | None) -> Columns:

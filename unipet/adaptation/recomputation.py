@@ -47,12 +47,20 @@ class Recomputation:
         anew, at any time."""
         for module in self.modules:
             function = getattr(module, ATTRIBUTE, None)
-            if function is not None and not isinstance(function, InItsPass):
+            if function is not None and not self._knows(function):
                 setattr(module, ATTRIBUTE, InItsPass(function, self.current))
+
+    def _knows(self, function: Any) -> bool:
+        """Whether a layer is told the pass already; several adaptations of one model each tell it theirs."""
+        while isinstance(function, InItsPass):
+            if function.current is self.current:
+                return True
+            function = function.function
+        return False
 
     def forget(self) -> None:
         """Give every module its own checkpoint function back."""
         for module in self.modules:
             function = getattr(module, ATTRIBUTE, None)
-            if isinstance(function, InItsPass):
+            if isinstance(function, InItsPass) and function.current is self.current:  # the last that came leaves first
                 setattr(module, ATTRIBUTE, function.function)

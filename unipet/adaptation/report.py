@@ -116,7 +116,7 @@ def report_of(model: nn.Module, inserted: Adaptation) -> AdaptReport:
     base = head = unfrozen = 0
     parts: dict[str, tuple[int, int]] = {}
     for name, parameter in model.named_parameters():
-        if name.startswith("_unipet."):
+        if name.startswith("_unipet"):
             continue
         part = inserted.unfrozen.get(name)
         if part is not None:

@@ -41,21 +41,27 @@ class Hook:
 
     def _changed(self, h: Tensor, x: Any) -> Tensor:
         """h' in the shape of h; some models flatten examples and tokens into one dimension around a block."""
-        part, flat = self.insertion.site.part, h.dim() == 2
+        flat = h.dim() == 2
         flat_x = isinstance(x, Tensor) and x.dim() == 2 and x.is_floating_point()  # not token ids; h may be whole again
         if flat or flat_x:
             rows = self.insertion.context.rows[self.insertion.site.tokens_of]
             h = h.unflatten(0, (rows, -1)) if flat else h
             x = x.unflatten(0, (rows, -1)) if flat_x else x
+        if (own := self.insertion.context.own) is None:
+            h = self._joined(h, x)
+        else:
+            h = own.put(h, self._joined(own.pick(h), own.pick(x) if isinstance(x, Tensor) else x))
+        return h.flatten(0, 1) if flat else h
+
+    def _joined(self, h: Tensor, x: Any) -> Tensor:
         if (total := self.insertion.site.total) is not None:
             x = self._normed(h) + x if total.of_h else self._normed(h + x)
-        if part is None:
-            h = self.insertion(h, x)
-        else:
-            pieces = split(part, h)
-            pieces[part.index] = self.insertion(pieces[part.index], x)
-            h = join(part, pieces)
-        return h.flatten(0, 1) if flat else h
+        if (part := self.insertion.site.part) is None:
+            changed: Tensor = self.insertion(h, x)
+            return changed
+        pieces = split(part, h)
+        pieces[part.index] = self.insertion(pieces[part.index], x)
+        return join(part, pieces)
 
     def _normed(self, z: Tensor) -> Tensor:
         # Its forward alone: what hooks do at the norm is done once, when the block gets there.

@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import nn
 
-from unipet.adaptation.attention import ATTRIBUTE
-from unipet.adaptation.position_ids import biased_in, hook_shift, is_biased
+from unipet.adaptation.attention import ATTRIBUTE, is_flash
+from unipet.adaptation.position_ids import biased_in, hook_shift, is_biased, takes
 from unipet.adaptation.virtual_tokens import Crossing, VirtualTokens, Vocabulary, vocabulary_of
 from unipet.calculus.functions.base import Widths
 from unipet.calculus.insertion import Insertion
@@ -51,7 +51,7 @@ def changes(model: nn.Module, insertions: list[Insertion], entries: Mapping[str,
             found.append(partial(_set_biased, heads, biased_in(module, key), True))
         elif getattr(composition, "shift_positions", False) and (insertion.name, stack) not in seen:
             size: int = insertion.parts.function.size  # type: ignore[attr-defined]
-            found.append(hook_shift(module, size, key))
+            found.append(hook_shift(module, size, key, insertion))
         if composition.lengthens or getattr(composition, "shift_positions", False):
             seen.add((insertion.name, stack))
     return found
@@ -71,7 +71,36 @@ def _lengthening(
     if decoder is not None:
         crossing = Crossing(tokens)
         found.append(partial(base.get_submodule(decoder).register_forward_pre_hook, crossing, with_kwargs=True))
-    return [*found, partial(module.register_forward_hook, tokens.on_exit, with_kwargs=True)]
+    # The last that came in leaves first.
+    return [*found, partial(module.register_forward_hook, tokens.on_exit, with_kwargs=True, prepend=True)]
+
+
+def why_not_by_row(model: nn.Module, insertion: Insertion, entries: Mapping[str, str]) -> str | None:
+    """What of it some rows of a batch cannot have without the others, or None."""
+    composition = insertion.parts.composition
+    if composition.lengthens:
+        return _why_not_hidden(base_of(model).get_submodule(entries[insertion.site.stack]), insertion)
+    if not insertion.site.role.endswith("heads"):
+        return None
+    module = base_of(model).get_submodule(entries[insertion.site.stack])
+    if composition.shares_softmax and is_flash(model.get_submodule(insertion.site.path)):
+        return "stands in front of some rows only, and a flash attention kernel takes no mask that says so"
+    moved = getattr(composition, "shift_positions", False)
+    if getattr(composition, "shift_bias", False) or (moved and is_biased(module)):
+        return "moves the relative position bias, which all rows share"
+    return None
+
+
+def _why_not_hidden(module: nn.Module, insertion: Insertion) -> str | None:
+    """Why the tokens that an insertion adds to the stack of `module` cannot be hidden from other rows, or None."""
+    composition: Any = insertion.parts.composition
+    if composition.keep_outputs:
+        return "keeps the outputs at its tokens (keep_outputs), and the other rows have none there"
+    if vocabulary_of(module) is None:
+        return f"adds tokens to the sequence, and {type(module).__name__} takes no mask that hides them from other rows"
+    if insertion.site.causal and not takes(module, "position_ids") and not is_biased(module):
+        return f"adds tokens to the sequence, and {type(module).__name__} takes no position_ids to count without them"
+    return None
 
 
 def stacks_of(model: nn.Module, table: Architecture) -> list[str]:

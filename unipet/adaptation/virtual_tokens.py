@@ -15,8 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unipet.adaptation.added_tokens import among, note, places, visible, without
 from unipet.adaptation.position_ids import named, padding_counter, past_of, positions, takes, tokens_of
 from unipet.calculus.insertion import Insertion
+from unipet.calculus.own_rows import OwnRows
 from unipet.calculus.weights import BaseWeight
 from unipet.errors import UnipetError
 
@@ -37,34 +39,6 @@ def vocabulary_of(module: nn.Module) -> Vocabulary | None:
     if not takes(module, "input_ids"):
         return None
     return Vocabulary(module.get_input_embeddings(), None)  # type: ignore[operator]
-
-
-def places(mask_BT: Tensor | None, after: int, rows: int, device: torch.device) -> Tensor:
-    """Where the tokens go in each row, (B,): at its first real token, or `after` that many of them."""
-    if mask_BT is None:
-        return torch.full((rows,), after, device=device)
-    return mask_BT.bool().int().argmax(1) + after
-
-
-def among(user: Tensor, own: Tensor, place_B: Tensor) -> Tensor:
-    """`own` (B, L, ...) put into `user` (B, T, ...), from column `place_B` on: (B, T + L, ...)."""
-    size, length = own.shape[1], user.shape[1]
-    column = torch.arange(length + size, device=user.device)
-    place_B1 = place_B.unsqueeze(1)
-    own_here = column - place_B1
-    source = torch.where(own_here < 0, column + size, torch.where(own_here < size, own_here, column))
-    return _gathered(torch.cat([own.to(user.dtype), user], dim=1), source)
-
-
-def without(longer: Tensor, size: int, place_B: Tensor) -> Tensor:
-    """The inverse of `among`: `longer` without the `size` columns from `place_B` on."""
-    column = torch.arange(longer.shape[1] - size, device=longer.device)
-    return _gathered(longer, torch.where(column < place_B.unsqueeze(1), column, column + size))
-
-
-def _gathered(tensor: Tensor, column: Tensor) -> Tensor:
-    column = column.view(*column.shape, *[1] * (tensor.dim() - 2))
-    return tensor.gather(1, column.expand(-1, -1, *tensor.shape[2:]))
 
 
 class VirtualTokens:
@@ -102,13 +76,20 @@ class VirtualTokens:
                 f"{self.insertion.name!r}: {self.size} tokens and {length} of the input do not fit into the "
                 f"{self.limit} positions of this base model. Shorten the input, or set a smaller function.size."
             )
-        place_B = places(mask_BS, self.after, rows, tokens_of(given).device)
-        self._note(rows, past + length - self.size * (past > 0), mask_BS, place_B)
+        tokens, seen = tokens_of(given), past + length - self.size * (past > 0)
+        own_B, place_B = self._own(tokens), places(mask_BS, self.after, rows, tokens.device)
+        if own_B is not None:
+            if mask_BS is None and past:
+                raise needs_mask(self.insertion)
+            mask_BS = torch.ones(rows, seen, dtype=torch.long, device=tokens.device) if mask_BS is None else mask_BS
+            seen = mask_BS.shape[1]
+            place_B = torch.where(own_B, place_B, 0 if self.insertion.site.causal else seen)
+        self._note(rows, seen, mask_BS, place_B)
         changed = dict(given)
         if mask_BS is not None:
-            changed["attention_mask"] = among(mask_BS, mask_BS.new_ones(rows, self.size), place_B)
+            changed["attention_mask"] = among(mask_BS, visible(mask_BS, self.size, own_B), place_B)
         if takes(module, "position_ids"):
-            changed["position_ids"] = self._positions(module, given, past, place_B)
+            changed["position_ids"] = self._positions(module, given, past, place_B, own_B)
         self.total, self.place_B = 0, place_B
         if past == 0:
             changed |= self._embedded(module, given)
@@ -129,14 +110,38 @@ class VirtualTokens:
         longer_BSD: Tensor = self.insertion(h_BTD, None)
         return among(h_BTD, longer_BSD[:, : self.size], self.place_B)
 
-    def _positions(self, module: nn.Module, inputs: dict[str, Any], past: int, place_B: Tensor) -> Tensor | None:
+    def _own(self, batch: Tensor) -> Tensor | None:
+        """Which rows have the tokens, (B,); None: all. Others have as many columns that nothing sees: behind their own tokens,
+        or before them where the stack is causal, so that their tokens keep their places."""
+        own = self.insertion.context.own
+        return None if own is None else own.flags(batch)
+
+    def _positions(
+        self, module: nn.Module, inputs: dict[str, Any], past: int, place_B: Tensor, own_B: Tensor | None
+    ) -> Tensor | None:
         """Positions run over all tokens. None lets the model count, which comes to the same."""
         counter = padding_counter(module)
+        if own_B is not None:
+            return self._positions_by_row(module, inputs, past, place_B, own_B)
         if inputs.get("position_ids") is None and (counter is None or inputs.get("input_ids") is None or past):
             return None
         found_BT = positions(module, inputs).expand(len(place_B), -1)
+        return found_BT + self.size if past else self._with_own(found_BT, counter, place_B)
+
+    def _positions_by_row(
+        self, module: nn.Module, inputs: dict[str, Any], past: int, place_B: Tensor, own_B: Tensor
+    ) -> Tensor:
+        """The positions of rows of which some have the tokens; all others count on without them."""
+        found_BT = positions(module, inputs).expand(len(place_B), -1)
         if past:
-            return found_BT + self.size
+            if inputs.get("position_ids") is None:  # counted by the cache, which holds the added columns of all rows
+                found_BT = found_BT - (past + found_BT.shape[1] - inputs["attention_mask"].shape[1])
+            return found_BT + self.size * own_B.long().unsqueeze(1)
+        mine_BS = self._with_own(found_BT, padding_counter(module), torch.where(own_B, place_B, self.after))
+        return torch.where(own_B.unsqueeze(1), mine_BS, among(found_BT, found_BT[:, :1].expand(-1, self.size), place_B))
+
+    def _with_own(self, found_BT: Tensor, counter: Any, place_B: Tensor) -> Tensor:
+        """The positions of a row's tokens with those of the insertion's among them."""
         ahead_B1 = (place_B - self.after).unsqueeze(1)
         column = torch.arange(found_BT.shape[1], device=found_BT.device)
         real_BT = column >= ahead_B1
@@ -148,11 +153,10 @@ class VirtualTokens:
 
     def _note(self, rows: int, length: int, mask_BS: Tensor | None, place_B: Tensor) -> None:
         """Note the real tokens for gates and `tokens`: added tokens are not among them."""
-        context, stack = self.insertion.context, self.insertion.site.tokens_of
-        known_BS = (None if mask_BS is None else mask_BS.bool()) if self.alone else context.masks_BS.get(stack)
-        if known_BS is None:
-            known_BS = torch.ones(rows, length, dtype=torch.bool, device=place_B.device)
-        context.masks_BS[stack] = among(known_BS, known_BS.new_zeros(rows, self.size), place_B)
+        stack = self.insertion.site.tokens_of
+        if mask_BS is None:
+            mask_BS = torch.ones(rows, length, dtype=torch.bool, device=place_B.device)
+        note(self.insertion, stack, mask_BS, self.alone, self.size, place_B)
 
     def on_embedding(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         """The embedded input with the tokens among it, for a stack that reads no token ids."""
@@ -191,7 +195,9 @@ class Crossing:
         memory, mask_BS = given.get("encoder_hidden_states"), given.get("encoder_attention_mask")
         if memory is None:
             return None
-        rows, length = memory.shape[:2]
+        (rows, length), own = memory.shape[:2], self.insertion.context.own
+        if own is not None:
+            return self._by_row(given, memory, mask_BS, own)
         place_B = places(mask_BS, self.after, rows, memory.device)
         user_BS = mask_BS if mask_BS is not None else memory.new_ones(rows, length - self.size)
         longer = user_BS.shape[1] == length  # the user knows of the added tokens
@@ -202,6 +208,21 @@ class Crossing:
         if mask_BS is None or longer:
             return None
         return (), {**given, "encoder_attention_mask": among(mask_BS, mask_BS.new_ones(rows, self.size), place_B)}
+
+    def _by_row(self, given: dict[str, Any], memory: Tensor, mask_BS: Any, own: OwnRows) -> Any:
+        if mask_BS is None:
+            raise needs_mask(self.insertion)
+        own_B, rows = own.flags(memory), len(memory)
+        place_B = torch.where(own_B, places(mask_BS, self.after, rows, memory.device), mask_BS.shape[1])
+        note(self.insertion, self.insertion.site.tokens_of, mask_BS, False, self.size, place_B)
+        return (), {**given, "encoder_attention_mask": among(mask_BS, visible(mask_BS, self.size, own_B), place_B)}
+
+
+def needs_mask(insertion: Insertion) -> UnipetError:
+    """The error where no mask can hide added tokens from the rows that have none."""
+    return UnipetError(
+        f"{insertion.name!r} adds tokens to some rows, which a mask hides from the others: call the model with an attention_mask."
+    )
 
 
 def position_limit(module: nn.Module) -> int | None:

@@ -5,15 +5,16 @@ Shapes: B batch, T positions of this pass, S tokens of the whole sequence, D wid
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from unipet.calculus.mixture import Route
+from unipet.calculus.own_rows import OwnRows
 from unipet.errors import UnipetError
 
 
@@ -23,7 +24,7 @@ class ForwardContext:
 
     Per stack: its batch size and, where an insertion needs them, the real tokens of the whole sequence (those in the KV
     cache included; None: all are real) and how many the cache holds. For all: how many views are stacked in the batch,
-    and each view's routes.
+    each view's routes, and the rows that the insertions work on (None: all); the real tokens are those of these rows.
     """
 
     rows: dict[str, int] = field(default_factory=dict)
@@ -32,6 +33,7 @@ class ForwardContext:
     views: int = 1
     routes: list[dict[int, Route]] = field(default_factory=list)  # per view: insertion number -> route
     evaluation: dict[int, Route] = field(default_factory=dict)  # the same, of reducers that draw
+    own: OwnRows | None = None
 
     @classmethod
     def of_stacks(cls, stacks: Iterable[str]) -> Self:
@@ -49,6 +51,31 @@ class ForwardContext:
             routes=[{**route} for route in self.routes],
             evaluation={**self.evaluation},
         )
+
+    def note_tokens(self, stack: str, mask: Any, cache: Any) -> None:
+        """Note the real tokens and the KV cache of one stack. Raises UnipetError for a mask that does not tell them."""
+        if mask is not None and not (isinstance(mask, Tensor) and mask.dim() == 2):
+            shown = f"one of shape {tuple(mask.shape)}" if isinstance(mask, Tensor) else f"a {type(mask).__name__}"
+            raise UnipetError(
+                f"Pooled gates and `tokens` need to know the real tokens: give a 2-D attention_mask, not {shown}. "
+                "generate() makes such masks for a static cache; use its default cache."
+            )
+        real_BS = None if mask is None else mask.bool()
+        self.masks_BS[stack] = real_BS if real_BS is None or self.own is None else self.own.pick(real_BS)
+        self.past[stack] = int(cache.get_seq_length()) if cache is not None else 0
+
+    def note_added(
+        self, stack: str, mask_BS: Tensor, fresh: bool, grow: Callable[[Tensor, OwnRows | None], Tensor]
+    ) -> None:
+        """Note that a stack's sequence grows by tokens that are not real; `mask_BS` is that of the whole batch before.
+
+        `fresh` says that what was noted before is not of this pass. `grow` makes a mask of the own rows longer.
+        """
+        mask_BS = (mask_BS if self.own is None else self.own.pick(mask_BS)).bool()
+        known_BS = self.masks_BS.get(stack)
+        if fresh or known_BS is None or known_BS.shape != mask_BS.shape:
+            known_BS = mask_BS
+        self.masks_BS[stack] = grow(known_BS, self.own)
 
     def real_tokens(self, stack: str, h_BTD: Tensor, place: str) -> Tensor:
         """Which tokens are real, those in the KV cache included: (B, S), h's own tokens being the last T.
@@ -81,6 +108,7 @@ class CurrentPass:
 
     def __init__(self, context: ForwardContext) -> None:
         self.context = context
+        self.beside: list[CurrentPass] = []  # of all adaptations that share a batch, this one included
 
     @contextmanager
     def again(self, context: ForwardContext) -> Iterator[None]:

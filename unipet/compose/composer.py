@@ -94,6 +94,8 @@ class Composer:
         location = f"file://{directory}".replace("\\", "\\\\").replace("'", "\\'")
         self._known: dict[tuple[str, Any], list[str]] = {}
         self._chosen: dict[tuple[str, ...], Any] = {}  # group choices -> what they compose
+        self._runs: dict[tuple[str, ...], Any] = {}  # the same without Hydra's own node; None where that is needed
+        self._read: dict[str, Any] = {}  # overrides as Hydra's parser reads them
         self.search = [f"hydra.searchpath=['{location}']"] if config_dir else []
 
     def groups(self) -> list[str]:
@@ -124,11 +126,10 @@ class Composer:
         with which Hydra applies them.
         """
         from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
-        from hydra.core.override_parser.overrides_parser import OverridesParser
         from omegaconf import open_dict
 
         with translate(overrides):
-            parsed = OverridesParser.create().parse_overrides(list(overrides))
+            parsed = [self._parsed(text) for text in overrides]
             choices = [each for each in parsed if self._is_choice(each)]
             composed = copy.deepcopy(self._composed_choices(tuple(str(each.input_line) for each in choices)))
             values = [each for each in parsed if each not in choices]
@@ -144,6 +145,31 @@ class Composer:
                 if number is not None:
                     node.job.num, node.job.id = number, str(number)
         return composed
+
+    def values(self, overrides: Sequence[str], number: int) -> dict[str, Any]:
+        """The plain values of a sweep's job: `plain_values` of what `compose` gives, in less time where nothing of the run
+        is said in terms of Hydra's own node, which then need not be copied."""
+        from hydra._internal.config_loader_impl import ConfigLoaderImpl
+
+        with translate(overrides):
+            parsed = [self._parsed(text) for text in overrides]
+            choices = tuple(str(each.input_line) for each in parsed if self._is_choice(each))
+            values = [each for each in parsed if not self._is_choice(each)]
+            if choices not in self._runs:
+                self._runs[choices] = _without_hydra(self._composed_choices(choices))
+            if (run := self._runs[choices]) is None or any(each.is_hydra_override() for each in values):
+                return plain_values(self.compose(overrides, number))
+            composed = copy.deepcopy(run)
+            ConfigLoaderImpl._apply_overrides_to_config(values, composed)
+        return plain_values(composed)
+
+    def _parsed(self, text: str) -> Any:
+        """One override as Hydra's parser reads it. The jobs of a sweep have most overrides in common."""
+        from hydra.core.override_parser.overrides_parser import OverridesParser
+
+        if text not in self._read:
+            (self._read[text],) = OverridesParser.create().parse_overrides([text])
+        return self._read[text]
 
     def _is_choice(self, override: Any) -> bool:
         """Whether Hydra reads an override as the choice of a group (in its defaults list), not as a value."""
@@ -165,15 +191,26 @@ class Composer:
         return self._chosen[choices]
 
 
+def _without_hydra(composed: Any) -> Any:
+    """A copy of a composed configuration without Hydra's own node; None where a value refers to that."""
+    from omegaconf import OmegaConf, open_dict
+
+    run = copy.deepcopy(composed)
+    with open_dict(run):
+        del run["hydra"]
+    return None if "${hydra" in OmegaConf.to_yaml(run).replace(" ", "") else run
+
+
 def plain_values(composed: Any) -> dict[str, Any]:
     """The run's part of a composed configuration (all but Hydra's own node) as plain, resolved values."""
     from omegaconf import OmegaConf
 
     with translate([]):
-        keys = [str(key) for key in composed if key != "hydra"]
-        container = OmegaConf.to_container(OmegaConf.masked_copy(composed, keys), resolve=True)
-    assert isinstance(container, dict)
-    return {str(key): value for key, value in container.items()}
+        values = {str(key): composed[key] for key in composed if key != "hydra"}
+        return {
+            key: OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+            for key, value in values.items()
+        }
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from unipet.compose.composer import Composer, plain_values
+from unipet.compose.composer import Composer
 from unipet.compose.override import Override, shown
 from unipet.compose.overrides import Plan, checked
 from unipet.config import RunConfig
@@ -54,9 +54,8 @@ def _job(number: int, chosen: Sequence[str], differing: list[str], composer: Com
     values: Mapping[str, Any] = {}
     config, mistake = None, None
     try:
-        composed = composer.compose(chosen, number)
-        values = plain_values(composed)
-        config = checked(composed, chosen, composer)
+        values = composer.values(chosen, number)
+        config = checked(values, chosen, composer)
     except UnipetError as error:
         mistake = str(error)
     overrides = [shown(text) for text in chosen]

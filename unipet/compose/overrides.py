@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,7 +76,7 @@ def plan(texts: Sequence[str], multirun: bool, composer: Composer, command: str 
     several = [one for one in parsed if one.values]
     if several and not multirun:
         raise forgotten([*composer.flags, *texts], several[0], command)
-    config = checked(composed, first, composer)
+    config = checked(plain_values(composed), first, composer)
     if not multirun:
         return Plan([one.text for one in parsed], False, config, composed, 1, parsed=parsed)
     if any(one.key == "runs_dir" for one in several):
@@ -86,6 +86,10 @@ def plan(texts: Sequence[str], multirun: bool, composer: Composer, command: str 
     brought = sweeper_params(composed, composer)
     counts = {key: max(len(one.values), 1) for key, one in brought.items()}
     counts.update({one.key: max(len(one.values), 1) for one in parsed})
+    if (launching := next((key for key, count in counts.items() if _launches(key) and count > 1), None)) is not None:
+        raise UnipetError(
+            f"{launching}: one sweep has one launcher, which runs all of its jobs and changes no result. Give a single value."
+        )
     basic = composed.hydra.runtime.choices.get("hydra/sweeper") == "basic"
     return Plan(
         overrides=[one.text for one in parsed],
@@ -100,14 +104,18 @@ def plan(texts: Sequence[str], multirun: bool, composer: Composer, command: str 
     )
 
 
-def checked(composed: Any, overrides: Sequence[str], composer: Composer) -> RunConfig:
-    """The run's configuration, which `overrides` composed. Imports the modules that it names. Raises `UnipetError` for a
-    method from which all insertions were removed, but that still has the name of its file."""
-    config = parse_run_config.run_config(plain_values(composed))
+def _launches(key: str) -> bool:
+    return key.split(".")[0] == "launcher"
+
+
+def checked(values: Mapping[str, Any], overrides: Sequence[str], composer: Composer) -> RunConfig:
+    """The configuration of the run whose plain values `overrides` composed. Imports the modules that it names. Raises
+    `UnipetError` for a method from which all insertions were removed, but that still has the name of its file."""
+    config = parse_run_config.run_config(values)
     import_modules(config.imports)
     if any(text.startswith("~method.insertions") for text in overrides):
         others = [text for text in overrides if "method." not in text.split("=", 1)[0]]
-        choice = str(composed.hydra.runtime.choices.get("method"))
+        choice = str(composer.compose(overrides).hydra.runtime.choices.get("method"))
         others = [text for text in others if not text.startswith("method=")] + ["method=" + value_text(choice)]
         named = parse_run_config.run_config(plain_values(composer.compose(others))).method
         kept = set(config.method.get("insertions") or {}) & set(named.get("insertions") or {})

@@ -13,8 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
-from hydra._internal.core_plugins.importlib_resources_config_source import ImportlibResourcesConfigSource
+from hydra._internal.core_plugins import file_config_source, importlib_resources_config_source
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.override_parser import overrides_parser
 from hydra.core.override_parser.overrides_visitor import HydraOverrideVisitor
@@ -40,7 +39,7 @@ def as_written() -> Iterator[None]:
     Plugins.instance()  # registers Hydra's own sources first
     known = SourcesRegistry.instance().types
     before = dict(known)
-    known.update(file=Files, pkg=PackagedFiles)
+    known.update(file=FileConfigSource, pkg=ImportlibResourcesConfigSource)
     get_omega_conf_dumper().add_representer(Plain, represent_plain)
     overrides_parser.HydraOverrideVisitor = WrittenOverride
     try:
@@ -51,7 +50,11 @@ def as_written() -> Iterator[None]:
         known.update(before)
 
 
-class Files(FileConfigSource):
+# Both classes are named as Hydra's own. A process that a launcher of Hydra's starts is given what is known here and registers
+# Hydra's own sources on top, which is refused for a class of another name.
+
+
+class FileConfigSource(file_config_source.FileConfigSource):
     """YAML files of a directory. After `method/`, the path of any method file is allowed as well."""
 
     def is_config(self, config_path: str) -> bool:
@@ -68,7 +71,7 @@ class Files(FileConfigSource):
         return _read(self, config_text(file), config_path, str(file))
 
 
-class PackagedFiles(ImportlibResourcesConfigSource):
+class ImportlibResourcesConfigSource(importlib_resources_config_source.ImportlibResourcesConfigSource):
     """The same for the files of the installed package. Hydra's own reader reads the files of other packages."""
 
     def is_config(self, config_path: str) -> bool:

@@ -71,8 +71,12 @@ def collect_jobs(directory: Path) -> list[Entry]:
 
 def _run_of(sweep: Path, state: JobState) -> Path | None:
     """The directory of a job's run, where there is a record in it."""
-    run = sweep / state.run_dir if state.run_dir else None
-    return run if run is not None and (run / RESULT).is_file() else None
+    if state.run_dir is None:
+        return None
+    run, short = sweep / state.run_dir, Path(os.path.normpath(sweep / state.run_dir))
+    if not (run / RESULT).is_file():
+        return None
+    return short if short.is_dir() and short.samefile(run) else run  # another place, where a link leads to the sweep
 
 
 def _without_run(state: JobState) -> Entry:

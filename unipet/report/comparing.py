@@ -207,9 +207,12 @@ def _pair(a: _Scored, b: _Scored, examples: int) -> Pair:
         return Pair(a.label, b.label, 0)
     sign = a.row.sign
     differences = sign * np.array([a.scores[seed] - b.scores[seed] for seed in seeds])
+    answered = all(seed in a.replicates and seed in b.replicates for seed in seeds)
+    if len(seeds) == 1 and not answered:  # there is no test; of a sweep over many values there are very many such pairs
+        return Pair(a.label, b.label, 1, difference=float(differences[0]))
     by_seed = statistics.over_seeds(differences)
     tests = {"seeds": by_seed}
-    if all(seed in a.replicates and seed in b.replicates for seed in seeds):
+    if answered:
         resampled = sign * np.stack([a.replicates[seed] - b.replicates[seed] for seed in seeds])
         tests["examples"] = statistics.over_examples(differences, resampled, examples)
         tests["seeds and examples"] = statistics.combined(differences, resampled, examples)

@@ -27,14 +27,18 @@ def standings(means: Mapping[str, float], pairs: Sequence[Pair]) -> dict[str, st
     if len(means) < 2 or not pairs:
         return {}
     top = max(means.values())
-    best = [label for label, mean in means.items() if tied(mean, top)]
+    best = {label for label, mean in means.items() if tied(mean, top)}
+    against: dict[str, set[str]] = {label: set() for label in means}  # the verdicts of its pairs with best ones
+    for pair in pairs:
+        if pair.a in best or pair.b in best:
+            against[pair.a].add(pair.verdict)
+            against[pair.b].add(pair.verdict)
     standing_of = {}
-    for label in means:
-        against = {pair.verdict for pair in pairs if label in (pair.a, pair.b) and {pair.a, pair.b} & set(best)}
+    for label, verdicts in against.items():
         if label in best:
             standing_of[label] = BEST
-        elif SAME in against:
+        elif SAME in verdicts:
             standing_of[label] = NOT_WORSE
         else:
-            standing_of[label] = WORSE if DIFFERENT in against else UNTESTED
+            standing_of[label] = WORSE if DIFFERENT in verdicts else UNTESTED
     return standing_of

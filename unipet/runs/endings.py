@@ -25,7 +25,7 @@ def continuing(directory: Path) -> str:
     return f"unipet train {shlex.quote(f'resume={directory}')}"
 
 
-def failed(record: Record, error: Exception, watch: Stopwatch, directory: Path) -> None:
+def failed(record: Record, error: BaseException, watch: Stopwatch, directory: Path) -> None:
     """Write into the record that an exception ended the run.
 
     A failure of training itself leaves no resume point: what broke it may be in every one of them, so the run begins anew.
@@ -47,7 +47,7 @@ def failed(record: Record, error: Exception, watch: Stopwatch, directory: Path) 
         record.stopped_by = "nan"
 
 
-def explain(error: Exception, directory: Path) -> ErrorOf:
+def explain(error: BaseException, directory: Path) -> ErrorOf:
     """The record's `error`. For anything but a `UnipetError`, the traceback is written to error.txt."""
     if isinstance(error, UnipetError):
         return ErrorOf("UnipetError", str(error))

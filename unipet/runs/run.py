@@ -123,7 +123,7 @@ def execute(prepared: Prepared, watch: Stopwatch, shared: Shared) -> Done:
         shared.forget()
         interrupted(record, end, watch, directory)
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # code that a method or a task brings may call sys.exit
         shared.forget()
         failed(record, error, watch, directory)
     finally:

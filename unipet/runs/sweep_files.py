@@ -98,7 +98,8 @@ def read_jobs(sweep: Path) -> list[JobState]:
     over = job_numbers(sweep, ".json")
     for job in over:
         state = states.get(job)
-        if state is None or not state.over or state.run_dir is None:  # the record is in the outcome alone
+        known = state is not None and state.over and state.run_dir is not None  # else the record is in the outcome alone
+        if not known or not states[job].overrides:  # launchers of Hydra write no index before the jobs
             states[job] = read_outcome(sweep / JOBS / f"{job}.json")
     for job, state in states.items():
         if state.over and job not in over:  # its outcome was taken back: it runs again

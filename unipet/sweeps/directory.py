@@ -18,7 +18,7 @@ from unipet.compose.parse_run_config import run_config
 from unipet.compose.schema import typed
 from unipet.config import LauncherConfig, RunConfig
 from unipet.errors import UnipetError
-from unipet.output.files import as_file_name
+from unipet.output.files import as_file_name, write_bytes_atomic
 from unipet.runs.identity import APART
 from unipet.runs.sweep_files import (
     CLAIMS,
@@ -55,6 +55,7 @@ class Sweep:
     jobs: int
     folder: Path  # where the command was given: relative paths begin there
     launcher: LauncherConfig
+    name: str = ""  # says what the jobs compute; by default that of the directory, too
 
     @property
     def config_dir(self) -> str | None:
@@ -90,21 +91,9 @@ def write_sweep(sweep: Sweep, jobs: Sequence[Job], versions: Mapping[str, Any]) 
         for name in (JOBS, CLAIMS, WORKERS):
             (new / name).mkdir(parents=True)
         for job in jobs:
-            content = {"overrides": job.overrides, "differing": job.differing, "mistake": job.mistake}
-            (new / JOBS / f"{job.number}.yaml").write_text(
-                write_yaml({**content, "config": job.values}), encoding="utf-8"
-            )
+            (new / JOBS / f"{job.number}.yaml").write_bytes(_job_file(job))
         append_index(new, (JobState(job.number, overrides=job.overrides, flags=sweep.flags) for job in jobs))
-        described = {
-            "command": sweep.command,
-            "flags": sweep.flags,
-            "swept": sweep.swept,
-            "jobs": len(jobs),
-            "folder": os.path.relpath(sweep.folder, directory),
-            "launcher": vars(sweep.launcher),
-            "versions": versions,
-        }
-        (new / SWEEP).write_text(write_yaml(described), encoding="utf-8")
+        (new / SWEEP).write_bytes(_sweep_file(sweep, versions))
         try:
             os.rename(new, directory)
         except OSError:
@@ -115,6 +104,43 @@ def write_sweep(sweep: Sweep, jobs: Sequence[Job], versions: Mapping[str, Any]) 
     finally:
         shutil.rmtree(new, ignore_errors=True)
     return True
+
+
+def _job_file(job: Job) -> bytes:
+    said = {"overrides": job.overrides, "differing": job.differing, "mistake": job.mistake, "config": job.values}
+    return write_yaml(said).encode()
+
+
+def _sweep_file(sweep: Sweep, versions: Mapping[str, Any]) -> bytes:
+    described = {
+        "name": sweep.name,
+        "command": sweep.command,
+        "flags": sweep.flags,
+        "swept": sweep.swept,
+        "jobs": sweep.jobs,
+        "folder": os.path.relpath(sweep.folder, sweep.directory),
+        "launcher": vars(sweep.launcher),
+        "versions": versions,
+    }
+    return write_yaml(described).encode()
+
+
+def renew(sweep: Sweep, jobs: Sequence[Job], versions: Mapping[str, Any]) -> None:
+    """Let the directory say what the command says now. The jobs compute the same; how they are tracked, launched and
+    resumed, and where the command was given, may have changed. Raises `UnipetError` where it cannot be written."""
+    try:
+        changed = []
+        for job in jobs:
+            path, content = sweep.directory / JOBS / f"{job.number}.yaml", _job_file(job)
+            if path.read_bytes() != content:
+                write_bytes_atomic(path, content)
+                changed.append(JobState(job.number, overrides=job.overrides, flags=sweep.flags))
+        append_index(sweep.directory, changed)
+        write_bytes_atomic(sweep.directory / SWEEP, _sweep_file(sweep, versions))
+    except OSError as error:
+        raise UnipetError(
+            f"{sweep.directory}: cannot be written ({error.strerror or error}). Set runs_dir=DIR."
+        ) from None
 
 
 def _fill(new: Path, directory: Path) -> None:
@@ -143,6 +169,7 @@ def read_sweep(directory: Path) -> Sweep:
             jobs=int(content["jobs"]),
             folder=Path(os.path.normpath(directory / content["folder"])),
             launcher=LauncherConfig(**content["launcher"]),
+            name=str(content.get("name") or directory.name),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UnipetError(f"{path}: not the description of a sweep ({error}). Give the command again.") from None
@@ -166,6 +193,12 @@ def job_config(job: Job) -> RunConfig:
     if job.mistake is not None:
         raise UnipetError(job.mistake)
     return run_config(job.values)
+
+
+def most_gpus(sweep: Sweep) -> int:
+    """The largest `budget.gpus` of the sweep's jobs: any worker may take any of them."""
+    jobs = (read_job(sweep.directory, number) for number in range(sweep.jobs))
+    return max((int(job.values["budget"]["gpus"]) for job in jobs if job.mistake is None), default=1)
 
 
 def reopen(directory: Path, results_too: bool) -> None:

@@ -5,22 +5,23 @@ from __future__ import annotations
 import secrets
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from unipet.compose.composer import Composer, plain_values
+from unipet.compose.composer import Composer
 from unipet.compose.expand import SweepJob, sweep_jobs
 from unipet.compose.hydra_errors import translate
-from unipet.compose.override import shown
 from unipet.compose.overrides import Plan
 from unipet.errors import UnipetError
 from unipet.runs.record import Record
-from unipet.runs.sweep_files import job_numbers
+from unipet.runs.sweep_files import RUNNING, job_numbers
 from unipet.runs.tracked_summary import own_files
-from unipet.sweeps import closing, jobs, telling
+from unipet.sweeps import closing, jobs
 from unipet.sweeps.claims import living
-from unipet.sweeps.directory import Job, Sweep, read_sweep, reopen, sweep_name, write_sweep
+from unipet.sweeps.directory import Job, Sweep, read_sweep, renew, reopen, sweep_name, write_sweep
+from unipet.sweeps.hydra_job import HydraJob
 from unipet.sweeps.hydra_main import Flags, call_hydra, environment, run_composed
 from unipet.sweeps.launchers import check_launcher, launch
 from unipet.sweeps.stopping import go_on, stopped
@@ -62,7 +63,8 @@ def begun(todo: Plan, flags: Flags, texts: Sequence[str], composer: Composer) ->
     expanded = list(sweep_jobs(todo, composer))
     content = [_job(each) for each in expanded]
     own = secrets.token_hex(8) if any(each.config is not None and each.config.rerun for each in expanded) else ""
-    with environment(SWEEP_ID, sweep_name(content, todo.swept, own)):
+    name = sweep_name(content, todo.swept, own)
+    with environment(SWEEP_ID, name):
         directory = Path(str(composer.compose([each.first for each in todo.parsed]).hydra.sweep.dir))
     asked = Sweep(
         directory=directory,
@@ -72,11 +74,26 @@ def begun(todo: Plan, flags: Flags, texts: Sequence[str], composer: Composer) ->
         jobs=len(content),
         folder=Path.cwd(),
         launcher=todo.config.launcher,
+        name=name,
     )
     if not write_sweep(asked, content, _versions()):
-        print(f"the same sweep was begun before; finished runs are not repeated: {directory}", file=sys.stderr)
-        reopen(directory, results_too=not living(directory))
+        _begin_again(asked, content)
     return asked
+
+
+def _begin_again(asked: Sweep, content: Sequence[Job]) -> None:
+    """Open a sweep again that was begun before. Raises `UnipetError` where its directory holds another one."""
+    directory = asked.directory
+    if read_sweep(directory).name != asked.name:
+        raise UnipetError(
+            f"hydra.sweep.dir={directory}: the directory of another sweep, whose jobs are not those of this command. "
+            f"Choose another directory, or do what is missing in that one: unipet sweep resume {shlex.quote(str(directory))}"
+        )
+    print(f"the same sweep was begun before; finished runs are not repeated: {directory}", file=sys.stderr)
+    at_work = living(directory)
+    reopen(directory, results_too=not at_work)
+    if not at_work:
+        renew(asked, content, _versions())
 
 
 def _job(expanded: SweepJob) -> Job:
@@ -125,17 +142,10 @@ def _hydra_sweep(todo: Plan, flags: Flags) -> int:
     except OSError as error:
         raise UnipetError(f"{directory}: cannot be written ({error.strerror or error}). Set runs_dir=DIR.") from None
 
-    def job(composed: Any) -> None:
-        from hydra.core.hydra_config import HydraConfig
+    each = HydraJob(directory.absolute(), flags.config(), list(todo.swept), total)
 
-        state = HydraConfig.get()
-        overrides, number = list(state.overrides.task), state.job.num
-        values = plain_values(composed)
-        telling.began(Job(number, overrides, differing(overrides, todo.swept), values, None), total)
-        task = jobs.Task(directory, number, [shown(text) for text in overrides], flags.config())
-        outcome = jobs.run_job(values, task)
-        jobs.write_outcome(directory, outcome)
-        telling.ended(directory, outcome)
+    def job(composed: Any) -> None:
+        each(composed)
 
     try:
         call_hydra(job, flags, todo.overrides)
@@ -144,16 +154,6 @@ def _hydra_sweep(todo: Plan, flags: Flags) -> int:
             close(directory, total)
         raise
     return close(directory, total)
-
-
-def differing(overrides: Sequence[str], swept: Sequence[str]) -> list[str]:
-    """Those of a job's overrides that tell it from the other jobs."""
-    typed = [shown(text) for text in overrides]
-    return [
-        text
-        for text in typed
-        if text.split("=", 1)[0] in swept or (text.startswith("model.path=") and "model" in swept)
-    ]
 
 
 def close(directory: Path, total: int | None) -> int:
@@ -169,16 +169,12 @@ def close(directory: Path, total: int | None) -> int:
     if rows:
         write_comparison(directory, rows, missing)
         print(text_table(rows, missing))
-    lost = max((total or 0) - len(jobs), 0)
-    interrupted = sum(run.status == "interrupted" for run in missing)
-    failed = sum(run.status not in ("exceeded", "skipped", "interrupted") for run in missing) + lost
-    counts = (
-        f"{len(jobs) + lost} jobs"
-        + (f", {interrupted} interrupted" if interrupted else "")
-        + (f", {len(entries)} different runs" if len(entries) < len(jobs) else "")
-        + (f", {failed} failed" if failed else "")
-        + (f" ({lost} never started)" if lost else "")
-    )
+    unended = {"interrupted": "interrupted", RUNNING: "unfinished"}  # by another process, or by one that was killed
+    ends = Counter(unended.get(run.status, "failed") for run in missing if run.status not in ("exceeded", "skipped"))
+    ends["never started"] = max((total or 0) - len(jobs), 0)
+    counts = f"{len(jobs) + ends['never started']} jobs"
+    counts += f", {len(entries)} different runs" if len(entries) < len(jobs) else ""
+    counts += "".join(f", {count} {end}" for end, count in ends.items() if count)
     print(f"\n{counts}; table and job files in {directory}")
     print(f"next: unipet report {shlex.quote(str(directory))} --html report.html")
-    return 1 if failed or interrupted else 0
+    return 1 if ends.total() else 0

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from unipet.config import LauncherConfig
 from unipet.errors import UnipetError, unknown
 from unipet.sweeps import ray_driver, slurm, telling
-from unipet.sweeps.directory import Sweep, read_job
+from unipet.sweeps.directory import Sweep, most_gpus
 from unipet.sweeps.machine import places
 from unipet.sweeps.progress import Progress
 from unipet.sweeps.supervisor import Slot, Supervisor, log_of
@@ -42,12 +42,6 @@ def slots(sweep: Sweep) -> None:
         Supervisor(sweep, workers, look=progress.look).run()
     finally:
         progress.close()
-
-
-def most_gpus(sweep: Sweep) -> int:
-    """The largest `budget.gpus` of the sweep's jobs: any worker may take any of them."""
-    jobs = (read_job(sweep.directory, number) for number in range(sweep.jobs))
-    return max((int(job.values["budget"]["gpus"]) for job in jobs if job.mistake is None), default=1)
 
 
 def ray(sweep: Sweep) -> None:

@@ -16,10 +16,11 @@ from unipet.config import LauncherConfig
 from unipet.errors import UnipetError
 from unipet.runs.sweep_files import job_numbers
 from unipet.sweeps.claims import BEAT_S, STALE_S, Clock, attempts, lost, read_claim
-from unipet.sweeps.directory import Sweep
+from unipet.sweeps.directory import Sweep, most_gpus
 from unipet.sweeps.ray_worker import RayWorker
 from unipet.sweeps.stopping import stopped
 from unipet.sweeps.supervisor import BARREN, END_S
+from unipet.training.stopping import Interrupted
 
 LOOK_S = 1.0  # between two looks at the actors
 QUIET_S = 3 * BEAT_S  # without a sign of life, after which a claim of an actor that Ray calls dead is given up
@@ -42,7 +43,7 @@ def on_ray(sweep: Sweep, name: str, look: Callable[[], None]) -> None:
         import ray
 
         capacity = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        needs = resources(sweep.launcher, capacity)
+        needs = resources(sweep, capacity)
         most = sum(_fits(node, needs) for node in capacity)
         if not most and sweep.launcher.address is None:
             had = ", ".join(f"{count:g} {kind}" for kind, count in capacity[0].items() if kind in needs)
@@ -51,10 +52,12 @@ def on_ray(sweep: Sweep, name: str, look: Callable[[], None]) -> None:
         Driver(sweep, name, sweep.launcher.workers or max(most, 1), needs, look).run()
 
 
-def resources(launcher: LauncherConfig, nodes: list[Mapping[str, float]]) -> dict[str, int]:
+def resources(sweep: Sweep, nodes: list[Mapping[str, float]]) -> dict[str, int]:
     """What one worker takes of a node, in Ray's words."""
-    gpus = launcher.gpus if launcher.gpus is not None else int(any(_has(node, "GPU") >= 1 for node in nodes))
-    return {"CPU": launcher.cpus or 1, "GPU": gpus}
+    gpus = sweep.launcher.gpus
+    if gpus is None:
+        gpus = most_gpus(sweep) if any(_has(node, "GPU") >= 1 for node in nodes) else 0
+    return {"CPU": sweep.launcher.cpus or 1, "GPU": gpus}
 
 
 def _has(node: Mapping[str, float], kind: str) -> float:
@@ -129,7 +132,7 @@ class Driver:
     def _asked_to_end(self, sign: int, frame: FrameType | None) -> None:
         if not self.ending:
             self.ending = True
-            raise KeyboardInterrupt
+            raise Interrupted(sign)
 
     def _unfinished(self) -> bool:
         if stopped(self.sweep.directory) is not None:

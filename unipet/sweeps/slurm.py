@@ -18,7 +18,7 @@ from unipet.runs.json_object import JsonObject, WrongType
 from unipet.runs.record_files import write_json_atomic
 from unipet.runs.sweep_files import job_numbers
 from unipet.sweeps.claims import Owner
-from unipet.sweeps.directory import Sweep
+from unipet.sweeps.directory import Sweep, most_gpus
 from unipet.sweeps.slurm_task import SlurmTask
 
 FOLDER = "slurm"  # in the sweep's directory: the job ids, and what submitit writes, logs of the tasks among it
@@ -114,12 +114,14 @@ def _executor(sweep: Sweep) -> Any:
     executor = submitit.AutoExecutor(
         folder, cluster=launcher.cluster, slurm_max_num_timeout=REQUEUES, local_max_num_timeout=REQUEUES
     )
+    several = most_gpus(sweep)
+    gpus = several if launcher.gpus is None and several > 1 else launcher.gpus
     seconds = min(SIGNAL_S, 30 * launcher.time)
     further = {name.replace("_", "-"): True if value == "true" else value for name, value in launcher.sbatch.items()}
     executor.update_parameters(
         name=f"unipet-{sweep.directory.name}",
         timeout_min=launcher.time,
-        gpus_per_node=launcher.gpus,
+        gpus_per_node=gpus,
         cpus_per_task=launcher.cpus,
         mem_gb=launcher.memory_gib,
         slurm_partition=launcher.partition,

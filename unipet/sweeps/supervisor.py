@@ -23,6 +23,7 @@ from unipet.sweeps.directory import Sweep, read_job
 from unipet.sweeps.jobs import Task, write_outcome
 from unipet.sweeps.lost import NOT_ITS_FAULT, how_it_ended, lost_outcome
 from unipet.sweeps.stopping import stop, stopped
+from unipet.training.stopping import MOMENT_S, Interrupted
 
 LOOK_S = 0.2  # between two looks at the workers
 END_S = 120.0  # that workers have to write their checkpoints when everything shall end
@@ -54,9 +55,10 @@ class Supervisor:
     tried: dict[int, int] = field(default_factory=dict)  # job -> how often its worker died, not by its fault
     barren: int = 0
     ended_by: int | None = None  # the signal that asked this process to end
+    asked_at: float = 0.0  # when it came
 
     def run(self) -> None:
-        """Until no worker finds another job. Raises KeyboardInterrupt after SIGINT or SIGTERM, once the workers have ended,
+        """Until no worker finds another job. Raises `Interrupted` after SIGINT or SIGTERM, once the workers have ended,
         and `UnipetError` where workers cannot be started."""
         here = threading.current_thread() is threading.main_thread()  # the only one that may receive signals
         asking = (signal.SIGINT, signal.SIGTERM) if here else ()
@@ -73,14 +75,22 @@ class Supervisor:
                         self._ended(slot, code)
                 self.look()
         finally:
+            if self.ended_by is not None:
+                print("ending: workers write their resume points; a second signal kills them", file=sys.stderr)
             self.end()
             for sign, handler in before.items():
                 signal.signal(sign, handler)
         if self.ended_by is not None:
-            raise KeyboardInterrupt
+            raise Interrupted(self.ended_by)
 
     def _asked_to_end(self, sign: int, frame: FrameType | None) -> None:
-        self.ended_by = sign
+        """The first signal ends the sweep in order; a later one does not wait for steps that are in work."""
+        if self.ended_by is None:
+            self.ended_by, self.asked_at = sign, time.monotonic()
+        elif time.monotonic() - self.asked_at > MOMENT_S:
+            for slot in self.slots:
+                if slot.process is not None:
+                    slot.process.kill()
 
     def _start(self, slot: Slot) -> None:
         line = [sys.executable, "-m", "unipet.sweeps.process", str(self.sweep.directory.absolute()), slot.name]

@@ -99,7 +99,7 @@ def _heads(model: nn.Module, inserted: Adaptation) -> list[str]:
         raise _refuse(f"it trains parts of the base model (unfreeze: {', '.join(others)})")
     if not inserted.items:
         raise _refuse("it has no insertions")
-    others_of = {name for name, _ in model.named_parameters() if not name.startswith("_unipet.")} - inserted.head
+    others_of = {name for name, _ in model.named_parameters() if not name.startswith("_unipet")} - inserted.head
     found: dict[str, None] = {}
     for name in sorted(inserted.head):
         path = name.split(".")

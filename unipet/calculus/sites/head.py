@@ -37,7 +37,7 @@ def is_formula(module: nn.Module) -> bool:
 def _drawn(model: nn.Module) -> frozenset[str]:
     """What `from_pretrained` drew because the checkpoint lacks it. Vocabularies that were resized since then are not:
     transformers replaces the parameter, but keeps its values."""
-    named = {name: each for name, each in model.named_parameters() if not name.startswith("_unipet.")}
+    named = {name: each for name, each in model.named_parameters() if not name.startswith("_unipet")}
     missing = [name for name, each in named.items() if not getattr(each, _LOADED, False)]
     if len(missing) == len(named):
         return frozenset()

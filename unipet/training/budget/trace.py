@@ -20,9 +20,9 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-from unipet.adaptation.adapted import CONTAINER
 from unipet.adaptation.build import build
 from unipet.adaptation.describing import Draft
+from unipet.adaptation.several import standing
 from unipet.calculus.method import Method
 from unipet.calculus.sites import Architecture
 from unipet.errors import UnipetError
@@ -87,7 +87,7 @@ def trace_step(
     generators is preserved. `draft` may hold the method, already built for a model with the same modules. Raises
     `Untraceable` if the step cannot be traced, and UnipetError as `adapt`.
     """
-    if hasattr(model, CONTAINER):
+    if standing(model).carried:
         raise UnipetError("trace_step needs the base model without a method. Call unipet.eject(model) first.")
     kind = torch.device(device or _device_of(model))
     fake = FakeTensorMode(allow_non_fake_inputs=True)
