@@ -198,6 +198,15 @@ def test_the_page_shows_the_committed_measurement(name: str) -> None:
     assert len({row["method"] for row in content["rows"]}) > 10
 
 
+def test_the_page_has_the_differences_of_the_committed_profile() -> None:
+    rows = json.loads((speed_results.RESULTS / "speed_profile.json").read_text(encoding="utf-8"))["rows"]
+    text = speed_results.PAGE.read_text(encoding="utf-8")
+    for row in rows:
+        more = row["ours_operators"] > 1.1 * row["peft_operators"] or row["ours_mib"] > row["peft_mib"] + 3
+        cells = f"| {row['method']} | {row['ours_operators']}, {row['peft_operators']} | {row['ours_mib']}, {row['peft_mib']} |"
+        assert (cells in text) == more, cells
+
+
 def test_a_gpu_is_needed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert "no CUDA device" in str(speed_gpu.main(["--out", str(tmp_path)]))
