@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--tiny", action="store_true", help="tiny random models, for a test of this script")
     parser.add_argument("--models", default="", help="only base models whose name contains this")
-    parser.add_argument("--methods", default="", help="only methods whose name contains one of these, by comma")
+    parser.add_argument("--methods", nargs="+", default=[], help="only methods whose name contains one of these")
     parser.add_argument("--out", type=Path, help="another directory for the results; docs/performance.md stays")
     parser.add_argument("--render", action="store_true")
     parser.add_argument("--end-to-end", action="store_true")
@@ -60,22 +61,22 @@ def _measure(asked: argparse.Namespace, place: Path) -> None:
     load = os.getloadavg()
     if load[0] > 0.5 * (os.cpu_count() or 1):
         print(f"The load average is {load[0]:.1f}: these numbers are not for publication.")
-    names = [name for name in asked.methods.split(",") if name]
-    pairs = [pair for pair in PAIRS if not names or any(name in pair.name for name in names)]
-    pairs = pairs[:2] if asked.quick and not names else pairs
+    pairs = [pair for pair in PAIRS if not asked.methods or any(name in pair.name for name in asked.methods)]
+    pairs = pairs[:2] if asked.quick and not asked.methods else pairs
     works = [work for work in (tiny() if asked.tiny else on_cpu(asked.batch)) if asked.models in work.name]
     least, seconds = (2, 0.0) if asked.quick else (3, 60 * asked.minutes)
     rows, failures = measure_all(works, pairs, seconds, least=least)
-    command = " ".join(["python -m benchmarks.speed", *(arguments_of(asked))])
+    command = shlex.join(["python", "-m", "benchmarks.speed", *arguments_of(asked)])
     speed_results.write(place, NAME, {**speed_results.about(command, SEED, load), "failures": failures, "rows": rows})
     print(*failures, sep="\n")
 
 
 def arguments_of(asked: argparse.Namespace) -> list[str]:
     """What changes the numbers, as on the command line."""
-    words = [f"--minutes {asked.minutes:g} --batch {asked.batch}"] if not asked.quick else ["--quick"]
+    words = ["--quick"] if asked.quick else ["--minutes", f"{asked.minutes:g}", "--batch", str(asked.batch)]
     words += ["--tiny"] if asked.tiny else []
-    return words + [f"--{key} '{value}'" for key in ("models", "methods") if (value := getattr(asked, key))]
+    words += ["--models", asked.models] if asked.models else []
+    return words + (["--methods", *asked.methods] if asked.methods else [])
 
 
 if __name__ == "__main__":

@@ -49,10 +49,14 @@ class Variant:
         """One training step, the optimiser's included."""
         if self.optimiser is not None:
             self.optimiser.zero_grad(set_to_none=True)
-        self.model.train()
-        self._loss().backward()
+        self.gradients()
         if self.optimiser is not None:
             self.optimiser.step()
+
+    def gradients(self) -> None:
+        """Forward and backward pass in training mode."""
+        self.model.train()
+        self._loss().backward()
 
     def _loss(self) -> Tensor:
         if self.views == 1:

@@ -13,7 +13,16 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import speed, speed_gpu, speed_measuring, speed_models, speed_pairs, speed_results, speed_variants
+from benchmarks import (
+    end_to_end,
+    speed,
+    speed_gpu,
+    speed_measuring,
+    speed_models,
+    speed_pairs,
+    speed_results,
+    speed_variants,
+)
 from tests.support.checkout import ROOT
 from unipet.calculus.method_files import method_names
 
@@ -112,11 +121,11 @@ def test_more_parameters_need_more_memory() -> None:
 
 
 def test_a_short_measurement_is_written_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    speed.main(["--tiny", "--quick", "--methods", "LoRA, q,Houlsby", "--out", str(tmp_path)])
+    speed.main(["--tiny", "--quick", "--methods", "LoRA, q", "Houlsby", "--out", str(tmp_path)])
     content = json.loads((tmp_path / "speed_cpu.json").read_text(encoding="utf-8"))
     assert content["failures"] == [] and content["seed"] == 0 and content["versions"]["peft"]
     assert len(content["load_average_before"]) == 3
-    assert content["command"].startswith("python -m benchmarks.speed --quick --tiny")
+    assert content["command"] == "python -m benchmarks.speed --quick --tiny --methods 'LoRA, q' Houlsby"
     phases = {(row["model"], row["phase"]) for row in content["rows"]}
     assert phases == {
         *(("tiny BERT", phase) for phase in ("training", "evaluation", "merged evaluation")),
@@ -143,6 +152,37 @@ def test_the_table_goes_between_its_markers(tmp_path: Path) -> None:
         speed_results.put_into(page, "y", "new")
 
 
+def test_both_ends_train_on_the_same_sentences(tmp_path: Path) -> None:
+    source = tmp_path / "sst2"
+    source.mkdir()
+    lines = [json.dumps({"sentence": f"w{number}", "label": number % 2}) for number in range(50)]
+    for split in ("train", "validation"):
+        (source / f"{split}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    for name in ("a", "b"):
+        end_to_end.prepare(source, tmp_path / name, (20, 100))
+    read = [(tmp_path / name / "train.jsonl").read_text(encoding="utf-8") for name in "ab"]
+    assert read[0] == read[1] and len(set(read[0].splitlines())) == 20 and set(read[0].splitlines()) <= set(lines)
+    assert len((tmp_path / "a" / "validation.jsonl").read_text(encoding="utf-8").splitlines()) == 50
+    with pytest.raises(SystemExit, match=r"--data: .* has no sst2/train.jsonl"):
+        end_to_end.compare(tmp_path / "a", tmp_path, quick=True)
+
+
+def test_the_end_to_end_table_gives_medians() -> None:
+    names = (end_to_end.UNIPET, end_to_end.TRAINER)
+    content = {
+        "command": "c",
+        "measured": "2026-01-02T03:04:05+00:00",
+        "load_average_before": [0.1, 0, 0],
+        "load_average_after": [0.2, 0, 0],
+        "versions": {"machine": {"device": "d"}},
+        "sentences": {"train": 4, "validation": 2},
+        "seconds": {names[0]: [1.0, 9.0, 2.0], names[1]: [4.0, 3.0, 5.0]},
+        "accuracy": {names[0]: [0.5, 0.75, 0.5], names[1]: [0.5, 0.5, 0.5]},
+    }
+    lines = end_to_end.table(content).splitlines()
+    assert lines[-2:] == ["| unipet train | 2.0 (1.5-5.5) | 0.500 |", "| peft + Trainer | 4.0 (3.5-4.5) | 0.500 |"]
+
+
 @pytest.mark.parametrize("name", [speed.NAME, speed_gpu.NAME])
 def test_the_page_shows_the_committed_measurement(name: str) -> None:
     """And says that there is none where there is none."""
@@ -156,6 +196,15 @@ def test_the_page_shows_the_committed_measurement(name: str) -> None:
     content = json.loads(file.read_text(encoding="utf-8"))
     assert shown.strip() == speed_results.table(content)
     assert len({row["method"] for row in content["rows"]}) > 10
+
+
+def test_the_page_has_the_differences_of_the_committed_profile() -> None:
+    rows = json.loads((speed_results.RESULTS / "speed_profile.json").read_text(encoding="utf-8"))["rows"]
+    text = speed_results.PAGE.read_text(encoding="utf-8")
+    for row in rows:
+        more = row["ours_operators"] > 1.1 * row["peft_operators"] or row["ours_mib"] > row["peft_mib"] + 3
+        cells = f"| {row['method']} | {row['ours_operators']}, {row['peft_operators']} | {row['ours_mib']}, {row['peft_mib']} |"
+        assert (cells in text) == more, cells
 
 
 def test_a_gpu_is_needed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import unipet
+from benchmarks.operators import Operators
 from tests.support.architectures import ARCHS
 from unipet.calculus.library import load_method
 from unipet.calculus.method_files import method_names
@@ -30,19 +30,6 @@ FLOOR = "floor"
 #: What a row says beside the number of all operators: products of matrices, and values that the host waits for.
 PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "dot")
 WAITS = ("_local_scalar_dense", "nonzero", "equal")
-
-
-class Operators(TorchDispatchMode):
-    """Counts the operators that run while it is entered."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.counts: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if not func.is_view:
-            self.counts[func.overloadpacket.__name__] += 1
-        return func(*args, **(kwargs or {}))
 
 
 def rows() -> list[str]:
