@@ -1,6 +1,6 @@
 """The speed and memory of methods beside the floor and beside peft, on a GPU: `make bench-gpu`, less than eight minutes.
 
-    python -m benchmarks.speed_gpu [--minutes 5] [--tiny] [--no-calibration] [--render]
+    python -m benchmarks.speed_gpu [--minutes 4.5] [--tiny] [--no-calibration] [--render]
 
 Random weights in bfloat16 under autocast, what trains in float32. Writes speed_gpu.csv, .json, .png and .pdf to
 benchmarks/results and the table of docs/performance.md, and calibrates `budget.memory_margin` (benchmarks/gpu.py). Needs
@@ -33,7 +33,7 @@ LEFT_OUT = {"Llama 3B": ("full fine-tuning",)}
 def main(arguments: Sequence[str] | None = None) -> str | None:
     """Calibrate, measure, write; a message where there is nothing to measure on."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=5.0, help="for the comparison; the calibration comes on top")
+    parser.add_argument("--minutes", type=float, default=4.5, help="for the comparison; the calibration comes on top")
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--no-calibration", action="store_true")
     parser.add_argument("--render", action="store_true")

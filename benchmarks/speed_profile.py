@@ -1,6 +1,4 @@
-"""Why a method is slower or larger than peft's, in numbers that do not depend on the machine.
-
-    python -m benchmarks.speed_profile
+"""Why a method is slower or larger than peft's, whatever the machine: `python -m benchmarks.speed_profile`.
 
 Writes benchmarks/results/speed_profile.json. For every pair of an encoder: the operators of a forward and backward pass on a
 tiny BERT, those of which each side has more, and the peak memory of a training step on MiniLM, 4 x 64 tokens.
