@@ -39,6 +39,27 @@ SLOW: dict[str, tuple[str, ...]] = {
         "test_a_fitted_run_gives_the_result_of_the_unfitted_one",
         "test_the_prediction_is_what_the_allocator_reports",
     ),
+    "cli/test_resume.py": ("test_a_run_goes_on_from_another_folder",),
+    "runs/test_resume.py": (
+        "test_a_run_killed_twice_ends_as_an_undisturbed_one",
+        "test_killed_anywhere_else",
+    ),
+    "runs/test_resume_tracking.py": ("test_wandb_offline",),
+    "sweeps/test_disasters.py": (
+        "test_a_sweep_that_is_killed_again_and_again_ends_as_if_nobody_had",
+        "test_two_identical_sweeps_at_the_same_moment_share_the_work",
+        "test_a_record_that_a_disk_damaged_is_no_result",
+        "test_a_full_disk_fails_jobs_and_leaves_no_half_of_a_file",
+    ),
+    "sweeps/test_isolation.py": (
+        "test_each_fails_alone_with_its_reason",
+        "test_only_what_is_not_the_job_s_fault_is_tried_again",
+        "test_the_first_failure_can_end_the_sweep",
+        "test_a_process_that_is_stopped_hangs",
+        "test_cancelling_lets_workers_write_and_end",
+        "test_killing_the_command_ends_its_workers",
+        "test_a_signal_to_the_command_alone_ends_it_in_order",
+    ),
 }
 
 
