@@ -206,9 +206,10 @@ class Cluster:
         def call(path: Any, mode: str = "r", *arguments: Any, **more: Any) -> Any:
             if not isinstance(path, int):
                 self.operation("open", path)
-                if set(mode) & set("wa+"):
-                    self.times[str(path)] = self.now
-            return real(path, mode, *arguments, **more)
+            answer = real(path, mode, *arguments, **more)  # of two that make one file, the second fails here
+            if not isinstance(path, int) and set(mode) & set("wax+"):
+                self.times[str(path)] = self.now
+            return answer
 
         return call
 

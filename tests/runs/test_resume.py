@@ -22,7 +22,7 @@ from unipet.config import CheckpointConfig, RunConfig
 from unipet.errors import UnipetError
 from unipet.runs import resumable
 from unipet.runs import run as run_module
-from unipet.runs.record import read_record
+from unipet.runs.record_files import read_record
 from unipet.runs.run import evaluate, run
 from unipet.training import evaluation, resume_point, stopping
 from unipet.training.budget import memory_fit
@@ -103,7 +103,7 @@ def test_micro_batches_go_on_as_they_began(tmp_path: Path) -> None:
     assert in_child(lambda: (at_step(5, die), in_threes(config))) == -signal.SIGKILL
     assert in_child(lambda: in_threes(config)) == 0
     assert_same(alone, config)
-    assert read_record(run_dir(config) / "result.json")["fitted"]["micro_batch"] == 3
+    assert read_record(run_dir(config) / "result.json").to_dict()["fitted"]["micro_batch"] == 3
     whole = config_in(tmp_path, MIXTURE, "whole", None)
     finished(whole)
     assert (run_dir(whole) / "metrics.jsonl").read_bytes() != (run_dir(config) / "metrics.jsonl").read_bytes()
@@ -195,7 +195,7 @@ def test_a_signal_ends_a_run_after_its_step(
     finished(alone)
     assert in_child(lambda: (at_step(4, lambda: signalled(number)), run(config))) == code
     directory = run_dir(config)
-    record = read_record(directory / "result.json")
+    record = read_record(directory / "result.json").to_dict()
     assert (record["status"], record["error"], record["phase"]) == ("interrupted", None, "training")
     assert record["reason"] == f"interrupted by {signal.Signals(number).name} after step 5 of 15 during training"
     assert f"unipet train resume={directory}" in capfd.readouterr().err
@@ -206,12 +206,22 @@ def test_a_signal_ends_a_run_after_its_step(
     assert_same(alone, config)
 
 
-def test_a_second_signal_ends_a_run_at_once(tmp_path: Path) -> None:
+def test_a_second_signal_ends_a_run_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stopping, "MOMENT_S", 0.0)
     config = config_in(tmp_path, LOW_RANK, "stopped", "3 steps")
     assert in_child(lambda: (at_step(4, lambda: signalled(signal.SIGINT, signal.SIGTERM)), run(config))) == 143
-    record = read_record(run_dir(config) / "result.json")
+    record = read_record(run_dir(config) / "result.json").to_dict()
     assert record["reason"] == "interrupted by SIGTERM during training"
     assert sorted(path.stem for path in (run_dir(config) / "resume").glob("*.json")) == [f"{3:010d}"]
+
+
+def test_two_signals_within_a_moment_are_one_wish(tmp_path: Path) -> None:
+    """A key press reaches a whole process group, and a launcher in it passes the wish on."""
+    config = config_in(tmp_path, LOW_RANK, "stopped", "3 steps")
+    assert in_child(lambda: (at_step(4, lambda: signalled(signal.SIGINT, signal.SIGTERM)), run(config))) == 130
+    record = read_record(run_dir(config) / "result.json").to_dict()
+    assert record["reason"].startswith("interrupted by SIGINT after step 5 of 12")
+    assert sorted(path.stem for path in (run_dir(config) / "resume").glob("*.json"))[-1] == f"{5:010d}"
 
 
 def test_a_signal_between_trainings_ends_a_run_at_once(tmp_path: Path) -> None:
@@ -221,7 +231,7 @@ def test_a_signal_between_trainings_ends_a_run_at_once(tmp_path: Path) -> None:
 
     config = config_in(tmp_path, LOW_RANK, "stopped", "3 steps")
     assert in_child(lambda: (setattr(evaluation, "score_split", scored), run(config))) == 143
-    record = read_record(run_dir(config) / "result.json")
+    record = read_record(run_dir(config) / "result.json").to_dict()
     assert (record["status"], record["reason"]) == ("interrupted", "interrupted by SIGTERM during evaluation")
     assert finished(config)["resumed"] == [12]
 
@@ -257,7 +267,7 @@ def test_a_training_that_failed_begins_anew(tmp_path: Path) -> None:
     config = config_in(tmp_path, LOW_RANK, "failed", "3 steps")
     for error, left in ((RuntimeError("broken"), []), (OSError(28, "No space left on device"), [3, 6])):
         assert in_child(partial(breaking, error)) == 0
-        record = read_record(run_dir(config) / "result.json")
+        record = read_record(run_dir(config) / "result.json").to_dict()
         assert record["status"] == "failed" and record["resumed"] == []
         assert sorted(int(path.stem) for path in (run_dir(config) / "resume").glob("*.json")) == left
     assert finished(config)["resumed"] == [6]  # a full disk is not the run's own fault
@@ -269,7 +279,7 @@ def test_a_failed_evaluation_does_not_repeat_the_training(tmp_path: Path) -> Non
 
     config = config_in(tmp_path, LOW_RANK, "failed", "3 steps")
     assert in_child(lambda: (setattr(evaluation, "score_split", broken), run(config))) == 0
-    first = read_record(run_dir(config) / "result.json")
+    first = read_record(run_dir(config) / "result.json").to_dict()
     record = finished(config)
     assert first["status"] == "failed" and record["resumed"] == [12]
     assert record["time"]["train_s"] == first["time"]["train_s"] and record["memory"] == first["memory"]
@@ -280,7 +290,7 @@ def test_another_version_begins_anew(tmp_path: Path, capfd: pytest.CaptureFixtur
     killed(config, 4)
     assert in_child(lambda: (setattr(resumable, "_source", lambda: "another"), run(config))) == 0
     assert "not gone on from, since unipet's source changed meanwhile; the run begins anew" in capfd.readouterr().err
-    assert read_record(run_dir(config) / "result.json")["resumed"] == []
+    assert read_record(run_dir(config) / "result.json").to_dict()["resumed"] == []
 
 
 def test_null_writes_no_point(tmp_path: Path) -> None:
@@ -325,7 +335,7 @@ def test_a_disk_that_takes_no_point_costs_a_warning(tmp_path: Path, capfd: pytes
     config = config_in(tmp_path, LOW_RANK, "full", "3 steps")
     assert in_child(lambda: (setattr(resume_point, "write_tensors", full), run(config))) == 0
     assert capfd.readouterr().err.count("no resume point could be written (No space left on device)") == 1
-    assert read_record(run_dir(config) / "result.json")["status"] == "ok"
+    assert read_record(run_dir(config) / "result.json").to_dict()["status"] == "ok"
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def sync(parts: Sequence[Path], project: str | None, entity: str) -> list[Path]:
             [*COMMAND, *options, *map(str, some)],
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             errors="replace",
         )
         if done.returncode != 0:

@@ -182,7 +182,7 @@ class Record(JsonObject):
     memory: Memory = field(default_factory=Memory)
     insertions: list[InsertionRow] = field(default_factory=list)
     stopped_by: str | None = None
-    resumed: list[int] = added_later(factory=list)  # the steps after which it went on, one for each interruption
+    resumed: list[int] = field(default_factory=list)  # the steps after which it went on, one for each interruption
     reason: str | None = None  # why a run was skipped, exceeded its budget or was interrupted
     error: ErrorOf | None = None
     files: dict[str, str] = field(default_factory=dict)  # of a finished run: path -> checksum of all that belongs to it

@@ -137,11 +137,8 @@ def index_lines(sweep: Path, start: int = 0) -> tuple[list[bytes], int]:
 def append_index(sweep: Path, events: Iterable[JobState]) -> None:
     """Append events by one write, so that no other process's line comes between. Raises OSError."""
     lines = "".join(json.dumps(event.to_dict(), allow_nan=False) + "\n" for event in events).encode()
-    file = os.open(sweep / INDEX, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-    try:
-        os.write(file, lines)
-    finally:
-        os.close(file)
+    with open(sweep / INDEX, "ab", buffering=0) as file:
+        file.write(lines)
 
 
 def is_sweep(directory: Path) -> bool:

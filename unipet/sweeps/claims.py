@@ -131,11 +131,10 @@ def claim(sweep: Path, job: int, owner: Owner, attempt: int) -> Claim | None:
     path = _path(sweep, job, attempt)
     made = Claim(job, attempt, Note(owner, now()), path)
     try:
-        file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        with open(path, "x", encoding="utf-8") as file:  # fails where it is there
+            file.write(json.dumps(made.note.to_dict()))
     except FileExistsError:
         return None
-    with open(file, "w", encoding="utf-8") as opened:
-        opened.write(json.dumps(made.note.to_dict()))
     if (sweep / JOBS / f"{job}.json").exists():  # it ended while this process was looking
         release(made)
         return None
