@@ -50,8 +50,10 @@ def wandb_records(content: bytes) -> Iterator[bytes]:
 
 
 def test_wandb_offline(tmp_path: Path) -> None:
+    import wandb
     from wandb.proto import wandb_internal_pb2
 
+    wandb.teardown()  # the service of an earlier test would outlive the killed processes, and hold on to their run
     config = config_in(tmp_path, LOW_RANK, "runs", "5 steps", tracking=TrackingConfig(name="wandb"), **WITH_SELECTION)
     lines = interrupted_twice(config)
     (path,) = (tmp_path / "runs" / "wandb").glob("offline-run-*/run-*.wandb")

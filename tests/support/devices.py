@@ -47,7 +47,11 @@ class Kept:
     def end(self) -> None:
         assert self.process.stdin is not None and self.process.stdout is not None
         self.process.stdin.close()
-        self.process.wait()
+        try:
+            self.process.wait(timeout=30)
+        except subprocess.TimeoutExpired:  # a run that failed has left it in the middle of a message
+            self.process.kill()
+            self.process.wait()
         self.process.stdout.close()
 
 

@@ -111,15 +111,17 @@ class Driver:
     started: int = 0
     busy: set[str] = field(default_factory=set)  # names of actors whose worker has taken a job
     dead: set[str] = field(default_factory=set)  # names of actors that Ray has lost
-    ending: bool = False
+    asked: int | None = None  # the signal that asked this process to end
     barren: int = 0  # actors in a row that were lost before they took a job
 
     def run(self) -> None:
         """Until every job has an outcome, or until the sweep is stopped and no actor works any more."""
         self.clock = Clock(self.sweep.directory, self.name)
-        before = signal.signal(signal.SIGTERM, self._asked_to_end)
+        before = {sign: signal.signal(sign, self._asked_to_end) for sign in (signal.SIGINT, signal.SIGTERM)}
         try:
             while self._unfinished():
+                if self.asked is not None:
+                    raise Interrupted(self.asked)
                 self._look_at_members()
                 self._fill(self._open_jobs())
                 self.look()
@@ -127,12 +129,12 @@ class Driver:
             self.look()
         finally:
             self._end()
-            signal.signal(signal.SIGTERM, before)
+            for sign, handler in before.items():
+                signal.signal(sign, handler)
 
     def _asked_to_end(self, sign: int, frame: FrameType | None) -> None:
-        if not self.ending:
-            self.ending = True
-            raise Interrupted(sign)
+        """Only noted: an exception that is raised while Ray works is lost in it."""
+        self.asked = sign
 
     def _unfinished(self) -> bool:
         if stopped(self.sweep.directory) is not None:
@@ -201,7 +203,6 @@ class Driver:
         """Let the workers give their jobs back, then let go of every actor."""
         import ray
 
-        self.ending = True
         at_work = [member for member in self.members if member.name in self.busy]
         for member in at_work:
             member.actor.end.remote()
