@@ -38,6 +38,9 @@ def in_child(work: Callable[[], Any]) -> int:
         child = os.fork()
     if child == 0:
         code = 1
+        signal.signal(
+            signal.SIGINT, signal.default_int_handler
+        )  # a shell lets what it runs in the background ignore it
         try:
             work()
             code = 0
