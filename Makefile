@@ -10,7 +10,7 @@ SWEEP := method=lora,adapter,prefix,mam,adamix model=minilm task=synthetic_verdi
 SWEEP += budget.max_steps=300 task.selection_size=200
 
 .DEFAULT_GOAL := help
-.PHONY: help sweep test matrix check lint types docs soak bench bench-end-to-end bench-jobs bench-memory bench-plan bench-gpu format clean
+.PHONY: help sweep test matrix check lint types docs soak bench bench-end-to-end bench-jobs bench-packed bench-memory bench-plan bench-gpu format clean
 
 help:  ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -68,6 +68,9 @@ bench-end-to-end: $(VENV)/testing  ## `unipet train` beside peft and transformer
 
 bench-jobs: $(VENV)/running  ## jobs per hour of each launcher (an idle machine, please)
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/jobs_per_hour.py
+
+bench-packed: $(VENV)/testing  ## throughput of packed training beside solo and slots (ten minutes on an idle machine)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.packed
 
 bench-memory: $(VENV)/running  ## predicted against measured memory of training, on the CPU
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python benchmarks/memory.py

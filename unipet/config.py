@@ -188,6 +188,8 @@ class LauncherConfig:
     name: str = "local"  # a row of LAUNCHERS in unipet/sweeps/launchers.py
     # processes that run jobs; for slurm, tasks of the array
     workers: int | None = option(None, low=1, null="for as many as the machine can take, on SLURM one for each job")
+    # packed: the most jobs that train in one process over one base model, and then that many without measuring
+    pack: int | None = option(None, low=1, null="for as many as memory allows and a measurement says pay, up to 16")
     timeout: float | None = option(None, above=0, null="for no limit")  # seconds that one job may take
     retries: int = option(0, low=0)  # how often a job is tried again if it failed through no fault of its own
     fail_fast: bool = False  # true: the first failure ends the sweep; jobs that are running are finished

@@ -15,6 +15,7 @@ import torch
 
 from benchmarks import (
     end_to_end,
+    packed,
     speed,
     speed_gpu,
     speed_measuring,
@@ -229,3 +230,12 @@ sys.exit(speed_gpu.main(["--tiny", "--out", {str(tmp_path)!r}]))
     assert content["failures"] == []
     assert {row["method"] for row in content["rows"]} == set(speed_gpu.METHODS)
     assert "matplotlib is not installed" in answer.stdout
+
+
+def test_packed_training_is_measured_beside_solo_and_slots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert packed.main(["--tiny", "--sizes", "1,5", "--batches", "2", "--rounds", "2"]) == 0
+    content = json.loads((tmp_path / "runs" / "bench" / "packed.json").read_text())
+    assert [(row["batch"], row["size"]) for row in content["rows"]] == [(2, 1), (2, 5)]
+    assert all(row["solo"] > 0 and row["packed"] > 0 and row["slots"] > 0 for row in content["rows"])
+    assert "| 2 | 5 | " in packed.table(content)

@@ -6,6 +6,7 @@ Shapes: B batch, T queries, H query heads, E head width, D width of all heads, U
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -13,20 +14,56 @@ from torch.nn import functional as F
 from unipet.adaptation.prefix_kv import Columns, columns_of
 from unipet.calculus.functions.base import Heads
 from unipet.calculus.insertion import Insertion
+from unipet.calculus.own_rows import OwnBlock
 
 
-def prepended(insertion: Insertion, heads: Heads, x: Tensor | None) -> Columns:
-    """The columns that a `gated` insertion puts in front of this call's keys and values, for its own rows."""
-    own = insertion.context.own
+def blocks_of(insertions: list[Insertion], query: Tensor) -> list[tuple[list[Insertion], slice]] | None:
+    """The blocks of rows that adaptations work on, and what of the batch is between them, each with its insertions; None where
+    rows do not stand in blocks."""
+    own: dict[int, OwnBlock] = {}
+    inside: dict[int, list[Insertion]] = {}
+    for insertion in insertions:
+        block = insertion.context.own
+        if not isinstance(block, OwnBlock) or len(block.mine) != len(query):
+            return None
+        own[block.first] = block
+        inside.setdefault(block.first, []).append(insertion)
+    found: list[tuple[list[Insertion], slice]] = []
+    at = 0
+    for first in sorted(own):
+        if first > at:
+            found.append(([], slice(at, first)))
+        found.append((inside[first], slice(first, own[first].end)))
+        at = own[first].end
+    return [*found, *[([], slice(at, len(query)))] * (at < len(query))]
+
+
+def narrowed(
+    tensors: tuple[Tensor, Tensor, Tensor, Tensor | None], kwargs: dict[str, Any], block: slice, rows: int
+) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor | None], dict[str, Any]]:
+    """The arguments of an attention call over `rows`, for one block of them. What is the same for all rows stays."""
+
+    def part(value: Any) -> Any:
+        by_row = isinstance(value, Tensor) and value.dim() > 1 and value.shape[0] == rows
+        return value[block] if by_row else value
+
+    query, key, value, mask = tensors
+    return (query[block], key[block], value[block], part(mask)), {name: part(each) for name, each in kwargs.items()}
+
+
+def prepended(insertion: Insertion, heads: Heads, x: Tensor | None, apart: bool = False) -> Columns:
+    """The columns that a `gated` insertion puts in front of this call's keys and values, for its own rows; `apart`: the call
+    has no other rows."""
+    own = None if apart else insertion.context.own
     if own is None:
         return columns_of(insertion, heads, x)
     picked = replace(heads, q_BHTE=own.pick(heads.q_BHTE))
     return columns_of(insertion, picked, None if x is None else own.pick(x)).among(own, heads.q_BHTE)
 
 
-def changed(insertion: Insertion, h_BTD: Tensor, x: Tensor | None, heads: Heads) -> Tensor:
-    """h' at the concatenated heads."""
-    own = insertion.context.own
+def changed(insertion: Insertion, h_BTD: Tensor, x: Tensor | None, heads: Heads, apart: bool = False) -> Tensor:
+    """h' at the concatenated heads; `apart` as above."""
+    own = None if apart else insertion.context.own
     if own is None:
         return _apply(insertion, h_BTD, x, heads)
     picked = replace(heads, q_BHTE=own.pick(heads.q_BHTE))

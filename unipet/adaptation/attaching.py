@@ -132,7 +132,11 @@ class Attachment:
         elif site.at == "stream":
             self._before(model, site.path, hook.on_stream)
         else:
-            self.handles.append(module.register_forward_hook(hook.on_output, with_kwargs=True))
+            self.after(module, hook)
+
+    def after(self, module: nn.Module, hook: Hook) -> None:
+        """Let `hook` change what `module` returns."""
+        self.handles.append(module.register_forward_hook(hook.on_output, with_kwargs=True))
 
     def _before(self, model: nn.Module, path: str, hook: Any) -> None:
         self.handles.append(module_at(model, path).register_forward_pre_hook(hook, with_kwargs=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -39,18 +40,26 @@ def why_no_own_head(model: nn.Module, inserted: Adaptation) -> str | None:
 
 def give_head(model: nn.Module, inserted: Adaptation) -> None:
     """Hook the head that the adaptation kept onto the model, for its own rows."""
-    base, owned = dict(model.named_parameters()), dict[str, dict[str, nn.Parameter]]()
+    base, own = dict(model.named_parameters()), dict[str, nn.Parameter]()
     for name in sorted(inserted.head):
         value, gradient = inserted.kept[name]
-        parameter = nn.Parameter(value.to(base[name]), name in inserted.unfrozen)
+        own[name] = parameter = nn.Parameter(value.to(base[name]), name in inserted.unfrozen)
         parameter.grad = None if gradient is None else gradient.to(parameter)
         inserted.put_parameter(f"{HOME}.{name}", parameter)
+    inserted.attached.handles += hook_head(model, inserted, own)
+
+
+def hook_head(model: nn.Module, inserted: Adaptation, parameters: Mapping[str, nn.Parameter]) -> list[Any]:
+    """Let the own rows of an adaptation go through these parameters of the head, by their names. The handles that end it."""
+    owned = dict[str, dict[str, nn.Parameter]]()
+    for name, parameter in parameters.items():
         path, _, leaf = name.rpartition(".")
         owned.setdefault(path, {})[leaf] = parameter
+    handles = []
     for path, own in owned.items():
         module = model.get_submodule(path)
-        hook = OwnHead(module, own, inserted)
-        inserted.attached.handles.append(module.register_forward_hook(hook, with_kwargs=True))
+        handles.append(module.register_forward_hook(OwnHead(module, own, inserted), with_kwargs=True))
+    return handles
 
 
 def own_head(inserted: Adaptation) -> dict[str, nn.Parameter]:

@@ -59,7 +59,8 @@ def columns_of(insertion: Insertion, heads: Heads, x: Tensor | None) -> Columns:
     function: Any = insertion.parts.function  # shares_softmax promises columns() and scale_keys
     rows = heads.q_BHTE.shape[0]
     views = insertion.views
-    parts = [function.columns(insertion.params(view), heads.kv_heads, insertion.training) for view in range(views)]
+    with insertion.draws:
+        parts = [function.columns(insertion.params(view), heads.kv_heads, insertion.training) for view in range(views)]
     k_BGLE, v_BGLE = (torch.cat([part[i].expand(rows // views, *part[i].shape) for part in parts]) for i in (0, 1))
     chosen_BT = insertion.chosen(heads.q_BHTE.transpose(1, 2))
     factor = insertion.factor(x, x) if x is not None else 1.0

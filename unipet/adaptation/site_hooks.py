@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from unipet.adaptation.attention import HeadsSite
 from unipet.calculus.insertion import Insertion
+from unipet.calculus.own_rows import OwnBlock
 from unipet.calculus.weights import join, split
 from unipet.errors import UnipetError
 
@@ -39,7 +40,7 @@ class Hook:
         x, self.x = self.x, None
         return x
 
-    def _changed(self, h: Tensor, x: Any) -> Tensor:
+    def changed(self, h: Tensor, x: Any) -> Tensor:
         """h' in the shape of h; some models flatten examples and tokens into one dimension around a block."""
         flat = h.dim() == 2
         flat_x = isinstance(x, Tensor) and x.dim() == 2 and x.is_floating_point()  # not token ids; h may be whole again
@@ -48,12 +49,13 @@ class Hook:
             h = h.unflatten(0, (rows, -1)) if flat else h
             x = x.unflatten(0, (rows, -1)) if flat_x else x
         if (own := self.insertion.context.own) is None:
-            h = self._joined(h, x)
+            h = self.joined(h, x)
         else:
-            h = own.put(h, self._joined(own.pick(h), own.pick(x) if isinstance(x, Tensor) else x))
+            h = own.put(h, self.joined(own.pick(h), own.pick(x) if isinstance(x, Tensor) else x))
         return h.flatten(0, 1) if flat else h
 
-    def _joined(self, h: Tensor, x: Any) -> Tensor:
+    def joined(self, h: Tensor, x: Any) -> Tensor:
+        """h' of the rows that h and x hold."""
         if (total := self.insertion.site.total) is not None:
             x = self._normed(h) + x if total.of_h else self._normed(h + x)
         if (part := self.insertion.site.part) is None:
@@ -68,21 +70,58 @@ class Hook:
         return z if self.norm is None else self.norm.forward(z)
 
     def on_output(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-        x = _first(args, kwargs) if self.own else self._taken()
+        x = self.read(args, kwargs)
         if isinstance(output, tuple):
-            return (self._changed(output[0], x), *output[1:])
-        return self._changed(output, x)
+            return (self.changed(output[0], x), *output[1:])
+        return self.changed(output, x)
+
+    def read(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The x of this call, once its module has yielded h."""
+        return _first(args, kwargs) if self.own else self._taken()
 
     def on_input(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         h = args[0]
-        return (self._changed(h, h if self.own else self._taken()), *args[1:]), kwargs
+        return (self.changed(h, h if self.own else self._taken()), *args[1:]), kwargs
 
     def on_stream(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """In place, because the residual connection around `module` holds the same tensor."""
         stream = _first(args, kwargs)
-        stream.copy_(self._changed(stream.clone(), self._taken()))
+        stream.copy_(self.changed(stream.clone(), self._taken()))
+
+
+class Gathered:
+    """The hooks of several adaptations on one module, each for a block of rows: h is cut once and joined once, however many
+    they are."""
+
+    def __init__(self) -> None:
+        self.hooks: list[Hook] = []
+
+    def on_output(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        if isinstance(output, tuple):
+            return (self._changed(output[0], args, kwargs), *output[1:])
+        return self._changed(output, args, kwargs)
+
+    def _changed(self, h: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        pieces: dict[int, tuple[int, Tensor]] = {}  # first row -> the row after the last, and h' of these rows
+        for hook in self.hooks:
+            own, x = hook.insertion.context.own, hook.read(args, kwargs)
+            if not isinstance(own, OwnBlock) or h.dim() == 2 or h.shape[0] != len(own.mine):
+                h, pieces = hook.changed(self._whole(h, pieces), x), {}
+                continue
+            _, piece = pieces.get(own.first, (0, own.pick(h)))
+            pieces[own.first] = own.end, hook.joined(piece, own.pick(x) if isinstance(x, Tensor) else x).to(h.dtype)
+        return self._whole(h, pieces)
+
+    def _whole(self, h: Tensor, pieces: dict[int, tuple[int, Tensor]]) -> Tensor:
+        if not pieces:
+            return h
+        parts, at = [], 0
+        for first, (end, piece) in sorted(pieces.items()):
+            parts += [h[at:first]] * (first > at) + [piece]
+            at = end
+        return torch.cat([*parts, *[h[at:]] * (at < len(h))])
 
 
 class HeadsReader:

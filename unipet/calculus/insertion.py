@@ -5,6 +5,8 @@ Shapes: B batch, T positions, D width of h, U width of x.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor
 
@@ -76,6 +78,12 @@ class Insertion(InsertionTensors):
         rows = h.shape[0] // views
         return torch.cat([rows_of(self._mixed(chunk, view), rows, h) for view, chunk in enumerate(chunks)])
 
+    @property
+    def draws(self) -> AbstractContextManager[None]:
+        """Inside, what it draws in training comes from the random stream of its rows, where these have one."""
+        own = self.context.own
+        return own.draws if self.training and own is not None else nullcontext()
+
     def _route(self, view: int) -> Route | None:
         """The route in the current pass, or None where all experts are reduced."""
         mixture, context = self.parts.mixture, self.context
@@ -94,7 +102,8 @@ class Insertion(InsertionTensors):
         delta: Tensor | None = None
         for route, rows in by_expert(self._route(view) or {}):
             params = self.bank.routed(route) if route else self.bank.reduced()
-            one = function.delta(source, self.generated(params), self.training)
+            with self.draws:
+                one = function.delta(source, self.generated(params), self.training)
             if delta is None or rows is None:
                 delta = one
             else:

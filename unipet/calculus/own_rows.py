@@ -5,7 +5,8 @@ Shapes: B batch, O the own rows among them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -23,6 +24,11 @@ class OwnRows:
     def __init__(self, mine: Sequence[bool]) -> None:
         self.mine, self._whole = tuple(mine), all(mine)
         self._index: dict[tuple[int, torch.device], Tensor] = {}  # (B, device) -> the own rows of such a batch
+
+    @property
+    def draws(self) -> AbstractContextManager[None]:
+        """Inside, random numbers come from the stream of these rows."""
+        return nullcontext()
 
     def stacked(self, views: int) -> OwnRows:
         """The own rows where the batch is several stacked views of the same examples."""
@@ -55,3 +61,36 @@ class OwnRows:
     def flags(self, batch: Tensor) -> Tensor:
         """Which rows of a batch are own ones, (B,)."""
         return torch.zeros(len(batch), dtype=torch.bool, device=batch.device).index_fill(0, self.index(batch), True)
+
+
+class OwnBlock(OwnRows):
+    """Own rows that stand one after another: those from `first` to before `end`, of `total`. Several views of the same examples
+    are among them already. `stream` gives them a random stream of their own."""
+
+    def __init__(
+        self, first: int, end: int, total: int, stream: Callable[[], AbstractContextManager[None]] = nullcontext
+    ) -> None:
+        super().__init__([first <= row < end for row in range(total)])
+        self.first, self.end, self._stream = first, end, stream
+
+    @property
+    def draws(self) -> AbstractContextManager[None]:
+        return self._stream()
+
+    def stacked(self, views: int) -> OwnRows:
+        return self
+
+    def pick(self, batch: Tensor) -> Tensor:
+        if self._whole or (batch.shape[0] == 1 and len(self.mine) > 1):
+            return batch
+        self.index(batch)  # or an error
+        each = batch.shape[0] // len(self.mine)
+        return batch[self.first * each : self.end * each]
+
+    def put(self, batch: Tensor, own: Tensor) -> Tensor:
+        own = own.to(batch.dtype)
+        if self._whole:
+            return own
+        self.index(batch)
+        each = batch.shape[0] // len(self.mine)
+        return torch.cat([batch[: self.first * each], own, batch[self.end * each :]])

@@ -48,6 +48,7 @@ class Row:
     repeated: int = 0  # runs of a seed that another run of it stands for
     size: str = ""  # as trained, "30 + 512"; "" where no insertion has one
     fitted: bool = False  # whether a budget solved it
+    packed: bool = False  # whether runs of it trained in packs, whose time is common
     beside: str = ""  # the budget's limits that are not of parameters: "max_steps=300"
 
     @property
@@ -166,7 +167,7 @@ def make_row(key: tuple[str, ...], variant: str, group: Sequence[Entry], repeate
     """The runs of one configuration, one per seed, as one row: mean and sample standard deviation over those with a score."""
     scored = [entry.record for entry in group if score_of(entry.record) is not None]
     scores = tuple(score for record in scored if (score := score_of(record)) is not None)
-    times = [record.time.train_s for record in scored if record.time.train_s is not None]
+    times = [own for record in scored if (own := record.own_train_s) is not None]
     best = scored[0] if scored else group[0].record
     sizes, size = best.fitted.sizes, design(trained(best, group[0].config))["size"]
     return Row(
@@ -184,6 +185,7 @@ def make_row(key: tuple[str, ...], variant: str, group: Sequence[Entry], repeate
         scored=len(scores),
         runs=len(group),
         train_s=mean(times) if times else None,
+        packed=any(record.packed for record in scored),
         scores=scores,
         higher_is_better=best.data.scoring.higher_is_better,
         scale=scale_of(best),

@@ -46,6 +46,13 @@ def seeds_text(row: Row) -> str:
     return str(row.runs) if row.scored == row.runs else f"{row.scored} of {row.runs}"
 
 
+def train_text(row: Row) -> str:
+    """`12.3 s`; where all runs trained in packs, whose time is common, that word."""
+    if row.train_s is None:
+        return "packed" if row.packed else seconds(None)
+    return f"{seconds(row.train_s)} s"
+
+
 # heading -> (value, right-aligned). What all rows share goes above the table instead of into a column.
 COLUMNS: dict[str, tuple[Callable[[Row], str], bool]] = {
     "method": (lambda row: row.label, False),
@@ -58,7 +65,7 @@ COLUMNS: dict[str, tuple[Callable[[Row], str], bool]] = {
     "metric": (lambda row: row.metric or GAP, False),
     "score": (score_text, True),
     "seeds": (seeds_text, True),
-    "train": (lambda row: seconds(row.train_s) + (" s" if row.train_s is not None else ""), True),
+    "train": (train_text, True),
 }
 SHARED = ("task", "model", "budget", "metric")
 

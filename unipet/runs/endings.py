@@ -15,8 +15,11 @@ from unipet.runs.record_files import ERROR, write_text_atomic
 
 def interrupted(record: Record, end: KeyboardInterrupt, watch: Stopwatch, directory: Path) -> None:
     """Write into the record that somebody ended the run. It continues from its last resume point when it is started again."""
+    from unipet.training.company import StandsAside
+
     reason = f"{str(end) or 'interrupted'}{f' during {watch.ended_in}' if watch.ended_in else ''}"
-    print(f"{reason}; to go on: {continuing(directory)}", file=sys.stderr)
+    if not isinstance(end, StandsAside):  # then it is run later
+        print(f"{reason}; to go on: {continuing(directory)}", file=sys.stderr)
     record.status, record.phase, record.reason = "interrupted", watch.ended_in, reason
 
 

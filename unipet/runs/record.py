@@ -182,6 +182,8 @@ class Record(JsonObject):
     memory: Memory = field(default_factory=Memory)
     insertions: list[InsertionRow] = field(default_factory=list)
     stopped_by: str | None = None
+    packed: int | None = added_later(None)  # how many runs trained in one process with it: their time and memory are common
+    alone: str | None = added_later(None)  # why a run of a packed sweep trained alone
     resumed: list[int] = field(default_factory=list)  # the steps after which it went on, one for each interruption
     reason: str | None = None  # why a run was skipped, exceeded its budget or was interrupted
     error: ErrorOf | None = None
@@ -192,6 +194,16 @@ class Record(JsonObject):
     data: Data = field(default_factory=Data)
     started: str | None = None
     finished: str | None = None
+
+    @property
+    def own_train_s(self) -> float | None:
+        """Seconds of training that may be compared with another run's: not those of a pack, which are common."""
+        return None if self.packed else self.time.train_s
+
+    @property
+    def own_peak_gib(self) -> float | None:
+        """Peak memory that may be compared with another run's; as above."""
+        return None if self.packed else self.memory.peak_gib
 
 
 def model_label(model: ModelConfig) -> str:

@@ -65,6 +65,8 @@ def perform(
     `shared` holds what the runs of this process have in common."""
     with timed() as watch:
         prepared = prepare(config)
+        shared = Shared() if shared is None else shared
+        shared.join(prepared)
         announce(prepared.directory)
         if (found := _finished_before(prepared)) is not None:
             return Done(found, prepared.directory)
@@ -73,7 +75,7 @@ def perform(
             settle(prepared.directory)
             if (found := _finished_before(prepared)) is not None:  # another process may have finished it meanwhile
                 return Done(found, prepared.directory)
-            return execute(prepared, watch, Shared() if shared is None else shared)
+            return execute(prepared, watch, shared)
 
 
 def _finished_before(prepared: Prepared) -> Record | None:
@@ -106,6 +108,7 @@ def execute(prepared: Prepared, watch: Stopwatch, shared: Shared) -> Done:
     record.data, record.fitted = Data.from_dict(prepared.data.record()), Fitted.from_dict(prepared.fit.record())
     record.composition = prepared.fit.method.to_dict()
     record.resumed = resumed_before(directory, prepared.run_id)
+    record.alone = shared.alone
     clear(directory)
     fitted = "".join(f"# fitted to the budget: {key}={size}\n" for key, size in (prepared.fit.sizes or {}).items())
     records.write_text_atomic(directory / records.CONFIG, fitted + write_yaml(prepared.resolved))
@@ -153,12 +156,7 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker,
         from unipet.training.budget.memory_fit import fit_run
         from unipet.training.callbacks import Best
         from unipet.adaptation.checkpoint import save
-        from unipet.training.evaluation import (
-            check_mixture,
-            higher_is_better,
-            score_split,
-            selection_score,
-        )
+        from unipet.training.evaluation import check_mixture, higher_is_better, score_split, selection_score
         from unipet.runs.flags import raised
         from unipet.training.history import read_steps
         from unipet.training.positions import check_lengths
@@ -180,7 +178,7 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker,
     warnings += filter(None, [fit.warning, warning_without_gpus(config.budget.gpus)])
     record.fitted = Fitted.from_dict(record.fitted.to_dict() | fit.record())
     record.memory.predicted_gib = fit.predicted_gib
-    shared.admit(fit.predicted_gib)
+    company = shared.enter(fit)
     record.data.warnings = warnings
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
@@ -219,13 +217,14 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker,
             begin=begin,
             measure=memory.read,
             ranks=ranks,
+            company=company,
         )
     if best is not None:
         selection = record.data.selection
         selection.metric, selection.step = selection_metric(config.task), best.restore()
         selection.scores = {str(step): score for step, score in best.scores.items()}  # JSON has no other keys
     record.memory = Memory.from_dict(record.memory.to_dict() | trained.measured)
-    record.stopped_by = trained.stopped_by
+    record.stopped_by, record.packed = trained.stopped_by, trained.packed or None
     for row in record.insertions:  # for example experts that no step was routed to
         row.untrained = [name for name in trained.untrained if name.startswith(f"{row.name}/")]
     record.time.train_s, record.time.steps = trained.seconds, trained.steps
@@ -239,6 +238,7 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker,
     record.data.scoring = Scoring.from_dict(scores.record())
     with phase("saving"):
         records.write_jsonl_atomic(directory / records.PREDICTIONS, rows)
+    company.writes_weights(model)
     with phase("evaluation"):
         check_mixture(model, encoded.evaluation, batch, config.optim.eval_batch_size, read)  # last: it merges the mixture
     record.flags = raised(rows, data.regression, read_steps(directory / records.METRICS))

@@ -43,6 +43,7 @@ def rows_of(runs: Sequence[Recorded]) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"run": run.directory.name if run.directory else None, **{name: getattr(record, name) for name in NAMES}}
         for part in PARTS:
             row |= leaves(getattr(record, part).to_dict(), part)
+        row |= {"packed": record.packed} if record.packed else {}
         row |= options
         row |= {"reason": reason_of(run), "started": record.started, "finished": record.finished}
         row |= {"run_id": record.run_id, "directory": os.path.normpath(run.directory) if run.directory else None}

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from unipet.output.stopwatch import phase
@@ -16,7 +16,9 @@ from unipet.runs.record_files import canonical_json
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from unipet.training.budget.memory_fit import MemoryFit
     from unipet.training.budget.trace import Trace
+    from unipet.training.company import Company
 
 
 @dataclass
@@ -52,13 +54,49 @@ class KeptBase:
 
 
 @dataclass
-class Shared:
-    """What is kept. One process has one of it, and does one run at a time."""
+class Kept:
+    """The base model that was loaded last, for all runs of a process."""
 
     base: KeptBase | None = None
+
+
+@dataclass
+class Shared:
+    """What is kept. One process has one of it; each run of a pack has its own view of it."""
+
+    kept: Kept = field(default_factory=lambda: Kept())
     traces: dict[str, dict[str, Trace]] = field(default_factory=dict)  # predicted steps, by what takes them
     #: Called with the predicted memory (GiB) before a run puts anything on its device; it may wait for others to end.
     admit: Callable[[float | None], None] = lambda gib: None
+    company: Company | None = None  # the other runs of a pack
+    alone: str | None = None  # why a run of a packed sweep is in none
+
+    @property
+    def base(self) -> KeptBase | None:
+        """The base model that was loaded last."""
+        return self.kept.base
+
+    @base.setter
+    def base(self, base: KeptBase | None) -> None:
+        self.kept.base = base
+
+    def beside(self, company: Company) -> Shared:
+        """The same for one run of a pack."""
+        return replace(self, company=company, admit=lambda gib: None, alone=None)
+
+    def join(self, prepared: Prepared) -> None:
+        """Tell the company of a run what it is. May raise `StandsAside`."""
+        if self.company is not None:
+            self.company.join(prepared)
+
+    def enter(self, fit: MemoryFit) -> Company:
+        """Wait until a run may put something on its device; its company there. May raise `StandsAside`."""
+        from unipet.training.company import Company
+
+        self.admit(fit.predicted_gib)
+        company = self.company or Company()
+        company.admit(fit)
+        return company
 
     def load(self, prepared: Prepared) -> tuple[nn.Module, Any]:
         """Base model and tokenizer of a run, as `load_base_model` gives them."""
@@ -93,8 +131,9 @@ class Shared:
             self.base = None
 
     def forget(self) -> None:
-        """Keep no base model: who knows what became of it."""
-        self.base = None
+        """Keep no base model: who knows what became of it. The other runs of a pack still use it, and the next one checks it."""
+        if self.company is None:
+            self.base = None
 
 
 def digest(weights: Mapping[str, Tensor]) -> tuple[int, ...]:

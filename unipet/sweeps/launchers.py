@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable
+from dataclasses import replace
 
 from unipet.config import LauncherConfig
 from unipet.errors import UnipetError, unknown
 from unipet.sweeps import ray_driver, slurm, telling
 from unipet.sweeps.directory import Sweep, most_gpus
-from unipet.sweeps.machine import places
+from unipet.sweeps.machine import gpus, places
 from unipet.sweeps.progress import Progress
 from unipet.sweeps.supervisor import Slot, Supervisor, log_of
 from unipet.sweeps.worker import Worker
@@ -28,6 +29,15 @@ def local(sweep: Sweep) -> None:
 def in_this_process(sweep: Sweep) -> None:
     """The jobs one after the other, here: what ends one of them with this process ends the sweep."""
     Worker(sweep, worker_name(), telling.worker(sweep)).run()
+
+
+def packed(sweep: Sweep) -> None:
+    """Workers that train several jobs at a time in one process: one for each GPU, or one."""
+    workers = sweep.launcher.workers or max(len(gpus()), 1)
+    if workers == 1:
+        local(sweep)
+    else:
+        slots(replace(sweep, launcher=replace(sweep.launcher, workers=workers)))
 
 
 def slots(sweep: Sweep) -> None:
@@ -62,6 +72,7 @@ def worker_name() -> str:
 LAUNCHERS: dict[str, Callable[[Sweep], str | None]] = {
     "local": local,
     "slots": slots,
+    "packed": packed,
     "slurm": slurm.slurm,
     "ray": ray,
 }
@@ -69,8 +80,9 @@ LAUNCHERS: dict[str, Callable[[Sweep], str | None]] = {
 CHECKS: dict[str, Callable[[LauncherConfig], None]] = {"slurm": slurm.check, "ray": ray_driver.check}
 #: Options of `LauncherConfig` -> the launchers that read them; the others are for all.
 READ_BY = {
-    "workers": ("slots", "slurm", "ray"),
+    "workers": ("slots", "packed", "slurm", "ray"),
     "isolate": ("local",),
+    "pack": ("packed",),
     **dict.fromkeys(("cluster", "partition", "account", "time", "memory_gib", "sbatch"), ("slurm",)),
     **dict.fromkeys(("cpus", "gpus"), ("slurm", "ray")),
     "address": ("ray",),

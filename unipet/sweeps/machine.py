@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from pathlib import Path
+
+from unipet.output.machine_memory import available_gib
 
 WORKER_GIB = 3.0  # of main memory that one worker is given when nobody says how many there shall be
 
@@ -49,13 +50,3 @@ def usable_cores() -> int:
         return len(os.sched_getaffinity(0))
     except AttributeError:
         return os.cpu_count() or 1
-
-
-def available_gib() -> float:
-    """Main memory that programs can still get; a lot where the system does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return 64.0
-    kib = next((int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), 0)
-    return kib / 2**20

@@ -18,7 +18,8 @@ from unipet.output import libraries, terminal
 from unipet.runs.sweep_files import JobState
 from unipet.sweeps import telling
 from unipet.sweeps.directory import Job, read_sweep
-from unipet.sweeps.worker import Say, Worker
+from unipet.sweeps.packer import worker_kind
+from unipet.sweeps.worker import Say
 from unipet.training.stopping import ask
 
 ONCE_S = 30.0  # in which several wishes that it ends are one: SLURM asks every process of a task, and its supervisor asks too
@@ -49,7 +50,7 @@ def work(directory: Path, name: str, alone: bool, last: bool) -> int:
     end_with_parent()
     try:
         sweep = read_sweep(directory)
-        Worker(sweep, name, freezing(telling.worker(sweep)), alone, last).run()
+        worker_kind(sweep.launcher.name)(sweep, name, freezing(telling.worker(sweep)), alone, last).run()
     except UnipetError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -121,7 +121,9 @@ class Supervisor:
             if holder is None or held.owner is None or held.owner.worker != holder.name:
                 continue
             began = holder.claims.setdefault((job, attempt), now)
-            self._check_time(holder, held, now - began)
+            self._check_time(
+                holder, held, (now - began) / max(len(holder.claims), 1)
+            )  # the jobs of a pack share the time
 
     def _check_time(self, slot: Slot, held: Claim, seconds: float) -> None:
         limit = self.sweep.launcher.timeout
@@ -146,7 +148,8 @@ class Supervisor:
         slot.process = None
         if code == 0 and not held:
             return
-        for each in held:
+        # Of a pack nobody knows whose fault it was: the next worker takes the jobs over, and does each of them alone.
+        for each in held if len(held) == 1 else ():
             self._settle(slot, each, "WorkerDied", how_it_ended(code), -code not in NOT_ITS_FAULT)
         self.barren = 0 if held else self.barren + 1
         if self.barren >= BARREN:

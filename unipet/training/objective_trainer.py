@@ -12,6 +12,7 @@ from transformers import Trainer
 
 from unipet.adaptation.adapted import adaptation
 from unipet.errors import UnipetError
+from unipet.training.company import Company, Step
 from unipet.training.forward import model_inputs, real_tokens
 from unipet.training.ranks import Ranks
 from unipet.training.sampler import GroupedOrder
@@ -32,6 +33,7 @@ class ObjectiveTrainer(Trainer):
     schedule: str
     tally: Tally
     ranks: Ranks
+    company: Company
     learning: list[nn.Parameter]
     lr_scheduler: Any
     lr_ratio: float = 1.0
@@ -42,8 +44,12 @@ class ObjectiveTrainer(Trainer):
         model.train()
         batch = self._prepare_inputs(inputs)
         rows = self.ranks.part(len(batch["labels"]))
-        adaptation(model).routing.first_row = rows.start
-        own = self.loss.gradients(model, batch, self.micro_batch, self.accelerator.backward, self._finite, rows)
+        inserted, number = adaptation(model), self.state.global_step
+        inserted.routing.first_row = rows.start
+        step = Step(self.loss, model, batch, number, self._finite, lambda: inserted.draw(number, self.args.seed))
+        own = self.company.gradients(step)
+        if own is None:
+            own = self.loss.gradients(model, batch, self.micro_batch, self.accelerator.backward, self._finite, rows)
         loss = self.ranks.add_up(own, self.learning)
         self.tally.add(loss, real_tokens(model_inputs(model, batch)[0]))
         return loss

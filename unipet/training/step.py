@@ -41,12 +41,16 @@ class Loss:
                 stacked = {name: torch.cat([value] * views) for name, value in inputs.items()}
                 with adaptation(model).views(views):
                     outputs = model(**stacked)
+        return self.of_logits(outputs.logits, inputs, labels)
+
+    def of_logits(self, logits: Tensor, inputs: Batch, labels: Tensor) -> Tensor:
+        """The loss from the logits of a batch, of which several views are stacked if the objective has them."""
         size = len(labels)
-        first, answers = self.read(outputs.logits[:size], inputs, labels)
+        first, answers = self.read(logits[:size], inputs, labels)
         first = first.float()  # losses are computed in float32, also under autocast
         loss = task_loss(first, answers, self.regression, self.label_smoothing)
         if self.objective.consistency is not None:
-            second, _ = self.read(outputs.logits[size:], inputs, labels)
+            second, _ = self.read(logits[size:], inputs, labels)
             loss = loss + consistency_loss(self.objective.consistency, first, second.float(), self.regression)
         return loss
 

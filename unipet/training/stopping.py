@@ -24,7 +24,8 @@ class _Asked:
 
     number: int | None = None
     at = 0.0
-    stepping = False  # a step is in work
+    stepping = 0  # how many trainings of this process have a step in work
+    heeded = 0  # how many runs of this process heed signals
 
 
 _asked = _Asked()
@@ -37,6 +38,7 @@ def heeding_signals() -> Iterator[None]:
     Where the program has a handler of its own, or ignores the signal, that stays; it may call `ask`.
     """
     before = {}
+    _asked.heeded += 1
     if threading.current_thread() is threading.main_thread():
         for each in (signal.SIGINT, signal.SIGTERM):
             if signal.getsignal(each) in (signal.SIG_DFL, signal.default_int_handler):
@@ -46,17 +48,19 @@ def heeding_signals() -> Iterator[None]:
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
-        _asked.number, _asked.stepping = None, False
+        _asked.heeded -= 1
+        if not _asked.heeded:
+            _asked.number, _asked.stepping = None, 0
 
 
 @contextmanager
 def ending_steps_first() -> Iterator[None]:
     """Inside, steps are in work: whoever makes them calls `end_if_asked` between two of them."""
-    _asked.stepping = True
+    _asked.stepping += 1
     try:
         yield
     finally:
-        _asked.stepping = False
+        _asked.stepping = max(_asked.stepping - 1, 0)
 
 
 def ask(number: int) -> None:

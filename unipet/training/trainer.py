@@ -18,6 +18,7 @@ from unipet.tasks import Collate, Readout, read_rows
 from unipet.training.budget.checkpointing import checkpointed
 from unipet.training.budget.limits import batch_tokens, count_steps, seconds_allowed
 from unipet.training.callbacks import Best, Clock, GradientProbe, Journal, Log, Routes, ShownProgress, TimeLimit
+from unipet.training.company import Company
 from unipet.training.forward import Examples, lengths
 from unipet.training.lr_ratio import up_tensors
 from unipet.training.movement import Movement
@@ -42,6 +43,7 @@ class Trained:
     stopped_by: str = "epochs"  # epochs | max_steps | max_tokens | gpu_hours
     untrained: list[str] = field(default_factory=list)  # trainable tensors that got no gradient or did not move
     measured: dict[str, Any] = field(default_factory=dict)  # what `measure` answered
+    packed: int = 0  # the most runs that trained together, this one included; 0: none did
 
 
 @phase("training")
@@ -64,6 +66,7 @@ def train(
     begin: ResumePoint | None = None,
     measure: Callable[[], dict[str, Any]] = dict,
     ranks: Ranks = ALONE,
+    company: Company | None = None,
 ) -> Trained:
     """Train every parameter of `model` that requires a gradient, in place. The model stays on the training device.
 
@@ -74,10 +77,11 @@ def train(
     `log(values, step)`. Two runs with the same seed see the same data order and the same dropout.
     Training begins after `begin`, one of the `points` that it writes every `config.checkpoint.every`, and at its end.
     `measure` is asked once, when the last step is over. Each process of `ranks` calls this, and takes its part of every
-    batch; the first alone has `points` and `best`. Raises `Diverged` for a loss that is not finite, `UnipetError` if no
-    tensor ever had a gradient or none moved, and `Interrupted` if a signal ended it between two steps.
+    batch; the first alone has `points` and `best`. `company` may compute the gradients of
+    each step. Raises `Diverged` for a loss that is not finite, `UnipetError` if no tensor ever had a gradient or none
+    moved, and `Interrupted` if a signal ended it between two steps.
     """
-    optim = config.optim
+    optim, company = config.optim, company or Company()
     order = GroupedOrder(lengths(examples), optim.batch_size, config.seed)
     both = bool(getattr(model.config, "is_encoder_decoder", False))
     steps, stopped_by = count_steps(len(examples), config, batch_tokens(examples, order.batches(), both))
@@ -123,7 +127,7 @@ def train(
         "routes": routes,
         "movement": movement,
     }
-    parts |= {"weights": Weights(model), "spent": Spent(), **({"best": best} if best else {})}
+    parts |= {"company": company, "weights": Weights(model), "spent": Spent(), **({"best": best} if best else {})}
     resumption = Resumption(points, config.checkpoint.every, parts)
     trainer = ObjectiveTrainer(
         model=model,
@@ -136,7 +140,7 @@ def train(
             OwnDropout(ranks, config.seed),
             probe,
             clock,
-            progress,
+            *([progress] if company.shows else []),
             journal,
             hours,
             *([best] if best else []),  # last, because it checks whether an earlier callback has ended training
@@ -147,6 +151,7 @@ def train(
     trainer.loss = Loss(objective, regression, optim.label_smoothing, config.precision, read)
     trainer.order, trainer.micro_batch, trainer.lr_ratio = order, micro_batch or optim.batch_size, optim.lr_ratio
     trainer.schedule, trainer.tally = optim.schedule, Tally(arguments.device)
+    trainer.company = company
     trainer.ranks, trainer.learning = ranks, list(learning.values())
     parts |= {"tally": trainer.tally, OPTIMISER: Optimiser(trainer)}
     if optim.lr_ratio != 1.0:
@@ -172,6 +177,7 @@ def train(
         stopped_by="gpu_hours" if hours.reached and trainer.state.global_step < steps else stopped_by,
         untrained=sorted({*probe.untouched(), *still}),
         measured=measure(),
+        packed=company.packed,
     )
     resumption.write(trained.steps, asdict(trained))
     end_if_asked(" after training")

@@ -17,8 +17,8 @@ from unipet.runs.record import Record
 #: cost -> (what a record says of it, what the axis says, how a value is written)
 COSTS: dict[str, tuple[Callable[[Record], float | None], str, str]] = {
     "parameters": (lambda record: record.params.trainable, "trainable parameters", ",.0f"),
-    "memory": (lambda record: record.memory.peak_gib, "peak memory, GiB", ".2f"),
-    "time": (lambda record: record.time.train_s, "training time, s", ".1f"),
+    "memory": (lambda record: record.own_peak_gib, "peak memory, GiB", ".2f"),
+    "time": (lambda record: record.own_train_s, "training time, s", ".1f"),
 }
 UNLIMITED = "none"  # the budget that says nothing, so that what a run adds to it must be shown
 LIMITS = {"max_steps"}
