@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unipet.output import libraries
+from unipet.output.files import remove_leftovers
 from unipet.runs import record_files as records
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
@@ -82,6 +83,7 @@ def _finished_before(prepared: Prepared) -> Record | None:
         from unipet.training.resume_point import discard
 
         discard(prepared.directory)  # a process that was killed at its very end may have left some
+        remove_leftovers(prepared.directory)
         print(f"finished before, not run again (rerun=true repeats it): {prepared.directory}")
         upload(prepared.config.tracking, found, prepared.resolved, prepared.directory)
     return found

@@ -18,7 +18,7 @@ from unipet.compose.parse_run_config import run_config
 from unipet.compose.schema import typed
 from unipet.config import LauncherConfig, RunConfig
 from unipet.errors import UnipetError
-from unipet.output.files import as_file_name, write_bytes_atomic
+from unipet.output.files import as_file_name, remove_leftovers, temporary_name, write_bytes_atomic
 from unipet.runs.identity import APART
 from unipet.runs.sweep_files import (
     CLAIMS,
@@ -86,7 +86,7 @@ def write_sweep(sweep: Sweep, jobs: Sequence[Job], versions: Mapping[str, Any]) 
     directory = sweep.directory
     if (directory / SWEEP).is_file():
         return False
-    new = directory.with_name(f".{directory.name}.{os.getpid()}.new")
+    new = temporary_name(directory)
     try:
         for name in (JOBS, CLAIMS, WORKERS):
             (new / name).mkdir(parents=True)
@@ -207,6 +207,8 @@ def reopen(directory: Path, results_too: bool) -> None:
     With `results_too` those as well: their jobs then look whether the finished run is still the one that they ask for. Data
     or a base model may have changed since. While other workers are at the sweep, its results stay.
     """
+    for written_in in (directory.parent, directory, directory / JOBS):
+        remove_leftovers(written_in)
     for number in sorted(job_numbers(directory, ".json")):
         path = directory / JOBS / f"{number}.json"
         try:
