@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from unipet.calculus.options import parse_options
 from unipet.calculus.yaml_reader import Plain, read_written, read_yaml, write_yaml
 from unipet.compose.parse_run_config import run_config
 from unipet.compose.schema import typed
@@ -42,6 +43,19 @@ class Job:
     differing: list[str]  # those that tell it from the other jobs
     values: Mapping[str, Any]
     mistake: str | None
+
+
+@dataclass(frozen=True)
+class _Described:
+    """`sweep.yaml`, besides the versions, which are for people."""
+
+    command: list[str]
+    flags: list[str]
+    swept: list[str]
+    jobs: int
+    folder: str
+    launcher: LauncherConfig
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -161,18 +175,21 @@ def read_sweep(directory: Path) -> Sweep:
         )
     content = read_yaml(path)
     try:
-        return Sweep(
-            directory=directory,
-            command=[str(each) for each in content["command"]],
-            flags=[str(each) for each in content["flags"]],
-            swept=[str(each) for each in content["swept"]],
-            jobs=int(content["jobs"]),
-            folder=Path(os.path.normpath(directory / content["folder"])),
-            launcher=LauncherConfig(**content["launcher"]),
-            name=str(content["name"]) if "name" in content else directory.name,  # of an older version
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise UnipetError(f"{path}: not the description of a sweep ({error}). Give the command again.") from None
+        said = parse_options(_Described, content, "sweep", "the description of a sweep", ignore=("versions",))
+    except UnipetError as error:
+        raise UnipetError(
+            f"{path}: not the description of a sweep: {error} Or give the sweep's command again."
+        ) from None
+    return Sweep(
+        directory=directory,
+        command=said.command,
+        flags=said.flags,
+        swept=said.swept,
+        jobs=said.jobs,
+        folder=Path(os.path.normpath(directory / said.folder)),
+        launcher=said.launcher,
+        name=said.name or directory.name,  # of an older version
+    )
 
 
 def read_job(directory: Path, number: int) -> Job:
