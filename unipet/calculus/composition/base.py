@@ -13,6 +13,7 @@ from torch import Tensor
 
 from unipet.calculus.composition.weights import Weights
 from unipet.calculus.functions.base import Affine, Function, Params, Slots, Widths
+from unipet.calculus.functions.product import Delta
 
 #: Why a function that makes tokens goes with no composition but one, and that one with no other function.
 TOKENS_NEED = "functions that make tokens and compositions that lengthen the sequence need each other."
@@ -87,8 +88,8 @@ class Composition(ABC):
         """Set what it learns, in place, from the base model's weight."""
 
     @abstractmethod
-    def join(self, h_BTD: Tensor, delta_BTD: Tensor, own: Params, at: Weights | None) -> Tensor:
-        """h' from h and s·Δ."""
+    def join(self, h_BTD: Tensor, delta: Delta, own: Params, at: Weights | None) -> Tensor:
+        """h' from h and s·Δ, in the dtype of h."""
 
     def fold(self, W_DI: Tensor, b_D: Tensor, affine: Affine, own: Params, at: Weights | None) -> tuple[Tensor, Tensor]:
         """The linear map (W, b) with s·f, as a map of the same input, joined to it. Only what is `foldable` has one."""
