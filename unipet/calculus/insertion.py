@@ -5,10 +5,12 @@ Shapes: B batch, T positions, D width of h, U width of x.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from unipet.calculus.composition import Replace, Weights
+from unipet.calculus.composition import Replace, Weights, column
 from unipet.calculus.forward_context import CurrentPass, ForwardContext
 from unipet.calculus.functions.base import Affine, Heads, LinearMap, Params, Widths
 from unipet.calculus.functions.product import Delta, scaled, value
@@ -106,10 +108,36 @@ class Insertion(InsertionTensors):
         assert delta is not None
         return delta
 
+    @property
+    def joins_weight(self) -> bool:
+        """Whether f's matrix can be joined to the weight of the linear map that yields h, all rows and tokens alike."""
+        parts, mixture = self.parts, self.parts.mixture
+        matrix = isinstance(parts.function, LinearMap) and parts.composition.changes_weight
+        alike = parts.scaling.dynamic is None and parts.tokens is None and not (mixture and mixture.by_row)
+        return matrix and alike and parts.form == "parallel" and self.site.at == "output" and self.site.part is None
+
+    def joined_weight(self, W_DU: Tensor, x: Tensor) -> Callable[[], Tensor] | None:
+        """What makes the weight W with f's matrix joined to it, in this pass and when the backward pass makes it again; None
+        where f(x) by itself is cheaper, or this call needs it."""
+        function, like = self.parts.function, self._like()
+        assert isinstance(function, LinearMap) and like is not None
+        mixed = not (x.dtype == W_DU.dtype == like.dtype) or torch.is_autocast_enabled(x.device.type)
+        if mixed or self.views != 1 or self.context.own is not None:
+            return None
+        if not self.parts.composition.of_weight:
+            tokens = x.shape[:-1].numel()
+            if not function.cheaper_as_matrix(tokens, self.widths, self.training):
+                return None
+        own, factor = self._in_use(), column(self._scaled())
+        return lambda: self.parts.composition.weight(W_DU, factor * function.matrix(self.generated(own)))
+
     def params(self, view: int = 0) -> Params:
         """The tensors in use: the routed experts in training, the reduced ones otherwise."""
+        return self.generated(self._in_use(view))
+
+    def _in_use(self, view: int = 0) -> Params:
         ((route, _),) = by_expert(self._route(view) or {})
-        return self.generated(self.bank.routed(route) if route else self.bank.reduced())
+        return self.bank.routed(route) if route else self.bank.reduced()
 
     @property
     def views(self) -> int:
@@ -148,9 +176,8 @@ class Insertion(InsertionTensors):
         if affine is None:
             return None
         factor = self._scaled()
-        column = factor.unsqueeze(-1) if isinstance(factor, Tensor) and factor.numel() > 1 else factor
         A_DU, c_D = affine.A_DU, affine.c_D
-        return Affine(None if A_DU is None else column * A_DU, None if c_D is None else factor * c_D)
+        return Affine(None if A_DU is None else column(factor) * A_DU, None if c_D is None else factor * c_D)
 
     @property
     def needs_mask(self) -> bool:

@@ -22,8 +22,13 @@ from unipet.calculus.options import option
 class Add(Composition):
     """h + sΔ."""
 
+    changes_weight: ClassVar[bool] = True
+
     def join(self, h_BTD: Tensor, delta: Delta, own: Params, at: Weights | None) -> Tensor:
         return added(h_BTD, delta)
+
+    def weight(self, W_DI: Tensor, A_DI: Tensor) -> Tensor:
+        return W_DI + A_DI
 
     def fold(self, W_DI: Tensor, b_D: Tensor, affine: Affine, own: Params, at: Weights | None) -> tuple[Tensor, Tensor]:
         return (

@@ -40,9 +40,14 @@ class OfWeight(Composition):
 class Hadamard(OfWeight):
     """W' = W ⊙ (1 + sA): f's matrix A scales every entry of the weight (HiRA: Huang et al. 2025, eq. 3)."""
 
+    changes_weight: ClassVar[bool] = True
+
     def join(self, h_BTD: Tensor, delta: Delta, own: Params, at: Weights | None) -> Tensor:
         assert at is not None and at.x is not None
         return added(h_BTD, Product(at.x, at.weight_DI * at.scaled_DI))
+
+    def weight(self, W_DI: Tensor, A_DI: Tensor) -> Tensor:
+        return torch.addcmul(W_DI, W_DI, A_DI)
 
     def fold(self, W_DI: Tensor, b_D: Tensor, affine: Affine, own: Params, at: Weights | None) -> tuple[Tensor, Tensor]:
         assert at is not None

@@ -233,6 +233,11 @@ class LinearMap(Function):
         assert isinstance(u, Tensor)
         return value(self.product(u, params, training))
 
+    def cheaper_as_matrix(self, tokens: int, widths: Widths, training: bool) -> bool:
+        """Whether a step costs less where the matrix is made once and joined to the weight than where f acts on the tokens.
+        Never where f differs from its matrix in training (dropout)."""
+        return type(self).delta is LinearMap.delta and type(self).product is LinearMap.product
+
     def unjoined(self, u: Tensor | Heads | None, params: Params, training: bool) -> Delta:
         if type(self).delta is not LinearMap.delta:
             return self.delta(u, params, training)

@@ -5,26 +5,28 @@ Shapes: D width of h, R width of what is multiplied last.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-#: Products with a matrix of fewer rows than this are slow in the backward pass on CPUs where it is stored by columns.
+#: Matrices with fewer columns than this are narrow.
 _NARROW = 16
 
 
 @dataclass(frozen=True)
 class Product:
-    """Δ = z Wᵀ, with z (..., R) and W (D, R). A factor of Δ is multiplied into W, which is much smaller than Δ."""
+    """Δ = s z Wᵀ, with z (..., R), W (D, R) and a number s."""
 
     z: Tensor
     W_DR: Tensor
+    factor: float = 1.0
 
     def value(self) -> Tensor:
         """Δ, (..., D)."""
-        return F.linear(self.z, self.W_DR)
+        return F.linear(self.z, self.W_DR if self.factor == 1 else self.factor * self.W_DR)
 
     def joins(self, h: Tensor) -> bool:
         """Whether h + Δ is one product: they have the same rows and precision."""
@@ -33,11 +35,32 @@ class Product:
         return self.z.shape[:-1] == h.shape[:-1] and h.dtype == self.z.dtype == computed
 
     def added(self, h: Tensor) -> Tensor:
-        """h + z Wᵀ."""
-        W_RD = self.W_DR.T
-        if len(W_RD) < _NARROW:
-            W_RD = W_RD.contiguous()
-        return torch.addmm(h.flatten(0, -2), self.z.flatten(0, -2), W_RD).view(h.shape)
+        """h + s z Wᵀ."""
+        z_NR, W_DR = self.z.flatten(0, -2), self.W_DR.to(h.dtype)
+        sum_ND: Tensor = _Sum.apply(h.flatten(0, -2), z_NR, W_DR, self.factor)  # type: ignore[no-untyped-call]
+        return sum_ND.view(h.shape)
+
+
+class _Sum(torch.autograd.Function):
+    """h + s z Wᵀ in one operator, which keeps z and W alone for the backward pass, no scaled copy of either."""
+
+    @staticmethod
+    def forward(ctx: Any, h_ND: Tensor, z_NR: Tensor, W_DR: Tensor, factor: float) -> Tensor:
+        ctx.save_for_backward(z_NR, W_DR)
+        ctx.factor = factor
+        return torch.addmm(h_ND, z_NR, W_DR.T, alpha=factor)
+
+    @staticmethod
+    def backward(ctx: Any, grad_ND: Tensor) -> tuple[Tensor | None, ...]:
+        z_NR, W_DR = ctx.saved_tensors
+        grad_z = grad_W = None
+        if ctx.needs_input_grad[1]:
+            # Stored by rows: on CPUs, a product with a narrow matrix that is stored by columns takes twice as long.
+            W_RD = (ctx.factor * W_DR.T).contiguous() if W_DR.shape[1] < _NARROW else ctx.factor * W_DR.T
+            grad_z = grad_ND @ W_RD.T
+        if ctx.needs_input_grad[2]:
+            grad_W = ctx.factor * (z_NR.T @ grad_ND).T
+        return (grad_ND if ctx.needs_input_grad[0] else None), grad_z, grad_W, None
 
 
 #: Δ, or the product that it is.
@@ -54,9 +77,9 @@ def scaled(delta: Delta, factor: Tensor | float) -> Delta:
     if not isinstance(factor, Tensor):
         if factor == 1:
             return delta
-        return Product(delta.z, factor * delta.W_DR) if isinstance(delta, Product) else factor * delta
+        return replace(delta, factor=factor * delta.factor) if isinstance(delta, Product) else factor * delta
     if isinstance(delta, Product) and factor.dim() == 1:  # one number, or one for each channel of h
-        return Product(delta.z, factor.unsqueeze(-1) * delta.W_DR)
+        return replace(delta, W_DR=factor.unsqueeze(-1) * delta.W_DR)
     return factor * value(delta)
 
 
