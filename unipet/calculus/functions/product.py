@@ -26,7 +26,7 @@ class Product:
 
     def value(self) -> Tensor:
         """Δ, (..., D)."""
-        return F.linear(self.z, self.W_DR if self.factor == 1 else self.factor * self.W_DR)
+        return F.linear(self.z, _times(self.factor, self.W_DR))
 
     def joins(self, h: Tensor) -> bool:
         """Whether h + Δ is one product: they have the same rows and precision."""
@@ -56,11 +56,15 @@ class _Sum(torch.autograd.Function):
         grad_z = grad_W = None
         if ctx.needs_input_grad[1]:
             # Stored by rows: on CPUs, a product with a narrow matrix that is stored by columns takes twice as long.
-            W_RD = (ctx.factor * W_DR.T).contiguous() if W_DR.shape[1] < _NARROW else ctx.factor * W_DR.T
+            W_RD = _times(ctx.factor, W_DR.T.contiguous() if W_DR.shape[1] < _NARROW else W_DR.T)
             grad_z = grad_ND @ W_RD.T
         if ctx.needs_input_grad[2]:
-            grad_W = ctx.factor * (z_NR.T @ grad_ND).T
+            grad_W = _times(ctx.factor, (z_NR.T @ grad_ND).T)
         return (grad_ND if ctx.needs_input_grad[0] else None), grad_z, grad_W, None
+
+
+def _times(factor: float, tensor: Tensor) -> Tensor:
+    return tensor if factor == 1 else factor * tensor
 
 
 #: Δ, or the product that it is.
@@ -75,9 +79,9 @@ def value(delta: Delta) -> Tensor:
 def scaled(delta: Delta, factor: Tensor | float) -> Delta:
     """s · Δ."""
     if not isinstance(factor, Tensor):
-        if factor == 1:
-            return delta
-        return replace(delta, factor=factor * delta.factor) if isinstance(delta, Product) else factor * delta
+        if isinstance(delta, Product):
+            return replace(delta, factor=factor * delta.factor)
+        return _times(factor, delta)
     if isinstance(delta, Product) and factor.dim() == 1:  # one number, or one for each channel of h
         return replace(delta, W_DR=factor.unsqueeze(-1) * delta.W_DR)
     return factor * value(delta)
