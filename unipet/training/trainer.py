@@ -91,7 +91,7 @@ def train(
         adam_beta1=optim.beta1,
         adam_beta2=optim.beta2,
         adam_epsilon=optim.epsilon,
-        optim="adamw_torch",
+        optim="adamw_torch_fused",
         max_grad_norm=optim.clip,
         seed=config.seed,
         data_seed=config.seed,
