@@ -19,6 +19,7 @@ from unipet.training.budget.checkpointing import checkpointed
 from unipet.training.budget.limits import batch_tokens, count_steps, seconds_allowed
 from unipet.training.callbacks import Best, Clock, GradientProbe, Journal, Log, Routes, ShownProgress, TimeLimit
 from unipet.training.forward import Examples, lengths
+from unipet.training.frozen_cache import FrozenCache
 from unipet.training.lr_ratio import up_tensors
 from unipet.training.movement import Movement
 from unipet.training.objective_trainer import ObjectiveTrainer
@@ -42,6 +43,7 @@ class Trained:
     stopped_by: str = "epochs"  # epochs | max_steps | max_tokens | gpu_hours
     untrained: list[str] = field(default_factory=list)  # trainable tensors that got no gradient or did not move
     measured: dict[str, Any] = field(default_factory=dict)  # what `measure` answered
+    frozen: dict[str, Any] = field(default_factory=dict)  # what was kept of frozen layers
 
 
 @phase("training")
@@ -149,6 +151,8 @@ def train(
     trainer.schedule, trainer.tally = optim.schedule, Tally(arguments.device)
     trainer.ranks, trainer.learning = ranks, list(learning.values())
     parts |= {"tally": trainer.tally, OPTIMISER: Optimiser(trainer)}
+    cache = FrozenCache(model, examples, collate, config, steps)
+    trainer.add_callback(cache)
     if optim.lr_ratio != 1.0:
         trainer.faster = {id(tensor) for tensor in up_tensors(adaptation(model))}
     for unwanted in (ProgressCallback, PrinterCallback):
@@ -158,7 +162,7 @@ def train(
         resumption.take_up(begin)
     ranks.begin_alike([*stored(model).values(), *frozen(model).values()])
     try:
-        with checkpointed(model, checkpointing), ending_steps_first():
+        with cache.in_use(), checkpointed(model, checkpointing), ending_steps_first():
             trainer.train()
     finally:
         progress.close()
@@ -172,6 +176,7 @@ def train(
         stopped_by="gpu_hours" if hours.reached and trainer.state.global_step < steps else stopped_by,
         untrained=sorted({*probe.untouched(), *still}),
         measured=measure(),
+        frozen=cache.record(),
     )
     resumption.write(trained.steps, asdict(trained))
     end_if_asked(" after training")
