@@ -18,7 +18,7 @@ from unipet.errors import UnipetError
 from unipet.runs.checks import check_tokenizer, check_weights, fit_tokenizer
 from unipet.runs.record import Record
 from unipet.runs.model_files import check_unchanged, first_line, has_weights, locate, verify
-from unipet.output.stopwatch import phase
+from unipet.output.stopwatch import importing, phase
 from unipet.tasks.kinds import Kind, kind_of
 from unipet.runs.tokenizer_files import read_tokenizer
 
@@ -158,7 +158,7 @@ def _head(labels: list[str], regression: bool, kind: str) -> dict[str, Any]:
 
 def _loader(config: Any, row: Kind, kind: str, model: ModelConfig) -> Any:
     """The transformers class for this kind. Raises `UnipetError` if the base model does not support it."""
-    with phase("import"):  # takes seconds: transformers imports its models on first use
+    with importing():  # takes seconds: transformers imports its models on first use
         import transformers
         from transformers import PreTrainedModel  # noqa: F401
 

@@ -6,9 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from transformers import TrainerCallback
 
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
@@ -17,12 +15,13 @@ from unipet.tasks import Collate
 from unipet.training.forward import Examples, lengths, longest_first, model_inputs, to_device
 from unipet.training.frozen_layers import FrozenStack, NotFrozen, frozen_stacks
 from unipet.training.frozen_outputs import FrozenOutputs
+from unipet.training.loop import Callback
 
 LIMIT_GIB = 2.0  # with cache_frozen=auto
 GIB = 2**30
 
 
-class FrozenCache(TrainerCallback):
+class FrozenCache(Callback):
     """Keeps the outputs of frozen layers for one training. It fills when training begins, which counts as training time.
 
     The outputs are computed in batches of similar length that depend on the examples alone. So a resumed training computes the
@@ -85,7 +84,7 @@ class FrozenCache(TrainerCallback):
         with self._outputs.in_use():
             yield
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any) -> None:
         if self._outputs is not None:
             self._outputs.fill(self._batches(), self._config.precision)
 

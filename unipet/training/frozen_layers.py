@@ -63,7 +63,9 @@ def stack_modules(model: nn.Module) -> dict[str, tuple[nn.Module, list[nn.Module
         raise NotFrozen("this architecture has no site table, so its layers are not known") from error
     base, stacks = base_of(bare(model)), stacks_of(bare(model), table)
     named = {name: table.stacks[name] for name in table.stacks if name in stacks}
-    return {name: (base.get_submodule(it.entry), [*base.get_submodule(it.layers).children()]) for name, it in named.items()}
+    return {
+        name: (base.get_submodule(it.entry), [*base.get_submodule(it.layers).children()]) for name, it in named.items()
+    }
 
 
 def _watched(model: nn.Module, inputs: Mapping[str, Tensor], precision: str, training: bool) -> dict[str, list[Any]]:
