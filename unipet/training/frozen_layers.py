@@ -43,10 +43,15 @@ def frozen_stacks(model: nn.Module, inputs: Mapping[str, Tensor], precision: str
     if any(value for key, value in model.config.to_dict().items() if "layerdrop" in key):  # type: ignore[operator, union-attr]
         raise NotFrozen(f"training leaves out layers at random ({_dropout(model)})")
     seen = _watched(model, inputs, precision, training=True)
-    stacks = [_frozen(model, name, calls) for name, calls in seen.items()]
-    found = [stack for stack in stacks if stack is not None]
+    counts = {name: _count(calls) for name, calls in seen.items()}
+    mingled = [name for name, calls in seen.items() if counts[name] < len(calls) and _mingled(calls[: counts[name]])]
+    found = [_frozen(model, name, calls[: counts[name]]) for name, calls in seen.items() if counts[name]]
+    found = [stack for stack in found if stack.name not in mingled]
     if not found:
-        raise NotFrozen("trainable tensors act in the first layer, so no layer's output stays the same")
+        reason = "trainable tensors act in the first layer, so no layer's output stays the same"
+        raise NotFrozen(
+            f"the layers of the {mingled[0]} hand each other more than hidden states" if mingled else reason
+        )
     calm = _watched(model, inputs, precision, training=False)
     for stack in found:
         last = len(stack.layers) - 1
@@ -86,17 +91,23 @@ def _watched(model: nn.Module, inputs: Mapping[str, Tensor], precision: str, tra
     return seen
 
 
-def _frozen(model: nn.Module, name: str, calls: list[Any]) -> FrozenStack | None:
-    count = next((at for at, output in enumerate(calls) if _states(output).requires_grad), len(calls))
-    if not count:
-        return None
-    for output in calls[:count]:
-        if isinstance(output, tuple) and any(isinstance(other, Tensor) for other in output[1:]):
-            raise NotFrozen(f"the layers of the {name} hand each other more than hidden states")
+def _count(calls: list[Any]) -> int:
+    """How many of the first layers are frozen, of all that returned `calls`."""
+    return next((at for at, output in enumerate(calls) if _states(output).requires_grad), len(calls))
+
+
+def _mingled(calls: list[Any]) -> bool:
+    """Whether these layers hand on more than hidden states, such as the position bias of T5's first layer."""
+    return any(isinstance(other, Tensor) for output in calls if isinstance(output, tuple) for other in output[1:])
+
+
+def _frozen(model: nn.Module, name: str, calls: list[Any]) -> FrozenStack:
     entry, layers = stack_modules(model)[name]
-    states, last = _states(calls[count - 1]), calls[count - 1]
+    states, last = _states(calls[-1]), calls[-1]
     returned = len(last) if isinstance(last, tuple) else None
-    return FrozenStack(name, entry, layers[:count], len(layers), returned, states.shape[-1] * states.element_size())
+    return FrozenStack(
+        name, entry, layers[: len(calls)], len(layers), returned, states.shape[-1] * states.element_size()
+    )
 
 
 def _states(output: Any) -> Tensor:

@@ -106,7 +106,7 @@ class Loop:
         seed_everything(args.seed)
         model.to(args.device)
         self.model: Any = model
-        self.model.config.use_cache = False  # keys and values for generation, which no step needs
+        model.config.use_cache = False  # type: ignore[union-attr]  # keys and values for generation, which no step needs
         self.args, self.state, self.control = args, State(args.max_steps), Control()
         self.data_collator, self.train_dataset, self.callbacks = data_collator, train_dataset, callbacks
         self._training: list[nn.Parameter] = []
