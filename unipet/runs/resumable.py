@@ -13,6 +13,7 @@ from unipet.runs.record import Record
 from unipet.runs.record_files import RESULT, read_record, write_record
 
 if TYPE_CHECKING:
+    from unipet.runs.prepare import Prepared
     from unipet.training.budget.memory_fit import MemoryFit
     from unipet.training.resume_point import ResumePoint, ResumePoints
 
@@ -27,14 +28,18 @@ def resumed_before(directory: Path, run_id: str) -> list[int]:
 
 
 def resume_points(
-    directory: Path, record: Record, fit: MemoryFit, device: str
+    directory: Path, record: Record, fit: MemoryFit, device: str, earlier: Prepared | None = None
 ) -> tuple[ResumePoints, ResumePoint | None]:
-    """The run's resume points, and the one that it goes on from, which its record then counts; without one the run begins at
-    its beginning, and what was there is removed."""
+    """The run's resume points, and the one that it goes on from, which its record then counts; without one of its own that
+    of `earlier`, the same run that ended at an earlier rung; without any the run begins at its beginning, and what was there
+    is removed."""
     from unipet.training.resume_point import ResumePoints, discard
 
-    points = ResumePoints(directory, _setting(record, fit, device))
+    setting = _setting(record, fit, device)
+    points = ResumePoints(directory, setting)
     begin = points.newest()
+    if begin is None and earlier is not None:
+        begin = ResumePoints(earlier.directory, setting | {"run_id": earlier.run_id}).newest()
     if begin is None:
         discard(directory)
         record.resumed = []
@@ -42,6 +47,17 @@ def resume_points(
         record.resumed.append(begin.step)
         write_record(directory / RESULT, record)
     return points, begin
+
+
+def done_with(prepared: Prepared, directory: Path) -> None:
+    """Remove the resume points that a finished run leaves. Those of a rung stay for the rung that comes after it, which
+    then removes them."""
+    from unipet.training.resume_point import discard
+
+    if prepared.config.trial.until == 1.0:
+        discard(directory)
+    if (earlier := prepared.earlier_rung()) is not None:
+        discard(earlier.directory)
 
 
 def _setting(record: Record, fit: MemoryFit, device: str) -> dict[str, Any]:

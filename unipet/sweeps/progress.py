@@ -47,7 +47,7 @@ class Progress:
         skipped = statuses.count("skipped")
         failed = sum(s not in (*RESULTS, RUNNING, "pending") for s in statuses)
         left = len(statuses) - running - len(over) - failed
-        parts = [f"{len(over)} of {self.sweep.jobs} done"]
+        parts = [f"{len(over)} of {self.sweep.total} done"]
         parts += [
             f"{count} {name}"
             for count, name in ((running, "running"), (failed, "failed"), (skipped, "skipped"))
@@ -67,7 +67,7 @@ class Progress:
     def _told(self, event: JobState) -> str:
         job = read_job(self.sweep.directory, event.job)
         name = " ".join(job.differing or job.overrides)
-        return f"[{event.job + 1}/{self.sweep.jobs}] {name}\n    {closing.ended_line(self.sweep.directory, event)}"
+        return f"[{event.job + 1}/{self.sweep.total}] {name}\n    {closing.ended_line(self.sweep.directory, event)}"
 
     def _say(self, text: str) -> None:
         self._draw("")

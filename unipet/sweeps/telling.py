@@ -16,7 +16,7 @@ def worker(sweep: Sweep) -> Say:
 
     def say(job: Job, outcome: JobState | None) -> None:
         if outcome is None:
-            began(job, sweep.jobs)
+            began(job, sweep.total)
         else:
             ended(sweep.directory, outcome)
 
