@@ -12,8 +12,8 @@ from unipet.calculus.method_files import is_file_name
 from unipet.compose import parse_run_config
 from unipet.compose.composer import Composer
 from unipet.compose.hydra_errors import translate
-from unipet.compose.search_space import Dimension, dimension, is_searched
 from unipet.compose.schema import METHOD_GROUPS, is_mapping, kind_at
+from unipet.compose.search_space import Dimension, dimension, is_searched
 from unipet.compose.user_files import method_file
 from unipet.config import RunConfig
 from unipet.errors import UnipetError, unknown

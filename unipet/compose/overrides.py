@@ -89,21 +89,18 @@ def plan(texts: Sequence[str], multirun: bool, composer: Composer, command: str 
             "runs_dir: one sweep has one runs_dir, the root of everything it writes. Give a single value."
         )
     brought = sweeper_params(composed, composer)
+    _check_single([*brought.values(), *parsed])
     if searching:
         space, brought, parsed = _space(config, brought, parsed, composer)
     elif basic and (interval := next((one for one in [*brought.values(), *parsed] if one.interval), None)) is not None:
         raise UnipetError(
-            f"{interval.text}: an interval has no end of values, so a search must choose among them: add search=random "
+            f"{interval.text}: a search must choose among the values of an interval: add search=random "
             "(`unipet train --help` lists the searches), or list values, a,b,c."
         )
     else:
         space = []
     counts = {key: max(len(one.values), 1) for key, one in brought.items()}
     counts.update({one.key: max(len(one.values), 1) for one in parsed})
-    if (launching := next((key for key, count in counts.items() if _launches(key) and count > 1), None)) is not None:
-        raise UnipetError(
-            f"{launching}: one sweep has one launcher, which runs all of its jobs and changes no result. Give a single value."
-        )
     return Plan(
         overrides=[one.text for one in parsed],
         multirun=True,
@@ -118,8 +115,18 @@ def plan(texts: Sequence[str], multirun: bool, composer: Composer, command: str 
     )
 
 
-def _launches(key: str) -> bool:
-    return key.split(".")[0] in ("launcher", "search")
+#: What a sweep has one of -> why.
+SINGLE = {
+    "launcher": "one sweep has one launcher, which runs all of its jobs and changes no result",
+    "search": "one sweep has one search, which gives every study the same effort",
+}
+
+
+def _check_single(overrides: Sequence[Override]) -> None:
+    """Raise UnipetError for several values of what all jobs of a sweep share."""
+    for each in overrides:
+        if (why := SINGLE.get(each.key.split(".")[0])) is not None and (len(each.values) > 1 or each.interval):
+            raise UnipetError(f"{each.key}: {why}. Give a single value.")
 
 
 def _space(
@@ -129,12 +136,15 @@ def _space(
     listed = parse_all([f"{key}={value}" for key, value in config.search.space.items()], composer)
     if (plain := next((one for one in listed if one.dimension is None), None)) is not None:
         raise UnipetError(
-            f"search.space.{plain.key}={rest(plain.text)}: not what a search chooses from. Write choice(A, B), range(LOW, HIGH) or "
-            "interval(LOW, HIGH), tag(log, interval(LOW, HIGH)) on a logarithmic scale. Values with commas alone are what is compared."
+            f"search.space.{plain.key}={rest(plain.text)}: a search has nothing to choose there. Write choice(A, B), "
+            "range(LOW, HIGH), interval(LOW, HIGH), or tag(log, interval(LOW, HIGH)) for a logarithmic scale. A comma list "
+            "alone says what is compared."
         )
     every = {one.key: one.dimension for one in [*listed, *brought.values(), *parsed] if one.dimension is not None}
     if (chosen := next((key for key in every if key.split(".")[0] in ("seed", *_NEVER_SEARCHED)), None)) is not None:
-        raise UnipetError(f"{chosen}: no search chooses it. " + ("Set search.seeds." if chosen == "seed" else "Give one value."))
+        raise UnipetError(
+            f"{chosen}: no search chooses it. " + ("Set search.seeds." if chosen == "seed" else "Give one value.")
+        )
     return (
         list(every.values()),
         {key: one for key, one in brought.items() if key not in every},
@@ -142,7 +152,18 @@ def _space(
     )
 
 
-_NEVER_SEARCHED = ("task", "model", "budget", "tracking", "launcher", "search", "trial", "runs_dir", "rerun", "checkpoint")
+_NEVER_SEARCHED = (
+    "task",
+    "model",
+    "budget",
+    "tracking",
+    "launcher",
+    "search",
+    "trial",
+    "runs_dir",
+    "rerun",
+    "checkpoint",
+)
 
 
 def checked(values: Mapping[str, Any], overrides: Sequence[str], composer: Composer) -> RunConfig:

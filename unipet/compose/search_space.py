@@ -1,4 +1,4 @@
-"""One dimension of a search space, as Hydra's grammar writes it: choice(...), range(...), interval(...), tag(log, interval(...))."""
+"""One dimension of a search space, as Hydra's grammar writes it: choice, range, interval, and tag(log, interval(LOW, HIGH))."""
 
 from __future__ import annotations
 

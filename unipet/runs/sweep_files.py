@@ -97,7 +97,8 @@ def read_jobs(sweep: Path) -> list[JobState]:
     for event in index_events(sweep):
         if (before := states.get(event.job)) is not None:
             event.overrides, event.flags = event.overrides or before.overrides, event.flags or before.flags
-            event.role, event.study, event.trial = before.role, before.study, before.trial
+            if event.role is None:
+                event.role, event.study, event.trial = before.role, before.study, before.trial
         states[event.job] = event
     over = job_numbers(sweep, ".json")
     for job in over:

@@ -31,7 +31,6 @@ from unipet.runs.sweep_files import (
     job_numbers,
     read_outcome,
 )
-
 from unipet.sweeps.search.stage_files import SEARCH, STAGES, TRIALS, last_stage
 
 STAGED = (TRIALS, STAGES, SEARCH)  # what a search has besides

@@ -48,7 +48,9 @@ class Status:
     @property
     def over(self) -> bool:
         """Whether every job has an outcome, or nobody will run those that have none."""
-        return (all(job.over for job in self.jobs) and is_over(self.sweep)) or (self.stopped is not None and not self.running)
+        return (all(job.over for job in self.jobs) and is_over(self.sweep)) or (
+            self.stopped is not None and not self.running
+        )
 
     def counts(self) -> dict[str, int]:
         """How many jobs there are of each status, and of each kind that has no outcome."""

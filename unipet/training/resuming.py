@@ -53,7 +53,9 @@ class Resumption(TrainerCallback):
     It must be the first of a run's callbacks: those after it begin the step that a point comes before.
     """
 
-    def __init__(self, points: ResumePoints | None, every: str | None, parts: Mapping[str, Part], rung: int | None = None) -> None:
+    def __init__(
+        self, points: ResumePoints | None, every: str | None, parts: Mapping[str, Part], rung: int | None = None
+    ) -> None:
         """`rung` is a step after which training ends with a resume point, from which a later run goes on."""
         self._points, self._parts, self._streams = points, parts, RandomStreams()
         self._every = Interval.parse(every) if every else None

@@ -174,7 +174,11 @@ def train(
         steps=trainer.state.global_step,
         seconds=clock.seconds - (best.seconds if best else 0.0),
         tokens=trainer.tally.tokens,
-        stopped_by="rung" if trainer.state.global_step == rung else "gpu_hours" if hours.reached and trainer.state.global_step < steps else stopped_by,
+        stopped_by="rung"
+        if trainer.state.global_step == rung
+        else "gpu_hours"
+        if hours.reached and trainer.state.global_step < steps
+        else stopped_by,
         untrained=sorted({*probe.untouched(), *still}),
         measured=measure(),
     )

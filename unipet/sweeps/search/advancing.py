@@ -5,9 +5,8 @@ Any worker may do it. All that decides lies in the sweep's directory, so two tha
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ from unipet.sweeps.search.stage_files import (
     write_stage,
 )
 from unipet.sweeps.search.strategies import STRATEGIES
-from unipet.sweeps.search.study import Asked, Done, Run, Study, Trial
+from unipet.sweeps.search.study import Done, Run, Study, Trial
 
 ADDED, WAITING, OVER = "added", "waiting", "over"  # what `advance` found
 #: (study, number of the trial, its choice) -> the job of the trial, without its seed
@@ -75,7 +74,9 @@ def advance(sweep: Sweep, compose: Compose) -> str:
         return WAITING
     search = read_search(directory)
     studies = states(directory, search, stages)
-    stage = next_stage(search, studies, stages[-1].number + 1, stages[-1].jobs, lambda *new: write_trial(directory, compose, *new))
+    stage = next_stage(
+        search, studies, stages[-1].number + 1, stages[-1].jobs, lambda *new: write_trial(directory, compose, *new)
+    )
     jobs = [trial_run(directory, search, added) for added in stage.added]
     for job in jobs:
         write_bytes_atomic(directory / JOBS / f"{job.number}.yaml", job_file(job))
@@ -105,7 +106,9 @@ def next_stage(
         chosen = [verdict for study in studies for verdict in choose(study)]
         stage.verdicts += chosen
         stage.added = [
-            Added(0, verdict.study, verdict.trial, seed, FINAL) for verdict in chosen for seed in search.config.final_seeds
+            Added(0, verdict.study, verdict.trial, seed, FINAL)
+            for verdict in chosen
+            for seed in search.config.final_seeds
         ]
     stage.added = [replace(added, job=jobs + at) for at, added in enumerate(stage.added)]
     stage.jobs = jobs + len(stage.added)
@@ -119,7 +122,13 @@ def _added(study: int, run: Run, seed: int) -> Added:
 def states(directory: Path, search: Search, stages: Sequence[Stage]) -> list[Study]:
     """Every study with what is known of its trials."""
     studies = [
-        Study(number, text.label, [Trial(at, choice) for at, choice in enumerate(search.known)], search.config, search.space)
+        Study(
+            number,
+            text.label,
+            [Trial(at, choice) for at, choice in enumerate(search.known)],
+            search.config,
+            search.space,
+        )
         for number, text in enumerate(search.studies)
     ]
     for stage in stages:
@@ -151,7 +160,12 @@ def outcome(directory: Path, number: int) -> Done | None:
 
 def read_choice(directory: Path, study: int, trial: int, search: Search) -> Choice:
     """What was chosen for a trial that was not drawn beforehand, from its file: the last value of every dimension's key."""
-    said = {key: text for key, _, text in (each.partition("=") for each in read_job_file(trial_path(directory, study, trial)).differing)}
+    said = {
+        key: text
+        for key, _, text in (
+            each.partition("=") for each in read_job_file(trial_path(directory, study, trial)).differing
+        )
+    }
     return tuple(_value(said[each.key], bool(each.texts), each.whole) for each in search.space)
 
 
@@ -196,6 +210,13 @@ def run_of(trial: Job, search: Search, added: Added) -> Job:
 def pending(stage: Stage, jobs: Sequence[Job], flags: Sequence[str]) -> list[JobState]:
     """The first events of a stage's jobs."""
     return [
-        JobState(job.number, overrides=job.overrides, flags=list(flags), role=added.role, study=added.study, trial=added.trial)
+        JobState(
+            job.number,
+            overrides=job.overrides,
+            flags=list(flags),
+            role=added.role,
+            study=added.study,
+            trial=added.trial,
+        )
         for job, added in zip(jobs, stage.added, strict=True)
     ]

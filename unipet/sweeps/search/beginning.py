@@ -57,7 +57,9 @@ def begin(todo: Plan, composing: Composer) -> Begun:
         own = [trials[number, trial] for trial in range(len(known))]
         if own and all(job.mistake is not None for job in own):
             raise UnipetError(f"{own[0].mistake}")
-        states.append(Study(number, text.label, [Trial(at, each) for at, each in enumerate(known)], search.config, search.space))
+        states.append(
+            Study(number, text.label, [Trial(at, each) for at, each in enumerate(known)], search.config, search.space)
+        )
     stage = next_stage(search, states, 0, 0, draw)
     jobs = [run_of(trials[added.study, added.trial], search, added) for added in stage.added]
     return Begun(search, trials, stage, jobs)
@@ -80,5 +82,3 @@ def composing_in(sweep: Sweep) -> Compose:
             return _trial(search, study, number, choice, composing)
 
     return compose
-
-

@@ -38,12 +38,13 @@ def check_search(todo: Plan) -> None:
         )
     if "seed" in {each.key for each in (*todo.brought, *todo.parsed)}:
         raise UnipetError(
-            f"seed: search={search.name} gives every run its seed. Set search.seeds for trials and search.final_seeds for what is "
-            "reported."
+            f"seed: search={search.name} gives every run its seed. Set search.seeds for trials, and "
+            "search.final_seeds for what is reported."
         )
     _check_seeds(search)
     _check_options(search)
     _check_splits(todo.config)
+    STRATEGIES[search.name].check(todo.config)
 
 
 def _check_seeds(search: SearchConfig) -> None:
@@ -52,11 +53,13 @@ def _check_seeds(search: SearchConfig) -> None:
             raise UnipetError(f"{name}: {_listed(seeds)} given; allowed: one or more different seeds, such as [0,1].")
     if both := sorted(set(search.seeds) & set(search.final_seeds)):
         raise UnipetError(
-            f"search.final_seeds: {both[0]} is among search.seeds, too. A trial that was lucky with a seed would be reported with "
-            "it; give the final runs seeds of their own."
+            f"search.final_seeds: {both[0]} is among search.seeds, too. A trial that was lucky with a seed would be "
+            "reported with it; give the final runs seeds of their own."
         )
     if search.objectives[:1] != [SCORE] or len(set(search.objectives)) < len(search.objectives):
-        raise UnipetError(f"search.objectives: {_listed(search.objectives)} given; allowed: score, then costs, each once.")
+        raise UnipetError(
+            f"search.objectives: {_listed(search.objectives)} given; allowed: score, then costs, each once."
+        )
 
 
 def _check_options(search: SearchConfig) -> None:
@@ -74,13 +77,13 @@ def _check_splits(config: RunConfig) -> None:
     task = config.task
     if task.selection == "none":
         raise UnipetError(
-            f"search={config.search.name}: task.selection=none holds no examples out, so trials could only be chosen by the scores "
-            "that are reported. Use task.selection=train_holdout, or validation with another task.selection_split."
+            f"search={config.search.name}: task.selection=none holds no examples out, so trials could only be chosen by "
+            "the scores that are reported. Use task.selection=train_holdout, or validation with another task.selection_split."
         )
     if task.selection == "validation" and task.selection_split == task.evaluation_split:
         raise UnipetError(
-            f"search={config.search.name}: task.selection_split and task.evaluation_split are both {task.evaluation_split!r}. Trials "
-            "are chosen on the one and reported on the other: use task.selection=train_holdout, or another split."
+            f"search={config.search.name}: task.selection_split and task.evaluation_split are both {task.evaluation_split!r}. "
+            "Trials are chosen on the one and reported on the other: use task.selection=train_holdout, or another split."
         )
 
 

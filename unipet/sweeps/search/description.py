@@ -17,7 +17,7 @@ from unipet.sweeps.search.stage_files import SEARCH, json_bytes
 
 @dataclass(frozen=True)
 class StudyText:
-    """A study by what is typed: `differing` tells it from the others, `overrides` are those of every trial, as Hydra reads them."""
+    """A study by what is typed: `differing` tells it from the others, `overrides` are those of all trials, for Hydra."""
 
     differing: list[str]
     overrides: list[str]
@@ -59,7 +59,9 @@ def read_search(sweep: Path) -> Search:
             _choices(content["known"]),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UnipetError(f"{path}: not the description of a search ({error}). Give the sweep's command again.") from None
+        raise UnipetError(
+            f"{path}: not the description of a search ({error}). Give the sweep's command again."
+        ) from None
 
 
 def _choices(listed: Sequence[Sequence[Any]]) -> list[Choice]:

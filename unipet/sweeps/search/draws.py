@@ -46,7 +46,9 @@ def random_choices(space: Sequence[Dimension], trials: int, seed: int) -> list[C
         stream = random.Random(f"{seed} {number}")
         choices.setdefault(tuple(_draw(each, stream) for each in space))
     if len(choices) < trials:
-        raise UnipetError(f"search.trials: {trials} different combinations were not found. Set fewer, or widen an interval.")
+        raise UnipetError(
+            f"search.trials: {trials} different combinations were not found. Set fewer, or widen an interval."
+        )
     return list(choices)
 
 

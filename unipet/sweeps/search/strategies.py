@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from unipet.compose.search_space import Dimension
-from unipet.config import SearchConfig
+from unipet.config import RunConfig, SearchConfig
 from unipet.errors import UnipetError
 from unipet.sweeps.search.draws import Choice, all_choices, random_choices
+from unipet.sweeps.search.optuna_study import check_optuna, propose
+from unipet.sweeps.search.rungs import check_race, halving, racing
 from unipet.sweeps.search.study import SCORE, Asked, Run, Study
 
 
@@ -20,6 +22,7 @@ class Strategy:
     ask: Callable[[Study], Asked]
     options: tuple[str, ...] = ()  # of `SearchConfig`, which it reads besides those that all read
     several_objectives: bool = False
+    check: Callable[[RunConfig], None] = lambda config: None  # raises `UnipetError` where it cannot be used
 
 
 def grid(space: Sequence[Dimension], search: SearchConfig) -> list[Choice]:
@@ -38,6 +41,11 @@ def at_random(space: Sequence[Dimension], search: SearchConfig) -> list[Choice]:
     return random_choices(space, trials_of(search), search.seed)
 
 
+def at_start(space: Sequence[Dimension], search: SearchConfig) -> list[Choice]:
+    """The first `search.startup` of the draws of search=random."""
+    return random_choices(space, min(search.startup, trials_of(search)), search.seed)
+
+
 def trials_of(search: SearchConfig) -> int:
     """`search.trials`. Raises `UnipetError` without."""
     if search.trials is None:
@@ -46,7 +54,7 @@ def trials_of(search: SearchConfig) -> int:
 
 
 def in_batches(study: Study) -> Asked:
-    """The next trials in the order of their numbers, while the budget lasts; with a budget one at a time unless told otherwise."""
+    """The next trials in the order of their numbers, while the budget lasts; with a budget one at a time, or `search.batch`."""
     search, waiting = study.search, [trial.number for trial in study.trials if not trial.runs]
     if not study.budget_left():
         return Asked()
@@ -57,6 +65,11 @@ def in_batches(study: Study) -> Asked:
 STRATEGIES: dict[str, Strategy] = {
     "grid": Strategy(grid, in_batches, ("trials", "budget", "batch"), True),
     "random": Strategy(at_random, in_batches, ("trials", "budget", "batch"), True),
+    "halving": Strategy(at_random, halving, ("trials", "rungs", "eta")),
+    "racing": Strategy(at_random, racing, ("trials", "rungs", "eta", "confidence"), check=check_race),
+    "optuna": Strategy(
+        at_start, propose, ("trials", "budget", "batch", "sampler", "startup"), True, check=check_optuna
+    ),
 }
 
 
@@ -64,5 +77,7 @@ def trials_known(space: Sequence[Dimension], search: SearchConfig) -> list[Choic
     """The trials of every study that are known beforehand. Raises `UnipetError` for options that do not go together."""
     strategy = STRATEGIES[search.name]
     if search.objectives != [SCORE] and not strategy.several_objectives:
-        raise UnipetError(f"search={search.name}: it compares scores alone. Leave search.objectives out, or use search=random.")
+        raise UnipetError(
+            f"search={search.name}: it compares scores alone. Leave search.objectives out, or use search=random."
+        )
     return strategy.draw(space, search)

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean
 
-from unipet.config import SearchConfig
 from unipet.compose.search_space import Dimension
+from unipet.config import SearchConfig
 from unipet.runs.record import Record
 from unipet.sweeps.search.draws import Choice
 from unipet.sweeps.search.stage_files import Verdict

@@ -1,4 +1,4 @@
-"""What a search came to, for the end of a sweep: of every study the chosen trials, by which score, and what became of the others."""
+"""What a search came to, for the end of a sweep: of every study the chosen trials, by which score, and what the others did."""
 
 from __future__ import annotations
 
@@ -37,7 +37,10 @@ class Summary:
     def text(self) -> str:
         """For the terminal."""
         config = self.search.config
-        lines = [f"search={config.name}: chosen by the mean over seeds {config.seeds} on the selection split, run again with seeds {config.final_seeds}"]
+        lines = [
+            f"search={config.name}: chosen by the mean over seeds {config.seeds} on the selection split, "
+            f"run again with seeds {config.final_seeds}"
+        ]
         rows = []
         for study in self.studies:
             scored = sum(trial.score(1.0, config.seeds) is not None for trial in study.trials)
@@ -45,9 +48,18 @@ class Summary:
             effort = [f"{len(study.begun)}", f"{scored}", f"{steps:,.0f}"]
             mine = [verdict for verdict in self.chosen if verdict.study == study.number]
             for verdict in mine:
-                rows.append([study.label or "-", " ".join(self._choice(study, verdict)), _number(verdict.score), *effort])
+                rows.append(
+                    [study.label or "-", " ".join(self._choice(study, verdict)), _number(verdict.score), *effort]
+                )
             if not mine:
-                rows.append([study.label or "-", "none yet" if study.number not in self.undecided else "none: no trial has a score", "-", *effort])
+                rows.append(
+                    [
+                        study.label or "-",
+                        "none yet" if study.number not in self.undecided else "none: no trial has a score",
+                        "-",
+                        *effort,
+                    ]
+                )
         lines += [text_table(["study", "chosen", "selection", "trials", "finished", "steps"], rows)]
         stopped = [verdict for stage in self.stages for verdict in stage.verdicts if verdict.kind != "chosen"]
         lines += [f"{self.studies[each.study].label} trial {each.trial}: {each.text}".lstrip() for each in stopped]
