@@ -30,7 +30,10 @@ def planned(composing: Composer, *texts: str) -> Plan:
         (LR, Dimension("optim.lr", "optim.lr", (), 1e-4, 1e-2, log=True)),
         ("optim.lr=choice(1e-3,3e-3)", Dimension("optim.lr", "optim.lr", ("0.001", "0.003"))),
         ("optim.epochs=range(1,6,2)", Dimension("optim.epochs", "optim.epochs", ("1", "3", "5"))),
-        ("optim.batch_size=int(interval(8,64))", Dimension("optim.batch_size", "optim.batch_size", (), 8, 64, whole=True)),
+        (
+            "optim.batch_size=int(interval(8,64))",
+            Dimension("optim.batch_size", "optim.batch_size", (), 8, 64, whole=True),
+        ),
         ("optim.schedule=choice(linear)", Dimension("optim.schedule", "optim.schedule", ("linear",))),
     ],
 )
@@ -40,7 +43,9 @@ def test_a_dimension_says_its_values(composing: Composer, text: str, dimension: 
 
 
 def test_a_comma_list_is_compared_and_not_searched(composing: Composer) -> None:
-    todo = planned(composing, "method=lora,bitfit", "optim.warmup_ratio=0.1,0.2", "search=grid", "optim.lr=choice(1e-3,2e-3)")
+    todo = planned(
+        composing, "method=lora,bitfit", "optim.warmup_ratio=0.1,0.2", "search=grid", "optim.lr=choice(1e-3,2e-3)"
+    )
     assert todo.swept == ["method", "optim.warmup_ratio"] and [each.key for each in todo.space] == ["optim.lr"]
     assert not any(each.key.startswith("search") for each in todo.parsed), "a job's own command line has no search"
 
@@ -68,7 +73,10 @@ def test_without_a_search_a_choice_is_a_list(composing: Composer) -> None:
         (["search=random", "optim.lr=choice(1,2,1)"], "a value stands in it twice"),
         (["search=random", LR, "seed=choice(0,1)"], "seed: no search chooses it. Set search.seeds."),
         (["search=random", LR, "task.max_length=choice(8,16)"], "task.max_length: no search chooses it"),
-        (["search=random", "search.space={optim.lr: '1e-3'}"], "search.space.optim.lr=1e-3: a search has nothing to choose there"),
+        (
+            ["search=random", "search.space={optim.lr: '1e-3'}"],
+            "search.space.optim.lr=1e-3: a search has nothing to choose there",
+        ),
         (["search=random,grid", LR], "search: one sweep has one"),
         (["search=randm", LR], "search=randm"),
     ],
@@ -80,7 +88,7 @@ def test_mistakes_are_named(composing: Composer, texts: list[str], message: str)
 
 
 def test_a_search_is_a_sweep(composing: Composer) -> None:
-    with pytest.raises(UnipetError, match="search=random: a search is a sweep. Add -m"):
+    with pytest.raises(UnipetError, match="search=random: a search is a sweep"):
         plan(["search=random"], False, composing)
     with pytest.raises(UnipetError, match="several values need -m"):
         plan([LR], False, composing)

@@ -60,8 +60,7 @@ def collect_sweep(directory: Path) -> list[Entry]:
 
 def is_trial(entry: Entry) -> bool:
     """Whether a run was made to choose by, and is scored on the split that is never reported."""
-    scored_on = entry.setting("trial.scored_on") if entry.record.run_id is None else entry.record.trial.scored_on
-    return scored_on == "selection"
+    return entry.record.trial.scored_on == "selection"
 
 
 def reported(entries: Sequence[Entry]) -> list[Entry]:

@@ -21,7 +21,7 @@ from unipet.runs.tracked_summary import own_files
 from unipet.sweeps import closing, jobs
 from unipet.sweeps.claims import living
 from unipet.sweeps.directory import Job, Sweep, read_sweep, renew, reopen, sweep_name, write_sweep
-from unipet.sweeps.hydra_job import HydraJob
+from unipet.sweeps.hydra_job import HydraJob, check_objective
 from unipet.sweeps.hydra_main import Flags, call_hydra, environment, run_composed
 from unipet.sweeps.launchers import check_launcher, launch
 from unipet.sweeps.search.advancing import decided_jobs, forget_stages, unfinished
@@ -146,6 +146,8 @@ def _hydra_sweep(todo: Plan, flags: Flags) -> int:
     """A sweep whose jobs Hydra starts: by a launcher or a sweeper of Hydra's own."""
     directory, total = todo.sweep_dir, todo.jobs
     assert directory is not None
+    if total is None:
+        check_objective(todo)
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -153,8 +155,8 @@ def _hydra_sweep(todo: Plan, flags: Flags) -> int:
 
     each = HydraJob(directory.absolute(), flags.config(), list(todo.swept), total)
 
-    def job(composed: Any) -> None:
-        each(composed)
+    def job(composed: Any) -> float:
+        return each(composed)
 
     try:
         call_hydra(job, flags, todo.overrides)

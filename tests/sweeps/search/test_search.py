@@ -33,13 +33,18 @@ def test_trials_then_a_choice_then_fresh_seeds_then_a_table(
     out = capsys.readouterr().out
     trials = trials_run(ran)
     assert len(trials) == 2 * 4 * 2 and len(ran) == len(trials) + 2 * 2
-    rates = {name: {config.optim.lr for config in trials if config.method["name"] == name} for name in ("lora", "bitfit")}
+    rates = {
+        name: {config.optim.lr for config in trials if config.method["name"] == name} for name in ("lora", "bitfit")
+    }
     assert rates["lora"] == rates["bitfit"] and len(rates["lora"]) == 4, "every method gets the same draws"
     assert all(config.trial.scored_on == "selection" for config in trials)
     finals = [config for config in ran if config.trial.role == "final"]
     for name in rates:
         chosen = {config.optim.lr for config in finals if config.method["name"] == name}
-        best = max(rates[name], key=lambda lr: next(by_rate(c) or 0 for c in trials if c.optim.lr == lr and c.method["name"] == name))
+        best = max(
+            rates[name],
+            key=lambda lr: next(by_rate(c) or 0 for c in trials if c.optim.lr == lr and c.method["name"] == name),
+        )
         assert chosen == {best}, "by the selection split, not by what is reported, which says the opposite"
         assert [c.seed for c in finals if c.method["name"] == name] == [1001, 1002]
     assert all(config.trial.scored_on == "evaluation" for config in finals)
@@ -48,7 +53,11 @@ def test_trials_then_a_choice_then_fresh_seeds_then_a_table(
     assert len(rows) == 2, "trials are not in the table"
     assert "16 trials and 4 other jobs" in out and "search=random: chosen by the mean over seeds [0, 1]" in out
     states = read_jobs(sweep_in(here))
-    assert [(state.role, state.study, state.trial) for state in states[:3]] == [("trial", 0, 0), ("trial", 0, 0), ("trial", 0, 1)]
+    assert [(state.role, state.study, state.trial) for state in states[:3]] == [
+        ("trial", 0, 0),
+        ("trial", 0, 0),
+        ("trial", 0, 1),
+    ]
     assert [state.role for state in states[16:]] == ["final"] * 4
 
 
@@ -58,11 +67,19 @@ def test_the_same_command_and_a_resume_repeat_the_same_trials(
     first = searched(monkeypatch)
     command = ["train", "-m", *FLAGS, "method=lora,bitfit", LR, *SEARCH]
     assert main(command) == 0
-    before = {path.name: path.read_bytes() for path in sweep_in(here).rglob("*") if path.parent.name in ("stages", "trials", "jobs")}
+    before = {
+        path.name: path.read_bytes()
+        for path in sweep_in(here).rglob("*")
+        if path.parent.name in ("stages", "trials", "jobs")
+    }
     again = searched(monkeypatch)
     assert main(command) == 0 and len(again) == len(first)
-    assert [(c.method["name"], c.optim.lr, c.seed) for c in again] == [(c.method["name"], c.optim.lr, c.seed) for c in first]
-    after = {path.name: path.read_bytes() for path in sweep_in(here).rglob("*") if path.parent.name in ("stages", "trials")}
+    assert [(c.method["name"], c.optim.lr, c.seed) for c in again] == [
+        (c.method["name"], c.optim.lr, c.seed) for c in first
+    ]
+    after = {
+        path.name: path.read_bytes() for path in sweep_in(here).rglob("*") if path.parent.name in ("stages", "trials")
+    }
     assert after == {name: before[name] for name in after}
     third = searched(monkeypatch)
     assert main(["sweep", "resume", str(sweep_in(here))]) == 0 and third == [], "nothing is missing"
@@ -86,8 +103,8 @@ def test_a_search_that_was_killed_goes_on_with_the_same_trials(
 
     cut = searched(monkeypatch, dying)
     with pytest.raises(KeyboardInterrupt):
-        from unipet.sweeps.launch import go
         from unipet.sweeps.directory import read_sweep
+        from unipet.sweeps.launch import go
 
         begun(command)
         go(read_sweep(sweep_in(here)))
@@ -117,7 +134,20 @@ def test_a_trial_without_a_score_is_not_chosen_and_fails_nothing(
     assert main(["train", "-m", *FLAGS, "method=lora", values, "search=grid", "search.final_seeds=[5]"]) == 0
     out = capsys.readouterr().out
     assert "optim.lr=0.001" in out and "3 trials and 1 other jobs" in out
-    assert main(["train", "-m", *FLAGS, "method=bitfit", "optim.lr=choice(0.09,0.08)", "search=grid", "search.final_seeds=[5]"]) == 1
+    assert (
+        main(
+            [
+                "train",
+                "-m",
+                *FLAGS,
+                "method=bitfit",
+                "optim.lr=choice(0.09,0.08)",
+                "search=grid",
+                "search.final_seeds=[5]",
+            ]
+        )
+        == 1
+    )
     assert "none: no trial has a score" in capsys.readouterr().out
 
 
@@ -132,7 +162,12 @@ def test_a_study_that_failed_is_another_study_s_no_concern(
 
 def test_a_budget_ends_a_study(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ran = searched(monkeypatch)
-    assert main(["train", "-m", *FLAGS, "method=lora", LR, "search=random", "search.trials=9", "search.budget='250 steps'"]) == 0
+    assert (
+        main(
+            ["train", "-m", *FLAGS, "method=lora", LR, "search=random", "search.trials=9", "search.budget='250 steps'"]
+        )
+        == 0
+    )
     assert len(trials_run(ran)) == 3, "a run takes 100 steps: after two there is room for a third, then for none"
     ran = searched(monkeypatch)
     more = ["search.budget='1 gpu_hour'", "search.batch=2", "search.seeds=[0,1]"]
@@ -166,7 +201,11 @@ def test_a_report_leaves_trials_out_and_ranks_equal_effort_alone(
     capsys.readouterr()
     assert main(["report", "runs"]) == 0
     out = capsys.readouterr().out
-    assert "tuning effort differs" in out and '"random: 4 trials of 1 seed" (lora)' in out and '"no search" (bitfit)' in out
+    assert (
+        "tuning effort differs" in out
+        and '"random: 4 trials of 1 seed" (lora)' in out
+        and '"no search" (bitfit)' in out
+    )
     assert "not ranked" in out and "selection" not in out.split("tuning effort")[0]
     assert main(["report", "runs", "--anyway"]) == 0 and "best mean" in capsys.readouterr().out
     assert main(["runs", "trial.role=trial", "--json"]) == 0
@@ -188,8 +227,14 @@ def test_two_searches_of_equal_effort_are_ranked(
     ("texts", "message"),
     [
         (["search=random", "seed=1,2", LR], "seed: search=random gives every run its seed"),
-        (["search=random", LR, "search.seeds=[0,1]", "search.final_seeds=[1,2]"], "search.final_seeds: 1 is among search.seeds"),
-        (["search=random", LR, "search.seeds=[0,0]"], "search.seeds: [0,0] given; allowed: one or more different seeds"),
+        (
+            ["search=random", LR, "search.seeds=[0,1]", "search.final_seeds=[1,2]"],
+            "search.final_seeds: 1 is among search.seeds",
+        ),
+        (
+            ["search=random", LR, "search.seeds=[0,0]"],
+            "search.seeds: [0,0] given; allowed: one or more different seeds",
+        ),
         (["search=random", LR, "search.final_seeds=[]"], "search.final_seeds: [] given"),
         (["search=random", LR, "task.selection=none"], "task.selection=none holds no examples out"),
         (
@@ -201,7 +246,10 @@ def test_two_searches_of_equal_effort_are_ranked(
         (["search=grid", "optim.lr=choice(1e-3,2e-3,3e-3)", "search.trials=2"], "the space has 3 combinations"),
         (["search=random", "optim.lr=choice(1e-3,2e-3)"], "search.trials: 8 given, but the space has 2 combinations"),
         (["search=random", LR, "search.sampler=gp"], "search.sampler: 'gp' given, and search=random does not read it"),
-        (["search=random", LR, "search.objectives=[params]"], "search.objectives: [params] given; allowed: score, then costs"),
+        (
+            ["search=random", LR, "search.objectives=[params]"],
+            "search.objectives: [params] given; allowed: score, then costs",
+        ),
         (["search=halving", LR, "search.objectives=[score,params]"], "search=halving: it compares scores alone"),
         (["search=random", LR, "search.budget=many"], "search.budget"),
         (["search=random", LR, "hydra/launcher=joblib"], "hydra/launcher"),
@@ -218,9 +266,7 @@ def test_mistakes_are_one_clear_error(
     assert not (here / "runs").exists(), "all or nothing"
 
 
-def test_workers_wait_for_each_other_between_stages(
-    here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_workers_wait_for_each_other_between_stages(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that finds no job does not end while another one's trial may bring further jobs."""
     searched(monkeypatch)
     begun(["train", "-m", *FLAGS, "method=lora", LR, *SEARCH])
