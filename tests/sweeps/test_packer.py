@@ -14,10 +14,12 @@ from unipet.config import LauncherConfig, RunConfig
 from unipet.errors import UnipetError
 from unipet.runs import packed
 from unipet.runs.record import Record
+from unipet.runs.record_files import RESULT, read_record
 from unipet.runs.sweep_files import JobState, read_jobs
 from unipet.sweeps import jobs
 from unipet.sweeps.claims import Owner, claim
-from unipet.sweeps.directory import Job, Sweep, write_sweep
+from unipet.sweeps.directory import Sweep, write_sweep
+from unipet.sweeps.job_files import Job
 from unipet.sweeps.launchers import check_launcher
 from unipet.sweeps.packer import Packer, worker_kind
 from unipet.sweeps.worker import Worker
@@ -40,9 +42,13 @@ def with_rates(config: RunConfig, *rates: float) -> list[RunConfig]:
 
 
 def outcomes(sweep: Sweep) -> list[Record]:
-    found = sorted(read_jobs(sweep.directory), key=lambda state: state.job)
-    assert all(state.record is not None for state in found)
-    return [state.record for state in found if state.record is not None]
+    records = []
+    for state in sorted(read_jobs(sweep.directory), key=lambda state: state.job):
+        in_directory = state.run_dir is not None and state.record is None
+        record = read_record(sweep.directory / str(state.run_dir) / RESULT) if in_directory else state.record
+        assert record is not None
+        records.append(record)
+    return records
 
 
 def no_claims(sweep: Sweep) -> bool:

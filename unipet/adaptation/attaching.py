@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from unipet.adaptation.attention import ATTRIBUTE, PREFIX, HeadsSite, wrap_implementation
+from unipet.adaptation.joined_weight import JoinedWeight, can_join
 from unipet.adaptation.recomputation import Recomputation
 from unipet.adaptation.site_hooks import Entry, HeadsReader, Hook
 from unipet.adaptation.stack_hooks import changes
@@ -24,6 +25,8 @@ BeginPass = Callable[[list[str], dict[str, Any]], None]
 
 class Attachment:
     """Every change that insertions make to one model, with what was there before. `take_out` works at any moment."""
+
+    joins = True  # whether a linear module may compute with an insertion joined to its weight
 
     def __init__(self, insertions: list[Insertion]) -> None:
         self._insertions = insertions
@@ -131,6 +134,10 @@ class Attachment:
             self._before(model, site.path, hook.on_input)
         elif site.at == "stream":
             self._before(model, site.path, hook.on_stream)
+        elif self.joins and insertion.joins_weight and hook.own and can_join(module) and not module._forward_hooks:
+            joined = JoinedWeight(module, hook)
+            joined.put_in()
+            self.handles.append(joined)
         else:
             self.after(module, hook)
 

@@ -42,6 +42,8 @@ class Part:
 class _Beside(Attachment):
     """What one of the models changes on the common modules."""
 
+    joins = False  # a weight is common
+
     def __init__(self, inserted: Adaptation, gathered: dict[nn.Module, Gathered]) -> None:
         super().__init__(inserted.items)
         self._gathered = gathered

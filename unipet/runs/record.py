@@ -9,6 +9,7 @@ from typing import Any, Self
 from unipet.config import ModelConfig, RunConfig
 from unipet.runs.budget_label import budget_label, set_limits
 from unipet.runs.json_object import JsonObject, added_later
+from unipet.runs.trial_record import TrialOf as TrialOf
 from unipet.runs.versions import Versions, git_commit, now, versions
 
 
@@ -80,6 +81,15 @@ class Memory(JsonObject):
     measured_by: str | None = None
     allocated_gib: float | None = None
     context_gib: float | None = None
+
+
+@dataclass
+class Frozen(JsonObject):
+    """Outputs of frozen layers that training kept (`cache_frozen`)."""
+
+    layers: dict[str, int] = field(default_factory=dict)  # stack -> how many of its first layers
+    gib: float | None = None
+    why_not: str | None = None
 
 
 @dataclass
@@ -171,6 +181,7 @@ class Record(JsonObject):
     budget: str | None = None
     limits: dict[str, Any] = field(default_factory=dict)  # what the budget says apart from the defaults
     seed: int | None = None
+    trial: TrialOf = added_later(factory=TrialOf)
     score: float | None = None
     metric: str | None = None
     metrics: dict[str, float] = field(default_factory=dict)
@@ -180,6 +191,7 @@ class Record(JsonObject):
     flags: list[Flag] | None = added_later(None)  # None: from before there were flags
     time: Time = field(default_factory=Time)
     memory: Memory = field(default_factory=Memory)
+    frozen: Frozen = added_later(factory=Frozen)
     insertions: list[InsertionRow] = field(default_factory=list)
     stopped_by: str | None = None
     packed: int | None = added_later(None)  # how many runs trained in one process with it: their time and memory are common
@@ -223,6 +235,7 @@ def blank_record(config: RunConfig, method: str, run_id: str) -> Record:
         budget=budget_label(asdict(config.budget)),
         limits=set_limits(asdict(config.budget)),
         seed=config.seed,
+        trial=TrialOf.from_dict(asdict(config.trial)),
         flags=[],
         versions=versions(),
         git_commit=git_commit(),

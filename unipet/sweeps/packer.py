@@ -21,7 +21,7 @@ from unipet.runs.sweep_files import job_numbers
 from unipet.runs.tracked_summary import own_files
 from unipet.sweeps import jobs
 from unipet.sweeps.claims import Claim, attempts, beating, claim, release
-from unipet.sweeps.directory import job_config, read_job
+from unipet.sweeps.job_files import job_config, read_job
 from unipet.sweeps.worker import BUSY_S, Worker
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class Packer(Worker):
         now = time.monotonic()
         free = [
             job
-            for job in range(self.sweep.jobs)
+            for job in range(self.sweep.total)
             if not (job in over or job in taken or self.busy.get(job, 0.0) > now) and self.kind(job) == kind
         ]
         count = min(most, math.ceil((len(free) + 1) / (self.launcher.workers or 1))) - 1

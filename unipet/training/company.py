@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +48,9 @@ class Company:
 
     def admit(self, fit: MemoryFit) -> None:
         """Called before the run puts anything on its device. May raise `StandsAside`."""
+
+    def keeps(self, layers: Mapping[str, int]) -> None:
+        """Called before the first step with the frozen layers, by stack, whose outputs the run keeps. May raise `StandsAside`."""
 
     def gradients(self, step: Step) -> Tensor | None:
         """Add the gradients of a batch's loss to the parameters, and return the loss, detached; None: the run is to do it by

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -32,6 +32,14 @@ class Seat(Company):
 
     def admit(self, fit: MemoryFit) -> None:
         self.pack.admit(fit)
+
+    def keeps(self, layers: Mapping[str, int]) -> None:
+        if layers:
+            listed = ", ".join(f"{count} of its {stack}" for stack, count in layers.items())
+            raise StandsAside(
+                f"alone it keeps the outputs of frozen layers ({listed}), which a common pass computes (cache_frozen)",
+                alone=True,
+            )
 
     def gradients(self, step: Step) -> Tensor | None:
         self.wants, self.answer = step, None
