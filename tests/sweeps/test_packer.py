@@ -162,6 +162,6 @@ def test_the_launcher_has_workers_of_its_own() -> None:
     assert worker_kind("packed") is Packer and worker_kind("local") is Worker and worker_kind("slots") is Worker
     check_launcher(LauncherConfig("packed", pack=4, workers=2))
     with pytest.raises(
-        UnipetError, match=r"launcher.pack: 4 given, and launcher=local does not read it. These do: packed"
+        UnipetError, match=r"launcher.pack=4: given, but launcher=local does not read it. These do: packed"
     ):
         check_launcher(LauncherConfig(pack=4))

@@ -14,41 +14,33 @@ from torch.nn import functional as F
 from unipet.adaptation.prefix_kv import Columns, columns_of
 from unipet.calculus.functions.base import Heads
 from unipet.calculus.insertion import Insertion
-from unipet.calculus.own_rows import OwnBlock
+from unipet.calculus.own_rows import Cut, OwnBlock
 
 
-def blocks_of(insertions: list[Insertion], query: Tensor) -> list[tuple[list[Insertion], slice]] | None:
-    """The blocks of rows that adaptations work on, and what of the batch is between them, each with its insertions; None where
-    rows do not stand in blocks."""
-    own: dict[int, OwnBlock] = {}
+def blocks_of(insertions: list[Insertion], query: Tensor) -> tuple[Cut, list[list[Insertion]]] | None:
+    """How adaptations cut a batch, and the insertions of each block; None where rows do not stand in blocks."""
+    cut: Cut | None = None
     inside: dict[int, list[Insertion]] = {}
     for insertion in insertions:
-        block = insertion.context.own
-        if not isinstance(block, OwnBlock) or len(block.mine) != len(query):
+        own = insertion.context.own
+        if not isinstance(own, OwnBlock) or own.cut.total != len(query):
             return None
-        own[block.first] = block
-        inside.setdefault(block.first, []).append(insertion)
-    found: list[tuple[list[Insertion], slice]] = []
-    at = 0
-    for first in sorted(own):
-        if first > at:
-            found.append(([], slice(at, first)))
-        found.append((inside[first], slice(first, own[first].end)))
-        at = own[first].end
-    return [*found, *[([], slice(at, len(query)))] * (at < len(query))]
+        cut = own.cut
+        inside.setdefault(own.number, []).append(insertion)
+    return None if cut is None else (cut, [inside.get(number, []) for number in range(len(cut.sizes))])
 
 
 def narrowed(
-    tensors: tuple[Tensor, Tensor, Tensor, Tensor | None], kwargs: dict[str, Any], block: slice, rows: int
+    tensors: tuple[Tensor, Tensor, Tensor, Tensor | None], kwargs: dict[str, Any], cut: Cut, number: int
 ) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor | None], dict[str, Any]]:
-    """The arguments of an attention call over `rows`, for one block of them. What is the same for all rows stays."""
+    """The arguments of an attention call over a batch, for one block of it. What is the same for all rows stays."""
 
     def part(value: Any) -> Any:
-        by_row = isinstance(value, Tensor) and value.dim() > 1 and value.shape[0] == rows
-        return value[block] if by_row else value
+        by_row = isinstance(value, Tensor) and value.dim() > 1 and value.shape[0] == cut.total
+        return cut.pieces(value)[number] if by_row else value
 
     query, key, value, mask = tensors
-    return (query[block], key[block], value[block], part(mask)), {name: part(each) for name, each in kwargs.items()}
+    return (part(query), part(key), part(value), part(mask)), {name: part(each) for name, each in kwargs.items()}
 
 
 def prepended(insertion: Insertion, heads: Heads, x: Tensor | None, apart: bool = False) -> Columns:

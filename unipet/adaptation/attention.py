@@ -21,6 +21,7 @@ from unipet.adaptation.at_heads import blocks_of, changed, narrowed, prepended
 from unipet.adaptation.attention_call import InnerCall
 from unipet.calculus.functions.base import Heads
 from unipet.calculus.insertion import Insertion
+from unipet.calculus.own_rows import Cut
 from unipet.errors import UnipetError
 
 PREFIX = "unipet_"
@@ -72,9 +73,10 @@ class Attention:
                 return self._with(site.insertions, inner, seen, (query, key, value, attention_mask), kwargs, site)
             # Attention multiplies by no weights: each block on its own costs as much, and sees no other's columns.
             calls = []
-            for insertions, rows in blocks:
-                tensors, named = narrowed((query, key, value, attention_mask), kwargs, rows, len(query))
-                calls.append(self._with(insertions, inner, seen, tensors, named, site, rows))
+            cut, inside = blocks
+            for number, insertions in enumerate(inside):
+                tensors, named = narrowed((query, key, value, attention_mask), kwargs, cut, number)
+                calls.append(self._with(insertions, inner, seen, tensors, named, site, (cut, number)))
             weights = [weights for _, weights in calls if weights is not None]
             return torch.cat([h for h, _ in calls]), torch.cat(weights) if len(weights) == len(calls) > 0 else None
         finally:
@@ -88,15 +90,16 @@ class Attention:
         tensors: tuple[Tensor, Tensor, Tensor, Tensor | None],
         kwargs: dict[str, Any],
         site: HeadsSite,
-        block: slice | None = None,
+        block: tuple[Cut, int] | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """The wrapped attention with these insertions; `block`: the tensors are these rows of the batch, and so is x."""
+        """The wrapped attention with these insertions; `block`: the tensors are that block of the batch, and so is x."""
         query, key, value, mask = tensors
         heads = Heads(query, kwargs.get("scaling") or query.shape[-1] ** -0.5, key.shape[1])
         kwargs["scaling"] = heads.factor
         reading = [(insertion, site.x.get(insertion.site.x_path)) for insertion in insertions]
         if block is not None:
-            reading = [(insertion, None if x is None else x[block]) for insertion, x in reading]
+            cut, number = block
+            reading = [(insertion, None if x is None else cut.pieces(x)[number]) for insertion, x in reading]
         apart = block is not None
         call = InnerCall(inner, self.implementation, module, heads, key, value, mask, kwargs, site)
         columns = [

@@ -104,24 +104,16 @@ class Gathered:
         return self._changed(output, args, kwargs)
 
     def _changed(self, h: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-        pieces: dict[int, tuple[int, Tensor]] = {}  # first row -> the row after the last, and h' of these rows
+        pieces: list[Tensor] | None = None
         for hook in self.hooks:
             own, x = hook.insertion.context.own, hook.read(args, kwargs)
-            if not isinstance(own, OwnBlock) or h.dim() == 2 or h.shape[0] != len(own.mine):
-                h, pieces = hook.changed(self._whole(h, pieces), x), {}
+            if not isinstance(own, OwnBlock) or h.dim() == 2 or h.shape[0] != own.cut.total:
+                h, pieces = hook.changed(h if pieces is None else torch.cat(pieces), x), None
                 continue
-            _, piece = pieces.get(own.first, (0, own.pick(h)))
-            pieces[own.first] = own.end, hook.joined(piece, own.pick(x) if isinstance(x, Tensor) else x).to(h.dtype)
-        return self._whole(h, pieces)
-
-    def _whole(self, h: Tensor, pieces: dict[int, tuple[int, Tensor]]) -> Tensor:
-        if not pieces:
-            return h
-        parts, at = [], 0
-        for first, (end, piece) in sorted(pieces.items()):
-            parts += [h[at:first]] * (first > at) + [piece]
-            at = end
-        return torch.cat([*parts, *[h[at:]] * (at < len(h))])
+            pieces = pieces or list(own.cut.pieces(h))
+            x = own.pick(x) if isinstance(x, Tensor) else x
+            pieces[own.number] = hook.joined(pieces[own.number], x).to(h.dtype)
+        return h if pieces is None else torch.cat(pieces)
 
 
 class HeadsReader:

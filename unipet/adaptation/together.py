@@ -20,7 +20,7 @@ from unipet.adaptation.attaching import OWN, Attachment
 from unipet.adaptation.own_head import hook_head
 from unipet.adaptation.serving import why_alone
 from unipet.adaptation.site_hooks import Gathered, Hook
-from unipet.calculus.own_rows import OwnBlock
+from unipet.calculus.own_rows import Cut, OwnBlock
 
 
 @dataclass(frozen=True)
@@ -98,25 +98,23 @@ class Together:
         """One pass over all rows; the logits of each part. Gradients are to be taken inside. In training mode the base model's
         own dropout draws from the current random stream, for all rows."""
         self._seat([part.model for part in parts])
-        total, first = sum(part.rows for part in parts), 0
+        cut = Cut([part.rows for part in parts])
         with ExitStack() as undoing:
-            bounds = []
-            for part in parts:
+            for number, part in enumerate(parts):
                 inserted = adaptation(part.model)
                 undoing.callback(setattr, inserted, "own", None)
-                inserted.own = OwnBlock(first, first + part.rows, total, part.stream)
+                inserted.own = OwnBlock(cut, number, part.stream)
                 undoing.enter_context(inserted.views(part.views))
-                bounds.append(slice(first, first + part.rows))
-                first += part.rows
             self._know_each_other(True)
             undoing.callback(self._know_each_other, False)
             names = parts[0].inputs
             stacked = {
                 name: torch.cat([each for part in parts for each in [part.inputs[name]] * part.views]) for name in names
             }
-            self.base.train()
+            if not self.base.training:
+                self.base.train()
             logits = self.base(**stacked).logits
-            yield [logits[rows] for rows in bounds]
+            yield list(logits.split(cut.sizes))
 
     def close(self) -> None:
         """Take everything out of the common modules."""

@@ -63,15 +63,40 @@ class OwnRows:
         return torch.zeros(len(batch), dtype=torch.bool, device=batch.device).index_fill(0, self.index(batch), True)
 
 
-class OwnBlock(OwnRows):
-    """Own rows that stand one after another: those from `first` to before `end`, of `total`. Several views of the same examples
-    are among them already. `stream` gives them a random stream of their own."""
+class Cut:
+    """A batch cut into blocks of rows, one after another. The cuts of a few tensors are kept: a gradient then comes back to each
+    tensor once, however many blocks there are."""
 
-    def __init__(
-        self, first: int, end: int, total: int, stream: Callable[[], AbstractContextManager[None]] = nullcontext
-    ) -> None:
-        super().__init__([first <= row < end for row in range(total)])
-        self.first, self.end, self._stream = first, end, stream
+    KEPT = 4
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        self.sizes, self.total = list(sizes), sum(sizes)
+        self._kept: list[tuple[Tensor, int, tuple[Tensor, ...]]] = []
+
+    def pieces(self, batch: Tensor) -> tuple[Tensor, ...]:
+        """The blocks of a tensor whose rows are k entries for each row of the batch."""
+        for known, version, pieces in self._kept:
+            if known is batch and version == batch._version and pieces[0].requires_grad == _in_graph(batch):
+                return pieces
+        each = batch.shape[0] // self.total
+        pieces = batch.split([each * size for size in self.sizes])
+        self._kept = [(batch, batch._version, pieces), *self._kept[: self.KEPT - 1]]
+        return pieces
+
+
+def _in_graph(batch: Tensor) -> bool:
+    return batch.requires_grad and torch.is_grad_enabled()
+
+
+class OwnBlock(OwnRows):
+    """Own rows that are the block `number` of a cut. Several views of the same examples are among them already. `stream` gives
+    them a random stream of their own."""
+
+    def __init__(self, cut: Cut, number: int, stream: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
+        self.first = sum(cut.sizes[:number])
+        self.end = self.first + cut.sizes[number]
+        super().__init__([self.first <= row < self.end for row in range(cut.total)])
+        self.cut, self.number, self._stream = cut, number, stream
 
     @property
     def draws(self) -> AbstractContextManager[None]:
@@ -84,13 +109,12 @@ class OwnBlock(OwnRows):
         if self._whole or (batch.shape[0] == 1 and len(self.mine) > 1):
             return batch
         self.index(batch)  # or an error
-        each = batch.shape[0] // len(self.mine)
-        return batch[self.first * each : self.end * each]
+        return self.cut.pieces(batch)[self.number]
 
     def put(self, batch: Tensor, own: Tensor) -> Tensor:
-        own = own.to(batch.dtype)
         if self._whole:
-            return own
+            return own.to(batch.dtype)
         self.index(batch)
-        each = batch.shape[0] // len(self.mine)
-        return torch.cat([batch[: self.first * each], own, batch[self.end * each :]])
+        pieces = list(self.cut.pieces(batch))
+        pieces[self.number] = own.to(batch.dtype)
+        return torch.cat(pieces)

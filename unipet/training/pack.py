@@ -146,7 +146,7 @@ class Pack:
                 step = seats[0].wants
                 assert step is not None
                 with seats[0].turn.streams.in_use():
-                    step.loss.gradients(step.model.train(), step.batch, len(step.batch["labels"]))
+                    step.loss.gradients(step.model, step.batch, len(step.batch["labels"]))
             else:
                 self._pass(seats)
             _wait_for_device()
@@ -200,7 +200,7 @@ class Pack:
         steps = [seat.wants for seat in seats if seat.wants is not None]
         data = [model_inputs(step.model, step.batch) for step in steps]
         parts = [
-            Part(step.model.train(), inputs, step.loss.objective.views, seat.turn.streams.drawing)
+            Part(step.model, inputs, step.loss.objective.views, seat.turn.streams.drawing)
             for step, (inputs, _), seat in zip(steps, data, seats, strict=True)
         ]
         losses: list[Tensor] = []
