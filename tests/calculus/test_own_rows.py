@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from unipet.calculus.own_rows import OwnRows
+from unipet.calculus.own_rows import Cut, OwnBlock, OwnRows
 from unipet.errors import UnipetError
 
 BATCH = torch.arange(12.0).view(6, 2)
@@ -46,3 +46,35 @@ def test_gradients_reach_both_the_batch_and_the_own_rows() -> None:
     OwnRows([True, False, False, True, False, False]).put(batch, own).sum().backward()
     assert batch.grad is not None and own.grad is not None
     assert batch.grad[:, 0].tolist() == [0.0, 1.0, 1.0, 0.0, 1.0, 1.0] and own.grad.tolist() == [[1.0, 1.0], [1.0, 1.0]]
+
+
+@pytest.mark.parametrize("sizes", [[2, 1], [1, 1, 1], [3]])
+def test_blocks_are_taken_out_and_put_back(sizes: list[int]) -> None:
+    batch = BATCH.clone().requires_grad_()
+    cut, first = Cut(sizes), 0
+    for number, size in enumerate(sizes):
+        own = OwnBlock(cut, number)
+        rows = list(range(2 * first, 2 * (first + size)))  # two entries of each row
+        assert own.stacked(2) is own and own.index(batch).tolist() == rows
+        assert torch.equal(own.pick(batch), batch[rows])
+        expected = BATCH.clone()
+        expected[rows] += 100.0
+        assert torch.equal(own.put(batch, own.pick(batch) + 100.0), expected)
+        first += size
+    whole = torch.cat([OwnBlock(cut, number).pick(batch) * (number + 1) for number in range(len(sizes))])
+    whole.sum().backward()
+    weights = torch.tensor([number + 1.0 for number, size in enumerate(sizes) for _ in range(2 * size)])
+    assert batch.grad is not None and torch.equal(batch.grad, weights.unsqueeze(1).expand(6, 2))
+
+
+def test_a_cut_is_made_anew_for_a_tensor_that_has_changed() -> None:
+    cut, batch = Cut([1, 2]), BATCH.clone()
+    with torch.no_grad():
+        before = cut.pieces(batch)
+        assert cut.pieces(batch)[0] is before[0]
+        batch.add_(1.0)
+        assert cut.pieces(batch)[0] is not before[0]
+    batch.requires_grad_()
+    assert cut.pieces(batch)[0].requires_grad
+    with pytest.raises(UnipetError, match="names 3 rows, but this batch has 5"):
+        OwnBlock(cut, 0).pick(torch.zeros(5, 2))

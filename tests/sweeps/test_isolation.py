@@ -33,9 +33,10 @@ ENDS = {
 }
 
 
-@pytest.mark.parametrize("launcher", ["local", "slots"])
+@pytest.mark.parametrize("launcher", ["local", "slots", "packed"])
 def test_each_fails_alone_with_its_reason(here: Path, launcher: str) -> None:
-    flags = [f"launcher={launcher}", "launcher.timeout=60", *(["launcher.workers=2"] if launcher == "slots" else [])]
+    own = {"slots": ["launcher.workers=2"], "packed": ["launcher.pack=8"]}.get(launcher, [])
+    flags = [f"launcher={launcher}", "launcher.timeout=60", *own]
     done = unipet(here, "train", "-m", *FIXED, *flags, how("fine", *ENDS))
     assert done.returncode == 1, done.stderr
     found = states(here)

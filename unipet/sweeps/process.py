@@ -20,7 +20,7 @@ from unipet.sweeps import telling
 from unipet.sweeps.directory import read_sweep
 from unipet.sweeps.job_files import Job
 from unipet.sweeps.packer import worker_kind
-from unipet.sweeps.worker import Say
+from unipet.sweeps.worker import Say, Worker
 from unipet.training.stopping import ask
 
 ONCE_S = 30.0  # in which several wishes that it ends are one: SLURM asks every process of a task, and its supervisor asks too
@@ -51,7 +51,9 @@ def work(directory: Path, name: str, alone: bool, last: bool) -> int:
     end_with_parent()
     try:
         sweep = read_sweep(directory)
-        worker_kind(sweep.launcher.name)(sweep, name, freezing(telling.worker(sweep)), alone, last).run()
+        kind, say = worker_kind(sweep.launcher.name), telling.worker(sweep)
+        # In a pack other runs are at work when the first ends: what is theirs shall not stay for good.
+        kind(sweep, name, freezing(say) if kind is Worker else say, alone, last).run()
     except UnipetError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
