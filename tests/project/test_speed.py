@@ -184,10 +184,17 @@ def test_the_end_to_end_table_gives_medians() -> None:
     assert lines[-2:] == ["| unipet train | 2.0 (1.5-5.5) | 0.500 |", "| peft + Trainer | 4.0 (3.5-4.5) | 0.500 |"]
 
 
-@pytest.mark.parametrize("name", [speed.NAME, speed_gpu.NAME])
-def test_the_page_shows_the_committed_measurement(name: str) -> None:
+@pytest.mark.parametrize(
+    ("page", "name", "made"),
+    [
+        (speed_results.PAGE, speed.NAME, speed_results.table),
+        (speed_results.PAGE, speed_gpu.NAME, speed_results.table),
+        (speed_results.README, speed.NAME, speed_results.summary),
+    ],
+)
+def test_the_page_shows_the_committed_measurement(page: Path, name: str, made: Any) -> None:
     """And says that there is none where there is none."""
-    _, _, rest = speed_results.PAGE.read_text(encoding="utf-8").partition(f"<!-- {name}: begin -->")
+    _, _, rest = page.read_text(encoding="utf-8").partition(f"<!-- {name}: begin -->")
     shown, marker, _ = rest.partition(f"<!-- {name}: end -->")
     assert marker
     file = speed_results.RESULTS / f"{name}.json"
@@ -195,7 +202,7 @@ def test_the_page_shows_the_committed_measurement(name: str) -> None:
         assert shown.strip().startswith("Not measured yet")
         return
     content = json.loads(file.read_text(encoding="utf-8"))
-    assert shown.strip() == speed_results.table(content)
+    assert shown.strip() == made(content)
     assert len({row["method"] for row in content["rows"]}) > 10
 
 
