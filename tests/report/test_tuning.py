@@ -26,7 +26,13 @@ def test_the_estimator_is_the_mean_over_every_draw() -> None:
 
 
 def entry(number: int, score: float | None, method: str = "lora", **trial: object) -> Entry:
-    said = {"scored_on": "selection", "role": "trial", "search": "random", "number": number, "study": f"method={method}"}
+    said = {
+        "scored_on": "selection",
+        "role": "trial",
+        "search": "random",
+        "number": number,
+        "study": f"method={method}",
+    }
     record = Record(method=method, task="t", model="m", metric="accuracy", status="failed" if score is None else "ok")
     record.score, record.trial = score, TrialOf.from_dict(said | trial)
     return Entry(record)
@@ -35,7 +41,7 @@ def entry(number: int, score: float | None, method: str = "lora", **trial: objec
 def test_a_trial_without_a_score_counts_as_the_worst() -> None:
     (curve,) = curves([entry(0, 0.5), entry(1, None), entry(2, 0.9)])
     assert curve.scoreless == 1 and curve.expected == tuple(expected_best(np.array([0.5, 0.5, 0.9])))
-    assert "1 trials without a score count as the worst one" in curves_text([curve])
+    assert "trials without a score, which count as the worst one: lora (1)" in curves_text([curve])
     assert curves([entry(0, None)]) == []
 
 
@@ -70,14 +76,24 @@ def test_a_report_shows_the_curve_of_every_method(
     ran = searched(monkeypatch)
     assert main(["train", "-m", *FLAGS, "method=lora,bitfit", LR, "search=random", "search.trials=4"]) == 0
     capsys.readouterr()
-    assert main(["report", "runs", "--tuning", "tuning.csv", "--figures", "figures"]) == 0
+    assert main(["report", "runs", "--tuning", "tuning.csv", "--figures", "figures", "--html", "page.html"]) == 0
+    page = (tmp_path / "page.html").read_text()
+    assert '<section id="tuning"' in page and "n=4" in page and "n=8" not in page
     out = capsys.readouterr().out
-    assert "best accuracy on the selection split that n trials may expect" in out
+    assert (
+        "what n trials may expect on the selection split" in out
+        and "best accuracy: synthetic_verdicts (synthetic)" in out
+    )
     rows = list(csv.DictReader(io.StringIO((tmp_path / "tuning.csv").read_text())))
-    assert {(row["method"], row["trials"]) for row in rows} == {(m, str(n)) for m in ("lora", "bitfit") for n in (1, 2, 3, 4)}
+    assert {(row["method"], row["trials"]) for row in rows} == {
+        (m, str(n)) for m in ("lora", "bitfit") for n in (1, 2, 3, 4)
+    }
     scores = [by_rate(c) for c in ran if c.trial.role == "trial" and c.method["name"] == "bitfit"]
     worst = min(score for score in scores if score is not None)
     wanted = expected_best(np.array([worst if score is None else score for score in scores]))
     said = [float(row["expected_best"]) for row in rows if row["method"] == "bitfit"]
-    assert said == pytest.approx(list(wanted)) and curves_csv(curves(trials(tmp_path / "runs"))) == (tmp_path / "tuning.csv").read_text()
+    assert (
+        said == pytest.approx(list(wanted))
+        and curves_csv(curves(trials(tmp_path / "runs"))) == (tmp_path / "tuning.csv").read_text()
+    )
     assert (tmp_path / "figures" / "tuning.pdf").is_file() and (tmp_path / "figures" / "tuning.png").is_file()
