@@ -83,6 +83,15 @@ class Memory(JsonObject):
 
 
 @dataclass
+class Frozen(JsonObject):
+    """Outputs of frozen layers that training kept (`cache_frozen`)."""
+
+    layers: dict[str, int] = field(default_factory=dict)  # stack -> how many of its first layers
+    gib: float | None = None
+    why_not: str | None = None
+
+
+@dataclass
 class InsertionRow(JsonObject):
     """One insertion on the base model, as the report of `adapt` has it."""
 
@@ -205,6 +214,7 @@ class Record(JsonObject):
     flags: list[Flag] | None = added_later(None)  # None: from before there were flags
     time: Time = field(default_factory=Time)
     memory: Memory = field(default_factory=Memory)
+    frozen: Frozen = added_later(factory=Frozen)
     insertions: list[InsertionRow] = field(default_factory=list)
     stopped_by: str | None = None
     resumed: list[int] = field(default_factory=list)  # the steps after which it went on, one for each interruption

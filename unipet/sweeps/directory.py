@@ -5,7 +5,6 @@ The directory is named after what is in it. So the same command finds it again, 
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from collections.abc import Container, Mapping, Sequence
@@ -13,13 +12,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from unipet.calculus.options import parse_options
 from unipet.calculus.yaml_reader import Plain, read_written, read_yaml, write_yaml
 from unipet.compose.parse_run_config import run_config
 from unipet.compose.schema import typed
 from unipet.config import LauncherConfig, RunConfig
 from unipet.errors import UnipetError
-from unipet.output.files import as_file_name, write_bytes_atomic
-from unipet.runs.identity import APART
+from unipet.output.files import remove_leftovers, temporary_name, write_bytes_atomic
 from unipet.runs.sweep_files import (
     CLAIMS,
     INDEX,
@@ -48,6 +47,20 @@ class Job:
 
 
 @dataclass(frozen=True)
+class _Described:
+    """`sweep.yaml`, besides the versions, which are for people."""
+
+    command: list[str]
+    flags: list[str]
+    swept: list[str]
+    jobs: int
+    folder: str
+    launcher: LauncherConfig
+    name: str = ""
+    search: str = "none"
+
+
+@dataclass(frozen=True)
 class Sweep:
     """A sweep as `sweep.yaml` describes it."""
 
@@ -73,24 +86,6 @@ class Sweep:
         return self.flags[1] if self.flags else None
 
 
-def sweep_name(jobs: Sequence[Job], swept: Sequence[str], own: str = "") -> str:
-    """`<what is swept>-<12 hex characters over what the jobs compute>`; `own` tells it from every other sweep."""
-    digest = hashlib.sha256(own.encode())
-    for job in jobs:
-        said = {key: value for key, value in job.values.items() if key not in APART}
-        digest.update(repr((_plain(said), job.mistake)).encode())
-    keys = "+".join(key.rpartition(".")[2] for key in swept) or "one"
-    return f"{as_file_name(keys)[:60]}-{digest.hexdigest()[:12]}"
-
-
-def _plain(tree: Any) -> Any:
-    if isinstance(tree, Mapping):
-        return sorted((str(key), _plain(value)) for key, value in tree.items())
-    if isinstance(tree, list):
-        return [_plain(value) for value in tree]
-    return (type(tree) is Plain, str(tree)) if isinstance(tree, str) else tree
-
-
 def write_sweep(
     sweep: Sweep,
     jobs: Sequence[Job],
@@ -103,7 +98,7 @@ def write_sweep(
     directory = sweep.directory
     if (directory / SWEEP).is_file():
         return False
-    new = directory.with_name(f".{directory.name}.{os.getpid()}.new")
+    new = temporary_name(directory)
     try:
         for name in (JOBS, CLAIMS, WORKERS):
             (new / name).mkdir(parents=True)
@@ -184,19 +179,22 @@ def read_sweep(directory: Path) -> Sweep:
         )
     content = read_yaml(path)
     try:
-        return Sweep(
-            directory=directory,
-            command=[str(each) for each in content["command"]],
-            flags=[str(each) for each in content["flags"]],
-            swept=[str(each) for each in content["swept"]],
-            jobs=int(content["jobs"]),
-            folder=Path(os.path.normpath(directory / content["folder"])),
-            launcher=LauncherConfig(**content["launcher"]),
-            name=str(content["name"]) if "name" in content else directory.name,  # of an older version
-            search=str(content["search"]) if "search" in content else "none",
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise UnipetError(f"{path}: not the description of a sweep ({error}). Give the command again.") from None
+        said = parse_options(_Described, content, "sweep", "the description of a sweep", ignore=("versions",))
+    except UnipetError as error:
+        raise UnipetError(
+            f"{path}: not the description of a sweep: {error} Or give the sweep's command again."
+        ) from None
+    return Sweep(
+        directory=directory,
+        command=said.command,
+        flags=said.flags,
+        swept=said.swept,
+        jobs=said.jobs,
+        folder=Path(os.path.normpath(directory / said.folder)),
+        launcher=said.launcher,
+        name=said.name or directory.name,  # of an older version
+        search=said.search,
+    )
 
 
 def read_job(directory: Path, number: int) -> Job:
@@ -236,6 +234,8 @@ def reopen(directory: Path, results_too: bool, decided: Container[int] = ()) -> 
     With `results_too` those as well: their jobs then look whether the finished run is still the one that they ask for. Data
     or a base model may have changed since. While other workers are at the sweep, its results stay.
     """
+    for written_in in (directory.parent, directory, directory / JOBS):
+        remove_leftovers(written_in)
     for number in sorted(job_numbers(directory, ".json")):
         path = directory / JOBS / f"{number}.json"
         try:
