@@ -21,7 +21,7 @@ from unipet.report.collect import Entry
 
 INDEPENDENT = ("random", "grid")  # searches whose trials do not depend on the outcomes of others
 RESAMPLES, LEVEL = 2000, 0.95
-SHOWN = (1, 2, 4, 8, 16, 32, 64, 128)  # numbers of trials in the text
+SHOWN = (1, 2, 4, 8, 16, 32, 64, 128)  # numbers of trials in the text, and how many there were
 COLUMNS = ("task", "model", "budget", "metric", "method", "study", "search", "trials", "expected_best", "low", "high")
 
 
@@ -106,7 +106,8 @@ def curve_cells(curves_of: Sequence[Curve]) -> list[tuple[str, list[str], list[l
     tables = []
     for place in dict.fromkeys((curve.task, curve.model, curve.budget, curve.metric) for curve in curves_of):
         own = [curve for curve in curves_of if (curve.task, curve.model, curve.budget, curve.metric) == place]
-        counts = [n for n in SHOWN if any(len(curve.expected) >= n for curve in own)]
+        most = max(len(curve.expected) for curve in own)
+        counts = [*(n for n in SHOWN if n < most), most]
         rows = [[curve.label, *(_cell(curve, n) for n in counts)] for curve in own]
         task, model, budget, metric = place
         tables.append(
