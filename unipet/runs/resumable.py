@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import unipet
 from unipet.errors import UnipetError
-from unipet.runs.record import Record
+from unipet.output.files import remove_leftovers
+from unipet.runs.prepare import Prepared, finished_record
+from unipet.runs.record import Record, TrialOf
 from unipet.runs.record_files import RESULT, read_record, write_record
+from unipet.runs.uploading import upload
 
 if TYPE_CHECKING:
-    from unipet.runs.prepare import Prepared
     from unipet.training.budget.memory_fit import MemoryFit
     from unipet.training.resume_point import ResumePoint, ResumePoints
 
@@ -75,3 +78,18 @@ def _source() -> str:
     for path in sorted(package.rglob("*.py")):
         digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
+
+
+def finished_before(prepared: Prepared) -> Record | None:
+    """The record of the same run, where an earlier process has finished it and it shall not be repeated. It is uploaded, if it
+    was not yet."""
+    found = None if prepared.config.rerun else finished_record(prepared)
+    if found is not None:
+        done_with(prepared, prepared.directory)  # a process that was killed at its very end may have left some points
+        remove_leftovers(prepared.directory)
+        if (asked := TrialOf.from_dict(asdict(prepared.config.trial))).role and found.trial != asked:
+            found.trial = asked  # the same run, which a search asks for now
+            write_record(prepared.directory / RESULT, found)
+        print(f"finished before, not run again (rerun=true repeats it): {prepared.directory}")
+        upload(prepared.config.tracking, found, prepared.resolved, prepared.directory)
+    return found

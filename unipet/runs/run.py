@@ -19,7 +19,9 @@ from unipet.output.files import remove_leftovers
 from unipet.runs import record_files as records
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
-from unipet.runs.record import Data, ErrorOf, Fitted, Frozen, InsertionRow, Memory, Params, Record, Scoring, TrialOf, blank_record
+from unipet.runs.record import (
+    Data, ErrorOf, Fitted, Frozen, InsertionRow, Memory, Params, Record, Scoring, blank_record,
+)  # fmt: skip
 from unipet.runs.versions import now
 from unipet.runs.device_share import Share
 from unipet.runs.devices import check_devices, warning_without_gpus
@@ -27,7 +29,7 @@ from unipet.runs.other_devices import other_devices
 from unipet.runs.prepare import Prepared, finished_record, prepare
 from unipet.runs.endings import failed, interrupted
 from unipet.runs.finished import evaluate as evaluate
-from unipet.runs.resumable import done_with, resume_points, resumed_before
+from unipet.runs.resumable import done_with, finished_before, resume_points, resumed_before
 from unipet.runs.run_directory import checksums, clear, locked, settle
 from unipet.runs.shared import Shared
 from unipet.output.stopwatch import Stopwatch, importing, phase, timed
@@ -67,27 +69,14 @@ def perform(
     with timed() as watch:
         prepared = prepare(config)
         announce(prepared.directory)
-        if (found := _finished_before(prepared)) is not None:
+        if (found := finished_before(prepared)) is not None:
             return Done(found, prepared.directory)
         check_devices(config.budget.gpus)
         with locked(prepared.directory):
             settle(prepared.directory)
-            if (found := _finished_before(prepared)) is not None:  # another process may have finished it meanwhile
+            if (found := finished_before(prepared)) is not None:  # another process may have finished it meanwhile
                 return Done(found, prepared.directory)
             return execute(prepared, watch, Shared() if shared is None else shared)
-
-
-def _finished_before(prepared: Prepared) -> Record | None:
-    found = None if prepared.config.rerun else finished_record(prepared)
-    if found is not None:
-        done_with(prepared, prepared.directory)  # a process that was killed at its very end may have left some points
-        if (asked := TrialOf.from_dict(asdict(prepared.config.trial))).role and found.trial != asked:
-            found.trial = asked  # the same run, which a search asks for now
-            records.write_record(prepared.directory / records.RESULT, found)
-        remove_leftovers(prepared.directory)
-        print(f"finished before, not run again (rerun=true repeats it): {prepared.directory}")
-        upload(prepared.config.tracking, found, prepared.resolved, prepared.directory)
-    return found
 
 
 @heeding_signals()

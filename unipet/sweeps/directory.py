@@ -5,20 +5,20 @@ The directory is named after what is in it. So the same command finds it again, 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from unipet.calculus.options import parse_options
-from unipet.calculus.yaml_reader import Plain, read_written, read_yaml, write_yaml
-from unipet.compose.parse_run_config import run_config
-from unipet.compose.schema import typed
-from unipet.config import LauncherConfig, RunConfig
+from unipet.calculus.yaml_reader import Plain, read_yaml, write_yaml
+from unipet.config import LauncherConfig
 from unipet.errors import UnipetError
-from unipet.output.files import remove_leftovers, temporary_name, write_bytes_atomic
+from unipet.output.files import as_file_name, remove_leftovers, temporary_name, write_bytes_atomic
+from unipet.runs.identity import APART
 from unipet.runs.sweep_files import (
     CLAIMS,
     INDEX,
@@ -30,20 +30,10 @@ from unipet.runs.sweep_files import (
     job_numbers,
     read_outcome,
 )
+from unipet.sweeps.job_files import Job, job_file, read_job
 from unipet.sweeps.search.stage_files import SEARCH, STAGES, TRIALS, last_stage
 
 STAGED = (TRIALS, STAGES, SEARCH)  # what a search has besides
-
-
-@dataclass(frozen=True)
-class Job:
-    """A job as the sweep's directory holds it: its overrides, and its configuration or the mistake in it."""
-
-    number: int
-    overrides: list[str]  # all of them, as one would type them
-    differing: list[str]  # those that tell it from the other jobs
-    values: Mapping[str, Any]
-    mistake: str | None
 
 
 @dataclass(frozen=True)
@@ -86,6 +76,24 @@ class Sweep:
         return self.flags[1] if self.flags else None
 
 
+def sweep_name(jobs: Sequence[Job], swept: Sequence[str], own: str = "") -> str:
+    """`<what is swept>-<12 hex characters over what the jobs compute>`; `own` tells it from every other sweep."""
+    digest = hashlib.sha256(own.encode())
+    for job in jobs:
+        said = {key: value for key, value in job.values.items() if key not in APART}
+        digest.update(repr((_plain(said), job.mistake)).encode())
+    keys = "+".join(key.rpartition(".")[2] for key in swept) or "one"
+    return f"{as_file_name(keys)[:60]}-{digest.hexdigest()[:12]}"
+
+
+def _plain(tree: Any) -> Any:
+    if isinstance(tree, Mapping):
+        return sorted((str(key), _plain(value)) for key, value in tree.items())
+    if isinstance(tree, list):
+        return [_plain(value) for value in tree]
+    return (type(tree) is Plain, str(tree)) if isinstance(tree, str) else tree
+
+
 def write_sweep(
     sweep: Sweep,
     jobs: Sequence[Job],
@@ -119,12 +127,6 @@ def write_sweep(
     finally:
         shutil.rmtree(new, ignore_errors=True)
     return True
-
-
-def job_file(job: Job) -> bytes:
-    """The file of a job, or of a trial."""
-    said = {"overrides": job.overrides, "differing": job.differing, "mistake": job.mistake, "config": job.values}
-    return write_yaml(said).encode()
 
 
 def _sweep_file(sweep: Sweep, versions: Mapping[str, Any]) -> bytes:
@@ -195,30 +197,6 @@ def read_sweep(directory: Path) -> Sweep:
         name=said.name or directory.name,  # of an older version
         search=said.search,
     )
-
-
-def read_job(directory: Path, number: int) -> Job:
-    """Job `number` of the sweep in `directory`. Raises `UnipetError` for a file that is not a job."""
-    return replace(read_job_file(directory / JOBS / f"{number}.yaml"), number=number)
-
-
-def read_job_file(path: Path) -> Job:
-    """What `job_file` wrote, of a job or of a trial; its number is not in it. Raises `UnipetError` for any other file."""
-    content = read_written(path)
-    try:
-        overrides, differing = (list(map(str, content[key])) for key in ("overrides", "differing"))
-        values = typed(content["config"], RunConfig)
-        mistake = None if isinstance(content["mistake"], Plain) else str(content["mistake"])
-    except (KeyError, TypeError) as error:
-        raise UnipetError(f"{path}: not the file of a job ({error}). Give the sweep's command again.") from None
-    return Job(0, overrides, differing, values, mistake)
-
-
-def job_config(job: Job) -> RunConfig:
-    """The configuration of a job. Raises `UnipetError` with the mistake that is in it."""
-    if job.mistake is not None:
-        raise UnipetError(job.mistake)
-    return run_config(job.values)
 
 
 def most_gpus(sweep: Sweep) -> int:

@@ -15,7 +15,7 @@ from unipet.compose.overrides import Plan
 from unipet.errors import UnipetError
 from unipet.runs.record import Record
 from unipet.sweeps import jobs, telling
-from unipet.sweeps.directory import Job
+from unipet.sweeps.job_files import Job
 
 _FOR_GOOD: list[AbstractContextManager[None]] = []  # what such a process has entered and never leaves
 

@@ -20,11 +20,11 @@ from unipet.runs.sweep_files import RUNNING
 from unipet.runs.tracked_summary import own_files
 from unipet.sweeps import closing, jobs
 from unipet.sweeps.claims import living
-from unipet.sweeps.directory import Job, Sweep, read_sweep, renew, reopen, write_sweep
+from unipet.sweeps.directory import Sweep, read_sweep, renew, reopen, sweep_name, write_sweep
 from unipet.sweeps.hydra_job import HydraJob, check_objective
 from unipet.sweeps.hydra_main import Flags, call_hydra, environment, run_composed
+from unipet.sweeps.job_files import Job
 from unipet.sweeps.launchers import check_launcher, launch
-from unipet.sweeps.naming import sweep_name
 from unipet.sweeps.search.advancing import decided_jobs, forget_stages, unfinished
 from unipet.sweeps.search.beginning import begin
 from unipet.sweeps.search.checks import check_search, searches

@@ -8,7 +8,8 @@ import time
 
 from unipet.runs.sweep_files import RESULTS, RUNNING, JobState, index_lines, map_events, read_jobs
 from unipet.sweeps import closing
-from unipet.sweeps.directory import Sweep, read_job
+from unipet.sweeps.directory import Sweep
+from unipet.sweeps.job_files import read_job
 
 EVERY_S = 60.0  # between two lines in a log
 

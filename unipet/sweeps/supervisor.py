@@ -19,7 +19,8 @@ from types import FrameType
 from unipet.errors import UnipetError
 from unipet.runs.sweep_files import WORKERS, JobState
 from unipet.sweeps.claims import STALE_S, Claim, Clock, attempts, read_claim, release
-from unipet.sweeps.directory import Sweep, read_job
+from unipet.sweeps.directory import Sweep
+from unipet.sweeps.job_files import read_job
 from unipet.sweeps.jobs import Task, write_outcome
 from unipet.sweeps.lost import NOT_ITS_FAULT, how_it_ended, lost_outcome
 from unipet.sweeps.search.advancing import unfinished

@@ -30,7 +30,8 @@ from unipet.sweeps.claims import (
     read_claim,
     release,
 )  # fmt: skip
-from unipet.sweeps.directory import Job, Sweep, read_job
+from unipet.sweeps.directory import Sweep
+from unipet.sweeps.job_files import Job, read_job
 from unipet.sweeps.lost import lost_outcome
 from unipet.sweeps.search.advancing import OVER, WAITING, advance, is_over
 from unipet.sweeps.search.beginning import composing_in

@@ -15,7 +15,8 @@ from unipet.output.files import write_bytes_atomic
 from unipet.runs.record import Record
 from unipet.runs.record_files import RESULT, read_record
 from unipet.runs.sweep_files import JOBS, JobState, append_index, job_numbers, read_outcome
-from unipet.sweeps.directory import Job, Sweep, job_file, read_job_file
+from unipet.sweeps.directory import Sweep
+from unipet.sweeps.job_files import Job, job_file, read_job_file
 from unipet.sweeps.search.choosing import choose
 from unipet.sweeps.search.description import Search, read_search
 from unipet.sweeps.search.draws import Choice

@@ -14,7 +14,8 @@ from unipet.compose.search_space import SearchedKey
 from unipet.config import TrialConfig
 from unipet.errors import UnipetError
 from unipet.runs.sweep_files import JobState
-from unipet.sweeps.directory import Job, Sweep, job_file
+from unipet.sweeps.directory import Sweep
+from unipet.sweeps.job_files import Job, job_file
 from unipet.sweeps.search.advancing import Compose, next_stage, pending, run_of
 from unipet.sweeps.search.description import Search, StudyText, read_search
 from unipet.sweeps.search.draws import Choice

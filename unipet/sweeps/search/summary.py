@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unipet.output.text_table import text_table
-from unipet.sweeps.directory import read_job_file
+from unipet.sweeps.job_files import read_job_file
 from unipet.sweeps.search.advancing import states
 from unipet.sweeps.search.description import Search, read_search
 from unipet.sweeps.search.stage_files import FINAL, SEARCH, Stage, Verdict, read_stages, trial_path
