@@ -12,7 +12,7 @@ from unipet.calculus.functions import FUNCTIONS
 from unipet.calculus.functions.base import Function
 from unipet.calculus.insertion_parts import InsertionParts
 from unipet.calculus.mixture import Mixture
-from unipet.calculus.objectives import Objective
+from unipet.calculus.objectives import Objective, parse_objective
 from unipet.calculus.options import joined, no_option, parse_options, parse_value, remove_hint
 from unipet.calculus.pairs import check_pairs, name_of
 from unipet.calculus.scaling import SCALINGS, Constant, Scaling
@@ -85,7 +85,7 @@ class Method:
             "name": self.name,
             "insertions": {spec.name: spec.to_dict() for spec in self.insertions},
             "unfreeze": list(self.unfreeze),
-            "objective": dataclasses.asdict(self.objective),
+            "objective": self.objective.to_dict(),
         }
 
 
@@ -118,7 +118,7 @@ def parse_method(data: Any, key: str = "method") -> Method:
             raise unknown(f"{key}.unfreeze", part, UNFREEZE)
     if not specs and not unfreeze:
         raise UnipetError(f"{key}: nothing would train. Name insertions, or unfreeze one of {', '.join(UNFREEZE)}.")
-    objective = parse_options(Objective, value_of(data.get("objective")) or {}, f"{key}.objective", "the objective")
+    objective = parse_objective(data.get("objective"), f"{key}.objective")
     return Method(name, specs, tuple(dict.fromkeys(unfreeze)), objective)
 
 

@@ -21,6 +21,7 @@ class Identity(JsonObject):
     sites: dict[str, Any] | None = None  # a site table of the user's own
     functions: dict[str, str] = field(default_factory=dict)  # checksum of the source of every registered function used
     numerics: int | None = None  # of the package, see unipet/runs/identity.py
+    teachers: dict[str, str] = added_later(factory=dict)  # checksum of every saved run that an objective learns from
 
 
 @dataclass

@@ -27,6 +27,7 @@ from unipet.runs.prepare import Prepared, finished_record, prepare
 from unipet.runs.endings import failed, interrupted
 from unipet.runs.finished import evaluate as evaluate
 from unipet.runs.resumable import resume_points, resumed_before
+from unipet.runs.teachers import load_teachers
 from unipet.runs.run_directory import checksums, clear, locked, settle
 from unipet.runs.shared import Shared
 from unipet.output.stopwatch import Stopwatch, phase, timed
@@ -185,6 +186,7 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker,
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
     with phase("base_model"):
+        teachers = load_teachers(method, model)
         adapted = adapt(model, method, prepared.sites).to_dict()
     record.params = Params.from_dict(adapted["params"])
     record.insertions = [InsertionRow.from_dict(row) for row in adapted["insertions"]]
@@ -219,6 +221,7 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker,
             begin=begin,
             measure=memory.read,
             ranks=ranks,
+            teachers=teachers,
         )
     if best is not None:
         selection = record.data.selection

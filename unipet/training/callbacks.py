@@ -17,7 +17,7 @@ from unipet.adaptation.api import parameters
 from unipet.errors import UnipetError
 from unipet.output.progress import Progress
 from unipet.output.stopwatch import phase
-from unipet.training.history import SELECTION, tracked
+from unipet.training.history import SELECTION, TERM, WEIGHT, tracked
 from unipet.training.ranks import ALONE, Ranks
 from unipet.training.resume_point import State
 
@@ -158,6 +158,7 @@ class Journal(TrainerCallback):
         if not logs or "loss" not in logs:  # the Trainer's closing summary
             return
         named = {"loss": "loss", "lr": "learning_rate", "grad_norm": "grad_norm", "epoch": "epoch"}
+        named |= {name: name for name in logs if name.startswith((TERM, WEIGHT))}
         # JSON has no infinity, which a gradient norm can reach although the loss is finite
         values = {name: logs[key] if math.isfinite(logs[key]) else None for name, key in named.items()}
         self.write(values, state.global_step)

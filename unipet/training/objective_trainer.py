@@ -13,10 +13,12 @@ from transformers import Trainer
 from unipet.adaptation.adapted import adaptation
 from unipet.errors import UnipetError
 from unipet.training.forward import model_inputs, real_tokens
+from unipet.training.history import WEIGHT
 from unipet.training.ranks import Ranks
 from unipet.training.sampler import GroupedOrder
 from unipet.training.schedule import rate
-from unipet.training.step import Loss, Tally
+from unipet.training.step import Loss, Terms
+from unipet.training.tally import Tally
 
 
 class Diverged(UnipetError):
@@ -43,15 +45,27 @@ class ObjectiveTrainer(Trainer):
         batch = self._prepare_inputs(inputs)
         rows = self.ranks.part(len(batch["labels"]))
         adaptation(model).routing.first_row = rows.start
-        own = self.loss.gradients(model, batch, self.micro_batch, self.accelerator.backward, self._finite, rows)
-        loss = self.ranks.add_up(own, self.learning)
-        self.tally.add(loss, real_tokens(model_inputs(model, batch)[0]))
-        return loss
+        found: Terms = {}
+        own = self.loss.gradients(
+            *(model, batch, self.micro_batch, self.accelerator.backward, self._finite, rows),
+            weights=self._weights(self.state.global_step),
+            add_up=self.ranks.total if self.ranks.count > 1 else None,
+            note=found.update,
+        )
+        told = torch.stack([own, *(found.get(name, torch.zeros_like(own)).float() for name in self.tally.names)])
+        losses = self.ranks.add_up(told, self.learning)
+        self.tally.add(losses, real_tokens(model_inputs(model, batch)[0]))
+        return losses[0]
+
+    def _weights(self, step: int) -> dict[str, float]:
+        return self.loss.objective.weights_at(step, self.state.max_steps)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """What the Trainer logs, the mean loss and the epoch by our own count, which goes on after an interruption."""
         if "loss" in logs:
-            logs["loss"] = self.tally.mean_loss()
+            logs |= self.tally.means()
+            weights = self._weights(self.state.global_step - 1)
+            logs |= {f"{WEIGHT}{name}": weights[name] for name in self.loss.objective.scheduled}
             self.state.epoch = self.order.epochs(self.state.global_step)
         super().log(logs, start_time)
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TextIO
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PrinterCallback, ProgressCallback, TrainingArguments
 
 from unipet.adaptation.api import adaptation, frozen, parameters, stored
+from unipet.calculus.objectives import L2ToInit, Objective
 from unipet.config import RunConfig
 from unipet.output.stopwatch import phase
 from unipet.tasks import Collate, Readout, read_rows
@@ -28,8 +30,11 @@ from unipet.training.resume_point import Part, ResumePoint, ResumePoints
 from unipet.training.resuming import OPTIMISER, Optimiser, Resumption, Spent, Weights
 from unipet.training.sampler import GroupedOrder
 from unipet.training.schedule import warmup_steps
-from unipet.training.step import Loss, Tally
+from unipet.training.start_values import StartValues
+from unipet.training.step import Loss
 from unipet.training.stopping import end_if_asked, ending_steps_first
+from unipet.training.tally import Tally
+from unipet.training.teachers import put_beside
 
 
 @dataclass
@@ -48,7 +53,7 @@ class Trained:
 @one_process()
 def train(
     model: nn.Module,
-    objective: Any,
+    objective: Objective,
     examples: Examples,
     collate: Collate,
     regression: bool,
@@ -64,6 +69,7 @@ def train(
     begin: ResumePoint | None = None,
     measure: Callable[[], dict[str, Any]] = dict,
     ranks: Ranks = ALONE,
+    teachers: Mapping[str, nn.Module] = MappingProxyType({}),
 ) -> Trained:
     """Train every parameter of `model` that requires a gradient, in place. The model stays on the training device.
 
@@ -74,8 +80,9 @@ def train(
     `log(values, step)`. Two runs with the same seed see the same data order and the same dropout.
     Training begins after `begin`, one of the `points` that it writes every `config.checkpoint.every`, and at its end.
     `measure` is asked once, when the last step is over. Each process of `ranks` calls this, and takes its part of every
-    batch; the first alone has `points` and `best`. Raises `Diverged` for a loss that is not finite, `UnipetError` if no
-    tensor ever had a gradient or none moved, and `Interrupted` if a signal ended it between two steps.
+    batch; the first alone has `points` and `best`. `teachers` are the models of the objective's distillations, by name.
+    Raises `Diverged` for a loss that is not finite, `UnipetError` if no tensor ever had a gradient or none moved, and
+    `Interrupted` if a signal ended it between two steps.
     """
     optim = config.optim
     order = GroupedOrder(lengths(examples), optim.batch_size, config.seed)
@@ -144,9 +151,11 @@ def train(
     )
     if begin is not None and begin.outcome is not None:
         return Trained(**resumption.finish(begin))
-    trainer.loss = Loss(objective, regression, optim.label_smoothing, config.precision, read)
+    start = dict[str, Tensor]()
+    trainer.loss = Loss(objective, regression, optim.label_smoothing, config.precision, read, teachers, start)
+    put_beside(teachers, model, arguments.device)
     trainer.order, trainer.micro_batch, trainer.lr_ratio = order, micro_batch or optim.batch_size, optim.lr_ratio
-    trainer.schedule, trainer.tally = optim.schedule, Tally(arguments.device)
+    trainer.schedule, trainer.tally = optim.schedule, Tally(arguments.device, objective.terms)
     trainer.ranks, trainer.learning = ranks, list(learning.values())
     parts |= {"tally": trainer.tally, OPTIMISER: Optimiser(trainer)}
     if optim.lr_ratio != 1.0:
@@ -157,6 +166,9 @@ def train(
         order.begin_after(begin.step)
         resumption.take_up(begin)
     ranks.begin_alike([*stored(model).values(), *frozen(model).values()])
+    if objective.of(L2ToInit):
+        parts["start"] = values = StartValues(learning)
+        start.update(values.values)
     try:
         with checkpointed(model, checkpointing), ending_steps_first():
             trainer.train()
