@@ -151,6 +151,9 @@ class Data(JsonObject):
     splits: dict[str, str] | None = added_later(None)
     synthetic: bool | None = added_later(None)
     regression: bool | None = added_later(None)
+    pool: str | None = added_later(None)  # few-shot: fingerprint of what all splits have in common
+    shots: int | None = added_later(None)  # few-shot: training examples of each label
+    split_seed: int | None = added_later(None)  # few-shot: which split
     train_labels: dict[str, int] | None = added_later(None)
     selection: Selection = added_later(factory=Selection)
     truncated: dict[str, float] | None = added_later(None)  # share of examples that a length limit cut

@@ -154,12 +154,7 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker,
         from unipet.training.budget.memory_fit import fit_run
         from unipet.training.callbacks import Best
         from unipet.adaptation.checkpoint import save
-        from unipet.training.evaluation import (
-            check_mixture,
-            higher_is_better,
-            score_split,
-            selection_score,
-        )
+        from unipet.training.evaluation import check_mixture, higher_is_better, score_split, selection_score
         from unipet.runs.flags import raised
         from unipet.training.history import read_steps
         from unipet.training.positions import check_lengths
@@ -196,7 +191,7 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker,
     check_lengths(encoded, model, config.task)
     memory = PeakMemory(device)
     best = None
-    if encoded.selection:
+    if encoded.selection and method.trains:
         metric = selection_metric(config.task)
         sign = 1.0 if higher_is_better(metric) else -1.0
         best = Best(model, selection_score(config, model, data, encoded, tokenizer), metric, sign)
@@ -232,8 +227,9 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker,
     for row in record.insertions:  # for example experts that no step was routed to
         row.untrained = [name for name in trained.untrained if name.startswith(f"{row.name}/")]
     record.time.train_s, record.time.steps = trained.seconds, trained.steps
-    record.time.step_ms = 1000 * trained.seconds / trained.steps
-    record.time.tokens_per_s = trained.tokens / trained.seconds
+    if trained.steps:
+        record.time.step_ms = 1000 * trained.seconds / trained.steps
+        record.time.tokens_per_s = trained.tokens / trained.seconds
     record.time.device_hours = config.budget.gpus * trained.seconds / 3600
     with phase("saving"):  # first, so that an error in evaluation does not lose the training
         save(model, directory / records.ADAPTER)

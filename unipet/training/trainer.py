@@ -44,7 +44,7 @@ class Trained:
     steps: int = 0
     seconds: float = 0.0  # of the steps alone
     tokens: int = 0  # without padding; an example seen in two views counts once
-    stopped_by: str = "epochs"  # epochs | max_steps | max_tokens | gpu_hours
+    stopped_by: str = "epochs"  # epochs | max_steps | max_tokens | gpu_hours | nothing trains (zero-shot)
     untrained: list[str] = field(default_factory=list)  # trainable tensors that got no gradient or did not move
     measured: dict[str, Any] = field(default_factory=dict)  # what `measure` answered
 
@@ -84,6 +84,8 @@ def train(
     Raises `Diverged` for a loss that is not finite, `UnipetError` if no tensor ever had a gradient or none moved, and
     `Interrupted` if a signal ended it between two steps.
     """
+    if not parameters(model, head=True):
+        return Trained(stopped_by="nothing trains", measured=measure())
     optim = config.optim
     order = GroupedOrder(lengths(examples), optim.batch_size, config.seed)
     both = bool(getattr(model.config, "is_encoder_decoder", False))
