@@ -104,7 +104,9 @@ class TaskConfig(Paths):
     selection_split: str = "validation"  # for selection=validation; never the evaluation split
     selection_size: int = option(500, low=1)  # for selection=train_holdout; at most a fifth of the training set
     selection_metric: str | None = None  # null: the first metric; for generation "loss", which needs no decoding
-    submission: dict[str, str] = option({}, words="a mapping from a file name to a split")  # or to subset/split of the hub
+    submission: dict[str, str] = option(
+        {}, words="a mapping from a file name to a split"
+    )  # or to subset/split of the hub
     submission_names: bool = False  # write label names to submission files, instead of indices
     # regression: the range that a submission server accepts
     submission_range: list[float] = option([], low=-math.inf, words="[lowest, highest], or [] for answers as they are")

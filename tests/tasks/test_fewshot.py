@@ -71,7 +71,11 @@ def test_published_files(tmp_path: Path) -> None:
     ("kind", "changes", "said"),
     [
         ("classification", {"shots": 20}, ["task.shots: 20", "'no' has 12 training examples of the 20"]),
-        ("classification", {"shots": 7, "selection": "shots"}, ["has 12", "14 examples (7 for training and 7 for selection)"]),
+        (
+            "classification",
+            {"shots": 7, "selection": "shots"},
+            ["has 12", "14 examples (7 for training and 7 for selection)"],
+        ),
         ("classification", {"shots": 0}, ["task.shots: 0"]),
         ("classification", {"shots": None, "selection": "shots"}, ["task.selection=shots: needs task.shots"]),
         ("classification", {"shots": None, "shots_from": "files"}, ["task.shots_from=files: needs task.shots"]),

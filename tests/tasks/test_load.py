@@ -87,7 +87,7 @@ def test_a_task_file_is_valid_and_says_only_what_differs(path: Path) -> None:
 def test_the_tasks_that_papers_report_are_there_with_their_splits() -> None:
     glue = {"cola", "sst2", "mrpc", "qqp", "mnli", "qnli", "rte", "wnli", "stsb", "ax"}
     superglue = {"boolq", "cb", "copa", "wic"}
-    few = {"mr", "cr", "subj", "mpqa", "trec", "ag_news", "imdb"}
+    few = {"mr", "cr", "subj", "mpqa", "trec", "ag_news", "imdb", "snli", "sst5"}
     text = {"e2e", "webnlg", "dart", "xsum", "cnn_dailymail", "samsum", "dialogsum", "wmt16_en_ro", "multi30k_en_de"}
     assert glue | superglue | few | text <= set(REAL)
     assert all(read(name).submission and read(name).revision for name in glue)

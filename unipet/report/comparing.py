@@ -51,6 +51,7 @@ class Pair:
     p: float | None = None  # of the deciding test
     p_adjusted: float | None = None
     verdict: str = UNTESTED
+    splits: int = 1  # few-shot: over whose means the test is; 1: over the seeds themselves
 
 
 @dataclass(frozen=True)
@@ -229,6 +230,7 @@ def _pair(a: _Scored, b: _Scored, examples: int) -> Pair:
         low=_known(test.low),
         high=_known(test.high),
         basis=deciding,
+        splits=len({split for split, _ in seeds}),
         p=_known(test.p),
     )
 

@@ -130,7 +130,7 @@ def block_of(entry: Entry) -> Block:
 
 
 def one_per_seed(entries: Sequence[Entry], scored: Sequence[bool]) -> list[Entry]:
-    """The runs of one configuration, each block once. A run with a score comes before one without, then the last that finished."""
+    """The runs of one configuration, each block once: one with a score before one without, then the last that finished."""
     best: dict[Block, tuple[bool, str, Entry]] = {}
     for entry, known in zip(entries, scored, strict=True):
         block, rank = block_of(entry), (known, str(entry.record.finished))

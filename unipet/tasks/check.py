@@ -60,7 +60,14 @@ def _check_split(key: str, split: str) -> None:
 
 
 def _check_texts(task: TaskConfig, text: list[str]) -> None:
-    one = task.kind in ("seq2seq", "causal_generation", "masked_prompt", "causal_prompt", "token_classification", "multiple_choice")
+    one = task.kind in (
+        "seq2seq",
+        "causal_generation",
+        "masked_prompt",
+        "causal_prompt",
+        "token_classification",
+        "multiple_choice",
+    )
     if len(text) not in ((1,) if one else (1, 2)):
         allowed = "one column or template" if one else "one, or two for a sentence pair"
         raise UnipetError(f"task.text: {len(text)} columns given ({text}); allowed: {allowed}.")

@@ -89,7 +89,9 @@ def _key(rows: list[Row], identity: str, task: TaskConfig) -> str:
         settings[name] = value if isinstance(value, int | str) else list(value)
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for row in rows:
-        content = [row[name] for name in ("text", "choices", "label", "target", "references", "demonstrations") if name in row]
+        content = [
+            row[name] for name in ("text", "choices", "label", "target", "references", "demonstrations") if name in row
+        ]
         digest.update(json.dumps(content).encode())
     return digest.hexdigest()
 

@@ -1,4 +1,4 @@
-"""Few-shot training sets: K examples of each label, drawn with a seed or read from published split files (LM-BFF, Gao et al. 2021).
+"""Few-shot training sets: K examples of each label, drawn with a seed or read from published files (LM-BFF, Gao et al. 2021).
 
 Every split seed is another training set. Runs of several methods on the same splits are paired in a comparison.
 """
@@ -29,7 +29,9 @@ def check_shots(task: TaskConfig) -> None:
             "task.max_train."
         )
     if task.max_train is not None:
-        raise UnipetError(f"task.max_train: {task.max_train} given beside task.shots={task.shots}. Set one of them to null.")
+        raise UnipetError(
+            f"task.max_train: {task.max_train} given beside task.shots={task.shots}. Set one of them to null."
+        )
     if task.shots_from == FILES and task.data_dir is None:
         raise UnipetError(
             f"task.shots_from=files: needs task.data_dir=DIR, with DIR/{split_file(task, 'train')}.jsonl. "
@@ -58,7 +60,9 @@ def draw(rows: list[Row], task: TaskConfig, selection: bool) -> tuple[list[Row],
     for index, own in by_label.items():
         needed = task.shots * (1 + selection)
         if len(own) < needed:
-            what = f"{needed} examples ({task.shots} for training and {task.shots} for selection)" if selection else needed
+            what = (
+                f"{needed} examples ({task.shots} for training and {task.shots} for selection)" if selection else needed
+            )
             raise UnipetError(
                 f"task.shots: {task.shots} given; label {task.labels[index]!r} has {len(own)} training examples of the "
                 f"{what} that it needs."

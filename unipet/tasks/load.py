@@ -37,7 +37,9 @@ class TaskData:
     source: str  # "hub:<address>@<revision>", "files:<directory>" or "synthetic:<generator> seed <n>"
     synthetic: bool
     fingerprint: str  # hash of the labels and of every row, 16 hex digits
-    pool: str | None = None  # few-shot: hash of what all splits have in common, the examples drawn from and the evaluation's
+    pool: str | None = (
+        None  # few-shot: hash of what all splits have in common, the examples drawn from and the evaluation's
+    )
     shots: int | None = None  # training examples of each label
     split_seed: int | None = None  # which of the splits
     available: dict[str, int] = field(default_factory=dict)  # rows before task.max_train / task.max_evaluation

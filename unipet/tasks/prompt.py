@@ -51,7 +51,9 @@ def encode_causal_prompts(rows: list[Row], tokenizer: Any, task: TaskConfig) -> 
     def prompts(chosen: list[tuple[Row, Values]]) -> Columns:
         texts = []
         for row, (own, *shown) in chosen:
-            query = render(task.text[0], {**own, MASK: ""}).rstrip(" ")  # a word's token begins with the space before it
+            query = render(task.text[0], {**own, MASK: ""}).rstrip(
+                " "
+            )  # a word's token begins with the space before it
             texts.append("\n".join([*_demonstrated(row, shown, task), query]))
         return {"input_ids": [[*begin, *ids] for ids in plain_ids(tokenizer, texts)]}
 
@@ -63,7 +65,8 @@ def _demonstrated(row: Row, shown: Values, task: TaskConfig) -> list[str]:
     """The row's demonstrations: the template with each one's columns and its label's word."""
     labels = [label for _, label in row.get("demonstrations", [])]
     return [
-        render(task.text[0], {**values, MASK: task.verbalizers[label]}) for values, label in zip(shown, labels, strict=True)
+        render(task.text[0], {**values, MASK: task.verbalizers[label]})
+        for values, label in zip(shown, labels, strict=True)
     ]
 
 
@@ -71,7 +74,10 @@ def _fitted(rows: list[Row], task: TaskConfig, prompts: Any) -> tuple[Columns, i
     """The ids of all prompts within max_length, and how many were truncated."""
     names = text_columns(task)
     values: list[Values] = [
-        [dict(zip(names, texts, strict=True)) for texts in (row["text"], *(text for text, _ in row.get("demonstrations", [])))]
+        [
+            dict(zip(names, texts, strict=True))
+            for texts in (row["text"], *(text for text, _ in row.get("demonstrations", [])))
+        ]
         for row in rows
     ]
     columns: Columns = prompts(list(zip(rows, values, strict=True)))
@@ -79,7 +85,9 @@ def _fitted(rows: list[Row], task: TaskConfig, prompts: Any) -> tuple[Columns, i
     for i in long:
         shortened = prompts([(rows[i], values[i])])
         while (excess := len(shortened["input_ids"][0]) - task.max_length) > 0:
-            for _ in range(max(1, excess // 3)):  # several words before the next look, as few words have over three tokens
+            for _ in range(
+                max(1, excess // 3)
+            ):  # several words before the next look, as few words have over three tokens
                 _shorten(values[i], task)
             shortened = prompts([(rows[i], values[i])])
         for name, found in shortened.items():
@@ -89,7 +97,9 @@ def _fitted(rows: list[Row], task: TaskConfig, prompts: Any) -> tuple[Columns, i
 
 def _shorten(values: Values, task: TaskConfig) -> None:
     """Take the last word off the longest text, or half of it where it is one word."""
-    at, name = max(((at, name) for at, each in enumerate(values) for name in each), key=lambda it: len(values[it[0]][it[1]]))
+    at, name = max(
+        ((at, name) for at, each in enumerate(values) for name in each), key=lambda it: len(values[it[0]][it[1]])
+    )
     words = values[at][name].split(" ")
     if len(words) == 1 and len(words[0]) < 2:
         what = " with its demonstrations" if len(values) > 1 else ""
