@@ -48,7 +48,7 @@ def test_the_test_is_over_the_means_of_the_splits(tmp_path: Path) -> None:
     group = world(tmp_path)
     (pair,) = group.pairs
     scores = {row.method: np.array(row.scores) for row in group.rows}
-    differences = np.sort((scores["good"] - scores["bad"]))
+    differences = np.sort(scores["good"] - scores["bad"])
     assert pair.difference == pytest.approx(differences.mean())
     for entry_file in tmp_path.rglob("predictions.jsonl"):
         entry_file.unlink()

@@ -10,7 +10,6 @@ from typing import Any, TextIO
 
 import torch
 from torch import Tensor, nn
-from transformers import PrinterCallback, ProgressCallback, TrainingArguments
 
 from unipet.adaptation.api import adaptation, frozen, parameters, stored
 from unipet.calculus.objectives import L2ToInit, Objective
@@ -21,15 +20,17 @@ from unipet.training.budget.checkpointing import checkpointed
 from unipet.training.budget.limits import batch_tokens, count_steps, seconds_allowed
 from unipet.training.callbacks import Best, Clock, GradientProbe, Journal, Log, Routes, ShownProgress, TimeLimit
 from unipet.training.forward import Examples, lengths
+from unipet.training.frozen_cache import FrozenCache
+from unipet.training.loop import Arguments
 from unipet.training.lr_ratio import up_tensors
 from unipet.training.movement import Movement
 from unipet.training.objective_trainer import ObjectiveTrainer
 from unipet.training.processes import one_process
 from unipet.training.ranks import ALONE, OwnDropout, Ranks
 from unipet.training.resume_point import Part, ResumePoint, ResumePoints
-from unipet.training.resuming import OPTIMISER, Optimiser, Resumption, Spent, Weights
+from unipet.training.resuming import OPTIMISER, Optimiser, Resumption, RungReached, Spent, Weights
 from unipet.training.sampler import GroupedOrder
-from unipet.training.schedule import warmup_steps
+from unipet.training.schedule import rung_step, warmup_steps
 from unipet.training.start_values import StartValues
 from unipet.training.step import Loss
 from unipet.training.stopping import end_if_asked, ending_steps_first
@@ -44,9 +45,10 @@ class Trained:
     steps: int = 0
     seconds: float = 0.0  # of the steps alone
     tokens: int = 0  # without padding; an example seen in two views counts once
-    stopped_by: str = "epochs"  # epochs | max_steps | max_tokens | gpu_hours | nothing trains (zero-shot)
+    stopped_by: str = "epochs"  # epochs | max_steps | max_tokens | gpu_hours | rung | nothing trains (zero-shot)
     untrained: list[str] = field(default_factory=list)  # trainable tensors that got no gradient or did not move
     measured: dict[str, Any] = field(default_factory=dict)  # what `measure` answered
+    frozen: dict[str, Any] = field(default_factory=dict)  # what was kept of frozen layers
 
 
 @phase("training")
@@ -90,31 +92,19 @@ def train(
     order = GroupedOrder(lengths(examples), optim.batch_size, config.seed)
     both = bool(getattr(model.config, "is_encoder_decoder", False))
     steps, stopped_by = count_steps(len(examples), config, batch_tokens(examples, order.batches(), both))
-    arguments = TrainingArguments(
-        output_dir=str(directory),
-        per_device_train_batch_size=optim.batch_size,
+    arguments = Arguments(
         max_steps=steps,
+        batch_size=optim.batch_size,
         learning_rate=optim.lr,
         warmup_steps=warmup_steps(optim.warmup_ratio, steps),
         weight_decay=optim.weight_decay,
         adam_beta1=optim.beta1,
         adam_beta2=optim.beta2,
         adam_epsilon=optim.epsilon,
-        optim="adamw_torch",
         max_grad_norm=optim.clip,
         seed=config.seed,
-        data_seed=config.seed,
-        use_cpu=not torch.cuda.is_available(),
-        remove_unused_columns=False,
-        save_strategy="no",
-        eval_strategy="no",
-        report_to=[],
-        logging_steps=max(1, steps // 50),
-        logging_first_step=True,
-        logging_nan_inf_filter=False,  # the filter would hide the losses that raise `Diverged`
+        device=torch.device("cuda:0" if torch.cuda.is_available() else "cpu"),
     )
-    if torch.cuda.is_available():
-        arguments._n_gpu = 1  # one device per run: DataParallel's copies would not carry the adaptation
     probe, clock, progress, journal = GradientProbe(model), Clock(), ShownProgress(), Journal(metrics, log)
     learning = parameters(model, head=True)
     routes, movement = Routes(model, config.seed), Movement(learning)
@@ -133,7 +123,8 @@ def train(
         "movement": movement,
     }
     parts |= {"weights": Weights(model), "spent": Spent(), **({"best": best} if best else {})}
-    resumption = Resumption(points, config.checkpoint.every, parts)
+    rung = rung_step(config.trial.until, steps)
+    resumption = Resumption(points, config.checkpoint.every, parts, rung)
     trainer = ObjectiveTrainer(
         model=model,
         args=arguments,
@@ -160,10 +151,10 @@ def train(
     trainer.schedule, trainer.tally = optim.schedule, Tally(arguments.device, objective.terms)
     trainer.ranks, trainer.learning = ranks, list(learning.values())
     parts |= {"tally": trainer.tally, OPTIMISER: Optimiser(trainer)}
+    cache = FrozenCache(model, examples, collate, config, steps)
+    trainer.add_callback(cache)
     if optim.lr_ratio != 1.0:
         trainer.faster = {id(tensor) for tensor in up_tensors(adaptation(model))}
-    for unwanted in (ProgressCallback, PrinterCallback):
-        trainer.remove_callback(unwanted)
     if begin is not None:
         order.begin_after(begin.step)
         resumption.take_up(begin)
@@ -172,8 +163,12 @@ def train(
         parts["start"] = values = StartValues(learning)
         start.update(values.values)
     try:
-        with checkpointed(model, checkpointing), ending_steps_first():
+        with cache.in_use(), checkpointed(model, checkpointing), ending_steps_first():
             trainer.train()
+    except RungReached:
+        clock.stop()
+        if best is not None:
+            best.check(trainer.state.global_step)
     finally:
         progress.close()
     ranks.check_alike(learning)
@@ -183,10 +178,16 @@ def train(
         steps=trainer.state.global_step,
         seconds=clock.seconds - (best.seconds if best else 0.0),
         tokens=trainer.tally.tokens,
-        stopped_by="gpu_hours" if hours.reached and trainer.state.global_step < steps else stopped_by,
+        stopped_by="rung"
+        if trainer.state.global_step == rung
+        else "gpu_hours"
+        if hours.reached and trainer.state.global_step < steps
+        else stopped_by,
         untrained=sorted({*probe.untouched(), *still}),
         measured=measure(),
+        frozen=cache.record(),
     )
-    resumption.write(trained.steps, asdict(trained))
+    if trained.steps != rung:  # whose point is there already, for the rung that comes after
+        resumption.write(trained.steps, asdict(trained))
     end_if_asked(" after training")
     return trained
