@@ -2,7 +2,7 @@
 
     python -m benchmarks.frozen_cache [--sentences 400] [--epochs 4]
 
-MiniLM (6 layers) and synthetic sentences, batches of 16, `model.dropout=0`. Processor seconds of training with `cache_frozen=true`
+MiniLM (6 layers), synthetic sentences, batches of 16, `model.dropout=0`. Processor seconds of training with `cache_frozen=true`
 (filling included) and with `false`, in turn in one process, after one unmeasured run.
 """
 
@@ -14,7 +14,6 @@ import os
 import sys
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 from benchmarks import speed_results

@@ -136,7 +136,9 @@ class Loop:
             {"params": [each for name, each in named if name not in decaying], "weight_decay": 0.0},
         ]
         betas = (args.adam_beta1, args.adam_beta2)
-        self.optimizer = torch.optim.AdamW(groups, lr=args.learning_rate, betas=betas, eps=args.adam_epsilon)
+        self.optimizer = torch.optim.AdamW(
+            groups, lr=args.learning_rate, betas=betas, eps=args.adam_epsilon, fused=True
+        )
         return self.optimizer
 
     def train(self) -> None:
