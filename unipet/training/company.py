@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from unipet.training.resume_point import State
-from unipet.training.step import Batch, Loss
+from unipet.training.step import Batch, Loss, Terms
 
 if TYPE_CHECKING:
     from unipet.training.budget.memory_fit import MemoryFit
@@ -26,14 +26,17 @@ class StandsAside(KeyboardInterrupt):
 
 @dataclass(frozen=True)
 class Step:
-    """One optimiser step of one run: `number` were done before. `check` is called with the loss before its gradients are taken,
-    and `redraw` puts the routes of mixtures back to the step's beginning."""
+    """One optimiser step of one run: `number` were done before. `weights` are the regularisers' in it. `check` is called with the
+    loss before its gradients are taken, `note` with its terms, and `redraw` puts the routes of mixtures back to the step's
+    beginning."""
 
     loss: Loss
     model: nn.Module
     batch: Batch
     number: int
+    weights: Mapping[str, float]
     check: Callable[[Tensor], None]
+    note: Callable[[Terms], None]
     redraw: Callable[[], None]
 
 

@@ -11,11 +11,13 @@ from unipet.adaptation.adapted import adaptation
 from unipet.errors import UnipetError
 from unipet.training.company import Company, Step
 from unipet.training.forward import model_inputs, real_tokens
+from unipet.training.history import WEIGHT
 from unipet.training.loop import Loop
 from unipet.training.ranks import Ranks
 from unipet.training.sampler import GroupedOrder
 from unipet.training.schedule import rate
-from unipet.training.step import Loss, Tally
+from unipet.training.step import Loss, Terms
+from unipet.training.tally import Tally
 
 
 class Diverged(UnipetError):
@@ -41,20 +43,35 @@ class ObjectiveTrainer(Loop):
         if not model.training:
             model.train()
         rows = self.ranks.part(len(inputs["labels"]))
-        inserted, number = adaptation(model), self.state.global_step
-        inserted.routing.first_row = rows.start
-        step = Step(self.loss, model, inputs, number, self._finite, lambda: inserted.draw(number, self.args.seed))
-        own = self.company.gradients(step)
-        if own is None:
-            own = self.loss.gradients(model, inputs, self.micro_batch, Tensor.backward, self._finite, rows)
-        loss = self.ranks.add_up(own, self.learning)
-        self.tally.add(loss, real_tokens(model_inputs(model, inputs)[0]))
-        return loss
+        inserted, number, found = adaptation(model), self.state.global_step, Terms()
+        inserted.routing.first_row, weights = rows.start, self._weights(number)
+        step = Step(
+            *(self.loss, model, inputs, number, weights),
+            check=self._finite,
+            note=found.update,
+            redraw=lambda: inserted.draw(number, self.args.seed),
+        )
+        if (own := self.company.gradients(step)) is None:
+            own = self.loss.gradients(
+                *(model, inputs, self.micro_batch, Tensor.backward, self._finite, rows),
+                weights=weights,
+                add_up=self.ranks.total if self.ranks.count > 1 else None,
+                note=found.update,
+            )
+        told = torch.stack([own, *(found.get(name, torch.zeros_like(own)).float() for name in self.tally.names)])
+        losses = self.ranks.add_up(told, self.learning)
+        self.tally.add(losses, real_tokens(model_inputs(model, inputs)[0]))
+        return losses[0]
+
+    def _weights(self, step: int) -> dict[str, float]:
+        return self.loss.objective.weights_at(step, self.state.max_steps)
 
     def log(self, logs: dict[str, float]) -> None:
-        """With the mean loss since the last line, and the epoch."""
+        """With the means of the loss and of its terms since the last line, the weights that change, and the epoch."""
         self.state.epoch = self.order.epochs(self.state.global_step)
-        super().log({**logs, "loss": self.tally.mean_loss()})
+        weights = self._weights(self.state.global_step - 1)
+        changing = {f"{WEIGHT}{name}": weights[name] for name in self.loss.objective.scheduled}
+        super().log({**logs, **self.tally.means(), **changing})
 
     def _finite(self, loss: Tensor) -> None:
         if not torch.isfinite(loss):

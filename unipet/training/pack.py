@@ -22,6 +22,7 @@ from unipet.adaptation.together import Part, Together
 from unipet.training.company import StandsAside
 from unipet.training.forward import autocast, model_inputs
 from unipet.training.seat import Seat
+from unipet.training.step import sum_of
 from unipet.training.stopping import ending_steps_first, heeding_signals
 from unipet.training.turns import Streams
 
@@ -146,7 +147,7 @@ class Pack:
                 step = seats[0].wants
                 assert step is not None
                 with seats[0].turn.streams.in_use():
-                    step.loss.gradients(step.model, step.batch, len(step.batch["labels"]))
+                    step.loss.gradients(step.model, step.batch, len(step.batch["labels"]), weights=step.weights)
             else:
                 self._pass(seats)
             _wait_for_device()
@@ -210,12 +211,13 @@ class Pack:
                 logits = inside.enter_context(self._together.logits(parts))
             for seat, step, own, (inputs, labels) in zip(seats, steps, logits, data, strict=True):
                 try:
-                    loss = step.loss.of_logits(own, inputs, labels)
-                    step.check(loss)
+                    terms = step.loss.of_pass(step.model, own, inputs, labels, step.weights)
+                    step.check(loss := sum_of(terms))
                 except Exception as error:  # this run's own, such as a loss that is not finite
                     seat.answer = error
                     continue
                 seat.answer = loss.detach()
+                step.note({name: term.detach() for name, term in terms.items()})
                 losses.append(loss)
             if losses:
                 torch.stack(losses).sum().backward()
