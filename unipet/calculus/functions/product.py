@@ -56,8 +56,8 @@ class _Sum(torch.autograd.Function):
         grad_z = grad_W = None
         if ctx.needs_input_grad[1]:
             # Stored by rows: on CPUs, a product with a narrow matrix that is stored by columns takes twice as long.
-            W_RD = _times(ctx.factor, W_DR.T.contiguous() if W_DR.shape[1] < _NARROW else W_DR.T)
-            grad_z = grad_ND @ W_RD.T
+            W_RD = W_DR.T.contiguous() if W_DR.shape[1] < _NARROW else W_DR.T
+            grad_z = _times(ctx.factor, grad_ND @ W_RD.T)
         if ctx.needs_input_grad[2]:
             grad_W = _times(ctx.factor, (z_NR.T @ grad_ND).T)
         return (grad_ND if ctx.needs_input_grad[0] else None), grad_z, grad_W, None
