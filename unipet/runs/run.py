@@ -20,7 +20,7 @@ from unipet.runs import record_files as records
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
 from unipet.runs.record import (
-    Data, ErrorOf, Fitted, Frozen, InsertionRow, Memory, Params, Record, Scoring, TrialOf, blank_record,
+    Data, ErrorOf, Fitted, Frozen, InsertionRow, Memory, Params, Record, Scoring, blank_record,
 )  # fmt: skip
 from unipet.runs.versions import now
 from unipet.runs.device_share import Share
