@@ -298,7 +298,7 @@ def test_a_failed_evaluation_does_not_repeat_the_training(tmp_path: Path) -> Non
 def test_another_version_begins_anew(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     config = config_in(tmp_path, LOW_RANK, "killed", "3 steps")
     killed(config, 4)
-    assert in_child(lambda: (setattr(resumable, "_source", lambda: "another"), run(config))) == 0
+    assert in_child(lambda: (setattr(resumable, "source_checksum", lambda: "another"), run(config))) == 0
     assert "not gone on from, since unipet's source changed meanwhile; the run begins anew" in capfd.readouterr().err
     assert read_record(run_dir(config) / "result.json").to_dict()["resumed"] == []
 

@@ -164,6 +164,7 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker,
     with phase("base_model"):
         traces = shared.traces_of(prepared, device)
         fit = fit_run(config, model, prepared.fit.draft, encoded.train, batch, read, data.regression, device, traces)
+        shared.keep_traces(prepared, device)
     warnings += filter(None, [fit.warning, warning_without_gpus(config.budget.gpus)])
     record.fitted = Fitted.from_dict(record.fitted.to_dict() | fit.record())
     record.memory.predicted_gib = fit.predicted_gib
