@@ -334,12 +334,13 @@ def test_a_config_parses_and_says_what_it_is(path: Path) -> None:
 def dimension_tables() -> dict[str, dict[str, type]]:
     from unipet.calculus.composition import COMPOSITIONS
     from unipet.calculus.functions import FUNCTIONS
+    from unipet.calculus.objectives import REGULARISERS
     from unipet.calculus.scaling import SCALINGS
 
-    return {"function": FUNCTIONS, "scaling": SCALINGS, "composition": COMPOSITIONS}
+    return {"function": FUNCTIONS, "scaling": SCALINGS, "composition": COMPOSITIONS, "objective": REGULARISERS}
 
 
-@pytest.mark.parametrize("group", ["function", "scaling", "composition"])
+@pytest.mark.parametrize("group", ["function", "scaling", "composition", "objective"])
 def test_the_group_files_hold_the_defaults_of_the_code(group: str) -> None:
     values = dimension_tables()[group]
     files = {

@@ -98,9 +98,15 @@ def _home_quoted(text: str) -> str:
 
 
 def _part_alone(group: str, text: str, composer: Composer) -> UnipetError:
-    """The error for `position=ffn`: a dimension without the insertion to which it belongs."""
+    """The error for `position=ffn`: a dimension, or a regulariser, without the place in a method to which it belongs."""
     value = text.partition("=")[2]
     name = value if value in composer.options(group) else "NAME"
+    if group == "objective":
+        return UnipetError(
+            f"{group}={value}: a regulariser belongs to a method, under a name: +objective@method.objective.{name}={name} "
+            f"(NAME: {', '.join(composer.options(group))}). A single option is an override: "
+            f"method.objective.{name}.weight=0.5."
+        )
     return UnipetError(
         f"{group}={value}: {group} belongs to an insertion, so name the insertion: "
         f"+{group}@method.insertions.INSERTION.{group}={name} "
