@@ -25,6 +25,10 @@ class ForwardContext:
     Per stack: its batch size and, where an insertion needs them, the real tokens of the whole sequence (those in the KV
     cache included; None: all are real) and how many the cache holds. For all: how many views are stacked in the batch,
     each view's routes, and the rows that the insertions work on (None: all); the real tokens are those of these rows.
+
+    Routes of examples and tokens are functions of a random number for each view (`seeds`), of the row's place in its step's
+    batch (`first_row` is that of the first one) and, for hash routers, of the token `ids`. Mixtures report back, under their
+    number and the view: how unevenly a learned router spreads its tokens (`balance`), and what each expert takes (`shares`).
     """
 
     rows: dict[str, int] = field(default_factory=dict)
@@ -33,6 +37,12 @@ class ForwardContext:
     views: int = 1
     routes: list[dict[int, Route]] = field(default_factory=list)  # per view: insertion number -> route
     evaluation: dict[int, Route] = field(default_factory=dict)  # the same, of reducers that draw
+    seeds: list[int] = field(default_factory=list)
+    evaluation_seeds: list[int] = field(default_factory=list)
+    first_row: int = 0
+    ids: dict[str, Tensor] = field(default_factory=dict)  # per stack
+    balance: dict[tuple[int, int], Tensor] = field(default_factory=dict)
+    shares: dict[tuple[int, int], Tensor] = field(default_factory=dict)
     own: OwnRows | None = None
 
     @classmethod
@@ -42,7 +52,7 @@ class ForwardContext:
         return cls(dict.fromkeys(stacks, 0), dict.fromkeys(stacks), dict.fromkeys(stacks, 0))
 
     def copy(self) -> Self:
-        """A copy that can change without changing this one."""
+        """A copy that can change without changing this one; both have the same reports, which are of one pass."""
         return replace(
             self,
             rows={**self.rows},
@@ -50,6 +60,7 @@ class ForwardContext:
             past={**self.past},
             routes=[{**route} for route in self.routes],
             evaluation={**self.evaluation},
+            ids={**self.ids},
         )
 
     def note_tokens(self, stack: str, mask: Any, cache: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -36,6 +37,7 @@ class ObjectiveTrainer(Trainer):
     lr_scheduler: Any
     lr_ratio: float = 1.0
     faster: AbstractSet[int] = frozenset()
+    idle: Sequence[nn.Parameter] = ()
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """The gradients of one batch: the whole effective one, which `micro_batch` cuts. Returns its loss."""
@@ -44,9 +46,16 @@ class ObjectiveTrainer(Trainer):
         rows = self.ranks.part(len(batch["labels"]))
         adaptation(model).routing.first_row = rows.start
         own = self.loss.gradients(model, batch, self.micro_batch, self.accelerator.backward, self._finite, rows)
+        self._step_with_zeros()
         loss = self.ranks.add_up(own, self.learning)
         self.tally.add(loss, real_tokens(model_inputs(model, batch)[0]))
         return loss
+
+    def _step_with_zeros(self) -> None:
+        """Zero gradients for the tensors that step without one (`Mixture.unrouted`), once they have had another."""
+        for tensor in self.idle if self.optimizer is not None else ():
+            if tensor.grad is None and tensor in self.optimizer.state:
+                tensor.grad = torch.zeros_like(tensor)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """What the Trainer logs, the mean loss and the epoch by our own count, which goes on after an interruption."""

@@ -108,7 +108,7 @@ def train(
         arguments._n_gpu = 1  # one device per run: DataParallel's copies would not carry the adaptation
     probe, clock, progress, journal = GradientProbe(model), Clock(), ShownProgress(), Journal(metrics, log)
     learning = parameters(model, head=True)
-    routes, movement = Routes(model, config.seed), Movement(learning)
+    routes, movement = Routes(model, config.seed, ranks.rank), Movement(learning)
     if best is not None:
         best.journal = journal
 
@@ -151,6 +151,7 @@ def train(
     parts |= {"tally": trainer.tally, OPTIMISER: Optimiser(trainer)}
     if optim.lr_ratio != 1.0:
         trainer.faster = {id(tensor) for tensor in up_tensors(adaptation(model))}
+    trainer.idle = adaptation(model).routing.stepping()
     for unwanted in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(unwanted)
     if begin is not None:

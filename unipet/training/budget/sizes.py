@@ -66,7 +66,8 @@ def trained(function: Function, widths: Sequence[Widths], mixture: Mixture | Non
     tensors that all sites share."""
     total = _numbers(function.shared(widths), None)
     for width, sites in Counter(replace(one, number=0) for one in widths).items():
-        total += sites * _numbers(function.slots(width), mixture)
+        slots = function.slots(width)
+        total += sites * (_numbers(slots, mixture) + (0 if mixture is None else mixture.weights(slots, width.u)))
     return total
 
 
