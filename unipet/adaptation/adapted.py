@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from unipet.adaptation.attaching import Attachment
+from unipet.adaptation.ensembling import Ensemble
 from unipet.adaptation.routing import Routing
 from unipet.adaptation.unwrapping import bare, forget_compiled
 from unipet.calculus.bank import Bank
@@ -171,6 +172,9 @@ class Adaptation(NamedTensors):
         with ExitStack() as undoing:
             undoing.callback(self.undo, model)
             self.attached.put_in(model, unfrozen, head, self.entries, self.begin_pass, self.current)
+            if any(i.parts.mixture is not None and i.parts.mixture.reducer == "ensemble_logits" for i in self.items):
+                ensemble = Ensemble(self.items, self.routing)
+                self.attached.handles.append(model.register_forward_hook(ensemble, with_kwargs=True))
             self.train(model.training)
             if own is None:
                 model.add_module(CONTAINER, self)

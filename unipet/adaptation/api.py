@@ -87,9 +87,12 @@ def parameters(model: nn.Module, head: bool = False, name: str | None = None) ->
 
 @unwraps
 def stored(model: nn.Module) -> dict[str, nn.Parameter]:
-    """What a saved adapter holds, by name as `parameters`: what trains, and the whole head, which the base model's
-    checkpoint does not determine."""
+    """What a saved adapter holds, by name as `parameters`: what trains, the weights of experts that data decide once training is
+    over, and the whole head, which the base model's checkpoint does not determine."""
     base, found = dict(model.named_parameters()), parameters(model, head=True)
+    for insertion in adaptation(model).items:
+        for slot, tensor in insertion.bank.settled_tensors():
+            found[f"{insertion.name}/{insertion.site.name}/{slot}"] = tensor
     for name in adaptation(model).head:
         path, _, leaf = name.rpartition(".")
         found[f"head/{path}/{leaf}"] = base[name]

@@ -94,7 +94,7 @@ class Routing:
                 continue
             drawn = drawn_route(mixture, slots, place(context.evaluation_seeds[0], item.group))
             ensemble = mixture.reducer == "ensemble_logits"
-            context.evaluation[item.number] = dict.fromkeys(slots, self.expert) if ensemble else drawn
+            context.evaluation[item.number] = dict.fromkeys(slots, self.expert % mixture.experts) if ensemble else drawn
 
     def stepping(self) -> list[nn.Parameter]:
         """The tensors of experts that the optimiser steps although a training step did not pick them."""

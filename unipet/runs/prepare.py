@@ -10,6 +10,7 @@ from unipet.runs import record_files as records
 from unipet.runs.record import Identity, Record
 from unipet.config import RunConfig
 from unipet.runs.devices import check_parts
+from unipet.runs.reducer_checks import check_reducers
 from unipet.runs.identity import content_of, run_id
 from unipet.runs.run_directory import is_whole, record_in, run_directory
 from unipet.output.stopwatch import phase
@@ -64,6 +65,7 @@ def prepare(config: RunConfig) -> Prepared:
     check_tracking(config.tracking)
     import_modules(config.imports)
     method = load_method(config.method)
+    check_reducers(method, config.task)
     config = replace(config, method=method.to_dict())
     data = load_task(config.task)
     # From here on, mistakes that only the base model shows are found, without its weights.

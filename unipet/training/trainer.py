@@ -18,6 +18,7 @@ from unipet.tasks import Collate, Readout, read_rows
 from unipet.training.budget.checkpointing import checkpointed
 from unipet.training.budget.limits import batch_tokens, count_steps, seconds_allowed
 from unipet.training.callbacks import Best, Clock, GradientProbe, Journal, Log, Routes, ShownProgress, TimeLimit
+from unipet.training.expert_use import ExpertUse
 from unipet.training.forward import Examples, lengths
 from unipet.training.lr_ratio import up_tensors
 from unipet.training.movement import Movement
@@ -42,6 +43,7 @@ class Trained:
     stopped_by: str = "epochs"  # epochs | max_steps | max_tokens | gpu_hours
     untrained: list[str] = field(default_factory=list)  # trainable tensors that got no gradient or did not move
     measured: dict[str, Any] = field(default_factory=dict)  # what `measure` answered
+    experts: dict[str, Any] = field(default_factory=dict)  # of mixtures: their use over time, and which have collapsed
 
 
 @phase("training")
@@ -108,7 +110,7 @@ def train(
         arguments._n_gpu = 1  # one device per run: DataParallel's copies would not carry the adaptation
     probe, clock, progress, journal = GradientProbe(model), Clock(), ShownProgress(), Journal(metrics, log)
     learning = parameters(model, head=True)
-    routes, movement = Routes(model, config.seed, ranks.rank), Movement(learning)
+    routes, movement, use = Routes(model, config.seed, ranks.rank), Movement(learning), ExpertUse(model)
     if best is not None:
         best.journal = journal
 
@@ -122,6 +124,7 @@ def train(
         "journal": journal,
         "routes": routes,
         "movement": movement,
+        "use": use,
     }
     parts |= {"weights": Weights(model), "spent": Spent(), **({"best": best} if best else {})}
     resumption = Resumption(points, config.checkpoint.every, parts)
@@ -135,6 +138,7 @@ def train(
             routes,
             OwnDropout(ranks, config.seed),
             probe,
+            use,
             clock,
             progress,
             journal,
@@ -173,6 +177,7 @@ def train(
         stopped_by="gpu_hours" if hours.reached and trainer.state.global_step < steps else stopped_by,
         untrained=sorted({*probe.untouched(), *still}),
         measured=measure(),
+        experts=use.report(),
     )
     resumption.write(trained.steps, asdict(trained))
     end_if_asked(" after training")

@@ -68,7 +68,7 @@ def shares_of(route: Route, experts: int, real: Tensor | None = None) -> Tensor:
     taken = []
     for each in route.values():
         index = torch.as_tensor(each)
-        hits = (index.unsqueeze(-1) == torch.arange(experts, device=index.device)).float().flatten(0, -2)
+        hits = (index.unsqueeze(-1) == torch.arange(experts, device=index.device)).float().reshape(-1, experts)
         weight = torch.ones_like(hits[:, :1]) if real is None else real.flatten().unsqueeze(-1).float()
         taken.append((hits * weight).sum(0) / weight.sum().clamp(min=1))
     return torch.stack(taken).mean(0)
