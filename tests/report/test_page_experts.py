@@ -38,7 +38,7 @@ def test_the_table_has_means_over_runs_and_no_row_without_a_mixture(tmp_path: Pa
     (table,) = expert_tables(comparisons_of(collect(study(tmp_path))))
     (row,) = table.rows
     assert row[1] == "2" and [float(cell) for cell in row[2:7]] == [0.81, 0.71, 0.76, 0.61, 0.66]
-    assert row[7:] == ("–", "0.25", "0.20")
+    assert row[7:] == ("-", "0.25", "0.20")
 
 
 def test_the_picture_stacks_the_shares_of_each_interval(tmp_path: Path) -> None:

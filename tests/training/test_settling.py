@@ -120,7 +120,7 @@ def test_a_run_decides_them_and_its_adapter_carries_them(tmp_path: Path, reducer
         assert soup and all(p.tolist() == [float(i in soup) for i in range(3)] for p in decided.values())
     else:
         assert record["mixture"]["fisher_examples"] == 40
-        assert all((p > 0).all() and not torch.allclose(p[0], p[1]) for p in decided.values())
+        assert all((p > 0).all() and not torch.allclose(p[0], p[1], rtol=1e-2, atol=0.0) for p in decided.values())
     assert record["params"]["stored"] - record["params"]["trainable"] == sum(p.numel() for p in decided.values())
     said = logits(model)
     unipet.merge(model, partial=True)

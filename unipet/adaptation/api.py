@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from unipet.adaptation.adapted import adaptation
 from unipet.adaptation.build import build
+from unipet.adaptation.frozen_experts import load_experts
 from unipet.adaptation.report import AdaptReport, report_of
 from unipet.adaptation.several import beside, changing, check_name, standing, take_up, unfrozen_tensors
 from unipet.adaptation.unwrapping import unwraps, unwraps_to_adapt
@@ -36,6 +37,7 @@ def adapt(
         table = sites_for(model, sites)
         inserted = build(model, load_method(method), table)
         inserted.table = table
+        load_experts(model, inserted)
         report = report_of(model, inserted)
         inserted.attach(model)
     return report

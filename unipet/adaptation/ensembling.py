@@ -1,4 +1,4 @@
-"""The reducer `ensemble_logits`: a call of the model in evaluation becomes one pass for each expert, with the mean of their logits."""
+"""The reducer `ensemble_logits`: a call of the model in evaluation becomes one pass for each expert, their logits averaged."""
 
 from __future__ import annotations
 

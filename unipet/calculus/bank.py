@@ -51,14 +51,17 @@ class Bank:
                 first: Tensor | None = None
                 for expert in range(mixture.experts) if mixture is not None and mixed else [None]:
                     tensor = torch.empty(spec.shape, dtype=dtype, device=device)
-                    if first is not None and mixture is not None and mixture.init == "cloned":
+                    if mixture is not None and mixture.frozen:
+                        tensor.zero_()  # until saved adapters are read
+                    elif first is not None and mixture is not None and mixture.init == "cloned":
                         tensor.copy_(first)
                     elif tensor.device.type != "meta":
                         initialise(tensor, scheme, spec.part, spec.start)
                     first = tensor
                     own = key if expert is None else f"{slot}.{expert}{key[len(slot) :]}"
                     self.names[key, expert] = own
-                    self.home.put_parameter(own, nn.Parameter(tensor))
+                    frozen_expert = mixture is not None and bool(mixture.frozen)
+                    self.home.put_parameter(own, nn.Parameter(tensor, requires_grad=not frozen_expert))
         if mixture is not None:
             self._put_weights(mixture, gate_width, dtype, device)
 
@@ -100,6 +103,11 @@ class Bank:
         return other
 
     @property
+    def frozen_experts(self) -> bool:
+        """Whether its experts come from saved adapters and do not train."""
+        return self.mixture is not None and bool(self.mixture.frozen)
+
+    @property
     def tensors(self) -> list[nn.Parameter]:
         """The tensors of its slots. The scores of a weighted mixture are not among them."""
         return [self.home.parameter(name) for name in self.names.values()]
@@ -111,17 +119,20 @@ class Bank:
 
     def named_tensors(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Every tensor that trains, under the name that a saved adapter gives it."""
-        for name in (*self.names.values(), *self.scores.values(), *([self.gate] if self.gate else [])):
+        slots = [] if self.frozen_experts else self.names.values()
+        for name in (*slots, *self.scores.values(), *([self.gate] if self.gate else [])):
             yield name, self.home.parameter(name)
 
     def settled_tensors(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Every tensor that training leaves alone and data decide afterwards, likewise."""
-        for name in self.settled.values():
+        """Every tensor that training leaves alone and a saved adapter holds, likewise: what data decide afterwards, and
+        experts that come from saved adapters."""
+        for name in (*(self.names.values() if self.frozen_experts else ()), *self.settled.values()):
             yield name, self.home.parameter(name)
 
     def of_slot(self, slot: str) -> list[nn.Parameter]:
         """Every tensor of one slot: those of all experts, and their scores."""
-        names = [name for (key, _), name in self.names.items() if self.slot_of[key] == slot]
+        own = {} if self.frozen_experts else self.names
+        names = [name for (key, _), name in own.items() if self.slot_of[key] == slot]
         return [self.home.parameter(name) for name in names + [own for of, own in self.scores.items() if of == slot]]
 
     def put(self, key: str, value: nn.Parameter) -> None:

@@ -37,7 +37,13 @@ class Mixture:
 
     Experts that a step does not pick get no gradient: `unrouted: skip` leaves them alone (torch 2), `zero_grad` has the
     optimiser step with zeros for those that had a gradient before, so momentum and weight decay go on (torch 1.9, and with it
-    AdaMix's runs). `reducer: null` is `routed` for `learned` and `hash`, and `mean_of_weights` for all others.
+    AdaMix's runs).
+
+    `experts: [DIRECTORY, ...]` takes the experts from saved adapters, an insertion of the same choices in each. They do not
+    train; the router's gate, or the scores of `reducer: weighted`, do. `adapters` then holds the directories and `frozen` the
+    checksums of what is in them; a saved adapter of the mixture has no directories, and carries the experts.
+
+    `reducer: null` is `routed` for `learned` and `hash`, and `mean_of_weights` for all others.
     """
 
     experts: int = option(4, low=2)
@@ -53,6 +59,8 @@ class Mixture:
     top_k: int = option(1, low=1)
     noise: float = option(0.0, low=0.0)
     pool: str = option("token", choices=("token", "sequence"))
+    adapters: list[str] = option([])
+    frozen: list[str] = option([])
 
     def __post_init__(self) -> None:
         of_input = self.router in ROUTERS and ROUTERS[self.router].of_input
@@ -125,6 +133,11 @@ class Mixture:
             raise UnipetError(
                 f"{key}.share: sharing every slot ({', '.join(sorted(slots))}) leaves nothing to mix. "
                 "Share fewer, or drop the mixture."
+            )
+        if self.frozen and (self.share or len(self.frozen) != self.experts or self.init != "independent"):
+            raise UnipetError(
+                f"{key}: experts of saved adapters are whole functions: share and init do not go with them, and `frozen` and "
+                f"`adapters` are written by unipet. Give experts: [DIRECTORY, ...] alone."
             )
         if self.reducer == "routed" and not ROUTERS[self.router].of_input:
             able = ", ".join(name for name, router in ROUTERS.items() if router.of_input)

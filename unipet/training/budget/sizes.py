@@ -74,7 +74,13 @@ def trained(function: Function, widths: Sequence[Widths], mixture: Mixture | Non
 def _numbers(slots: Slots, mixture: Mixture | None) -> int:
     return sum(
         sum(spec.count for spec in tensors.values())
-        * (mixture.experts if mixture is not None and slot not in mixture.share else 1)
+        * (
+            0
+            if mixture is not None and mixture.frozen
+            else mixture.experts
+            if mixture is not None and slot not in mixture.share
+            else 1
+        )
         for slot, tensors in slots.items()
     )
 
