@@ -133,6 +133,8 @@ class ModelConfig(Paths):
     package: str | None = None  # an installed package to which path is relative; it is never imported
     sha256: str | None = None  # of model.safetensors; checked before loading
     sites: str | None = option(None, words="a file", path=True)  # YAML: the site table of an unknown architecture
+    # every probability of dropout in the base model, while it trains
+    dropout: float | None = option(None, low=0, below=1, null="for the checkpoint's own")
 
 
 @dataclass
@@ -234,6 +236,8 @@ class RunConfig(Paths):
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     seed: int = option(0, low=0, high=LARGEST)
     precision: str = option("fp32", choices=("fp32", "bf16"))
+    # keep the outputs of layers below all that trains, instead of computing them in every epoch; auto: where it pays
+    cache_frozen: str = option("auto", choices=("auto", "true", "false"))
     runs_dir: str = option("runs", filled=True, words="the name of a directory", path=True)
     rerun: bool = False  # run again, although a finished run with the same run_id exists
     # Your own modules that register functions. They are imported before the method is read, never when a run is loaded.

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 import unipet
 from tests.support.tiny import tiny_batch, tiny_bert
 from unipet.adaptation.adapted import adaptation
-from unipet.adaptation.routing import balance
 from unipet.calculus.mixture.counter import choices, normal, place, places
 from unipet.calculus.mixture.routes import rows_at
 
@@ -255,46 +254,52 @@ def test_ranks_draw_the_same_unless_asked_otherwise() -> None:
         assert (drawn[0] == drawn[1]) is equal
 
 
-# -- the balance of a learned router ---------------------------------------------------------------------------------
+# -- what a learned router reports -----------------------------------------------------------------------------------
 
 
-def test_balance_is_that_of_switch_transformers_over_real_tokens() -> None:
-    model, batch = adapted(router="learned"), tiny_batch()
-    assert balance(adaptation(model).context) is None
+@pytest.mark.parametrize("pool", ["token", "sequence"])
+def test_a_router_reports_its_probabilities_and_choices_of_real_tokens(pool: str) -> None:
+    model, batch = adapted(router="learned", pool=pool, top_k=2), tiny_batch()
+    hidden(model, batch)
+    assert not adaptation(model).context.uses, "evaluation reports nothing"
     u, _ = at_first_site(model, batch)
     adaptation(model).draw(0, 0)
-    model.train()
-    model(**batch)
-    inserted, expected = adaptation(model), []
+    model.train()(**batch)
+    first, second = adaptation(model).context.uses
+    assert (first.place, second.place) == tuple(f"a/{item.site.name}" for item in adaptation(model).items)
     weight = unipet.parameters(model)["a/bert.encoder.layer.0.intermediate.dense/router.weight"]
-    p = (u @ weight.T).float().softmax(-1)[batch["attention_mask"].bool()]
-    share = torch.bincount(p.argmax(-1), minlength=3) / len(p)
-    expected = 3 * (share * p.mean(0)).sum()
-    torch.testing.assert_close(inserted.context.balance[0, 0], expected)
-    torch.testing.assert_close(inserted.context.shares[0, 0], share)
-    found = balance(inserted.context)
-    assert found is not None
-    found.backward()
+    real = batch["attention_mask"].bool()
+    if pool == "token":
+        read = u[real]
+    else:
+        read = (u * real.unsqueeze(-1)).sum(1) / real.sum(1, keepdim=True)
+    p = (read @ weight.T).float().softmax(-1)
+    torch.testing.assert_close(first.probabilities_NM, p)
+    assert torch.equal(first.chosen_NM, torch.zeros_like(p).scatter(-1, p.topk(2).indices, 1.0))
+    counts = first.counts()
+    assert counts[-1] == len(p) and counts[:-1].sum() == 2 * len(p)
+    torch.testing.assert_close(adaptation(model).context.shares[0, 0], counts[:-1] / counts[:-1].sum())
+    first.probabilities_NM[:, 0].sum().backward()
     assert weight.grad is not None and weight.grad.any()
 
 
-def test_a_balanced_gate_has_balance_one_and_a_collapsed_one_the_number_of_experts() -> None:
-    model, batch = adapted(router="learned"), tiny_batch()
-    weights = [p for name, p in unipet.parameters(model).items() if name.endswith("router.weight")]
-    for start, expected in ((0.0, 1.0), (1e4, 3.0)):
+def test_a_look_at_the_whole_batch_before_its_gradients_draws_the_same() -> None:
+    """An objective counts the choices of a batch first; noise and draws are those of the passes that follow."""
+
+    def gradients(look: bool) -> dict[str, Tensor]:
+        model, batch = adapted(router="learned", noise=1.0).train(), tiny_batch(6)
+        adaptation(model).draw(3, seed=0)
+        pieces = [{name: tensor[rows] for name, tensor in batch.items()} for rows in torch.arange(6).split(2)]
         with torch.no_grad():
-            for weight in weights:
-                weight.zero_()
-        for item in adaptation(model).items:
-            item.bank.home.parameter("router.weight").data[0] += start
-        inserted = adaptation(model.train())
-        inserted.draw(0, 0)
-        with torch.no_grad():
-            u_site = inserted.items[0].site.path
-            handle = model.get_submodule(u_site).register_forward_pre_hook(lambda module, given: (given[0].abs(),))
-            model(**batch)
-            handle.remove()
-        assert float(inserted.context.balance[0, 0]) == pytest.approx(expected, abs=1e-3)
+            for piece in pieces if look else ():
+                model.bert(**piece)  # type: ignore[operator, union-attr]
+        for piece in pieces:
+            model.bert(**piece).last_hidden_state[:, 0].pow(3).sum().backward()  # type: ignore[operator, union-attr]
+        return {name: p.grad for name, p in unipet.parameters(model).items() if p.grad is not None}
+
+    plain, looked = gradients(False), gradients(True)
+    assert plain.keys() == looked.keys()
+    assert all(torch.equal(plain[name], looked[name]) for name in plain)
 
 
 # -- mistakes --------------------------------------------------------------------------------------------------------

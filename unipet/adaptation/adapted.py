@@ -105,7 +105,7 @@ class Adaptation(NamedTensors):
         if self.routing.mixed:
             self.routing.restart(seed, step)
             self.current.context = context = self.context.copy()
-            self.routing.draw(context, views=2)
+            self.routing.draw(context, max(2, self.method.objective.views))
 
     @contextmanager
     def views(self, count: int) -> Iterator[None]:

@@ -6,14 +6,13 @@ Routes of whole calls are drawn here; those of examples and tokens at their site
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from unipet.calculus.forward_context import ForwardContext
 from unipet.calculus.insertion import Insertion
 from unipet.calculus.mixture import Route
 from unipet.calculus.mixture.counter import place
 from unipet.calculus.mixture.routes import call_route, drawn_route
-from unipet.errors import UnipetError
 
 
 class Routing:
@@ -25,7 +24,7 @@ class Routing:
         self._seed = 0
         self._number = -1  # of the step, for routers that take experts in turn
         self._evaluations = 0  # passes in evaluation so far
-        self._rows = 0  # of the step's batch, that this process has seen
+        self._rows = {False: 0, True: 0}  # of the step's batch, that passes without and with gradients have seen
         self.first_row = 0  # of a training batch, that this process sees
         self.rank = 0  # of this process, for mixtures that draw differently in each
         self.expert = 0  # the one of an ensemble of logits that a pass evaluates
@@ -46,11 +45,12 @@ class Routing:
 
     def resume(self, number: int, seed: int, evaluations: int) -> None:
         """Go on from such a state."""
-        self._number, self._seed, self._evaluations, self._rows = number, seed, evaluations, 0
+        self.restart(seed, number)
+        self._evaluations = evaluations
 
     def restart(self, seed: int, number: int) -> None:
         """Begin step `number` with all draws a function of `seed` and `number`."""
-        self._seed, self._number, self._rows = seed, number, 0
+        self._seed, self._number, self._rows = seed, number, {False: 0, True: 0}
 
     def draw(self, context: ForwardContext, views: int) -> None:
         """Give a training pass of so many views its random numbers, and the routes of mixtures that route whole calls."""
@@ -78,8 +78,9 @@ class Routing:
         else:
             self.restart(self._seed, self._number + 1)
             self.draw(context, context.views)
-        context.first_row = self.first_row + self._rows
-        self._rows += rows // context.views
+        # A training may look at the whole batch before it takes gradients: both times, a row has the same place.
+        context.first_row = self.first_row + self._rows[torch.is_grad_enabled()]
+        self._rows[torch.is_grad_enabled()] += rows // context.views
 
     def _draw_evaluation(self, context: ForwardContext) -> None:
         """Give a pass in evaluation its random numbers, and the routes of reducers that route whole calls."""
@@ -100,21 +101,3 @@ class Routing:
         """The tensors of experts that the optimiser steps although a training step did not pick them."""
         mixed = [(i, i.parts.mixture) for i in self._items if i.parts.mixture is not None]
         return [tensor for item, mixture in mixed if mixture.unrouted == "zero_grad" for tensor in item.bank.tensors]
-
-
-def balance(context: ForwardContext) -> Tensor | None:
-    """How unevenly the learned routers spread the tokens of a training pass over their experts: the load-balance loss of
-    Switch Transformers, M Σ fᵢ Pᵢ (Fedus et al. 2022, eq. 4), as a mean over sites and views, differentiable; 1 where all
-    experts take equally many. None without a learned router.
-
-    Raises UnipetError where no gradient reaches it.
-    """
-    reports = list(context.balance.values())
-    if not reports:
-        return None
-    if torch.is_grad_enabled() and not all(report.requires_grad for report in reports):
-        raise UnipetError(
-            "The balance of a learned router cannot learn under reentrant gradient checkpointing. Call "
-            "model.gradient_checkpointing_enable({'use_reentrant': False})."
-        )
-    return torch.stack(reports).mean()

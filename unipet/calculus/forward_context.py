@@ -15,6 +15,7 @@ from torch import Tensor
 
 from unipet.calculus.mixture import Route
 from unipet.calculus.own_rows import OwnRows
+from unipet.calculus.router_use import RouterUse
 from unipet.errors import UnipetError
 
 
@@ -28,7 +29,7 @@ class ForwardContext:
 
     Routes of examples and tokens are functions of a random number for each view (`seeds`), of the row's place in its step's
     batch (`first_row` is that of the first one) and, for hash routers, of the token `ids`. Mixtures report back, under their
-    number and the view: how unevenly a learned router spreads its tokens (`balance`), and what each expert takes (`shares`).
+    number and the view: what each expert takes (`shares`); and learned routers what they did (`uses`).
     """
 
     rows: dict[str, int] = field(default_factory=dict)
@@ -41,7 +42,7 @@ class ForwardContext:
     evaluation_seeds: list[int] = field(default_factory=list)
     first_row: int = 0
     ids: dict[str, Tensor] = field(default_factory=dict)  # per stack
-    balance: dict[tuple[int, int], Tensor] = field(default_factory=dict)
+    uses: list[RouterUse] = field(default_factory=list)  # what the learned routers of this pass did
     shares: dict[tuple[int, int], Tensor] = field(default_factory=dict)
     own: OwnRows | None = None
 

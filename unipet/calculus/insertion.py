@@ -5,11 +5,14 @@ Shapes: B batch, T positions, D width of h, U width of x.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from unipet.calculus.composition import Replace, Weights
+from unipet.calculus.composition import Replace, Weights, column
 from unipet.calculus.functions.base import Affine, Heads, LinearMap, Params
+from unipet.calculus.functions.product import Delta, scaled, value
 from unipet.calculus.insertion_parts import rows_of, split_views
 from unipet.calculus.routed_insertion import RoutedInsertion
 from unipet.calculus.scaling import Constant, Tokens
@@ -21,9 +24,10 @@ class Insertion(RoutedInsertion):
     def forward(self, h: Tensor, x: Tensor | None, heads: Heads | None = None) -> Tensor:
         """h' from h and x (heads: the queries, at a site inside attention)."""
         factor = self.factor(h, x)
-        delta = factor * self._delta(h, x, heads)
-        at = self._at(self.cast(x), factor, self.params()) if self.parts.composition.needs_weight else None
-        joined = self.parts.composition.join(h, delta.to(h.dtype), self.joint.reduced(), at)
+        composition = self.parts.composition
+        delta = scaled(self._delta(h, x, heads), factor)
+        at = self._at(self.cast(x), factor, self.params()) if composition.needs_weight else None
+        joined = composition.join(h, delta, self.joint.reduced(), at)
         chosen_BT = self.chosen(h)
         return joined if chosen_BT is None else torch.where(chosen_BT.unsqueeze(-1), joined, h)
 
@@ -39,45 +43,69 @@ class Insertion(RoutedInsertion):
     def _scaled(self, u: Tensor | None = None, tokens: Tokens | None = None) -> Tensor | float:
         return self.parts.scaling.factor(self.scale.reduced(), getattr(self.parts.function, "size", None), u, tokens)
 
-    def _delta(self, h: Tensor, x: Tensor | None, heads: Heads | None) -> Tensor:
+    def _delta(self, h: Tensor, x: Tensor | None, heads: Heads | None) -> Delta:
         function = self.parts.function
         u = self.cast(h if self.parts.form == "sequential" else x)
         source = heads if function.reads == "heads" else None if function.reads == "nothing" else u
         views = self.views
         if views == 1:
             return self._mixed(source, 0, h, u)
-        rows, chunks = (
-            h.shape[0] // views,
-            zip(split_views(source, views), h.chunk(views), split_views(u, views), strict=True),
-        )
-        return torch.cat([rows_of(self._mixed(own, i, h_, u_), rows, h) for i, (own, h_, u_) in enumerate(chunks)])
+        chunks = zip(split_views(source, views), h.chunk(views), split_views(u, views), strict=True)
+        each = [value(self._mixed(own, view, h_, u_)) for view, (own, h_, u_) in enumerate(chunks)]
+        return torch.cat([rows_of(delta, h.shape[0] // views, h) for delta in each])
 
-    def _mixed(self, source: Tensor | Heads | None, view: int, h: Tensor, u: Tensor | Heads | None) -> Tensor:
+    def _mixed(self, source: Tensor | Heads | None, view: int, h: Tensor, u: Tensor | Heads | None) -> Delta:
         """Δ of one view: of one expert per slot, of several where rows or tokens differ, or of all their outputs."""
         function, mixture = self.parts.function, self.parts.mixture
         if mixture is not None and mixture.reducer == "mean_of_outputs" and not self.training:
             every = [function.delta(source, self.generated(params), False) for params in self.bank.copies()]
             return torch.stack(every).mean(0)
-        delta: Tensor | None = None
+        delta: Delta | None = None
         for route, rows in self.chosen_parts(view, h, u):
             params = self.bank.routed(route) if route else self.bank.reduced()
-            one = function.delta(source, self.generated(params), self.training)
-            if rows is not None:
-                rows = rows.to(one.device).view(*rows.shape, *[1] * (3 - rows.dim()))
-            if rows is not None and rows.is_floating_point():
-                delta = rows * one if delta is None else delta + rows * one
-            elif delta is None or rows is None:
+            one = function.unjoined(source, self.generated(params), self.training)
+            if rows is None:
                 delta = one
+                continue
+            its_B11, one = rows.view(*rows.shape, *[1] * (3 - rows.dim())), value(one)
+            if rows.is_floating_point():
+                delta = its_B11 * one if delta is None else value(delta) + its_B11 * one
             else:
-                delta = torch.where(rows, one, delta)
+                delta = one if delta is None else torch.where(its_B11.to(one.device), one, value(delta))
         assert delta is not None
         return delta
 
+    @property
+    def joins_weight(self) -> bool:
+        """Whether f's matrix can be joined to the weight of the linear map that yields h, all rows and tokens alike."""
+        parts, mixture = self.parts, self.parts.mixture
+        matrix = isinstance(parts.function, LinearMap) and parts.composition.changes_weight
+        alike = parts.scaling.dynamic is None and parts.tokens is None and not (mixture and mixture.by_row)
+        return matrix and alike and parts.form == "parallel" and self.site.at == "output" and self.site.part is None
+
+    def joined_weight(self, W_DU: Tensor, x: Tensor) -> Callable[[], Tensor] | None:
+        """What makes the weight W with f's matrix joined to it, in this pass and when the backward pass makes it again; None
+        where f(x) by itself is cheaper, or this call needs it."""
+        function, like = self.parts.function, self._like()
+        assert isinstance(function, LinearMap) and like is not None
+        mixed = not (x.dtype == W_DU.dtype == like.dtype) or torch.is_autocast_enabled(x.device.type)
+        if mixed or self.views != 1 or self.context.own is not None:
+            return None
+        if not self.parts.composition.of_weight:
+            tokens = x.shape[:-1].numel()
+            if not function.cheaper_as_matrix(tokens, self.widths, self.training):
+                return None
+        own, factor = self._in_use(), column(self._scaled())
+        return lambda: self.parts.composition.weight(W_DU, factor * function.matrix(self.generated(own)))
+
     def params(self, view: int = 0) -> Params:
         """The tensors in use: the routed experts in training, the reduced ones otherwise."""
+        return self.generated(self._in_use(view))
+
+    def _in_use(self, view: int = 0) -> Params:
         mixture = self.parts.mixture
         route = None if mixture is None or mixture.grain_of(self.training) is None else self._known(view)
-        return self.generated(self.bank.routed(route) if route else self.bank.reduced())
+        return self.bank.routed(route) if route else self.bank.reduced()
 
     def chosen(self, h: Tensor) -> Tensor | None:
         """The token positions of h that `tokens` selects, (B, T); None: all."""
@@ -107,9 +135,8 @@ class Insertion(RoutedInsertion):
         if affine is None:
             return None
         factor = self._scaled()
-        column = factor.unsqueeze(-1) if isinstance(factor, Tensor) and factor.numel() > 1 else factor
         A_DU, c_D = affine.A_DU, affine.c_D
-        return Affine(None if A_DU is None else column * A_DU, None if c_D is None else factor * c_D)
+        return Affine(None if A_DU is None else column(factor) * A_DU, None if c_D is None else factor * c_D)
 
     @property
     def needs_mask(self) -> bool:

@@ -16,6 +16,7 @@ from unipet.calculus.mixture import Route, by_expert
 from unipet.calculus.mixture.counter import place, places
 from unipet.calculus.mixture.gate import gate
 from unipet.calculus.mixture.routes import drawn_routes, hashed_routes, rows_at, shares_of
+from unipet.calculus.router_use import RouterUse
 from unipet.errors import UnipetError
 
 #: Experts of a part of a mixture's slots, and the rows or tokens that take them: all (None), a mask, or their weights.
@@ -91,8 +92,10 @@ class RoutedInsertion(InsertionTensors):
         gated = gate(mixture, bank.home.parameter(bank.gate), u_BTU, self._real(view, h_BTD), bits)
         used = [True] * mixture.experts
         if self.training:
-            self.context.balance[self.number, view] = gated.balance
-            self.context.shares[self.number, view] = gated.shares_M.detach()
+            p_NM, chosen_NM = gated.probabilities_BTM[gated.real_BT], gated.chosen_BTM[gated.real_BT]
+            use = RouterUse(f"{self.name}/{self.site.name}", p_NM, chosen_NM)
+            self.context.uses.append(use)
+            self.context.shares[self.number, view] = use.counts()[:-1] / (mixture.top_k * max(len(use.chosen_NM), 1))
             used = (gated.weights_BTM > 0).flatten(0, 1).any(0).tolist()
         slots = bank.mixed_slots()
         return [

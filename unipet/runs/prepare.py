@@ -13,7 +13,7 @@ from unipet.runs.devices import check_parts
 from unipet.runs.reducer_checks import check_reducers
 from unipet.runs.identity import content_of, run_id
 from unipet.runs.run_directory import is_whole, record_in, run_directory
-from unipet.output.stopwatch import phase
+from unipet.output.stopwatch import importing
 
 if TYPE_CHECKING:
     from unipet.calculus.method import Method
@@ -48,7 +48,7 @@ class Prepared:
 def prepare(config: RunConfig) -> Prepared:
     """Check everything that can be checked without training: settings, method, task data, base model, and the method's
     sites on it. Writes nothing. Raises `UnipetError` for the first mistake."""
-    with phase("import"):
+    with importing():
         from unipet.training.budget.parameters import fit_parameters
         from unipet.compose.imports import import_modules
         from unipet.calculus.library import load_method

@@ -84,6 +84,15 @@ class Memory(JsonObject):
 
 
 @dataclass
+class Frozen(JsonObject):
+    """Outputs of frozen layers that training kept (`cache_frozen`)."""
+
+    layers: dict[str, int] = field(default_factory=dict)  # stack -> how many of its first layers
+    gib: float | None = None
+    why_not: str | None = None
+
+
+@dataclass
 class InsertionRow(JsonObject):
     """One insertion on the base model, as the report of `adapt` has it."""
 
@@ -181,6 +190,7 @@ class Record(JsonObject):
     flags: list[Flag] | None = added_later(None)  # None: from before there were flags
     time: Time = field(default_factory=Time)
     memory: Memory = field(default_factory=Memory)
+    frozen: Frozen = added_later(factory=Frozen)
     insertions: list[InsertionRow] = field(default_factory=list)
     mixture: ExpertReport | None = added_later(None)  # None: no insertion has one
     stopped_by: str | None = None

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unipet.output import libraries
+from unipet.output.files import remove_leftovers
 from unipet.runs import record_files as records
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
 from unipet.runs.expert_report import expert_report
-from unipet.runs.record import Data, ErrorOf, Fitted, InsertionRow, Memory, Params, Record, Scoring, blank_record
+from unipet.runs.record import Data, ErrorOf, Fitted, Frozen, InsertionRow, Memory, Params, Record, Scoring, blank_record
 from unipet.runs.versions import now
 from unipet.runs.device_share import Share
 from unipet.runs.devices import check_devices, warning_without_gpus
@@ -30,7 +31,7 @@ from unipet.runs.finished import evaluate as evaluate
 from unipet.runs.resumable import resume_points, resumed_before
 from unipet.runs.run_directory import checksums, clear, locked, settle
 from unipet.runs.shared import Shared
-from unipet.output.stopwatch import Stopwatch, phase, timed
+from unipet.output.stopwatch import Stopwatch, importing, phase, timed
 from unipet.runs.uploading import mark, upload
 from unipet.training.stopping import heeding_signals
 from unipet.calculus.yaml_reader import write_yaml
@@ -83,6 +84,7 @@ def _finished_before(prepared: Prepared) -> Record | None:
         from unipet.training.resume_point import discard
 
         discard(prepared.directory)  # a process that was killed at its very end may have left some
+        remove_leftovers(prepared.directory)
         print(f"finished before, not run again (rerun=true repeats it): {prepared.directory}")
         upload(prepared.config.tracking, found, prepared.resolved, prepared.directory)
     return found
@@ -146,9 +148,8 @@ def execute(prepared: Prepared, watch: Stopwatch, shared: Shared) -> Done:
 def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker, shared: Shared) -> str:
     """Seed, load the base model, fit memory, adapt, train, evaluate and save. Fills `record` as results become known.
     Returns the status: "ok", or "skipped" if the run would need more memory than the budget allows."""
-    with phase("import"):
+    with importing(last=True):
         import torch
-        import transformers
 
         from unipet.adaptation.api import adapt
         from unipet.training.budget.memory_fit import fit_run
@@ -157,6 +158,7 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker,
         from unipet.training.evaluation import check_mixture, higher_is_better, score_split, selection_score
         from unipet.runs.flags import collapse, raised
         from unipet.training.history import read_steps
+        from unipet.training.loop import seed_everything
         from unipet.training.settling import settle
         from unipet.training.positions import check_lengths
         from unipet.runs.memory import PeakMemory, limited
@@ -165,7 +167,7 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker,
 
     config, method, data = prepared.config, prepared.fit.method, prepared.data
     device = "cuda:0" if torch.cuda.is_available() else "cpu"
-    transformers.set_seed(config.seed)  # before the model, because the new head and the insertions are drawn at random
+    seed_everything(config.seed)  # before the model, because the new head and the insertions are drawn at random
     model, tokenizer = shared.load(prepared)
     encoded = encode(data, tokenizer, config.task, cache_directory(config.runs_dir))
     record.data.truncated = encoded.truncated  # the share of examples that a length limit truncated
@@ -223,7 +225,7 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker,
         selection.scores = {str(step): score for step, score in best.scores.items()}  # JSON has no other keys
     trained.experts |= settle(config, model, data, encoded, tokenizer)
     record.memory = Memory.from_dict(record.memory.to_dict() | trained.measured)
-    record.stopped_by = trained.stopped_by
+    record.stopped_by, record.frozen = trained.stopped_by, Frozen.from_dict(trained.frozen)
     for row in record.insertions:  # for example experts that no step was routed to
         row.untrained = [name for name in trained.untrained if name.startswith(f"{row.name}/")]
     record.time.train_s, record.time.steps = trained.seconds, trained.steps

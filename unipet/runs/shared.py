@@ -79,7 +79,7 @@ class Shared:
     def traces_of(self, prepared: Prepared, device: str) -> dict[str, Trace]:
         """The predicted steps of runs that differ from this one at most in data, seed, rates and lengths of training."""
         config = prepared.config
-        same = [prepared.content.base_model, config.task.kind, prepared.data.labels, prepared.data.regression]
+        same = [prepared.content.base_model, config.model.dropout, config.task.kind, prepared.data.labels, prepared.data.regression]
         how = [prepared.fit.method.to_dict(), config.optim.label_smoothing, config.precision, device]
         return self.traces.setdefault(canonical_json([same, how]), {})
 

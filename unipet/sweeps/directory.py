@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from unipet.calculus.options import parse_options
 from unipet.calculus.yaml_reader import Plain, read_written, read_yaml, write_yaml
 from unipet.compose.parse_run_config import run_config
 from unipet.compose.schema import typed
 from unipet.config import LauncherConfig, RunConfig
 from unipet.errors import UnipetError
-from unipet.output.files import as_file_name, write_bytes_atomic
+from unipet.output.files import as_file_name, remove_leftovers, temporary_name, write_bytes_atomic
 from unipet.runs.identity import APART
 from unipet.runs.sweep_files import (
     CLAIMS,
@@ -42,6 +43,19 @@ class Job:
     differing: list[str]  # those that tell it from the other jobs
     values: Mapping[str, Any]
     mistake: str | None
+
+
+@dataclass(frozen=True)
+class _Described:
+    """`sweep.yaml`, besides the versions, which are for people."""
+
+    command: list[str]
+    flags: list[str]
+    swept: list[str]
+    jobs: int
+    folder: str
+    launcher: LauncherConfig
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -86,7 +100,7 @@ def write_sweep(sweep: Sweep, jobs: Sequence[Job], versions: Mapping[str, Any]) 
     directory = sweep.directory
     if (directory / SWEEP).is_file():
         return False
-    new = directory.with_name(f".{directory.name}.{os.getpid()}.new")
+    new = temporary_name(directory)
     try:
         for name in (JOBS, CLAIMS, WORKERS):
             (new / name).mkdir(parents=True)
@@ -161,18 +175,21 @@ def read_sweep(directory: Path) -> Sweep:
         )
     content = read_yaml(path)
     try:
-        return Sweep(
-            directory=directory,
-            command=[str(each) for each in content["command"]],
-            flags=[str(each) for each in content["flags"]],
-            swept=[str(each) for each in content["swept"]],
-            jobs=int(content["jobs"]),
-            folder=Path(os.path.normpath(directory / content["folder"])),
-            launcher=LauncherConfig(**content["launcher"]),
-            name=str(content["name"]) if "name" in content else directory.name,  # of an older version
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise UnipetError(f"{path}: not the description of a sweep ({error}). Give the command again.") from None
+        said = parse_options(_Described, content, "sweep", "the description of a sweep", ignore=("versions",))
+    except UnipetError as error:
+        raise UnipetError(
+            f"{path}: not the description of a sweep: {error} Or give the sweep's command again."
+        ) from None
+    return Sweep(
+        directory=directory,
+        command=said.command,
+        flags=said.flags,
+        swept=said.swept,
+        jobs=said.jobs,
+        folder=Path(os.path.normpath(directory / said.folder)),
+        launcher=said.launcher,
+        name=said.name or directory.name,  # of an older version
+    )
 
 
 def read_job(directory: Path, number: int) -> Job:
@@ -207,6 +224,8 @@ def reopen(directory: Path, results_too: bool) -> None:
     With `results_too` those as well: their jobs then look whether the finished run is still the one that they ask for. Data
     or a base model may have changed since. While other workers are at the sweep, its results stay.
     """
+    for written_in in (directory.parent, directory, directory / JOBS):
+        remove_leftovers(written_in)
     for number in sorted(job_numbers(directory, ".json")):
         path = directory / JOBS / f"{number}.json"
         try:

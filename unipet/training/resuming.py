@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Trainer, TrainerCallback
 
 from unipet.output import stopwatch
+from unipet.training.loop import Callback, Loop
 from unipet.training.random_streams import RandomStreams
 from unipet.training.resume_point import Part, ResumePoint, ResumePoints, State
 from unipet.training.stopping import asked_to_end, end_if_asked
@@ -43,7 +43,7 @@ class Interval:
         return step % self.steps == 0 if self.steps is not None else seconds >= (self.seconds or 0.0)
 
 
-class Resumption(TrainerCallback):
+class Resumption(Callback):
     """Writes resume points between steps and takes training up from one; ends training where a signal asked for it.
 
     It must be the first of a run's callbacks: those after it begin the step that a point comes before.
@@ -59,13 +59,13 @@ class Resumption(TrainerCallback):
         """Begin after `point` (None: at the beginning)."""
         self._from = point
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any) -> None:
         self._written_at = time.monotonic()
         if self._from is not None:
             state.global_step = self._written = self._from.step
             self.put_back(self._from)
 
-    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_step_begin(self, args: Any, state: Any, control: Any) -> None:
         if self._from is not None:
             self._streams.resume(self._from.parts[STREAMS])
             self._from = None
@@ -118,7 +118,7 @@ class Weights:
 class Optimiser:
     """What the optimiser remembers of every tensor, and how far the schedule of its learning rates is."""
 
-    def __init__(self, trainer: Trainer) -> None:
+    def __init__(self, trainer: Loop) -> None:
         self._trainer = trainer  # which makes both when its training begins
 
     def _named(self) -> dict[str, nn.Parameter]:

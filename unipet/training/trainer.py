@@ -9,7 +9,6 @@ from typing import Any, TextIO
 
 import torch
 from torch import nn
-from transformers import PrinterCallback, ProgressCallback, TrainingArguments
 
 from unipet.adaptation.api import adaptation, frozen, parameters, stored
 from unipet.config import RunConfig
@@ -20,6 +19,8 @@ from unipet.training.budget.limits import batch_tokens, count_steps, seconds_all
 from unipet.training.callbacks import Best, Clock, GradientProbe, Journal, Log, Routes, ShownProgress, TimeLimit
 from unipet.training.expert_use import ExpertUse
 from unipet.training.forward import Examples, lengths
+from unipet.training.frozen_cache import FrozenCache
+from unipet.training.loop import Arguments
 from unipet.training.lr_ratio import up_tensors
 from unipet.training.movement import Movement
 from unipet.training.objective_trainer import ObjectiveTrainer
@@ -44,6 +45,7 @@ class Trained:
     untrained: list[str] = field(default_factory=list)  # trainable tensors that got no gradient or did not move
     measured: dict[str, Any] = field(default_factory=dict)  # what `measure` answered
     experts: dict[str, Any] = field(default_factory=dict)  # of mixtures: their use over time, and which have collapsed
+    frozen: dict[str, Any] = field(default_factory=dict)  # what was kept of frozen layers
 
 
 @phase("training")
@@ -83,31 +85,19 @@ def train(
     order = GroupedOrder(lengths(examples), optim.batch_size, config.seed)
     both = bool(getattr(model.config, "is_encoder_decoder", False))
     steps, stopped_by = count_steps(len(examples), config, batch_tokens(examples, order.batches(), both))
-    arguments = TrainingArguments(
-        output_dir=str(directory),
-        per_device_train_batch_size=optim.batch_size,
+    arguments = Arguments(
         max_steps=steps,
+        batch_size=optim.batch_size,
         learning_rate=optim.lr,
         warmup_steps=warmup_steps(optim.warmup_ratio, steps),
         weight_decay=optim.weight_decay,
         adam_beta1=optim.beta1,
         adam_beta2=optim.beta2,
         adam_epsilon=optim.epsilon,
-        optim="adamw_torch",
         max_grad_norm=optim.clip,
         seed=config.seed,
-        data_seed=config.seed,
-        use_cpu=not torch.cuda.is_available(),
-        remove_unused_columns=False,
-        save_strategy="no",
-        eval_strategy="no",
-        report_to=[],
-        logging_steps=max(1, steps // 50),
-        logging_first_step=True,
-        logging_nan_inf_filter=False,  # the filter would hide the losses that raise `Diverged`
+        device=torch.device("cuda:0" if torch.cuda.is_available() else "cpu"),
     )
-    if torch.cuda.is_available():
-        arguments._n_gpu = 1  # one device per run: DataParallel's copies would not carry the adaptation
     probe, clock, progress, journal = GradientProbe(model), Clock(), ShownProgress(), Journal(metrics, log)
     learning = parameters(model, head=True)
     routes, movement, use = Routes(model, config.seed, ranks.rank), Movement(learning), ExpertUse(model)
@@ -153,17 +143,17 @@ def train(
     trainer.schedule, trainer.tally = optim.schedule, Tally(arguments.device)
     trainer.ranks, trainer.learning = ranks, list(learning.values())
     parts |= {"tally": trainer.tally, OPTIMISER: Optimiser(trainer)}
+    cache = FrozenCache(model, examples, collate, config, steps)
+    trainer.add_callback(cache)
     if optim.lr_ratio != 1.0:
         trainer.faster = {id(tensor) for tensor in up_tensors(adaptation(model))}
     trainer.idle = adaptation(model).routing.stepping()
-    for unwanted in (ProgressCallback, PrinterCallback):
-        trainer.remove_callback(unwanted)
     if begin is not None:
         order.begin_after(begin.step)
         resumption.take_up(begin)
     ranks.begin_alike([*stored(model).values(), *frozen(model).values()])
     try:
-        with checkpointed(model, checkpointing), ending_steps_first():
+        with cache.in_use(), checkpointed(model, checkpointing), ending_steps_first():
             trainer.train()
     finally:
         progress.close()
@@ -178,6 +168,7 @@ def train(
         untrained=sorted({*probe.untouched(), *still}),
         measured=measure(),
         experts=use.report(),
+        frozen=cache.record(),
     )
     resumption.write(trained.steps, asdict(trained))
     end_if_asked(" after training")

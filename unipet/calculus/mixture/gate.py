@@ -17,12 +17,13 @@ from unipet.calculus.mixture.counter import normal, places
 
 @dataclass(frozen=True)
 class Gated:
-    """What a gate says of one pass: the weight of every expert (0 for those not chosen), (B, T, M); how unevenly it spreads
-    its tokens (`balance`); and the share of them that each expert takes, (M,)."""
+    """What a gate says of one pass: the weight of every expert (0 for those not chosen), its probability, whether it was chosen
+    (1 or 0), and which of the tokens or sequences are real."""
 
     weights_BTM: Tensor
-    balance: Tensor
-    shares_M: Tensor
+    probabilities_BTM: Tensor
+    chosen_BTM: Tensor
+    real_BT: Tensor
 
 
 def gate(mixture: Mixture, weight_MU: Tensor, u_BTU: Tensor, real_BT: Tensor, bits_BT: Tensor | None) -> Gated:
@@ -42,8 +43,4 @@ def gate(mixture: Mixture, weight_MU: Tensor, u_BTU: Tensor, real_BT: Tensor, bi
     weights_BTM = p_BTM * chosen_BTM
     if mixture.top_k > 1:
         weights_BTM = weights_BTM / weights_BTM.sum(-1, keepdim=True)
-    counted_BT1 = counted_BT.unsqueeze(-1).to(p_BTM.dtype)
-    number = counted_BT1.sum().clamp(min=1)
-    shares_M = (chosen_BTM * counted_BT1).sum((0, 1)) / (number * mixture.top_k)
-    mean_M = (p_BTM * counted_BT1).sum((0, 1)) / number
-    return Gated(weights_BTM, mixture.experts * (shares_M * mean_M).sum(), shares_M)
+    return Gated(weights_BTM, p_BTM, chosen_BTM, counted_BT)
