@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import TrainerCallback
 
 from unipet.adaptation.adapted import adaptation
 from unipet.adaptation.reducing import mixtures
 from unipet.calculus.mixture.routes import shares_of
+from unipet.training.loop import Callback
 from unipet.training.resume_point import State
 
 #: Intervals of a training whose shares are told apart.
@@ -20,7 +20,7 @@ INTERVALS = 20
 COLLAPSED = 0.95
 
 
-class ExpertUse(TrainerCallback):
+class ExpertUse(Callback):
     """Adds up the shares of every expert at every site, interval by interval. Of a step that is cut into micro-batches, the last
     one counts for routers that look at examples or tokens."""
 
@@ -29,7 +29,7 @@ class ExpertUse(TrainerCallback):
         self._sums: list[dict[int, torch.Tensor]] = []  # per interval: insertion number -> (M,)
         self._ends: list[int] = []  # the last step of each interval
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any) -> None:
         if not self._mixtures:
             return
         every = math.ceil(state.max_steps / INTERVALS)

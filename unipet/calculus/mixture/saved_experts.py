@@ -7,17 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from unipet.calculus.yaml_reader import text_of, value_of
 from unipet.errors import UnipetError, not_allowed
 
 
 def with_adapters(mixture: Any, key: str) -> Any:
     """A mixture's mapping in which `experts: [PATH, ...]` has become their number, the paths (`adapters`), and the
     checksums of the tensors behind them (`frozen`). Raises UnipetError for a path that is not that of a saved adapter."""
-    experts = value_of(mixture.get("experts")) if isinstance(mixture, Mapping) else None
+    experts = mixture.get("experts") if isinstance(mixture, Mapping) else None
     if not isinstance(experts, list | tuple):
         return mixture
-    paths = [text_of(path) for path in experts]
+    paths = list(experts)
     if len(paths) < 2 or not all(isinstance(path, str) for path in paths):
         raise not_allowed(
             f"{key}.experts", experts, "a whole number from 2, or the directories of two or more saved adapters"
