@@ -223,6 +223,53 @@ class CheckpointConfig:
 
 
 @dataclass
+class SearchConfig:
+    """Which jobs of a sweep come next: the trials of every study, the choice among them, and the runs of the chosen one."""
+
+    name: str = "none"  # a row of STRATEGIES in unipet/sweeps/search/strategies.py
+    # key -> its values in Hydra's grammar, besides those of the command line: {optim.lr: "tag(log, interval(1e-4, 1e-1))"}
+    space: dict[str, str] = option({}, words="a mapping from a key to interval(...), choice(...) or range(...)")
+    trials: int | None = option(None, low=1, null="for every combination (search=grid)")  # of each study
+    # of each study: no further trial begins once its trials have spent this much
+    budget: str | None = option(
+        None,
+        pattern=r"[1-9]\d* ?steps?|(?=.*[1-9])\d+(\.\d+)? ?gpu_hours?",
+        words="a number and its unit, '5000 steps' or '2 gpu_hours'",
+        null="for no limit but trials",
+    )
+    batch: int | None = option(None, low=1, null="for all trials at once")  # trials of a study that begin together
+    seed: int = option(0, low=0, high=LARGEST)  # of the draws from the space
+    seeds: list[int] = option([0], low=0, high=LARGEST)  # of every trial
+    final_seeds: list[int] = option([1001, 1002, 1003], low=0, high=LARGEST)  # of the runs that are reported
+    # what is best, the score first; of several, every trial that no other one dominates is run again
+    objectives: list[str] = option(
+        ["score"], choices=("score", "params", "memory", "predicted_memory", "time"), words="a list, such as [score]"
+    )
+    rungs: int = option(3, low=2)  # halving, racing: how often trials are compared
+    eta: float = option(3.0, above=1)  # halving, racing: a rung's steps divided by those of the rung before
+    confidence: float = option(0.95, above=0.5, below=1)  # racing: of all verdicts of one study together
+    sampler: str = option("tpe", choices=("tpe", "nsga2", "gp"))  # optuna
+    startup: int = option(4, low=1)  # optuna: trials of a study that are drawn at random first
+
+
+@dataclass
+class TrialConfig:
+    """What a run is in a search. A trial is scored on the selection split; what is reported never knows of it."""
+
+    scored_on: str = option("evaluation", choices=("evaluation", "selection"))  # the split that the score is of
+    # the share of the training's steps after which it ends; the learning rate follows the whole training
+    until: float = option(1.0, above=0, high=1)
+    after: float = option(0.0, low=0, below=1)  # the share after which an earlier rung ended, from which it goes on
+    role: str = option("", choices=("", "trial", "final"))
+    search: str = ""  # the strategy
+    study: str = ""  # what the trials of a study have in common, as overrides
+    number: int | None = option(None, low=0)  # of the trial in its study
+    trials: int | None = option(None, low=1)  # of the study; so is the rest
+    seeds: int | None = option(None, low=1)
+    budget: str | None = None
+
+
+@dataclass
 class RunConfig(Paths):
     """One run: method x task x model x budget x optimiser x seed."""
 
@@ -233,6 +280,8 @@ class RunConfig(Paths):
     optim: OptimConfig = field(default_factory=OptimConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     launcher: LauncherConfig = field(default_factory=LauncherConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
+    trial: TrialConfig = field(default_factory=TrialConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     seed: int = option(0, low=0, high=LARGEST)
     precision: str = option("fp32", choices=("fp32", "bf16"))

@@ -50,7 +50,7 @@ def expert_report(
 
     if not used:
         return None
-    why_not = why_not_compared(config, len(data.evaluation))
+    why_not = why_not_compared(config, len(getattr(data, config.trial.scored_on)))
     content = {**used, "similarity": similarities(model), "not_compared": why_not}
     if why_not is None:
         with phase("experts"):

@@ -168,6 +168,30 @@ class Data(JsonObject):
 
 
 @dataclass
+class TrialOf(JsonObject):
+    """What the run was in a search, and the effort that its configuration was chosen by."""
+
+    scored_on: str = "evaluation"  # or "selection": the score is that of the selection split, and is not reported
+    role: str = ""  # "trial", or "final": it was chosen among trials, and run again with seeds of its own
+    until: float = 1.0  # the share of the training that was done
+    after: float = added_later(0.0)  # the share at which an earlier rung had ended
+    search: str = added_later("")  # the strategy
+    study: str = added_later("")
+    number: int | None = added_later(None)
+    trials: int | None = added_later(None)  # of each study; so are the seeds of each trial and the budget
+    seeds: int | None = added_later(None)
+    budget: str | None = added_later(None)
+
+    @property
+    def effort(self) -> str:
+        """What was spent on choosing the configuration, in words; empty for a run that no search chose."""
+        if self.role != "final":
+            return ""
+        said = f"{self.search}: {self.trials} trials of {self.seeds} seed{'s' if self.seeds != 1 else ''}"
+        return said + (f", at most {self.budget}" if self.budget else "")
+
+
+@dataclass
 class Record(JsonObject):
     """One run. Every key is there from the start; what is not known, or not yet, is null or empty."""
 
@@ -181,6 +205,7 @@ class Record(JsonObject):
     budget: str | None = None
     limits: dict[str, Any] = field(default_factory=dict)  # what the budget says apart from the defaults
     seed: int | None = None
+    trial: TrialOf = added_later(factory=TrialOf)
     score: float | None = None
     metric: str | None = None
     metrics: dict[str, float] = field(default_factory=dict)
@@ -223,6 +248,7 @@ def blank_record(config: RunConfig, method: str, run_id: str) -> Record:
         budget=budget_label(asdict(config.budget)),
         limits=set_limits(asdict(config.budget)),
         seed=config.seed,
+        trial=TrialOf.from_dict(asdict(config.trial)),
         flags=[],
         versions=versions(),
         git_commit=git_commit(),

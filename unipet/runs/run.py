@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,9 @@ from unipet.runs import record_files as records
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
 from unipet.runs.expert_report import expert_report
-from unipet.runs.record import Data, ErrorOf, Fitted, Frozen, InsertionRow, Memory, Params, Record, Scoring, blank_record
+from unipet.runs.record import (
+    Data, ErrorOf, Fitted, Frozen, InsertionRow, Memory, Params, Record, Scoring, TrialOf, blank_record,
+)  # fmt: skip
 from unipet.runs.versions import now
 from unipet.runs.device_share import Share
 from unipet.runs.devices import check_devices, warning_without_gpus
@@ -28,7 +30,7 @@ from unipet.runs.other_devices import other_devices
 from unipet.runs.prepare import Prepared, finished_record, prepare
 from unipet.runs.endings import failed, interrupted
 from unipet.runs.finished import evaluate as evaluate
-from unipet.runs.resumable import resume_points, resumed_before
+from unipet.runs.resumable import done_with, finished_before, resume_points, resumed_before
 from unipet.runs.run_directory import checksums, clear, locked, settle
 from unipet.runs.shared import Shared
 from unipet.output.stopwatch import Stopwatch, importing, phase, timed
@@ -68,26 +70,14 @@ def perform(
     with timed() as watch:
         prepared = prepare(config)
         announce(prepared.directory)
-        if (found := _finished_before(prepared)) is not None:
+        if (found := finished_before(prepared)) is not None:
             return Done(found, prepared.directory)
         check_devices(config.budget.gpus)
         with locked(prepared.directory):
             settle(prepared.directory)
-            if (found := _finished_before(prepared)) is not None:  # another process may have finished it meanwhile
+            if (found := finished_before(prepared)) is not None:  # another process may have finished it meanwhile
                 return Done(found, prepared.directory)
             return execute(prepared, watch, Shared() if shared is None else shared)
-
-
-def _finished_before(prepared: Prepared) -> Record | None:
-    found = None if prepared.config.rerun else finished_record(prepared)
-    if found is not None:
-        from unipet.training.resume_point import discard
-
-        discard(prepared.directory)  # a process that was killed at its very end may have left some
-        remove_leftovers(prepared.directory)
-        print(f"finished before, not run again (rerun=true repeats it): {prepared.directory}")
-        upload(prepared.config.tracking, found, prepared.resolved, prepared.directory)
-    return found
 
 
 @heeding_signals()
@@ -98,7 +88,6 @@ def execute(prepared: Prepared, watch: Stopwatch, shared: Shared) -> Done:
     earlier result once the repetition has finished. If the repetition fails, the earlier result stays as it was.
     """
     from unipet.runs.tracking import open_tracker
-    from unipet.training.resume_point import discard
 
     config = prepared.config
     repeated = finished_record(prepared) is not None
@@ -135,7 +124,7 @@ def execute(prepared: Prepared, watch: Stopwatch, shared: Shared) -> Done:
         record.finished = now()
         records.write_record(directory / records.RESULT, record)
         if record.status == "ok":
-            discard(directory)
+            done_with(prepared, directory)
         if messages := libraries.take_messages():
             records.write_text_atomic(directory / libraries.FILE, messages)
         settle(prepared.directory)
@@ -197,7 +186,7 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker,
         metric = selection_metric(config.task)
         sign = 1.0 if higher_is_better(metric) else -1.0
         best = Best(model, selection_score(config, model, data, encoded, tokenizer), metric, sign)
-    points, begin = resume_points(directory, record, fit, device)
+    points, begin = resume_points(directory, record, fit, device, prepared.earlier_rung())
     share = Share(
         *(config, method, prepared.sites, data.labels, data.regression, encoded.train, fit.micro_batch, fit.checkpointing),
         begin=begin,
@@ -234,14 +223,15 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker,
     record.time.device_hours = config.budget.gpus * trained.seconds / 3600
     with phase("saving"):  # first, so that an error in evaluation does not lose the training
         save(model, directory / records.ADAPTER)
+    examples, split = (getattr(each, config.trial.scored_on) for each in (data, encoded))  # a trial never sees what is reported
     with phase("evaluation"):
-        scores, rows = score_split(config, model, data.evaluation, encoded.evaluation, tokenizer)
+        scores, rows = score_split(config, model, examples, split, tokenizer)
     record.data.scoring = Scoring.from_dict(scores.record())
     with phase("saving"):
         records.write_jsonl_atomic(directory / records.PREDICTIONS, rows)
     record.mixture = expert_report(trained.experts, config, model, data, encoded, tokenizer)
     with phase("evaluation"):
-        check_mixture(model, encoded.evaluation, batch, config.optim.eval_batch_size, read)  # last: it merges the mixture
+        check_mixture(model, split, batch, config.optim.eval_batch_size, read)  # last: it merges the mixture
     record.flags = raised(rows, data.regression, read_steps(directory / records.METRICS))
     record.flags += collapse(record)
     shared.check(model)

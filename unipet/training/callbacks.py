@@ -92,6 +92,10 @@ class Clock(Callback):
         self._started = time.perf_counter()
 
     def on_train_end(self, args: Any, state: Any, control: Any) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """The last step is over."""
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         self.seconds, self._started = self.so_far(), None
@@ -203,16 +207,21 @@ class Best(Callback):
         return step == steps or (step > warmup and step % math.ceil(steps / cls.CHECKPOINTS) == 0)
 
     def on_step_end(self, args: Any, state: Any, control: Any) -> None:
-        if not control.should_training_stop and not self.due(state.global_step, state.max_steps, args.warmup_steps):
+        if control.should_training_stop or self.due(state.global_step, state.max_steps, args.warmup_steps):
+            self.check(state.global_step)
+
+    def check(self, step: int) -> None:
+        """Score the checkpoint after `step`, unless that was done before, and keep it if it is the best."""
+        if step in self.scores:
             return
         started = time.perf_counter()
         with phase("selection"):
             score = self._score()
         if not self.scores or score >= max(self.scores.values()):
             self._kept = {name: tensor.detach().to("cpu", copy=True) for name, tensor in self._tensors.items()}
-        self.scores[state.global_step] = score
+        self.scores[step] = score
         if self.journal is not None:
-            self.journal.write({f"{SELECTION}{self._metric}": self._sign * score}, state.global_step)
+            self.journal.write({f"{SELECTION}{self._metric}": self._sign * score}, step)
         self.seconds += time.perf_counter() - started
 
     def state(self) -> State:

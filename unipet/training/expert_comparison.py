@@ -58,15 +58,16 @@ def why_not_compared(config: RunConfig, examples: int) -> str | None:
 
 
 def compare(config: RunConfig, model: nn.Module, data: TaskData, encoded: Encoded, tokenizer: Any) -> dict[str, Any]:
-    """Evaluate a model with trained mixtures in every way, on the evaluation split. Plain data, as the record has them.
+    """Evaluate a model with trained mixtures in every way, on the split that the run is scored on. Plain data, as the record has
+    them.
 
     `ways`: `merged` (the method's own reducer, or the mean of weights where that makes no single function), `mean_of_outputs`,
     `ensemble_logits` (the mean of the logits of one pass for each expert), `random` (a route drawn for each batch),
     `best_expert`, and `routed` where a router looks at the input. `experts`: each alone. The best one is chosen on the selection
-    split if the task has one; otherwise on the evaluation split itself, and is then an upper bound (`best_by`). `line`: losses
+    split if the task has one; otherwise on the scored split itself, and is then an upper bound (`best_by`). `line`: losses
     between the first two experts, and `barrier`, how far the highest lies above the straight line (Frankle et al. 2020).
     """
-    rows, split = data.evaluation, encoded.evaluation
+    rows, split = (getattr(each, config.trial.scored_on) for each in (data, encoded))
     routing, count = adaptation(model).routing, experts_of(model)
     before = routing.state()
     routing.resume(0, config.seed, 0)

@@ -43,17 +43,25 @@ class Interval:
         return step % self.steps == 0 if self.steps is not None else seconds >= (self.seconds or 0.0)
 
 
+class RungReached(Exception):
+    """Training ends here for now: the point of `trial.until` is written."""
+
+
 class Resumption(Callback):
     """Writes resume points between steps and takes training up from one; ends training where a signal asked for it.
 
     It must be the first of a run's callbacks: those after it begin the step that a point comes before.
     """
 
-    def __init__(self, points: ResumePoints | None, every: str | None, parts: Mapping[str, Part]) -> None:
+    def __init__(
+        self, points: ResumePoints | None, every: str | None, parts: Mapping[str, Part], rung: int | None = None
+    ) -> None:
+        """`rung` is a step after which training ends with a resume point, from which a later run goes on."""
         self._points, self._parts, self._streams = points, parts, RandomStreams()
         self._every = Interval.parse(every) if every else None
         self._written_at, self._written = 0.0, 0  # when, and after which step, the last point was written
         self._from: ResumePoint | None = None
+        self._rung = rung
 
     def take_up(self, point: ResumePoint | None) -> None:
         """Begin after `point` (None: at the beginning)."""
@@ -72,6 +80,9 @@ class Resumption(Callback):
         if asked_to_end() or self._is_due(state.global_step):
             self.write(state.global_step)
         end_if_asked(f" after step {state.global_step} of {state.max_steps}")
+        if state.global_step == self._rung:
+            self._write(state.global_step)
+            raise RungReached
 
     def _is_due(self, step: int) -> bool:
         due = self._every is not None and self._every.is_over(step, time.monotonic() - self._written_at)
@@ -85,7 +96,11 @@ class Resumption(Callback):
 
     def write(self, step: int, outcome: dict[str, Any] | None = None) -> None:
         """Write the point after `step`; with `outcome` training is over, and what only a further step needs is left out."""
-        if self._points is None or self._every is None:
+        if self._every is not None:
+            self._write(step, outcome)
+
+    def _write(self, step: int, outcome: dict[str, Any] | None = None) -> None:
+        if self._points is None:
             return
         parts = {name: part.state() for name, part in self._parts.items() if outcome is None or name != OPTIMISER}
         self._points.write(ResumePoint(step, parts | {STREAMS: self._streams.state()}, outcome))

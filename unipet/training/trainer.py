@@ -27,9 +27,9 @@ from unipet.training.objective_trainer import ObjectiveTrainer
 from unipet.training.processes import one_process
 from unipet.training.ranks import ALONE, OwnDropout, Ranks
 from unipet.training.resume_point import Part, ResumePoint, ResumePoints
-from unipet.training.resuming import OPTIMISER, Optimiser, Resumption, Spent, Weights
+from unipet.training.resuming import OPTIMISER, Optimiser, Resumption, RungReached, Spent, Weights
 from unipet.training.sampler import GroupedOrder
-from unipet.training.schedule import warmup_steps
+from unipet.training.schedule import rung_step, warmup_steps
 from unipet.training.step import Loss, Tally
 from unipet.training.stopping import end_if_asked, ending_steps_first
 
@@ -41,7 +41,7 @@ class Trained:
     steps: int = 0
     seconds: float = 0.0  # of the steps alone
     tokens: int = 0  # without padding; an example seen in two views counts once
-    stopped_by: str = "epochs"  # epochs | max_steps | max_tokens | gpu_hours
+    stopped_by: str = "epochs"  # epochs | max_steps | max_tokens | gpu_hours | rung
     untrained: list[str] = field(default_factory=list)  # trainable tensors that got no gradient or did not move
     measured: dict[str, Any] = field(default_factory=dict)  # what `measure` answered
     experts: dict[str, Any] = field(default_factory=dict)  # of mixtures: their use over time, and which have collapsed
@@ -117,7 +117,8 @@ def train(
         "use": use,
     }
     parts |= {"weights": Weights(model), "spent": Spent(), **({"best": best} if best else {})}
-    resumption = Resumption(points, config.checkpoint.every, parts)
+    rung = rung_step(config.trial.until, steps)
+    resumption = Resumption(points, config.checkpoint.every, parts, rung)
     trainer = ObjectiveTrainer(
         model=model,
         args=arguments,
@@ -155,6 +156,10 @@ def train(
     try:
         with cache.in_use(), checkpointed(model, checkpointing), ending_steps_first():
             trainer.train()
+    except RungReached:
+        clock.stop()
+        if best is not None:
+            best.check(trainer.state.global_step)
     finally:
         progress.close()
     ranks.check_alike(learning)
@@ -164,12 +169,17 @@ def train(
         steps=trainer.state.global_step,
         seconds=clock.seconds - (best.seconds if best else 0.0),
         tokens=trainer.tally.tokens,
-        stopped_by="gpu_hours" if hours.reached and trainer.state.global_step < steps else stopped_by,
+        stopped_by="rung"
+        if trainer.state.global_step == rung
+        else "gpu_hours"
+        if hours.reached and trainer.state.global_step < steps
+        else stopped_by,
         untrained=sorted({*probe.untouched(), *still}),
         measured=measure(),
         experts=use.report(),
         frozen=cache.record(),
     )
-    resumption.write(trained.steps, asdict(trained))
+    if trained.steps != rung:  # whose point is there already, for the rung that comes after
+        resumption.write(trained.steps, asdict(trained))
     end_if_asked(" after training")
     return trained
