@@ -39,14 +39,14 @@ class Routing:
         self.resume(*earlier.state())
         self.driven, self.first_row, self.rank = earlier.driven, earlier.first_row, earlier.rank
 
-    def state(self) -> tuple[int, int, int]:
-        """The number of the step, the seed, and how many evaluations there were: where the draws stand between two passes."""
-        return self._number, self._seed, self._evaluations
+    def state(self) -> tuple[int, tuple[int, int]]:
+        """Where the draws stand between two passes: the number of the step; the seed, and how many evaluations there were."""
+        return self._number, (self._seed, self._evaluations)
 
-    def resume(self, number: int, seed: int, evaluations: int) -> None:
-        """Go on from such a state."""
+    def resume(self, number: int, stream: tuple[int, int]) -> None:
+        """Go on from such a state. The rows of the step's batch count anew."""
+        seed, self._evaluations = stream
         self.restart(seed, number)
-        self._evaluations = evaluations
 
     def restart(self, seed: int, number: int) -> None:
         """Begin step `number` with all draws a function of `seed` and `number`."""

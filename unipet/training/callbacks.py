@@ -36,13 +36,13 @@ class Routes(Callback):
 
     def state(self) -> State:
         """Where the draws of the routes stand: every step begins them anew, and evaluation may draw, too."""
-        number, seed, evaluations = self._adaptation.routing.state()
+        number, (seed, evaluations) = self._adaptation.routing.state()
         return State({"number": number, "seed": seed, "evaluations": evaluations})
 
     def resume(self, state: State) -> None:
         """Draw on from there."""
         self._adaptation.draw(0, self._seed)  # a training loop is in charge
-        self._adaptation.routing.resume(state.values["number"], state.values["seed"], state.values["evaluations"])
+        self._adaptation.routing.resume(state.values["number"], (state.values["seed"], state.values["evaluations"]))
 
 
 class GradientProbe(Callback):

@@ -70,7 +70,7 @@ def compare(config: RunConfig, model: nn.Module, data: TaskData, encoded: Encode
     rows, split = (getattr(each, config.trial.scored_on) for each in (data, encoded))
     routing, count = adaptation(model).routing, experts_of(model)
     before = routing.state()
-    routing.resume(0, config.seed, 0)
+    routing.resume(0, (config.seed, 0))
     ways: dict[str, Evaluation | None] = {}
     try:
 
@@ -102,7 +102,7 @@ def compare(config: RunConfig, model: nn.Module, data: TaskData, encoded: Encode
         "best": best,
         "best_by": best_by,
         "line": [ends[0], *between, ends[1]],
-        "barrier": max(above),
+        "barrier": max(0.0, *above),
     }
 
 
