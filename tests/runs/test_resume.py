@@ -49,6 +49,15 @@ PREFIX = {
         }
     },
 }
+REGULARISED = {
+    **MIXTURE,
+    "name": "tiny_regularised",
+    "objective": {
+        "r_drop": {"weight": 0.5, "schedule": "linear_warmup"},
+        "l2_to_init": {"weight": 0.1, "head": True},
+        "orthogonality": {"between": "experts", "schedule": "cosine_decay", "over": 0.5},
+    },
+}
 FULL: dict[str, Any] = {"name": "tiny_full", "insertions": {}, "unfreeze": ["all"]}
 PER_EXAMPLE = {
     **MIXTURE,
@@ -88,6 +97,7 @@ SELECTION = {"task__selection": "train_holdout", "task__selection_size": 8, "opt
         (PER_EXAMPLE, SELECTION),
         (LEARNED, SELECTION),
         (FULL, SELECTION),
+        (REGULARISED, SELECTION),
         (MIXTURE, {"budget__max_tokens": 500}),
         (LOW_RANK, {"precision": "bf16"}),
         (LOW_RANK, {"optim__lr_ratio": 4.0, "optim__epochs": 2.5, "seed": 3}),
