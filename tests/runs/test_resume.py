@@ -69,6 +69,21 @@ PER_EXAMPLE = {
         }
     },
 }
+LEARNED = {
+    **MIXTURE,
+    "name": "tiny_learned",
+    "insertions": {
+        "ffn": {
+            **MIXTURE["insertions"]["ffn"],
+            "mixture": {"experts": 3, "router": "learned", "noise": 0.5, "unrouted": "zero_grad"},
+        },
+        "attention": {
+            "function": {"name": "low_rank", "size": 2},
+            "position": {"site": "attn.q"},
+            "mixture": {"experts": 2, "router": "per_token", "reducer": "random_token", "grain": "layer"},
+        },
+    },
+}
 SELECTION = {"task__selection": "train_holdout", "task__selection_size": 8, "optim__epochs": 3}
 
 
@@ -80,6 +95,7 @@ SELECTION = {"task__selection": "train_holdout", "task__selection_size": 8, "opt
         (PREFIX, {"optim__schedule": "cosine"}),
         (MIXTURE, SELECTION),
         (PER_EXAMPLE, SELECTION),
+        (LEARNED, SELECTION),
         (FULL, SELECTION),
         (REGULARISED, SELECTION),
         (MIXTURE, {"budget__max_tokens": 500}),

@@ -11,6 +11,7 @@ from unipet.runs import record_files as records
 from unipet.runs.record import Identity, Record
 from unipet.config import RunConfig
 from unipet.runs.devices import check_parts
+from unipet.runs.reducer_checks import check_reducers
 from unipet.errors import UnipetError
 from unipet.runs.identity import content_of, run_id
 from unipet.runs.run_directory import is_whole, record_in, run_directory
@@ -76,6 +77,7 @@ def prepare(config: RunConfig) -> Prepared:
     check_trial(config)
     import_modules(config.imports)
     method = load_method(config.method)
+    check_reducers(method, config.task)
     if not method.trains and not KINDS[config.task.kind].pretrained_head:
         raise UnipetError(
             f"method={method.name} trains nothing, but the output layer of task.kind={config.task.kind} is new, so its answers "

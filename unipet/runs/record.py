@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from unipet.config import ModelConfig, RunConfig
 from unipet.runs.budget_label import budget_label, set_limits
+from unipet.runs.expert_report import ExpertReport
 from unipet.runs.json_object import JsonObject, added_later
 from unipet.runs.trial_of import TrialOf as TrialOf
 from unipet.runs.versions import Versions, git_commit, now, versions
@@ -197,6 +198,7 @@ class Record(JsonObject):
     memory: Memory = field(default_factory=Memory)
     frozen: Frozen = added_later(factory=Frozen)
     insertions: list[InsertionRow] = field(default_factory=list)
+    mixture: ExpertReport | None = added_later(None)  # None: no insertion has one
     stopped_by: str | None = None
     resumed: list[int] = field(default_factory=list)  # the steps after which it went on, one for each interruption
     reason: str | None = None  # why a run was skipped, exceeded its budget or was interrupted

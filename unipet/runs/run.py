@@ -19,6 +19,7 @@ from unipet.output.files import remove_leftovers
 from unipet.runs import record_files as records
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
+from unipet.runs.expert_report import expert_report
 from unipet.runs.record import (
     Data, ErrorOf, Fitted, Frozen, InsertionRow, Memory, Params, Record, Scoring, blank_record,
 )  # fmt: skip
@@ -145,9 +146,10 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker,
         from unipet.training.callbacks import Best
         from unipet.adaptation.checkpoint import save
         from unipet.training.evaluation import check_mixture, higher_is_better, score_split, selection_score
-        from unipet.runs.flags import raised
+        from unipet.runs.flags import collapse, raised
         from unipet.training.history import read_steps
         from unipet.training.loop import seed_everything
+        from unipet.training.settling import settle
         from unipet.training.positions import check_lengths
         from unipet.runs.memory import PeakMemory, limited
         from unipet.tasks import cache_directory, collate, encode, readout, selection_metric
@@ -214,6 +216,7 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker,
         selection = record.data.selection
         selection.metric, selection.step = selection_metric(config.task), best.restore()
         selection.scores = {str(step): score for step, score in best.scores.items()}  # JSON has no other keys
+    trained.experts |= settle(config, model, data, encoded, tokenizer)
     record.memory = Memory.from_dict(record.memory.to_dict() | trained.measured)
     record.stopped_by, record.frozen = trained.stopped_by, Frozen.from_dict(trained.frozen)
     for row in record.insertions:  # for example experts that no step was routed to
@@ -231,9 +234,11 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker,
     record.data.scoring = Scoring.from_dict(scores.record())
     with phase("saving"):
         records.write_jsonl_atomic(directory / records.PREDICTIONS, rows)
+    record.mixture = expert_report(trained.experts, config, model, data, encoded, tokenizer)
     with phase("evaluation"):
         check_mixture(model, split, batch, config.optim.eval_batch_size, read)  # last: it merges the mixture
     record.flags = raised(rows, data.regression, read_steps(directory / records.METRICS))
+    record.flags += collapse(record)
     shared.check(model)
     record.score, record.metric, record.metrics = scores.score, scores.metric, dict(scores.metrics)
     return "ok"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 
 import torch
@@ -35,6 +36,7 @@ class ObjectiveTrainer(Loop):
     learning: list[nn.Parameter]
     lr_ratio: float = 1.0
     faster: AbstractSet[int] = frozenset()
+    idle: Sequence[nn.Parameter] = ()
 
     def training_step(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
         """The gradients of one batch: the whole effective one, which `micro_batch` cuts. Returns its loss."""
@@ -49,6 +51,7 @@ class ObjectiveTrainer(Loop):
             add_up=self.ranks.total if self.ranks.count > 1 else None,
             note=found.update,
         )
+        self._step_with_zeros()
         told = torch.stack([own, *(found.get(name, torch.zeros_like(own)).float() for name in self.tally.names)])
         losses = self.ranks.add_up(told, self.learning)
         self.tally.add(losses, real_tokens(model_inputs(model, inputs)[0]))
@@ -56,6 +59,12 @@ class ObjectiveTrainer(Loop):
 
     def _weights(self, step: int) -> dict[str, float]:
         return self.loss.objective.weights_at(step, self.state.max_steps)
+
+    def _step_with_zeros(self) -> None:
+        """Zero gradients for the tensors that step without one (`Mixture.unrouted`), once they have had another."""
+        for tensor in self.idle:
+            if tensor.grad is None and tensor in self.optimizer.state:
+                tensor.grad = torch.zeros_like(tensor)
 
     def log(self, logs: dict[str, float]) -> None:
         """With the means of the loss and of its terms since the last line, the weights that change, and the epoch."""

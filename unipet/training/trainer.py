@@ -19,6 +19,7 @@ from unipet.tasks import Collate, Readout, read_rows
 from unipet.training.budget.checkpointing import checkpointed
 from unipet.training.budget.limits import batch_tokens, count_steps, seconds_allowed
 from unipet.training.callbacks import Best, Clock, GradientProbe, Journal, Log, Routes, ShownProgress, TimeLimit
+from unipet.training.expert_use import ExpertUse
 from unipet.training.forward import Examples, lengths
 from unipet.training.frozen_cache import FrozenCache
 from unipet.training.loop import Arguments
@@ -48,6 +49,7 @@ class Trained:
     stopped_by: str = "epochs"  # epochs | max_steps | max_tokens | gpu_hours | rung | nothing trains (zero-shot)
     untrained: list[str] = field(default_factory=list)  # trainable tensors that got no gradient or did not move
     measured: dict[str, Any] = field(default_factory=dict)  # what `measure` answered
+    experts: dict[str, Any] = field(default_factory=dict)  # of mixtures: their use over time, and which have collapsed
     frozen: dict[str, Any] = field(default_factory=dict)  # what was kept of frozen layers
 
 
@@ -107,7 +109,7 @@ def train(
     )
     probe, clock, progress, journal = GradientProbe(model), Clock(), ShownProgress(), Journal(metrics, log)
     learning = parameters(model, head=True)
-    routes, movement = Routes(model, config.seed), Movement(learning)
+    routes, movement, use = Routes(model, config.seed, ranks.rank), Movement(learning), ExpertUse(model)
     if best is not None:
         best.journal = journal
 
@@ -121,6 +123,7 @@ def train(
         "journal": journal,
         "routes": routes,
         "movement": movement,
+        "use": use,
     }
     parts |= {"weights": Weights(model), "spent": Spent(), **({"best": best} if best else {})}
     rung = rung_step(config.trial.until, steps)
@@ -135,6 +138,7 @@ def train(
             routes,
             OwnDropout(ranks, config.seed),
             probe,
+            use,
             clock,
             progress,
             journal,
@@ -155,6 +159,7 @@ def train(
     trainer.add_callback(cache)
     if optim.lr_ratio != 1.0:
         trainer.faster = {id(tensor) for tensor in up_tensors(adaptation(model))}
+    trainer.idle = adaptation(model).routing.stepping()
     if begin is not None:
         order.begin_after(begin.step)
         resumption.take_up(begin)
@@ -185,6 +190,7 @@ def train(
         else stopped_by,
         untrained=sorted({*probe.untouched(), *still}),
         measured=measure(),
+        experts=use.report(),
         frozen=cache.record(),
     )
     if trained.steps != rung:  # whose point is there already, for the rung that comes after
