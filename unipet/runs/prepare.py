@@ -58,13 +58,15 @@ def prepare(config: RunConfig) -> Prepared:
         from unipet.runs.tracking import check_tracking
         from unipet.training.lr_ratio import up_tensors
         from unipet.training.positions import check_max_length
+        from unipet.training.precision import chosen_precision
 
     check_run_config(config)
     check_parts(config.budget.gpus, config.optim.batch_size)
     check_tracking(config.tracking)
     import_modules(config.imports)
     method = load_method(config.method)
-    config = replace(config, method=method.to_dict())
+    # What "auto" chooses on this device is what the run is: another device may choose otherwise.
+    config = replace(config, method=method.to_dict(), precision=chosen_precision(config.precision))
     data = load_task(config.task)
     # From here on, mistakes that only the base model shows are found, without its weights.
     built = skeleton(config.model, config.task.kind)

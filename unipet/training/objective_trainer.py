@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -13,10 +14,15 @@ from transformers import Trainer
 from unipet.adaptation.adapted import adaptation
 from unipet.errors import UnipetError
 from unipet.training.forward import model_inputs, real_tokens
+from unipet.training.loss_scale import LossScale, Overflow
+from unipet.training.random_streams import RandomStreams
 from unipet.training.ranks import Ranks
 from unipet.training.sampler import GroupedOrder
 from unipet.training.schedule import rate
 from unipet.training.step import Loss, Tally
+
+
+_RANGE = "float16 ends at 65504, which activations may pass: precision=bf16 has the range of float32."
 
 
 class Diverged(UnipetError):
@@ -34,6 +40,7 @@ class ObjectiveTrainer(Trainer):
     ranks: Ranks
     learning: list[nn.Parameter]
     lr_scheduler: Any
+    loss_scale: LossScale | None = None  # for float16
     lr_ratio: float = 1.0
     faster: AbstractSet[int] = frozenset()
 
@@ -43,8 +50,15 @@ class ObjectiveTrainer(Trainer):
         batch = self._prepare_inputs(inputs)
         rows = self.ranks.part(len(batch["labels"]))
         adaptation(model).routing.first_row = rows.start
-        own = self.loss.gradients(model, batch, self.micro_batch, self.accelerator.backward, self._finite, rows)
-        loss = self.ranks.add_up(own, self.learning)
+
+        def gradients() -> Tensor:
+            own = self.loss.gradients(model, batch, self.micro_batch, self._backward, self._finite, rows)
+            return self.ranks.add_up(own, self.learning)
+
+        try:
+            loss = gradients() if self.loss_scale is None else self._scaled(model, gradients)
+        except Overflow:
+            raise Diverged(f"{self._place('the gradients are not finite')} {_RANGE}") from None
         self.tally.add(loss, real_tokens(model_inputs(model, batch)[0]))
         return loss
 
@@ -55,13 +69,31 @@ class ObjectiveTrainer(Trainer):
             self.state.epoch = self.order.epochs(self.state.global_step)
         super().log(logs, start_time)
 
+    def _scaled(self, model: nn.Module, gradients: Callable[[], Tensor]) -> Tensor:
+        """The step under loss scaling. A step that is computed again sees the random draws of the first time."""
+        assert self.loss_scale is not None
+        streams, routing = RandomStreams(), adaptation(model).routing
+        drawn, routes = streams.state(), routing.state()
+
+        def again() -> None:
+            streams.resume(drawn)
+            routing.resume(*routes)
+
+        return self.loss_scale.step(gradients, self.learning, again)
+
+    def _backward(self, loss: Tensor) -> None:
+        self.accelerator.backward(loss if self.loss_scale is None else loss * self.loss_scale.scale)
+
     def _finite(self, loss: Tensor) -> None:
         if not torch.isfinite(loss):
+            reason = f" {_RANGE}" if self.loss.precision == "fp16" else ""
             raise Diverged(
-                f"training: the loss became {loss.item()} at step {self.state.global_step + 1} of "
-                f"{self.state.max_steps}. Try a lower optim.lr (it is {self.args.learning_rate:g}), a longer "
-                "optim.warmup_ratio or a smaller optim.clip."
+                f"{self._place(f'the loss became {loss.item()}')} Try a lower optim.lr (it is "
+                f"{self.args.learning_rate:g}), a longer optim.warmup_ratio or a smaller optim.clip.{reason}"
             )
+
+    def _place(self, what: str) -> str:
+        return f"training: {what} at step {self.state.global_step + 1} of {self.state.max_steps}."
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Batches of similar length in an order that depends on the data and the seed alone."""

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from unipet.adaptation.adapted import adaptation
 from unipet.calculus.objectives import Objective, consistency_loss, task_loss
 from unipet.tasks import Readout, answers_in, read_rows
-from unipet.training.forward import autocast, model_inputs
+from unipet.training.forward import model_inputs
+from unipet.training.precision import autocast
 from unipet.training.resume_point import State
 
 Batch = Mapping[str, Tensor]
@@ -23,7 +24,7 @@ Batch = Mapping[str, Tensor]
 @dataclass(frozen=True)
 class Loss:
     """The task loss on the first view, plus the consistency loss between the views if the objective has two. Both are means
-    over the answers of a batch, which `read` takes from the model's output. `precision`: "fp32" or "bf16" (autocast)."""
+    over the answers of a batch, which `read` takes from the model's output. `precision` is "fp32", or "bf16" or "fp16" (autocast)."""
 
     objective: Objective
     regression: bool = False

@@ -19,6 +19,7 @@ from unipet.training.budget.checkpointing import checkpointed
 from unipet.training.budget.limits import batch_tokens, count_steps, seconds_allowed
 from unipet.training.callbacks import Best, Clock, GradientProbe, Journal, Log, Routes, ShownProgress, TimeLimit
 from unipet.training.forward import Examples, lengths
+from unipet.training.loss_scale import LossScale
 from unipet.training.lr_ratio import up_tensors
 from unipet.training.movement import Movement
 from unipet.training.objective_trainer import ObjectiveTrainer
@@ -149,6 +150,8 @@ def train(
     trainer.schedule, trainer.tally = optim.schedule, Tally(arguments.device)
     trainer.ranks, trainer.learning = ranks, list(learning.values())
     parts |= {"tally": trainer.tally, OPTIMISER: Optimiser(trainer)}
+    if config.precision == "fp16":
+        trainer.loss_scale = parts["loss_scale"] = LossScale()
     if optim.lr_ratio != 1.0:
         trainer.faster = {id(tensor) for tensor in up_tensors(adaptation(model))}
     for unwanted in (ProgressCallback, PrinterCallback):
