@@ -78,8 +78,7 @@ class TaskConfig(Paths):
     text: list[str] = field(default_factory=list)
     label: str = option("label", filled=True, words="a column name")  # the column that holds the answer
     labels: list[str] = field(default_factory=list)  # label names in index order; empty for regression and generation
-    # How the data write labels. auto accepts both, and raises an error if a value could mean two labels.
-    label_is: str = option("auto", choices=("auto", "name", "index"))
+    label_is: str = option("auto", choices=("auto", "name", "index"))  # auto: both, but no value that could mean two labels
     # Rows to leave out: empty (a text is missing), unlabelled (no answer: null, empty or -1). The record counts them.
     drop: list[str] = option([], choices=("empty", "unlabelled"))
     choices: list[str] = field(default_factory=list)  # multiple_choice: one column (or template) per choice
@@ -197,8 +196,7 @@ class LauncherConfig:
     fail_fast: bool = False  # true: the first failure ends the sweep; jobs that are running are finished
     # local: false runs the jobs in this process, where a crash ends all (for debuggers, and functions of a notebook)
     isolate: bool = True
-    # slurm: where the array is submitted; local runs its tasks on this machine, as a trial without a cluster
-    cluster: str = option("slurm", choices=("slurm", "local"))
+    cluster: str = option("slurm", choices=("slurm", "local"))  # slurm: local tries the array's tasks on this machine
     partition: str | None = option(None, filled=True, words="a name", null="for the cluster's default")
     account: str | None = option(None, filled=True, words="a name", null="for your default account")
     time: int = option(240, low=1)  # slurm: minutes that a task may take before it is queued again
@@ -207,21 +205,17 @@ class LauncherConfig:
     sbatch: dict[str, str] = option({}, words="a mapping from an option of sbatch to its value")
     # ray: the address of a cluster
     address: str | None = option(None, filled=True, words="HOST:PORT or auto", null="for one that is started here")
-    # slurm, ray: cores and GPUs of one worker
-    cpus: int | None = option(None, low=1, null="for one core, on SLURM for the partition's default")
-    gpus: int | None = option(None, low=0, null="for what budget.gpus needs")
+    cpus: int | None = option(None, low=1, null="for one core, on SLURM for the partition's default")  # cores of one worker
+    gpus: int | None = option(None, low=0, null="for what budget.gpus needs")  # slurm, ray: of one worker
 
 
 @dataclass
 class CheckpointConfig:
     """How often a run in training writes a resume point, from which it continues after an interruption."""
 
-    every: str | None = option(
-        "2 minutes",
-        pattern=r"[1-9]\d* ?steps?|(?=.*[1-9])\d+(\.\d+)? ?minutes?",
-        words="a number and its unit, '100 steps' or '2 minutes'",
-        null="for never",
-    )
+    _PATTERN = r"[1-9]\d* ?steps?|(?=.*[1-9])\d+(\.\d+)? ?minutes?"
+    _WORDS = "a number and its unit, '100 steps' or '2 minutes'"
+    every: str | None = option("2 minutes", pattern=_PATTERN, words=_WORDS, null="for never")
 
 
 @dataclass

@@ -48,11 +48,14 @@ def prepare(config: RunConfig) -> Prepared:
     """Check everything that can be checked without training: settings, method, task data, base model, and the method's
     sites on it. Writes nothing. Raises `UnipetError` for the first mistake."""
     with phase("import"):
+        from unipet.training.budget.checkpointing import check_checkpointing
         from unipet.training.budget.parameters import fit_parameters
+        from unipet.training.compiling import check_compile
         from unipet.compose.imports import import_modules
         from unipet.calculus.library import load_method
         from unipet.calculus.site_files import sites_for
         from unipet.runs.base_model import skeleton
+        from unipet.runs.storage import check_storage
         from unipet.compose.parse_run_config import check_run_config
         from unipet.tasks import input_length, load_task
         from unipet.runs.tracking import check_tracking
@@ -67,12 +70,15 @@ def prepare(config: RunConfig) -> Prepared:
     method = load_method(config.method)
     # What "auto" chooses on this device is what the run is: another device may choose otherwise.
     config = replace(config, method=method.to_dict(), precision=chosen_precision(config.precision))
+    check_compile(config, method)
     data = load_task(config.task)
     # From here on, mistakes that only the base model shows are found, without its weights.
     built = skeleton(config.model, config.task.kind)
     check_max_length(config.task, built)
+    check_checkpointing(built, config.checkpointing)
     sites = sites_for(built, config.model.sites)
     fit = fit_parameters(method, built, config.budget, sites, input_length(config.task))
+    check_storage(config, fit.draft.inserted)
     if config.optim.lr_ratio != 1.0:
         up_tensors(fit.draft.inserted)
     content = content_of(config, method, sites, data.fingerprint)

@@ -72,6 +72,15 @@ class Time(JsonObject):
 
 
 @dataclass
+class Compiled(JsonObject):
+    """What `compile=true` compiled: graphs, the breaks between them, and the seconds it took, which count as training."""
+
+    graphs: int | None = None
+    graph_breaks: int | None = None
+    seconds: float | None = None
+
+
+@dataclass
 class Memory(JsonObject):
     """Peak memory, measured and predicted; see unipet/runs/memory.py."""
 
@@ -180,6 +189,8 @@ class Record(JsonObject):
     flags: list[Flag] | None = added_later(None)  # None: from before there were flags
     time: Time = field(default_factory=Time)
     memory: Memory = field(default_factory=Memory)
+    precision: str | None = added_later(None)  # of forward passes; for precision=auto, what the device has
+    compiled: Compiled | None = added_later(None)  # None: not compiled
     insertions: list[InsertionRow] = field(default_factory=list)
     stopped_by: str | None = None
     resumed: list[int] = field(default_factory=list)  # the steps after which it went on, one for each interruption
@@ -211,6 +222,7 @@ def blank_record(config: RunConfig, method: str, run_id: str) -> Record:
         budget=budget_label(asdict(config.budget)),
         limits=set_limits(asdict(config.budget)),
         seed=config.seed,
+        precision=config.precision,
         flags=[],
         versions=versions(),
         git_commit=git_commit(),

@@ -18,7 +18,7 @@ from unipet.output import libraries
 from unipet.runs import record_files as records
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
-from unipet.runs.record import Data, ErrorOf, Fitted, InsertionRow, Memory, Params, Record, Scoring, blank_record
+from unipet.runs.record import Compiled, Data, ErrorOf, Fitted, InsertionRow, Memory, Params, Record, Scoring, blank_record
 from unipet.runs.versions import now
 from unipet.runs.device_share import Share
 from unipet.runs.devices import check_devices, warning_without_gpus
@@ -226,6 +226,7 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker,
         selection.scores = {str(step): score for step, score in best.scores.items()}  # JSON has no other keys
     record.memory = Memory.from_dict(record.memory.to_dict() | trained.measured)
     record.stopped_by = trained.stopped_by
+    record.compiled = None if trained.compiled is None else Compiled.from_dict(trained.compiled)
     for row in record.insertions:  # for example experts that no step was routed to
         row.untrained = [name for name in trained.untrained if name.startswith(f"{row.name}/")]
     record.time.train_s, record.time.steps = trained.seconds, trained.steps

@@ -21,7 +21,6 @@ from unipet.training.sampler import GroupedOrder
 from unipet.training.schedule import rate
 from unipet.training.step import Loss, Tally
 
-
 _RANGE = "float16 ends at 65504, which activations may pass: precision=bf16 has the range of float32."
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,27 +22,33 @@ from unipet.training.resume_point import State
 Batch = Mapping[str, Tensor]
 
 
+def _plainly(model: nn.Module, inputs: Mapping[str, Tensor]) -> Any:
+    return model(**inputs)
+
+
 @dataclass(frozen=True)
 class Loss:
     """The task loss on the first view, plus the consistency loss between the views if the objective has two. Both are means
-    over the answers of a batch, which `read` takes from the model's output. `precision` is "fp32", or "bf16" or "fp16" (autocast)."""
+    over the answers of a batch, which `read` takes from the model's output. `precision` is that of
+    `autocast`: "fp32", "bf16" or "fp16". `call` is the forward pass."""
 
     objective: Objective
     regression: bool = False
     label_smoothing: float = 0.0
     precision: str = "fp32"
     read: Readout = read_rows
+    call: Callable[[nn.Module, Mapping[str, Tensor]], Any] = _plainly
 
     def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
         inputs, labels = model_inputs(model, batch)
         views = self.objective.views
         with autocast(labels.device, self.precision):
             if views == 1:
-                outputs = model(**inputs)
+                outputs = self.call(model, inputs)
             else:
                 stacked = {name: torch.cat([value] * views) for name, value in inputs.items()}
                 with adaptation(model).views(views):
-                    outputs = model(**stacked)
+                    outputs = self.call(model, stacked)
         size = len(labels)
         first, answers = self.read(outputs.logits[:size], inputs, labels)
         first = first.float()  # losses are computed in float32, also under autocast

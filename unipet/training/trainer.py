@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -18,6 +19,7 @@ from unipet.tasks import Collate, Readout, read_rows
 from unipet.training.budget.checkpointing import checkpointed
 from unipet.training.budget.limits import batch_tokens, count_steps, seconds_allowed
 from unipet.training.callbacks import Best, Clock, GradientProbe, Journal, Log, Routes, ShownProgress, TimeLimit
+from unipet.training.compiling import Compiled
 from unipet.training.forward import Examples, lengths
 from unipet.training.loss_scale import LossScale
 from unipet.training.lr_ratio import up_tensors
@@ -43,6 +45,7 @@ class Trained:
     stopped_by: str = "epochs"  # epochs | max_steps | max_tokens | gpu_hours
     untrained: list[str] = field(default_factory=list)  # trainable tensors that got no gradient or did not move
     measured: dict[str, Any] = field(default_factory=dict)  # what `measure` answered
+    compiled: dict[str, Any] | None = None  # a `CompileReport`; after an interruption, of the last process
 
 
 @phase("training")
@@ -126,26 +129,29 @@ def train(
     }
     parts |= {"weights": Weights(model), "spent": Spent(), **({"best": best} if best else {})}
     resumption = Resumption(points, config.checkpoint.every, parts)
-    trainer = ObjectiveTrainer(
-        model=model,
-        args=arguments,
-        data_collator=collate,
-        train_dataset=examples,
-        callbacks=[
-            resumption,  # first: a resume point comes before all that begins a step
-            routes,
-            OwnDropout(ranks, config.seed),
-            probe,
-            clock,
-            progress,
-            journal,
-            hours,
-            *([best] if best else []),  # last, because it checks whether an earlier callback has ended training
-        ],
-    )
+    with _with_adapters(model):
+        trainer = ObjectiveTrainer(
+            model=model,
+            args=arguments,
+            data_collator=collate,
+            train_dataset=examples,
+            callbacks=[
+                resumption,  # first: a resume point comes before all that begins a step
+                routes,
+                OwnDropout(ranks, config.seed),
+                probe,
+                clock,
+                progress,
+                journal,
+                hours,
+                *([best] if best else []),  # last, because it checks whether an earlier callback has ended training
+            ],
+        )
     if begin is not None and begin.outcome is not None:
         return Trained(**resumption.finish(begin))
-    trainer.loss = Loss(objective, regression, optim.label_smoothing, config.precision, read)
+    compiled = Compiled(model) if config.compile else None
+    loss = Loss(objective, regression, optim.label_smoothing, config.precision, read)
+    trainer.loss = loss if compiled is None else replace(loss, call=compiled)
     trainer.order, trainer.micro_batch, trainer.lr_ratio = order, micro_batch or optim.batch_size, optim.lr_ratio
     trainer.schedule, trainer.tally = optim.schedule, Tally(arguments.device)
     trainer.ranks, trainer.learning = ranks, list(learning.values())
@@ -175,7 +181,23 @@ def train(
         stopped_by="gpu_hours" if hours.reached and trainer.state.global_step < steps else stopped_by,
         untrained=sorted({*probe.untouched(), *still}),
         measured=measure(),
+        compiled=None if compiled is None else asdict(compiled.report()),
     )
     resumption.write(trained.steps, asdict(trained))
     end_if_asked(" after training")
     return trained
+
+
+@contextmanager
+def _with_adapters(model: nn.Module) -> Iterator[None]:
+    """The Trainer takes a quantised model only with adapters, which it knows of peft alone. Inside, it believes in ours."""
+    known = "_hf_peft_config_loaded"
+    if not getattr(model, "is_quantized", False):
+        yield
+        return
+    before = getattr(model, known, False)
+    setattr(model, known, True)
+    try:
+        yield
+    finally:
+        setattr(model, known, before)
