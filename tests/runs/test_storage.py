@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 import torch
-from tests.support.resuming import assert_same, config_in, finished, killed
-from tests.support.running import LOW_RANK, run_dir, run_id, tiny_config
 from torch import nn
 from transformers import AutoModelForSequenceClassification
 
 import unipet
+from tests.support.resuming import assert_same, config_in, finished, killed
+from tests.support.running import LOW_RANK, run_dir, run_id, tiny_config
 from unipet.calculus.weights import quantised, size
 from unipet.cli.main import main
 from unipet.config import RunConfig

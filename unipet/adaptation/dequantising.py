@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import torch
-from torch import nn
+from typing import Any
 
-from unipet.calculus.weights import quantised
+import torch
+from torch import Tensor, nn
 
 _KINDS = ("Linear8bitLt", "Linear4bit")
 
 
 @torch.no_grad()
-def dequantise(model: nn.Module) -> list[str]:
+def dequantise(model: Any) -> list[str]:
     """Give every quantised linear layer of `model`, in place, the float32 weights that it stands for. Returns their paths.
 
     What was trained on the quantised model was trained on these weights: folding into them changes the outputs by no more than
@@ -19,25 +19,28 @@ def dequantise(model: nn.Module) -> list[str]:
     """
     found = []
     for path, module in model.named_modules():
-        if type(module).__name__ in _KINDS and quantised(module.weight):  # type: ignore[arg-type]
+        if type(module).__name__ in _KINDS:
             weight = _weight(module)
-            bias = getattr(module, "bias", None)
             module.__class__ = nn.Linear  # in place, as insertions and hooks hold the module itself
             module.weight = nn.Parameter(weight, requires_grad=False)
-            if bias is not None:
-                module.bias = nn.Parameter(bias.detach().float(), requires_grad=False)
+            if module.bias is not None:
+                module.bias = nn.Parameter(module.bias.detach().float(), requires_grad=False)
             found.append(path)
+    for key in ("quantization_config", "_pre_quantization_dtype"):
+        if hasattr(model.config, key):
+            delattr(model.config, key)
+    model.is_quantized, model.hf_quantizer = False, None
     return found
 
 
-def _weight(module: nn.Module) -> torch.Tensor:
+def _weight(module: Any) -> Tensor:
     """(out, in), float32."""
-    import bitsandbytes.functional as functional
-
-    weight = module.weight
+    weight: Any = module.weight
     state = getattr(weight, "quant_state", None)
     if state is not None:
-        return functional.dequantize_4bit(weight.data, state).float()  # type: ignore[no-any-return]
-    held = module.state  # after a first pass the scales are here
-    scale = held.SCB if held.SCB is not None else weight.SCB  # type: ignore[union-attr]
-    return weight.data.float() * scale.float().unsqueeze(1) / 127  # type: ignore[union-attr,operator]
+        import bitsandbytes.functional
+
+        values: Tensor = bitsandbytes.functional.dequantize_4bit(weight.data, state)
+        return values.float()
+    scale: Tensor = weight.SCB if module.state.SCB is None else module.state.SCB  # there after a first pass
+    return weight.data.float() * scale.float().unsqueeze(1) / 127

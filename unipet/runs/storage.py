@@ -81,7 +81,7 @@ def mark_quantised(model: nn.Module) -> None:
         module = model.get_submodule(name)
         weight: Any = module.weight
         stored = torch.nn.Parameter(torch.empty(weight.shape, dtype=torch.int8, device="meta"), requires_grad=False)
-        stored.__dict__.update(weight.__dict__)  # whether loading drew it
+        stored._is_hf_initialized = getattr(weight, "_is_hf_initialized", False)  # type: ignore[attr-defined]  # or drawn
         module.weight = stored
 
 

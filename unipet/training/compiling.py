@@ -63,8 +63,8 @@ class Compiled:
     """Forward passes of `model` through its compiled graph."""
 
     def __init__(self, model: nn.Module, backend: str = "inductor") -> None:
-        options = _OPTIONS if backend == "inductor" else None
-        self._call: Any = torch.compile(model, backend=backend, options=options)  # type: ignore[call-overload]
+        options: Any = _OPTIONS if backend == "inductor" else None
+        self._call: Any = torch.compile(model, backend=backend, options=options)
         self._before = _counts()
 
     def __call__(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> Any:

@@ -25,7 +25,7 @@ def native_bf16() -> bool:
     the like. Elsewhere bfloat16 is emulated, which is slower than float32."""
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return any(bool(capabilities.get(name)) for name in _INSTRUCTIONS)
 
 

@@ -62,9 +62,6 @@ def merge_run(run: Path, record: Record, out: Path, partial: bool) -> None:
     unipet.load(model, run / ADAPTER)
     if config.model.quantization is not None:
         dequantise(model)
-        for key in ("quantization_config", "_pre_quantization_dtype"):
-            model.config.__dict__.pop(key, None)
-        model.is_quantized, model.hf_quantizer = False, None
     model.float()
     unipet.merge(model, partial=partial)
     save(model, tokenizer, out)
