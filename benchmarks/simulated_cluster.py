@@ -34,7 +34,8 @@ from unipet.runs.sweep_files import JOBS, RUNNING, JobState
 from unipet.runs.versions import now as clock_time
 from unipet.sweeps import jobs, worker
 from unipet.sweeps.claims import BEAT_S
-from unipet.sweeps.directory import Job, Sweep, write_sweep
+from unipet.sweeps.directory import Sweep, write_sweep
+from unipet.sweeps.job_files import Job
 from unipet.sweeps.worker import Worker
 
 RESULT = Path(__file__).parent / "results" / "simulated_cluster.json"

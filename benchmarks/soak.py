@@ -108,7 +108,7 @@ class Sweep:
         self.line = [
             *(sys.executable, "-m", "unipet", "train", "-m", "--config-dir=mine", "model=model", "task=tiny"),
             *("task.data_dir=data", f"method={','.join(METHODS)}", "seed=0,1", f"launcher={launcher}", *workers),
-            *("optim.batch_size=4", "budget.max_steps=40", "task.selection=train_holdout", "task.selection_size=8"),
+            *("optim.batch_size=4", "budget.max_steps=150", "task.selection=train_holdout", "task.selection_size=8"),
             *("checkpoint.every=3 steps", f"runs_dir={name}"),
         ]
 

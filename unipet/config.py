@@ -78,7 +78,8 @@ class TaskConfig(Paths):
     text: list[str] = field(default_factory=list)
     label: str = option("label", filled=True, words="a column name")  # the column that holds the answer
     labels: list[str] = field(default_factory=list)  # label names in index order; empty for regression and generation
-    label_is: str = option("auto", choices=("auto", "name", "index"))  # auto: both, but no value that could mean two labels
+    # How the data write labels. auto accepts both, and raises an error if a value could mean two labels.
+    label_is: str = option("auto", choices=("auto", "name", "index"))
     # Rows to leave out: empty (a text is missing), unlabelled (no answer: null, empty or -1). The record counts them.
     drop: list[str] = option([], choices=("empty", "unlabelled"))
     choices: list[str] = field(default_factory=list)  # multiple_choice: one column (or template) per choice
@@ -136,6 +137,8 @@ class ModelConfig(Paths):
     dtype: str = option("fp32", choices=("fp32", "bf16", "fp16"))  # in which frozen weights are stored
     attention: str | None = option(None, choices=ATTENTION, null="for the one that transformers chooses")
     quantization: str | None = option(None, choices=("8bit", "4bit"), null="for none")  # bitsandbytes: LLM.int8(), NF4
+    # every probability of dropout in the base model, while it trains
+    dropout: float | None = option(None, low=0, below=1, null="for the checkpoint's own")
 
 
 @dataclass
@@ -196,7 +199,8 @@ class LauncherConfig:
     fail_fast: bool = False  # true: the first failure ends the sweep; jobs that are running are finished
     # local: false runs the jobs in this process, where a crash ends all (for debuggers, and functions of a notebook)
     isolate: bool = True
-    cluster: str = option("slurm", choices=("slurm", "local"))  # slurm: local tries the array's tasks on this machine
+    # slurm: where the array is submitted; local runs its tasks on this machine, as a trial without a cluster
+    cluster: str = option("slurm", choices=("slurm", "local"))
     partition: str | None = option(None, filled=True, words="a name", null="for the cluster's default")
     account: str | None = option(None, filled=True, words="a name", null="for your default account")
     time: int = option(240, low=1)  # slurm: minutes that a task may take before it is queued again
@@ -205,17 +209,68 @@ class LauncherConfig:
     sbatch: dict[str, str] = option({}, words="a mapping from an option of sbatch to its value")
     # ray: the address of a cluster
     address: str | None = option(None, filled=True, words="HOST:PORT or auto", null="for one that is started here")
-    cpus: int | None = option(None, low=1, null="for one core, on SLURM for the partition's default")  # cores of one worker
-    gpus: int | None = option(None, low=0, null="for what budget.gpus needs")  # slurm, ray: of one worker
+    # slurm, ray: cores and GPUs of one worker
+    cpus: int | None = option(None, low=1, null="for one core, on SLURM for the partition's default")
+    gpus: int | None = option(None, low=0, null="for what budget.gpus needs")
 
 
 @dataclass
 class CheckpointConfig:
     """How often a run in training writes a resume point, from which it continues after an interruption."""
 
-    _PATTERN = r"[1-9]\d* ?steps?|(?=.*[1-9])\d+(\.\d+)? ?minutes?"
-    _WORDS = "a number and its unit, '100 steps' or '2 minutes'"
-    every: str | None = option("2 minutes", pattern=_PATTERN, words=_WORDS, null="for never")
+    every: str | None = option(
+        "2 minutes",
+        pattern=r"[1-9]\d* ?steps?|(?=.*[1-9])\d+(\.\d+)? ?minutes?",
+        words="a number and its unit, '100 steps' or '2 minutes'",
+        null="for never",
+    )
+
+
+@dataclass
+class SearchConfig:
+    """Which jobs of a sweep come next: the trials of every study, the choice among them, and the runs of the chosen one."""
+
+    name: str = "none"  # a row of STRATEGIES in unipet/sweeps/search/strategies.py
+    # key -> its values in Hydra's grammar, besides those of the command line: {optim.lr: "tag(log, interval(1e-4, 1e-1))"}
+    space: dict[str, str] = option({}, words="a mapping from a key to interval(...), choice(...) or range(...)")
+    trials: int | None = option(None, low=1, null="for every combination (search=grid)")  # of each study
+    # of each study: no further trial begins once its trials have spent this much
+    budget: str | None = option(
+        None,
+        pattern=r"[1-9]\d* ?steps?|(?=.*[1-9])\d+(\.\d+)? ?gpu_hours?",
+        words="a number and its unit, '5000 steps' or '2 gpu_hours'",
+        null="for no limit but trials",
+    )
+    batch: int | None = option(None, low=1, null="for all trials at once")  # trials of a study that begin together
+    seed: int = option(0, low=0, high=LARGEST)  # of the draws from the space
+    seeds: list[int] = option([0], low=0, high=LARGEST)  # of every trial
+    final_seeds: list[int] = option([1001, 1002, 1003], low=0, high=LARGEST)  # of the runs that are reported
+    # what is best, the score first; of several, every trial that no other one dominates is run again
+    objectives: list[str] = option(
+        ["score"], choices=("score", "params", "memory", "predicted_memory", "time"), words="a list, such as [score]"
+    )
+    rungs: int = option(3, low=2)  # halving, racing: how often trials are compared
+    eta: float = option(3.0, above=1)  # halving, racing: a rung's steps divided by those of the rung before
+    confidence: float = option(0.95, above=0.5, below=1)  # racing: of all verdicts of one study together
+    sampler: str = option("tpe", choices=("tpe", "nsga2", "gp"))  # optuna
+    startup: int = option(4, low=1)  # optuna: trials of a study that are drawn at random first
+
+
+@dataclass
+class TrialConfig:
+    """What a run is in a search. A trial is scored on the selection split; what is reported never knows of it."""
+
+    scored_on: str = option("evaluation", choices=("evaluation", "selection"))  # the split that the score is of
+    # the share of the training's steps after which it ends; the learning rate follows the whole training
+    until: float = option(1.0, above=0, high=1)
+    after: float = option(0.0, low=0, below=1)  # the share after which an earlier rung ended, from which it goes on
+    role: str = option("", choices=("", "trial", "final"))
+    search: str = ""  # the strategy
+    study: str = ""  # what the trials of a study have in common, as overrides
+    number: int | None = option(None, low=0)  # of the trial in its study
+    trials: int | None = option(None, low=1)  # of the study; so is the rest
+    seeds: int | None = option(None, low=1)
+    budget: str | None = None
 
 
 @dataclass
@@ -229,11 +284,15 @@ class RunConfig(Paths):
     optim: OptimConfig = field(default_factory=OptimConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     launcher: LauncherConfig = field(default_factory=LauncherConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
+    trial: TrialConfig = field(default_factory=TrialConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     seed: int = option(0, low=0, high=LARGEST)
     precision: str = option("fp32", choices=("fp32", "bf16", "fp16", "auto"))  # training/precision.py
     compile: bool = False  # training steps through torch.compile
     checkpointing: bool | None = option(None, null="for only where budget.peak_memory_gib needs it")
+    # keep the outputs of layers below all that trains, instead of computing them in every epoch; auto: where it pays
+    cache_frozen: str = option("auto", choices=("auto", "true", "false"))
     runs_dir: str = option("runs", filled=True, words="the name of a directory", path=True)
     rerun: bool = False  # run again, although a finished run with the same run_id exists
     # Your own modules that register functions. They are imported before the method is read, never when a run is loaded.

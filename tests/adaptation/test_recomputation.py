@@ -26,6 +26,12 @@ METHODS: dict[str, dict[str, Any]] = {
     "last tokens, after a block": {**BOTTLENECK, "position": {**BOTTLENECK["position"], "tokens": "last:2"}},
     "gated prefix for last tokens": {**PREFIX, "position": {"site": "attn.heads", "tokens": "last:2"}},
     "gated prefix with a gate": {**PREFIX, "scaling": "input_gate"},
+    "matrix joined to the weight": {**LOW_RANK, "function": {"name": "hadamard_product", "size": 3}},
+    "mixture of such matrices": {
+        **LOW_RANK,
+        "function": {"name": "hadamard_product", "size": 3},
+        "mixture": {"experts": 4},
+    },
     "mixture": {**BOTTLENECK, "mixture": {"experts": 4}},
     "mixture of prefixes": {**PREFIX, "mixture": {"experts": 4}},
     "mixture with a route for each example": {**LOW_RANK, "mixture": {"experts": 4, "router": "per_example"}},

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from unipet.errors import UnipetError
-from unipet.output.files import LONGEST, as_file_name, file_name, write_bytes_atomic
+from unipet.output.files import (
+    ABANDONED_S,
+    LONGEST,
+    as_file_name,
+    file_name,
+    remove_leftovers,
+    replacing,
+    write_bytes_atomic,
+)
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace"])
@@ -24,6 +35,33 @@ def test_a_failure_leaves_what_was_there(step: str, tmp_path: Path, monkeypatch:
     with pytest.raises(OSError, match="No space"):
         write_bytes_atomic(path, b"after")
     assert [one.name for one in tmp_path.iterdir()] == ["file"] and path.read_bytes() == b"before"
+
+
+WRITES_AND_DIES = """
+import os, signal, sys
+from pathlib import Path
+from unipet.output.files import replacing
+with replacing(Path(sys.argv[1])) as file:
+    file.write(b"half")
+    file.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_process_left_is_removed_and_what_living_ones_write_is_not(tmp_path: Path) -> None:
+    ended = subprocess.run([sys.executable, "-c", WRITES_AND_DIES, str(tmp_path / "file")])
+    assert ended.returncode == -signal.SIGKILL and len(list(tmp_path.iterdir())) == 1
+    elsewhere = tmp_path / ".file.01234567-1.tmp"  # of another machine on a shared file system
+    elsewhere.write_bytes(b"half")
+    (tmp_path / ".other.tmp").write_bytes(b"the user's own")
+    with replacing(tmp_path / "mine") as file:
+        file.write(b"whole")
+        remove_leftovers(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [elsewhere.name, ".other.tmp", "mine"]
+    os.utime(elsewhere, (0, elsewhere.stat().st_mtime - ABANDONED_S - 60))
+    remove_leftovers(tmp_path)
+    remove_leftovers(tmp_path / "not there")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".other.tmp", "mine"]
 
 
 LEADING_ELSEWHERE = [

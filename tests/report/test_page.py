@@ -38,7 +38,8 @@ from unipet.report.page.rendering import TEMPLATES, environment
 from unipet.runs import record_index
 from unipet.runs.record import InsertionRow, Record
 from unipet.runs.sweep_files import RUNNING, JobState, append_index
-from unipet.sweeps.directory import Job, Sweep, write_sweep
+from unipet.sweeps.directory import Sweep, write_sweep
+from unipet.sweeps.job_files import Job
 from unipet.sweeps.jobs import write_outcome
 
 LIMIT = 3_000_000

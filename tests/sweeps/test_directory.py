@@ -14,7 +14,8 @@ from unipet.compose.overrides import plan
 from unipet.config import LauncherConfig
 from unipet.errors import UnipetError
 from unipet.runs.sweep_files import INDEX, JOBS, JobState, append_index, read_jobs
-from unipet.sweeps.directory import Job, Sweep, job_config, read_job, read_sweep, reopen, sweep_name, write_sweep
+from unipet.sweeps.directory import Sweep, read_sweep, reopen, sweep_name, write_sweep
+from unipet.sweeps.job_files import Job, job_config, read_job
 
 
 def jobs_of(*texts: str) -> list[Job]:

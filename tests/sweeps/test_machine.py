@@ -8,7 +8,8 @@ import pytest
 
 from unipet.config import LauncherConfig
 from unipet.sweeps import launchers
-from unipet.sweeps.directory import Job, Sweep, write_sweep
+from unipet.sweeps.directory import Sweep, write_sweep
+from unipet.sweeps.job_files import Job
 from unipet.sweeps.machine import places
 
 

@@ -190,7 +190,7 @@ def test_what_cannot_be_submitted_is_said_before_anything_is_written(
         (LauncherConfig("slurm", sbatch={"cpus_per_task": "3"}), "launcher.sbatch.cpus_per_task: launcher.cpus sets"),
         (
             LauncherConfig("local", partition="gpu"),
-            "launcher.partition: 'gpu' given, and launcher=local does not read it",
+            "launcher.partition=gpu: given, but launcher=local does not read it",
         ),
         (LauncherConfig("local", workers=2), "launcher.workers: 2 given"),
         (LauncherConfig("slots", isolate=False), "launcher.isolate: False given, and launcher=slots"),

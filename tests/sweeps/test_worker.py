@@ -15,7 +15,8 @@ from unipet.config import LauncherConfig
 from unipet.runs.sweep_files import JobState, append_index
 from unipet.sweeps import worker as worker_module
 from unipet.sweeps.claims import Claim, release
-from unipet.sweeps.directory import Job, Sweep, write_sweep
+from unipet.sweeps.directory import Sweep, write_sweep
+from unipet.sweeps.job_files import Job
 from unipet.sweeps.jobs import write_outcome
 from unipet.sweeps.worker import Worker
 

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from unipet.adaptation.attention import ATTRIBUTE, PREFIX, HeadsSite, wrap_implementation
+from unipet.adaptation.joined_weight import JoinedWeight, can_join
 from unipet.adaptation.recomputation import Recomputation
 from unipet.adaptation.site_hooks import Entry, HeadsReader, Hook
 from unipet.adaptation.stack_hooks import changes
@@ -131,6 +132,10 @@ class Attachment:
             self._before(model, site.path, hook.on_input)
         elif site.at == "stream":
             self._before(model, site.path, hook.on_stream)
+        elif insertion.joins_weight and hook.own and can_join(module) and not module._forward_hooks:
+            joined = JoinedWeight(module, hook)
+            joined.put_in()
+            self.handles.append(joined)
         else:
             self.handles.append(module.register_forward_hook(hook.on_output, with_kwargs=True))
 

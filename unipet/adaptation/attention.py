@@ -122,6 +122,8 @@ class _Inside:
                 kwargs = {**kwargs, "position_bias": self._bias(bias, sum(one.length for one in columns))}
             query, key, value = in_front(columns, query, key, value)
         h_BTHF, weights = self.inner(self.module, query, key, value, mask, **kwargs)
+        if all(one.gate_BT1 is None for one in columns):
+            return h_BTHF.contiguous(), weights
         width = self.value.shape[-1]
         h_BTHE = h_BTHF[..., :width]
         for number, gate_BT1 in enumerate(one.gate_BT1 for one in columns if one.gate_BT1 is not None):

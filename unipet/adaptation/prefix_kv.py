@@ -60,7 +60,10 @@ def columns_of(insertion: Insertion, heads: Heads, x: Tensor | None) -> Columns:
     rows = heads.q_BHTE.shape[0]
     views = insertion.views
     parts = [function.columns(insertion.params(view), heads.kv_heads, insertion.training) for view in range(views)]
-    k_BGLE, v_BGLE = (torch.cat([part[i].expand(rows // views, *part[i].shape) for part in parts]) for i in (0, 1))
+    if views == 1:
+        k_BGLE, v_BGLE = (part.expand(rows, *part.shape) for part in parts[0])
+    else:
+        k_BGLE, v_BGLE = (torch.cat([part[i].expand(rows // views, *part[i].shape) for part in parts]) for i in (0, 1))
     chosen_BT = insertion.chosen(heads.q_BHTE.transpose(1, 2))
     factor = insertion.factor(x, x) if x is not None else 1.0
     if isinstance(factor, Tensor):
@@ -68,6 +71,8 @@ def columns_of(insertion: Insertion, heads: Heads, x: Tensor | None) -> Columns:
             return Columns(k_BGLE, v_BGLE, chosen_BT, factor, function.scale_keys)
         shape = (1, heads.kv_heads, 1, -1) if factor.dim() == 1 and factor.numel() > 1 else (-1, 1, 1, 1)
         factor = factor.view(shape)
+    elif factor == 1:
+        return Columns(k_BGLE, v_BGLE, chosen_BT)
     return Columns(k_BGLE * factor if function.scale_keys else k_BGLE, v_BGLE * factor, chosen_BT)
 
 

@@ -39,7 +39,7 @@ class Hook:
         x, self.x = self.x, None
         return x
 
-    def _changed(self, h: Tensor, x: Any) -> Tensor:
+    def changed(self, h: Tensor, x: Any) -> Tensor:
         """h' in the shape of h; some models flatten examples and tokens into one dimension around a block."""
         flat = h.dim() == 2
         flat_x = isinstance(x, Tensor) and x.dim() == 2 and x.is_floating_point()  # not token ids; h may be whole again
@@ -70,19 +70,19 @@ class Hook:
     def on_output(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         x = _first(args, kwargs) if self.own else self._taken()
         if isinstance(output, tuple):
-            return (self._changed(output[0], x), *output[1:])
-        return self._changed(output, x)
+            return (self.changed(output[0], x), *output[1:])
+        return self.changed(output, x)
 
     def on_input(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         h = args[0]
-        return (self._changed(h, h if self.own else self._taken()), *args[1:]), kwargs
+        return (self.changed(h, h if self.own else self._taken()), *args[1:]), kwargs
 
     def on_stream(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """In place, because the residual connection around `module` holds the same tensor."""
         stream = _first(args, kwargs)
-        stream.copy_(self._changed(stream.clone(), self._taken()))
+        stream.copy_(self.changed(stream.clone(), self._taken()))
 
 
 class HeadsReader:

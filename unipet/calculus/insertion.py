@@ -5,12 +5,15 @@ Shapes: B batch, T positions, D width of h, U width of x.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from unipet.calculus.composition import Replace, Weights
+from unipet.calculus.composition import Replace, Weights, column
 from unipet.calculus.forward_context import CurrentPass, ForwardContext
 from unipet.calculus.functions.base import Affine, Heads, LinearMap, Params, Widths
+from unipet.calculus.functions.product import Delta, scaled, value
 from unipet.calculus.insertion_parts import InsertionParts, rows_of, split_views
 from unipet.calculus.insertion_tensors import InsertionTensors
 from unipet.calculus.mixture import Route, by_expert
@@ -44,9 +47,10 @@ class Insertion(InsertionTensors):
     def forward(self, h: Tensor, x: Tensor | None, heads: Heads | None = None) -> Tensor:
         """h' from h and x (heads: the queries, at a site inside attention)."""
         factor = self.factor(h, x)
-        delta = factor * self._delta(h, x, heads)
-        at = self._at(self.cast(x), factor, self.params()) if self.parts.composition.needs_weight else None
-        joined = self.parts.composition.join(h, delta.to(h.dtype), self.joint.reduced(), at)
+        composition = self.parts.composition
+        delta = scaled(self._delta(h, x, heads), factor)
+        at = self._at(self.cast(x), factor, self.params()) if composition.needs_weight else None
+        joined = composition.join(h, delta, self.joint.reduced(), at)
         chosen_BT = self.chosen(h)
         return joined if chosen_BT is None else torch.where(chosen_BT.unsqueeze(-1), joined, h)
 
@@ -62,7 +66,7 @@ class Insertion(InsertionTensors):
     def _scaled(self, u: Tensor | None = None, tokens: Tokens | None = None) -> Tensor | float:
         return self.parts.scaling.factor(self.scale.reduced(), getattr(self.parts.function, "size", None), u, tokens)
 
-    def _delta(self, h: Tensor, x: Tensor | None, heads: Heads | None) -> Tensor:
+    def _delta(self, h: Tensor, x: Tensor | None, heads: Heads | None) -> Delta:
         function = self.parts.function
         source: Tensor | Heads | None = None
         if function.reads == "heads":
@@ -74,7 +78,7 @@ class Insertion(InsertionTensors):
             return self._mixed(source, 0)
         chunks = split_views(source, views)
         rows = h.shape[0] // views
-        return torch.cat([rows_of(self._mixed(chunk, view), rows, h) for view, chunk in enumerate(chunks)])
+        return torch.cat([rows_of(value(self._mixed(chunk, view)), rows, h) for view, chunk in enumerate(chunks)])
 
     def _route(self, view: int) -> Route | None:
         """The route in the current pass, or None where all experts are reduced."""
@@ -85,27 +89,55 @@ class Insertion(InsertionTensors):
             return context.routes[view].get(self.number) if context.routes else None
         return context.evaluation.get(self.number)
 
-    def _mixed(self, source: Tensor | Heads | None, view: int) -> Tensor:
+    def _mixed(self, source: Tensor | Heads | None, view: int) -> Delta:
         """Δ of one view: of one expert per slot, of several where rows differ, or the mean of all their outputs."""
         function, mixture = self.parts.function, self.parts.mixture
         if mixture is not None and mixture.reducer == "mean_of_outputs" and not self.training:
             every = [function.delta(source, self.generated(params), False) for params in self.bank.copies()]
             return torch.stack(every).mean(0)
-        delta: Tensor | None = None
+        delta: Delta | None = None
         for route, rows in by_expert(self._route(view) or {}):
             params = self.bank.routed(route) if route else self.bank.reduced()
-            one = function.delta(source, self.generated(params), self.training)
+            one = function.unjoined(source, self.generated(params), self.training)
             if delta is None or rows is None:
                 delta = one
             else:
-                delta = torch.where(rows.to(one.device).view(*rows.shape, *[1] * (3 - rows.dim())), one, delta)
+                its_B11 = rows.view(*rows.shape, *[1] * (3 - rows.dim()))
+                one = value(one)
+                delta = torch.where(its_B11.to(one.device), one, value(delta))
         assert delta is not None
         return delta
 
+    @property
+    def joins_weight(self) -> bool:
+        """Whether f's matrix can be joined to the weight of the linear map that yields h, all rows and tokens alike."""
+        parts, mixture = self.parts, self.parts.mixture
+        matrix = isinstance(parts.function, LinearMap) and parts.composition.changes_weight
+        alike = parts.scaling.dynamic is None and parts.tokens is None and not (mixture and mixture.by_row)
+        return matrix and alike and parts.form == "parallel" and self.site.at == "output" and self.site.part is None
+
+    def joined_weight(self, W_DU: Tensor, x: Tensor) -> Callable[[], Tensor] | None:
+        """What makes the weight W with f's matrix joined to it, in this pass and when the backward pass makes it again; None
+        where f(x) by itself is cheaper, or this call needs it."""
+        function, like = self.parts.function, self._like()
+        assert isinstance(function, LinearMap) and like is not None
+        mixed = not (x.dtype == W_DU.dtype == like.dtype) or torch.is_autocast_enabled(x.device.type)
+        if mixed or self.views != 1 or self.context.own is not None:
+            return None
+        if not self.parts.composition.of_weight:
+            tokens = x.shape[:-1].numel()
+            if not function.cheaper_as_matrix(tokens, self.widths, self.training):
+                return None
+        own, factor = self._in_use(), column(self._scaled())
+        return lambda: self.parts.composition.weight(W_DU, factor * function.matrix(self.generated(own)))
+
     def params(self, view: int = 0) -> Params:
         """The tensors in use: the routed experts in training, the reduced ones otherwise."""
+        return self.generated(self._in_use(view))
+
+    def _in_use(self, view: int = 0) -> Params:
         ((route, _),) = by_expert(self._route(view) or {})
-        return self.generated(self.bank.routed(route) if route else self.bank.reduced())
+        return self.bank.routed(route) if route else self.bank.reduced()
 
     @property
     def views(self) -> int:
@@ -144,9 +176,8 @@ class Insertion(InsertionTensors):
         if affine is None:
             return None
         factor = self._scaled()
-        column = factor.unsqueeze(-1) if isinstance(factor, Tensor) and factor.numel() > 1 else factor
         A_DU, c_D = affine.A_DU, affine.c_D
-        return Affine(None if A_DU is None else column * A_DU, None if c_D is None else factor * c_D)
+        return Affine(None if A_DU is None else column(factor) * A_DU, None if c_D is None else factor * c_D)
 
     @property
     def needs_mask(self) -> bool:

@@ -38,15 +38,32 @@ def sweep_jobs(todo: Plan, composer: Composer) -> Iterator[SweepJob]:
             "The jobs of this sweeper depend on the results of others, so they are not known beforehand. "
             "Leave out hydra/sweeper, or list the values: KEY=a,b,c."
         )
-    last = {_target(each): each for each in [*todo.brought, *todo.parsed]}
-    choices = [each.values or (each.text,) for each in last.values()]
-    for number, chosen in enumerate(itertools.product(*choices)):
+    last = _last(todo)
+    for number, (chosen, differing) in enumerate(combinations(todo)):
         further = [each for each, text in zip(last.values(), chosen, strict=True) if text != each.first]
         single = len(further) == 1 and not further[0].key.startswith("method.")
-        job = _job(number, chosen, _differing(chosen, last), composer)
+        job = _job(number, chosen, differing, composer)
         if job.mistake is not None and single:
             raise UnipetError(job.mistake)
         yield job
+
+
+def combinations(todo: Plan) -> Iterator[tuple[tuple[str, ...], list[str]]]:
+    """Every combination of the listed values as overrides, with those of them that tell it from the others."""
+    last = _last(todo)
+    for chosen in itertools.product(*(each.values or (each.text,) for each in last.values())):
+        yield chosen, _differing(chosen, last)
+
+
+def _last(todo: Plan) -> dict[str, Override]:
+    return {_target(each): each for each in [*todo.brought, *todo.parsed]}
+
+
+def composed_job(
+    number: int, overrides: Sequence[str], differing: Sequence[str], own: Sequence[str], composer: Composer
+) -> SweepJob:
+    """A trial of a search: `differing` tells its study from others, `own` are the overrides that it chose."""
+    return _job(number, overrides, [*differing, *map(shown, own)], composer)
 
 
 def _job(number: int, chosen: Sequence[str], differing: list[str], composer: Composer) -> SweepJob:

@@ -13,6 +13,7 @@ from unipet.compose import parse_run_config
 from unipet.compose.composer import Composer
 from unipet.compose.hydra_errors import translate
 from unipet.compose.schema import METHOD_GROUPS, is_mapping, kind_at
+from unipet.compose.search_space import Dimension, dimension, is_searched
 from unipet.compose.user_files import method_file
 from unipet.config import RunConfig
 from unipet.errors import UnipetError, unknown
@@ -28,11 +29,22 @@ class Override:
     text: str  # as rewritten for Hydra
     key: str
     values: tuple[str, ...] = ()  # each value of a sweep as a complete override; empty without a sweep
+    dimension: Dimension | None = None  # for a search: what choice(...), range(...) or interval(...) says
 
     @property
     def first(self) -> str:
-        """This override with the first value of its sweep."""
-        return self.values[0] if self.values else self.text
+        """This override with the first value of its sweep, or with the lower end of its interval."""
+        if self.values:
+            return self.values[0]
+        if self.dimension is None:
+            return self.text
+        low = self.dimension.low
+        return self.dimension.override(int(low) if self.dimension.whole else low)
+
+    @property
+    def interval(self) -> bool:
+        """Whether it names no values, but all of an interval."""
+        return self.dimension is not None and not self.dimension.texts
 
 
 def shown(text: str) -> str:
@@ -70,7 +82,11 @@ def parse(text: str, composer: Composer) -> Override:
     if key.startswith("method.") or is_mapping(kind_at(key)) or is_mapping(kind_at(key.rpartition(".")[0])):
         # optional keys of a method, and keys of mappings, need not exist in YAML: add them; `load_method` checks them
         prefix = "++" + prefix.lstrip("+")
-    return Override(prefix + "=" + rest(text), key, sweep_values(prefix, parsed, []))
+    return Override(prefix + "=" + rest(text), key, sweep_values(prefix, parsed, []), _searched(prefix, parsed))
+
+
+def _searched(prefix: str, parsed: Any) -> Dimension | None:
+    return dimension(prefix, parsed) if is_searched(parsed) else None
 
 
 def _home_quoted(text: str) -> str:
@@ -102,8 +118,8 @@ def sweep_values(prefix: str, parsed: Any, names: list[str]) -> tuple[str, ...]:
     """Each value of a sweep as an override of its own. A glob matches against `names`."""
     if not parsed.is_sweep_override():
         return ()
-    if not parsed.is_discrete_sweep():
-        raise UnipetError(f"{parsed.input_line}: an interval needs an optimising sweeper; list values instead, a,b,c.")
+    if not parsed.is_discrete_sweep():  # an interval: `Override.dimension` has it
+        return ()
     if parsed.value_type.name == "GLOB_CHOICE_SWEEP":
         values = parsed.value().filter(names)
     else:
@@ -137,7 +153,7 @@ def group_choice(group: str, prefix: str, parsed: Any, composer: Composer) -> Ov
         if group == "model":
             error = UnipetError(f"{error} Any other base model: model=auto model.path=DIRECTORY_OR_HUB_NAME.")
         raise error
-    return Override(f"{prefix}={rest(parsed.input_line)}", group, values)
+    return Override(f"{prefix}={rest(parsed.input_line)}", group, values, _searched(prefix, parsed))
 
 
 def _several(group: str, prefix: str, parsed: Any) -> UnipetError:

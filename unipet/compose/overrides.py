@@ -15,6 +15,7 @@ from unipet.compose.imports import import_modules
 from unipet.compose.override import Override, parse, rest, shown
 from unipet.compose.override_text import command_line, quoted, value_text
 from unipet.compose.schema import holds_text, kind_at
+from unipet.compose.search_space import Dimension
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
 
@@ -32,6 +33,7 @@ class Plan:
     sweep_dir: Path | None = None
     brought: list[Override] = field(default_factory=list)  # by the configuration itself; the command line's come after
     parsed: list[Override] = field(default_factory=list)  # the command line's
+    space: list[Dimension] = field(default_factory=list)  # what a search chooses; empty without one
 
     @property
     def launcher(self) -> str:
@@ -73,24 +75,32 @@ def plan(texts: Sequence[str], multirun: bool, composer: Composer, command: str 
     composed = composer.compose(first)
     by_config = composed.hydra.mode is not None and composed.hydra.mode.name == "MULTIRUN"
     multirun = multirun or by_config
-    several = [one for one in parsed if one.values]
+    several = [one for one in parsed if one.values or one.interval]
     if several and not multirun:
         raise forgotten([*composer.flags, *texts], several[0], command)
     config = checked(plain_values(composed), first, composer)
+    searching, basic = config.search.name != "none", composed.hydra.runtime.choices.get("hydra/sweeper") == "basic"
     if not multirun:
+        if searching:
+            raise UnipetError(f"search={config.search.name}: a search is a sweep. Add -m, or leave search out.")
         return Plan([one.text for one in parsed], False, config, composed, 1, parsed=parsed)
     if any(one.key == "runs_dir" for one in several):
         raise UnipetError(
             "runs_dir: one sweep has one runs_dir, the root of everything it writes. Give a single value."
         )
     brought = sweeper_params(composed, composer)
+    _check_single([*brought.values(), *parsed])
+    if searching:
+        space, brought, parsed = _space(config, brought, parsed, composer)
+    elif basic and (interval := next((one for one in [*brought.values(), *parsed] if one.interval), None)) is not None:
+        raise UnipetError(
+            f"{interval.text}: a search must choose among the values of an interval: add search=random "
+            "(`unipet train --help` lists the searches), or list values, a,b,c."
+        )
+    else:
+        space = []
     counts = {key: max(len(one.values), 1) for key, one in brought.items()}
     counts.update({one.key: max(len(one.values), 1) for one in parsed})
-    if (launching := next((key for key, count in counts.items() if _launches(key) and count > 1), None)) is not None:
-        raise UnipetError(
-            f"{launching}: one sweep has one launcher, which runs all of its jobs and changes no result. Give a single value."
-        )
-    basic = composed.hydra.runtime.choices.get("hydra/sweeper") == "basic"
     return Plan(
         overrides=[one.text for one in parsed],
         multirun=True,
@@ -101,11 +111,59 @@ def plan(texts: Sequence[str], multirun: bool, composer: Composer, command: str 
         sweep_dir=Path(str(composed.hydra.sweep.dir)),
         brought=list(brought.values()),
         parsed=parsed,
+        space=space,
     )
 
 
-def _launches(key: str) -> bool:
-    return key.split(".")[0] == "launcher"
+#: What a sweep has one of -> why.
+SINGLE = {
+    "launcher": "one sweep has one launcher, which runs all of its jobs and changes no result",
+    "search": "one sweep has one search, which gives every study the same effort",
+}
+
+
+def _check_single(overrides: Sequence[Override]) -> None:
+    """Raise UnipetError for several values of what all jobs of a sweep share."""
+    for each in overrides:
+        if (why := SINGLE.get(each.key.split(".")[0])) is not None and (len(each.values) > 1 or each.interval):
+            raise UnipetError(f"{each.key}: {why}. Give a single value.")
+
+
+def _space(
+    config: RunConfig, brought: Mapping[str, Override], parsed: Sequence[Override], composer: Composer
+) -> tuple[list[Dimension], dict[str, Override], list[Override]]:
+    """The search space, and the other overrides. What the command line says of a key comes before what `search.space` says."""
+    listed = parse_all([f"{key}={value}" for key, value in config.search.space.items()], composer)
+    if (plain := next((one for one in listed if one.dimension is None), None)) is not None:
+        raise UnipetError(
+            f"search.space.{plain.key}={rest(plain.text)}: a search has nothing to choose there. Write choice(A, B), "
+            "range(LOW, HIGH), interval(LOW, HIGH), or tag(log, interval(LOW, HIGH)) for a logarithmic scale. A comma list "
+            "alone says what is compared."
+        )
+    every = {one.key: one.dimension for one in [*listed, *brought.values(), *parsed] if one.dimension is not None}
+    if (chosen := next((key for key in every if key.split(".")[0] in ("seed", *_NEVER_SEARCHED)), None)) is not None:
+        raise UnipetError(
+            f"{chosen}: no search chooses it. " + ("Set search.seeds." if chosen == "seed" else "Give one value.")
+        )
+    return (
+        list(every.values()),
+        {key: one for key, one in brought.items() if key not in every},
+        [one for one in parsed if one.key not in every and one.key.split(".")[0] != "search"],
+    )
+
+
+_NEVER_SEARCHED = (
+    "task",
+    "model",
+    "budget",
+    "tracking",
+    "launcher",
+    "search",
+    "trial",
+    "runs_dir",
+    "rerun",
+    "checkpoint",
+)
 
 
 def checked(values: Mapping[str, Any], overrides: Sequence[str], composer: Composer) -> RunConfig:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import os
 import re
+import shutil
+import time
 import unicodedata
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 from unipet.errors import UnipetError
+from unipet.output.processes import is_alive, visible_processes
 
 
 def write_bytes_atomic(path: Path, content: bytes) -> None:
@@ -23,7 +28,7 @@ def write_bytes_atomic(path: Path, content: bytes) -> None:
 def replacing(path: Path) -> Iterator[IO[bytes]]:
     """The same for content that comes in pieces: the file written inside the block replaces `path` when the block ends.
     If an error ends the block, `path` stays as it was."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_name(path)
     try:
         with open(temporary, "wb") as file:
             yield file
@@ -32,6 +37,39 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def temporary_name(path: Path) -> Path:
+    """Where this process prepares what shall be at `path`: beside it, under a name that tells whose it is."""
+    return path.with_name(f".{path.name}.{_space()}-{os.getpid()}.tmp")
+
+
+def remove_leftovers(directory: Path) -> None:
+    """Remove what processes that were killed while they wrote left in `directory`: temporary files and folders whose
+    process has ended, or whose process this machine cannot see and which nothing changed for an hour."""
+    try:
+        found = [entry for entry in os.scandir(directory) if _TEMPORARY.fullmatch(entry.name)]
+    except OSError:
+        return
+    for entry in found:
+        space, pid = _TEMPORARY.fullmatch(entry.name).groups()  # type: ignore[union-attr]
+        with suppress(OSError):
+            if is_alive(int(pid)) if space == _space() else time.time() - entry.stat().st_mtime < ABANDONED_S:
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path, ignore_errors=True)
+            else:
+                os.unlink(entry.path)
+
+
+ABANDONED_S = 3600.0
+_TEMPORARY = re.compile(r"\..+\.([0-9a-f]{8})-([0-9]+)\.tmp", re.DOTALL)
+
+
+@functools.cache
+def _space() -> str:
+    """A short name for the space in which the number of this process counts."""
+    return hashlib.sha256(visible_processes().encode()).hexdigest()[:8]
 
 
 def utf8(text: str) -> bytes:

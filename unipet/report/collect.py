@@ -54,8 +54,23 @@ def read_entries(asked: Sequence[tuple[Path, tuple[str, ...], tuple[str, ...]]])
 
 
 def collect_sweep(directory: Path) -> list[Entry]:
-    """The runs of one sweep directory in job order. A run of several jobs comes once."""
-    return distinct(collect_jobs(directory))
+    """The reported runs of one sweep directory in job order. A run of several jobs comes once."""
+    return reported(distinct(collect_jobs(directory)))
+
+
+def is_trial(entry: Entry) -> bool:
+    """Whether a run was made to choose by, and is scored on the split that is never reported."""
+    return entry.record.trial.scored_on == "selection"
+
+
+def reported(entries: Sequence[Entry]) -> list[Entry]:
+    """The runs that enter tables."""
+    return [entry for entry in entries if not is_trial(entry)]
+
+
+def trials(directory: Path) -> list[Entry]:
+    """The trials of searches in or below a directory, each once."""
+    return [entry for entry in _all_runs(directory) if is_trial(entry)]
 
 
 def collect_jobs(directory: Path) -> list[Entry]:
@@ -86,14 +101,25 @@ def _without_run(state: JobState) -> Entry:
 
 
 def collect(directory: Path) -> list[Entry]:
-    """All runs of a sweep directory, or every `result.json` below any other directory; every run once.
+    """All runs of a sweep directory, or every `result.json` below any other directory; every run once. Trials of a search, which
+    are scored on the selection split, are left out.
 
     Raises `UnipetError` when the directory does not exist or holds no run.
     """
+    entries = _all_runs(directory)
+    if entries and not reported(entries):
+        raise UnipetError(
+            f"{directory}: {len(entries)} trials of a search and no final run yet, so there is nothing to report. "
+            "`unipet sweep status` says how far a search is; `unipet runs` lists its trials."
+        )
+    return reported(entries)
+
+
+def _all_runs(directory: Path) -> list[Entry]:
     if not directory.is_dir():
         raise UnipetError(f"{directory}: no such directory. Give the directory of your runs, for example `runs`.")
     if is_sweep(directory):
-        return collect_sweep(directory)
+        return distinct(collect_jobs(directory))
     jobs = [entry for sweep in sweeps_below(directory) for entry in collect_jobs(sweep)]
     entries = read_entries([(path.parent, (), ()) for path in record_files(directory)])
     if entries:

@@ -17,6 +17,7 @@ from unipet.report.aggregate import Row
 from unipet.report.comparing import BEST, NOT_WORSE, Group
 from unipet.report.flagged import MARK
 from unipet.report.numbers import wrapped
+from unipet.report.tuning import Curve
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,8 +45,9 @@ def check_figures() -> None:
         )
 
 
-def write_figures(directory: Path, groups: Sequence[Group]) -> list[Path]:
-    """`scores` and `scores_by_parameters` as .pdf and .png in `directory`; the paths.
+def write_figures(directory: Path, groups: Sequence[Group], tuning: Sequence[Curve] = ()) -> list[Path]:
+    """`scores` and `scores_by_parameters` as .pdf and .png in `directory`, and `tuning` where a search has made curves of it;
+    the paths.
 
     Raises `UnipetError` where matplotlib is missing, no run has a score, or a file cannot be written.
     """
@@ -57,8 +59,10 @@ def write_figures(directory: Path, groups: Sequence[Group]) -> list[Path]:
         raise UnipetError("--figures: no run has a score, so there is nothing to draw.")
     drawn: list[tuple[Path, bytes]] = []
     with matplotlib.rc_context(SETTINGS):
-        for name, draw in FIGURES.items():
-            figure = draw(shown)
+        figures = {name: draw(shown) for name, draw in FIGURES.items()} | (
+            {"tuning": efforts(tuning)} if tuning else {}
+        )
+        for name, figure in figures.items():
             for kind in FORMATS:
                 buffer = io.BytesIO()
                 dates = {"CreationDate": None} if kind == "pdf" else {"Software": None}  # the same input, the same file
@@ -67,6 +71,34 @@ def write_figures(directory: Path, groups: Sequence[Group]) -> list[Path]:
     for path, content in drawn:
         write_asked(path, content)
     return [path for path, _ in drawn]
+
+
+def efforts(tuning: Sequence[Curve]) -> Figure:
+    """The expected best selection score against the number of trials, one line and its interval for each study."""
+    from matplotlib.ticker import MaxNLocator
+
+    places = list(dict.fromkeys((curve.task, curve.model, curve.budget, curve.metric) for curve in tuning))
+    figure, axes = _panels(len(places), 2.4)
+    for panel, place in zip(axes, places, strict=False):
+        own = [curve for curve in tuning if (curve.task, curve.model, curve.budget, curve.metric) == place]
+        for number, curve in enumerate(own):
+            counts, colour = range(1, len(curve.expected) + 1), f"C{number}"
+            panel.fill_between(counts, curve.low, curve.high, color=colour, alpha=0.15, linewidth=0)
+            panel.plot(
+                counts,
+                curve.expected,
+                MARKERS[number % len(MARKERS)] + "-",
+                markersize=3,
+                color=colour,
+                label=plain(curve.label),
+            )
+        task, model, budget, metric = place
+        panel.set_title(plain(f"{task}, {model}\n{budget}"))
+        panel.set_xlabel("trials")
+        panel.set_ylabel(f"best {metric} expected, selection split")
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+        panel.legend(frameon=False)
+    return figure
 
 
 def _panels(count: int, height: float) -> tuple[Figure, list[Axes]]:

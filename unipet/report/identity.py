@@ -20,8 +20,9 @@ from unipet.runs.record import Record
 if TYPE_CHECKING:
     from unipet.report.collect import Entry
 
-# Not part of what is compared: the seed is averaged over; the rest is where a run happened, not what it was.
-IGNORED = ("seed", *APART)
+# Not part of what is compared: the seed is averaged over; the rest is where a run happened and who asked for it, not what it
+# was. Trials of a search never get here.
+IGNORED = ("seed", "trial", *APART)
 #: A place in the configuration -> (the key of what is there, what of a record names the content).
 CONTENT: dict[str, tuple[str, Callable[[Record], str | None]]] = {
     "task.data_dir": ("task.data", lambda record: record.data.fingerprint),

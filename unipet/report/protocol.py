@@ -1,4 +1,5 @@
-"""What runs must have in common to be ranked: data, what chose the checkpoint, limits, and how much training there was."""
+"""What runs must have in common to be ranked: data, what chose the checkpoint, limits, how much training there was, and how much
+tuning."""
 
 from __future__ import annotations
 
@@ -25,8 +26,8 @@ FREE = (
 
 
 def protocol(entry: Entry, flat: Mapping[str, Any]) -> dict[str, Any]:
-    """What must agree for two runs to be ranked: data, selection, limits, and how much training there was. `flat` is the
-    run's configuration with dotted keys."""
+    """What must agree for two runs to be ranked: data, selection, limits, and how much training and tuning there was. `flat` is
+    the run's configuration with dotted keys."""
     data = entry.record.data
     parts: dict[str, Any] = {
         "metric": entry.record.metric,
@@ -35,6 +36,7 @@ def protocol(entry: Entry, flat: Mapping[str, Any]) -> dict[str, Any]:
         "evaluation examples": data.evaluation,
         "selection": data.selection.by,
         "selection examples": data.selection.examples,
+        "tuning effort": entry.record.trial.effort or "no search",
     }
     for key, value in flat.items():
         if key not in FREE and (key.startswith(("task.", "budget.")) or key in EFFORT):
@@ -68,7 +70,7 @@ def differing(runs: Mapping[str, Sequence[Entry]]) -> list[str]:
 def _parts(entry: Entry) -> tuple[object, ...]:
     """What a protocol is made of: runs of one label that share all of these objects say the same."""
     own = (id(entry.config.get(key)) for key in ("task", "budget", "optim"))
-    return (entry.record.metric, id(entry.record.data), *own)
+    return (entry.record.metric, id(entry.record.data), entry.record.trial.effort, *own)
 
 
 def some(labels: Sequence[str], most: int = 3) -> str:

@@ -14,6 +14,7 @@ from unipet.report.page.document import page
 from unipet.report.paper import PaperTable, paper_table, wide_csv
 from unipet.report.published import Beside
 from unipet.report.table import csv_table
+from unipet.report.tuning import Curve, curves_csv
 from unipet.report.verdicts import pairs_csv
 
 
@@ -26,6 +27,7 @@ class Report:
     missing: Sequence[Unscored]
     groups: Sequence[Group]
     published: Sequence[Beside] = ()
+    tuning: Sequence[Curve] = ()
 
     @property
     def table(self) -> PaperTable:
@@ -56,5 +58,9 @@ WRITERS: dict[str, tuple[str, Callable[[Report], str]]] = {
     "pairs": (
         "every pair of methods: difference, interval, p-values, verdict",
         lambda report: pairs_csv(report.groups),
+    ),
+    "tuning": (
+        "tuning-effort curves as CSV: the best selection score that n trials of each study may expect",
+        lambda report: curves_csv(report.tuning),
     ),
 }

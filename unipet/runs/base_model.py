@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -19,12 +20,15 @@ from unipet.runs.checks import check_tokenizer, check_weights, fit_tokenizer
 from unipet.runs.record import Record
 from unipet.runs.storage import loading_options, mark_quantised, not_quantised, settle
 from unipet.runs.model_files import check_unchanged, first_line, has_weights, locate, verify
-from unipet.output.stopwatch import phase
+from unipet.output.stopwatch import importing, phase
 from unipet.tasks.kinds import Kind, kind_of
 from unipet.runs.tokenizer_files import read_tokenizer
 
 if TYPE_CHECKING:
     from torch import nn
+
+#: Keys of a model's configuration that are probabilities of dropout: hidden_dropout_prob, attention_dropout, resid_pdrop, ...
+_DROPOUT = re.compile(r"(?:^|_)(?:dropout|pdrop)(?:_|$)")
 
 
 def base_config(model: ModelConfig) -> Any:
@@ -95,10 +99,9 @@ def load_base_model(
     """The base model as a task of this kind uses it, and its tokenizer.
 
     If the kind needs a new head, the model gets one for `labels` (one output for regression). Weights are stored as `model`
-    says, whatever the checkpoint stores; the head in float32. A head that the checkpoint lacks is initialised from torch's current random
-    state. Raises `UnipetError` for a missing package, directory or file, an unreachable hub, a wrong checksum, an
-    unreadable configuration, weights that do not match it, a tokenizer that does not match the weights, and a kind that
-    this base model does not support.
+    says, whatever the checkpoint stores; the head in float32. A head that the checkpoint lacks is initialised from torch's current
+    random state. Raises `UnipetError` for a missing package, directory or file, an unreachable hub, a wrong checksum, an unreadable
+    configuration, weights that do not match it, a tokenizer that does not match the weights, and a kind that it does not support.
     """
     loaded, tokenizer, _ = load_with_drawn(model, labels, regression, kind)
     return loaded, tokenizer
@@ -113,12 +116,12 @@ def load_with_drawn(
     verify(directory, model)
     row = kind_of(kind)
     config = _read_config(directory, {} if row.pretrained_head else _head(labels, regression, kind))
+    _set_dropout(config, model)
     loader = _loader(config, row, kind, model)
     tokenizer = _read_tokenizer(directory)
     kept = [] if model.quantization is None else not_quantised(_without_weights(loader, directory, config, model))
-    options = loading_options(model, kept)
     try:
-        loaded, found = _from_pretrained(loader, directory, config, **options)
+        loaded, found = _from_pretrained(loader, directory, config, **loading_options(model, kept))
     except Exception as error:  # transformers and safetensors raise many types for a broken file
         raise _not_loaded(f"cannot load {directory}:", model, error) from error
     check_weights(loaded, found, directory, row.pretrained_head)
@@ -174,7 +177,7 @@ def _head(labels: list[str], regression: bool, kind: str) -> dict[str, Any]:
 
 def _loader(config: Any, row: Kind, kind: str, model: ModelConfig) -> Any:
     """The transformers class for this kind. Raises `UnipetError` if the base model does not support it."""
-    with phase("import"):  # takes seconds: transformers imports its models on first use
+    with importing():  # takes seconds: transformers imports its models on first use
         import transformers
         from transformers import PreTrainedModel  # noqa: F401
 
@@ -195,6 +198,20 @@ def _loader(config: Any, row: Kind, kind: str, model: ModelConfig) -> Any:
         f"task.kind={kind}: the base model {name} is {what}, which does not support this kind; needed: {row.base}. "
         "Choose another model=..., or a task of another kind."
     )
+
+
+def _set_dropout(config: Any, model: ModelConfig) -> None:
+    """Give every probability of dropout in a configuration the value of `model.dropout`, where it has one. Raises
+    `UnipetError` for a configuration without such a key."""
+    if model.dropout is None:
+        return
+    names = [name for name, value in config.to_dict().items() if _DROPOUT.search(name) and value is not None]
+    if not names and model.dropout > 0:
+        raise UnipetError(
+            f"model.dropout={model.dropout:g}: the configuration of a {config.model_type} model has no dropout. Leave it out."
+        )
+    for name in names:
+        setattr(config, name, float(model.dropout))
 
 
 def _read_config(directory: Path, changes: dict[str, Any]) -> Any:

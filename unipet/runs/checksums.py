@@ -8,7 +8,7 @@ import json
 import os
 from pathlib import Path
 
-from unipet.output.files import write_bytes_atomic
+from unipet.output.files import remove_leftovers, write_bytes_atomic
 
 _SMALL = 2**24  # bytes; reading a smaller file is as fast as looking up its checksum
 
@@ -60,4 +60,5 @@ def _remembered(entry: Path | None, state: list[int]) -> str | None:
 def _remember(entry: Path, state: list[int], sha256: str) -> None:
     with contextlib.suppress(OSError):  # without a writable directory the file is only read again
         entry.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(entry.parent)
         write_bytes_atomic(entry, json.dumps({"state": state, "sha256": sha256}).encode())

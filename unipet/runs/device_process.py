@@ -53,18 +53,18 @@ def receive(file: IO[bytes]) -> Share:
 def take_part(share: Share, ready: Any) -> None:
     """Load the base model, adapt it, and do this device's part of the training. `ready` is called before training begins."""
     import torch
-    import transformers
 
     from unipet.adaptation.api import adapt
     from unipet.runs.base_model import load_base_model
     from unipet.runs.memory import limited
     from unipet.tasks import collate, readout
+    from unipet.training.loop import seed_everything
     from unipet.training.ranks import joined
     from unipet.training.trainer import train
 
     config, count = share.config, share.config.budget.gpus
     torch.set_num_threads(share.threads)
-    transformers.set_seed(config.seed)
+    seed_everything(config.seed)
     model, tokenizer = load_base_model(config.model, share.labels, share.regression, config.task.kind)
     adapt(model, share.method, share.sites)
     device = "cuda:0" if torch.cuda.is_available() else "cpu"

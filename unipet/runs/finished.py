@@ -42,7 +42,8 @@ def evaluate(directory: str | Path) -> dict[str, Any]:
     load(model, directory / records.ADAPTER)
     encoded = encode(data, tokenizer, config.task, cache_directory(config.runs_dir))
     model.to("cuda:0" if torch.cuda.is_available() else "cpu")
-    scores, _ = score_split(config, model, data.evaluation, encoded.evaluation, tokenizer)
+    examples, split = (getattr(each, config.trial.scored_on) for each in (data, encoded))
+    scores, _ = score_split(config, model, examples, split, tokenizer)
     difference = scores.score - record.score
     return {
         "run_id": record.run_id,
@@ -53,5 +54,5 @@ def evaluate(directory: str | Path) -> dict[str, Any]:
         "difference": difference,
         "reproduced": abs(difference) < 5e-7,
         "metrics": dict(scores.metrics),
-        "examples": len(data.evaluation),
+        "examples": len(examples),
     }

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 NUMERICS = 2
 
 #: Keys of a configuration that say how a run is watched and where it is done, and change no result.
-APART = ("tracking", "checkpoint", "launcher", "runs_dir", "rerun")
+APART = ("tracking", "checkpoint", "launcher", "search", "runs_dir", "rerun")
 
 # Settings that change no result: paths, tracking, and names of presets.
 _NOT_IDENTITY: dict[str, tuple[str, ...]] = {
@@ -31,6 +31,8 @@ _NOT_IDENTITY: dict[str, tuple[str, ...]] = {
     ),
     # Where the base model comes from: the checksums of its files cover this.
     "model": ("path", "revision", "package", "sha256", "sites"),
+    # Which part of a search asked for the run. A rung that goes on from another one ends with the bytes of a straight run.
+    "trial": ("after", "role", "search", "study", "number", "trials", "seeds", "budget"),
     "optim": ("name",),
     "budget": ("name",),
 }

@@ -10,9 +10,10 @@ from unipet.runs import record_files as records
 from unipet.runs.record import Identity, Record
 from unipet.config import RunConfig
 from unipet.runs.devices import check_parts
+from unipet.errors import UnipetError
 from unipet.runs.identity import content_of, run_id
 from unipet.runs.run_directory import is_whole, record_in, run_directory
-from unipet.output.stopwatch import phase
+from unipet.output.stopwatch import importing
 
 if TYPE_CHECKING:
     from unipet.calculus.method import Method
@@ -40,14 +41,23 @@ class Prepared:
 
     def with_seed(self, seed: int) -> Prepared:
         """The same run with another seed: only its identity and its directory differ."""
-        config = replace(self.config, seed=seed)
+        return self._but(replace(self.config, seed=seed))
+
+    def earlier_rung(self) -> Prepared | None:
+        """The same run that ended at the rung from which this one goes on; None where it begins at its beginning."""
+        trial = self.config.trial
+        if not trial.after:
+            return None
+        return self._but(replace(self.config, trial=replace(trial, until=trial.after)))
+
+    def _but(self, config: RunConfig) -> Prepared:
         return _identified(config, self.method, self.sites, self.fit, self.data, self.content)
 
 
 def prepare(config: RunConfig) -> Prepared:
     """Check everything that can be checked without training: settings, method, task data, base model, and the method's
     sites on it. Writes nothing. Raises `UnipetError` for the first mistake."""
-    with phase("import"):
+    with importing():
         from unipet.training.budget.checkpointing import check_checkpointing
         from unipet.training.budget.parameters import fit_parameters
         from unipet.training.compiling import check_compile
@@ -66,6 +76,7 @@ def prepare(config: RunConfig) -> Prepared:
     check_run_config(config)
     check_parts(config.budget.gpus, config.optim.batch_size)
     check_tracking(config.tracking)
+    check_trial(config)
     import_modules(config.imports)
     method = load_method(config.method)
     # What "auto" chooses on this device is what the run is: another device may choose otherwise.
@@ -83,6 +94,18 @@ def prepare(config: RunConfig) -> Prepared:
         up_tensors(fit.draft.inserted)
     content = content_of(config, method, sites, data.fingerprint)
     return _identified(config, method, sites, fit, data, content)
+
+
+def check_trial(config: RunConfig) -> None:
+    """Raise `UnipetError` for a trial without a split of its own to be scored on, or with rungs out of order."""
+    trial = config.trial
+    if trial.scored_on == "selection" and config.task.selection == "none":
+        raise UnipetError(
+            "trial.scored_on=selection: task.selection=none holds no examples out, and the reported ones are not for choosing. "
+            "Use task.selection=train_holdout, or validation with task.selection_split."
+        )
+    if trial.after >= trial.until:
+        raise UnipetError(f"trial.after={trial.after:g}: it must be less than trial.until={trial.until:g}.")
 
 
 def _identified(

@@ -9,6 +9,9 @@ from typing import Any, Self
 from unipet.config import ModelConfig, RunConfig
 from unipet.runs.budget_label import budget_label, set_limits
 from unipet.runs.json_object import JsonObject, added_later
+from unipet.runs.record_costs import Compiled as Compiled
+from unipet.runs.record_costs import Memory as Memory
+from unipet.runs.record_costs import Time as Time
 from unipet.runs.versions import Versions, git_commit, now, versions
 
 
@@ -59,36 +62,12 @@ class Flag(JsonObject):
 
 
 @dataclass
-class Time(JsonObject):
-    """Seconds of the whole run, of training and of every phase, and how fast training was."""
+class Frozen(JsonObject):
+    """Outputs of frozen layers that training kept (`cache_frozen`)."""
 
-    total_s: float | None = None
-    train_s: float | None = None
-    step_ms: float | None = None
-    steps: int | None = None
-    tokens_per_s: float | None = None
-    phases_s: dict[str, float] | None = None
-    device_hours: float | None = added_later(None)  # of training, on all devices together
-
-
-@dataclass
-class Compiled(JsonObject):
-    """What `compile=true` compiled: graphs, the breaks between them, and the seconds it took, which count as training."""
-
-    graphs: int | None = None
-    graph_breaks: int | None = None
-    seconds: float | None = None
-
-
-@dataclass
-class Memory(JsonObject):
-    """Peak memory, measured and predicted; see unipet/runs/memory.py."""
-
-    peak_gib: float | None = None
-    predicted_gib: float | None = None
-    measured_by: str | None = None
-    allocated_gib: float | None = None
-    context_gib: float | None = None
+    layers: dict[str, int] = field(default_factory=dict)  # stack -> how many of its first layers
+    gib: float | None = None
+    why_not: str | None = None
 
 
 @dataclass
@@ -167,6 +146,30 @@ class Data(JsonObject):
 
 
 @dataclass
+class TrialOf(JsonObject):
+    """What the run was in a search, and the effort that its configuration was chosen by."""
+
+    scored_on: str = "evaluation"  # or "selection": the score is that of the selection split, and is not reported
+    role: str = ""  # "trial", or "final": it was chosen among trials, and run again with seeds of its own
+    until: float = 1.0  # the share of the training that was done
+    after: float = added_later(0.0)  # the share at which an earlier rung had ended
+    search: str = added_later("")  # the strategy
+    study: str = added_later("")
+    number: int | None = added_later(None)
+    trials: int | None = added_later(None)  # of each study; so are the seeds of each trial and the budget
+    seeds: int | None = added_later(None)
+    budget: str | None = added_later(None)
+
+    @property
+    def effort(self) -> str:
+        """What was spent on choosing the configuration, in words; empty for a run that no search chose."""
+        if self.role != "final":
+            return ""
+        said = f"{self.search}: {self.trials} trials of {self.seeds} seed{'s' if self.seeds != 1 else ''}"
+        return said + (f", at most {self.budget}" if self.budget else "")
+
+
+@dataclass
 class Record(JsonObject):
     """One run. Every key is there from the start; what is not known, or not yet, is null or empty."""
 
@@ -180,6 +183,7 @@ class Record(JsonObject):
     budget: str | None = None
     limits: dict[str, Any] = field(default_factory=dict)  # what the budget says apart from the defaults
     seed: int | None = None
+    trial: TrialOf = added_later(factory=TrialOf)
     score: float | None = None
     metric: str | None = None
     metrics: dict[str, float] = field(default_factory=dict)
@@ -191,6 +195,7 @@ class Record(JsonObject):
     memory: Memory = field(default_factory=Memory)
     precision: str | None = added_later(None)  # of forward passes; for precision=auto, what the device has
     compiled: Compiled | None = added_later(None)  # None: not compiled
+    frozen: Frozen = added_later(factory=Frozen)
     insertions: list[InsertionRow] = field(default_factory=list)
     stopped_by: str | None = None
     resumed: list[int] = field(default_factory=list)  # the steps after which it went on, one for each interruption
@@ -223,6 +228,7 @@ def blank_record(config: RunConfig, method: str, run_id: str) -> Record:
         limits=set_limits(asdict(config.budget)),
         seed=config.seed,
         precision=config.precision,
+        trial=TrialOf.from_dict(asdict(config.trial)),
         flags=[],
         versions=versions(),
         git_commit=git_commit(),

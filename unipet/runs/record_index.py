@@ -19,7 +19,7 @@ from typing import Any
 
 from unipet.errors import UnipetError
 from unipet.output.cache_place import cache_directory
-from unipet.output.files import write_bytes_atomic
+from unipet.output.files import remove_leftovers, write_bytes_atomic
 from unipet.runs.checksums import file_state
 from unipet.runs.config_blocks import ConfigReader
 from unipet.runs.json_object import WrongType
@@ -150,6 +150,7 @@ class _Index:
         content = {"format": FORMAT, "values": [self.values[number] for number in used], "runs": runs}
         with contextlib.suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(self.path.parent)
             write_bytes_atomic(self.path, json.dumps(content, separators=(",", ":")).encode())
 
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import unipet
 from unipet.errors import UnipetError
-from unipet.runs.record import Record
+from unipet.output.files import remove_leftovers
+from unipet.runs.prepare import Prepared, finished_record
+from unipet.runs.record import Record, TrialOf
 from unipet.runs.record_files import RESULT, read_record, write_record
+from unipet.runs.uploading import upload
 
 if TYPE_CHECKING:
     from unipet.training.budget.memory_fit import MemoryFit
@@ -27,14 +31,18 @@ def resumed_before(directory: Path, run_id: str) -> list[int]:
 
 
 def resume_points(
-    directory: Path, record: Record, fit: MemoryFit, device: str
+    directory: Path, record: Record, fit: MemoryFit, device: str, earlier: Prepared | None = None
 ) -> tuple[ResumePoints, ResumePoint | None]:
-    """The run's resume points, and the one that it goes on from, which its record then counts; without one the run begins at
-    its beginning, and what was there is removed."""
+    """The run's resume points, and the one that it goes on from, which its record then counts; without one of its own that
+    of `earlier`, the same run that ended at an earlier rung; without any the run begins at its beginning, and what was there
+    is removed."""
     from unipet.training.resume_point import ResumePoints, discard
 
-    points = ResumePoints(directory, _setting(record, fit, device))
+    setting = _setting(record, fit, device)
+    points = ResumePoints(directory, setting)
     begin = points.newest()
+    if begin is None and earlier is not None:
+        begin = ResumePoints(earlier.directory, setting | {"run_id": earlier.run_id}).newest()
     if begin is None:
         discard(directory)
         record.resumed = []
@@ -42,6 +50,17 @@ def resume_points(
         record.resumed.append(begin.step)
         write_record(directory / RESULT, record)
     return points, begin
+
+
+def done_with(prepared: Prepared, directory: Path) -> None:
+    """Remove the resume points that a finished run leaves. Those of a rung stay for the rung that comes after it, which
+    then removes them."""
+    from unipet.training.resume_point import discard
+
+    if prepared.config.trial.until == 1.0:
+        discard(directory)
+    if (earlier := prepared.earlier_rung()) is not None:
+        discard(earlier.directory)
 
 
 def _setting(record: Record, fit: MemoryFit, device: str) -> dict[str, Any]:
@@ -59,3 +78,18 @@ def _source() -> str:
     for path in sorted(package.rglob("*.py")):
         digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
+
+
+def finished_before(prepared: Prepared) -> Record | None:
+    """The record of the same run, where an earlier process has finished it and it shall not be repeated. It is uploaded, if it
+    was not yet."""
+    found = None if prepared.config.rerun else finished_record(prepared)
+    if found is not None:
+        done_with(prepared, prepared.directory)  # a process that was killed at its very end may have left some points
+        remove_leftovers(prepared.directory)
+        if (asked := TrialOf.from_dict(asdict(prepared.config.trial))).role and found.trial != asked:
+            found.trial = asked  # the same run, which a search asks for now
+            write_record(prepared.directory / RESULT, found)
+        print(f"finished before, not run again (rerun=true repeats it): {prepared.directory}")
+        upload(prepared.config.tracking, found, prepared.resolved, prepared.directory)
+    return found

@@ -10,15 +10,18 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unipet.output import libraries
+from unipet.output.files import remove_leftovers
 from unipet.runs import record_files as records
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
-from unipet.runs.record import Compiled, Data, ErrorOf, Fitted, InsertionRow, Memory, Params, Record, Scoring, blank_record
+from unipet.runs.record import (
+    Compiled, Data, ErrorOf, Fitted, Frozen, InsertionRow, Memory, Params, Record, Scoring, TrialOf, blank_record,
+)  # fmt: skip
 from unipet.runs.versions import now
 from unipet.runs.device_share import Share
 from unipet.runs.devices import check_devices, warning_without_gpus
@@ -26,10 +29,10 @@ from unipet.runs.other_devices import other_devices
 from unipet.runs.prepare import Prepared, finished_record, prepare
 from unipet.runs.endings import failed, interrupted
 from unipet.runs.finished import evaluate as evaluate
-from unipet.runs.resumable import resume_points, resumed_before
+from unipet.runs.resumable import done_with, finished_before, resume_points, resumed_before
 from unipet.runs.run_directory import checksums, clear, locked, settle
 from unipet.runs.shared import Shared
-from unipet.output.stopwatch import Stopwatch, phase, timed
+from unipet.output.stopwatch import Stopwatch, importing, phase, timed
 from unipet.runs.uploading import mark, upload
 from unipet.training.stopping import heeding_signals
 from unipet.calculus.yaml_reader import write_yaml
@@ -66,25 +69,14 @@ def perform(
     with timed() as watch:
         prepared = prepare(config)
         announce(prepared.directory)
-        if (found := _finished_before(prepared)) is not None:
+        if (found := finished_before(prepared)) is not None:
             return Done(found, prepared.directory)
         check_devices(config.budget.gpus)
         with locked(prepared.directory):
             settle(prepared.directory)
-            if (found := _finished_before(prepared)) is not None:  # another process may have finished it meanwhile
+            if (found := finished_before(prepared)) is not None:  # another process may have finished it meanwhile
                 return Done(found, prepared.directory)
             return execute(prepared, watch, Shared() if shared is None else shared)
-
-
-def _finished_before(prepared: Prepared) -> Record | None:
-    found = None if prepared.config.rerun else finished_record(prepared)
-    if found is not None:
-        from unipet.training.resume_point import discard
-
-        discard(prepared.directory)  # a process that was killed at its very end may have left some
-        print(f"finished before, not run again (rerun=true repeats it): {prepared.directory}")
-        upload(prepared.config.tracking, found, prepared.resolved, prepared.directory)
-    return found
 
 
 @heeding_signals()
@@ -95,7 +87,6 @@ def execute(prepared: Prepared, watch: Stopwatch, shared: Shared) -> Done:
     earlier result once the repetition has finished. If the repetition fails, the earlier result stays as it was.
     """
     from unipet.runs.tracking import open_tracker
-    from unipet.training.resume_point import discard
 
     config = prepared.config
     repeated = finished_record(prepared) is not None
@@ -132,7 +123,7 @@ def execute(prepared: Prepared, watch: Stopwatch, shared: Shared) -> Done:
         record.finished = now()
         records.write_record(directory / records.RESULT, record)
         if record.status == "ok":
-            discard(directory)
+            done_with(prepared, directory)
         if messages := libraries.take_messages():
             records.write_text_atomic(directory / libraries.FILE, messages)
         settle(prepared.directory)
@@ -145,9 +136,8 @@ def execute(prepared: Prepared, watch: Stopwatch, shared: Shared) -> Done:
 def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker, shared: Shared) -> str:
     """Seed, load the base model, fit memory, adapt, train, evaluate and save. Fills `record` as results become known.
     Returns the status: "ok", or "skipped" if the run would need more memory than the budget allows."""
-    with phase("import"):
+    with importing(last=True):
         import torch
-        import transformers
 
         from unipet.adaptation.api import adapt
         from unipet.training.budget.memory_fit import fit_run
@@ -161,6 +151,7 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker,
         )
         from unipet.runs.flags import raised
         from unipet.training.history import read_steps
+        from unipet.training.loop import seed_everything
         from unipet.training.positions import check_lengths
         from unipet.runs.memory import PeakMemory, limited
         from unipet.tasks import cache_directory, collate, encode, readout, selection_metric
@@ -168,7 +159,7 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker,
 
     config, method, data = prepared.config, prepared.fit.method, prepared.data
     device = "cuda:0" if torch.cuda.is_available() else "cpu"
-    transformers.set_seed(config.seed)  # before the model, because the new head and the insertions are drawn at random
+    seed_everything(config.seed)  # before the model, because the new head and the insertions are drawn at random
     model, tokenizer = shared.load(prepared)
     encoded = encode(data, tokenizer, config.task, cache_directory(config.runs_dir))
     record.data.truncated = encoded.truncated  # the share of examples that a length limit truncated
@@ -198,7 +189,7 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker,
         metric = selection_metric(config.task)
         sign = 1.0 if higher_is_better(metric) else -1.0
         best = Best(model, selection_score(config, model, data, encoded, tokenizer), metric, sign)
-    points, begin = resume_points(directory, record, fit, device)
+    points, begin = resume_points(directory, record, fit, device, prepared.earlier_rung())
     share = Share(
         *(config, method, prepared.sites, data.labels, data.regression, encoded.train, fit.micro_batch, fit.checkpointing),
         begin=begin,
@@ -225,7 +216,7 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker,
         selection.metric, selection.step = selection_metric(config.task), best.restore()
         selection.scores = {str(step): score for step, score in best.scores.items()}  # JSON has no other keys
     record.memory = Memory.from_dict(record.memory.to_dict() | trained.measured)
-    record.stopped_by = trained.stopped_by
+    record.stopped_by, record.frozen = trained.stopped_by, Frozen.from_dict(trained.frozen)
     record.compiled = None if trained.compiled is None else Compiled.from_dict(trained.compiled)
     for row in record.insertions:  # for example experts that no step was routed to
         row.untrained = [name for name in trained.untrained if name.startswith(f"{row.name}/")]
@@ -235,13 +226,14 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker,
     record.time.device_hours = config.budget.gpus * trained.seconds / 3600
     with phase("saving"):  # first, so that an error in evaluation does not lose the training
         save(model, directory / records.ADAPTER)
+    examples, split = (getattr(each, config.trial.scored_on) for each in (data, encoded))  # a trial never sees what is reported
     with phase("evaluation"):
-        scores, rows = score_split(config, model, data.evaluation, encoded.evaluation, tokenizer)
+        scores, rows = score_split(config, model, examples, split, tokenizer)
     record.data.scoring = Scoring.from_dict(scores.record())
     with phase("saving"):
         records.write_jsonl_atomic(directory / records.PREDICTIONS, rows)
     with phase("evaluation"):
-        check_mixture(model, encoded.evaluation, batch, config.optim.eval_batch_size, read)  # last: it merges the mixture
+        check_mixture(model, split, batch, config.optim.eval_batch_size, read)  # last: it merges the mixture
     record.flags = raised(rows, data.regression, read_steps(directory / records.METRICS))
     shared.check(model)
     record.score, record.metric, record.metrics = scores.score, scores.metric, dict(scores.metrics)

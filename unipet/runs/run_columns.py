@@ -30,18 +30,19 @@ class Recorded(Protocol):
 NAMES = ("method", "task", "model", "budget", "seed", "status", "score", "metric")
 PARTS = ("params", "time", "memory")  # of the record, as dotted columns
 #: What of a configuration is another column already, or says where a run happened.
-_UNSHOWN = ("seed", *APART, "imports")
+_UNSHOWN = ("seed", "trial", *APART, "imports")
 _NAMED = ("method.name", "task.name", "model.name", "budget.name")
 
 
 def rows_of(runs: Sequence[Recorded]) -> list[dict[str, Any]]:
     """One row for each run, all with the same columns in the same order. What a run does not have is None."""
     swept = varying([run.config for run in runs])
+    parts = (*PARTS, *(("trial",) if any(run.record.trial.role for run in runs) else ()))
     rows = []
     for run, options in zip(runs, swept, strict=True):
         record = run.record
         row: dict[str, Any] = {"run": run.directory.name if run.directory else None, **{name: getattr(record, name) for name in NAMES}}
-        for part in PARTS:
+        for part in parts:
             row |= leaves(getattr(record, part).to_dict(), part)
         row |= options
         row |= {"reason": reason_of(run), "started": record.started, "finished": record.finished}

@@ -16,7 +16,7 @@ from unipet.runs.record import Record
 from unipet.runs.record_files import ADAPTER, ATTEMPT, CONFIG, ERROR, METRICS, PREDICTIONS, RESULT, read_record
 from unipet.runs.versions import now
 from unipet.output import libraries
-from unipet.output.files import as_file_name
+from unipet.output.files import as_file_name, remove_leftovers
 
 LOCK = ".lock"
 
@@ -59,6 +59,7 @@ def is_whole(directory: Path, record: Record) -> bool:
 def clear(directory: Path) -> None:
     """Create the run's directory, and delete the files that an earlier, unfinished attempt left in it."""
     directory.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(directory)
     for name in (RESULT, METRICS, PREDICTIONS, ERROR, libraries.FILE):
         (directory / name).unlink(missing_ok=True)
     shutil.rmtree(directory / ADAPTER, ignore_errors=True)

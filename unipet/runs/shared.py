@@ -83,7 +83,7 @@ class Shared:
     def traces_of(self, prepared: Prepared, device: str) -> dict[str, Trace]:
         """The predicted steps of runs that differ from this one at most in data, seed, rates and lengths of training."""
         config = prepared.config
-        stored = [config.model.dtype, config.model.attention, config.model.quantization]
+        stored = [config.model.dtype, config.model.attention, config.model.quantization, config.model.dropout]
         same = [prepared.content.base_model, *stored, config.task.kind, prepared.data.labels, prepared.data.regression]
         how = [prepared.fit.method.to_dict(), config.optim.label_smoothing, config.precision, device]
         return self.traces.setdefault(canonical_json([same, how]), {})

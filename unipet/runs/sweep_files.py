@@ -41,6 +41,9 @@ class JobState(JsonObject):
     run_id: str | None = added_later(None)
     run_dir: str | None = added_later(None)  # relative to the sweep's directory: the whole root may move
     reason: str | None = added_later(None)  # of an outcome that is no result
+    role: str | None = added_later(None)  # in a search: trial or final
+    study: int | None = added_later(None)  # and of which study it is
+    trial: int | None = added_later(None)  # which trial of it
     worker: str | None = added_later(None)
     attempt: int | None = added_later(None)
     started: str | None = added_later(None)
@@ -94,16 +97,23 @@ def read_jobs(sweep: Path) -> list[JobState]:
     for event in index_events(sweep):
         if (before := states.get(event.job)) is not None:
             event.overrides, event.flags = event.overrides or before.overrides, event.flags or before.flags
+            if event.role is None:
+                event.role, event.study, event.trial = before.role, before.study, before.trial
         states[event.job] = event
     over = job_numbers(sweep, ".json")
     for job in over:
         state = states.get(job)
         known = state is not None and state.over and state.run_dir is not None  # else the record is in the outcome alone
         if not known or not states[job].overrides:  # launchers of Hydra write no index before the jobs
-            states[job] = read_outcome(sweep / JOBS / f"{job}.json")
+            known_as = states.get(job, JobState(job))
+            states[job] = replace(
+                read_outcome(sweep / JOBS / f"{job}.json"), role=known_as.role, study=known_as.study, trial=known_as.trial
+            )
     for job, state in states.items():
         if state.over and job not in over:  # its outcome was taken back: it runs again
-            states[job] = JobState(job, overrides=state.overrides, flags=state.flags)
+            states[job] = JobState(
+                job, overrides=state.overrides, flags=state.flags, role=state.role, study=state.study, trial=state.trial
+            )
     return [states[job] for job in sorted(states)]
 
 

@@ -119,7 +119,7 @@ def label(name: str, method: Mapping[str, Any], resolved: Mapping[str, Any]) -> 
 
 
 #: Groups of a configuration that a label leaves out: they are shown elsewhere, or they are paths and tracking.
-UNLABELLED = ("method", "task", "model", "budget", "seed", *APART)
+UNLABELLED = ("method", "task", "model", "budget", "seed", "trial", *APART)
 
 
 def _reference(name: str, method: Mapping[str, Any]) -> dict[str, Any]:

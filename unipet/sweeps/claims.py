@@ -7,7 +7,6 @@ Times are compared with that of a file written now: both are the file system's o
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import platform
@@ -17,6 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from unipet.output.processes import is_alive, visible_processes
 from unipet.runs.json_object import JsonObject, WrongType
 from unipet.runs.sweep_files import CLAIMS, JOBS, WORKERS
 from unipet.runs.versions import now
@@ -37,15 +37,15 @@ class Owner(JsonObject):
     @classmethod
     def this(cls, worker: str) -> Owner:
         """This process, as `worker`."""
-        return cls(worker, platform.node(), os.getpid(), _processes())
+        return cls(worker, platform.node(), os.getpid(), visible_processes())
 
     def here(self) -> bool:
         """Whether it is one of the processes that this one can see, or was."""
-        return self.processes == _processes()
+        return self.processes == visible_processes()
 
     def ended(self) -> bool:
         """Whether this process can tell that the owner has ended."""
-        return self.here() and not _alive(self.pid)
+        return self.here() and not is_alive(self.pid)
 
 
 @dataclass
@@ -178,35 +178,6 @@ def living(sweep: Path) -> bool:
     found = any(not lost(each, clock) for each in held)
     clock.path.unlink(missing_ok=True)
     return found
-
-
-@functools.cache
-def _processes() -> str:
-    """Which processes this one can see: equal names, equal process numbers."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return f"{platform.node()}"
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return not _is_zombie(pid)
-
-
-def _is_zombie(pid: int) -> bool:
-    """Whether a process has ended and nobody has asked for its exit code yet."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-    except OSError:
-        return False
-    return bool(state) and state[0] == "Z"
 
 
 @contextmanager

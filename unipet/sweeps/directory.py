@@ -8,17 +8,16 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unipet.calculus.yaml_reader import Plain, read_written, read_yaml, write_yaml
-from unipet.compose.parse_run_config import run_config
-from unipet.compose.schema import typed
-from unipet.config import LauncherConfig, RunConfig
+from unipet.calculus.options import parse_options
+from unipet.calculus.yaml_reader import Plain, read_yaml, write_yaml
+from unipet.config import LauncherConfig
 from unipet.errors import UnipetError
-from unipet.output.files import as_file_name, write_bytes_atomic
+from unipet.output.files import as_file_name, remove_leftovers, temporary_name, write_bytes_atomic
 from unipet.runs.identity import APART
 from unipet.runs.sweep_files import (
     CLAIMS,
@@ -31,17 +30,24 @@ from unipet.runs.sweep_files import (
     job_numbers,
     read_outcome,
 )
+from unipet.sweeps.job_files import Job, job_file, read_job
+from unipet.sweeps.search.stage_files import SEARCH, STAGES, TRIALS, last_stage
+
+STAGED = (TRIALS, STAGES, SEARCH)  # what a search has besides
 
 
 @dataclass(frozen=True)
-class Job:
-    """A job as the sweep's directory holds it: its overrides, and its configuration or the mistake in it."""
+class _Described:
+    """`sweep.yaml`, besides the versions, which are for people."""
 
-    number: int
-    overrides: list[str]  # all of them, as one would type them
-    differing: list[str]  # those that tell it from the other jobs
-    values: Mapping[str, Any]
-    mistake: str | None
+    command: list[str]
+    flags: list[str]
+    swept: list[str]
+    jobs: int
+    folder: str
+    launcher: LauncherConfig
+    name: str = ""
+    search: str = "none"
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,13 @@ class Sweep:
     folder: Path  # where the command was given: relative paths begin there
     launcher: LauncherConfig
     name: str = ""  # says what the jobs compute; by default that of the directory, too
+    search: str = "none"  # what decides which jobs come next
+
+    @property
+    def total(self) -> int:
+        """How many jobs there are by now: a search adds some when others have ended."""
+        last = last_stage(self.directory) if self.search != "none" else None
+        return self.jobs if last is None else last.jobs
 
     @property
     def config_dir(self) -> str | None:
@@ -81,18 +94,28 @@ def _plain(tree: Any) -> Any:
     return (type(tree) is Plain, str(tree)) if isinstance(tree, str) else tree
 
 
-def write_sweep(sweep: Sweep, jobs: Sequence[Job], versions: Mapping[str, Any]) -> bool:
-    """Write the directory, whole or not at all; False where it is there already. Raises `UnipetError` where it cannot."""
+def write_sweep(
+    sweep: Sweep,
+    jobs: Sequence[Job],
+    versions: Mapping[str, Any],
+    further: Mapping[str, bytes] | None = None,
+    events: Sequence[JobState] = (),
+) -> bool:
+    """Write the directory, whole or not at all; False where it is there already. `further` files by relative path; `events`
+    are the first ones of the jobs, if there is more to say than their overrides. Raises `UnipetError` where it cannot."""
     directory = sweep.directory
     if (directory / SWEEP).is_file():
         return False
-    new = directory.with_name(f".{directory.name}.{os.getpid()}.new")
+    new = temporary_name(directory)
     try:
         for name in (JOBS, CLAIMS, WORKERS):
             (new / name).mkdir(parents=True)
         for job in jobs:
-            (new / JOBS / f"{job.number}.yaml").write_bytes(_job_file(job))
-        append_index(new, (JobState(job.number, overrides=job.overrides, flags=sweep.flags) for job in jobs))
+            (new / JOBS / f"{job.number}.yaml").write_bytes(job_file(job))
+        for name, content in (further or {}).items():
+            (new / name).parent.mkdir(exist_ok=True)
+            (new / name).write_bytes(content)
+        append_index(new, events or [JobState(job.number, overrides=job.overrides, flags=sweep.flags) for job in jobs])
         (new / SWEEP).write_bytes(_sweep_file(sweep, versions))
         try:
             os.rename(new, directory)
@@ -106,11 +129,6 @@ def write_sweep(sweep: Sweep, jobs: Sequence[Job], versions: Mapping[str, Any]) 
     return True
 
 
-def _job_file(job: Job) -> bytes:
-    said = {"overrides": job.overrides, "differing": job.differing, "mistake": job.mistake, "config": job.values}
-    return write_yaml(said).encode()
-
-
 def _sweep_file(sweep: Sweep, versions: Mapping[str, Any]) -> bytes:
     described = {
         "name": sweep.name,
@@ -118,6 +136,7 @@ def _sweep_file(sweep: Sweep, versions: Mapping[str, Any]) -> bytes:
         "flags": sweep.flags,
         "swept": sweep.swept,
         "jobs": sweep.jobs,
+        "search": sweep.search,
         "folder": os.path.relpath(sweep.folder, sweep.directory),
         "launcher": vars(sweep.launcher),
         "versions": versions,
@@ -131,7 +150,7 @@ def renew(sweep: Sweep, jobs: Sequence[Job], versions: Mapping[str, Any]) -> Non
     try:
         changed = []
         for job in jobs:
-            path, content = sweep.directory / JOBS / f"{job.number}.yaml", _job_file(job)
+            path, content = sweep.directory / JOBS / f"{job.number}.yaml", job_file(job)
             if path.read_bytes() != content:
                 write_bytes_atomic(path, content)
                 changed.append(JobState(job.number, overrides=job.overrides, flags=sweep.flags))
@@ -145,10 +164,11 @@ def renew(sweep: Sweep, jobs: Sequence[Job], versions: Mapping[str, Any]) -> Non
 
 def _fill(new: Path, directory: Path) -> None:
     """Put a sweep into a directory of the user's own (`hydra.sweep.dir`) that has other things in it; `sweep.yaml` last."""
-    for name in (JOBS, CLAIMS, WORKERS, INDEX, SWEEP):
+    for name in (*STAGED, JOBS, CLAIMS, WORKERS, INDEX, SWEEP):
         if (directory / name).exists():
             raise OSError(f"{name} of another sweep is in it")
-        os.rename(new / name, directory / name)
+        if (new / name).exists():
+            os.rename(new / name, directory / name)
 
 
 def read_sweep(directory: Path) -> Sweep:
@@ -161,38 +181,22 @@ def read_sweep(directory: Path) -> Sweep:
         )
     content = read_yaml(path)
     try:
-        return Sweep(
-            directory=directory,
-            command=[str(each) for each in content["command"]],
-            flags=[str(each) for each in content["flags"]],
-            swept=[str(each) for each in content["swept"]],
-            jobs=int(content["jobs"]),
-            folder=Path(os.path.normpath(directory / content["folder"])),
-            launcher=LauncherConfig(**content["launcher"]),
-            name=str(content["name"]) if "name" in content else directory.name,  # of an older version
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise UnipetError(f"{path}: not the description of a sweep ({error}). Give the command again.") from None
-
-
-def read_job(directory: Path, number: int) -> Job:
-    """Job `number` of the sweep in `directory`. Raises `UnipetError` for a file that is not a job."""
-    path = directory / JOBS / f"{number}.yaml"
-    content = read_written(path)
-    try:
-        overrides, differing = (list(map(str, content[key])) for key in ("overrides", "differing"))
-        values = typed(content["config"], RunConfig)
-        mistake = None if isinstance(content["mistake"], Plain) else str(content["mistake"])
-    except (KeyError, TypeError) as error:
-        raise UnipetError(f"{path}: not the file of a job ({error}). Give the sweep's command again.") from None
-    return Job(number, overrides, differing, values, mistake)
-
-
-def job_config(job: Job) -> RunConfig:
-    """The configuration of a job. Raises `UnipetError` with the mistake that is in it."""
-    if job.mistake is not None:
-        raise UnipetError(job.mistake)
-    return run_config(job.values)
+        said = parse_options(_Described, content, "sweep", "the description of a sweep", ignore=("versions",))
+    except UnipetError as error:
+        raise UnipetError(
+            f"{path}: not the description of a sweep: {error} Or give the sweep's command again."
+        ) from None
+    return Sweep(
+        directory=directory,
+        command=said.command,
+        flags=said.flags,
+        swept=said.swept,
+        jobs=said.jobs,
+        folder=Path(os.path.normpath(directory / said.folder)),
+        launcher=said.launcher,
+        name=said.name or directory.name,  # of an older version
+        search=said.search,
+    )
 
 
 def most_gpus(sweep: Sweep) -> int:
@@ -201,17 +205,20 @@ def most_gpus(sweep: Sweep) -> int:
     return max((int(job.values["budget"]["gpus"]) for job in jobs if job.mistake is None), default=1)
 
 
-def reopen(directory: Path, results_too: bool) -> None:
-    """Take back the outcomes that are no results, so that these jobs run again.
+def reopen(directory: Path, results_too: bool, decided: Container[int] = ()) -> None:
+    """Take back the outcomes that are no results, so that these jobs run again; not those of `decided` jobs, from which a
+    search has gone on.
 
     With `results_too` those as well: their jobs then look whether the finished run is still the one that they ask for. Data
     or a base model may have changed since. While other workers are at the sweep, its results stay.
     """
+    for written_in in (directory.parent, directory, directory / JOBS):
+        remove_leftovers(written_in)
     for number in sorted(job_numbers(directory, ".json")):
         path = directory / JOBS / f"{number}.json"
         try:
             again = results_too or read_outcome(path).failed
         except UnipetError:  # not whole: as if it were not there
             again = True
-        if again:
+        if again and number not in decided:
             path.unlink(missing_ok=True)

@@ -12,6 +12,7 @@ from unipet.report.data_frame import check_pandas, results
 from unipet.sweeps.hydra_main import Flags, environment
 from unipet.sweeps.launch import SWEEP_ID, begun, go
 from unipet.sweeps.launchers import check_launcher
+from unipet.sweeps.search.checks import check_search
 
 if TYPE_CHECKING:
     import pandas
@@ -45,6 +46,7 @@ def sweep(
         todo = plan(texts, True, composing)
         check_tracking(todo.config.tracking)
         check_launcher(todo.config.launcher)
+        check_search(todo)
         if todo.launcher != "basic" or todo.jobs is None:
             raise UnipetError(
                 "unipet.sweep: Hydra's own launchers and sweepers are for `unipet train -m`. Leave them out."

@@ -63,7 +63,7 @@ def run_composed(task: Callable[[Any], None], composed: Any) -> None:
     _ = done.return_value  # raises what the job raised
 
 
-def call_hydra(task: Callable[[Any], None], flags: Flags, overrides: Sequence[str]) -> int:
+def call_hydra(task: Callable[[Any], Any], flags: Flags, overrides: Sequence[str]) -> int:
     """Hand over to hydra.main with its own command line. Errors of Hydra come out as `UnipetError`."""
     import hydra
 

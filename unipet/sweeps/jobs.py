@@ -19,7 +19,7 @@ from unipet.compose import parse_run_config
 from unipet.config import ModelConfig, RunConfig
 from unipet.errors import UnipetError
 from unipet.output import libraries, terminal
-from unipet.runs.record import ErrorOf, Record, model_label
+from unipet.runs.record import ErrorOf, Record, TrialOf, model_label
 from unipet.runs.record_files import write_json_atomic
 from unipet.runs.run_directory import Busy
 from unipet.runs.sweep_files import JOBS, RUNNING, JobState, append_index
@@ -120,7 +120,7 @@ def write_outcome(sweep: Path, job: JobState) -> None:
 
 def failed_record(values: Mapping[str, Any], error: ErrorOf) -> Record:
     """A record for a job that failed before its run began: what is known of it, and why."""
-    seed, model = values.get("seed"), values.get("model")
+    seed, model, trial = values.get("seed"), values.get("model"), values.get("trial")
     return Record(
         status="failed",
         method=_name(values, "method"),
@@ -128,6 +128,7 @@ def failed_record(values: Mapping[str, Any], error: ErrorOf) -> Record:
         model=model_label(parse_run_config.build(ModelConfig, model, "model")) if isinstance(model, Mapping) else None,
         budget=_name(values, "budget"),
         seed=seed if type(seed) is int else None,
+        trial=TrialOf.from_dict(dict(trial)) if isinstance(trial, Mapping) else TrialOf(),
         error=error,
     )
 

@@ -16,14 +16,19 @@ from unipet.compose.hydra_errors import translate
 from unipet.compose.overrides import Plan
 from unipet.errors import UnipetError
 from unipet.runs.record import Record
-from unipet.runs.sweep_files import RUNNING, job_numbers
+from unipet.runs.sweep_files import RUNNING
 from unipet.runs.tracked_summary import own_files
 from unipet.sweeps import closing, jobs
 from unipet.sweeps.claims import living
-from unipet.sweeps.directory import Job, Sweep, read_sweep, renew, reopen, sweep_name, write_sweep
-from unipet.sweeps.hydra_job import HydraJob
+from unipet.sweeps.directory import Sweep, read_sweep, renew, reopen, sweep_name, write_sweep
+from unipet.sweeps.hydra_job import HydraJob, check_objective
 from unipet.sweeps.hydra_main import Flags, call_hydra, environment, run_composed
+from unipet.sweeps.job_files import Job
 from unipet.sweeps.launchers import check_launcher, launch
+from unipet.sweeps.search.advancing import decided_jobs, forget_stages, unfinished
+from unipet.sweeps.search.beginning import begin
+from unipet.sweeps.search.checks import check_search, searches
+from unipet.sweeps.search.summary import search_summary
 from unipet.sweeps.stopping import go_on, stopped
 
 SWEEP_ID = "UNIPET_SWEEP"  # read by conf/config.yaml for hydra.sweep.dir
@@ -53,6 +58,7 @@ def single(todo: Plan, flags: Flags) -> int:
 def sweep(todo: Plan, flags: Flags, texts: Sequence[str], composer: Composer) -> int:
     """Every job that has no result yet, then the comparison; 1 when a job failed. `texts` are the overrides as typed."""
     check_launcher(todo.config.launcher)
+    check_search(todo)
     if todo.launcher != "basic" or todo.jobs is None:
         return _hydra_sweep(todo, flags)
     return go(begun(todo, flags, texts, composer))
@@ -60,10 +66,11 @@ def sweep(todo: Plan, flags: Flags, texts: Sequence[str], composer: Composer) ->
 
 def begun(todo: Plan, flags: Flags, texts: Sequence[str], composer: Composer) -> Sweep:
     """The sweep's directory, with every job resolved and written, and those open again that have no result."""
-    expanded = list(sweep_jobs(todo, composer))
-    content = [_job(each) for each in expanded]
-    own = secrets.token_hex(8) if any(each.config is not None and each.config.rerun for each in expanded) else ""
-    name = sweep_name(content, todo.swept, own)
+    search = begin(todo, composer) if searches(todo.config) else None
+    content = [_job(each) for each in sweep_jobs(todo, composer)] if search is None else search.jobs
+    own = secrets.token_hex(8) if todo.config.rerun else ""
+    named = [*search.trials.values()] if search is not None else content
+    name = sweep_name(named, todo.swept, own + (repr(search.search.content()) if search is not None else ""))
     with environment(SWEEP_ID, name):
         directory = Path(str(composer.compose([each.first for each in todo.parsed]).hydra.sweep.dir))
     asked = Sweep(
@@ -75,8 +82,10 @@ def begun(todo: Plan, flags: Flags, texts: Sequence[str], composer: Composer) ->
         folder=Path.cwd(),
         launcher=todo.config.launcher,
         name=name,
+        search=todo.config.search.name,
     )
-    if not write_sweep(asked, content, _versions()):
+    further, events = ({}, []) if search is None else (search.files(), search.events(asked.flags))
+    if not write_sweep(asked, content, _versions(), further, events):
         _begin_again(asked, content)
     return asked
 
@@ -93,6 +102,7 @@ def _begin_again(asked: Sweep, content: Sequence[Job]) -> None:
     at_work = living(directory)
     reopen(directory, results_too=not at_work)
     if not at_work:
+        forget_stages(directory)
         renew(asked, content, _versions())
 
 
@@ -113,7 +123,7 @@ def _versions() -> dict[str, str]:
 def resume(directory: Path) -> int:
     """Do what is missing in the sweep of `directory`, as its command said."""
     todo = read_sweep(directory)
-    reopen(directory, results_too=False)
+    reopen(directory, results_too=False, decided=decided_jobs(directory))
     return go(todo)
 
 
@@ -121,22 +131,24 @@ def go(todo: Sweep) -> int:
     """Run the jobs without an outcome, and close the sweep; 1 when a job failed or is missing. 0 where others run them later."""
     go_on(todo.directory)
     try:
-        if len(job_numbers(todo.directory, ".json")) < todo.jobs and (how_to_follow := launch(todo)) is not None:
+        if unfinished(todo) and (how_to_follow := launch(todo)) is not None:
             print(how_to_follow)
             return 0
     except KeyboardInterrupt:
-        close(todo.directory, todo.jobs)
+        close(todo.directory, todo.total)
         print(f"to go on: unipet sweep resume {shlex.quote(str(todo.directory))}", file=sys.stderr)
         raise
     if (why := stopped(todo.directory)) is not None:
         print(f"stopped: {why}", file=sys.stderr)
-    return close(todo.directory, todo.jobs)
+    return close(todo.directory, todo.total)
 
 
 def _hydra_sweep(todo: Plan, flags: Flags) -> int:
     """A sweep whose jobs Hydra starts: by a launcher or a sweeper of Hydra's own."""
     directory, total = todo.sweep_dir, todo.jobs
     assert directory is not None
+    if total is None:
+        check_objective(todo)
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -144,8 +156,8 @@ def _hydra_sweep(todo: Plan, flags: Flags) -> int:
 
     each = HydraJob(directory.absolute(), flags.config(), list(todo.swept), total)
 
-    def job(composed: Any) -> None:
-        each(composed)
+    def job(composed: Any) -> float:
+        return each(composed)
 
     try:
         call_hydra(job, flags, todo.overrides)
@@ -159,20 +171,27 @@ def _hydra_sweep(todo: Plan, flags: Flags) -> int:
 def close(directory: Path, total: int | None) -> int:
     """Write and print the comparison of the sweep in `directory`; 1 when a job failed or is missing, else 0."""
     from unipet.report.aggregate import aggregate, unscored
-    from unipet.report.collect import collect_jobs
+    from unipet.report.collect import collect_jobs, reported
     from unipet.report.identity import distinct
     from unipet.report.table import text_table, write_comparison
 
-    jobs = collect_jobs(directory)
+    every = collect_jobs(directory)
+    jobs = reported(every)
     entries = distinct(jobs)
+    search = search_summary(directory)
     rows, missing = aggregate(entries), unscored(jobs)
+    if search is not None:
+        print(search.text())
     if rows:
         write_comparison(directory, rows, missing)
         print(text_table(rows, missing))
     unended = {"interrupted": "interrupted", RUNNING: "unfinished"}  # by another process, or by one that was killed
     ends = Counter(unended.get(run.status, "failed") for run in missing if run.status not in ("exceeded", "skipped"))
-    ends["never started"] = max((total or 0) - len(jobs), 0)
+    ends["never started"] = max((total or 0) - len(every), 0)
     counts = f"{len(jobs) + ends['never started']} jobs"
+    if search is not None:
+        ends["without a choice"] = len(search.undecided)
+        counts = f"{len(every) - len(jobs)} trials and {len(jobs) + ends['never started']} other jobs"
     counts += f", {len(entries)} different runs" if len(entries) < len(jobs) else ""
     counts += "".join(f", {count} {end}" for end, count in ends.items() if count)
     print(f"\n{counts}; table and job files in {directory}")

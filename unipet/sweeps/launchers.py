@@ -6,6 +6,7 @@ import os
 import secrets
 from collections.abc import Callable
 
+from unipet.compose.override_text import override
 from unipet.config import LauncherConfig
 from unipet.errors import UnipetError, unknown
 from unipet.sweeps import ray_driver, slurm, telling
@@ -85,7 +86,7 @@ def check_launcher(launcher: LauncherConfig) -> None:
     for key, value in vars(launcher).items():
         if value != usual[key] and launcher.name not in READ_BY.get(key, LAUNCHERS):
             raise UnipetError(
-                f"launcher.{key}: {value!r} given, and launcher={launcher.name} does not read it. "
+                f"{override(f'launcher.{key}', value)}: given, but launcher={launcher.name} does not read it. "
                 f"These do: {', '.join(READ_BY[key])}."
             )
     if (check := CHECKS.get(launcher.name)) is not None:

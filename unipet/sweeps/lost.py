@@ -12,7 +12,7 @@ from unipet.runs.record import ErrorOf, Record
 from unipet.runs.record_files import ATTEMPT, RESULT, read_record, write_record
 from unipet.runs.sweep_files import RUNNING, JobState, index_events
 from unipet.runs.versions import now
-from unipet.sweeps.directory import Job
+from unipet.sweeps.job_files import Job
 from unipet.sweeps.jobs import Task, failed_record
 
 #: Ends of a worker that are no fault of its job: with `launcher.retries` it is tried again.

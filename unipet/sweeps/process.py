@@ -17,7 +17,8 @@ from unipet.errors import UnipetError
 from unipet.output import libraries, terminal
 from unipet.runs.sweep_files import JobState
 from unipet.sweeps import telling
-from unipet.sweeps.directory import Job, read_sweep
+from unipet.sweeps.directory import read_sweep
+from unipet.sweeps.job_files import Job
 from unipet.sweeps.worker import Say, Worker
 from unipet.training.stopping import ask
 

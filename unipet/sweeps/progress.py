@@ -8,7 +8,8 @@ import time
 
 from unipet.runs.sweep_files import RESULTS, RUNNING, JobState, index_lines, map_events, read_jobs
 from unipet.sweeps import closing
-from unipet.sweeps.directory import Sweep, read_job
+from unipet.sweeps.directory import Sweep
+from unipet.sweeps.job_files import read_job
 
 EVERY_S = 60.0  # between two lines in a log
 
@@ -47,7 +48,7 @@ class Progress:
         skipped = statuses.count("skipped")
         failed = sum(s not in (*RESULTS, RUNNING, "pending") for s in statuses)
         left = len(statuses) - running - len(over) - failed
-        parts = [f"{len(over)} of {self.sweep.jobs} done"]
+        parts = [f"{len(over)} of {self.sweep.total} done"]
         parts += [
             f"{count} {name}"
             for count, name in ((running, "running"), (failed, "failed"), (skipped, "skipped"))
@@ -67,7 +68,7 @@ class Progress:
     def _told(self, event: JobState) -> str:
         job = read_job(self.sweep.directory, event.job)
         name = " ".join(job.differing or job.overrides)
-        return f"[{event.job + 1}/{self.sweep.jobs}] {name}\n    {closing.ended_line(self.sweep.directory, event)}"
+        return f"[{event.job + 1}/{self.sweep.total}] {name}\n    {closing.ended_line(self.sweep.directory, event)}"
 
     def _say(self, text: str) -> None:
         self._draw("")

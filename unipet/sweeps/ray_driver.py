@@ -18,6 +18,7 @@ from unipet.runs.sweep_files import job_numbers
 from unipet.sweeps.claims import BEAT_S, STALE_S, Clock, attempts, lost, read_claim
 from unipet.sweeps.directory import Sweep, most_gpus
 from unipet.sweeps.ray_worker import RayWorker
+from unipet.sweeps.search.advancing import unfinished
 from unipet.sweeps.stopping import stopped
 from unipet.sweeps.supervisor import BARREN, END_S
 from unipet.training.stopping import Interrupted
@@ -139,13 +140,13 @@ class Driver:
     def _unfinished(self) -> bool:
         if stopped(self.sweep.directory) is not None:
             return any(member.name in self.busy for member in self.members)
-        return len(job_numbers(self.sweep.directory, ".json")) < self.sweep.jobs
+        return unfinished(self.sweep)
 
     def _open_jobs(self) -> int:
         """How many jobs a new worker could take. Claims of dead actors are given up here, as soon as they are silent."""
         directory, count = self.sweep.directory, 0
         over, taken = job_numbers(directory, ".json"), attempts(directory)
-        for job in range(self.sweep.jobs):
+        for job in range(self.sweep.total):
             if job in over:
                 continue
             if job not in taken:
@@ -157,7 +158,7 @@ class Driver:
                 if held.owner.worker in self.dead and (self.clock.age(held.path) or 0.0) > QUIET_S:
                     held.give_up()
             count += lost(held, self.clock, STALE_S)
-        return count
+        return count if self.members else max(count, 1)  # a search goes on between two stages by a worker, too
 
     def _fill(self, jobs: int) -> None:
         """Start as many actors as there are jobs for, and places."""

@@ -74,7 +74,7 @@ def slurm(sweep: Sweep) -> str:
             f"its tasks are queued or running already (job {', '.join(here)}), and take what is left.\n{_follow(sweep)}"
         )
     launcher, local = sweep.launcher, sweep.launcher.cluster == "local"
-    left = sweep.jobs - len(job_numbers(sweep.directory, ".json"))
+    left = sweep.total - len(job_numbers(sweep.directory, ".json"))
     tasks = min(launcher.workers or left, left)
     executor, done = _executor(sweep), _read(sweep.directory)
     directory = sweep.directory.absolute()

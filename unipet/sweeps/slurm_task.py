@@ -47,7 +47,7 @@ class SlurmTask:
         except KeyboardInterrupt:  # SIGTERM: the worker has ended and given its job back
             self._wait_for_the_end()
             return
-        if self.closes and close(sweep.directory, sweep.jobs):
+        if self.closes and close(sweep.directory, sweep.total):
             sys.exit(1)
 
     def checkpoint(self) -> Any:

@@ -16,6 +16,7 @@ from unipet.runs.sweep_files import PENDING, RUNNING, JobState, read_jobs
 from unipet.sweeps import slurm
 from unipet.sweeps.claims import Clock, attempts, lost, read_claim
 from unipet.sweeps.directory import Sweep
+from unipet.sweeps.search.advancing import is_over
 from unipet.sweeps.stopping import stop, stopped
 
 
@@ -47,7 +48,9 @@ class Status:
     @property
     def over(self) -> bool:
         """Whether every job has an outcome, or nobody will run those that have none."""
-        return all(job.over for job in self.jobs) or (self.stopped is not None and not self.running)
+        return (all(job.over for job in self.jobs) and is_over(self.sweep)) or (
+            self.stopped is not None and not self.running
+        )
 
     def counts(self) -> dict[str, int]:
         """How many jobs there are of each status, and of each kind that has no outcome."""
@@ -113,7 +116,7 @@ def status(sweep: Sweep) -> Status:
 
 def cancel(sweep: Sweep) -> str:
     """Let workers take no further job, and ask those of this machine to end. What was done, in words."""
-    if all(job.over for job in read_jobs(sweep.directory)):
+    if all(job.over for job in read_jobs(sweep.directory)) and is_over(sweep):
         return f"every job of {sweep.directory} has ended already; there is nothing to cancel"
     stop(sweep.directory, "cancelled by `unipet sweep cancel`")
     asked = 0

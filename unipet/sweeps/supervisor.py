@@ -17,11 +17,13 @@ from pathlib import Path
 from types import FrameType
 
 from unipet.errors import UnipetError
-from unipet.runs.sweep_files import WORKERS, JobState, job_numbers
+from unipet.runs.sweep_files import WORKERS, JobState
 from unipet.sweeps.claims import STALE_S, Claim, Clock, attempts, read_claim, release
-from unipet.sweeps.directory import Sweep, read_job
+from unipet.sweeps.directory import Sweep
+from unipet.sweeps.job_files import read_job
 from unipet.sweeps.jobs import Task, write_outcome
 from unipet.sweeps.lost import NOT_ITS_FAULT, how_it_ended, lost_outcome
+from unipet.sweeps.search.advancing import unfinished
 from unipet.sweeps.stopping import stop, stopped
 from unipet.training.stopping import MOMENT_S, Interrupted
 
@@ -171,7 +173,7 @@ class Supervisor:
 
     def _replace(self, slot: Slot) -> None:
         slot.process = None
-        if stopped(self.sweep.directory) is None and len(job_numbers(self.sweep.directory, ".json")) < self.sweep.jobs:
+        if stopped(self.sweep.directory) is None and unfinished(self.sweep):
             self._start(slot)
 
     def end(self) -> None:

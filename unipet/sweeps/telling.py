@@ -7,7 +7,8 @@ from pathlib import Path
 
 from unipet.runs.sweep_files import JobState
 from unipet.sweeps import closing
-from unipet.sweeps.directory import Job, Sweep
+from unipet.sweeps.directory import Sweep
+from unipet.sweeps.job_files import Job
 from unipet.sweeps.worker import Say
 
 
@@ -16,7 +17,7 @@ def worker(sweep: Sweep) -> Say:
 
     def say(job: Job, outcome: JobState | None) -> None:
         if outcome is None:
-            began(job, sweep.jobs)
+            began(job, sweep.total)
         else:
             ended(sweep.directory, outcome)
 

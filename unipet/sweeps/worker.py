@@ -30,8 +30,11 @@ from unipet.sweeps.claims import (
     read_claim,
     release,
 )  # fmt: skip
-from unipet.sweeps.directory import Job, Sweep, read_job
+from unipet.sweeps.directory import Sweep
+from unipet.sweeps.job_files import Job, read_job
 from unipet.sweeps.lost import lost_outcome
+from unipet.sweeps.search.advancing import OVER, WAITING, advance, is_over
+from unipet.sweeps.search.beginning import composing_in
 from unipet.sweeps.stopping import stop, stopped
 
 WAIT_S = 1.0  # before looking again for a job that another process may give up
@@ -74,10 +77,17 @@ class Worker:
             held, wait_s = self.next_claim()
             if held is not None:
                 self.do(held)
-            elif wait_s is None:
+            elif wait_s is None and (wait_s := self.next_stage()) is None:
                 return
             else:
                 time.sleep(wait_s)
+
+    def next_stage(self) -> float | None:
+        """With a search: seconds until there may be further jobs, which this worker adds if a stage is over; else None."""
+        if is_over(self.sweep):
+            return None
+        found = advance(self.sweep, composing_in(self.sweep))
+        return None if found == OVER else WAIT_S if found == WAITING else 0.0
 
     def next_claim(self) -> tuple[Claim | None, float | None]:
         """A job for this worker, or how long to wait for one; None and None where nothing is left for it."""
@@ -87,7 +97,7 @@ class Worker:
         over, taken = job_numbers(directory, ".json"), attempts(directory)
         if (held := self.unclaimed(over, taken, set())) is not None:
             return held, None
-        left = [job for job in range(self.sweep.jobs) if job not in over]
+        left = [job for job in range(self.sweep.total) if job not in over]
         now = time.monotonic()
         ready = [job for job in left if self.busy.get(job, 0.0) <= now]
         outstanding = [job for job in ready if job in taken]
@@ -119,7 +129,7 @@ class Worker:
         now = time.monotonic()
         free = [
             job
-            for job in range(self.sweep.jobs)
+            for job in range(self.sweep.total)
             if not (job in over or job in taken or job in tried or self.busy.get(job, 0.0) > now)
         ]
         while free:

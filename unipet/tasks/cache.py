@@ -9,7 +9,7 @@ import contextlib
 import json
 from pathlib import Path
 
-from unipet.output.files import write_bytes_atomic
+from unipet.output.files import remove_leftovers, write_bytes_atomic
 from unipet.tasks.encoded import EncodedRows
 
 
@@ -40,6 +40,7 @@ def write_cached(directory: Path | None, key: str, rows: EncodedRows) -> None:
     tensors, facts = rows.stored()
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path.parent)
         write_bytes_atomic(path, save(tensors, metadata={"facts": json.dumps(facts)}))
 
 

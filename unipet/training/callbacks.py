@@ -10,7 +10,6 @@ from typing import Any, TextIO
 
 import torch
 from torch import nn
-from transformers import TrainerCallback
 
 from unipet.adaptation.adapted import adaptation
 from unipet.adaptation.api import parameters
@@ -18,19 +17,20 @@ from unipet.errors import UnipetError
 from unipet.output.progress import Progress
 from unipet.output.stopwatch import phase
 from unipet.training.history import SELECTION, tracked
+from unipet.training.loop import Callback
 from unipet.training.ranks import ALONE, Ranks
 from unipet.training.resume_point import State
 
 Log = Callable[[dict[str, Any], int], None]
 
 
-class Routes(TrainerCallback):
+class Routes(Callback):
     """Draws every mixture's routes once per optimiser step, so that micro-batching does not change them."""
 
     def __init__(self, model: nn.Module, seed: int) -> None:
         self._adaptation, self._seed = adaptation(model), seed
 
-    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_step_begin(self, args: Any, state: Any, control: Any) -> None:
         self._adaptation.draw(state.global_step, self._seed)
 
     def state(self) -> State:
@@ -44,7 +44,7 @@ class Routes(TrainerCallback):
         self._adaptation.routing.resume(state.values["number"], state.tensors["stream"])
 
 
-class GradientProbe(TrainerCallback):
+class GradientProbe(Callback):
     """Records which trainable tensors ever receive a gradient. A tensor that never does is either attached wrongly, or
     belongs to an expert that no step was routed to."""
 
@@ -53,7 +53,7 @@ class GradientProbe(TrainerCallback):
         self._owned = {id(each) for each in parameters(model).values()}
         self._learning = False  # some tensor of the method has received a gradient
 
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any) -> None:
         for name, each in list(self._waiting.items()):
             if each.grad is not None and bool(each.grad.any()):
                 del self._waiting[name]
@@ -81,16 +81,20 @@ class GradientProbe(TrainerCallback):
             )
 
 
-class Clock(TrainerCallback):
-    """Measures the time of the steps, without the Trainer's setup, which in a short run takes longer than the steps."""
+class Clock(Callback):
+    """Measures the time of the steps, without the setup, which in a short run takes longer than the steps."""
 
     seconds = 0.0  # of the processes before; at the end of all
     _started: float | None = None
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any) -> None:
         self._started = time.perf_counter()
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_train_end(self, args: Any, state: Any, control: Any) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """The last step is over."""
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         self.seconds, self._started = self.so_far(), None
@@ -108,7 +112,7 @@ class Clock(TrainerCallback):
         self.seconds = state.values["seconds"]
 
 
-class TimeLimit(TrainerCallback):
+class TimeLimit(Callback):
     """Ends training after the step during which the limit of `seconds` is reached. None means no limit.
 
     `passed` returns the seconds that count: those spent on other work, such as scoring the selection split, do not. Of
@@ -119,25 +123,25 @@ class TimeLimit(TrainerCallback):
         self._seconds, self._passed, self._ranks = seconds, passed, ranks
         self.reached = False
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any) -> None:
         if self._seconds is not None and self._ranks.leader_says(self._passed() >= self._seconds):
             self.reached = control.should_training_stop = True
 
 
-class ShownProgress(TrainerCallback):
+class ShownProgress(Callback):
     """Steps, loss and the time left on standard error."""
 
     _progress: Progress | None = None
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any) -> None:
         self._progress = Progress("training", state.max_steps, "step", done=state.global_step)
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any) -> None:
         if self._progress is not None and not control.should_log:  # a step that is logged is counted with its loss
             self._progress.advance()
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        if self._progress is not None and logs and "loss" in logs:
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float]) -> None:
+        if self._progress is not None:
             self._progress.note(loss=logs["loss"])
             self._progress.advance()
 
@@ -147,16 +151,14 @@ class ShownProgress(TrainerCallback):
             self._progress.close()
 
 
-class Journal(TrainerCallback):
+class Journal(Callback):
     """Writes one line of metrics per log interval and per scored checkpoint."""
 
     def __init__(self, file: TextIO, log: Log) -> None:
         self._file, self._log = file, log
         self._text = ""  # all lines
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        if not logs or "loss" not in logs:  # the Trainer's closing summary
-            return
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float]) -> None:
         named = {"loss": "loss", "lr": "learning_rate", "grad_norm": "grad_norm", "epoch": "epoch"}
         # JSON has no infinity, which a gradient norm can reach although the loss is finite
         values = {name: logs[key] if math.isfinite(logs[key]) else None for name, key in named.items()}
@@ -181,7 +183,7 @@ class Journal(TrainerCallback):
             self.write(values, values.pop("step"))
 
 
-class Best(TrainerCallback):
+class Best(Callback):
     """Keeps the trainable tensors of the checkpoint that scores highest on the selection split.
 
     Up to five checkpoints are scored, the last step among them, but none during warm-up, when the model has learned
@@ -203,17 +205,22 @@ class Best(TrainerCallback):
         """Whether the checkpoint after step `step` of `steps` is scored."""
         return step == steps or (step > warmup and step % math.ceil(steps / cls.CHECKPOINTS) == 0)
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if not control.should_training_stop and not self.due(state.global_step, state.max_steps, args.warmup_steps):
+    def on_step_end(self, args: Any, state: Any, control: Any) -> None:
+        if control.should_training_stop or self.due(state.global_step, state.max_steps, args.warmup_steps):
+            self.check(state.global_step)
+
+    def check(self, step: int) -> None:
+        """Score the checkpoint after `step`, unless that was done before, and keep it if it is the best."""
+        if step in self.scores:
             return
         started = time.perf_counter()
         with phase("selection"):
             score = self._score()
         if not self.scores or score >= max(self.scores.values()):
             self._kept = {name: tensor.detach().to("cpu", copy=True) for name, tensor in self._tensors.items()}
-        self.scores[state.global_step] = score
+        self.scores[step] = score
         if self.journal is not None:
-            self.journal.write({f"{SELECTION}{self._metric}": self._sign * score}, state.global_step)
+            self.journal.write({f"{SELECTION}{self._metric}": self._sign * score}, step)
         self.seconds += time.perf_counter() - started
 
     def state(self) -> State:

@@ -1,19 +1,17 @@
-"""A transformers `Trainer` that knows objectives, not methods."""
+"""The loop of a training that knows objectives, not methods."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
-from transformers import Trainer
 
 from unipet.adaptation.adapted import adaptation
 from unipet.errors import UnipetError
 from unipet.training.forward import model_inputs, real_tokens
+from unipet.training.loop import Loop
 from unipet.training.loss_scale import LossScale, Overflow
 from unipet.training.random_streams import RandomStreams
 from unipet.training.ranks import Ranks
@@ -28,8 +26,8 @@ class Diverged(UnipetError):
     """The loss stopped being a finite number; training ended there, before the step could spoil the weights."""
 
 
-class ObjectiveTrainer(Trainer):
-    """`Trainer` with the loss, the data order and the weight decay that every method shares."""
+class ObjectiveTrainer(Loop):
+    """A loop with the loss, the data order and the weight decay that every method shares."""
 
     loss: Loss
     order: GroupedOrder
@@ -38,35 +36,32 @@ class ObjectiveTrainer(Trainer):
     tally: Tally
     ranks: Ranks
     learning: list[nn.Parameter]
-    lr_scheduler: Any
     loss_scale: LossScale | None = None  # for float16
     lr_ratio: float = 1.0
     faster: AbstractSet[int] = frozenset()
 
-    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+    def training_step(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
         """The gradients of one batch: the whole effective one, which `micro_batch` cuts. Returns its loss."""
-        model.train()
-        batch = self._prepare_inputs(inputs)
-        rows = self.ranks.part(len(batch["labels"]))
+        if not model.training:
+            model.train()
+        rows = self.ranks.part(len(inputs["labels"]))
         adaptation(model).routing.first_row = rows.start
 
         def gradients() -> Tensor:
-            own = self.loss.gradients(model, batch, self.micro_batch, self._backward, self._finite, rows)
+            own = self.loss.gradients(model, inputs, self.micro_batch, self._backward, self._finite, rows)
             return self.ranks.add_up(own, self.learning)
 
         try:
             loss = gradients() if self.loss_scale is None else self._scaled(model, gradients)
         except Overflow:
             raise Diverged(f"{self._place('the gradients are not finite')} {_RANGE}") from None
-        self.tally.add(loss, real_tokens(model_inputs(model, batch)[0]))
+        self.tally.add(loss, real_tokens(model_inputs(model, inputs)[0]))
         return loss
 
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """What the Trainer logs, the mean loss and the epoch by our own count, which goes on after an interruption."""
-        if "loss" in logs:
-            logs["loss"] = self.tally.mean_loss()
-            self.state.epoch = self.order.epochs(self.state.global_step)
-        super().log(logs, start_time)
+    def log(self, logs: dict[str, float]) -> None:
+        """With the mean loss since the last line, and the epoch."""
+        self.state.epoch = self.order.epochs(self.state.global_step)
+        super().log({**logs, "loss": self.tally.mean_loss()})
 
     def _scaled(self, model: nn.Module, gradients: Callable[[], Tensor]) -> Tensor:
         """The step under loss scaling. A step that is computed again sees the random draws of the first time."""
@@ -81,7 +76,7 @@ class ObjectiveTrainer(Trainer):
         return self.loss_scale.step(gradients, self.learning, again)
 
     def _backward(self, loss: Tensor) -> None:
-        self.accelerator.backward(loss if self.loss_scale is None else loss * self.loss_scale.scale)
+        (loss if self.loss_scale is None else loss * self.loss_scale.scale).backward()
 
     def _finite(self, loss: Tensor) -> None:
         if not torch.isfinite(loss):
@@ -94,20 +89,9 @@ class ObjectiveTrainer(Trainer):
     def _place(self, what: str) -> str:
         return f"training: {what} at step {self.state.global_step + 1} of {self.state.max_steps}."
 
-    def get_train_dataloader(self) -> DataLoader[Any]:
-        """Batches of similar length in an order that depends on the data and the seed alone."""
-        loader = DataLoader(
-            self.train_dataset,
-            batch_size=self.args.train_batch_size,
-            sampler=self.order,
-            collate_fn=self.data_collator,
-            generator=torch.Generator().manual_seed(self.args.data_seed),
-        )
-        return self.accelerator.prepare(loader)
-
-    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
-        """The Trainer's own, with what learns faster in groups of its own (Hayou et al. 2024, LoRA+)."""
-        optimiser: torch.optim.Optimizer = super().create_optimizer(*args, **kwargs)
+    def create_optimizer(self) -> torch.optim.Optimizer:
+        """AdamW, with what learns faster in groups of its own (Hayou et al. 2024, LoRA+)."""
+        optimiser = super().create_optimizer()
         for group in [group for group in optimiser.param_groups if self.faster]:
             quick = [p for p in group["params"] if id(p) in self.faster]
             if quick:
@@ -115,22 +99,15 @@ class ObjectiveTrainer(Trainer):
                 optimiser.add_param_group({**group, "params": quick, "lr": group["lr"] * self.lr_ratio})
         return optimiser
 
-    def create_scheduler(
-        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
-    ) -> torch.optim.lr_scheduler.LRScheduler:
-        """Warm-up and decay without a step at rate 0, which the Trainer's own begin with."""
+    def create_scheduler(self, num_training_steps: int) -> torch.optim.lr_scheduler.LRScheduler:
+        """Warm-up and decay without a step at rate 0, which those of transformers begin with."""
         steps, warmup = num_training_steps, self.args.warmup_steps
-        if self.lr_scheduler is None:
-            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
-                self.optimizer if optimizer is None else optimizer,
-                lambda done: rate(self.schedule, done + 1, steps, warmup),
-            )
-        return self.lr_scheduler
+        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer, lambda done: rate(self.schedule, done + 1, steps, warmup)
+        )
+        schedule: torch.optim.lr_scheduler.LRScheduler = self.lr_scheduler
+        return schedule
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """Only tensors of two or more dimensions decay: zero is "no change" for a matrix, but for no scale or bias."""
         return [name for name, parameter in model.named_parameters() if parameter.ndim >= 2]
-
-    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        """Not counted: the Trainer's formula assumes that every parameter trains."""
-        return 0

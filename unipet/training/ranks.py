@@ -20,9 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch import distributed as dist
-from transformers import TrainerCallback
 
 from unipet.errors import UnipetError
+from unipet.training.loop import Callback
 from unipet.training.movement import marks
 
 _BUCKET = 2**25  # bytes of gradients in one message
@@ -114,13 +114,13 @@ class Ranks:
 ALONE = Ranks()
 
 
-class OwnDropout(TrainerCallback):
+class OwnDropout(Callback):
     """Draws of dropout that no other process has: a function of seed, process and step. Those of process 0 are untouched."""
 
     def __init__(self, ranks: Ranks, seed: int) -> None:
         self._rank, self._seed = ranks.rank, seed
 
-    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_step_begin(self, args: Any, state: Any, control: Any) -> None:
         if self._rank:
             place = f"{self._seed} {self._rank} {state.global_step}".encode()
             torch.manual_seed(int.from_bytes(hashlib.sha256(place).digest()[:8]) >> 1)  # the CPU reads the low 32 bits

@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Trainer, TrainerCallback
 
 from unipet.output import stopwatch
+from unipet.training.loop import Callback, Loop
 from unipet.training.random_streams import RandomStreams
 from unipet.training.resume_point import Part, ResumePoint, ResumePoints, State
 from unipet.training.stopping import asked_to_end, end_if_asked
@@ -43,35 +43,46 @@ class Interval:
         return step % self.steps == 0 if self.steps is not None else seconds >= (self.seconds or 0.0)
 
 
-class Resumption(TrainerCallback):
+class RungReached(Exception):
+    """Training ends here for now: the point of `trial.until` is written."""
+
+
+class Resumption(Callback):
     """Writes resume points between steps and takes training up from one; ends training where a signal asked for it.
 
     It must be the first of a run's callbacks: those after it begin the step that a point comes before.
     """
 
-    def __init__(self, points: ResumePoints | None, every: str | None, parts: Mapping[str, Part]) -> None:
+    def __init__(
+        self, points: ResumePoints | None, every: str | None, parts: Mapping[str, Part], rung: int | None = None
+    ) -> None:
+        """`rung` is a step after which training ends with a resume point, from which a later run goes on."""
         self._points, self._parts, self._streams = points, parts, RandomStreams()
         self._every = Interval.parse(every) if every else None
         self._written_at, self._written = 0.0, 0  # when, and after which step, the last point was written
         self._from: ResumePoint | None = None
+        self._rung = rung
 
     def take_up(self, point: ResumePoint | None) -> None:
         """Begin after `point` (None: at the beginning)."""
         self._from = point
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any) -> None:
         self._written_at = time.monotonic()
         if self._from is not None:
             state.global_step = self._written = self._from.step
             self.put_back(self._from)
 
-    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_step_begin(self, args: Any, state: Any, control: Any) -> None:
         if self._from is not None:
             self._streams.resume(self._from.parts[STREAMS])
             self._from = None
         if asked_to_end() or self._is_due(state.global_step):
             self.write(state.global_step)
         end_if_asked(f" after step {state.global_step} of {state.max_steps}")
+        if state.global_step == self._rung:
+            self._write(state.global_step)
+            raise RungReached
 
     def _is_due(self, step: int) -> bool:
         due = self._every is not None and self._every.is_over(step, time.monotonic() - self._written_at)
@@ -85,7 +96,11 @@ class Resumption(TrainerCallback):
 
     def write(self, step: int, outcome: dict[str, Any] | None = None) -> None:
         """Write the point after `step`; with `outcome` training is over, and what only a further step needs is left out."""
-        if self._points is None or self._every is None:
+        if self._every is not None:
+            self._write(step, outcome)
+
+    def _write(self, step: int, outcome: dict[str, Any] | None = None) -> None:
+        if self._points is None:
             return
         parts = {name: part.state() for name, part in self._parts.items() if outcome is None or name != OPTIMISER}
         self._points.write(ResumePoint(step, parts | {STREAMS: self._streams.state()}, outcome))
@@ -118,7 +133,7 @@ class Weights:
 class Optimiser:
     """What the optimiser remembers of every tensor, and how far the schedule of its learning rates is."""
 
-    def __init__(self, trainer: Trainer) -> None:
+    def __init__(self, trainer: Loop) -> None:
         self._trainer = trainer  # which makes both when its training begins
 
     def _named(self) -> dict[str, nn.Parameter]:

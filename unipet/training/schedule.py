@@ -13,6 +13,12 @@ def warmup_steps(ratio: float, steps: int) -> int:
     return min(math.ceil(ratio * steps), steps - 1)
 
 
+def rung_step(until: float, steps: int) -> int | None:
+    """The step after which a training of `steps` ends early, at the share `until` of it, rounded up; None for the whole."""
+    step = math.ceil(until * steps)
+    return step if step < steps else None
+
+
 def rate(schedule: str, step: int, steps: int, warmup: int) -> float:
     """The share of `optim.lr` at one step of 1..`steps`.
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO
 
 import torch
 from torch import nn
-from transformers import PrinterCallback, ProgressCallback, TrainingArguments
 
 from unipet.adaptation.api import adaptation, frozen, parameters, stored
 from unipet.config import RunConfig
@@ -21,6 +19,8 @@ from unipet.training.budget.limits import batch_tokens, count_steps, seconds_all
 from unipet.training.callbacks import Best, Clock, GradientProbe, Journal, Log, Routes, ShownProgress, TimeLimit
 from unipet.training.compiling import Compiled
 from unipet.training.forward import Examples, lengths
+from unipet.training.frozen_cache import FrozenCache
+from unipet.training.loop import Arguments
 from unipet.training.loss_scale import LossScale
 from unipet.training.lr_ratio import up_tensors
 from unipet.training.movement import Movement
@@ -28,9 +28,9 @@ from unipet.training.objective_trainer import ObjectiveTrainer
 from unipet.training.processes import one_process
 from unipet.training.ranks import ALONE, OwnDropout, Ranks
 from unipet.training.resume_point import Part, ResumePoint, ResumePoints
-from unipet.training.resuming import OPTIMISER, Optimiser, Resumption, Spent, Weights
+from unipet.training.resuming import OPTIMISER, Optimiser, Resumption, RungReached, Spent, Weights
 from unipet.training.sampler import GroupedOrder
-from unipet.training.schedule import warmup_steps
+from unipet.training.schedule import rung_step, warmup_steps
 from unipet.training.step import Loss, Tally
 from unipet.training.stopping import end_if_asked, ending_steps_first
 
@@ -42,10 +42,11 @@ class Trained:
     steps: int = 0
     seconds: float = 0.0  # of the steps alone
     tokens: int = 0  # without padding; an example seen in two views counts once
-    stopped_by: str = "epochs"  # epochs | max_steps | max_tokens | gpu_hours
+    stopped_by: str = "epochs"  # epochs | max_steps | max_tokens | gpu_hours | rung
     untrained: list[str] = field(default_factory=list)  # trainable tensors that got no gradient or did not move
     measured: dict[str, Any] = field(default_factory=dict)  # what `measure` answered
     compiled: dict[str, Any] | None = None  # a `CompileReport`; after an interruption, of the last process
+    frozen: dict[str, Any] = field(default_factory=dict)  # what was kept of frozen layers
 
 
 @phase("training")
@@ -85,31 +86,19 @@ def train(
     order = GroupedOrder(lengths(examples), optim.batch_size, config.seed)
     both = bool(getattr(model.config, "is_encoder_decoder", False))
     steps, stopped_by = count_steps(len(examples), config, batch_tokens(examples, order.batches(), both))
-    arguments = TrainingArguments(
-        output_dir=str(directory),
-        per_device_train_batch_size=optim.batch_size,
+    arguments = Arguments(
         max_steps=steps,
+        batch_size=optim.batch_size,
         learning_rate=optim.lr,
         warmup_steps=warmup_steps(optim.warmup_ratio, steps),
         weight_decay=optim.weight_decay,
         adam_beta1=optim.beta1,
         adam_beta2=optim.beta2,
         adam_epsilon=optim.epsilon,
-        optim="adamw_torch",
         max_grad_norm=optim.clip,
         seed=config.seed,
-        data_seed=config.seed,
-        use_cpu=not torch.cuda.is_available(),
-        remove_unused_columns=False,
-        save_strategy="no",
-        eval_strategy="no",
-        report_to=[],
-        logging_steps=max(1, steps // 50),
-        logging_first_step=True,
-        logging_nan_inf_filter=False,  # the filter would hide the losses that raise `Diverged`
+        device=torch.device("cuda:0" if torch.cuda.is_available() else "cpu"),
     )
-    if torch.cuda.is_available():
-        arguments._n_gpu = 1  # one device per run: DataParallel's copies would not carry the adaptation
     probe, clock, progress, journal = GradientProbe(model), Clock(), ShownProgress(), Journal(metrics, log)
     learning = parameters(model, head=True)
     routes, movement = Routes(model, config.seed), Movement(learning)
@@ -128,25 +117,25 @@ def train(
         "movement": movement,
     }
     parts |= {"weights": Weights(model), "spent": Spent(), **({"best": best} if best else {})}
-    resumption = Resumption(points, config.checkpoint.every, parts)
-    with _with_adapters(model):
-        trainer = ObjectiveTrainer(
-            model=model,
-            args=arguments,
-            data_collator=collate,
-            train_dataset=examples,
-            callbacks=[
-                resumption,  # first: a resume point comes before all that begins a step
-                routes,
-                OwnDropout(ranks, config.seed),
-                probe,
-                clock,
-                progress,
-                journal,
-                hours,
-                *([best] if best else []),  # last, because it checks whether an earlier callback has ended training
-            ],
-        )
+    rung = rung_step(config.trial.until, steps)
+    resumption = Resumption(points, config.checkpoint.every, parts, rung)
+    trainer = ObjectiveTrainer(
+        model=model,
+        args=arguments,
+        data_collator=collate,
+        train_dataset=examples,
+        callbacks=[
+            resumption,  # first: a resume point comes before all that begins a step
+            routes,
+            OwnDropout(ranks, config.seed),
+            probe,
+            clock,
+            progress,
+            journal,
+            hours,
+            *([best] if best else []),  # last, because it checks whether an earlier callback has ended training
+        ],
+    )
     if begin is not None and begin.outcome is not None:
         return Trained(**resumption.finish(begin))
     compiled = Compiled(model) if config.compile else None
@@ -158,17 +147,21 @@ def train(
     parts |= {"tally": trainer.tally, OPTIMISER: Optimiser(trainer)}
     if config.precision == "fp16":
         trainer.loss_scale = parts["loss_scale"] = LossScale()
+    cache = FrozenCache(model, examples, collate, config, steps)
+    trainer.add_callback(cache)
     if optim.lr_ratio != 1.0:
         trainer.faster = {id(tensor) for tensor in up_tensors(adaptation(model))}
-    for unwanted in (ProgressCallback, PrinterCallback):
-        trainer.remove_callback(unwanted)
     if begin is not None:
         order.begin_after(begin.step)
         resumption.take_up(begin)
     ranks.begin_alike([*stored(model).values(), *frozen(model).values()])
     try:
-        with checkpointed(model, checkpointing), ending_steps_first():
+        with cache.in_use(), checkpointed(model, checkpointing), ending_steps_first():
             trainer.train()
+    except RungReached:
+        clock.stop()
+        if best is not None:
+            best.check(trainer.state.global_step)
     finally:
         progress.close()
     ranks.check_alike(learning)
@@ -178,26 +171,17 @@ def train(
         steps=trainer.state.global_step,
         seconds=clock.seconds - (best.seconds if best else 0.0),
         tokens=trainer.tally.tokens,
-        stopped_by="gpu_hours" if hours.reached and trainer.state.global_step < steps else stopped_by,
+        stopped_by="rung"
+        if trainer.state.global_step == rung
+        else "gpu_hours"
+        if hours.reached and trainer.state.global_step < steps
+        else stopped_by,
         untrained=sorted({*probe.untouched(), *still}),
         measured=measure(),
         compiled=None if compiled is None else asdict(compiled.report()),
+        frozen=cache.record(),
     )
-    resumption.write(trained.steps, asdict(trained))
+    if trained.steps != rung:  # whose point is there already, for the rung that comes after
+        resumption.write(trained.steps, asdict(trained))
     end_if_asked(" after training")
     return trained
-
-
-@contextmanager
-def _with_adapters(model: nn.Module) -> Iterator[None]:
-    """The Trainer takes a quantised model only with adapters, which it knows of peft alone. Inside, it believes in ours."""
-    known = "_hf_peft_config_loaded"
-    if not getattr(model, "is_quantized", False):
-        yield
-        return
-    before = getattr(model, known, False)
-    setattr(model, known, True)
-    try:
-        yield
-    finally:
-        setattr(model, known, before)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from unipet.calculus.composition.weights import Weights
 from unipet.calculus.functions.base import Affine, Function, Params, Slots, Widths
+from unipet.calculus.functions.product import Delta
 
 #: Why a function that makes tokens goes with no composition but one, and that one with no other function.
 TOKENS_NEED = "functions that make tokens and compositions that lengthen the sequence need each other."
@@ -26,6 +27,7 @@ class Composition(ABC):
     says that Δ = 0 leaves h as it was. `shares_softmax` marks the one that shares h's own softmax. `of_weight` marks those
     that change the weight itself, W' = L(W ⊙ (1 + M) + Δ): f must be a matrix, and the site a linear map's output.
     `lengthens` marks the one that makes the sequence longer. `shifts`: an offset of Δ becomes one of h, held by a bias.
+    `changes_weight`: where f is a matrix, it changes the weight alone, which `weight` yields.
     """
 
     foldable: ClassVar[bool] = True
@@ -35,6 +37,7 @@ class Composition(ABC):
     of_weight: ClassVar[bool] = False
     lengthens: ClassVar[bool] = False
     shifts: ClassVar[bool] = True
+    changes_weight: ClassVar[bool] = False
 
     @property
     def needs_weight(self) -> bool:
@@ -87,8 +90,12 @@ class Composition(ABC):
         """Set what it learns, in place, from the base model's weight."""
 
     @abstractmethod
-    def join(self, h_BTD: Tensor, delta_BTD: Tensor, own: Params, at: Weights | None) -> Tensor:
-        """h' from h and s·Δ."""
+    def join(self, h_BTD: Tensor, delta: Delta, own: Params, at: Weights | None) -> Tensor:
+        """h' from h and s·Δ, in the dtype of h."""
+
+    def weight(self, W_DI: Tensor, A_DI: Tensor) -> Tensor:
+        """W' from W and s times f's matrix, differentiable. Only what `changes_weight` has one."""
+        raise AssertionError(f"{type(self).__name__} does not change the weight alone")
 
     def fold(self, W_DI: Tensor, b_D: Tensor, affine: Affine, own: Params, at: Weights | None) -> tuple[Tensor, Tensor]:
         """The linear map (W, b) with s·f, as a map of the same input, joined to it. Only what is `foldable` has one."""

@@ -15,6 +15,7 @@ from unipet.calculus.composition.base import TOKENS_NEED, Composition
 from unipet.calculus.composition.weights import Weights
 from unipet.calculus.functions import FUNCTIONS
 from unipet.calculus.functions.base import Function, Params
+from unipet.calculus.functions.product import Delta, value
 from unipet.calculus.options import option
 
 
@@ -57,5 +58,5 @@ class Concat(Composition):
     def refuses_scaling(self, dynamic: str | None) -> str | None:
         return dynamic and "a gate has nothing to read where tokens are added. Use a constant, or learned."
 
-    def join(self, h_BTD: Tensor, delta_BTD: Tensor, own: Params, at: Weights | None) -> Tensor:
-        return torch.cat([delta_BTD.expand(len(h_BTD), -1, -1), h_BTD], dim=1)
+    def join(self, h_BTD: Tensor, delta: Delta, own: Params, at: Weights | None) -> Tensor:
+        return torch.cat([value(delta).to(h_BTD.dtype).expand(len(h_BTD), -1, -1), h_BTD], dim=1)

@@ -14,6 +14,7 @@ from torch import Tensor
 from unipet.calculus.composition.base import Composition
 from unipet.calculus.composition.weights import Weights
 from unipet.calculus.functions.base import Affine, Params
+from unipet.calculus.functions.product import Delta, added, value
 from unipet.calculus.options import option
 
 
@@ -21,8 +22,13 @@ from unipet.calculus.options import option
 class Add(Composition):
     """h + sΔ."""
 
-    def join(self, h_BTD: Tensor, delta_BTD: Tensor, own: Params, at: Weights | None) -> Tensor:
-        return h_BTD + delta_BTD
+    changes_weight: ClassVar[bool] = True
+
+    def join(self, h_BTD: Tensor, delta: Delta, own: Params, at: Weights | None) -> Tensor:
+        return added(h_BTD, delta)
+
+    def weight(self, W_DI: Tensor, A_DI: Tensor) -> Tensor:
+        return W_DI + A_DI
 
     def fold(self, W_DI: Tensor, b_D: Tensor, affine: Affine, own: Params, at: Weights | None) -> tuple[Tensor, Tensor]:
         return (
@@ -43,7 +49,8 @@ class Multiply(Composition):
     def needs_weight(self) -> bool:
         return not self.bias
 
-    def join(self, h_BTD: Tensor, delta_BTD: Tensor, own: Params, at: Weights | None) -> Tensor:
+    def join(self, h_BTD: Tensor, delta: Delta, own: Params, at: Weights | None) -> Tensor:
+        delta_BTD = value(delta).to(h_BTD.dtype)
         if at is not None and at.bias_D is not None:
             # Written so that Δ = 0 gives h bit for bit, which b + (h - b)(1 + Δ) does not.
             return h_BTD + ((h_BTD - at.bias_D) * delta_BTD).to(h_BTD.dtype)
@@ -61,8 +68,8 @@ class Replace(Composition):
 
     keeps_h: ClassVar[bool] = False
 
-    def join(self, h_BTD: Tensor, delta_BTD: Tensor, own: Params, at: Weights | None) -> Tensor:
-        return delta_BTD.expand_as(h_BTD)
+    def join(self, h_BTD: Tensor, delta: Delta, own: Params, at: Weights | None) -> Tensor:
+        return value(delta).to(h_BTD.dtype).expand_as(h_BTD)
 
     def fold(self, W_DI: Tensor, b_D: Tensor, affine: Affine, own: Params, at: Weights | None) -> tuple[Tensor, Tensor]:
         A_DU = torch.zeros_like(W_DI) if affine.A_DU is None else affine.A_DU

@@ -11,6 +11,7 @@ from unipet.calculus.composition.base import Composition
 from unipet.calculus.composition.weights import Weights
 from unipet.calculus.functions import FUNCTIONS
 from unipet.calculus.functions.base import Function, Params
+from unipet.calculus.functions.product import Delta
 from unipet.calculus.options import option
 
 #: The options with which a function's Δ is the softmax's own.
@@ -47,5 +48,5 @@ class Gated(Composition):
                 return f"that needs function.{option_name}: {str(needed).lower()}."
         return None
 
-    def join(self, h_BTD: Tensor, delta_BTD: Tensor, own: Params, at: Weights | None) -> Tensor:
+    def join(self, h_BTD: Tensor, delta: Delta, own: Params, at: Weights | None) -> Tensor:
         raise AssertionError("`gated` is computed inside attention (attention.py)")

@@ -10,11 +10,11 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from unipet.calculus.composition.base import Composition
 from unipet.calculus.composition.weights import Weights
 from unipet.calculus.functions.base import Affine, Function, LinearMap, Params, Slots, TensorSpec, Widths
+from unipet.calculus.functions.product import Delta, Product, added, scaled
 from unipet.calculus.options import option
 
 
@@ -40,9 +40,14 @@ class OfWeight(Composition):
 class Hadamard(OfWeight):
     """W' = W ⊙ (1 + sA): f's matrix A scales every entry of the weight (HiRA: Huang et al. 2025, eq. 3)."""
 
-    def join(self, h_BTD: Tensor, delta_BTD: Tensor, own: Params, at: Weights | None) -> Tensor:
+    changes_weight: ClassVar[bool] = True
+
+    def join(self, h_BTD: Tensor, delta: Delta, own: Params, at: Weights | None) -> Tensor:
         assert at is not None and at.x is not None
-        return h_BTD + F.linear(at.x, at.weight_DI * at.scaled_DI).to(h_BTD.dtype)
+        return added(h_BTD, Product(at.x, at.weight_DI * at.scaled_DI))
+
+    def weight(self, W_DI: Tensor, A_DI: Tensor) -> Tensor:
+        return torch.addcmul(W_DI, W_DI, A_DI)
 
     def fold(self, W_DI: Tensor, b_D: Tensor, affine: Affine, own: Params, at: Weights | None) -> tuple[Tensor, Tensor]:
         assert at is not None
@@ -77,12 +82,13 @@ class Normalise(OfWeight):
     def _kept(self, at: Weights, like: Tensor) -> Tensor:
         return torch.zeros_like(like) if self.bias or at.bias_D is None else at.bias_D.to(like.dtype)
 
-    def join(self, h_BTD: Tensor, delta_BTD: Tensor, own: Params, at: Weights | None) -> Tensor:
+    def join(self, h_BTD: Tensor, delta: Delta, own: Params, at: Weights | None) -> Tensor:
         assert at is not None
         gain_D = self._gain(own, at)
         kept_D = self._kept(at, gain_D)
         # h + (g-1)(h - b) + gΔ rather than b + g(h - b + Δ): at the start g = 1 and h comes out bit for bit.
-        return h_BTD + ((gain_D - 1) * (h_BTD - kept_D) + gain_D * delta_BTD).to(h_BTD.dtype)
+        rescaled_BTD = torch.addcmul(h_BTD, h_BTD - kept_D, gain_D - 1).to(h_BTD.dtype)
+        return added(rescaled_BTD, scaled(delta, gain_D))
 
     def fold(self, W_DI: Tensor, b_D: Tensor, affine: Affine, own: Params, at: Weights | None) -> tuple[Tensor, Tensor]:
         assert at is not None

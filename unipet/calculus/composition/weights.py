@@ -10,6 +10,11 @@ from dataclasses import dataclass
 from torch import Tensor
 
 
+def column(factor: Tensor | float) -> Tensor | float:
+    """s as it multiplies a matrix (D, ...): one number for each channel of h is one for each row."""
+    return factor.unsqueeze(-1) if isinstance(factor, Tensor) and factor.numel() > 1 else factor
+
+
 @dataclass(frozen=True)
 class Weights:
     """At a linear site, what a composition may need of it: x, the base weight and bias, f's matrix, and s."""
@@ -24,9 +29,7 @@ class Weights:
     def scaled_DI(self) -> Tensor:
         """s times f's matrix."""
         assert self.matrix_DI is not None
-        factor = self.factor
-        column = factor.unsqueeze(-1) if isinstance(factor, Tensor) and factor.numel() > 1 else factor
-        return column * self.matrix_DI
+        return column(self.factor) * self.matrix_DI
 
     def double(self) -> Weights:
         """The same in float64, for folding."""

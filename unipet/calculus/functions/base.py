@@ -15,7 +15,8 @@ from typing import ClassVar, Self
 
 import torch
 from torch import Generator, Tensor
-from torch.nn import functional as F
+
+from unipet.calculus.functions.product import Delta, Product, value
 
 
 @dataclass(frozen=True)
@@ -174,6 +175,10 @@ class Function(ABC):
     def delta(self, u: Tensor | Heads | None, params: Params, training: bool) -> Tensor:
         """Δ, of the shape of h (or one that broadcasts to it)."""
 
+    def unjoined(self, u: Tensor | Heads | None, params: Params, training: bool) -> Delta:
+        """Δ, or the product that it ends in, which a composition may compute together with what it joins."""
+        return self.delta(u, params, training)
+
     def affine(self, params: Params) -> Affine | None:
         """The map as a matrix and an offset, or None where `nonlinear` says why not."""
         return None
@@ -214,15 +219,30 @@ class Function(ABC):
 
 @dataclass(frozen=True)
 class LinearMap(Function):
-    """A function that is a matrix: f(u) = A u with A made of its tensors."""
+    """A function that is a matrix: f(u) = A u with A made of its tensors. A subclass may override `delta`, or `product`."""
 
     @abstractmethod
     def matrix(self, params: Params) -> Tensor:
         """A_DU, differentiable."""
 
+    def product(self, u: Tensor, params: Params, training: bool) -> Delta:
+        """f(u) as the product that it ends in."""
+        return Product(u, self.matrix(params))
+
     def delta(self, u: Tensor | Heads | None, params: Params, training: bool) -> Tensor:
         assert isinstance(u, Tensor)
-        return F.linear(u, self.matrix(params))
+        return value(self.product(u, params, training))
+
+    def cheaper_as_matrix(self, tokens: int, widths: Widths, training: bool) -> bool:
+        """Whether a step costs less where the matrix is made once and joined to the weight than where f acts on the tokens.
+        Never where f differs from its matrix in training (dropout)."""
+        return type(self).delta is LinearMap.delta and type(self).product is LinearMap.product
+
+    def unjoined(self, u: Tensor | Heads | None, params: Params, training: bool) -> Delta:
+        if type(self).delta is not LinearMap.delta:
+            return self.delta(u, params, training)
+        assert isinstance(u, Tensor)
+        return self.product(u, params, training)
 
     def affine(self, params: Params) -> Affine | None:
         return Affine(A_DU=self.matrix(params))

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from unipet.calculus.functions.base import UNBOUNDED, Affine, Heads, LinearMap, Params, Slots, TensorSpec, Widths
+from unipet.calculus.functions.base import UNBOUNDED, Affine, LinearMap, Params, Slots, TensorSpec, Widths
 from unipet.calculus.functions.factors import qr, seeded_kaiming, svd
 from unipet.calculus.functions.initialisers import starts_output_at_zero
+from unipet.calculus.functions.product import Delta, Product
 from unipet.calculus.options import option
 from unipet.errors import UnipetError
 
@@ -117,12 +118,13 @@ class LowRank(LinearMap):
             if self.from_start:
                 params[_START + name].copy_(value)
 
-    def delta(self, u: Tensor | Heads | None, params: Params, training: bool) -> Tensor:
-        assert isinstance(u, Tensor)
+    def product(self, u: Tensor, params: Params, training: bool) -> Delta:
         u_BTU = F.dropout(u, self.dropout, training) if u.is_floating_point() else u
         z_BTR = _read(u_BTU, params["down"])
         if self.diagonal:
             z_BTR = z_BTR * params["diagonal"]
+        if not self.bias and not self.from_start:
+            return Product(z_BTR, params["up"])
         delta = F.linear(z_BTR, params["up"], params.get("up.bias"))
         if self.from_start:
             delta = delta - F.linear(_read(u_BTU, params[_START + "down"]), params[_START + "up"])

@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from unipet.calculus.functions.base import Heads, LinearMap, Params
+from unipet.calculus.functions.base import LinearMap, Params
+from unipet.calculus.functions.product import Delta, Product
 
 
 class MadeFactors(LinearMap):
@@ -13,9 +14,8 @@ class MadeFactors(LinearMap):
 
     dropout: float
 
-    def delta(self, u: Tensor | Heads | None, params: Params, training: bool) -> Tensor:
-        assert isinstance(u, Tensor)
-        return F.linear(F.linear(F.dropout(u, self.dropout, training), params["down"]), params["up"])
+    def product(self, u: Tensor, params: Params, training: bool) -> Delta:
+        return Product(F.linear(F.dropout(u, self.dropout, training), params["down"]), params["up"])
 
     def matrix(self, params: Params) -> Tensor:
         return params["up"] @ params["down"]

@@ -12,7 +12,8 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from unipet.calculus.functions.base import Heads, LinearMap, Params, Slots, TensorSpec, Widths
+from unipet.calculus.functions.base import LinearMap, Params, Slots, TensorSpec, Widths
+from unipet.calculus.functions.product import Delta, Product
 from unipet.calculus.options import option
 
 #: Norms below this count as this, so that a start at zero divides by something.
@@ -55,9 +56,8 @@ class NormalisedLowRank(LinearMap):
         middle_R: Tensor = params["strength"] / self.size / (down_R * up_R)
         return middle_R
 
-    def delta(self, u: Tensor | Heads | None, params: Params, training: bool) -> Tensor:
-        assert isinstance(u, Tensor)
-        return F.linear(F.linear(u * params["norms"], params["down"]) * self._middle(params), params["up"])
+    def product(self, u: Tensor, params: Params, training: bool) -> Delta:
+        return Product(F.linear(u * params["norms"], params["down"]), params["up"] * self._middle(params))
 
     def matrix(self, params: Params) -> Tensor:
         return (params["up"] * self._middle(params)) @ params["down"] * params["norms"]

@@ -37,11 +37,10 @@ def neumann(Q_NBB: Tensor, terms: int) -> Tensor:
 
     Close to a rotation for small Q only. It turns the other way than `cayley`: by (I + Q)(I - Q)⁻¹.
     """
-    power_NBB, total_NBB = Q_NBB, torch.zeros_like(Q_NBB)
-    for _ in range(terms - 2):
-        total_NBB = total_NBB + 2 * power_NBB
-        power_NBB = power_NBB @ Q_NBB
-    return total_NBB + power_NBB
+    powers_NBB = Q_NBB  # Q + ... + Qⁿ⁻², by Horner's rule
+    for _ in range(terms - 3):
+        powers_NBB = Q_NBB + Q_NBB @ powers_NBB
+    return Q_NBB + powers_NBB + Q_NBB @ powers_NBB
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from unipet.calculus.functions.base import BASE, Heads, LinearMap, Params, Slots, TensorSpec, Widths
+from unipet.calculus.functions.base import BASE, LinearMap, Params, Slots, TensorSpec, Widths
 from unipet.calculus.functions.blocks import at_most
+from unipet.calculus.functions.product import Delta, Product
 from unipet.calculus.options import option
 
 
@@ -60,10 +61,9 @@ class Projection(LinearMap):
         removed_RU = N_DR.T @ params[BASE]
         return Q_DR, (params["fill"] - removed_RU if self.inject else -removed_RU)
 
-    def delta(self, u: Tensor | Heads | None, params: Params, training: bool) -> Tensor:
-        assert isinstance(u, Tensor)
+    def product(self, u: Tensor, params: Params, training: bool) -> Delta:
         Q_DR, inner_RU = self._factors(params)
-        return F.linear(F.linear(u, inner_RU), Q_DR)
+        return Product(F.linear(u, inner_RU), Q_DR)
 
     def matrix(self, params: Params) -> Tensor:
         Q_DR, inner_RU = self._factors(params)

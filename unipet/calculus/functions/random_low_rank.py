@@ -53,6 +53,14 @@ class RandomLowRank(LinearMap):
         z_BTR = F.linear(F.dropout(u, self.dropout, training), params["down"]) * params["inner"]
         return F.linear(z_BTR, params["up"]) * params["outer"]
 
+    def cheaper_as_matrix(self, tokens: int, widths: Widths, training: bool) -> bool:
+        whole, both = widths.h * widths.u, widths.h + widths.u
+        if not training:
+            return self.size * whole < tokens * self.size * both
+        # Multiplications: x and the gradient of h' through A and B; or the gradient of the weight, and the matrix
+        # with the gradients of its two factors.
+        return not self.dropout and tokens * whole + 3 * self.size * whole < 2 * tokens * self.size * both
+
     def matrix(self, params: Params) -> Tensor:
         return (params["outer"].unsqueeze(1) * params["up"]) @ (params["inner"].unsqueeze(1) * params["down"])
 

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from unipet.calculus.functions.base import Params, Slots, TensorSpec, Widths
 from unipet.calculus.functions.blocks import at_most
 from unipet.calculus.functions.orthogonal import Turn
+from unipet.calculus.functions.product import Product, added
 from unipet.calculus.options import option
 
 
@@ -50,21 +51,29 @@ class Reflection(Turn):
         if self.gram_schmidt:
             # Gram-Schmidt is the Q of a QR decomposition up to signs, which V Vᵀ does not see.
             basis_DR: Tensor = torch.linalg.qr(v_RD.T)[0]
-            return u - 2 * (u @ basis_DR) @ basis_DR.T
-        v_RD = F.normalize(v_RD, dim=1)
-        if self.size % 2:
-            u = u - 2 * (u @ v_RD[-1]).unsqueeze(-1) * v_RD[-1]
-        for first in reversed(range(0, self.size - 1, 2)):
-            u = u + _pair(u, v_RD[first], v_RD[first + 1])
-        return u
+            return added(u, Product(u @ basis_DR, basis_DR, -2.0))
+        Y_DR, Z_RD = _compact(F.normalize(v_RD, dim=1))
+        return added(u, Product(F.linear(u, Z_RD), Y_DR))
 
     @property
     def starts_at_identity(self) -> bool:
         return not self.gram_schmidt and self.size % 2 == 0
 
 
-def _pair(u: Tensor, a_D: Tensor, b_D: Tensor) -> Tensor:
-    """H_a H_b u - u for unit vectors, written so that it is exactly zero where a = b."""
-    on_a, on_b = (u @ a_D).unsqueeze(-1), (u @ b_D).unsqueeze(-1)
-    cosine = 1 - (a_D - b_D).square().sum() / 2  # a·b, and exactly 1 where a = b
-    return (4 * cosine * on_b - 2 * on_a) * a_D - 2 * on_b * b_D
+def _compact(v_RD: Tensor) -> tuple[Tensor, Tensor]:
+    """Y and Z with H₁ ⋯ H_R = I + Y Z for unit vectors v_i, two products instead of R reflections (as Bischof & Van Loan 1987).
+
+    A pair of equal vectors cancels exactly: with d = b - a, H_a H_b - I = a (2d - 2‖d‖² b)ᵀ - 2 d bᵀ, which d = 0 makes zero.
+    """
+    paired = len(v_RD) // 2 * 2
+    a_PD, b_PD = v_RD[0:paired:2], v_RD[1:paired:2]
+    d_PD = b_PD - a_PD
+    first_PD = 2 * d_PD - 2 * d_PD.square().sum(1, keepdim=True) * b_PD
+    rest_RD = v_RD[paired:]  # the last of an odd number
+    Y_RD = torch.cat([torch.stack([a_PD, d_PD], 1).flatten(0, 1), rest_RD])
+    Z_RD = torch.cat([torch.stack([first_PD, -2 * b_PD], 1).flatten(0, 1), -2 * rest_RD])
+    # (I + Y₁Z₁)(I + Y₂Z₂) = I + Y₁Z₁ + Y₂Z₂ + Y₁(Z₁Y₂)Z₂: each pair also meets what those behind it yield.
+    pair_R = torch.arange(len(v_RD), device=v_RD.device) // 2
+    meets_RR = torch.where(pair_R.unsqueeze(1) < pair_R, Z_RD @ Y_RD.T, 0.0)
+    eye_RR = torch.eye(len(v_RD), dtype=v_RD.dtype, device=v_RD.device)
+    return Y_RD.T, torch.linalg.solve_triangular(eye_RR - meets_RR, Z_RD, upper=True, unitriangular=True)

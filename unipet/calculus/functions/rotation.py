@@ -50,8 +50,8 @@ class Rotation(Turn):
         turn_NBB = cayley(Q_NBB) if self.cayley == "exact" else neumann(Q_NBB, self.terms)
         u_NB = cut(u, -1, self.size)
         shared = self.share_blocks
-        moved = u_NB @ turn_NBB[0] if shared else torch.einsum("...nb,nbc->...nc", u_NB, turn_NBB)
-        return u + moved.flatten(-2)
+        moved_NB = u_NB @ turn_NBB[0] if shared else torch.einsum("...nb,nbc->...nc", u_NB, turn_NBB)
+        return (u_NB + moved_NB).flatten(-2)
 
     @property
     def starts_at_identity(self) -> bool:

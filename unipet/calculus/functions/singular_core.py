@@ -14,8 +14,9 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from unipet.calculus.functions.base import Heads, LinearMap, Params, Slots, TensorSpec, Widths
+from unipet.calculus.functions.base import LinearMap, Params, Slots, TensorSpec, Widths
 from unipet.calculus.functions.factors import svd
+from unipet.calculus.functions.product import Delta, Product
 from unipet.calculus.options import option
 from unipet.errors import UnipetError
 
@@ -67,10 +68,9 @@ class SingularCore(LinearMap):
     def generate(self, params: Params, shared: Params, widths: Widths) -> Params:
         return {**params, "core": torch.einsum("k,krs->rs", shared["core"], params["projections"])}
 
-    def delta(self, u: Tensor | Heads | None, params: Params, training: bool) -> Tensor:
-        assert isinstance(u, Tensor)
+    def product(self, u: Tensor, params: Params, training: bool) -> Delta:
         z_BTR = F.linear(F.dropout(u, self.dropout, training), params["down"])
-        return F.linear(F.linear(z_BTR, params["core"]), params["up"])
+        return Product(F.linear(z_BTR, params["core"]), params["up"])
 
     def matrix(self, params: Params) -> Tensor:
         return params["up"] @ params["core"] @ params["down"]

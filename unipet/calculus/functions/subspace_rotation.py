@@ -12,10 +12,11 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from unipet.calculus.functions.base import Heads, LinearMap, Params, Slots, TensorSpec, Widths
+from unipet.calculus.functions.base import LinearMap, Params, Slots, TensorSpec, Widths
 from unipet.calculus.functions.blocks import at_most
 from unipet.calculus.functions.factors import svd
 from unipet.calculus.functions.orthogonal import cayley, neumann, skew
+from unipet.calculus.functions.product import Delta, Product
 from unipet.calculus.options import option
 
 
@@ -65,9 +66,8 @@ class SubspaceRotation(LinearMap):
         stretch_RR = params["gain_out"].unsqueeze(1) * params["gain_in"]
         return stretch_RR * turn_RR + torch.diag(params["gain_out"] * params["gain_in"] - 1)
 
-    def delta(self, u: Tensor | Heads | None, params: Params, training: bool) -> Tensor:
-        assert isinstance(u, Tensor)
-        return F.linear(F.linear(F.linear(u, params["down"]), self._middle(params)), params["up"])
+    def product(self, u: Tensor, params: Params, training: bool) -> Delta:
+        return Product(F.linear(F.linear(u, params["down"]), self._middle(params)), params["up"])
 
     def matrix(self, params: Params) -> Tensor:
         return params["up"] @ self._middle(params) @ params["down"]

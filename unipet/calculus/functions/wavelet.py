@@ -35,16 +35,7 @@ class Wavelet(Scattered):
         grid = params["grid"]
         rows, columns = grid.shape
         padded = F.pad(grid, (0, columns % 2, 0, rows % 2))
-        (mean, between_rows), (between_columns, both) = (half.chunk(2, 1) for half in padded.chunk(2, 0))
-        quad = torch.stack(
-            [
-                torch.stack(
-                    [mean + between_rows + between_columns + both, mean + between_rows - between_columns - both], -1
-                ),
-                torch.stack(
-                    [mean - between_rows + between_columns - both, mean - between_rows - between_columns + both], -1
-                ),
-            ],
-            dim=1,
-        )  # (rows/2, 2, columns/2, 2)
+        left, right = padded.chunk(2, 1)
+        top, bottom = torch.stack([left + right, left - right], dim=1).chunk(2, 0)  # each (rows/2, 2, columns/2)
+        quad = torch.stack([top + bottom, top - bottom], dim=-1)  # (rows/2, 2, columns/2, 2)
         return quad.flatten(2).flatten(0, 1)[:rows, :columns] / 2

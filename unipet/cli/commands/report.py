@@ -49,11 +49,12 @@ def main(argv: Sequence[str]) -> int:
         return serve(asked.directory, PORT if asked.port is None else asked.port)
     from unipet.output.files import write_asked
     from unipet.report.aggregate import aggregate, unscored
-    from unipet.report.collect import collect
+    from unipet.report.collect import collect, trials
     from unipet.report.comparing import compare
     from unipet.report.figures import check_figures, write_figures
     from unipet.report.published import beside, published_text, read_published
     from unipet.report.table import text_table
+    from unipet.report.tuning import curves, curves_text
     from unipet.report.verdicts import verdicts_text
 
     paths = [path for name in WRITERS if (path := getattr(asked, name))]
@@ -65,14 +66,17 @@ def main(argv: Sequence[str]) -> int:
     entries = collect(asked.directory)
     told = beside(published, entries) if published else []
     rows = aggregate(entries, asked.anyway)
-    report = Report(entries, rows, unscored(entries), compare(entries, asked.anyway), told)
+    tuning = curves(trials(asked.directory))
+    report = Report(entries, rows, unscored(entries), compare(entries, asked.anyway), told, tuning)
     texts = {path: make(report) for name, (_, make) in WRITERS.items() if (path := getattr(asked, name))}
     for path, text in texts.items():
         write_asked(path, text)
     if asked.figures:
-        write_figures(asked.figures, report.groups)
+        write_figures(asked.figures, report.groups, tuning)
     print(text_table(report.rows, report.missing, across_budgets=asked.anyway))
     print(f"\n{verdicts_text(report.groups)}")
+    if tuning:
+        print(f"\n{curves_text(tuning)}")
     if told:
         print(f"\n{published_text(told)}")
     return 0

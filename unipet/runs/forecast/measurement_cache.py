@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from unipet.output.files import remove_leftovers
 from unipet.runs.record_files import canonical_json, write_json_atomic
 
 FORMAT = 1  # increase it whenever the contents of the files, or the way of measuring, change
@@ -52,6 +53,7 @@ class MeasurementCache:
             return
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(self._directory)
             write_json_atomic(self._directory / f"{name}.json", content)
         except OSError:  # the forecast does not need the cache
             return

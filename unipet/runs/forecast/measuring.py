@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 
 from unipet.adaptation.api import adapt
 from unipet.training.budget.checkpointing import checkpointed
@@ -29,6 +28,7 @@ from unipet.training.evaluation import check_mixture, mean_target_loss, score_sp
 from unipet.runs.forecast.estimate import Point, representatives
 from unipet.runs.forecast.flops import flop_counter
 from unipet.runs.forecast.selected import Selected, batch_size_in_tokens
+from unipet.training.loop import seed_everything
 from unipet.training.forward import longest_first, to_device
 from unipet.training.positions import check_lengths
 from unipet.runs.memory import PeakMemory
@@ -82,7 +82,7 @@ class BaseModel:
         """The unadapted model and its tokenizer. Raises UnipetError as `load_base_model`."""
         if self._loaded is None:
             started = time.perf_counter()
-            transformers.set_seed(self._config.seed)
+            seed_everything(self._config.seed)
             data = self._data
             self._loaded = load_base_model(self._config.model, data.labels, data.regression, self._config.task.kind)
             self.seconds = time.perf_counter() - started

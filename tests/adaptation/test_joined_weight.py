@@ -1,0 +1,146 @@
+"""A linear module whose weight an insertion's matrix is joined to computes what h + s·f(x) is, and remembers nothing."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import unipet
+from tests.support.architectures import ARCHS
+from tests.support.matrix import assert_same_gradients, close, deep_copy, randomise, with_loss
+from unipet.adaptation import attaching
+from unipet.calculus.composition import Add
+from unipet.calculus.functions.random_low_rank import RandomLowRank
+
+AT = {"site": ["attn.q", "ffn.down"], "form": "parallel"}
+FUNCTIONS: dict[str, dict[str, Any]] = {
+    "hadamard product": {"function": {"name": "hadamard_product", "size": 2}, "scaling": 0.5},
+    "spectrum": {"function": {"name": "fourier", "size": 20}, "scaling": 2.0},
+    "wavelets": {"function": {"name": "wavelet", "size": 20}, "scaling": {"name": "learned_vector", "start": 0.7}},
+    "random bases": {"function": {"name": "random_bases", "size": 2}, "scaling": {"name": "learned", "start": 0.7}},
+    "circulant blocks": {"function": {"name": "circulant", "size": 4}, "scaling": 3.0},
+    "factor of the weight": {"function": {"name": "low_rank", "size": 2}, "composition": "hadamard", "scaling": 0.5},
+    "mixture, merged at evaluation": {"function": {"name": "hadamard_product", "size": 2}, "mixture": {"experts": 2}},
+}
+
+
+def adapted(insertion: dict[str, Any], dtype: torch.dtype = torch.float64) -> Any:
+    model = ARCHS["bert"].build().to(dtype)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        unipet.adapt(model, {"name": "x", "insertions": {"one": {"position": AT, **insertion}}})
+    randomise(model)
+    return model
+
+
+def joined(model: nn.Module) -> list[nn.Module]:
+    return [module for module in model.modules() if "forward" in module.__dict__]
+
+
+def outcome(model: Any) -> tuple[Tensor, dict[str, Tensor]]:
+    model.train()
+    result = with_loss("bert", model, ARCHS["bert"].batch(3, 7))
+    result.loss.backward()
+    found = unipet.parameters(model, head=True)
+    return result.logits, {name: p.grad for name, p in found.items() if p.grad is not None}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_it_is_the_equation(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = adapted(FUNCTIONS[name])
+    assert len(joined(model)) == 2 * model.config.num_hidden_layers
+    monkeypatch.setattr(attaching, "can_join", lambda module: False)
+    apart = adapted(FUNCTIONS[name])
+    assert not joined(apart)
+    logits, gradients = outcome(model)
+    expected, expected_gradients = outcome(apart)
+    assert close(logits, expected, 1e-10)
+    assert any(gradient.abs().max() > 0 for name, gradient in gradients.items() if name.startswith("one/"))
+    assert_same_gradients(gradients, expected_gradients, 1e-9)
+    batch = ARCHS["bert"].batch(3, 7)
+    with torch.no_grad():
+        assert close(model.eval()(**batch).logits, apart.eval()(**batch).logits, 1e-10)
+
+
+def test_the_weight_is_not_kept_for_the_backward_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[weakref.ref[Tensor]] = []
+    weight = Add.weight
+
+    def watched(self: Add, W_DI: Tensor, A_DI: Tensor) -> Tensor:
+        result = weight(self, W_DI, A_DI)
+        made.append(weakref.ref(result))
+        return result
+
+    monkeypatch.setattr(Add, "weight", watched)
+    model = adapted(FUNCTIONS["hadamard product"]).train()
+    loss = with_loss("bert", model, ARCHS["bert"].batch(3, 7)).loss
+    count = len(joined(model))
+    assert len(made) == count and all(each() is None for each in made)
+    loss.backward()
+    assert len(made) == 2 * count
+
+
+@pytest.mark.parametrize("other", [torch.float16, torch.bfloat16])
+def test_a_base_model_in_half_precision_keeps_its_weight_apart(other: torch.dtype) -> None:
+    """Joined to a half-precision weight, small changes would be rounded away."""
+    model = adapted(FUNCTIONS["hadamard product"], other)
+    for tensor in unipet.parameters(model).values():
+        tensor.data = tensor.data.float() * 1e-3
+    module, x = joined(model)[0], torch.ones(2, 3, 16, dtype=other)
+    insertion = module.forward.__self__.hook.insertion  # type: ignore[attr-defined]
+    x = torch.ones(2, 3, module.in_features, dtype=other)  # type: ignore[arg-type]
+    assert insertion.joined_weight(module.weight, x) is None
+    assert module(x).dtype == other
+
+
+def test_under_autocast_the_weight_stays_apart() -> None:
+    model = adapted(FUNCTIONS["hadamard product"], torch.float32)
+    module: Any = joined(model)[0]
+    insertion, x = module.forward.__self__.hook.insertion, torch.ones(2, 3, module.in_features)
+    assert insertion.joined_weight(module.weight, x) is not None
+    with torch.autocast("cpu", torch.bfloat16):
+        assert insertion.joined_weight(module.weight, x) is None
+
+
+def test_ejecting_gives_every_module_its_own_forward_pass_back() -> None:
+    before = ARCHS["bert"].build().double()
+    model = adapted(FUNCTIONS["hadamard product"])
+    unipet.eject(model)
+    assert not joined(model)
+    batch = ARCHS["bert"].batch(3, 7)
+    assert torch.equal(model.eval()(**batch).logits, before.eval()(**batch).logits)
+
+
+def test_a_deep_copy_computes_with_its_own_weights() -> None:
+    model = adapted(FUNCTIONS["hadamard product"]).eval()
+    batch = ARCHS["bert"].batch(3, 7)
+    with torch.no_grad():
+        expected = model(**batch).logits
+        other = deep_copy(model)
+        for parameter in model.parameters():
+            parameter.zero_()
+        assert torch.equal(other(**batch).logits, expected)
+
+
+def test_one_that_reads_h_before_it_keeps_its_place() -> None:
+    """The second insertion at a module does not come before the first: its weight stays apart."""
+    model = ARCHS["bert"].build()
+    first = {"function": {"name": "bottleneck", "size": 2}, "position": {"site": "attn.q", "form": "sequential"}}
+    second = {**FUNCTIONS["hadamard product"], "position": "attn.q"}
+    unipet.adapt(model, {"name": "x", "insertions": {"first": first, "second": second}})
+    assert not joined(model)
+
+
+def test_shapes_choose_between_tokens_and_matrix() -> None:
+    """Large random factors cost less as one matrix where the batch has many tokens, and never with dropout in training."""
+    from unipet.calculus.functions.base import Widths
+
+    function, widths = RandomLowRank(size=256), Widths(384, 384)
+    assert function.cheaper_as_matrix(2048, widths, True) and not function.cheaper_as_matrix(16, widths, True)
+    assert not RandomLowRank(size=8).cheaper_as_matrix(2048, widths, True)
+    assert not RandomLowRank(size=256, dropout=0.1).cheaper_as_matrix(2048, widths, True)
+    assert RandomLowRank(size=256, dropout=0.1).cheaper_as_matrix(2048, widths, False)

@@ -1,0 +1,87 @@
+"""h + s·Δ as one operator: its value, its gradients, and when it is not one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from unipet.calculus.functions.base import Params
+from unipet.calculus.functions.low_rank import LowRank
+from unipet.calculus.functions.product import Product, added, scaled, value
+
+
+def drawn(rank: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((2, 3, 20), (2, 3, rank), (20, rank))
+    h, z, W = (torch.randn(shape, dtype=dtype, generator=generator).requires_grad_() for shape in shapes)
+    return h, z, W
+
+
+@pytest.mark.parametrize("factor", [1.0, 0.25])
+@pytest.mark.parametrize("rank", [3, 18])
+def test_value_and_gradients(rank: int, factor: float) -> None:
+    h, z, W = drawn(rank)
+    assert torch.allclose(added(h, scaled(Product(z, W), factor)), h + factor * F.linear(z, W), atol=1e-12)
+    assert torch.autograd.gradcheck(lambda h, z, W: added(h, scaled(Product(z, W), factor)), (h, z, W))
+    assert torch.autograd.gradgradcheck(lambda h, z, W: added(h, scaled(Product(z, W), factor)), (h, z, W))
+
+
+def test_what_is_frozen_gets_no_gradient() -> None:
+    h, z, W = drawn(3)
+    W.requires_grad_(False)
+    added(h, Product(z, W)).sum().backward()
+    assert W.grad is None and z.grad is not None and h.grad is not None
+
+
+@pytest.mark.parametrize("shape", [(1,), (20,), (2, 1, 1), (2, 3, 1)])
+def test_a_factor_that_is_a_tensor(shape: tuple[int, ...]) -> None:
+    h, z, W = drawn(3)
+    factor = torch.rand(shape, dtype=torch.float64, requires_grad=True)
+    expected = h + factor * F.linear(z, W)
+    found = added(h, scaled(scaled(Product(z, W), 0.5), factor))
+    assert torch.allclose(found, h + 0.5 * factor * F.linear(z, W), atol=1e-12)
+    (ours,), (theirs,) = (torch.autograd.grad(each.sum(), factor) for each in (found, expected))
+    assert torch.allclose(ours, 0.5 * theirs, atol=1e-12)
+
+
+def test_a_product_that_adds_nothing_leaves_every_bit() -> None:
+    h, z, W = drawn(8, torch.float32)
+    assert torch.equal(added(h, scaled(Product(z, torch.zeros_like(W)), 4.0)), h)
+
+
+@pytest.mark.parametrize("base", [torch.bfloat16, torch.float16])
+def test_rows_and_precisions_that_differ_are_added_afterwards(base: torch.dtype) -> None:
+    h, z, W = drawn(3, torch.float32)
+    assert not Product(z, W).joins(h.to(base)) and added(h.to(base), Product(z, W)).dtype == base
+    assert not Product(z[:1], W).joins(h)
+    assert torch.allclose(added(h, Product(z[:1], W)), h + F.linear(z[:1], W))
+
+
+def test_autocast_joins_what_it_has_cast() -> None:
+    h, z, W = drawn(3, torch.float32)
+    expected = h + F.linear(z, W)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not Product(z, W).joins(h)
+        product = Product(z.bfloat16(), W)
+        assert product.joins(h.bfloat16())
+        found = added(h.bfloat16(), product)
+    assert found.dtype == torch.bfloat16 and torch.allclose(found.float(), expected, atol=0.1)
+    found.float().sum().backward()
+    assert W.grad is not None and W.grad.dtype == torch.float32
+
+
+def test_a_subclass_that_says_what_its_delta_is_has_the_last_word() -> None:
+    @dataclass(frozen=True)
+    class Doubled(LowRank):
+        def delta(self, u: Any, params: Params, training: bool) -> Tensor:
+            return 2 * super().delta(u, params, training)
+
+    _, x, down = drawn(16)
+    params = {"down": down[:3], "up": torch.ones(5, 3, dtype=torch.float64)}
+    plain, doubled = (value(cls(size=3).unjoined(x, params, True)) for cls in (LowRank, Doubled))
+    assert torch.allclose(doubled, 2 * plain)

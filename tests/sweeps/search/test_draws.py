@@ -1,0 +1,53 @@
+"""Draws from a search space: every one a function of space, seed and number."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from unipet.compose.search_space import Dimension
+from unipet.errors import UnipetError
+from unipet.sweeps.search.draws import all_choices, count, random_choices
+
+LR = Dimension("optim.lr", "optim.lr", (), 1e-4, 1e-1, log=True)
+SIZE = Dimension("size", "++size", ("4", "8"))
+WHOLE = Dimension("n", "n", (), 2, 5, whole=True)
+
+
+def test_more_trials_begin_with_the_same_ones() -> None:
+    assert random_choices([LR, SIZE], 20, 7)[:8] == random_choices([LR, SIZE], 8, 7)
+    assert random_choices([LR, SIZE], 8, 7) != random_choices([LR, SIZE], 8, 8)
+
+
+def test_draws_lie_in_their_interval_on_its_scale() -> None:
+    rates = [float(choice[0]) for choice in random_choices([LR], 2000, 0)]
+    assert all(1e-4 <= rate <= 1e-1 for rate in rates) and len(set(rates)) == 2000
+    below = sum(rate < 1e-3 for rate in rates) / len(rates)
+    assert below == pytest.approx(1 / 3, abs=0.03), "a third of a logarithmic scale of three decades"
+    assert sum(rate < 10**-2.5 for rate in rates) / len(rates) == pytest.approx(0.5, abs=0.03)
+
+
+def test_whole_numbers_reach_both_ends() -> None:
+    assert sorted(int(choice[0]) for choice in random_choices([WHOLE], 4, 0)) == [2, 3, 4, 5]
+    logged = Dimension("n", "n", (), 1, 64, log=True, whole=True)
+    values = [int(choice[0]) for choice in random_choices([logged], 40, 0)]
+    assert min(values) >= 1 and max(values) <= 64 and len(set(values)) == 40
+
+
+def test_no_combination_comes_twice() -> None:
+    assert len(set(random_choices([SIZE, WHOLE], 8, 0))) == 8
+    with pytest.raises(UnipetError, match="9 given, but the space has 8 combinations"):
+        random_choices([SIZE, WHOLE], 9, 0)
+
+
+def test_a_grid_is_every_combination() -> None:
+    other = Dimension("a", "a", ("x", "y", "z"))
+    assert all_choices([SIZE, other])[:4] == [("4", "x"), ("4", "y"), ("4", "z"), ("8", "x")]
+    assert count([SIZE, other]) == 6 and count([WHOLE]) == 4 and count([LR, SIZE]) == math.inf
+    with pytest.raises(UnipetError, match="search=grid: n is an interval"):
+        all_choices([SIZE, WHOLE])
+
+
+def test_an_override_is_what_a_person_would_type() -> None:
+    assert LR.override(0.0005) == "optim.lr=0.0005" and SIZE.override("8") == "++size=8" and WHOLE.override(3) == "n=3"

@@ -1,0 +1,94 @@
+"""Δ as the matrix product that its function ends in, not yet computed: whoever adds it to h does both in one operator.
+
+Shapes: D width of h, R width of what is multiplied last.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+#: Matrices with fewer columns than this are narrow.
+_NARROW = 16
+
+
+@dataclass(frozen=True)
+class Product:
+    """Δ = s z Wᵀ, with z (..., R), W (D, R) and a number s."""
+
+    z: Tensor
+    W_DR: Tensor
+    factor: float = 1.0
+
+    def value(self) -> Tensor:
+        """Δ, (..., D)."""
+        return F.linear(self.z, _times(self.factor, self.W_DR))
+
+    def joins(self, h: Tensor) -> bool:
+        """Whether h + Δ is one product: they have the same rows and precision."""
+        device = h.device.type
+        computed = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.W_DR.dtype
+        return self.z.shape[:-1] == h.shape[:-1] and h.dtype == self.z.dtype == computed
+
+    def added(self, h: Tensor) -> Tensor:
+        """h + s z Wᵀ."""
+        z_NR, W_DR = self.z.flatten(0, -2), self.W_DR.to(h.dtype)
+        sum_ND: Tensor = _Sum.apply(h.flatten(0, -2), z_NR, W_DR, self.factor)  # type: ignore[no-untyped-call]
+        return sum_ND.view(h.shape)
+
+
+class _Sum(torch.autograd.Function):
+    """h + s z Wᵀ in one operator, which keeps z and W alone for the backward pass, no scaled copy of either."""
+
+    @staticmethod
+    def forward(ctx: Any, h_ND: Tensor, z_NR: Tensor, W_DR: Tensor, factor: float) -> Tensor:
+        ctx.save_for_backward(z_NR, W_DR)
+        ctx.factor = factor
+        return torch.addmm(h_ND, z_NR, W_DR.T, alpha=factor)
+
+    @staticmethod
+    def backward(ctx: Any, grad_ND: Tensor) -> tuple[Tensor | None, ...]:
+        z_NR, W_DR = ctx.saved_tensors
+        grad_z = grad_W = None
+        if ctx.needs_input_grad[1]:
+            # Stored by rows: on CPUs, a product with a narrow matrix that is stored by columns takes twice as long.
+            W_RD = _times(ctx.factor, W_DR.T.contiguous() if W_DR.shape[1] < _NARROW else W_DR.T)
+            grad_z = grad_ND @ W_RD.T
+        if ctx.needs_input_grad[2]:
+            grad_W = _times(ctx.factor, (z_NR.T @ grad_ND).T)
+        return (grad_ND if ctx.needs_input_grad[0] else None), grad_z, grad_W, None
+
+
+def _times(factor: float, tensor: Tensor) -> Tensor:
+    return tensor if factor == 1 else factor * tensor
+
+
+#: Δ, or the product that it is.
+Delta = Tensor | Product
+
+
+def value(delta: Delta) -> Tensor:
+    """Δ itself."""
+    return delta.value() if isinstance(delta, Product) else delta
+
+
+def scaled(delta: Delta, factor: Tensor | float) -> Delta:
+    """s · Δ."""
+    if not isinstance(factor, Tensor):
+        if isinstance(delta, Product):
+            return replace(delta, factor=factor * delta.factor)
+        return _times(factor, delta)
+    if isinstance(delta, Product) and factor.dim() == 1:  # one number, or one for each channel of h
+        return replace(delta, W_DR=factor.unsqueeze(-1) * delta.W_DR)
+    return factor * value(delta)
+
+
+def added(h: Tensor, delta: Delta) -> Tensor:
+    """h + Δ, in the dtype of h."""
+    if isinstance(delta, Product) and delta.joins(h):
+        return delta.added(h)
+    return h + value(delta).to(h.dtype)

@@ -1,0 +1,51 @@
+"""One dimension of a search space, as Hydra's grammar writes it: choice, range, interval, and tag(log, interval(LOW, HIGH))."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from unipet.errors import UnipetError
+
+LOG = "log"  # the tag of an interval that is searched on a logarithmic scale
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """A key with the values that it may take: some (`texts`), or all between `low` and `high`, both included."""
+
+    key: str
+    prefix: str  # the left side of its overrides, as Hydra wants it
+    texts: tuple[str, ...] = ()  # as Hydra's grammar writes them
+    low: float = 0.0
+    high: float = 0.0
+    log: bool = False
+    whole: bool = False  # an interval of whole numbers
+
+    def override(self, value: float | int | str) -> str:
+        """The override that sets the key to one of its values."""
+        return f"{self.prefix}={value!r}" if isinstance(value, float | int) else f"{self.prefix}={value}"
+
+
+def is_searched(parsed: Any) -> bool:
+    """Whether an override is a dimension of a search. A comma list is none: it says what is compared."""
+    return parsed.value_type is not None and parsed.value_type.name in ("CHOICE_SWEEP", "RANGE_SWEEP", "INTERVAL_SWEEP")
+
+
+def dimension(prefix: str, parsed: Any) -> Dimension:
+    """The dimension that Hydra's parser read. Raises `UnipetError` for an empty one, and for a scale that does not exist."""
+    key, value, text = parsed.key_or_group, parsed.value(), parsed.input_line
+    log = LOG in value.tags
+    if unknown := sorted(set(value.tags) - {LOG}):
+        raise UnipetError(f"{text}: the tag {unknown[0]!r} means nothing here. Allowed: tag(log, interval(LOW, HIGH)).")
+    if parsed.is_discrete_sweep():
+        texts = tuple(parsed.sweep_string_iterator())
+        if len(set(texts)) < len(texts):
+            raise UnipetError(f"{text}: a value stands in it twice. List every value once.")
+        return Dimension(key, prefix, texts)
+    low, high, whole = value.start, value.end, isinstance(value.start, int) and isinstance(value.end, int)
+    if not low < high:
+        raise UnipetError(f"{text}: the interval is empty. Write interval(LOW, HIGH) with LOW less than HIGH.")
+    if log and low <= 0:
+        raise UnipetError(f"{text}: a logarithmic scale begins above 0; {low:g} given.")
+    return Dimension(key, prefix, (), low, high, log, whole)

@@ -1,0 +1,139 @@
+"""Tuning-effort curves: the best score that a search of n trials may expect, per method, from the trials that were run.
+
+Dodge et al., "Show Your Work" (2019), eq. 2-4: of N independent trials with scores v_1 <= ... <= v_N, the best of n drawn with
+replacement is v_i with probability (i/N)^n - ((i-1)/N)^n; the curve is its expectation for n = 1..N. The interval is the 2.5 to
+97.5 % range of the curve over resampled trials (percentile bootstrap). Both speak of the selection split, on which trials are
+scored, and not of the reported one.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from unipet.output.text_table import text_table
+from unipet.report.aggregate import budget_of, is_synthetic, named, score_of
+from unipet.report.collect import Entry
+
+INDEPENDENT = ("random", "grid")  # searches whose trials do not depend on the outcomes of others
+RESAMPLES, LEVEL = 2000, 0.95
+SHOWN = (1, 2, 4, 8, 16, 32, 64, 128)  # numbers of trials in the text
+COLUMNS = ("task", "model", "budget", "metric", "method", "study", "search", "trials", "expected_best", "low", "high")
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A study: the expected best score of 1..N trials and the limits of its interval, on the scale of the metric."""
+
+    task: str
+    model: str
+    budget: str
+    metric: str
+    method: str
+    study: str
+    search: str
+    expected: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    scoreless: int = 0  # trials without a score: each counts as the worst one
+
+    @property
+    def label(self) -> str:
+        """The method, or the study where that says more."""
+        return self.study if self.study and self.study != f"method={self.method}" else self.method
+
+
+@dataclass
+class _Trials:
+    sign: float = 1.0
+    metric: str = ""
+    by_number: dict[int, list[float | None]] = field(default_factory=dict)
+
+
+def expected_best(scores: np.ndarray) -> np.ndarray:
+    """E[max of n draws] (..., N) for n = 1..N from `scores` (..., N), with replacement."""
+    ordered, count = np.sort(scores, -1), scores.shape[-1]
+    below = (np.arange(count + 1) / count)[:, None] ** np.arange(1, count + 1)  # P(best of n is among the i lowest)
+    return np.asarray(ordered @ np.diff(below, axis=0))
+
+
+def curves(trials: Sequence[Entry]) -> list[Curve]:
+    """One curve for each study whose trials are independent of each other, in the order in which they come."""
+    studies: dict[tuple[str, ...], _Trials] = {}
+    for entry in trials:
+        record = entry.record
+        if record.trial.search not in INDEPENDENT or record.trial.until < 1 or record.trial.number is None:
+            continue
+        task = f"{named(record.task)} (synthetic)" if is_synthetic(entry) else named(record.task)
+        place = (task, named(record.model), budget_of(entry), named(record.method))
+        known = studies.setdefault((*place, record.trial.study, record.trial.search), _Trials())
+        known.by_number.setdefault(record.trial.number, []).append(score_of(record))
+        if record.metric:
+            known.metric, known.sign = record.metric, 1.0 if record.data.scoring.higher_is_better else -1.0
+    made = [_curve(key, known) for key, known in studies.items()]
+    return [curve for curve in made if curve is not None]
+
+
+def _curve(key: tuple[str, ...], known: _Trials) -> Curve | None:
+    means = [
+        None
+        if any(score is None for score in scores)
+        else known.sign * float(np.mean([s for s in scores if s is not None]))
+        for scores in known.by_number.values()
+    ]
+    scored = [mean for mean in means if mean is not None]
+    if not scored:
+        return None
+    values = np.array([min(scored) if mean is None else mean for mean in means])
+    drawn = np.random.default_rng(0).integers(0, len(values), (RESAMPLES, len(values)))
+    tail = (1 - LEVEL) / 2
+    limits = np.quantile(expected_best(values[drawn]), [tail, 1 - tail], axis=0)
+    low, high = np.sort(known.sign * limits, axis=0).tolist()
+    task, model, budget, method, study, search = key
+    return Curve(
+        *(task, model, budget, known.metric, method, study, search),
+        *(tuple((known.sign * expected_best(values)).tolist()), tuple(low), tuple(high)),
+        len(means) - len(scored),
+    )
+
+
+def curves_text(found: Sequence[Curve]) -> str:
+    """For the terminal: one table for each task, base model and budget."""
+    parts = []
+    for place in dict.fromkeys((curve.task, curve.model, curve.budget, curve.metric) for curve in found):
+        own = [curve for curve in found if (curve.task, curve.model, curve.budget, curve.metric) == place]
+        counts = [n for n in SHOWN if any(len(curve.expected) >= n for curve in own)]
+        rows = [[curve.label, *(_cell(curve, n) for n in counts)] for curve in own]
+        task, model, budget, metric = place
+        parts.append(
+            f"best {metric} on the selection split that n trials may expect (Dodge et al. 2019; 95 % of resampled trials): "
+            f"{task}, {model}, budget {budget}\n{text_table(['study', *(f'n={n}' for n in counts)], rows)}"
+        )
+        parts += [
+            f"  {each.label}: {each.scoreless} trials without a score count as the worst one"
+            for each in own
+            if each.scoreless
+        ]
+    return "\n".join(parts)
+
+
+def _cell(curve: Curve, count: int) -> str:
+    if count > len(curve.expected):
+        return "-"
+    return f"{curve.expected[count - 1]:.4f} [{curve.low[count - 1]:.4f}, {curve.high[count - 1]:.4f}]"
+
+
+def curves_csv(found: Sequence[Curve]) -> str:
+    """One line for each study and number of trials, in full precision."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for curve in found:
+        names = (curve.task, curve.model, curve.budget, curve.metric, curve.method, curve.study, curve.search)
+        for count, values in enumerate(zip(curve.expected, curve.low, curve.high, strict=True), 1):
+            writer.writerow([*names, count, *values])
+    return buffer.getvalue()

@@ -1,0 +1,71 @@
+"""Draws from a search space: every one a function of the space, the seed and its number, and of nothing else."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from collections.abc import Sequence
+
+from unipet.compose.search_space import Dimension
+from unipet.errors import UnipetError
+
+DIGITS = 4  # significant ones of a number that is drawn
+TRIES = 1000  # for a draw that differs from those before
+
+Choice = tuple[float | int | str, ...]  # a value for every dimension, in their order
+
+
+def count(space: Sequence[Dimension]) -> float:
+    """How many combinations there are; infinite with an interval of real numbers."""
+    sizes = [len(each.texts) or (each.high - each.low + 1 if each.whole else math.inf) for each in space]
+    return math.prod(sizes)
+
+
+def all_choices(space: Sequence[Dimension]) -> list[Choice]:
+    """Every combination, the last dimension varying fastest. Raises `UnipetError` for an interval."""
+    if (interval := next((each for each in space if not each.texts), None)) is not None:
+        raise UnipetError(
+            f"search=grid: {interval.key} is an interval, of which a grid has no list. Write choice(A, B, ...) or "
+            "range(LOW, HIGH, STEP), or use search=random."
+        )
+    return list(itertools.product(*(each.texts for each in space)))
+
+
+def random_choices(space: Sequence[Dimension], trials: int, seed: int) -> list[Choice]:
+    """`trials` different combinations, drawn independently. Raises `UnipetError` where there are not so many."""
+    if (there := count(space)) < trials:
+        raise UnipetError(
+            f"search.trials: {trials} given, but the space has {there:g} combinations. Set search.trials={there:g}, or "
+            "search=grid for all of them."
+        )
+    choices: dict[Choice, None] = {}
+    for number in range(trials * TRIES):
+        if len(choices) == trials:
+            break
+        stream = random.Random(f"{seed} {number}")
+        choices.setdefault(tuple(_draw(each, stream) for each in space))
+    if len(choices) < trials:
+        raise UnipetError(
+            f"search.trials: {trials} different combinations were not found. Set fewer, or widen an interval."
+        )
+    return list(choices)
+
+
+def _draw(dimension: Dimension, stream: random.Random) -> float | int | str:
+    """One value, uniform over the texts, or over the interval on its scale."""
+    if dimension.texts:
+        return stream.choice(dimension.texts)
+    low, high = dimension.low, dimension.high
+    if dimension.whole and not dimension.log:
+        return stream.randint(int(low), int(high))
+    if dimension.whole:  # every whole number has the share of its unit interval
+        value = math.exp(stream.uniform(math.log(low - 0.5), math.log(high + 0.5)))
+        return min(max(round(value), int(low)), int(high))
+    value = math.exp(stream.uniform(math.log(low), math.log(high))) if dimension.log else stream.uniform(low, high)
+    return rounded(value, low, high)
+
+
+def rounded(value: float, low: float, high: float) -> float:
+    """To a few digits, as a person would write it, within the interval."""
+    return min(max(float(f"{value:.{DIGITS}g}"), low), high)

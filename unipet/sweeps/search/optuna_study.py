@@ -1,0 +1,123 @@
+"""`search=optuna`: Optuna proposes the trials of a study, from the records of those that have ended.
+
+The sweep's directory is the storage: at every stage the study is told anew from the records, with a sampler whose seed follows
+from the search's seed and the number of trials. So a search that was killed goes on with the trials of an undisturbed one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from unipet.compose.search_space import Dimension
+from unipet.config import RunConfig, SearchConfig
+from unipet.errors import UnipetError
+from unipet.sweeps.search.draws import Choice, count, random_choices, rounded
+from unipet.sweeps.search.study import Asked, Run, Study
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+    from optuna.samplers import BaseSampler
+    from optuna.trial import FrozenTrial
+
+TRIES = 20  # for a proposal that is no trial yet
+
+
+def check_optuna(config: RunConfig) -> None:
+    """Raise `UnipetError` where Optuna is not installed, or where the sampler cannot do what is asked."""
+    try:
+        import optuna  # noqa: F401
+    except ImportError:
+        raise UnipetError("search=optuna needs Optuna. Install it: pip install 'unipet[optuna]'.") from None
+
+
+def propose(study: Study) -> Asked:
+    """The next trials: those that were drawn at the start, then batches of proposals while trials and budget last."""
+    search, waiting = study.search, [trial.number for trial in study.trials if not trial.runs]
+    if not study.budget_left():
+        return Asked()
+    size = search.batch or 1
+    if waiting:
+        return Asked([Run(number) for number in waiting[:size]])
+    size = min(size, (search.trials or 0) - len(study.trials), int(min(count(study.space), 1e9)) - len(study.trials))
+    if size <= 0:
+        return Asked()
+    new = proposals(study, size)
+    return Asked([Run(len(study.trials) + at) for at in range(len(new))], new)
+
+
+def proposals(study: Study, size: int) -> list[Choice]:
+    """`size` choices that are no trial yet."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    search, distributions = study.search, {each.key: distribution(each) for each in study.space}
+    sampler = _sampler(search, len(study.trials))
+    told = optuna.create_study(directions=["maximize"] * len(search.objectives), sampler=sampler)
+    told.add_trials(_frozen(study, trial.number, distributions) for trial in study.trials)
+    seen, new = {trial.choice for trial in study.trials}, list[Choice]()
+    while len(new) < size:
+        choice = next((each for each in _asked(told, study.space, distributions) if each not in seen), None)
+        if choice is None:  # it insists on what is known: a draw at random
+            choice = next(each for each in random_choices(study.space, len(seen) + 1, search.seed) if each not in seen)
+        seen.add(choice)
+        new.append(choice)
+    return new
+
+
+def _asked(told: Any, space: Sequence[Dimension], distributions: dict[str, BaseDistribution]) -> Any:
+    for _ in range(TRIES):
+        params = told.ask(distributions).params
+        yield tuple(_plain(each, params[each.key]) for each in space)
+
+
+def _plain(dimension: Dimension, value: Any) -> float | int | str:
+    if dimension.texts or dimension.whole:
+        return str(value) if dimension.texts else int(value)
+    return rounded(float(value), dimension.low, dimension.high)
+
+
+def distribution(dimension: Dimension) -> BaseDistribution:
+    """A dimension in Optuna's words."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if dimension.texts:
+        return CategoricalDistribution(dimension.texts)
+    if dimension.whole:
+        return IntDistribution(int(dimension.low), int(dimension.high), log=dimension.log)
+    return FloatDistribution(dimension.low, dimension.high, log=dimension.log)
+
+
+def _frozen(study: Study, number: int, distributions: dict[str, BaseDistribution]) -> FrozenTrial:
+    """A trial that has ended, as Optuna knows it; one without all of its values has failed."""
+    from optuna.trial import TrialState, create_trial
+
+    trial, search = study.trials[number], study.search
+    values = [trial.objective(name, search.seeds) for name in search.objectives]
+    known = [value for value in values if value is not None]
+    return create_trial(
+        state=TrialState.COMPLETE if len(known) == len(values) else TrialState.FAIL,
+        values=known if len(known) == len(values) else None,
+        params=dict(zip(distributions, trial.choice, strict=True)),
+        distributions=distributions,
+        system_attrs={"NSGAIISampler:generation": number // population(search)},
+    )
+
+
+def population(search: SearchConfig) -> int:
+    """How many trials are one generation of nsga2: as many as are drawn at the start, and at least two."""
+    return max(search.startup, 2)
+
+
+def _sampler(search: SearchConfig, trials: int) -> BaseSampler:
+    from optuna.samplers import GPSampler, NSGAIISampler, TPESampler
+
+    seed = int.from_bytes(hashlib.sha256(f"{search.seed} {trials}".encode()).digest()[:4])
+    if search.sampler == "nsga2":
+        return NSGAIISampler(population_size=population(search), seed=seed)
+    if search.sampler == "gp":
+        return GPSampler(seed=seed, n_startup_trials=search.startup, deterministic_objective=False)
+    return TPESampler(
+        seed=seed, n_startup_trials=search.startup, multivariate=len(search.objectives) > 1, constant_liar=True
+    )

@@ -1,0 +1,83 @@
+"""The searches: one table. Each says which trials there are at the beginning, and what comes next in a study."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from unipet.compose.search_space import Dimension
+from unipet.config import RunConfig, SearchConfig
+from unipet.errors import UnipetError
+from unipet.sweeps.search.draws import Choice, all_choices, random_choices
+from unipet.sweeps.search.optuna_study import check_optuna, propose
+from unipet.sweeps.search.rungs import check_race, halving, racing
+from unipet.sweeps.search.study import SCORE, Asked, Run, Study
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """`draw` gives the trials that are known before any has run, the same for every study; `ask` what comes next."""
+
+    draw: Callable[[Sequence[Dimension], SearchConfig], list[Choice]]
+    ask: Callable[[Study], Asked]
+    options: tuple[str, ...] = ()  # of `SearchConfig`, which it reads besides those that all read
+    several_objectives: bool = False
+    check: Callable[[RunConfig], None] = lambda config: None  # raises `UnipetError` where it cannot be used
+
+
+def grid(space: Sequence[Dimension], search: SearchConfig) -> list[Choice]:
+    """Every combination. Raises `UnipetError` where there are more than `search.trials`."""
+    choices = all_choices(space)
+    if search.trials is not None and len(choices) > search.trials:
+        raise UnipetError(
+            f"search=grid: the space has {len(choices)} combinations, search.trials={search.trials} allows fewer. List fewer "
+            "values, or use search=random."
+        )
+    return choices
+
+
+def at_random(space: Sequence[Dimension], search: SearchConfig) -> list[Choice]:
+    """`search.trials` draws."""
+    return random_choices(space, trials_of(search), search.seed)
+
+
+def at_start(space: Sequence[Dimension], search: SearchConfig) -> list[Choice]:
+    """The first `search.startup` of the draws of search=random."""
+    return random_choices(space, min(search.startup, trials_of(search)), search.seed)
+
+
+def trials_of(search: SearchConfig) -> int:
+    """`search.trials`. Raises `UnipetError` without."""
+    if search.trials is None:
+        raise UnipetError(f"search={search.name}: how many trials each study gets is not said. Set search.trials=N.")
+    return search.trials
+
+
+def in_batches(study: Study) -> Asked:
+    """The next trials in the order of their numbers, while the budget lasts; with a budget one at a time, or `search.batch`."""
+    search, waiting = study.search, [trial.number for trial in study.trials if not trial.runs]
+    if not study.budget_left():
+        return Asked()
+    size = search.batch or (len(waiting) if search.budget is None else 1)
+    return Asked([Run(number) for number in waiting[:size]])
+
+
+STRATEGIES: dict[str, Strategy] = {
+    "grid": Strategy(grid, in_batches, ("trials", "budget", "batch"), True),
+    "random": Strategy(at_random, in_batches, ("trials", "budget", "batch"), True),
+    "halving": Strategy(at_random, halving, ("trials", "rungs", "eta")),
+    "racing": Strategy(at_random, racing, ("trials", "rungs", "eta", "confidence"), check=check_race),
+    "optuna": Strategy(
+        at_start, propose, ("trials", "budget", "batch", "sampler", "startup"), True, check=check_optuna
+    ),
+}
+
+
+def trials_known(space: Sequence[Dimension], search: SearchConfig) -> list[Choice]:
+    """The trials of every study that are known beforehand. Raises `UnipetError` for options that do not go together."""
+    strategy = STRATEGIES[search.name]
+    if search.objectives != [SCORE] and not strategy.several_objectives:
+        raise UnipetError(
+            f"search={search.name}: it compares scores alone. Leave search.objectives out, or use search=random."
+        )
+    return strategy.draw(space, search)
