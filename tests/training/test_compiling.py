@@ -22,6 +22,11 @@ from unipet.training import compiling, trainer
 from unipet.training.budget import checkpointing
 from unipet.training.compiling import Compiled
 
+#: Torch's own, while it traces checkpoints and autograd functions.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf"),
+    pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning"),
+]
 PREFIX = {
     "name": "tiny_prefix",
     "insertions": {
@@ -63,7 +68,6 @@ def test_losses_are_those_of_the_model_that_is_not_compiled(
     assert others == pytest.approx(losses, rel=1e-4 if precision == "fp32" else 5e-2)
 
 
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's own, while it traces
 def test_the_record_says_what_was_compiled(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, LOW_RANK, compile=True, checkpointing=True, budget__max_steps=3)
     record = run(config)

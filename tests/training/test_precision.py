@@ -45,8 +45,8 @@ def test_gradients_are_those_of_float32(
     found: dict[str, dict[str, Tensor]] = {}
     original = ObjectiveTrainer.training_step
 
-    def watched(self: Any, model: Any, inputs: Any, count: Any = None) -> Tensor:
-        loss = original(self, model, inputs, count)
+    def watched(self: Any, model: Any, inputs: Any) -> Tensor:
+        loss = original(self, model, inputs)
         here = {key: each.grad.clone() for key, each in parameters(model, head=True).items() if each.grad is not None}
         found.setdefault(self.loss.precision, here)  # of the first step
         return loss

@@ -125,6 +125,8 @@ class Insertion(InsertionTensors):
         if mixed or self.views != 1 or self.context.own is not None:
             return None
         if not self.parts.composition.of_weight:
+            if torch.compiler.is_compiling():  # or there would be one graph for few tokens and one for many
+                return None
             tokens = x.shape[:-1].numel()
             if not function.cheaper_as_matrix(tokens, self.widths, self.training):
                 return None
