@@ -1,8 +1,8 @@
-"""From runs to files: `python collect.py RUNS HERE` writes runs.jsonl (every record, one line each) and scores.csv to HERE, and
-prints the table of the README.
+"""From runs to files: `python collect.py RUNS HERE` writes runs.jsonl and fp16.jsonl (every record, one line each) and scores.csv
+to HERE, and prints the table of the README.
 
-For each method and task: scores x 100 in float32 and bfloat16, the spread of the float32 seeds, the largest difference
-between the two precisions of one seed, and which share of examples get the same answer from two precisions of one seed, and from two
+For each method and task: scores x 100 in float32 and bfloat16, the spread of the float32 seeds, the largest difference between
+the two precisions of one seed, and which share of examples get the same answer from two precisions of one seed, and from two
 seeds of one precision.
 """
 
@@ -16,18 +16,26 @@ from pathlib import Path
 import yaml
 
 runs, here = map(Path, sys.argv[1:3])
+
+
+def records_in(place: Path) -> list[tuple[dict, list]]:
+    """Every finished run's record, with its precision, and its answers."""
+    found = []
+    for file in sorted(place.glob("*/result.json")):
+        config = yaml.safe_load(file.with_name("config.yaml").read_text())
+        record = {**json.loads(file.read_text()), "precision": config["precision"]}
+        if record["status"] == "ok":
+            predictions = map(json.loads, file.with_name("predictions.jsonl").read_text().splitlines())
+            found.append((record, [each["prediction"] for each in predictions]))
+    return found
+
+
 records, answers = {}, {}
-lines = []
-for file in sorted(runs.glob("*/result.json")):
-    config = yaml.safe_load(file.with_name("config.yaml").read_text())
-    record = {**json.loads(file.read_text()), "precision": config["precision"]}
-    lines.append(json.dumps(record))
-    if record["status"] == "ok":
-        key = record["method"], record["task"], record["precision"], record["seed"]
-        records[key] = record
-        predictions = map(json.loads, (file.parent / "predictions.jsonl").read_text().splitlines())
-        answers[key] = [each["prediction"] for each in predictions]
-(here / "runs.jsonl").write_text("\n".join(lines) + "\n")
+finished = records_in(runs)
+for record, given in finished:
+    key = record["method"], record["task"], record["precision"], record["seed"]
+    records[key], answers[key] = record, given
+(here / "runs.jsonl").write_text("".join(json.dumps(record) + "\n" for record, _ in finished))
 
 
 def same(one: tuple, other: tuple) -> float:
@@ -71,11 +79,14 @@ for row in rows:
         f"{row['bf16']:.2f} ± {row['bf16_sd']:.2f} | "
         f"{row['largest_difference']:.2f} | {row['same_answers_precisions']:.1f} % | {row['same_answers_seeds']:.1f} % |"
     )
-for (method, task, precision, seed), record in sorted(records.items()):
-    if precision == "fp16":
-        plain = records.get((method, task, "fp32", seed))
-        seconds = record["time"]["train_s"]
-        print(f"\nfp16: {method} on {task}, seed {seed}: {100 * record['score']:.2f}, {seconds:.0f} s of training")
-        if plain is not None:
-            print(f"fp32: {100 * plain['score']:.2f}, {plain['time']['train_s']:.0f} s")
-            print(f"same answers: {same((method, task, 'fp16', seed), (method, task, 'fp32', seed)):.1f} %")
+
+
+half = records_in(runs / "fp16")
+(here / "fp16.jsonl").write_text("".join(json.dumps(record) + "\n" for record, _ in half))
+plain = next((given for record, given in half if record["precision"] == "fp32"), [])
+for record, given in half:
+    alike = sum(a == b for a, b in zip(given, plain, strict=True))
+    print(
+        f"\n{record['precision']}: {record['method']} on {record['task']}: {100 * record['score']:.2f}, "
+        f"{record['time']['train_s']:.1f} s of training, {alike} of {len(given)} answers as in fp32"
+    )
