@@ -49,6 +49,15 @@ PREFIX = {
         }
     },
 }
+REGULARISED = {
+    **MIXTURE,
+    "name": "tiny_regularised",
+    "objective": {
+        "r_drop": {"weight": 0.5, "schedule": "linear_warmup"},
+        "l2_to_init": {"weight": 0.1, "head": True},
+        "orthogonality": {"between": "experts", "schedule": "cosine_decay", "over": 0.5},
+    },
+}
 FULL: dict[str, Any] = {"name": "tiny_full", "insertions": {}, "unfreeze": ["all"]}
 PER_EXAMPLE = {
     **MIXTURE,
@@ -72,6 +81,7 @@ SELECTION = {"task__selection": "train_holdout", "task__selection_size": 8, "opt
         (MIXTURE, SELECTION),
         (PER_EXAMPLE, SELECTION),
         (FULL, SELECTION),
+        (REGULARISED, SELECTION),
         (MIXTURE, {"budget__max_tokens": 500}),
         (LOW_RANK, {"precision": "bf16"}),
         (PER_EXAMPLE, {**SELECTION, "precision": "fp16"}),
@@ -289,7 +299,7 @@ def test_a_failed_evaluation_does_not_repeat_the_training(tmp_path: Path) -> Non
 def test_another_version_begins_anew(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     config = config_in(tmp_path, LOW_RANK, "killed", "3 steps")
     killed(config, 4)
-    assert in_child(lambda: (setattr(resumable, "_source", lambda: "another"), run(config))) == 0
+    assert in_child(lambda: (setattr(resumable, "source_checksum", lambda: "another"), run(config))) == 0
     assert "not gone on from, since unipet's source changed meanwhile; the run begins anew" in capfd.readouterr().err
     assert read_record(run_dir(config) / "result.json").to_dict()["resumed"] == []
 

@@ -14,9 +14,12 @@ from tests.support.architectures import ARCHS
 from tests.support.running import HEAD_ONLY, LOW_RANK, MIXTURE, tiny_config
 from tests.support.tiny import tiny_tokenizer
 from unipet.config import RunConfig
+from unipet.runs import kept_traces
 from unipet.runs.prepare import prepare
 from unipet.runs.run import perform
 from unipet.runs.shared import Shared, digest
+from unipet.training.budget import memory_fit
+from unipet.training.budget.trace import trace_step
 
 FULL: dict[str, Any] = {"name": "tiny_full", "insertions": {}, "unfreeze": ["all"]}
 FILES = ("metrics.jsonl", "predictions.jsonl", "adapter/adapter.json", "adapter/adapter.safetensors")
@@ -105,3 +108,29 @@ def test_predictions_of_memory_are_the_same_from_memory(tmp_path: Path) -> None:
     assert asdict(records[1].fitted) == asdict(alone.fitted)
     perform(tiny_config(tmp_path, MIXTURE), shared=shared)
     assert len(shared.traces) == 2
+
+
+def test_predictions_of_memory_are_the_same_from_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    traced: list[int] = []
+
+    def counted(*args: Any, **options: Any) -> Any:
+        traced.append(1)
+        return trace_step(*args, **options)
+
+    monkeypatch.setattr(memory_fit, "trace_step", counted)
+    first = perform(tiny_config(tmp_path)).record
+    again = perform(tiny_config(tmp_path, seed=1, optim__lr=1e-3)).record
+    assert len(traced) == 1
+    assert again.memory.predicted_gib == first.memory.predicted_gib
+    assert again.fitted.predicted_parts_gib == first.fitted.predicted_parts_gib
+    for differs in ({"model__dropout": 0.1}, {"precision": "bf16"}, {"method": MIXTURE}):
+        perform(tiny_config(tmp_path, **differs))
+    assert len(traced) == 4
+    (path, *_) = sorted((tmp_path / "runs" / ".cache" / "traces").glob("*.json"))
+    for kept in path.parent.glob("*.json"):
+        kept.write_text('{"damaged": {"peak_bytes": "large"}}')
+    assert perform(tiny_config(tmp_path, seed=2)).record.memory.predicted_gib == first.memory.predicted_gib
+    assert len(traced) == 5
+    monkeypatch.setattr(kept_traces, "source_checksum", lambda: "another version")
+    perform(tiny_config(tmp_path, seed=3))
+    assert len(traced) == 6

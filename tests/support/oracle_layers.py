@@ -17,7 +17,7 @@ from unipet.adaptation.adapted import Adaptation
 from unipet.adaptation.build import build
 from unipet.calculus.forward_context import ForwardContext
 from unipet.calculus.method import parse_method
-from unipet.calculus.objectives import Consistency, consistency_loss
+from unipet.calculus.objectives import Answers, Consistency
 from unipet.calculus.sites import Architecture, HookPoint, Stack
 
 ACTIVATIONS = {"gelu_new": "gelu_tanh"}
@@ -236,7 +236,7 @@ def consistency(which: Oracle) -> dict[str, float]:
 
     def run(name: str, source: str, take: Any, labels: Tensor | None = None) -> None:
         p, q = (tensors[f"input/{source}_{side}"].clone().requires_grad_() for side in "pq")
-        loss = consistency_loss(Consistency(), p[take], q[take], regression=False)
+        loss = Consistency().term(Answers([p[take], q[take]]))
         if labels is not None:
             loss = loss + F.cross_entropy(p, labels)
         errors.output(name, loss)

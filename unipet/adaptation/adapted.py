@@ -108,7 +108,7 @@ class Adaptation(NamedTensors):
         self._driven = True
         if self.mixed:
             self.routing.restart((seed * 1_000_003 + step) % 2**63, step)
-            self.current.context = replace(self.context, routes=self.routing.draw(views=2))
+            self.current.context = replace(self.context, routes=self.routing.draw(max(2, self.method.objective.views)))
 
     @contextmanager
     def views(self, count: int) -> Iterator[None]:

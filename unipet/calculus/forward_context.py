@@ -15,6 +15,7 @@ from torch import Tensor
 
 from unipet.calculus.mixture import Route
 from unipet.calculus.own_rows import OwnRows
+from unipet.calculus.router_use import RouterUse
 from unipet.errors import UnipetError
 
 
@@ -24,7 +25,8 @@ class ForwardContext:
 
     Per stack: its batch size and, where an insertion needs them, the real tokens of the whole sequence (those in the KV
     cache included; None: all are real) and how many the cache holds. For all: how many views are stacked in the batch,
-    each view's routes, and the rows that the insertions work on (None: all); the real tokens are those of these rows.
+    each view's routes, what learned routers did, and the rows that the insertions work on (None: all); the real tokens
+    are those of these rows.
     """
 
     rows: dict[str, int] = field(default_factory=dict)
@@ -34,6 +36,7 @@ class ForwardContext:
     routes: list[dict[int, Route]] = field(default_factory=list)  # per view: insertion number -> route
     evaluation: dict[int, Route] = field(default_factory=dict)  # the same, of reducers that draw
     own: OwnRows | None = None
+    uses: list[RouterUse] = field(default_factory=list)  # what the learned routers of this pass did
 
     @classmethod
     def of_stacks(cls, stacks: Iterable[str]) -> Self:
@@ -50,6 +53,7 @@ class ForwardContext:
             past={**self.past},
             routes=[{**route} for route in self.routes],
             evaluation={**self.evaluation},
+            uses=[*self.uses],
         )
 
     def note_tokens(self, stack: str, mask: Any, cache: Any) -> None:

@@ -111,9 +111,9 @@ class Insertion(InsertionTensors):
     @property
     def joins_weight(self) -> bool:
         """Whether f's matrix can be joined to the weight of the linear map that yields h, all rows and tokens alike."""
-        parts, mixture = self.parts, self.parts.mixture
+        parts = self.parts
         matrix = isinstance(parts.function, LinearMap) and parts.composition.changes_weight
-        alike = parts.scaling.dynamic is None and parts.tokens is None and not (mixture and mixture.by_row)
+        alike = parts.scaling.dynamic is None and parts.tokens is None and parts.mixture is None
         return matrix and alike and parts.form == "parallel" and self.site.at == "output" and self.site.part is None
 
     def joined_weight(self, W_DU: Tensor, x: Tensor) -> Callable[[], Tensor] | None:
@@ -122,7 +122,7 @@ class Insertion(InsertionTensors):
         function, like = self.parts.function, self._like()
         assert isinstance(function, LinearMap) and like is not None
         mixed = not (x.dtype == W_DU.dtype == like.dtype) or torch.is_autocast_enabled(x.device.type)
-        if mixed or self.views != 1 or self.context.own is not None:
+        if mixed or self.context.own is not None:
             return None
         if not self.parts.composition.of_weight:
             if torch.compiler.is_compiling():  # or there would be one graph for few tokens and one for many
@@ -130,16 +130,13 @@ class Insertion(InsertionTensors):
             tokens = x.shape[:-1].numel()
             if not function.cheaper_as_matrix(tokens, self.widths, self.training):
                 return None
-        own, factor = self._in_use(), column(self._scaled())
-        return lambda: self.parts.composition.weight(W_DU, factor * function.matrix(self.generated(own)))
+        factor = column(self._scaled())
+        return lambda: self.parts.composition.weight(W_DU, factor * function.matrix(self.reduced()))
 
     def params(self, view: int = 0) -> Params:
         """The tensors in use: the routed experts in training, the reduced ones otherwise."""
-        return self.generated(self._in_use(view))
-
-    def _in_use(self, view: int = 0) -> Params:
         ((route, _),) = by_expert(self._route(view) or {})
-        return self.bank.routed(route) if route else self.bank.reduced()
+        return self.generated(self.bank.routed(route) if route else self.bank.reduced())
 
     @property
     def views(self) -> int:

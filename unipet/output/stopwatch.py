@@ -107,7 +107,7 @@ def phase(name: str) -> Iterator[None]:
 @contextmanager
 def importing(last: bool = False) -> Iterator[None]:
     """The phase "import", without Python's collector of garbage: what imports make is none, and looking through it again and
-    again takes a fifth of their time.
+    again takes much of their time.
 
     After the `last` imports of a command's first run, the collector never looks at what there is by then. In a process of
     somebody else's, such as a notebook, it goes on looking at everything.

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unipet.errors import UnipetError
 from unipet.runs import record_files as records
 from unipet.runs.record import Identity, Record
 from unipet.config import RunConfig
@@ -67,7 +68,7 @@ def prepare(config: RunConfig) -> Prepared:
         from unipet.runs.base_model import skeleton
         from unipet.runs.storage import check_storage
         from unipet.compose.parse_run_config import check_run_config
-        from unipet.tasks import input_length, load_task
+        from unipet.tasks import KINDS, input_length, load_task
         from unipet.runs.tracking import check_tracking
         from unipet.training.lr_ratio import up_tensors
         from unipet.training.positions import check_max_length
@@ -79,6 +80,11 @@ def prepare(config: RunConfig) -> Prepared:
     check_trial(config)
     import_modules(config.imports)
     method = load_method(config.method)
+    if not method.trains and not KINDS[config.task.kind].pretrained_head:
+        raise UnipetError(
+            f"method={method.name} trains nothing, but the output layer of task.kind={config.task.kind} is new, so its answers "
+            "would be random. Choose a prompt, such as task=sst2_prompt (`unipet list tasks`)."
+        )
     # What "auto" chooses on this device is what the run is: another device may choose otherwise.
     config = replace(config, method=method.to_dict(), precision=chosen_precision(config.precision))
     check_compile(config, method)

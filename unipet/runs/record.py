@@ -24,6 +24,7 @@ class Identity(JsonObject):
     sites: dict[str, Any] | None = None  # a site table of the user's own
     functions: dict[str, str] = field(default_factory=dict)  # checksum of the source of every registered function used
     numerics: int | None = None  # of the package, see unipet/runs/identity.py
+    teachers: dict[str, str] = added_later(factory=dict)  # checksum of every saved run that an objective learns from
 
 
 @dataclass
@@ -138,6 +139,9 @@ class Data(JsonObject):
     splits: dict[str, str] | None = added_later(None)
     synthetic: bool | None = added_later(None)
     regression: bool | None = added_later(None)
+    pool: str | None = added_later(None)  # few-shot: fingerprint of what all splits have in common
+    shots: int | None = added_later(None)  # few-shot: training examples of each label
+    split_seed: int | None = added_later(None)  # few-shot: which split
     train_labels: dict[str, int] | None = added_later(None)
     selection: Selection = added_later(factory=Selection)
     truncated: dict[str, float] | None = added_later(None)  # share of examples that a length limit cut

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import unipet
 from unipet.errors import UnipetError
 from unipet.output.files import remove_leftovers
 from unipet.runs.prepare import Prepared, finished_record
 from unipet.runs.record import Record, TrialOf
 from unipet.runs.record_files import RESULT, read_record, write_record
 from unipet.runs.uploading import upload
+from unipet.runs.versions import source_checksum
 
 if TYPE_CHECKING:
     from unipet.training.budget.memory_fit import MemoryFit
@@ -67,17 +65,8 @@ def _setting(record: Record, fit: MemoryFit, device: str) -> dict[str, Any]:
     """What must not change within one run: another version would finish what this one began, and nobody could repeat it."""
     versions = {name: version for name, version in record.versions.to_dict().items() if name != "machine"}
     fitted = {"micro_batch": fit.micro_batch, "checkpointing": fit.checkpointing}
-    where = {"run_id": record.run_id, "device": device.partition(":")[0], "unipet's source": _source()}
+    where = {"run_id": record.run_id, "device": device.partition(":")[0], "unipet's source": source_checksum()}
     return {**where, **versions, **fitted}
-
-
-@functools.cache
-def _source() -> str:
-    """A checksum of the package's own code."""
-    package, digest = Path(unipet.__file__).parent, hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
-        digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()
 
 
 def finished_before(prepared: Prepared) -> Record | None:

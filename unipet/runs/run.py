@@ -20,7 +20,7 @@ from unipet.runs import record_files as records
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
 from unipet.runs.record import (
-    Compiled, Data, ErrorOf, Fitted, Frozen, InsertionRow, Memory, Params, Record, Scoring, TrialOf, blank_record,
+    Compiled, Data, ErrorOf, Fitted, Frozen, InsertionRow, Memory, Params, Record, Scoring, blank_record,
 )  # fmt: skip
 from unipet.runs.versions import now
 from unipet.runs.device_share import Share
@@ -30,6 +30,7 @@ from unipet.runs.prepare import Prepared, finished_record, prepare
 from unipet.runs.endings import failed, interrupted
 from unipet.runs.finished import evaluate as evaluate
 from unipet.runs.resumable import done_with, finished_before, resume_points, resumed_before
+from unipet.runs.teachers import load_teachers
 from unipet.runs.run_directory import checksums, clear, locked, settle
 from unipet.runs.shared import Shared
 from unipet.output.stopwatch import Stopwatch, importing, phase, timed
@@ -143,12 +144,7 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker,
         from unipet.training.budget.memory_fit import fit_run
         from unipet.training.callbacks import Best
         from unipet.adaptation.checkpoint import save
-        from unipet.training.evaluation import (
-            check_mixture,
-            higher_is_better,
-            score_split,
-            selection_score,
-        )
+        from unipet.training.evaluation import check_mixture, higher_is_better, score_split, selection_score
         from unipet.runs.flags import raised
         from unipet.training.history import read_steps
         from unipet.training.loop import seed_everything
@@ -168,6 +164,7 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker,
     with phase("base_model"):
         traces = shared.traces_of(prepared, device)
         fit = fit_run(config, model, prepared.fit.draft, encoded.train, batch, read, data.regression, device, traces)
+        shared.keep_traces(prepared, device)
     warnings += filter(None, [fit.warning, warning_without_gpus(config.budget.gpus)])
     record.fitted = Fitted.from_dict(record.fitted.to_dict() | fit.record())
     record.memory.predicted_gib = fit.predicted_gib
@@ -176,6 +173,7 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker,
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
     with phase("base_model"):
+        teachers = load_teachers(method, model)
         adapted = adapt(model, method, prepared.sites).to_dict()
     record.params = Params.from_dict(adapted["params"])
     record.insertions = [InsertionRow.from_dict(row) for row in adapted["insertions"]]
@@ -185,7 +183,7 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker,
     check_lengths(encoded, model, config.task)
     memory = PeakMemory(device)
     best = None
-    if encoded.selection:
+    if encoded.selection and method.trains:
         metric = selection_metric(config.task)
         sign = 1.0 if higher_is_better(metric) else -1.0
         best = Best(model, selection_score(config, model, data, encoded, tokenizer), metric, sign)
@@ -210,6 +208,7 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker,
             begin=begin,
             measure=memory.read,
             ranks=ranks,
+            teachers=teachers,
         )
     if best is not None:
         selection = record.data.selection
@@ -221,8 +220,9 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker,
     for row in record.insertions:  # for example experts that no step was routed to
         row.untrained = [name for name in trained.untrained if name.startswith(f"{row.name}/")]
     record.time.train_s, record.time.steps = trained.seconds, trained.steps
-    record.time.step_ms = 1000 * trained.seconds / trained.steps
-    record.time.tokens_per_s = trained.tokens / trained.seconds
+    if trained.steps:
+        record.time.step_ms = 1000 * trained.seconds / trained.steps
+        record.time.tokens_per_s = trained.tokens / trained.seconds
     record.time.device_hours = config.budget.gpus * trained.seconds / 3600
     with phase("saving"):  # first, so that an error in evaluation does not lose the training
         save(model, directory / records.ADAPTER)

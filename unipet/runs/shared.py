@@ -9,7 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from unipet.output.cache_place import cache_directory
 from unipet.output.stopwatch import phase
+from unipet.runs.kept_traces import read_traces, write_traces
 from unipet.runs.prepare import Prepared
 from unipet.runs.record_files import canonical_json
 
@@ -59,6 +61,7 @@ class Shared:
 
     base: KeptBase | None = None
     traces: dict[str, dict[str, Trace]] = field(default_factory=dict)  # predicted steps, by what takes them
+    _on_disk: dict[str, int] = field(default_factory=dict)  # how many of them are kept on disk
     #: Called with the predicted memory (GiB) before a run puts anything on its device; it may wait for others to end.
     admit: Callable[[float | None], None] = lambda gib: None
 
@@ -82,11 +85,28 @@ class Shared:
 
     def traces_of(self, prepared: Prepared, device: str) -> dict[str, Trace]:
         """The predicted steps of runs that differ from this one at most in data, seed, rates and lengths of training."""
-        config = prepared.config
+        settings = self._traced_with(prepared, device)
+        key = canonical_json(settings)
+        if key not in self.traces:
+            self.traces[key] = read_traces(cache_directory(prepared.config.runs_dir), settings)
+            self._on_disk[key] = len(self.traces[key])
+        return self.traces[key]
+
+    def keep_traces(self, prepared: Prepared, device: str) -> None:
+        """Keep them on disk as well, where there are new ones."""
+        settings = self._traced_with(prepared, device)
+        key = canonical_json(settings)
+        if len(self.traces[key]) > self._on_disk[key]:
+            write_traces(cache_directory(prepared.config.runs_dir), settings, self.traces[key])
+            self._on_disk[key] = len(self.traces[key])
+
+    def _traced_with(self, prepared: Prepared, device: str) -> list[Any]:
+        config, content = prepared.config, prepared.content
         stored = [config.model.dtype, config.model.attention, config.model.quantization, config.model.dropout]
-        same = [prepared.content.base_model, *stored, config.task.kind, prepared.data.labels, prepared.data.regression]
+        data = [config.task.kind, prepared.data.labels, prepared.data.regression]
+        same = [content.base_model, content.sites, content.functions, *stored, *data]
         how = [prepared.fit.method.to_dict(), config.optim.label_smoothing, config.precision, device]
-        return self.traces.setdefault(canonical_json([same, how]), {})
+        return [same, how]
 
     def check(self, model: nn.Module) -> None:
         """Keep the base model only if the run with `model`, which has ended, left it as it was."""

@@ -16,7 +16,7 @@ from unipet.adaptation.api import parameters
 from unipet.errors import UnipetError
 from unipet.output.progress import Progress
 from unipet.output.stopwatch import phase
-from unipet.training.history import SELECTION, tracked
+from unipet.training.history import SELECTION, TERM, WEIGHT, tracked
 from unipet.training.loop import Callback
 from unipet.training.ranks import ALONE, Ranks
 from unipet.training.resume_point import State
@@ -160,6 +160,7 @@ class Journal(Callback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float]) -> None:
         named = {"loss": "loss", "lr": "learning_rate", "grad_norm": "grad_norm", "epoch": "epoch"}
+        named |= {name: name for name in logs if name.startswith((TERM, WEIGHT))}
         # JSON has no infinity, which a gradient norm can reach although the loss is finite
         values = {name: logs[key] if math.isfinite(logs[key]) else None for name, key in named.items()}
         self.write(values, state.global_step)

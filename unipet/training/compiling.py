@@ -21,6 +21,7 @@ from unipet.errors import UnipetError
 
 #: Dropout draws from torch's own stream, as without compiling: the losses of a run stay comparable.
 _OPTIONS = {"fallback_random": True}
+_SAME_ROUTES = ("soft", "fixed")  # routers whose choice is the same in every step
 _COMPILERS = ("g++", "clang++", "c++")
 
 
@@ -30,7 +31,7 @@ def check_compile(config: RunConfig, method: Method) -> None:
     if not config.compile:
         return
     for spec in method.insertions:
-        if spec.mixture is not None and spec.mixture.grain(training=True) is not None:
+        if spec.mixture is not None and spec.mixture.router not in _SAME_ROUTES:
             raise UnipetError(
                 f"compile: method.insertions.{spec.name}.mixture draws other experts in each step, and each draw would be "
                 "compiled again. Set compile=false, or router: soft or fixed."

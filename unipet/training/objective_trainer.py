@@ -11,13 +11,15 @@ from torch import Tensor, nn
 from unipet.adaptation.adapted import adaptation
 from unipet.errors import UnipetError
 from unipet.training.forward import model_inputs, real_tokens
+from unipet.training.history import WEIGHT
 from unipet.training.loop import Loop
 from unipet.training.loss_scale import LossScale, Overflow
 from unipet.training.random_streams import RandomStreams
 from unipet.training.ranks import Ranks
 from unipet.training.sampler import GroupedOrder
 from unipet.training.schedule import rate
-from unipet.training.step import Loss, Tally
+from unipet.training.step import Loss, Terms
+from unipet.training.tally import Tally
 
 _RANGE = "float16 ends at 65504, which activations may pass: precision=bf16 has the range of float32."
 
@@ -48,20 +50,32 @@ class ObjectiveTrainer(Loop):
         adaptation(model).routing.first_row = rows.start
 
         def gradients() -> Tensor:
-            own = self.loss.gradients(model, inputs, self.micro_batch, self._backward, self._finite, rows)
-            return self.ranks.add_up(own, self.learning)
+            found: Terms = {}
+            own = self.loss.gradients(
+                *(model, inputs, self.micro_batch, self._backward, self._finite, rows),
+                weights=self._weights(self.state.global_step),
+                add_up=self.ranks.total if self.ranks.count > 1 else None,
+                note=found.update,
+            )
+            terms = (found.get(name, torch.zeros_like(own)).float() for name in self.tally.names)
+            return self.ranks.add_up(torch.stack([own, *terms]), self.learning)
 
         try:
-            loss = gradients() if self.loss_scale is None else self._scaled(model, gradients)
+            losses = gradients() if self.loss_scale is None else self._scaled(model, gradients)
         except Overflow:
             raise Diverged(f"{self._place('the gradients are not finite')} {_RANGE}") from None
-        self.tally.add(loss, real_tokens(model_inputs(model, inputs)[0]))
-        return loss
+        self.tally.add(losses, real_tokens(model_inputs(model, inputs)[0]))
+        return losses[0]
+
+    def _weights(self, step: int) -> dict[str, float]:
+        return self.loss.objective.weights_at(step, self.state.max_steps)
 
     def log(self, logs: dict[str, float]) -> None:
-        """With the mean loss since the last line, and the epoch."""
+        """With the means of the loss and of its terms since the last line, the weights that change, and the epoch."""
         self.state.epoch = self.order.epochs(self.state.global_step)
-        super().log({**logs, "loss": self.tally.mean_loss()})
+        weights = self._weights(self.state.global_step - 1)
+        changing = {f"{WEIGHT}{name}": weights[name] for name in self.loss.objective.scheduled}
+        super().log({**logs, **self.tally.means(), **changing})
 
     def _scaled(self, model: nn.Module, gradients: Callable[[], Tensor]) -> Tensor:
         """The step under loss scaling. A step that is computed again sees the random draws of the first time."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TextIO
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from unipet.adaptation.api import adaptation, frozen, parameters, stored
+from unipet.calculus.objectives import L2ToInit, Objective
 from unipet.config import RunConfig
 from unipet.output.stopwatch import phase
 from unipet.tasks import Collate, Readout, read_rows
@@ -31,8 +33,11 @@ from unipet.training.resume_point import Part, ResumePoint, ResumePoints
 from unipet.training.resuming import OPTIMISER, Optimiser, Resumption, RungReached, Spent, Weights
 from unipet.training.sampler import GroupedOrder
 from unipet.training.schedule import rung_step, warmup_steps
-from unipet.training.step import Loss, Tally
+from unipet.training.start_values import StartValues
+from unipet.training.step import Loss
 from unipet.training.stopping import end_if_asked, ending_steps_first
+from unipet.training.tally import Tally
+from unipet.training.teachers import put_beside
 
 
 @dataclass
@@ -42,7 +47,7 @@ class Trained:
     steps: int = 0
     seconds: float = 0.0  # of the steps alone
     tokens: int = 0  # without padding; an example seen in two views counts once
-    stopped_by: str = "epochs"  # epochs | max_steps | max_tokens | gpu_hours | rung
+    stopped_by: str = "epochs"  # epochs | max_steps | max_tokens | gpu_hours | rung | nothing trains (zero-shot)
     untrained: list[str] = field(default_factory=list)  # trainable tensors that got no gradient or did not move
     measured: dict[str, Any] = field(default_factory=dict)  # what `measure` answered
     compiled: dict[str, Any] | None = None  # a `CompileReport`; after an interruption, of the last process
@@ -53,7 +58,7 @@ class Trained:
 @one_process()
 def train(
     model: nn.Module,
-    objective: Any,
+    objective: Objective,
     examples: Examples,
     collate: Collate,
     regression: bool,
@@ -69,6 +74,7 @@ def train(
     begin: ResumePoint | None = None,
     measure: Callable[[], dict[str, Any]] = dict,
     ranks: Ranks = ALONE,
+    teachers: Mapping[str, nn.Module] = MappingProxyType({}),
 ) -> Trained:
     """Train every parameter of `model` that requires a gradient, in place. The model stays on the training device.
 
@@ -79,9 +85,12 @@ def train(
     `log(values, step)`. Two runs with the same seed see the same data order and the same dropout.
     Training begins after `begin`, one of the `points` that it writes every `config.checkpoint.every`, and at its end.
     `measure` is asked once, when the last step is over. Each process of `ranks` calls this, and takes its part of every
-    batch; the first alone has `points` and `best`. Raises `Diverged` for a loss that is not finite, `UnipetError` if no
-    tensor ever had a gradient or none moved, and `Interrupted` if a signal ended it between two steps.
+    batch; the first alone has `points` and `best`. `teachers` are the models of the objective's distillations, by name.
+    Raises `Diverged` for a loss that is not finite, `UnipetError` if no tensor ever had a gradient or none moved, and
+    `Interrupted` if a signal ended it between two steps.
     """
+    if not parameters(model, head=True):
+        return Trained(stopped_by="nothing trains", measured=measure())
     optim = config.optim
     order = GroupedOrder(lengths(examples), optim.batch_size, config.seed)
     both = bool(getattr(model.config, "is_encoder_decoder", False))
@@ -138,11 +147,13 @@ def train(
     )
     if begin is not None and begin.outcome is not None:
         return Trained(**resumption.finish(begin))
+    start = dict[str, Tensor]()
     compiled = Compiled(model) if config.compile else None
-    loss = Loss(objective, regression, optim.label_smoothing, config.precision, read)
+    loss = Loss(objective, regression, optim.label_smoothing, config.precision, read, teachers, start)
     trainer.loss = loss if compiled is None else replace(loss, call=compiled)
+    put_beside(teachers, model, arguments.device)
     trainer.order, trainer.micro_batch, trainer.lr_ratio = order, micro_batch or optim.batch_size, optim.lr_ratio
-    trainer.schedule, trainer.tally = optim.schedule, Tally(arguments.device)
+    trainer.schedule, trainer.tally = optim.schedule, Tally(arguments.device, objective.terms)
     trainer.ranks, trainer.learning = ranks, list(learning.values())
     parts |= {"tally": trainer.tally, OPTIMISER: Optimiser(trainer)}
     if config.precision == "fp16":
@@ -155,6 +166,9 @@ def train(
         order.begin_after(begin.step)
         resumption.take_up(begin)
     ranks.begin_alike([*stored(model).values(), *frozen(model).values()])
+    if objective.of(L2ToInit):
+        parts["start"] = values = StartValues(learning)
+        start.update(values.values)
     try:
         with cache.in_use(), checkpointed(model, checkpointing), ending_steps_first():
             trainer.train()

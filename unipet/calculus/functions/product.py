@@ -84,6 +84,8 @@ def scaled(delta: Delta, factor: Tensor | float) -> Delta:
         return _times(factor, delta)
     if isinstance(delta, Product) and factor.dim() == 1:  # one number, or one for each channel of h
         return replace(delta, W_DR=factor.unsqueeze(-1) * delta.W_DR)
+    if isinstance(delta, Product) and factor.shape[-1] == 1:  # one number for each example, or each token
+        return replace(delta, z=factor * delta.z)
     return factor * value(delta)
 
 

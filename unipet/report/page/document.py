@@ -31,11 +31,12 @@ from unipet.report.page.runs import failures, left_out, run_data, run_labels, si
 from unipet.report.page.scores import score_table, verdicts
 from unipet.report.page.trade_offs import cost_tables, costless, costs_of_charts
 from unipet.report.published import BESIDE, PUBLISHED, Beside
+from unipet.report.tuning import Curve, curve_cells
 
 HERE = Path(__file__).resolve().parent
 PARTS = (
     ("table", "Comparison"), ("published", "Published"), ("scores", "Scores"), ("trade-offs", "Cost"),
-    ("learning", "Learning"), ("dimensions", "Dimensions"),
+    ("learning", "Learning"), ("dimensions", "Dimensions"), ("tuning", "Tuning effort"),
     ("methods", "Methods"), ("failures", "Without a score"), ("runs", "Any two runs"),
 )  # fmt: skip
 LIMIT = 3_000_000  # bytes of the whole page
@@ -49,16 +50,18 @@ def page(
     stamp: str = "",
     published: Sequence[Beside] = (),
     progress: Sequence[str] = (),
+    tuning: Sequence[Curve] = (),
 ) -> str:
     """The whole page. `groups`: what was compared before. `stamp`: the version that a live page asks about.
     `published`: papers' numbers beside ours. `progress`: how far running sweeps are.
+    `tuning`: the curves of searches.
 
     Raises `UnipetError` where Jinja2, Altair or vl-convert is missing, or a predictions.jsonl is damaged.
     """
     comparisons = sorted(comparisons_of(entries, groups), key=lambda comparison: -len(comparison.scored))
     content = _content(entries, comparisons, published)
     single = single_runs(entries, comparisons)
-    content |= {"notices": [*progress, *notices(comparisons)]}
+    content |= {"tuning": curve_tables_of(tuning), "notices": [*progress, *notices(comparisons)]}
     content |= {"run_labels": run_labels(single, comparisons), "left_out": left_out(entries, single)}
     composed, runs = compositions(comparisons), run_data(single)
     for points, drawings in DETAIL:
@@ -73,7 +76,7 @@ def page(
             "drawings": drawings,
             "undrawn": sum(map(len, composed.values())) > drawings,
         }
-        absent = {"published": not published, "trade-offs": not shown["costs"]}
+        absent = {"published": not published, "trade-offs": not shown["costs"], "tuning": not tuning}
         parts = [part for part in PARTS if not absent.get(part[0])]
         data = {"charts": {name: packed(chart) for name, chart in drawn.items()}, "runs": runs, "stamp": stamp}
         html = document("page.html", title_of(entries), data, parts, **content, **shown)
@@ -103,6 +106,11 @@ def _content(
         "failures": failures(entries),
         "unlisted": unlisted(entries),
     }
+
+
+def curve_tables_of(tuning: Sequence[Curve]) -> list[Table]:
+    """A table for each task, base model and budget."""
+    return [Table(title, heads, rows, range(1, len(heads))) for title, heads, rows in curve_cells(tuning)]
 
 
 def title_of(entries: Sequence[Entry]) -> str:
