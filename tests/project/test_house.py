@@ -184,7 +184,8 @@ def test_every_package_that_is_imported_is_asked_for() -> None:
     setup.read(ROOT / "setup.cfg", encoding="utf-8")
     extras = setup["options.extras_require"]
     optional = [
-        extras[name] for name in ("plots", "report", "dashboard", "notebook", "trackio", "slurm", "ray", "optuna")
+        extras[name]
+        for name in ("plots", "report", "dashboard", "notebook", "trackio", "slurm", "ray", "optuna", "quantised")
     ]
     asked = "\n".join([setup["options"]["install_requires"], *optional])
     wanted = {re.split(r"[ <>=]", line)[0] for line in asked.split("\n")}

@@ -100,6 +100,7 @@ SELECTION = {"task__selection": "train_holdout", "task__selection_size": 8, "opt
         (REGULARISED, SELECTION),
         (MIXTURE, {"budget__max_tokens": 500}),
         (LOW_RANK, {"precision": "bf16"}),
+        (PER_EXAMPLE, {**SELECTION, "precision": "fp16"}),
         (LOW_RANK, {"optim__lr_ratio": 4.0, "optim__epochs": 2.5, "seed": 3}),
     ],
     ids=lambda value: value["name"] if "name" in value else "-".join(map(str, value)) or "plain",

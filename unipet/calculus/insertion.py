@@ -92,6 +92,8 @@ class Insertion(RoutedInsertion):
         if mixed or self.context.own is not None:
             return None
         if not self.parts.composition.of_weight:
+            if torch.compiler.is_compiling():  # or there would be one graph for few tokens and one for many
+                return None
             tokens = x.shape[:-1].numel()
             if not function.cheaper_as_matrix(tokens, self.widths, self.training):
                 return None

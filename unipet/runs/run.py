@@ -21,7 +21,7 @@ from unipet.config import RunConfig
 from unipet.errors import UnipetError
 from unipet.runs.expert_report import expert_report
 from unipet.runs.record import (
-    Data, ErrorOf, Fitted, Frozen, InsertionRow, Memory, Params, Record, Scoring, blank_record,
+    Compiled, Data, ErrorOf, Fitted, Frozen, InsertionRow, Memory, Params, Record, Scoring, blank_record,
 )  # fmt: skip
 from unipet.runs.versions import now
 from unipet.runs.device_share import Share
@@ -219,6 +219,7 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker,
     trained.experts |= settle(config, model, data, encoded, tokenizer)
     record.memory = Memory.from_dict(record.memory.to_dict() | trained.measured)
     record.stopped_by, record.frozen = trained.stopped_by, Frozen.from_dict(trained.frozen)
+    record.compiled = None if trained.compiled is None else Compiled.from_dict(trained.compiled)
     for row in record.insertions:  # for example experts that no step was routed to
         row.untrained = [name for name in trained.untrained if name.startswith(f"{row.name}/")]
     record.time.train_s, record.time.steps = trained.seconds, trained.steps
