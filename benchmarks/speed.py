@@ -2,9 +2,10 @@
 
     python -m benchmarks.speed [--minutes 10] [--batch 16] [--quick] [--models MiniLM] [--methods LoRA] [--end-to-end] [--render]
 
-Writes speed_cpu.csv, .json, .png and .pdf to benchmarks/results, and the table of docs/performance.md. `--quick` takes the
-fewest steps on two methods and writes to runs/bench instead: it shows that the script works. `--render` makes figure and table
-again from the JSON. `--end-to-end` compares `unipet train` with peft and transformers' Trainer (benchmarks/end_to_end.py).
+Writes speed_cpu.csv, .json, .png and .pdf to benchmarks/results, and the tables of docs/performance.md and README.md.
+`--quick` takes the fewest steps on two methods and writes to runs/bench instead: it shows that the script works. `--render`
+makes figure and tables again from the JSON. `--end-to-end` compares `unipet train` with peft and transformers' Trainer
+(benchmarks/end_to_end.py).
 Nothing else should run on the machine: the result contains the load average.
 """
 
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--tiny", action="store_true", help="tiny random models, for a test of this script")
     parser.add_argument("--models", default="", help="only base models whose name contains this")
     parser.add_argument("--methods", nargs="+", default=[], help="only methods whose name contains one of these")
-    parser.add_argument("--out", type=Path, help="another directory for the results; docs/performance.md stays")
+    parser.add_argument("--out", type=Path, help="another directory for the results; the tables stay")
     parser.add_argument("--render", action="store_true")
     parser.add_argument("--end-to-end", action="store_true")
     parser.add_argument("--data", type=Path, default=speed_results.ROOT.parent / "shared" / "data", help="has sst2/")
@@ -51,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print("matplotlib is not installed: no figure.")
     if place == speed_results.RESULTS:
         speed_results.put_into(speed_results.PAGE, NAME, speed_results.table(content))
+        speed_results.put_into(speed_results.README, NAME, speed_results.summary(content))
 
 
 def _measure(asked: argparse.Namespace, place: Path) -> None:

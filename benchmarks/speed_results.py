@@ -14,6 +14,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "docs" / "performance.md"
+README = ROOT / "README.md"
 #: The columns of the CSV, in order; a cell that was not measured is empty.
 COLUMNS = (
     *("model", "batch", "length", "method", "peer", "phase", "parameters", "rounds"),
@@ -94,6 +95,20 @@ def table(content: Mapping[str, Any]) -> str:
     if content["failures"]:
         parts.append("Not measured: " + "; ".join(content["failures"]) + ".")
     return "\n\n".join(parts)
+
+
+def summary(content: Mapping[str, Any]) -> str:
+    """The training of MiniLM for the README: what both have, first in the order of interest."""
+    training = [row for row in content["rows"] if row["model"] == "MiniLM" and row["phase"] == "training"]
+    lines = [
+        "| method | unipet, step / floor | peft, step / floor | MiB, unipet | MiB, peft |",
+        "|---|---|---|---|---|",
+    ]
+    for row in [row for row in training if row["peer"] == "peft"][:8]:
+        cells = [f"{row[f'{side}_ratio']:.2f}" for side in ("ours", "peer")]
+        cells += [f"{row[f'{side}_mib']:.0f}" for side in ("ours", "peer")]
+        lines.append("| " + " | ".join([row["method"], *cells]) + " |")
+    return "\n".join(lines)
 
 
 def _lines(rows: Sequence[Mapping[str, Any]], memory: bool) -> list[str]:

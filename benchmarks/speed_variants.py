@@ -19,7 +19,7 @@ import unipet
 from benchmarks.speed_models import TASKS, Workload
 from benchmarks.speed_pairs import Pair
 from unipet.adaptation.adapted import adaptation
-from unipet.calculus.objectives import consistency_loss
+from unipet.calculus.objectives import Answers, Consistency
 
 #: The modules of a classifier that train beside every method, on both sides.
 HEADS = ("classifier",)
@@ -64,9 +64,8 @@ class Variant:
         stacked = {name: torch.cat([value] * self.views) for name, value in self.inputs.items()}
         with adaptation(self.model).views(self.views):
             first, second = self._logits(stacked).chunk(self.views)
-        return self.workload.loss(first, self.inputs) + consistency_loss(
-            self.consistency, first.float(), second.float(), False
-        )
+        seen = Answers([first.float(), second.float()])
+        return self.workload.loss(first, self.inputs) + self.consistency.weight * self.consistency.term(seen)
 
     def _logits(self, inputs: dict[str, Tensor]) -> Tensor:
         with torch.autocast(torch.device(self.device).type, torch.bfloat16) if self.autocast else nullcontext():
@@ -130,7 +129,9 @@ def ours(base: nn.Module, pair: Pair, workload: Workload, device: str, autocast:
     unipet.adapt(model, pair.spec())
     objective = adaptation(model).method.objective
     _float32(model, autocast)
-    return Variant(model, workload, device, autocast, objective.views, objective.consistency)
+    return Variant(
+        model, workload, device, autocast, objective.views, next(iter(objective.of(Consistency).values()), None)
+    )
 
 
 def peer(base: nn.Module, pair: Pair, like: Variant) -> Variant | None:

@@ -306,7 +306,8 @@ def _extras(method: Method) -> str:
         if spec.mixture is not None
     ]
     found += [f"unfreeze {part}" for part in method.unfreeze if part != "head"]
-    found += ["consistency of two views"] if method.objective.consistency is not None else []
+    found += [f"`{name}`, {each.passes} views" for name, each in method.objective.regularisers if each.passes > 1]
+    found += [f"`{name}`" for name, each in method.objective.regularisers if each.passes == 1]
     return "<br>".join(found) or "-"
 
 

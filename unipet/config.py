@@ -82,7 +82,8 @@ class TaskConfig(Paths):
     # Rows to leave out: empty (a text is missing), unlabelled (no answer: null, empty or -1). The record counts them.
     drop: list[str] = option([], choices=("empty", "unlabelled"))
     choices: list[str] = field(default_factory=list)  # multiple_choice: one column (or template) per choice
-    verbalizers: list[str] = field(default_factory=list)  # masked_prompt: one word per label, in the order of labels
+    verbalizers: list[str] = field(default_factory=list)  # prompts: one word per label, in the order of labels
+    demonstrations: int = option(0, low=0)  # prompts: solved training examples of each label in every context
     target: str = option("target", filled=True, words="a column name")  # generation: the column with the answer
     # generation: the evaluation column with several correct texts; without it, target is used
     references: str = option("references", filled=True, words="a column name")
@@ -98,13 +99,14 @@ class TaskConfig(Paths):
     rename: dict[str, str] = option({}, words="a mapping from a hub column to one of the task's")
     train_split: str = "train"
     evaluation_split: str = "validation"
-    # the examples that choose the checkpoint; with none, the last checkpoint is kept
-    selection: str = option("train_holdout", choices=("train_holdout", "validation", "none"))
+    # The examples that choose the checkpoint (none: the last is kept). auto: train_holdout, but none with shots
+    selection: str = option("auto", choices=("auto", "train_holdout", "validation", "shots", "none"))
     selection_split: str = "validation"  # for selection=validation; never the evaluation split
     selection_size: int = option(500, low=1)  # for selection=train_holdout; at most a fifth of the training set
     selection_metric: str | None = None  # null: the first metric; for generation "loss", which needs no decoding
-    # file name -> hidden split, or subset/split of the hub
-    submission: dict[str, str] = option({}, words="a mapping from a file name to a split")
+    submission: dict[str, str] = option(
+        {}, words="a mapping from a file name to a split"
+    )  # or to subset/split of the hub
     submission_names: bool = False  # write label names to submission files, instead of indices
     # regression: the range that a submission server accepts
     submission_range: list[float] = option([], low=-math.inf, words="[lowest, highest], or [] for answers as they are")
@@ -112,14 +114,15 @@ class TaskConfig(Paths):
     generator_seed: int = option(0, low=-math.inf)
     generated_train: int = option(4000, low=1)
     generated_evaluation: int = option(1000, low=1)
-    # a directory with <split>.{jsonl,csv,tsv,parquet}, which replace hub and generator
-    data_dir: str | None = option(None, filled=True, words="a name", path=True)
+    data_dir: str | None = option(None, filled=True, words="a name", path=True)  # holds <split>.{jsonl,csv,tsv,parquet}
     max_length: int = option(128, low=1)  # the most tokens of an input, except in generation
     max_source: int = option(512, low=1)  # generation: the most tokens of a source
     max_target: int = option(128, low=2)  # generation: the most tokens of a target
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
-    # the first n examples of a fixed shuffle, the same for every method and seed
-    max_train: int | None = option(None, low=1, null="for all")
+    shots: int | None = option(None, low=1, null="for all examples")  # training examples of each label
+    split_seed: int = option(0, low=0, high=LARGEST)  # with shots: which sample; runs on the same samples are paired
+    shots_from: str = option("sample", choices=("sample", "files"))  # files: fewshot/k<shots>_seed<split_seed>_train
+    max_train: int | None = option(None, low=1, null="for all")  # the first n of a fixed shuffle, the same in every run
     max_evaluation: int | None = option(None, low=1, null="for all")
 
 

@@ -24,7 +24,6 @@ FUNCTIONS: dict[str, dict[str, Any]] = {
     "random bases": {"function": {"name": "random_bases", "size": 2}, "scaling": {"name": "learned", "start": 0.7}},
     "circulant blocks": {"function": {"name": "circulant", "size": 4}, "scaling": 3.0},
     "factor of the weight": {"function": {"name": "low_rank", "size": 2}, "composition": "hadamard", "scaling": 0.5},
-    "mixture, merged at evaluation": {"function": {"name": "hadamard_product", "size": 2}, "mixture": {"experts": 2}},
 }
 
 
@@ -133,6 +132,10 @@ def test_one_that_reads_h_before_it_keeps_its_place() -> None:
     second = {**FUNCTIONS["hadamard product"], "position": "attn.q"}
     unipet.adapt(model, {"name": "x", "insertions": {"first": first, "second": second}})
     assert not joined(model)
+
+
+def test_a_mixture_keeps_its_experts_apart() -> None:
+    assert not joined(adapted({**FUNCTIONS["hadamard product"], "mixture": {"experts": 2}}))
 
 
 def test_shapes_choose_between_tokens_and_matrix() -> None:

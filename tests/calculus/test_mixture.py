@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import unipet
 from tests.support.tiny import TINY, tiny_batch
 from unipet.adaptation.adapted import adaptation
-from unipet.calculus.objectives import Consistency, consistency_loss, task_loss
+from unipet.calculus.objectives import task_loss
 
 
 def without_dropout(model: nn.Module) -> None:
@@ -171,32 +171,3 @@ def test_init_cloned_and_independent() -> None:
         p = unipet.parameters(model)
         name = "one/bert.encoder.layer.0.attention.self.query/down"
         assert torch.equal(p[f"{name}.0"], p[f"{name}.1"]) is equal
-
-
-@pytest.mark.parametrize("regression", [False, True])
-def test_consistency_is_the_symmetric_divergence(regression: bool) -> None:
-    a, b = torch.randn(4, 1 if regression else 3), torch.randn(4, 1 if regression else 3)
-    loss = consistency_loss(Consistency(weight=2.0), a, b, regression)
-    if regression:
-        expected = 2.0 * ((a - b) ** 2).mean()
-    else:
-        p, q = a.softmax(-1), b.softmax(-1)
-        expected = 2.0 * 0.5 * ((p * (p / q).log()).sum() + (q * (q / p).log()).sum()) / 4
-    assert torch.allclose(loss, expected, atol=1e-6)
-
-
-def test_detached_targets_give_the_published_gradient() -> None:
-    """½(softmax(a) - softmax(b))/B for the first view, as measured on the released code; not the full gradient."""
-    a, b = torch.randn(4, 3, requires_grad=True), torch.randn(4, 3, requires_grad=True)
-    consistency_loss(Consistency(), a, b, regression=False).backward()
-    assert a.grad is not None and torch.allclose(a.grad, 0.5 * (a.softmax(-1) - b.softmax(-1)) / 4, atol=1e-6)
-    full = a.detach().clone().requires_grad_(), b.detach().clone().requires_grad_()
-    consistency_loss(Consistency(stop_gradient=False), *full, regression=False).backward()
-    assert full[0].grad is not None and not torch.allclose(full[0].grad, a.grad, atol=1e-4)
-
-
-def test_weight_scales_and_zero_switches_off() -> None:
-    a, b = torch.randn(4, 3), torch.randn(4, 3)
-    one = consistency_loss(Consistency(weight=1.0), a, b, False)
-    assert torch.allclose(consistency_loss(Consistency(weight=3.0), a, b, False), 3 * one)
-    assert consistency_loss(Consistency(weight=0.0), a, b, False) == 0

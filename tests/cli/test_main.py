@@ -113,7 +113,7 @@ MISTAKES: list[tuple[list[str], list[str]]] = [
     (["train", "method=[lora,mam]"], ["method=[lora,mam]: a run has one method", "unipet train -m method=lora,mam"]),
     (["train", "-m", "seed=0,1", "task=[sst2,mrpc]"], ["task=[sst2,mrpc]: a run has one task"]),
     (["train", "method={lora: mam}"], ["method={lora: mam}: a run has one method. Give one name."]),
-    (["train", "task=sst"], ["task=sst: unknown 'sst'", "Did you mean 'sst2'?"]),
+    (["train", "task=sst22"], ["task=sst22: unknown 'sst22'", "Did you mean 'sst2'?"]),
     (["train", "model=minlm"], ["model=minlm: unknown", "Did you mean 'minilm'?", "model=auto model.path="]),
     (["train", "+debug=smal"], ["debug=smal: unknown", "Did you mean 'small'?"]),
     (["train", "taks=sst2"], ["taks: a run has no option 'taks'", "Did you mean 'task'?"]),

@@ -40,12 +40,12 @@ OWN_TEXTS = {
     *("task.train_split", "task.evaluation_split", "task.selection_split"),
     *("model.name", "model.path", "model.revision", "model.package", "model.sha256", "model.sites"),
     *("budget.name", "optim.name", "tracking.project", "tracking.group", "runs_dir", "imports"),
-    *("launcher.partition", "launcher.account", "launcher.address"),
+    *("launcher.partition", "launcher.account", "launcher.address", "trial.search", "trial.study", "trial.budget"),
 }
 #: Texts that name a row of a table: the table is what limits them.
 ROWS = {
     *("task.kind", "task.metrics", "task.selection_metric", "task.bleu_tokenizer", "task.generator"),
-    *("tracking.name", "launcher.name"),
+    *("tracking.name", "launcher.name", "search.name"),
 }
 
 

@@ -1,4 +1,4 @@
-"""The dimensions of a search space, in Hydra's grammar; and what of a command line is searched, compared or fixed."""
+"""The keys of a search space, in Hydra's grammar; and what of a command line is searched, compared or fixed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from unipet.compose.composer import Composer, composer
 from unipet.compose.overrides import Plan, plan
-from unipet.compose.search_space import Dimension
+from unipet.compose.search_space import SearchedKey
 from unipet.errors import UnipetError
 
 LR = "optim.lr=tag(log,interval(1e-4,1e-2))"
@@ -25,21 +25,21 @@ def planned(composing: Composer, *texts: str) -> Plan:
 
 
 @pytest.mark.parametrize(
-    ("text", "dimension"),
+    ("text", "searched"),
     [
-        (LR, Dimension("optim.lr", "optim.lr", (), 1e-4, 1e-2, log=True)),
-        ("optim.lr=choice(1e-3,3e-3)", Dimension("optim.lr", "optim.lr", ("0.001", "0.003"))),
-        ("optim.epochs=range(1,6,2)", Dimension("optim.epochs", "optim.epochs", ("1", "3", "5"))),
+        (LR, SearchedKey("optim.lr", "optim.lr", (), 1e-4, 1e-2, log=True)),
+        ("optim.lr=choice(1e-3,3e-3)", SearchedKey("optim.lr", "optim.lr", ("0.001", "0.003"))),
+        ("optim.epochs=range(1,6,2)", SearchedKey("optim.epochs", "optim.epochs", ("1", "3", "5"))),
         (
             "optim.batch_size=int(interval(8,64))",
-            Dimension("optim.batch_size", "optim.batch_size", (), 8, 64, whole=True),
+            SearchedKey("optim.batch_size", "optim.batch_size", (), 8, 64, whole=True),
         ),
-        ("optim.schedule=choice(linear)", Dimension("optim.schedule", "optim.schedule", ("linear",))),
+        ("optim.schedule=choice(linear)", SearchedKey("optim.schedule", "optim.schedule", ("linear",))),
     ],
 )
-def test_a_dimension_says_its_values(composing: Composer, text: str, dimension: Dimension) -> None:
+def test_a_searched_key_says_its_values(composing: Composer, text: str, searched: SearchedKey) -> None:
     todo = planned(composing, "method=lora,bitfit", "search=random", text)
-    assert todo.space == [dimension] and todo.swept == ["method"]
+    assert todo.space == [searched] and todo.swept == ["method"]
 
 
 def test_a_comma_list_is_compared_and_not_searched(composing: Composer) -> None:

@@ -41,7 +41,7 @@ def entry(number: int, score: float | None, method: str = "lora", **trial: objec
 def test_a_trial_without_a_score_counts_as_the_worst() -> None:
     (curve,) = curves([entry(0, 0.5), entry(1, None), entry(2, 0.9)])
     assert curve.scoreless == 1 and curve.expected == tuple(expected_best(np.array([0.5, 0.5, 0.9])))
-    assert "1 trials without a score count as the worst one" in curves_text([curve])
+    assert "trials without a score, which count as the worst one: lora (1)" in curves_text([curve])
     assert curves([entry(0, None)]) == []
 
 
@@ -76,9 +76,14 @@ def test_a_report_shows_the_curve_of_every_method(
     ran = searched(monkeypatch)
     assert main(["train", "-m", *FLAGS, "method=lora,bitfit", LR, "search=random", "search.trials=4"]) == 0
     capsys.readouterr()
-    assert main(["report", "runs", "--tuning", "tuning.csv", "--figures", "figures"]) == 0
+    assert main(["report", "runs", "--tuning", "tuning.csv", "--figures", "figures", "--html", "page.html"]) == 0
+    page = (tmp_path / "page.html").read_text()
+    assert '<section id="tuning"' in page and "n=4" in page and "n=8" not in page
     out = capsys.readouterr().out
-    assert "best accuracy on the selection split that n trials may expect" in out
+    assert (
+        "what n trials may expect on the selection split" in out
+        and "best accuracy: synthetic_verdicts (synthetic)" in out
+    )
     rows = list(csv.DictReader(io.StringIO((tmp_path / "tuning.csv").read_text())))
     assert {(row["method"], row["trials"]) for row in rows} == {
         (m, str(n)) for m in ("lora", "bitfit") for n in (1, 2, 3, 4)

@@ -49,6 +49,15 @@ PREFIX = {
         }
     },
 }
+REGULARISED = {
+    **MIXTURE,
+    "name": "tiny_regularised",
+    "objective": {
+        "r_drop": {"weight": 0.5, "schedule": "linear_warmup"},
+        "l2_to_init": {"weight": 0.1, "head": True},
+        "orthogonality": {"between": "experts", "schedule": "cosine_decay", "over": 0.5},
+    },
+}
 FULL: dict[str, Any] = {"name": "tiny_full", "insertions": {}, "unfreeze": ["all"]}
 PER_EXAMPLE = {
     **MIXTURE,
@@ -58,6 +67,21 @@ PER_EXAMPLE = {
             **MIXTURE["insertions"]["ffn"],
             "mixture": {"experts": 3, "router": "per_example", "reducer": "random_example"},
         }
+    },
+}
+LEARNED = {
+    **MIXTURE,
+    "name": "tiny_learned",
+    "insertions": {
+        "ffn": {
+            **MIXTURE["insertions"]["ffn"],
+            "mixture": {"experts": 3, "router": "learned", "noise": 0.5, "unrouted": "zero_grad"},
+        },
+        "attention": {
+            "function": {"name": "low_rank", "size": 2},
+            "position": {"site": "attn.q"},
+            "mixture": {"experts": 2, "router": "per_token", "reducer": "random_token", "grain": "layer"},
+        },
     },
 }
 SELECTION = {"task__selection": "train_holdout", "task__selection_size": 8, "optim__epochs": 3}
@@ -71,7 +95,9 @@ SELECTION = {"task__selection": "train_holdout", "task__selection_size": 8, "opt
         (PREFIX, {"optim__schedule": "cosine"}),
         (MIXTURE, SELECTION),
         (PER_EXAMPLE, SELECTION),
+        (LEARNED, SELECTION),
         (FULL, SELECTION),
+        (REGULARISED, SELECTION),
         (MIXTURE, {"budget__max_tokens": 500}),
         (LOW_RANK, {"precision": "bf16"}),
         (LOW_RANK, {"optim__lr_ratio": 4.0, "optim__epochs": 2.5, "seed": 3}),

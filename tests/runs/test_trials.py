@@ -11,7 +11,7 @@ import pytest
 from tests.support.resuming import assert_same, at_step, config_in, die, finished, in_child
 from tests.support.running import LOW_RANK, MIXTURE, run_dir, run_id, tiny_config
 
-from unipet.config import CheckpointConfig, RunConfig, TrialConfig
+from unipet.config import RunConfig, TrialConfig
 from unipet.errors import UnipetError
 from unipet.runs.prepare import prepare
 from unipet.runs.run import evaluate, run
@@ -116,4 +116,4 @@ def test_a_trial_needs_a_split_of_its_own(tmp_path: Path) -> None:
     with pytest.raises(UnipetError, match="task.selection=none holds no examples out"):
         prepare(trial(config))
     with pytest.raises(UnipetError, match="trial.after=0.5: it must be less than trial.until=0.5"):
-        prepare(trial(replace(config, checkpoint=CheckpointConfig(None)), until=0.5, after=0.5))
+        prepare(trial(tiny_config(tmp_path, task__selection="train_holdout"), until=0.5, after=0.5))

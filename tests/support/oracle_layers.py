@@ -17,7 +17,7 @@ from unipet.adaptation.adapted import Adaptation
 from unipet.adaptation.build import build
 from unipet.calculus.forward_context import ForwardContext
 from unipet.calculus.method import parse_method
-from unipet.calculus.objectives import Consistency, consistency_loss
+from unipet.calculus.objectives import Answers, Consistency
 from unipet.calculus.sites import Architecture, HookPoint, Stack
 
 ACTIVATIONS = {"gelu_new": "gelu_tanh"}
@@ -133,7 +133,7 @@ def soup(which: Oracle) -> dict[str, float]:
         inserted = adapted(model, {"soup": insertion("adamix_layers", "soup", options)}, roles)
         fill(which, model, lambda name: expert_name(name, share))
         inserted.train(training)
-        inserted._driven = True
+        inserted.routing.driven = True
         number, own = inserted.items[0].number, unipet.parameters(model)
         chosen = {slot: one for slot, one in zip(("down", "up"), route or (), strict=False) if slot in free}
         inserted.context.routes = [{number: chosen}]
@@ -208,7 +208,7 @@ def low_rank_soup(which: Oracle) -> dict[str, float]:
             inserted = adapted(model, {"low_rank": insertion("adamix_layers", "low_rank", options)}, FUSED)
             fill(which, model, lambda name: rows_of(name, share), f"{variant}/")  # noqa: B023
             inserted.train(routed)
-            inserted._driven = True
+            inserted.routing.driven = True
             if routed:
                 chosen = dict(zip(("down", "up"), map(int, scenario.split("_")[1:]), strict=True))
                 route = {slot: chosen[slot] for slot in free}
@@ -236,7 +236,7 @@ def consistency(which: Oracle) -> dict[str, float]:
 
     def run(name: str, source: str, take: Any, labels: Tensor | None = None) -> None:
         p, q = (tensors[f"input/{source}_{side}"].clone().requires_grad_() for side in "pq")
-        loss = consistency_loss(Consistency(), p[take], q[take], regression=False)
+        loss = Consistency().term(Answers([p[take], q[take]]))
         if labels is not None:
             loss = loss + F.cross_entropy(p, labels)
         errors.output(name, loss)

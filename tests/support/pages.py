@@ -31,7 +31,7 @@ def method(name: str, **changes: Any) -> dict[str, Any]:
         "name": name,
         "insertions": {"ffn": insertion(**changes)},
         "unfreeze": ["head"],
-        "objective": {"consistency": None},
+        "objective": {},
     }
 
 

@@ -101,6 +101,12 @@ TASKS: dict[str, dict[str, Any]] = {
         "verbalizers": ["w52", "w53"],
         "metrics": ["accuracy"],
     },
+    "causal_prompt": {
+        "text": ["{sentence} w50 {mask}"],
+        "labels": ["no", "yes"],
+        "verbalizers": ["w52", "w53"],
+        "metrics": ["accuracy"],
+    },
     "seq2seq": {
         "text": ["input"],
         "metrics": ["exact_match", "bleu", "perplexity"],

@@ -28,6 +28,7 @@ ABLE = {
     "multiple_choice": ("multiple_choice", "bert", None),
     "token_classification": ("token_classification", "roberta", None),
     "masked_prompt": ("masked_prompt", "bert", "BertForMaskedLM"),
+    "causal_prompt": ("causal_prompt", "gpt2", None),
     "seq2seq-bart": ("seq2seq", "bart", None),
     "seq2seq-t5": ("seq2seq", "t5", None),
     "seq2seq-marian": ("seq2seq", "marian", None),

@@ -25,8 +25,14 @@ REAL = [path.stem for path in FILES if not path.stem.startswith("synthetic_")]
 
 def read(name: str, **changes: Any) -> TaskConfig:
     """The shipped task; its training set whole unless `changes` say what selects."""
+    return made_of({"selection": "none", **composed(name), **changes})
+
+
+def composed(name: str) -> dict[str, Any]:
+    """What a shipped task says, with what it takes from another task."""
     values = yaml.safe_load((ROOT / "conf" / "task" / f"{name}.yaml").read_text(encoding="utf-8"))
-    return made_of({"selection": "none", **values, **changes})
+    others = [other for other in values.pop("defaults", []) if other != "_self_"]
+    return {key: value for other in others for key, value in composed(other).items()} | values
 
 
 def made_of(values: dict[str, Any]) -> TaskConfig:
@@ -70,7 +76,8 @@ def test_a_task_file_is_valid_and_says_only_what_differs(path: Path) -> None:
     assert content.startswith("# ") and f"unipet train task={path.stem}" in content.split("\nname:")[0]
     values = yaml.safe_load(content)
     assert values["name"] == path.stem
-    check_task(made_of(values))
+    check_task(made_of(composed(path.stem)))
+    assert values.pop("defaults", [path.stem.rpartition("_")[0], "_self_"]) == [path.stem.rpartition("_")[0], "_self_"]
     defaults = TaskConfig()
     allowed = {field.name for field in fields(TaskConfig)}
     assert set(values) <= allowed
@@ -80,7 +87,7 @@ def test_a_task_file_is_valid_and_says_only_what_differs(path: Path) -> None:
 def test_the_tasks_that_papers_report_are_there_with_their_splits() -> None:
     glue = {"cola", "sst2", "mrpc", "qqp", "mnli", "qnli", "rte", "wnli", "stsb", "ax"}
     superglue = {"boolq", "cb", "copa", "wic"}
-    few = {"mr", "cr", "subj", "mpqa", "trec", "ag_news", "imdb"}
+    few = {"mr", "cr", "subj", "mpqa", "trec", "ag_news", "imdb", "snli", "sst5"}
     text = {"e2e", "webnlg", "dart", "xsum", "cnn_dailymail", "samsum", "dialogsum", "wmt16_en_ro", "multi30k_en_de"}
     assert glue | superglue | few | text <= set(REAL)
     assert all(read(name).submission and read(name).revision for name in glue)

@@ -34,6 +34,10 @@ def changed(method: dict[str, Any], **keys: Any) -> dict[str, Any]:
 BOTTLENECK = {**changed(MIXTURE, mixture=None), "objective": {}}
 PER_EXAMPLE = changed(MIXTURE, mixture={"experts": 3, "router": "per_example"})
 SHARED = changed(MIXTURE, mixture={"experts": 3, "share": ["up"], "router": "round_robin"})
+REGULARISED = {
+    **MIXTURE,
+    "objective": {"r_drop": 0.5, "l2_to_init": {"weight": 0.1, "head": True}, "orthogonality": 0.1},
+}
 DECODER = changed(LOW_RANK, position={"site": ["attn.q", "ffn.up"]})
 
 
@@ -71,6 +75,8 @@ def same(config: RunConfig, steps: int) -> dict[str, Any]:
     assert len(lines) == len(lines_of_two) == steps
     for mine, theirs in zip(lines, lines_of_two, strict=True):
         assert theirs["loss"] == pytest.approx(mine["loss"], rel=1e-6)
+        terms = {name: value for name, value in mine.items() if name.startswith("loss/")}
+        assert {name: theirs[name] for name in terms} == pytest.approx(terms, rel=1e-5, abs=1e-7)
         assert theirs["grad_norm"] == pytest.approx(mine["grad_norm"], rel=1e-4)
         assert theirs["lr"] == mine["lr"]
     assert adapter.keys() == adapter_of_two.keys()
@@ -83,8 +89,8 @@ def same(config: RunConfig, steps: int) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     "method",
-    [LOW_RANK, BOTTLENECK, HEADS, MIXTURE, PER_EXAMPLE, SHARED, FULL, HEAD_ONLY],
-    ids=["low_rank", "bottleneck", "prefix", "mixture", "per_example", "round_robin", "full", "head"],
+    [LOW_RANK, BOTTLENECK, HEADS, MIXTURE, PER_EXAMPLE, SHARED, FULL, HEAD_ONLY, REGULARISED],
+    ids=["low_rank", "bottleneck", "prefix", "mixture", "per_example", "round_robin", "full", "head", "regularised"],
 )
 def test_losses_and_adapter_are_those_of_one_process(in_two: Kept, tmp_path: Path, method: dict[str, Any]) -> None:
     record = same(tiny_config(tmp_path, method), steps=12)

@@ -16,6 +16,7 @@ import unipet
 from tests.support.running import HEAD_ONLY, LOW_RANK, MIXTURE, tiny_config
 from tests.support.tiny import tiny_bert, tiny_tokenizer
 from unipet.calculus.library import load_method
+from unipet.calculus.objectives import Consistency
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
 from unipet.training.budget.limits import count_steps
@@ -208,16 +209,14 @@ def test_two_views_are_one_pass_and_the_task_loss_is_the_first_views(
     model.bert.register_forward_pre_hook(
         lambda module, args, kwargs: calls.append(("forward", tuple(args[0].shape))), with_kwargs=True
     )
-    task, consistency = step.task_loss, step.consistency_loss
+    task, consistency = step.task_loss, Consistency.term
     monkeypatch.setattr(
         step, "task_loss", lambda logits, *rest: calls.append(("task", tuple(logits.shape))) or task(logits, *rest)
     )
     monkeypatch.setattr(
-        step,
-        "consistency_loss",
-        lambda rule, first, second, *rest: (
-            calls.append(("consistency", tuple(second.shape))) or consistency(rule, first, second, *rest)
-        ),
+        Consistency,
+        "term",
+        lambda rule, seen: calls.append(("consistency", tuple(seen.views[1].shape))) or consistency(rule, seen),
     )
     fit(tmp_path, MIXTURE, model=model, budget__max_steps=1)
     assert [name for name, _ in calls] == ["forward", "task", "consistency"]

@@ -82,7 +82,7 @@ def build(
     adaptation = Adaptation(method, insertions, shared, {k: v for k, v in entries.items() if k in present})
     adaptation.head = head_names(model) if head is None else head
     adaptation.unfrozen = unfrozen(model, method, adaptation.head)
-    if not insertions and not adaptation.unfrozen:
+    if method.trains and not insertions and not adaptation.unfrozen:
         raise UnipetError(
             f"method {method.name!r} would train nothing on this {type(model).__name__}: no insertion, and "
             f"unfreeze: {list(method.unfreeze)} matches no parameter."

@@ -27,7 +27,8 @@ class JoinedWeight:
 
     def remove(self) -> None:
         """Give the module its own forward pass back."""
-        self.module.__dict__.pop("forward", None)
+        if "forward" in vars(self.module):
+            del self.module.forward
 
     def forward(self, x: Tensor) -> Tensor:
         """h', with x (..., in)."""
@@ -45,4 +46,4 @@ class JoinedWeight:
 
 def can_join(module: nn.Module) -> bool:
     """Whether nothing but torch's own linear map of a whole weight happens in this module."""
-    return type(module) is nn.Linear and "forward" not in module.__dict__ and quantised(module.weight) is None
+    return type(module) is nn.Linear and "forward" not in vars(module) and quantised(module.weight) is None

@@ -12,7 +12,8 @@ from unipet.calculus.functions import FUNCTIONS
 from unipet.calculus.functions.base import Function
 from unipet.calculus.insertion_parts import InsertionParts
 from unipet.calculus.mixture import Mixture
-from unipet.calculus.objectives import Objective
+from unipet.calculus.mixture.saved_experts import with_adapters
+from unipet.calculus.objectives import Objective, parse_objective
 from unipet.calculus.options import joined, no_option, parse_options, parse_value, remove_hint
 from unipet.calculus.pairs import check_pairs, name_of
 from unipet.calculus.scaling import SCALINGS, Constant, Scaling
@@ -24,6 +25,7 @@ T = TypeVar("T")
 
 #: Parts of the base model that a method may train besides its insertions.
 UNFREEZE = ("head", "norm", "bias", "embeddings", "all")
+NOTHING = "nothing"  # in the place of all parts: the base model as it is, which is no mistake then
 _INSERTION_KEYS = ("function", "position", "composition", "scaling", "mixture", "ratio")
 #: Keys that a user may look for here and that stand further inside.
 _DEEPER = (
@@ -79,13 +81,18 @@ class Method:
     unfreeze: tuple[str, ...] = ("head",)
     objective: Objective = field(default_factory=Objective)
 
+    @property
+    def trains(self) -> bool:
+        """Whether anything trains; a method without is the base model as it is (zero-shot)."""
+        return bool(self.insertions or self.unfreeze)
+
     def to_dict(self) -> dict[str, Any]:
         """The method spelled out in full: what `parse_method` reads back to an equal method."""
         return {
             "name": self.name,
             "insertions": {spec.name: spec.to_dict() for spec in self.insertions},
-            "unfreeze": list(self.unfreeze),
-            "objective": dataclasses.asdict(self.objective),
+            "unfreeze": list(self.unfreeze) if self.trains else [NOTHING],
+            "objective": self.objective.to_dict(),
         }
 
 
@@ -113,12 +120,17 @@ def parse_method(data: Any, key: str = "method") -> Method:
     specs = tuple(_insertion(str(name), value, f"{key}.insertions.{name}") for name, value in insertions.items())
     parts = value_of(data.get("unfreeze", ["head"]))
     unfreeze = [text_of(part) for part in parts] if isinstance(parts, list | tuple) else [parts] if parts else []
+    zero_shot = unfreeze == [NOTHING] and not specs
+    unfreeze = [] if zero_shot else unfreeze
     for part in unfreeze:
         if part not in UNFREEZE:
             raise unknown(f"{key}.unfreeze", part, UNFREEZE)
-    if not specs and not unfreeze:
-        raise UnipetError(f"{key}: nothing would train. Name insertions, or unfreeze one of {', '.join(UNFREEZE)}.")
-    objective = parse_options(Objective, value_of(data.get("objective")) or {}, f"{key}.objective", "the objective")
+    if not specs and not unfreeze and not zero_shot:
+        raise UnipetError(
+            f"{key}: nothing would train. Name insertions, or unfreeze one of {', '.join(UNFREEZE)}; unfreeze: [{NOTHING}] "
+            "evaluates the base model as it is."
+        )
+    objective = parse_objective(data.get("objective"), f"{key}.objective")
     return Method(name, specs, tuple(dict.fromkeys(unfreeze)), objective)
 
 
@@ -144,7 +156,7 @@ def _insertion(name: str, data: Any, key: str) -> InsertionSpec:
         scaling = {"name": "constant", **scaling}  # `scaling.value=2` over a file that says `scaling: 4.0`
     parsed_scaling = _named(Scaling, SCALINGS, scaling, f"{key}.scaling", "scaling")
     if (parsed := choices.get("mixture")) is not None:
-        parsed = parse_options(Mixture, parsed, f"{key}.mixture", "the mixture")
+        parsed = parse_options(Mixture, with_adapters(parsed, f"{key}.mixture"), f"{key}.mixture", "the mixture")
     ratio = parse_value(float | None, choices.get("ratio"), f"{key}.ratio", {"low": 0})
     spec = InsertionSpec(name, function, position, composition, parsed_scaling, parsed, ratio)
     check_pairs(spec, key)

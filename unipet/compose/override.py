@@ -13,7 +13,7 @@ from unipet.compose import parse_run_config
 from unipet.compose.composer import Composer
 from unipet.compose.hydra_errors import translate
 from unipet.compose.schema import METHOD_GROUPS, is_mapping, kind_at
-from unipet.compose.search_space import Dimension, dimension, is_searched
+from unipet.compose.search_space import SearchedKey, is_searched, searched_key
 from unipet.compose.user_files import method_file
 from unipet.config import RunConfig
 from unipet.errors import UnipetError, unknown
@@ -29,22 +29,22 @@ class Override:
     text: str  # as rewritten for Hydra
     key: str
     values: tuple[str, ...] = ()  # each value of a sweep as a complete override; empty without a sweep
-    dimension: Dimension | None = None  # for a search: what choice(...), range(...) or interval(...) says
+    searched: SearchedKey | None = None  # for a search: what choice(...), range(...) or interval(...) says
 
     @property
     def first(self) -> str:
         """This override with the first value of its sweep, or with the lower end of its interval."""
         if self.values:
             return self.values[0]
-        if self.dimension is None:
+        if self.searched is None:
             return self.text
-        low = self.dimension.low
-        return self.dimension.override(int(low) if self.dimension.whole else low)
+        low = self.searched.low
+        return self.searched.override(int(low) if self.searched.whole else low)
 
     @property
     def interval(self) -> bool:
         """Whether it names no values, but all of an interval."""
-        return self.dimension is not None and not self.dimension.texts
+        return self.searched is not None and not self.searched.texts
 
 
 def shown(text: str) -> str:
@@ -82,11 +82,11 @@ def parse(text: str, composer: Composer) -> Override:
     if key.startswith("method.") or is_mapping(kind_at(key)) or is_mapping(kind_at(key.rpartition(".")[0])):
         # optional keys of a method, and keys of mappings, need not exist in YAML: add them; `load_method` checks them
         prefix = "++" + prefix.lstrip("+")
-    return Override(prefix + "=" + rest(text), key, sweep_values(prefix, parsed, []), _searched(prefix, parsed))
+    return Override(prefix + "=" + rest(text), key, sweep_values(prefix, parsed, []), _searched_key(prefix, parsed))
 
 
-def _searched(prefix: str, parsed: Any) -> Dimension | None:
-    return dimension(prefix, parsed) if is_searched(parsed) else None
+def _searched_key(prefix: str, parsed: Any) -> SearchedKey | None:
+    return searched_key(prefix, parsed) if is_searched(parsed) else None
 
 
 def _home_quoted(text: str) -> str:
@@ -98,9 +98,15 @@ def _home_quoted(text: str) -> str:
 
 
 def _part_alone(group: str, text: str, composer: Composer) -> UnipetError:
-    """The error for `position=ffn`: a dimension without the insertion to which it belongs."""
+    """The error for `position=ffn`: a dimension, or a regulariser, without the place in a method to which it belongs."""
     value = text.partition("=")[2]
     name = value if value in composer.options(group) else "NAME"
+    if group == "objective":
+        return UnipetError(
+            f"{group}={value}: a regulariser belongs to a method, under a name: +objective@method.objective.{name}={name} "
+            f"(NAME: {', '.join(composer.options(group))}). A single option is an override: "
+            f"method.objective.{name}.weight=0.5."
+        )
     return UnipetError(
         f"{group}={value}: {group} belongs to an insertion, so name the insertion: "
         f"+{group}@method.insertions.INSERTION.{group}={name} "
@@ -118,7 +124,7 @@ def sweep_values(prefix: str, parsed: Any, names: list[str]) -> tuple[str, ...]:
     """Each value of a sweep as an override of its own. A glob matches against `names`."""
     if not parsed.is_sweep_override():
         return ()
-    if not parsed.is_discrete_sweep():  # an interval: `Override.dimension` has it
+    if not parsed.is_discrete_sweep():  # an interval: `Override.searched` has it
         return ()
     if parsed.value_type.name == "GLOB_CHOICE_SWEEP":
         values = parsed.value().filter(names)
@@ -153,7 +159,7 @@ def group_choice(group: str, prefix: str, parsed: Any, composer: Composer) -> Ov
         if group == "model":
             error = UnipetError(f"{error} Any other base model: model=auto model.path=DIRECTORY_OR_HUB_NAME.")
         raise error
-    return Override(f"{prefix}={rest(parsed.input_line)}", group, values, _searched(prefix, parsed))
+    return Override(f"{prefix}={rest(parsed.input_line)}", group, values, _searched_key(prefix, parsed))
 
 
 def _several(group: str, prefix: str, parsed: Any) -> UnipetError:

@@ -15,7 +15,7 @@ from unipet.compose.imports import import_modules
 from unipet.compose.override import Override, parse, rest, shown
 from unipet.compose.override_text import command_line, quoted, value_text
 from unipet.compose.schema import holds_text, kind_at
-from unipet.compose.search_space import Dimension
+from unipet.compose.search_space import SearchedKey
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
 
@@ -33,7 +33,7 @@ class Plan:
     sweep_dir: Path | None = None
     brought: list[Override] = field(default_factory=list)  # by the configuration itself; the command line's come after
     parsed: list[Override] = field(default_factory=list)  # the command line's
-    space: list[Dimension] = field(default_factory=list)  # what a search chooses; empty without one
+    space: list[SearchedKey] = field(default_factory=list)  # what a search chooses; empty without one
 
     @property
     def launcher(self) -> str:
@@ -131,16 +131,16 @@ def _check_single(overrides: Sequence[Override]) -> None:
 
 def _space(
     config: RunConfig, brought: Mapping[str, Override], parsed: Sequence[Override], composer: Composer
-) -> tuple[list[Dimension], dict[str, Override], list[Override]]:
+) -> tuple[list[SearchedKey], dict[str, Override], list[Override]]:
     """The search space, and the other overrides. What the command line says of a key comes before what `search.space` says."""
     listed = parse_all([f"{key}={value}" for key, value in config.search.space.items()], composer)
-    if (plain := next((one for one in listed if one.dimension is None), None)) is not None:
+    if (plain := next((one for one in listed if one.searched is None), None)) is not None:
         raise UnipetError(
             f"search.space.{plain.key}={rest(plain.text)}: a search has nothing to choose there. Write choice(A, B), "
             "range(LOW, HIGH), interval(LOW, HIGH), or tag(log, interval(LOW, HIGH)) for a logarithmic scale. A comma list "
             "alone says what is compared."
         )
-    every = {one.key: one.dimension for one in [*listed, *brought.values(), *parsed] if one.dimension is not None}
+    every = {one.key: one.searched for one in [*listed, *brought.values(), *parsed] if one.searched is not None}
     if (chosen := next((key for key in every if key.split(".")[0] in ("seed", *_NEVER_SEARCHED)), None)) is not None:
         raise UnipetError(
             f"{chosen}: no search chooses it. " + ("Set search.seeds." if chosen == "seed" else "Give one value.")

@@ -100,5 +100,8 @@ def key_paths() -> list[str]:
 
 def allowed_at(key: str) -> str | None:
     """The values that `RunConfig` allows at a dotted key, in words; None if it has no such key."""
-    place = follow(re.sub(r"\[\d+\]$", "", key))  # an element of a list has the limits of the list
-    return None if place.deeper else allowed(place.kind, place.limits)
+    whole = re.sub(r"\[\d+\]$", "", key)
+    place = follow(whole)
+    element = whole != key and typing.get_origin(place.kind) is list  # it has the limits of the list
+    kind = typing.get_args(place.kind)[0] if element else place.kind
+    return None if place.deeper else allowed(kind, place.limits)

@@ -13,7 +13,7 @@ from unipet.calculus.yaml_reader import Plain, text_of, texts, value_of, values
 from unipet.config import RunConfig
 
 #: Groups whose files belong to a method, whatever the key into which they are composed.
-METHOD_GROUPS = ("method", "function", "position", "composition", "scaling", "mixture")
+METHOD_GROUPS = ("method", "function", "position", "composition", "scaling", "mixture", "objective")
 METHOD = dict[str, Any]  # the type of `RunConfig.method`: its parser reads texts and values by each option's own type
 
 

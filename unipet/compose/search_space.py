@@ -1,4 +1,4 @@
-"""One dimension of a search space, as Hydra's grammar writes it: choice, range, interval, and tag(log, interval(LOW, HIGH))."""
+"""One key of a search space, as Hydra's grammar writes it: choice, range, interval, and tag(log, interval(LOW, HIGH))."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ LOG = "log"  # the tag of an interval that is searched on a logarithmic scale
 
 
 @dataclass(frozen=True)
-class Dimension:
+class SearchedKey:
     """A key with the values that it may take: some (`texts`), or all between `low` and `high`, both included."""
 
     key: str
@@ -28,12 +28,12 @@ class Dimension:
 
 
 def is_searched(parsed: Any) -> bool:
-    """Whether an override is a dimension of a search. A comma list is none: it says what is compared."""
+    """Whether an override is searched. A comma list is none: it says what is compared."""
     return parsed.value_type is not None and parsed.value_type.name in ("CHOICE_SWEEP", "RANGE_SWEEP", "INTERVAL_SWEEP")
 
 
-def dimension(prefix: str, parsed: Any) -> Dimension:
-    """The dimension that Hydra's parser read. Raises `UnipetError` for an empty one, and for a scale that does not exist."""
+def searched_key(prefix: str, parsed: Any) -> SearchedKey:
+    """The searched key that Hydra's parser read. Raises `UnipetError` for an empty one, and for a scale that does not exist."""
     key, value, text = parsed.key_or_group, parsed.value(), parsed.input_line
     log = LOG in value.tags
     if unknown := sorted(set(value.tags) - {LOG}):
@@ -42,10 +42,10 @@ def dimension(prefix: str, parsed: Any) -> Dimension:
         texts = tuple(parsed.sweep_string_iterator())
         if len(set(texts)) < len(texts):
             raise UnipetError(f"{text}: a value stands in it twice. List every value once.")
-        return Dimension(key, prefix, texts)
+        return SearchedKey(key, prefix, texts)
     low, high, whole = value.start, value.end, isinstance(value.start, int) and isinstance(value.end, int)
     if not low < high:
         raise UnipetError(f"{text}: the interval is empty. Write interval(LOW, HIGH) with LOW less than HIGH.")
     if log and low <= 0:
         raise UnipetError(f"{text}: a logarithmic scale begins above 0; {low:g} given.")
-    return Dimension(key, prefix, (), low, high, log, whole)
+    return SearchedKey(key, prefix, (), low, high, log, whole)

@@ -17,6 +17,7 @@ import numpy as np
 from unipet.report import statistics
 from unipet.report.aggregate import Row, grouped, score_of
 from unipet.report.collect import Entry
+from unipet.report.identity import Block, block_of
 from unipet.report.protocol import differing, some
 from unipet.report.resampling import Answers, answers, rescore_all
 from unipet.report.standings import BEST as BEST
@@ -41,7 +42,7 @@ class Pair:
 
     a: str
     b: str
-    seeds: int  # that both have
+    seeds: int  # that both have; blocks of split and seed, of few-shot runs
     examples: int = 0
     difference: float | None = None
     low: float | None = None
@@ -50,6 +51,7 @@ class Pair:
     p: float | None = None  # of the deciding test
     p_adjusted: float | None = None
     verdict: str = UNTESTED
+    splits: int = 1  # few-shot: over whose means the test is; 1: over the seeds themselves
 
 
 @dataclass(frozen=True)
@@ -85,13 +87,13 @@ class Group:
 
 @dataclass
 class _Scored:
-    """The scores of a row by seed, and the answers of those runs whose predictions can be used."""
+    """The scores of a row by block, and the answers of those runs whose predictions can be used."""
 
     row: Row
     label: str
-    scores: dict[int, float]
-    answers: dict[int, Answers]
-    replicates: dict[int, np.ndarray] = field(default_factory=dict)
+    scores: dict[Block, float]
+    answers: dict[Block, Answers]
+    replicates: dict[Block, np.ndarray] = field(default_factory=dict)
 
 
 def compare(entries: Iterable[Entry], anyway: bool = False) -> list[Group]:
@@ -151,7 +153,7 @@ def _scored(row: Row, label: str, runs: Sequence[Entry], warnings: list[str]) ->
     line = _Scored(row, label, {}, {})
     why = Counter[str]()
     for entry in runs:
-        score, seed = score_of(entry.record), entry.record.seed or 0
+        score, seed = score_of(entry.record), block_of(entry)
         if score is None:
             continue
         line.scores[seed] = score
@@ -206,14 +208,14 @@ def _pair(a: _Scored, b: _Scored, examples: int) -> Pair:
     if not seeds:
         return Pair(a.label, b.label, 0)
     sign = a.row.sign
-    differences = sign * np.array([a.scores[seed] - b.scores[seed] for seed in seeds])
+    differences = _by_split(sign * np.array([a.scores[seed] - b.scores[seed] for seed in seeds]), seeds)
     answered = all(seed in a.replicates and seed in b.replicates for seed in seeds)
     if len(seeds) == 1 and not answered:  # there is no test; of a sweep over many values there are very many such pairs
         return Pair(a.label, b.label, 1, difference=float(differences[0]))
     by_seed = statistics.over_seeds(differences)
     tests = {"seeds": by_seed}
     if answered:
-        resampled = sign * np.stack([a.replicates[seed] - b.replicates[seed] for seed in seeds])
+        resampled = _by_split(sign * np.stack([a.replicates[seed] - b.replicates[seed] for seed in seeds]), seeds)
         tests["examples"] = statistics.over_examples(differences, resampled, examples)
         tests["seeds and examples"] = statistics.combined(differences, resampled, examples)
     usable = [name for name, test in tests.items() if not np.isnan(test.p)]
@@ -228,8 +230,18 @@ def _pair(a: _Scored, b: _Scored, examples: int) -> Pair:
         low=_known(test.low),
         high=_known(test.high),
         basis=deciding,
+        splits=len({split for split, _ in seeds}),
         p=_known(test.p),
     )
+
+
+def _by_split(differences: np.ndarray, blocks: Sequence[Block]) -> np.ndarray:
+    """Differences by block (S, ...) as they are; of several few-shot splits, the mean over the seeds of each split, because
+    runs on one split have its training examples in common and are no independent samples."""
+    splits = np.array([split for split, _ in blocks])
+    if len(set(splits.tolist())) < 2:
+        return differences
+    return np.stack([differences[splits == split].mean(0) for split in np.unique(splits)])
 
 
 def _known(value: np.ndarray) -> float | None:

@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 IGNORED = ("seed", "trial", *APART)
 #: A place in the configuration -> (the key of what is there, what of a record names the content).
 CONTENT: dict[str, tuple[str, Callable[[Record], str | None]]] = {
-    "task.data_dir": ("task.data", lambda record: record.data.fingerprint),
+    "task.data_dir": ("task.data", lambda record: record.data.pool or record.data.fingerprint),
     "model.path": ("model.content", lambda record: _digest(record.identity.base_model)),
 }
+Block = tuple[int, int]
 FITTED = "fitted."  # then the key of a size: what the budget solved
 
 
@@ -64,6 +65,8 @@ def _parts(entry: Entry) -> tuple[object, ...]:
 
 def _identity(entry: Entry, known: Mapping[tuple[str, str], str], parts: Leaves) -> dict[str, Any]:
     flat = parts.of({key: value for key, value in entry.config.items() if key not in IGNORED})
+    if entry.setting("task.shots") is not None:
+        flat.pop("task.split_seed", None)  # averaged over, as the seed
     insertions = entry.setting("method.insertions")
     if isinstance(insertions, Mapping) and len(insertions) > 1:
         flat["method.order"] = list(insertions)  # where insertions meet, the first acts first
@@ -121,11 +124,17 @@ def distinct(entries: Sequence[Entry]) -> list[Entry]:
     return list(latest.values())
 
 
+def block_of(entry: Entry) -> Block:
+    """Which few-shot split (0 without), and which seed: what runs of two methods are paired by."""
+    split = entry.setting("task.split_seed") if entry.setting("task.shots") is not None else None
+    return split or 0, entry.record.seed or 0
+
+
 def one_per_seed(entries: Sequence[Entry], scored: Sequence[bool]) -> list[Entry]:
-    """The runs of one configuration, each seed once. A run with a score comes before one without, then the last that finished."""
-    best: dict[str, tuple[bool, str, Entry]] = {}
+    """The runs of one configuration, each block once: one with a score before one without, then the last that finished."""
+    best: dict[Block, tuple[bool, str, Entry]] = {}
     for entry, known in zip(entries, scored, strict=True):
-        seed, rank = str(entry.record.seed), (known, str(entry.record.finished))
-        if seed not in best or rank >= best[seed][:2]:
-            best[seed] = (*rank, entry)
+        block, rank = block_of(entry), (known, str(entry.record.finished))
+        if block not in best or rank >= best[block][:2]:
+            best[block] = (*rank, entry)
     return [entry for _, _, entry in best.values()]

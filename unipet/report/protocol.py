@@ -17,6 +17,7 @@ EFFORT = ("optim.epochs", "optim.batch_size")
 FREE = (
     "task.name",
     "task.data_dir",
+    "task.split_seed",
     "task.metrics",
     "task.submission",
     "task.submission_names",
@@ -31,11 +32,11 @@ def protocol(entry: Entry, flat: Mapping[str, Any]) -> dict[str, Any]:
     data = entry.record.data
     parts: dict[str, Any] = {
         "metric": entry.record.metric,
-        "data fingerprint": data.fingerprint,
-        "train examples": data.train,
+        "data fingerprint": data.pool or data.fingerprint,
+        "train examples": data.train if data.shots is None else f"{data.shots} of each label",
         "evaluation examples": data.evaluation,
         "selection": data.selection.by,
-        "selection examples": data.selection.examples,
+        "selection examples": data.selection.examples if data.shots is None else None,
         "tuning effort": entry.record.trial.effort or "no search",
     }
     for key, value in flat.items():

@@ -21,7 +21,7 @@ from unipet.report.collect import Entry
 
 INDEPENDENT = ("random", "grid")  # searches whose trials do not depend on the outcomes of others
 RESAMPLES, LEVEL = 2000, 0.95
-SHOWN = (1, 2, 4, 8, 16, 32, 64, 128)  # numbers of trials in the text
+SHOWN = (1, 2, 4, 8, 16, 32, 64, 128)  # numbers of trials in the text, and how many there were
 COLUMNS = ("task", "model", "budget", "metric", "method", "study", "search", "trials", "expected_best", "low", "high")
 
 
@@ -101,24 +101,31 @@ def _curve(key: tuple[str, ...], known: _Trials) -> Curve | None:
     )
 
 
-def curves_text(found: Sequence[Curve]) -> str:
-    """For the terminal: one table for each task, base model and budget."""
-    parts = []
-    for place in dict.fromkeys((curve.task, curve.model, curve.budget, curve.metric) for curve in found):
-        own = [curve for curve in found if (curve.task, curve.model, curve.budget, curve.metric) == place]
-        counts = [n for n in SHOWN if any(len(curve.expected) >= n for curve in own)]
+def curve_cells(curves_of: Sequence[Curve]) -> list[tuple[str, list[str], list[list[str]]]]:
+    """A title, heads and rows for each task, base model, budget and metric."""
+    tables = []
+    for place in dict.fromkeys((curve.task, curve.model, curve.budget, curve.metric) for curve in curves_of):
+        own = [curve for curve in curves_of if (curve.task, curve.model, curve.budget, curve.metric) == place]
+        most = max(len(curve.expected) for curve in own)
+        counts = [*(n for n in SHOWN if n < most), most]
         rows = [[curve.label, *(_cell(curve, n) for n in counts)] for curve in own]
         task, model, budget, metric = place
-        parts.append(
-            f"best {metric} on the selection split that n trials may expect (Dodge et al. 2019; 95 % of resampled trials): "
-            f"{task}, {model}, budget {budget}\n{text_table(['study', *(f'n={n}' for n in counts)], rows)}"
+        tables.append(
+            (f"best {metric}: {task}, {model}, budget {budget}", ["study", *(f"n={n}" for n in counts)], rows)
         )
-        parts += [
-            f"  {each.label}: {each.scoreless} trials without a score count as the worst one"
-            for each in own
-            if each.scoreless
-        ]
-    return "\n".join(parts)
+    return tables
+
+
+def curves_text(curves_of: Sequence[Curve]) -> str:
+    """For the terminal."""
+    parts = [
+        "what n trials may expect on the selection split (Dodge et al. 2019), with the 95 % range of resampled trials:"
+    ]
+    parts += [f"{title}\n{text_table(heads, rows)}" for title, heads, rows in curve_cells(curves_of)]
+    lost = [f"{each.label} ({each.scoreless})" for each in curves_of if each.scoreless]
+    return "\n".join(
+        [*parts, *([f"trials without a score, which count as the worst one: {', '.join(lost)}"] if lost else [])]
+    )
 
 
 def _cell(curve: Curve, count: int) -> str:
@@ -127,12 +134,12 @@ def _cell(curve: Curve, count: int) -> str:
     return f"{curve.expected[count - 1]:.4f} [{curve.low[count - 1]:.4f}, {curve.high[count - 1]:.4f}]"
 
 
-def curves_csv(found: Sequence[Curve]) -> str:
+def curves_csv(curves_of: Sequence[Curve]) -> str:
     """One line for each study and number of trials, in full precision."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(COLUMNS)
-    for curve in found:
+    for curve in curves_of:
         names = (curve.task, curve.model, curve.budget, curve.metric, curve.method, curve.study, curve.search)
         for count, values in enumerate(zip(curve.expected, curve.low, curve.high, strict=True), 1):
             writer.writerow([*names, count, *values])

@@ -58,10 +58,14 @@ def _tests(group: Group) -> str:
     for basis in dict.fromkeys(pair.basis for pair in tested):
         some = [pair for pair in tested if pair.basis == basis]
         seeds, examples = sorted({pair.seeds for pair in some}), some[0].examples
+        splits = sorted({pair.splits for pair in some})
+        blocks = f"{_range(seeds)} seeds"
+        if splits != [1]:
+            blocks = f"{_range(splits)} few-shot splits ({_range(seeds)} runs of each method)"
         over = {
-            "seeds": f"{_range(seeds)} seeds",
+            "seeds": blocks,
             "examples": f"{examples} examples, the trained models fixed",
-            "seeds and examples": f"{_range(seeds)} seeds and {examples} examples",
+            "seeds and examples": f"{blocks} and {examples} examples",
         }
         parts.append(over[basis])
     return f"paired over {'; or '.join(parts)}; Holm over {len(tested)} pair{'s' * (len(tested) > 1)}"

@@ -43,7 +43,7 @@ class Report:
 WRITERS: dict[str, tuple[str, Callable[[Report], str]]] = {
     "html": (
         "one page with tables, charts, drawings and differences, which needs no network (needs unipet[report])",
-        lambda report: page(report.entries, report.groups, published=report.published),
+        lambda report: page(report.entries, report.groups, published=report.published, tuning=report.tuning),
     ),
     "latex": (
         "a paper's table in LaTeX: rows methods, columns tasks, best bold, not distinguishable from it underlined",

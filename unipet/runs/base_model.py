@@ -165,7 +165,7 @@ def _loader(config: Any, row: Kind, kind: str, model: ModelConfig) -> Any:
     loader = getattr(transformers, row.auto)
     able = type(config) in loader._model_mapping
     both = bool(getattr(config, "is_encoder_decoder", False))
-    if kind == "causal_generation" and able:
+    if kind in ("causal_generation", "causal_prompt") and able:
         # transformers has such a class for encoders, too, but an encoder attends to the words that it should predict.
         encoder = type(config) in transformers.AutoModelForMaskedLM._model_mapping
         able = not both and (not encoder or bool(getattr(config, "is_decoder", False)))

@@ -57,6 +57,7 @@ def take_part(share: Share, ready: Any) -> None:
     from unipet.adaptation.api import adapt
     from unipet.runs.base_model import load_base_model
     from unipet.runs.memory import limited
+    from unipet.runs.teachers import load_teachers
     from unipet.tasks import collate, readout
     from unipet.training.loop import seed_everything
     from unipet.training.ranks import joined
@@ -66,6 +67,7 @@ def take_part(share: Share, ready: Any) -> None:
     torch.set_num_threads(share.threads)
     seed_everything(config.seed)
     model, tokenizer = load_base_model(config.model, share.labels, share.regression, config.task.kind)
+    teachers = load_teachers(share.method, model)
     adapt(model, share.method, share.sites)
     device = "cuda:0" if torch.cuda.is_available() else "cpu"
     ready()
@@ -78,6 +80,7 @@ def take_part(share: Share, ready: Any) -> None:
             checkpointing=share.checkpointing,
             begin=share.begin,
             ranks=ranks,
+            teachers=teachers,
         )
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 #: The version of what a run computes. Raise it with every change of the package that can change a result: a result of
 #: older numerics is then never reused for a new run.
-NUMERICS = 2
+NUMERICS = 3
 
 #: Keys of a configuration that say how a run is watched and where it is done, and change no result.
 APART = ("tracking", "checkpoint", "launcher", "search", "runs_dir", "rerun")
@@ -42,12 +42,13 @@ def content_of(config: RunConfig, method: Method, sites: Architecture | None, da
     """Read the contents that `config` names. `method` is the method before fitting to a budget, `sites` the user's own site
     table, `data` the fingerprint of the examples.
 
-    Raises UnipetError for a base model that cannot be read.
+    Raises UnipetError for a base model, and for a teacher, that cannot be read.
     """
     from unipet.calculus.functions import function_sources
     from unipet.calculus.sites import table_data
     from unipet.runs.model_files import contents
-    from unipet.tasks import cache_directory
+    from unipet.runs.teachers import teacher_contents
+    from unipet.tasks import KINDS, cache_directory
 
     cache = cache_directory(config.runs_dir)
     return Identity(
@@ -56,6 +57,7 @@ def content_of(config: RunConfig, method: Method, sites: Architecture | None, da
         sites=None if sites is None else table_data(sites),
         functions=function_sources(method),
         numerics=NUMERICS,
+        teachers=teacher_contents(method, KINDS[config.task.kind].pretrained_head),
     )
 
 
@@ -72,5 +74,17 @@ def run_id(resolved: Mapping[str, Any], content: Identity) -> str:
         if key not in _NOT_IDENTITY[""]
     }
     insertions = settings["method"]["insertions"]
-    settings["method"]["insertions"] = [[name, insertions[name]] for name in insertions]  # their order matters
+    rules = {name: dict(rule) for name, rule in settings["method"]["objective"].items()}
+    for rule in rules.values():
+        rule.pop("run", None)  # a path: the contents cover what it leads to
+    settings["method"]["objective"] = rules
+    settings["method"]["insertions"] = [[name, _without_paths(insertions[name])] for name in insertions]  # their order matters
     return hashlib.sha256(canonical_json([settings, content.to_dict()]).encode()).hexdigest()[:16]
+
+
+def _without_paths(insertion: Mapping[str, Any]) -> dict[str, Any]:
+    """An insertion without the places of saved adapters that it takes experts from: `frozen` says what they hold."""
+    mixture = insertion.get("mixture")
+    if not mixture:
+        return dict(insertion)
+    return {**insertion, "mixture": {key: value for key, value in mixture.items() if key != "adapters"}}

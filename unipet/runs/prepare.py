@@ -6,10 +6,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unipet.errors import UnipetError
 from unipet.runs import record_files as records
 from unipet.runs.record import Identity, Record
 from unipet.config import RunConfig
 from unipet.runs.devices import check_parts
+from unipet.runs.reducer_checks import check_reducers
 from unipet.errors import UnipetError
 from unipet.runs.identity import content_of, run_id
 from unipet.runs.run_directory import is_whole, record_in, run_directory
@@ -64,7 +66,7 @@ def prepare(config: RunConfig) -> Prepared:
         from unipet.calculus.site_files import sites_for
         from unipet.runs.base_model import skeleton
         from unipet.compose.parse_run_config import check_run_config
-        from unipet.tasks import input_length, load_task
+        from unipet.tasks import KINDS, input_length, load_task
         from unipet.runs.tracking import check_tracking
         from unipet.training.lr_ratio import up_tensors
         from unipet.training.positions import check_max_length
@@ -75,6 +77,12 @@ def prepare(config: RunConfig) -> Prepared:
     check_trial(config)
     import_modules(config.imports)
     method = load_method(config.method)
+    check_reducers(method, config.task)
+    if not method.trains and not KINDS[config.task.kind].pretrained_head:
+        raise UnipetError(
+            f"method={method.name} trains nothing, but the output layer of task.kind={config.task.kind} is new, so its answers "
+            "would be random. Choose a prompt, such as task=sst2_prompt (`unipet list tasks`)."
+        )
     config = replace(config, method=method.to_dict())
     data = load_task(config.task)
     # From here on, mistakes that only the base model shows are found, without its weights.

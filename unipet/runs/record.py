@@ -8,7 +8,9 @@ from typing import Any, Self
 
 from unipet.config import ModelConfig, RunConfig
 from unipet.runs.budget_label import budget_label, set_limits
+from unipet.runs.expert_report import ExpertReport
 from unipet.runs.json_object import JsonObject, added_later
+from unipet.runs.trial_of import TrialOf as TrialOf
 from unipet.runs.versions import Versions, git_commit, now, versions
 
 
@@ -21,6 +23,7 @@ class Identity(JsonObject):
     sites: dict[str, Any] | None = None  # a site table of the user's own
     functions: dict[str, str] = field(default_factory=dict)  # checksum of the source of every registered function used
     numerics: int | None = None  # of the package, see unipet/runs/identity.py
+    teachers: dict[str, str] = added_later(factory=dict)  # checksum of every saved run that an objective learns from
 
 
 @dataclass
@@ -159,35 +162,14 @@ class Data(JsonObject):
     splits: dict[str, str] | None = added_later(None)
     synthetic: bool | None = added_later(None)
     regression: bool | None = added_later(None)
+    pool: str | None = added_later(None)  # few-shot: fingerprint of what all splits have in common
+    shots: int | None = added_later(None)  # few-shot: training examples of each label
+    split_seed: int | None = added_later(None)  # few-shot: which split
     train_labels: dict[str, int] | None = added_later(None)
     selection: Selection = added_later(factory=Selection)
     truncated: dict[str, float] | None = added_later(None)  # share of examples that a length limit cut
     warnings: list[str] | None = added_later(None)
     scoring: Scoring = added_later(factory=Scoring)
-
-
-@dataclass
-class TrialOf(JsonObject):
-    """What the run was in a search, and the effort that its configuration was chosen by."""
-
-    scored_on: str = "evaluation"  # or "selection": the score is that of the selection split, and is not reported
-    role: str = ""  # "trial", or "final": it was chosen among trials, and run again with seeds of its own
-    until: float = 1.0  # the share of the training that was done
-    after: float = added_later(0.0)  # the share at which an earlier rung had ended
-    search: str = added_later("")  # the strategy
-    study: str = added_later("")
-    number: int | None = added_later(None)
-    trials: int | None = added_later(None)  # of each study; so are the seeds of each trial and the budget
-    seeds: int | None = added_later(None)
-    budget: str | None = added_later(None)
-
-    @property
-    def effort(self) -> str:
-        """What was spent on choosing the configuration, in words; empty for a run that no search chose."""
-        if self.role != "final":
-            return ""
-        said = f"{self.search}: {self.trials} trials of {self.seeds} seed{'s' if self.seeds != 1 else ''}"
-        return said + (f", at most {self.budget}" if self.budget else "")
 
 
 @dataclass
@@ -216,6 +198,7 @@ class Record(JsonObject):
     memory: Memory = field(default_factory=Memory)
     frozen: Frozen = added_later(factory=Frozen)
     insertions: list[InsertionRow] = field(default_factory=list)
+    mixture: ExpertReport | None = added_later(None)  # None: no insertion has one
     stopped_by: str | None = None
     resumed: list[int] = field(default_factory=list)  # the steps after which it went on, one for each interruption
     reason: str | None = None  # why a run was skipped, exceeded its budget or was interrupted

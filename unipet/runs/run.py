@@ -19,8 +19,9 @@ from unipet.output.files import remove_leftovers
 from unipet.runs import record_files as records
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
+from unipet.runs.expert_report import expert_report
 from unipet.runs.record import (
-    Data, ErrorOf, Fitted, Frozen, InsertionRow, Memory, Params, Record, Scoring, TrialOf, blank_record,
+    Data, ErrorOf, Fitted, Frozen, InsertionRow, Memory, Params, Record, Scoring, blank_record,
 )  # fmt: skip
 from unipet.runs.versions import now
 from unipet.runs.device_share import Share
@@ -30,6 +31,7 @@ from unipet.runs.prepare import Prepared, finished_record, prepare
 from unipet.runs.endings import failed, interrupted
 from unipet.runs.finished import evaluate as evaluate
 from unipet.runs.resumable import done_with, finished_before, resume_points, resumed_before
+from unipet.runs.teachers import load_teachers
 from unipet.runs.run_directory import checksums, clear, locked, settle
 from unipet.runs.shared import Shared
 from unipet.output.stopwatch import Stopwatch, importing, phase, timed
@@ -143,15 +145,11 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker,
         from unipet.training.budget.memory_fit import fit_run
         from unipet.training.callbacks import Best
         from unipet.adaptation.checkpoint import save
-        from unipet.training.evaluation import (
-            check_mixture,
-            higher_is_better,
-            score_split,
-            selection_score,
-        )
-        from unipet.runs.flags import raised
+        from unipet.training.evaluation import check_mixture, higher_is_better, score_split, selection_score
+        from unipet.runs.flags import collapse, raised
         from unipet.training.history import read_steps
         from unipet.training.loop import seed_everything
+        from unipet.training.settling import settle
         from unipet.training.positions import check_lengths
         from unipet.runs.memory import PeakMemory, limited
         from unipet.tasks import cache_directory, collate, encode, readout, selection_metric
@@ -177,6 +175,7 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker,
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
     with phase("base_model"):
+        teachers = load_teachers(method, model)
         adapted = adapt(model, method, prepared.sites).to_dict()
     record.params = Params.from_dict(adapted["params"])
     record.insertions = [InsertionRow.from_dict(row) for row in adapted["insertions"]]
@@ -186,7 +185,7 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker,
     check_lengths(encoded, model, config.task)
     memory = PeakMemory(device)
     best = None
-    if encoded.selection:
+    if encoded.selection and method.trains:
         metric = selection_metric(config.task)
         sign = 1.0 if higher_is_better(metric) else -1.0
         best = Best(model, selection_score(config, model, data, encoded, tokenizer), metric, sign)
@@ -211,18 +210,21 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker,
             begin=begin,
             measure=memory.read,
             ranks=ranks,
+            teachers=teachers,
         )
     if best is not None:
         selection = record.data.selection
         selection.metric, selection.step = selection_metric(config.task), best.restore()
         selection.scores = {str(step): score for step, score in best.scores.items()}  # JSON has no other keys
+    trained.experts |= settle(config, model, data, encoded, tokenizer)
     record.memory = Memory.from_dict(record.memory.to_dict() | trained.measured)
     record.stopped_by, record.frozen = trained.stopped_by, Frozen.from_dict(trained.frozen)
     for row in record.insertions:  # for example experts that no step was routed to
         row.untrained = [name for name in trained.untrained if name.startswith(f"{row.name}/")]
     record.time.train_s, record.time.steps = trained.seconds, trained.steps
-    record.time.step_ms = 1000 * trained.seconds / trained.steps
-    record.time.tokens_per_s = trained.tokens / trained.seconds
+    if trained.steps:
+        record.time.step_ms = 1000 * trained.seconds / trained.steps
+        record.time.tokens_per_s = trained.tokens / trained.seconds
     record.time.device_hours = config.budget.gpus * trained.seconds / 3600
     with phase("saving"):  # first, so that an error in evaluation does not lose the training
         save(model, directory / records.ADAPTER)
@@ -232,9 +234,11 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker,
     record.data.scoring = Scoring.from_dict(scores.record())
     with phase("saving"):
         records.write_jsonl_atomic(directory / records.PREDICTIONS, rows)
+    record.mixture = expert_report(trained.experts, config, model, data, encoded, tokenizer)
     with phase("evaluation"):
         check_mixture(model, split, batch, config.optim.eval_batch_size, read)  # last: it merges the mixture
     record.flags = raised(rows, data.regression, read_steps(directory / records.METRICS))
+    record.flags += collapse(record)
     shared.check(model)
     record.score, record.metric, record.metrics = scores.score, scores.metric, dict(scores.metrics)
     return "ok"

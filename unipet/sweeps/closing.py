@@ -20,6 +20,7 @@ ENDED = {
     "epochs": "all epochs done",
     "max_steps": "ended by budget.max_steps",
     "max_tokens": "ended by budget.max_tokens",
+    "rung": "ended at its rung (trial.until)",
 }
 
 

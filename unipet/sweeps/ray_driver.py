@@ -158,7 +158,8 @@ class Driver:
                 if held.owner.worker in self.dead and (self.clock.age(held.path) or 0.0) > QUIET_S:
                     held.give_up()
             count += lost(held, self.clock, STALE_S)
-        return count if self.members else max(count, 1)  # a search goes on between two stages by a worker, too
+        searching = self.sweep.search != "none" and not self.members
+        return max(count, 1) if searching else count  # a worker takes the search to its next stage
 
     def _fill(self, jobs: int) -> None:
         """Start as many actors as there are jobs for, and places."""

@@ -79,6 +79,8 @@ class Status:
         """For a terminal."""
         counts = ", ".join(f"{count} {name}" for name, count in self.counts().items())
         lines = [f"{self.sweep.directory}: {len(self.jobs)} jobs: {counts}"]
+        if not is_over(self.sweep):
+            lines.append(f"search={self.sweep.search}: further jobs come when these have ended")
         if self.stopped is not None:
             lines.append(f"stopped: {self.stopped}")
         if self.running:

@@ -10,6 +10,7 @@ from unipet.errors import UnipetError, not_allowed, unknown
 from unipet.output.files import file_name
 from unipet.tasks.bleu_tokenizers import check_bleu_tokenizer
 from unipet.tasks.columns import MASK, answer_columns, columns, text_columns
+from unipet.tasks.fewshot import check_shots
 from unipet.tasks.kinds import KINDS, kind_of
 from unipet.tasks.scoring import METRICS
 from unipet.tasks.selection import LOSS, selection_metric
@@ -37,6 +38,7 @@ def check_task(task: TaskConfig) -> None:
         _check_split(f"task.{key}", getattr(task, key))
     _check_source(task, text)
     _check_selection(task)
+    check_shots(task)
     _check_decoding(task)
 
 
@@ -58,7 +60,14 @@ def _check_split(key: str, split: str) -> None:
 
 
 def _check_texts(task: TaskConfig, text: list[str]) -> None:
-    one = task.kind in ("seq2seq", "causal_generation", "masked_prompt", "token_classification", "multiple_choice")
+    one = task.kind in (
+        "seq2seq",
+        "causal_generation",
+        "masked_prompt",
+        "causal_prompt",
+        "token_classification",
+        "multiple_choice",
+    )
     if len(text) not in ((1,) if one else (1, 2)):
         allowed = "one column or template" if one else "one, or two for a sentence pair"
         raise UnipetError(f"task.text: {len(text)} columns given ({text}); allowed: {allowed}.")
@@ -69,8 +78,14 @@ def _check_texts(task: TaskConfig, text: list[str]) -> None:
         )
     for entry in [*text, *choices]:
         columns(entry)
-    if task.kind == "masked_prompt" and text[0].count("{" + MASK + "}") != 1:
-        raise UnipetError(f"task.text: {text[0]!r} given; a masked prompt has {{{MASK}}} exactly once.")
+    place = "{" + MASK + "}"
+    if KINDS[task.kind].prompted and text[0].count(place) != 1:
+        raise UnipetError(f"task.text: {text[0]!r} given; a prompt has {place} exactly once.")
+    if task.kind == "causal_prompt" and not text[0].endswith(f" {place}"):
+        raise UnipetError(
+            f"task.text: {text[0]!r} given; a causal prompt ends with a space and {place}, because a decoder predicts the word "
+            "after what it has read."
+        )
     if task.kind == "token_classification" and "{" in text[0]:
         raise UnipetError(f"task.text: {text[0]!r} given; token_classification needs one column with a list of words.")
 
@@ -84,10 +99,16 @@ def _check_labels(task: TaskConfig, answer: str) -> None:
     if answer in ("index", "tags") and len(labels) < 2:
         raise UnipetError(f"task.labels: {labels} given; {task.kind} needs at least two label names.")
     words = _names("task.verbalizers", task.verbalizers)
-    if len(words) != (len(labels) if task.kind == "masked_prompt" else 0):
+    prompted = KINDS[task.kind].prompted
+    if len(words) != (len(labels) if prompted else 0):
         raise UnipetError(
-            f"task.verbalizers: {words} given; allowed: one word per label {labels} for task.kind=masked_prompt, "
-            "[] otherwise."
+            f"task.verbalizers: {words} given; allowed: one word per label {labels} for task.kind=masked_prompt and "
+            "causal_prompt, [] otherwise."
+        )
+    if task.demonstrations and not prompted:
+        raise UnipetError(
+            f"task.demonstrations: {task.demonstrations} given, but only a prompt has a context for them; task.kind is "
+            f"{task.kind}. Use 0, or a task such as sst2_prompt."
         )
 
 

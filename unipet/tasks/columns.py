@@ -42,7 +42,7 @@ def text_columns(task: TaskConfig) -> list[str]:
     """The columns of all texts and choices of `task`, without duplicates."""
     found = [name for entry in task.text for name in columns(entry)]
     found += [name for entry in task.choices for name in columns(entry, "task.choices")]
-    return list(dict.fromkeys(name for name in found if not (task.kind == "masked_prompt" and name == MASK)))
+    return list(dict.fromkeys(name for name in found if not (KINDS[task.kind].prompted and name == MASK)))
 
 
 def answer_columns(task: TaskConfig, evaluation: bool) -> list[str]:

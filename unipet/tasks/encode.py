@@ -19,10 +19,10 @@ from unipet.tasks.encode_text import encode_causal, encode_seq2seq
 from unipet.tasks.encode_words import encode_words
 from unipet.tasks.encoded import Encoded, EncodedRows
 from unipet.tasks.load import TaskData
-from unipet.tasks.prompt import encode_prompts
+from unipet.tasks.prompt import encode_causal_prompts, encode_prompts
 from unipet.tasks.rows import Row
 
-FORMAT = 2  # the version of cached data; increase it with every change of an encoder
+FORMAT = 3  # the version of cached data; increase it with every change of an encoder
 
 _ENCODED: dict[str, EncodedRows] = {}
 
@@ -81,14 +81,17 @@ def _key(rows: list[Row], identity: str, task: TaskConfig) -> str:
     names = {
         "seq2seq": ("max_source", "max_target", "languages"),
         "causal_generation": ("max_source", "max_target", "separator"),
-        "masked_prompt": ("max_length", "text"),
+        "masked_prompt": ("max_length", "text", "verbalizers"),  # the words of demonstrations
+        "causal_prompt": ("max_length", "text", "verbalizers"),
     }.get(task.kind, ("max_length",))
     for name in names:
         value = getattr(task, name)
         settings[name] = value if isinstance(value, int | str) else list(value)
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for row in rows:
-        content = [row[name] for name in ("text", "choices", "label", "target", "references") if name in row]
+        content = [
+            row[name] for name in ("text", "choices", "label", "target", "references", "demonstrations") if name in row
+        ]
         digest.update(json.dumps(content).encode())
     return digest.hexdigest()
 
@@ -159,6 +162,7 @@ ENCODERS: dict[str, Callable[[list[Row], Any, TaskConfig], EncodedRows]] = {
     "multiple_choice": _choices,
     "token_classification": encode_words,
     "masked_prompt": encode_prompts,
+    "causal_prompt": encode_causal_prompts,
     "seq2seq": encode_seq2seq,
     "causal_generation": encode_causal,
 }

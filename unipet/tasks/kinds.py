@@ -17,6 +17,7 @@ class Kind:
     answer: str
     base: str
     pretrained_head: bool = False  # the output layer belongs to the base model
+    prompted: bool = False  # the answer is the word that the model predicts at `{mask}` in a template
 
     @property
     def generates(self) -> bool:
@@ -29,7 +30,10 @@ KINDS: dict[str, Kind] = {
     "regression": Kind("AutoModelForSequenceClassification", "number", "one with a sequence classifier"),
     "multiple_choice": Kind("AutoModelForMultipleChoice", "index", "an encoder such as BERT or RoBERTa"),
     "token_classification": Kind("AutoModelForTokenClassification", "tags", "one with a token classifier"),
-    "masked_prompt": Kind("AutoModelForMaskedLM", "index", "an encoder with a masked language model's head", True),
+    "masked_prompt": Kind(
+        "AutoModelForMaskedLM", "index", "an encoder with a masked language model's head", True, True
+    ),
+    "causal_prompt": Kind("AutoModelForCausalLM", "index", "a decoder such as GPT-2 or Llama", True, True),
     "seq2seq": Kind("AutoModelForSeq2SeqLM", "text", "an encoder-decoder such as BART or T5", True),
     "causal_generation": Kind("AutoModelForCausalLM", "text", "a decoder such as GPT-2 or Llama", True),
 }

@@ -15,11 +15,12 @@ from unipet.errors import UnipetError
 from unipet.output.stopwatch import phase
 from unipet.tasks.check import check_task
 from unipet.tasks.columns import wanted
+from unipet.tasks.fewshot import FILES, SAMPLE, demonstrated, draw, split_file
 from unipet.tasks.files import read_files
 from unipet.tasks.hub import hub_source, read_hidden, read_hub
 from unipet.tasks.kinds import KINDS
 from unipet.tasks.rows import Row, SplitRows
-from unipet.tasks.selection import carve
+from unipet.tasks.selection import carve, protocol
 from unipet.tasks.synthetic import generate
 
 SUBSET_SEED = 20240229  # fixed and not the run's seed, so that every method and seed uses the same examples
@@ -36,6 +37,11 @@ class TaskData:
     source: str  # "hub:<address>@<revision>", "files:<directory>" or "synthetic:<generator> seed <n>"
     synthetic: bool
     fingerprint: str  # hash of the labels and of every row, 16 hex digits
+    pool: str | None = (
+        None  # few-shot: hash of what all splits have in common, the examples drawn from and the evaluation's
+    )
+    shots: int | None = None  # training examples of each label
+    split_seed: int | None = None  # which of the splits
     available: dict[str, int] = field(default_factory=dict)  # rows before task.max_train / task.max_evaluation
     selection: list[Row] = field(default_factory=list)  # the examples that choose the checkpoint; never reported
     protocol: str = "none"  # task.selection
@@ -51,6 +57,9 @@ class TaskData:
         return {
             "source": self.source,
             "fingerprint": self.fingerprint,
+            "pool": self.pool,
+            "shots": self.shots,
+            "split_seed": self.split_seed,
             "train": len(self.train),
             "evaluation": len(self.evaluation),
             "train_available": self.available.get("train", len(self.train)),
@@ -73,10 +82,18 @@ def load_task(task: TaskConfig) -> TaskData:
     _check_orders(task, list(parts.values()))
     train, evaluation = parts["train"].rows, parts["evaluation"].rows
     selection = parts["selection"].rows if "selection" in parts else []
-    if task.selection == "train_holdout":
+    chosen_by, pool = protocol(task), train
+    if task.shots is not None and task.shots_from == SAMPLE:
+        train, drawn = draw(train, task, chosen_by == "shots")
+        selection = drawn or selection
+    if chosen_by == "train_holdout":
         train, selection = carve(train, task.selection_size)
     chosen_train, chosen_evaluation = _first(train, task.max_train), _first(evaluation, task.max_evaluation)
     labels = list(task.labels)
+    in_common = _pool(task, pool, chosen_evaluation)
+    chosen_train, chosen_evaluation, selection = (
+        demonstrated(each, chosen_train, task) for each in (chosen_train, chosen_evaluation, selection)
+    )
     splits = {"train": chosen_train, "evaluation": chosen_evaluation}
     if selection:
         splits["selection"] = selection
@@ -88,9 +105,12 @@ def load_task(task: TaskConfig) -> TaskData:
         source=source,
         synthetic=source.startswith("synthetic:"),
         fingerprint=_fingerprint(labels, splits),
-        available={"train": len(train), "evaluation": len(evaluation)},
+        pool=in_common,
+        shots=task.shots,
+        split_seed=None if task.shots is None else task.split_seed,
+        available={"train": len(train) if task.shots is None else len(pool), "evaluation": len(evaluation)},
         selection=selection,
-        protocol=task.selection,
+        protocol=chosen_by,
         splits=_splits(task),
         dropped={part: read.dropped for part, read in parts.items() if read.dropped},
     )
@@ -103,6 +123,8 @@ def load_hidden(task: TaskConfig, split: str) -> TaskData:
         raise UnipetError(
             f"task.submission: task.kind={task.kind} has no submission files; one answer per row is needed."
         )
+    if task.demonstrations:
+        raise UnipetError("task.submission: prompts with task.demonstrations have no submission files. Use 0.")
     if task.data_dir is not None:
         read = read_files(task, split, True, hidden=True)
     elif task.hub is not None:
@@ -125,9 +147,10 @@ def load_hidden(task: TaskConfig, split: str) -> TaskData:
 
 def _read(task: TaskConfig) -> tuple[dict[str, SplitRows], str]:
     """The rows of "train", "evaluation" and, with selection=validation, "selection"; and the name of the source."""
-    splits = {"train": (task.train_split, False), "evaluation": (task.evaluation_split, True)}
-    if task.selection == "validation":
-        splits["selection"] = (task.selection_split, True)
+    names = _splits(task)
+    splits = {"train": (names["train"], False), "evaluation": (names["evaluation"], True)}
+    if "selection" in names and names["selection"] != names["train"]:
+        splits["selection"] = (names["selection"], True)
     if task.data_dir is not None:
         return {part: read_files(task, *split) for part, split in splits.items()}, f"files:{task.data_dir}"
     if task.generator is not None:
@@ -156,9 +179,12 @@ def _check_orders(task: TaskConfig, parts: Sequence[SplitRows]) -> None:
 
 
 def _splits(task: TaskConfig) -> dict[str, str]:
-    """The split from which each set of examples was read. A holdout belongs to the training split."""
-    selection = {"train_holdout": task.train_split, "validation": task.selection_split}.get(task.selection)
-    found = {"train": task.train_split, "evaluation": task.evaluation_split}
+    """The split from which each set of examples was read. What is held out, or drawn with it, belongs to the training split."""
+    published = task.shots is not None and task.shots_from == FILES
+    train = split_file(task, "train") if published else task.train_split
+    held = split_file(task, "dev") if published else train
+    selection = {"train_holdout": train, "shots": held, "validation": task.selection_split}.get(protocol(task))
+    found = {"train": train, "evaluation": task.evaluation_split}
     return found | ({"selection": selection} if selection else {})
 
 
@@ -169,11 +195,18 @@ def _first(rows: list[Row], count: int | None) -> list[Row]:
     return [rows[i] for i in Random(SUBSET_SEED).sample(range(len(rows)), len(rows))[:count]]
 
 
+def _pool(task: TaskConfig, pool: list[Row], evaluation: list[Row]) -> str | None:
+    if task.shots is None:
+        return None
+    drawn_from = {"pool": pool} if task.shots_from == SAMPLE else {}
+    return _fingerprint(list(task.labels), {"evaluation": evaluation, **drawn_from})
+
+
 def _fingerprint(labels: list[str], splits: dict[str, list[Row]]) -> str:
     digest = hashlib.sha256(json.dumps(labels).encode())
     for name, rows in splits.items():
         digest.update(f"\n{name} {len(rows)}\n".encode())
         for row in rows:
-            rest = [row[key] for key in ("choices", "target", "references") if key in row]
+            rest = [row[key] for key in ("choices", "target", "references", "demonstrations") if key in row]
             digest.update(json.dumps([row["id"], row["text"], row.get("label"), *rest]).encode())
     return digest.hexdigest()[:16]

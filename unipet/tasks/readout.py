@@ -51,5 +51,13 @@ def readout(task: TaskConfig, tokenizer: Any) -> Readout:
             return logits[inputs["input_ids"] == mask][:, words], labels
 
         return at_mask
+    if task.kind == "causal_prompt":
+        following = verbalizer_ids(tokenizer, task)
+
+        def after_prompt(logits: Tensor, inputs: Mapping[str, Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
+            ends = inputs["attention_mask"].sum(1) - 1  # prompts are padded on the right
+            return logits.gather(1, ends.view(-1, 1, 1).expand(-1, 1, logits.shape[-1]))[:, 0, following], labels
+
+        return after_prompt
     found: dict[str, Readout] = {"token_classification": tokens, "seq2seq": tokens, "causal_generation": next_tokens}
     return found.get(task.kind, rows)

@@ -120,7 +120,7 @@ class RowReader:
 
     def _texts(self, record: dict[str, Any], place: str) -> Row:
         values = {name: self._text(record, name, place) for name in self._columns}
-        if self.task.kind == "masked_prompt":  # the tokenizer knows the mask token, so encoding fills the template
+        if KINDS[self.task.kind].prompted:  # the tokenizer knows the mask token, so encoding fills the template
             return {"text": [values[name] for name in self._columns]}
         row: Row = {"text": [render(entry, values) for entry in self.task.text]}
         if self.task.choices:

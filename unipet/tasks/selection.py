@@ -22,6 +22,13 @@ def selection_metric(task: TaskConfig) -> str:
     return LOSS if KINDS[task.kind].generates else task.metrics[0]
 
 
+def protocol(task: TaskConfig) -> str:
+    """What chooses the checkpoint: `task.selection`, or its default. Few-shot learning has no examples to spare for it."""
+    if task.selection != "auto":
+        return task.selection
+    return "train_holdout" if task.shots is None else "none"
+
+
 def carve(rows: list[Row], size: int) -> tuple[list[Row], list[Row]]:
     """Split `rows` into training and selection examples, in the order of the data. About `size` examples, at most a fifth,
     are held out for selection.

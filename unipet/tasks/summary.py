@@ -111,7 +111,7 @@ def _example(task: TaskConfig, data: TaskData, encoded: EncodedRows, index: int,
             shown["words without a label"] = missing
     else:
         shown["label"] = data.labels[labels] if data.labels else labels
-        if task.kind == "masked_prompt":
+        if KINDS[task.kind].prompted:
             shown["word at the mask"] = _decoded(tokenizer, [verbalizer_ids(tokenizer, task)[labels]])
     return shown
 

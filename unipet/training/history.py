@@ -1,6 +1,7 @@
 """The history of training: the lines of `metrics.jsonl`, and the names of their values in a tracker.
 
-A line is `{"step": 12, "loss": ..., "lr": ..., ...}`, or `{"step": 60, "selection/accuracy": ...}` for a scored checkpoint.
+A line is `{"step": 12, "loss": ..., "lr": ..., ...}`, with `loss/task` and `loss/NAME` for the regularisers of an objective,
+or `{"step": 60, "selection/accuracy": ...}` for a scored checkpoint.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+TERM = "loss/"  # then the name of one term of the loss: the task's, or a regulariser's with its weight
+WEIGHT = "weight/"  # then the name of a regulariser: its weight in the step before the line
 SELECTION = "selection/"  # then the metric that chooses the checkpoint
 
 

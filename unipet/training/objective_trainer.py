@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 
 import torch
@@ -10,11 +11,13 @@ from torch import Tensor, nn
 from unipet.adaptation.adapted import adaptation
 from unipet.errors import UnipetError
 from unipet.training.forward import model_inputs, real_tokens
+from unipet.training.history import WEIGHT
 from unipet.training.loop import Loop
 from unipet.training.ranks import Ranks
 from unipet.training.sampler import GroupedOrder
 from unipet.training.schedule import rate
-from unipet.training.step import Loss, Tally
+from unipet.training.step import Loss, Terms
+from unipet.training.tally import Tally
 
 
 class Diverged(UnipetError):
@@ -33,6 +36,7 @@ class ObjectiveTrainer(Loop):
     learning: list[nn.Parameter]
     lr_ratio: float = 1.0
     faster: AbstractSet[int] = frozenset()
+    idle: Sequence[nn.Parameter] = ()
 
     def training_step(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
         """The gradients of one batch: the whole effective one, which `micro_batch` cuts. Returns its loss."""
@@ -40,15 +44,34 @@ class ObjectiveTrainer(Loop):
             model.train()
         rows = self.ranks.part(len(inputs["labels"]))
         adaptation(model).routing.first_row = rows.start
-        own = self.loss.gradients(model, inputs, self.micro_batch, Tensor.backward, self._finite, rows)
-        loss = self.ranks.add_up(own, self.learning)
-        self.tally.add(loss, real_tokens(model_inputs(model, inputs)[0]))
-        return loss
+        found: Terms = {}
+        own = self.loss.gradients(
+            *(model, inputs, self.micro_batch, Tensor.backward, self._finite, rows),
+            weights=self._weights(self.state.global_step),
+            add_up=self.ranks.total if self.ranks.count > 1 else None,
+            note=found.update,
+        )
+        self._step_with_zeros()
+        told = torch.stack([own, *(found.get(name, torch.zeros_like(own)).float() for name in self.tally.names)])
+        losses = self.ranks.add_up(told, self.learning)
+        self.tally.add(losses, real_tokens(model_inputs(model, inputs)[0]))
+        return losses[0]
+
+    def _weights(self, step: int) -> dict[str, float]:
+        return self.loss.objective.weights_at(step, self.state.max_steps)
+
+    def _step_with_zeros(self) -> None:
+        """Zero gradients for the tensors that step without one (`Mixture.unrouted`), once they have had another."""
+        for tensor in self.idle:
+            if tensor.grad is None and tensor in self.optimizer.state:
+                tensor.grad = torch.zeros_like(tensor)
 
     def log(self, logs: dict[str, float]) -> None:
-        """With the mean loss since the last line, and the epoch."""
+        """With the means of the loss and of its terms since the last line, the weights that change, and the epoch."""
         self.state.epoch = self.order.epochs(self.state.global_step)
-        super().log({**logs, "loss": self.tally.mean_loss()})
+        weights = self._weights(self.state.global_step - 1)
+        changing = {f"{WEIGHT}{name}": weights[name] for name in self.loss.objective.scheduled}
+        super().log({**logs, **self.tally.means(), **changing})
 
     def _finite(self, loss: Tensor) -> None:
         if not torch.isfinite(loss):

@@ -49,16 +49,18 @@ class Ranks:
         first = self.rank * size + min(self.rank, more)
         return slice(first, first + size + (self.rank < more))
 
-    def add_up(self, loss: Tensor, tensors: Sequence[Tensor]) -> Tensor:
-        """The sum of all processes' losses; the gradients of `tensors` become their sums.
+    def add_up(self, losses: Tensor, tensors: Sequence[Tensor]) -> Tensor:
+        """The sums of all processes' losses, a number or (L,); the gradients of `tensors` become their sums.
 
         A tensor that has no gradient in any process stays without one: the optimiser leaves it alone.
         """
         if self.count == 1:
-            return loss
-        said = torch.tensor([float(loss), *(tensor.grad is not None for tensor in tensors)], dtype=torch.float64)
+            return losses
+        has = [float(tensor.grad is not None) for tensor in tensors]
+        said = torch.tensor([*losses.flatten().tolist(), *has], dtype=torch.float64)
         self._sum(said)
-        learning = [tensor for tensor, number in zip(tensors, said[1:].tolist(), strict=True) if number]
+        count = losses.numel()
+        learning = [tensor for tensor, number in zip(tensors, said[count:].tolist(), strict=True) if number]
         for tensor in learning:
             if tensor.grad is None:
                 tensor.grad = torch.zeros_like(tensor)
@@ -67,7 +69,13 @@ class Ranks:
             self._sum(flat)
             for gradient, total in zip(bucket, flat.split([each.numel() for each in bucket]), strict=True):
                 gradient.copy_(total.view_as(gradient))
-        return said[0].to(loss)
+        return said[:count].view(losses.shape).to(losses)
+
+    def total(self, values: Tensor) -> Tensor:
+        """The sums of all processes' `values`."""
+        summed = values.detach().cpu().double()
+        self._sum(summed)
+        return summed.to(values)
 
     def leader_says(self, value: bool) -> bool:
         """What process 0 gives as `value`."""

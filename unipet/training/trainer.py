@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TextIO
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from unipet.adaptation.api import adaptation, frozen, parameters, stored
+from unipet.calculus.objectives import L2ToInit, Objective
 from unipet.config import RunConfig
 from unipet.output.stopwatch import phase
 from unipet.tasks import Collate, Readout, read_rows
 from unipet.training.budget.checkpointing import checkpointed
 from unipet.training.budget.limits import batch_tokens, count_steps, seconds_allowed
 from unipet.training.callbacks import Best, Clock, GradientProbe, Journal, Log, Routes, ShownProgress, TimeLimit
+from unipet.training.expert_use import ExpertUse
 from unipet.training.forward import Examples, lengths
 from unipet.training.frozen_cache import FrozenCache
 from unipet.training.loop import Arguments
@@ -29,8 +32,11 @@ from unipet.training.resume_point import Part, ResumePoint, ResumePoints
 from unipet.training.resuming import OPTIMISER, Optimiser, Resumption, RungReached, Spent, Weights
 from unipet.training.sampler import GroupedOrder
 from unipet.training.schedule import rung_step, warmup_steps
-from unipet.training.step import Loss, Tally
+from unipet.training.start_values import StartValues
+from unipet.training.step import Loss
 from unipet.training.stopping import end_if_asked, ending_steps_first
+from unipet.training.tally import Tally
+from unipet.training.teachers import put_beside
 
 
 @dataclass
@@ -40,9 +46,10 @@ class Trained:
     steps: int = 0
     seconds: float = 0.0  # of the steps alone
     tokens: int = 0  # without padding; an example seen in two views counts once
-    stopped_by: str = "epochs"  # epochs | max_steps | max_tokens | gpu_hours | rung
+    stopped_by: str = "epochs"  # epochs | max_steps | max_tokens | gpu_hours | rung | nothing trains (zero-shot)
     untrained: list[str] = field(default_factory=list)  # trainable tensors that got no gradient or did not move
     measured: dict[str, Any] = field(default_factory=dict)  # what `measure` answered
+    experts: dict[str, Any] = field(default_factory=dict)  # of mixtures: their use over time, and which have collapsed
     frozen: dict[str, Any] = field(default_factory=dict)  # what was kept of frozen layers
 
 
@@ -50,7 +57,7 @@ class Trained:
 @one_process()
 def train(
     model: nn.Module,
-    objective: Any,
+    objective: Objective,
     examples: Examples,
     collate: Collate,
     regression: bool,
@@ -66,6 +73,7 @@ def train(
     begin: ResumePoint | None = None,
     measure: Callable[[], dict[str, Any]] = dict,
     ranks: Ranks = ALONE,
+    teachers: Mapping[str, nn.Module] = MappingProxyType({}),
 ) -> Trained:
     """Train every parameter of `model` that requires a gradient, in place. The model stays on the training device.
 
@@ -76,9 +84,12 @@ def train(
     `log(values, step)`. Two runs with the same seed see the same data order and the same dropout.
     Training begins after `begin`, one of the `points` that it writes every `config.checkpoint.every`, and at its end.
     `measure` is asked once, when the last step is over. Each process of `ranks` calls this, and takes its part of every
-    batch; the first alone has `points` and `best`. Raises `Diverged` for a loss that is not finite, `UnipetError` if no
-    tensor ever had a gradient or none moved, and `Interrupted` if a signal ended it between two steps.
+    batch; the first alone has `points` and `best`. `teachers` are the models of the objective's distillations, by name.
+    Raises `Diverged` for a loss that is not finite, `UnipetError` if no tensor ever had a gradient or none moved, and
+    `Interrupted` if a signal ended it between two steps.
     """
+    if not parameters(model, head=True):
+        return Trained(stopped_by="nothing trains", measured=measure())
     optim = config.optim
     order = GroupedOrder(lengths(examples), optim.batch_size, config.seed)
     both = bool(getattr(model.config, "is_encoder_decoder", False))
@@ -98,7 +109,7 @@ def train(
     )
     probe, clock, progress, journal = GradientProbe(model), Clock(), ShownProgress(), Journal(metrics, log)
     learning = parameters(model, head=True)
-    routes, movement = Routes(model, config.seed), Movement(learning)
+    routes, movement, use = Routes(model, config.seed, ranks.rank), Movement(learning), ExpertUse(model)
     if best is not None:
         best.journal = journal
 
@@ -112,6 +123,7 @@ def train(
         "journal": journal,
         "routes": routes,
         "movement": movement,
+        "use": use,
     }
     parts |= {"weights": Weights(model), "spent": Spent(), **({"best": best} if best else {})}
     rung = rung_step(config.trial.until, steps)
@@ -126,6 +138,7 @@ def train(
             routes,
             OwnDropout(ranks, config.seed),
             probe,
+            use,
             clock,
             progress,
             journal,
@@ -135,19 +148,25 @@ def train(
     )
     if begin is not None and begin.outcome is not None:
         return Trained(**resumption.finish(begin))
-    trainer.loss = Loss(objective, regression, optim.label_smoothing, config.precision, read)
+    start = dict[str, Tensor]()
+    trainer.loss = Loss(objective, regression, optim.label_smoothing, config.precision, read, teachers, start)
+    put_beside(teachers, model, arguments.device)
     trainer.order, trainer.micro_batch, trainer.lr_ratio = order, micro_batch or optim.batch_size, optim.lr_ratio
-    trainer.schedule, trainer.tally = optim.schedule, Tally(arguments.device)
+    trainer.schedule, trainer.tally = optim.schedule, Tally(arguments.device, objective.terms)
     trainer.ranks, trainer.learning = ranks, list(learning.values())
     parts |= {"tally": trainer.tally, OPTIMISER: Optimiser(trainer)}
     cache = FrozenCache(model, examples, collate, config, steps)
     trainer.add_callback(cache)
     if optim.lr_ratio != 1.0:
         trainer.faster = {id(tensor) for tensor in up_tensors(adaptation(model))}
+    trainer.idle = adaptation(model).routing.stepping()
     if begin is not None:
         order.begin_after(begin.step)
         resumption.take_up(begin)
     ranks.begin_alike([*stored(model).values(), *frozen(model).values()])
+    if objective.of(L2ToInit):
+        parts["start"] = values = StartValues(learning)
+        start.update(values.values)
     try:
         with cache.in_use(), checkpointed(model, checkpointing), ending_steps_first():
             trainer.train()
@@ -171,6 +190,7 @@ def train(
         else stopped_by,
         untrained=sorted({*probe.untouched(), *still}),
         measured=measure(),
+        experts=use.report(),
         frozen=cache.record(),
     )
     if trained.steps != rung:  # whose point is there already, for the rung that comes after

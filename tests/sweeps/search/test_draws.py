@@ -6,13 +6,13 @@ import math
 
 import pytest
 
-from unipet.compose.search_space import Dimension
+from unipet.compose.search_space import SearchedKey
 from unipet.errors import UnipetError
 from unipet.sweeps.search.draws import all_choices, count, random_choices
 
-LR = Dimension("optim.lr", "optim.lr", (), 1e-4, 1e-1, log=True)
-SIZE = Dimension("size", "++size", ("4", "8"))
-WHOLE = Dimension("n", "n", (), 2, 5, whole=True)
+LR = SearchedKey("optim.lr", "optim.lr", (), 1e-4, 1e-1, log=True)
+SIZE = SearchedKey("size", "++size", ("4", "8"))
+WHOLE = SearchedKey("n", "n", (), 2, 5, whole=True)
 
 
 def test_more_trials_begin_with_the_same_ones() -> None:
@@ -30,7 +30,7 @@ def test_draws_lie_in_their_interval_on_its_scale() -> None:
 
 def test_whole_numbers_reach_both_ends() -> None:
     assert sorted(int(choice[0]) for choice in random_choices([WHOLE], 4, 0)) == [2, 3, 4, 5]
-    logged = Dimension("n", "n", (), 1, 64, log=True, whole=True)
+    logged = SearchedKey("n", "n", (), 1, 64, log=True, whole=True)
     values = [int(choice[0]) for choice in random_choices([logged], 40, 0)]
     assert min(values) >= 1 and max(values) <= 64 and len(set(values)) == 40
 
@@ -42,7 +42,7 @@ def test_no_combination_comes_twice() -> None:
 
 
 def test_a_grid_is_every_combination() -> None:
-    other = Dimension("a", "a", ("x", "y", "z"))
+    other = SearchedKey("a", "a", ("x", "y", "z"))
     assert all_choices([SIZE, other])[:4] == [("4", "x"), ("4", "y"), ("4", "z"), ("8", "x")]
     assert count([SIZE, other]) == 6 and count([WHOLE]) == 4 and count([LR, SIZE]) == math.inf
     with pytest.raises(UnipetError, match="search=grid: n is an interval"):

@@ -9,8 +9,8 @@ import pytest
 
 from tests.support.searching import FLAGS, LR, by_rate, searched, sweep_in, trials_run
 from unipet.cli.main import main
-from unipet.compose.search_space import Dimension
-from unipet.config import SearchConfig
+from unipet.compose.search_space import SearchedKey
+from unipet.config import RunConfig, SearchConfig
 from unipet.runs.record import Record
 from unipet.sweeps.search.draws import Choice, random_choices
 from unipet.sweeps.search.study import Done, Study, Trial
@@ -19,9 +19,9 @@ pytest.importorskip("optuna")
 from unipet.sweeps.search.optuna_study import propose
 
 SPACE = [
-    Dimension("optim.lr", "optim.lr", (), 1e-4, 1e-1, log=True),
-    Dimension("size", "size", ("4", "8", "16")),
-    Dimension("k", "k", (), 1, 30, whole=True),
+    SearchedKey("optim.lr", "optim.lr", (), 1e-4, 1e-1, log=True),
+    SearchedKey("size", "size", ("4", "8", "16")),
+    SearchedKey("k", "k", (), 1, 30, whole=True),
 ]
 
 
@@ -74,7 +74,7 @@ def test_a_gaussian_process_proposes() -> None:
 
 
 def test_a_space_that_is_used_up_ends_the_study() -> None:
-    space = [Dimension("a", "a", ("1", "2", "3"))]
+    space = [SearchedKey("a", "a", ("1", "2", "3"))]
     search = SearchConfig(name="optuna", trials=9, startup=2)
     study = Study(0, "", [Trial(n, choice) for n, choice in enumerate(random_choices(space, 2, 0))], search, space)
     for trial in study.trials:
@@ -100,22 +100,43 @@ def test_a_sweep_with_proposals_goes_on_as_it_would_have(
         "search.batch=2",
         "search.startup=2",
     ]
-    whole = searched(monkeypatch)
+
+    def score(config: RunConfig) -> float:
+        return by_rate(config) or 0.1  # nothing fails: a failed trial of the last stage would be tried again
+
+    whole = searched(monkeypatch, score)
     assert main(command) == 0
     assert {name: sum(c.method["name"] == name for c in trials_run(whole)) for name in ("lora", "bitfit")} == {
         "lora": 6,
         "bitfit": 6,
     }
     sweep = sweep_in(tmp_path)
-    count = 0
-    for path in (sweep / "stages").glob("[3-9].json"):  # as if it had been killed after the second stage of proposals
-        path.unlink()
-    for path in (sweep / "jobs").glob("*"):
-        if int(path.stem) >= 12:
+    proposed = {path.name: path.read_bytes() for path in (sweep / "trials").iterdir()}
+    for path in [*(sweep / "stages").glob("[2-9].json"), *(sweep / "trials").glob("?-[45].yaml")]:
+        path.unlink()  # as if it had been killed after its first stage of proposals
+    for path in (sweep / "jobs").iterdir():
+        if int(path.stem) >= 8:
             path.unlink()
-            count += 1
-    assert count
-    rest = searched(monkeypatch, by_rate)
+    rest = searched(monkeypatch, score)
     assert main(["sweep", "resume", str(sweep)]) == 0
+    assert {path.name: path.read_bytes() for path in (sweep / "trials").iterdir()} == proposed and len(proposed) == 12
     said = [(c.method["name"], c.optim.lr, c.seed) for c in whole]
-    assert [(c.method["name"], c.optim.lr, c.seed) for c in rest] == said[12:]
+    assert [(c.method["name"], c.optim.lr, c.seed) for c in rest] == said[8:]
+
+
+def test_files_that_changed_meanwhile_end_the_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    own = tmp_path / "mine" / "optim" / "own.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text("# A test's own.\nname: own\nweight_decay: 0.1\n")
+    command = ["train", "-m", *FLAGS, "--config-dir", "mine", "optim=own", "method=lora", LR]
+
+    def meddled(config: RunConfig) -> float:
+        own.write_text("# A test's own.\nname: own\nweight_decay: 0.2\n")
+        return 0.5
+
+    ran = searched(monkeypatch, meddled)
+    assert main([*command, "search=optuna", "search.trials=4", "search.startup=2", "search.batch=2"]) == 2
+    assert "a configuration file has changed since the search began" in capsys.readouterr().err and len(ran) == 2

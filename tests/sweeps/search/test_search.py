@@ -281,3 +281,24 @@ def test_workers_wait_for_each_other_between_stages(here: Path, monkeypatch: pyt
         first.do(each)  # type: ignore[arg-type]
     assert second.next_stage() == 0.0 and second.next_claim()[0] is not None
     assert first.next_stage() is None, "the last stage is there: nothing comes after it"
+
+
+def test_a_plan_counts_every_trial_and_final_run() -> None:
+    from unipet.compose.composer import composer
+    from unipet.compose.overrides import plan
+    from unipet.sweeps.search.beginning import planned
+
+    texts = [
+        *FLAGS,
+        "method=lora,bitfit",
+        LR,
+        "search=optuna",
+        "search.trials=6",
+        "search.seeds=[0,1]",
+        "search.final_seeds=[5]",
+    ]
+    with composer(None) as composing:
+        jobs = list(planned(plan(texts, True, composing), composing))
+    assert [job.number for job in jobs] == list(range(2 * (6 * 2 + 1)))
+    assert all(job.config is not None for job in jobs) and len({tuple(job.differing) for job in jobs}) == len(jobs)
+    assert [job.config.seed for job in jobs if job.config and job.config.trial.scored_on == "evaluation"] == [5, 5]

@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import ClassVar, Self
+from typing import ClassVar, Self, cast
 
 import torch
 from torch import Generator, Tensor
@@ -219,7 +219,7 @@ class Function(ABC):
 
 @dataclass(frozen=True)
 class LinearMap(Function):
-    """A function that is a matrix: f(u) = A u with A made of its tensors. A subclass may override `delta`, or `product`."""
+    """A function that is a matrix: f(u) = A u, A made of its tensors. A subclass may override `product` or `delta`."""
 
     @abstractmethod
     def matrix(self, params: Params) -> Tensor:
@@ -230,12 +230,10 @@ class LinearMap(Function):
         return Product(u, self.matrix(params))
 
     def delta(self, u: Tensor | Heads | None, params: Params, training: bool) -> Tensor:
-        assert isinstance(u, Tensor)
-        return value(self.product(u, params, training))
+        return value(self.product(cast(Tensor, u), params, training))
 
     def cheaper_as_matrix(self, tokens: int, widths: Widths, training: bool) -> bool:
-        """Whether a step costs less where the matrix is made once and joined to the weight than where f acts on the tokens.
-        Never where f differs from its matrix in training (dropout)."""
+        """Whether a step costs less with the matrix joined to the weight. Not where f differs from it (dropout in training)."""
         return type(self).delta is LinearMap.delta and type(self).product is LinearMap.product
 
     def unjoined(self, u: Tensor | Heads | None, params: Params, training: bool) -> Delta:
@@ -250,16 +248,3 @@ class LinearMap(Function):
     @property
     def has_offset(self) -> bool:
         return type(self).affine is not LinearMap.affine
-
-
-def linear(slot: str, out_width: int, in_width: int, part: str, bias: bool = True) -> Slots:
-    """One slot holding a linear map: weight (out, in) and, unless told otherwise, bias (out)."""
-    tensors = {"weight": TensorSpec((out_width, in_width), part)}
-    if bias:
-        tensors["bias"] = TensorSpec((out_width,), "bias")
-    return {slot: tensors}
-
-
-def layer_norm(slot: str, width: int) -> Slots:
-    """One slot holding a LayerNorm that starts as the plain one: weight and bias (width)."""
-    return {slot: {"weight": TensorSpec((width,), "table", "ones"), "bias": TensorSpec((width,), "bias", "zeros")}}

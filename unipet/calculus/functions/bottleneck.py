@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from unipet.calculus.functions.activations import ACTIVATIONS
-from unipet.calculus.functions.base import Function, Heads, Params, Slots, Widths, layer_norm, linear
+from unipet.calculus.functions.base import Function, Heads, Params, Slots, Widths
 from unipet.calculus.functions.initialisers import SCHEMES, starts_output_at_zero
+from unipet.calculus.functions.slot_layers import layer_norm, linear
 from unipet.calculus.options import option
 
 

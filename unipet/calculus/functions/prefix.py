@@ -24,10 +24,9 @@ from unipet.calculus.functions.base import (
     Slots,
     TensorSpec,
     Widths,
-    layer_norm,
-    linear,
 )
 from unipet.calculus.functions.factors import uniform
+from unipet.calculus.functions.slot_layers import layer_norm, linear
 from unipet.calculus.options import option
 from unipet.errors import UnipetError
 

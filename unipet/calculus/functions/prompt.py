@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from unipet.calculus.functions.activations import ACTIVATIONS
-from unipet.calculus.functions.base import Function, Heads, Params, Slots, TensorSpec, Widths, linear
+from unipet.calculus.functions.base import Function, Heads, Params, Slots, TensorSpec, Widths
+from unipet.calculus.functions.slot_layers import linear
 from unipet.calculus.options import option
 from unipet.errors import UnipetError
 

@@ -1,4 +1,4 @@
-"""`unipet list [TOPIC]`: the available methods, functions, sites, tasks, models and budgets, one per line."""
+"""`unipet list [TOPIC]`: the available methods, functions, sites, tasks, models, budgets and objectives, one per line."""
 
 from __future__ import annotations
 
@@ -86,6 +86,7 @@ TOPICS: dict[str, Callable[[Sequence[str], str | None], Lines | str]] = {
     "tasks": group("task"),
     "models": group("model"),
     "budgets": group("budget"),
+    "objectives": group("objective"),
 }
 
 

@@ -36,10 +36,13 @@ def main(argv: Sequence[str]) -> int:
     from unipet.compose.composer import composer
     from unipet.compose.expand import sweep_jobs
     from unipet.compose.overrides import plan
+    from unipet.sweeps.search.beginning import planned
+    from unipet.sweeps.search.checks import check_search, searches
 
     with composer(asked.config_dir) as composing:
         todo = plan(asked.overrides, asked.multirun, composing, command="plan")
-        jobs = list(sweep_jobs(todo, composing))
+        check_search(todo)
+        jobs = list(planned(todo, composing) if searches(todo.config) else sweep_jobs(todo, composing))
     composed = sum(job.compose_s for job in jobs)
     from unipet.runs.forecast import measuring  # noqa: F401  # as a run imports it, so that the time of imports counts
     from unipet.runs.forecast.forecaster import Forecaster, on_cuda

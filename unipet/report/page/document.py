@@ -23,6 +23,7 @@ from unipet.report.page.comparisons import Comparison, comparisons_of
 from unipet.report.page.composition import compositions
 from unipet.report.page.dimensions import effect_tables, pooled_tables
 from unipet.report.page.effects import effects
+from unipet.report.page.experts import expert_tables, expert_uses
 from unipet.report.page.learning import curve_tables, measures
 from unipet.report.page.methods import methods
 from unipet.report.page.overview import counts, notices, surroundings
@@ -31,11 +32,12 @@ from unipet.report.page.runs import failures, left_out, run_data, run_labels, si
 from unipet.report.page.scores import score_table, verdicts
 from unipet.report.page.trade_offs import cost_tables, costless, costs_of_charts
 from unipet.report.published import BESIDE, PUBLISHED, Beside
+from unipet.report.tuning import Curve, curve_cells
 
 HERE = Path(__file__).resolve().parent
 PARTS = (
     ("table", "Comparison"), ("published", "Published"), ("scores", "Scores"), ("trade-offs", "Cost"),
-    ("learning", "Learning"), ("dimensions", "Dimensions"),
+    ("learning", "Learning"), ("experts", "Experts"), ("dimensions", "Dimensions"), ("tuning", "Tuning effort"),
     ("methods", "Methods"), ("failures", "Without a score"), ("runs", "Any two runs"),
 )  # fmt: skip
 LIMIT = 3_000_000  # bytes of the whole page
@@ -49,16 +51,18 @@ def page(
     stamp: str = "",
     published: Sequence[Beside] = (),
     progress: Sequence[str] = (),
+    tuning: Sequence[Curve] = (),
 ) -> str:
     """The whole page. `groups`: what was compared before. `stamp`: the version that a live page asks about.
     `published`: papers' numbers beside ours. `progress`: how far running sweeps are.
+    `tuning`: the curves of searches.
 
     Raises `UnipetError` where Jinja2, Altair or vl-convert is missing, or a predictions.jsonl is damaged.
     """
     comparisons = sorted(comparisons_of(entries, groups), key=lambda comparison: -len(comparison.scored))
     content = _content(entries, comparisons, published)
     single = single_runs(entries, comparisons)
-    content |= {"notices": [*progress, *notices(comparisons)]}
+    content |= {"tuning": curve_tables_of(tuning), "notices": [*progress, *notices(comparisons)]}
     content |= {"run_labels": run_labels(single, comparisons), "left_out": left_out(entries, single)}
     composed, runs = compositions(comparisons), run_data(single)
     for points, drawings in DETAIL:
@@ -73,7 +77,12 @@ def page(
             "drawings": drawings,
             "undrawn": sum(map(len, composed.values())) > drawings,
         }
-        absent = {"published": not published, "trade-offs": not shown["costs"]}
+        absent = {
+            "experts": not (content["expert_tables"] or content["expert_uses"]),
+            "published": not published,
+            "tuning": not tuning,
+            "trade-offs": not shown["costs"],
+        }
         parts = [part for part in PARTS if not absent.get(part[0])]
         data = {"charts": {name: packed(chart) for name, chart in drawn.items()}, "runs": runs, "stamp": stamp}
         html = document("page.html", title_of(entries), data, parts, **content, **shown)
@@ -98,11 +107,18 @@ def _content(
         "score_tables": [score_table(comparison) for comparison in comparisons],
         "verdicts": verdicts(comparisons),
         "effect_tables": effect_tables(changes, comparisons),
+        "expert_tables": expert_tables(comparisons),
+        "expert_uses": expert_uses(comparisons),
         "pooled_tables": pooled_tables(comparisons),
         "without_pairs": [name for name, effects_of in changes.items() if not effects_of],
         "failures": failures(entries),
         "unlisted": unlisted(entries),
     }
+
+
+def curve_tables_of(tuning: Sequence[Curve]) -> list[Table]:
+    """A table for each task, base model and budget."""
+    return [Table(title, heads, rows, range(1, len(heads))) for title, heads, rows in curve_cells(tuning)]
 
 
 def title_of(entries: Sequence[Entry]) -> str:

@@ -15,7 +15,7 @@ from statistics import mean
 from typing import Any
 
 from unipet.report.aggregate import score_of
-from unipet.report.identity import CONTENT, IGNORED
+from unipet.report.identity import CONTENT, IGNORED, Block, block_of
 from unipet.report.page.comparisons import Comparison, Line
 from unipet.runs.design import trained
 from unipet.runs.labels import leaves, plain
@@ -77,8 +77,8 @@ def by_seed(before: Line, after: Line) -> tuple[float, ...]:
     return tuple(second[seed] - first[seed] for seed in sorted(first.keys() & second.keys()))
 
 
-def _scores(line: Line) -> dict[str, float]:
-    scores = {str(entry.record.seed): score_of(entry.record) for entry in line.entries}
+def _scores(line: Line) -> dict[Block, float]:
+    scores = {block_of(entry): score_of(entry.record) for entry in line.entries}
     return {seed: score for seed, score in scores.items() if score is not None}
 
 

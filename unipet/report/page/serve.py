@@ -13,8 +13,9 @@ from pathlib import Path
 
 from unipet.errors import UnipetError
 from unipet.output.files import utf8
-from unipet.report.collect import collect, sweeps_below
+from unipet.report.collect import collect, sweeps_below, trials
 from unipet.report.page.document import bundle, message, page
+from unipet.report.tuning import curves
 from unipet.runs.record_files import METRICS, RESULT
 from unipet.runs.sweep_files import INDEX, JOBS, PENDING, RUNNING, is_sweep, read_jobs
 
@@ -78,7 +79,8 @@ class Live:
             if started >= self._next:
                 if (stamp := version(self.directory)) != self._stamp:
                     try:
-                        self._html = page(collect(self.directory), stamp=stamp, progress=progress(self.directory))
+                        entries, tuning = collect(self.directory), curves(trials(self.directory))
+                        self._html = page(entries, stamp=stamp, progress=progress(self.directory), tuning=tuning)
                     except (
                         UnipetError
                     ) as error:  # no record yet, or one that cannot be read: the next look may do better

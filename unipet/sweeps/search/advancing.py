@@ -84,7 +84,20 @@ def advance(sweep: Sweep, compose: Compose) -> str:
     if not stage_path(directory, stage.number).exists():
         write_stage(directory, stage)
         append_index(directory, pending(stage, jobs, sweep.flags))
+    if stage.role == FINAL:
+        _drop_resume_points(studies)
     return ADDED if stage.added else OVER
+
+
+def _drop_resume_points(studies: Sequence[Study]) -> None:
+    """No rung is to come: what the last ones of the trials that ended early left for it is of no use."""
+    from unipet.training.resume_point import discard
+
+    for study in studies:
+        for trial in study.trials:
+            for done in (each for runs in trial.runs.values() for each in runs.values()):
+                if done.record.status == "ok" and done.directory is not None:
+                    discard(done.directory)
 
 
 def next_stage(
@@ -160,7 +173,7 @@ def outcome(directory: Path, number: int) -> Done | None:
 
 
 def read_choice(directory: Path, study: int, trial: int, search: Search) -> Choice:
-    """What was chosen for a trial that was not drawn beforehand, from its file: the last value of every dimension's key."""
+    """What was chosen for a trial that was not drawn beforehand, from its file: the last value of every searched key."""
     said = {
         key: text
         for key, _, text in (

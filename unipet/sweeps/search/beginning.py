@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from unipet.compose.composer import Composer, composer
 from unipet.compose.expand import SweepJob, combinations, composed_job
 from unipet.compose.overrides import Plan
+from unipet.compose.search_space import SearchedKey
+from unipet.config import TrialConfig
 from unipet.errors import UnipetError
 from unipet.runs.sweep_files import JobState
 from unipet.sweeps.directory import Sweep
@@ -69,17 +73,53 @@ def begin(todo: Plan, composing: Composer) -> Begun:
 def _trial(search: Search, study: int, number: int, choice: Choice, composing: Composer) -> Job:
     """The job of a trial, with the seed that its configuration has by default."""
     text = search.studies[study]
-    own = [dimension.override(value) for dimension, value in zip(search.space, choice, strict=True)]
+    own = _overrides(search.space, choice)
     made: SweepJob = composed_job(number, [*text.overrides, *own], text.differing, own, composing)
     return Job(number, made.overrides, made.differing, made.values, made.mistake)
+
+
+def planned(todo: Plan, composing: Composer) -> Iterator[SweepJob]:
+    """The jobs of a search as far as they can be told: all trials, as if they were drawn at random, and the final runs of one
+    trial of each study. Nothing ends early."""
+    config = todo.config.search
+    choices = trials_known(todo.space, replace(config, name="random") if config.name == "optuna" else config)
+    number = itertools.count()
+    for chosen, differing in combinations(todo):
+        trials = [
+            composed_job(
+                0, [*chosen, *_overrides(todo.space, choice)], differing, _overrides(todo.space, choice), composing
+            )
+            for choice in choices
+        ]
+        for trial in trials:
+            for seed in config.seeds:
+                yield _seeded(trial, next(number), seed, "selection")
+        for seed in config.final_seeds:
+            yield _seeded(trials[0], next(number), seed, "evaluation")
+
+
+def _overrides(space: Sequence[SearchedKey], choice: Choice) -> list[str]:
+    return [key.override(value) for key, value in zip(space, choice, strict=True)]
+
+
+def _seeded(trial: SweepJob, number: int, seed: int, scored_on: str) -> SweepJob:
+    config = trial.config
+    if config is not None:
+        config = replace(config, seed=seed, trial=TrialConfig(scored_on=scored_on))
+    return replace(trial, number=number, differing=[*trial.differing, f"seed={seed}"], config=config)
 
 
 def composing_in(sweep: Sweep) -> Compose:
     """How a worker composes a trial: like the sweep's command, whose files must be as they were."""
 
     def compose(study: int, number: int, choice: Choice) -> Job:
-        search = read_search(sweep.directory)
+        search, first = read_search(sweep.directory), trial_path(sweep.directory, study, 0)
         with composer(sweep.config_dir) as composing:
+            if job_file(_trial(search, study, 0, search.known[0], composing)) != first.read_bytes():
+                raise UnipetError(
+                    f"{sweep.directory}: a configuration file has changed since the search began, so further trials would not be "
+                    "of the same study. Undo the change, or give the command again for a search of its own."
+                )
             return _trial(search, study, number, choice, composing)
 
     return compose

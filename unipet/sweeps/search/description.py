@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from unipet.compose.search_space import Dimension
+from unipet.compose.search_space import SearchedKey
 from unipet.config import SearchConfig
 from unipet.errors import UnipetError
 from unipet.sweeps.search.draws import Choice
@@ -33,7 +33,7 @@ class Search:
     """A search as `search.json` describes it. `known` are the trials of every study that were drawn beforehand."""
 
     config: SearchConfig
-    space: list[Dimension]
+    space: list[SearchedKey]
     studies: list[StudyText]
     known: list[Choice]
 
@@ -54,7 +54,7 @@ def read_search(sweep: Path) -> Search:
         content: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return Search(
             SearchConfig(**content["config"]),
-            [Dimension(**each | {"texts": tuple(each["texts"])}) for each in content["space"]],
+            [SearchedKey(**each | {"texts": tuple(each["texts"])}) for each in content["space"]],
             [StudyText(**each) for each in content["studies"]],
             _choices(content["known"]),
         )

@@ -7,23 +7,23 @@ import math
 import random
 from collections.abc import Sequence
 
-from unipet.compose.search_space import Dimension
+from unipet.compose.search_space import SearchedKey
 from unipet.errors import UnipetError
 
 DIGITS = 4  # significant ones of a number that is drawn
 TRIES = 1000  # for a draw that differs from those before
 
-Choice = tuple[float | int | str, ...]  # a value for every dimension, in their order
+Choice = tuple[float | int | str, ...]  # a value for every searched key, in their order
 
 
-def count(space: Sequence[Dimension]) -> float:
+def count(space: Sequence[SearchedKey]) -> float:
     """How many combinations there are; infinite with an interval of real numbers."""
     sizes = [len(each.texts) or (each.high - each.low + 1 if each.whole else math.inf) for each in space]
     return math.prod(sizes)
 
 
-def all_choices(space: Sequence[Dimension]) -> list[Choice]:
-    """Every combination, the last dimension varying fastest. Raises `UnipetError` for an interval."""
+def all_choices(space: Sequence[SearchedKey]) -> list[Choice]:
+    """Every combination, the last key varying fastest. Raises `UnipetError` for an interval."""
     if (interval := next((each for each in space if not each.texts), None)) is not None:
         raise UnipetError(
             f"search=grid: {interval.key} is an interval, of which a grid has no list. Write choice(A, B, ...) or "
@@ -32,7 +32,7 @@ def all_choices(space: Sequence[Dimension]) -> list[Choice]:
     return list(itertools.product(*(each.texts for each in space)))
 
 
-def random_choices(space: Sequence[Dimension], trials: int, seed: int) -> list[Choice]:
+def random_choices(space: Sequence[SearchedKey], trials: int, seed: int) -> list[Choice]:
     """`trials` different combinations, drawn independently. Raises `UnipetError` where there are not so many."""
     if (there := count(space)) < trials:
         raise UnipetError(
@@ -52,17 +52,17 @@ def random_choices(space: Sequence[Dimension], trials: int, seed: int) -> list[C
     return list(choices)
 
 
-def _draw(dimension: Dimension, stream: random.Random) -> float | int | str:
+def _draw(key: SearchedKey, stream: random.Random) -> float | int | str:
     """One value, uniform over the texts, or over the interval on its scale."""
-    if dimension.texts:
-        return stream.choice(dimension.texts)
-    low, high = dimension.low, dimension.high
-    if dimension.whole and not dimension.log:
+    if key.texts:
+        return stream.choice(key.texts)
+    low, high = key.low, key.high
+    if key.whole and not key.log:
         return stream.randint(int(low), int(high))
-    if dimension.whole:  # every whole number has the share of its unit interval
+    if key.whole:  # every whole number has the share of its unit interval
         value = math.exp(stream.uniform(math.log(low - 0.5), math.log(high + 0.5)))
         return min(max(round(value), int(low)), int(high))
-    value = math.exp(stream.uniform(math.log(low), math.log(high))) if dimension.log else stream.uniform(low, high)
+    value = math.exp(stream.uniform(math.log(low), math.log(high))) if key.log else stream.uniform(low, high)
     return rounded(value, low, high)
 
 

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from unipet.compose.search_space import Dimension
+from unipet.compose.search_space import SearchedKey
 from unipet.config import RunConfig, SearchConfig
 from unipet.errors import UnipetError
 from unipet.sweeps.search.draws import Choice, count, random_choices, rounded
@@ -66,27 +66,27 @@ def proposals(study: Study, size: int) -> list[Choice]:
     return new
 
 
-def _asked(told: Any, space: Sequence[Dimension], distributions: dict[str, BaseDistribution]) -> Any:
+def _asked(told: Any, space: Sequence[SearchedKey], distributions: dict[str, BaseDistribution]) -> Any:
     for _ in range(TRIES):
         params = told.ask(distributions).params
         yield tuple(_plain(each, params[each.key]) for each in space)
 
 
-def _plain(dimension: Dimension, value: Any) -> float | int | str:
-    if dimension.texts or dimension.whole:
-        return str(value) if dimension.texts else int(value)
-    return rounded(float(value), dimension.low, dimension.high)
+def _plain(key: SearchedKey, value: Any) -> float | int | str:
+    if key.texts or key.whole:
+        return str(value) if key.texts else int(value)
+    return rounded(float(value), key.low, key.high)
 
 
-def distribution(dimension: Dimension) -> BaseDistribution:
-    """A dimension in Optuna's words."""
+def distribution(key: SearchedKey) -> BaseDistribution:
+    """A searched key in Optuna's words."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-    if dimension.texts:
-        return CategoricalDistribution(dimension.texts)
-    if dimension.whole:
-        return IntDistribution(int(dimension.low), int(dimension.high), log=dimension.log)
-    return FloatDistribution(dimension.low, dimension.high, log=dimension.log)
+    if key.texts:
+        return CategoricalDistribution(key.texts)
+    if key.whole:
+        return IntDistribution(int(key.low), int(key.high), log=key.log)
+    return FloatDistribution(key.low, key.high, log=key.log)
 
 
 def _frozen(study: Study, number: int, distributions: dict[str, BaseDistribution]) -> FrozenTrial:

@@ -141,6 +141,8 @@ def fit_run(
     rows = widest(examples, config.optim.batch_size, config.seed)
     largest = math.ceil(len(rows) / config.budget.gpus)  # part of a batch that one device takes
     method = draft.inserted.method
+    if not method.trains:
+        return MemoryFit(largest)
     loss = Loss(method.objective, regression, config.optim.label_smoothing, config.precision, read)
     whole = collate([examples[index] for index in rows])
 
