@@ -10,7 +10,7 @@ SWEEP := method=lora,adapter,prefix,mam,adamix model=minilm task=synthetic_verdi
 SWEEP += budget.max_steps=300 task.selection_size=200
 
 .DEFAULT_GOAL := help
-.PHONY: help sweep test matrix check lint types docs soak bench bench-end-to-end bench-jobs bench-packed bench-memory bench-plan bench-gpu format clean
+.PHONY: help sweep test matrix check lint types docs soak bench bench-end-to-end bench-compile bench-jobs bench-packed bench-memory bench-plan bench-gpu format clean
 
 help:  ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -65,6 +65,9 @@ bench: $(VENV)/testing  ## speed and memory of every method beside peft (ten min
 
 bench-end-to-end: $(VENV)/testing  ## `unipet train` beside peft and transformers' Trainer (an idle machine, please)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.speed --end-to-end
+
+bench-compile: $(VENV)/testing  ## what compile=true costs and gains (an idle machine, please)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.compiling
 
 bench-jobs: $(VENV)/running  ## jobs per hour of each launcher (an idle machine, please)
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/jobs_per_hour.py

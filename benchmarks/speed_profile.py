@@ -9,6 +9,7 @@ floor's.
 
 from __future__ import annotations
 
+import argparse
 import json
 import warnings
 from collections import Counter
@@ -21,6 +22,7 @@ from benchmarks.speed_measuring import SEED, peak_mib
 from benchmarks.speed_models import on_cpu, tiny
 from benchmarks.speed_pairs import PAIRS, Pair
 from benchmarks.speed_variants import Variant, floor, ours, peer
+from unipet.runs.versions import now
 
 NAME = "speed_profile"
 BATCH = 4
@@ -72,7 +74,7 @@ def row(
         other = peer(base, pair, own)
         return {"ours": own} if other is None else {"ours": own, "peer": other}
 
-    made: dict[str, Any] = {"method": pair.name, "peer": pair.peer, "target": TARGETS.get(pair.name)}
+    made: dict[str, Any] = {"method": pair.name, "peer": pair.peer, "target": TARGETS.get(pair.name), "measured": now()}
     counts = {side: operators(variant) for side, variant in sides(*small).items()}
     made |= {f"{side}_operators": count.total() for side, count in counts.items()}
     if "peer" in counts:
@@ -102,10 +104,16 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print, write."""
     import torch
 
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--methods", nargs="+", help="measure these rows alone, by their names, and keep the others")
+    only = parser.parse_args(arguments).methods
+    file = speed_results.RESULTS / f"{NAME}.json"
+    before = json.loads(file.read_text(encoding="utf-8")) if only else {"rows": []}
+    known = {each["method"]: {"measured": before["measured"], **each} for each in before["rows"]}
     torch.manual_seed(SEED)
     small, large, eager = ((work.build(), work) for work in (tiny()[0], on_cpu(BATCH)[0], on_cpu(BATCH)[0]))
     eager[0].set_attn_implementation("eager")
@@ -113,13 +121,16 @@ def main() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of peft
         for pair in PAIRS:
-            if "encoder" in pair.models:
+            if "encoder" not in pair.models:
+                continue
+            if only and pair.name not in only:
+                rows.append(known[pair.name])
+            else:
                 rows.append(row(pair, small, large, eager, least))
                 print({key: value for key, value in rows[-1].items() if not key.startswith("more")}, flush=True)
     about = speed_results.about("python -m benchmarks.speed_profile", SEED, (0.0, 0.0, 0.0))
     content = {key: about[key] for key in ("command", "seed", "measured", "versions")} | {"rows": rows}
-    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    (speed_results.RESULTS / f"{NAME}.json").write_text(text, encoding="utf-8")
+    file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     speed_results.put_into(speed_results.PAGE, NAME, table(rows))
 
 

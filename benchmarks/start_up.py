@@ -60,7 +60,9 @@ def main() -> int:
     """Measure, write the result and the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--before", type=Path, help="a checkout to compare with")
+    parser.add_argument(
+        "--before", type=Path, help="a checkout to compare with; it needs a link unipet/conf to its conf"
+    )
     asked = parser.parse_args()
     places = {"now": ROOT} | ({"before": asked.before.resolve()} if asked.before else {})
     content: dict[str, Any] = {"load_average_before": os.getloadavg()[0]}
@@ -99,7 +101,7 @@ def measure(checkout: Path) -> dict[str, float]:
             answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
             return answer
 
-        first, again = call(COMMAND, "train", *words), call(COMMAND, "train", *words)
+        first, again = (call(COMMAND, "train", *words, f"seed={seed}") for seed in (0, 1))
         imports = call(IMPORTS, given=json.dumps(again["modules"]))
         return {
             "first_cpu_s": first["cpu_s"],

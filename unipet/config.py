@@ -17,6 +17,7 @@ from unipet.errors import UnipetError
 
 LARGEST = 2**32 - 1  # numpy's largest seed
 LONGEST = 2**63 - 1  # the largest number of elements of a tensor
+ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")  # as transformers names them
 
 
 def option(
@@ -136,6 +137,9 @@ class ModelConfig(Paths):
     package: str | None = None  # an installed package to which path is relative; it is never imported
     sha256: str | None = None  # of model.safetensors; checked before loading
     sites: str | None = option(None, words="a file", path=True)  # YAML: the site table of an unknown architecture
+    dtype: str = option("fp32", choices=("fp32", "bf16", "fp16"))  # in which frozen weights are stored
+    attention: str | None = option(None, choices=ATTENTION, null="for the one that transformers chooses")
+    quantization: str | None = option(None, choices=("8bit", "4bit"), null="for none")  # bitsandbytes: LLM.int8(), NF4
     # every probability of dropout in the base model, while it trains
     dropout: float | None = option(None, low=0, below=1, null="for the checkpoint's own")
 
@@ -289,7 +293,9 @@ class RunConfig(Paths):
     trial: TrialConfig = field(default_factory=TrialConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     seed: int = option(0, low=0, high=LARGEST)
-    precision: str = option("fp32", choices=("fp32", "bf16"))
+    precision: str = option("fp32", choices=("fp32", "bf16", "fp16", "auto"))  # training/precision.py
+    compile: bool = False  # training steps through torch.compile
+    checkpointing: bool | None = option(None, null="for only where budget.peak_memory_gib needs it")
     # keep the outputs of layers below all that trains, instead of computing them in every epoch; auto: where it pays
     cache_frozen: str = option("auto", choices=("auto", "true", "false"))
     runs_dir: str = option("runs", filled=True, words="the name of a directory", path=True)

@@ -64,18 +64,22 @@ def test_everything_that_is_carried_goes_along(how: str) -> None:
         "name": "a name",
         "unfrozen": adaptation(model).unfrozen,
         "head": adaptation(model).head,
-        "_driven": True,
         "_views": 2,
     }
     assert vars(adaptation(model)).keys() == marks.keys() | OWN and not marks.keys() & OWN
     assert marks["unfrozen"] and marks["head"]
     for name, mark in marks.items():
         setattr(adaptation(model), name, mark)
+    routing = adaptation(model).routing
+    routing.driven, routing.first_row, routing.rank = True, 3, 1
+    routing.resume(4, (5, 6))
     if how == "merge":
         unipet.merge(model, partial=True)
     else:
         model = copy.deepcopy(model)
     assert {name: getattr(adaptation(model), name) for name in marks} == marks
+    carried = adaptation(model).routing
+    assert (carried.driven, carried.first_row, carried.rank, carried.state()) == (True, 3, 1, (4, (5, 6)))
 
 
 def test_flags_before_adapting_come_back_after_a_partial_merge() -> None:

@@ -34,6 +34,8 @@ METHODS: dict[str, dict[str, Any]] = {
     },
     "mixture": {**BOTTLENECK, "mixture": {"experts": 4}},
     "mixture of prefixes": {**PREFIX, "mixture": {"experts": 4}},
+    "mixture with a gate": {**LOW_RANK, "mixture": {"experts": 4, "router": "learned", "noise": 1.0}},
+    "mixture with a route for each token": {**LOW_RANK, "mixture": {"experts": 4, "router": "per_token"}},
     "mixture with a route for each example": {**LOW_RANK, "mixture": {"experts": 4, "router": "per_example"}},
 }
 PROMPT = {"function": {"name": "prompt", "size": 2}, "position": "embed", "composition": "concat"}
@@ -135,3 +137,16 @@ def functions_of(model: nn.Module) -> list[Any]:
     """What the layers are checkpointed by."""
     found = [getattr(module, "_gradient_checkpointing_func", None) for module in model.modules()]
     return [function for function in found if function is not None]
+
+
+def test_what_a_gate_reports_learns_under_checkpointing() -> None:
+    def gradient(reentrant: bool | None) -> dict[str, Tensor]:
+        model, batch = adapted("bert", {"one": METHODS["mixture with a gate"]}, reentrant), batches("bert")[0]
+        adaptation(model).draw(0, seed=0)
+        model(**batch)
+        torch.cat([use.probabilities_NM[:, 0] for use in adaptation(model).context.uses]).sum().backward()
+        return {name: p.grad for name, p in unipet.parameters(model).items() if p.grad is not None}
+
+    expected = gradient(None)
+    assert any("router" in name and tensor.any() for name, tensor in expected.items())
+    assert_same_gradients(gradient(False), expected, 1e-9)

@@ -76,7 +76,7 @@ class Stream:
 
 
 def views(model: nn.Module) -> int:
-    return 2 if adaptation(model).mixed else 1
+    return 2 if any(insertion.parts.mixture is not None for insertion in adaptation(model).items) else 1
 
 
 def alone(model: Any, seed: int) -> tuple[Tensor, dict[str, Tensor]]:

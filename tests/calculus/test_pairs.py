@@ -78,6 +78,12 @@ REFUSED: list[tuple[str, str, dict[str, Any], str]] = [
         {**LOW_RANK, "composition": "normalise", "mixture": {"router": "per_example"}},
         "router 'per_example' with reducer 'mean_of_weights' does not go with composition 'normalise'",
     ),
+    (
+        "mixture",
+        SITE,
+        {"function": "vector", "position": "embed", "mixture": {"router": "learned"}},
+        "token ids, which a gate cannot read",
+    ),
 ]
 
 

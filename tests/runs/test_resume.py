@@ -69,6 +69,21 @@ PER_EXAMPLE = {
         }
     },
 }
+LEARNED = {
+    **MIXTURE,
+    "name": "tiny_learned",
+    "insertions": {
+        "ffn": {
+            **MIXTURE["insertions"]["ffn"],
+            "mixture": {"experts": 3, "router": "learned", "noise": 0.5, "unrouted": "zero_grad"},
+        },
+        "attention": {
+            "function": {"name": "low_rank", "size": 2},
+            "position": {"site": "attn.q"},
+            "mixture": {"experts": 2, "router": "per_token", "reducer": "random_token", "grain": "layer"},
+        },
+    },
+}
 SELECTION = {"task__selection": "train_holdout", "task__selection_size": 8, "optim__epochs": 3}
 
 
@@ -80,10 +95,12 @@ SELECTION = {"task__selection": "train_holdout", "task__selection_size": 8, "opt
         (PREFIX, {"optim__schedule": "cosine"}),
         (MIXTURE, SELECTION),
         (PER_EXAMPLE, SELECTION),
+        (LEARNED, SELECTION),
         (FULL, SELECTION),
         (REGULARISED, SELECTION),
         (MIXTURE, {"budget__max_tokens": 500}),
         (LOW_RANK, {"precision": "bf16"}),
+        (PER_EXAMPLE, {**SELECTION, "precision": "fp16"}),
         (LOW_RANK, {"optim__lr_ratio": 4.0, "optim__epochs": 2.5, "seed": 3}),
     ],
     ids=lambda value: value["name"] if "name" in value else "-".join(map(str, value)) or "plain",

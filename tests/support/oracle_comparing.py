@@ -123,7 +123,7 @@ def agree_routed(which: Oracle, build: Any) -> dict[str, Any]:
     for scenario in sorted(scenarios):
         route = routes.get(scenario)
         inserted.train(route is not None)
-        inserted._driven = True
+        inserted.routing.driven = True
         if route is not None:
             chosen: dict[int, dict[str, int]] = {}
             for item in inserted.items:

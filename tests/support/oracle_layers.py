@@ -133,7 +133,7 @@ def soup(which: Oracle) -> dict[str, float]:
         inserted = adapted(model, {"soup": insertion("adamix_layers", "soup", options)}, roles)
         fill(which, model, lambda name: expert_name(name, share))
         inserted.train(training)
-        inserted._driven = True
+        inserted.routing.driven = True
         number, own = inserted.items[0].number, unipet.parameters(model)
         chosen = {slot: one for slot, one in zip(("down", "up"), route or (), strict=False) if slot in free}
         inserted.context.routes = [{number: chosen}]
@@ -208,7 +208,7 @@ def low_rank_soup(which: Oracle) -> dict[str, float]:
             inserted = adapted(model, {"low_rank": insertion("adamix_layers", "low_rank", options)}, FUSED)
             fill(which, model, lambda name: rows_of(name, share), f"{variant}/")  # noqa: B023
             inserted.train(routed)
-            inserted._driven = True
+            inserted.routing.driven = True
             if routed:
                 chosen = dict(zip(("down", "up"), map(int, scenario.split("_")[1:]), strict=True))
                 route = {slot: chosen[slot] for slot in free}

@@ -45,13 +45,20 @@ def gradients(method: dict[str, Any], parts: list[slice], micro_batch: int) -> t
     return loss, {name: tensor.grad for name, tensor in found.items() if tensor.grad is not None}
 
 
+def routed(**mixture: Any) -> dict[str, Any]:
+    """The mixture with another router."""
+    return {**MIXTURE, "insertions": {"ffn": {**MIXTURE["insertions"]["ffn"], "mixture": {"experts": 3, **mixture}}}}
+
+
 ROUTED = {
-    **MIXTURE,
-    "insertions": {"ffn": {**MIXTURE["insertions"]["ffn"], "mixture": {"experts": 3, "router": "per_example"}}},
+    "per_example": routed(router="per_example", grain="layer"),
+    "per_token": routed(router="per_token", slots="joint"),
+    "learned": routed(router="learned", top_k=2, noise=0.3),
+    "hash": routed(router="hash"),
 }
 
 
-@pytest.mark.parametrize("method", [LOW_RANK, MIXTURE, ROUTED], ids=["low_rank", "mixture", "per_example"])
+@pytest.mark.parametrize("method", [LOW_RANK, MIXTURE, *ROUTED.values()], ids=["low_rank", "mixture", *ROUTED])
 @pytest.mark.parametrize("micro_batch", [7, 2])
 @pytest.mark.parametrize("count", [2, 3])
 def test_the_sum_over_parts_is_that_of_the_batch(method: dict[str, Any], micro_batch: int, count: int) -> None:

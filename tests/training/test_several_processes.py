@@ -119,6 +119,15 @@ def test_rates_of_their_own_and_a_limit_of_tokens(in_two: Kept, tmp_path: Path) 
     assert record["stopped_by"] == "max_tokens"
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision(in_two: Kept, tmp_path: Path, precision: str) -> None:
+    """Every process overflows with the others, and takes the step again with them."""
+    one, two = (outcome(tiny_config(tmp_path, PER_EXAMPLE, precision=precision), gpus) for gpus in (1, 2))
+    assert one[0]["status"] == two[0]["status"] == "ok"
+    losses = [[line["loss"] for line in lines] for _, lines, _ in (one, two)]
+    assert losses[0] == pytest.approx(losses[1], rel=5e-2)  # float32: 1e-4; these have 8 and 11 bits
+
+
 def test_micro_batches(in_two: Kept, tmp_path: Path) -> None:
     config = tiny_config(tmp_path, MIXTURE, optim__batch_size=12)
     whole = run(config)["memory"]["predicted_gib"]

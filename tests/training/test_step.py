@@ -108,7 +108,7 @@ def test_every_regulariser_changes_the_loss_and_the_gradients(name: str) -> None
     double, more, _ = gradients(method_with(name, weight=1.4), 7, dropout=True)
     assert terms[key] > 1e-6 and more[key] == pytest.approx(2 * terms[key], rel=1e-5)
     assert one == pytest.approx(sum(terms.values()), rel=1e-6)
-    assert double - one == pytest.approx(terms[key], rel=1e-4)
+    assert double - one == pytest.approx(terms[key], rel=1e-4, abs=2e-7)  # totals near 1, in float32
     assert any(not torch.equal(with_one[key], without.get(key, torch.zeros(()))) for key in with_one)
     if load_method(method_with(name)).objective.views == 1:
         assert terms["task"] == pytest.approx(plain, rel=1e-6)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from unipet.adaptation.attaching import Attachment
+from unipet.adaptation.ensembling import Ensemble
 from unipet.adaptation.routing import Routing
 from unipet.adaptation.unwrapping import bare, forget_compiled
 from unipet.calculus.bank import Bank
@@ -48,7 +49,6 @@ class Adaptation(NamedTensors):
         self.own: OwnRows | None = None  # the rows that it works on (`unipet.rows`); None: all
         self.kept: dict[str, tuple[Tensor, Tensor | None]] = {}  # what it made of base parameters, while not in use
         self._views = 1
-        self._driven = False  # a training loop draws the routes; otherwise every forward pass does
         self.routing = Routing(insertions)
         self._take_over()
 
@@ -95,20 +95,17 @@ class Adaptation(NamedTensors):
 
     # -- routes and views ------------------------------------------------------------------------------------------
 
-    @property
-    def mixed(self) -> bool:
-        return any(insertion.parts.mixture is not None for insertion in self.items)
-
     def draw(self, step: int, seed: int) -> None:
         """Fix every mixture's routes for one optimiser step, a function of (seed, step) alone.
 
         From then on a training loop is in charge: the routes stay until the next call, however many micro-batches the
         step has.
         """
-        self._driven = True
-        if self.mixed:
-            self.routing.restart((seed * 1_000_003 + step) % 2**63, step)
-            self.current.context = replace(self.context, routes=self.routing.draw(max(2, self.method.objective.views)))
+        self.routing.driven = True
+        if self.routing.mixed:
+            self.routing.restart(seed, step)
+            self.current.context = context = self.context.copy()
+            self.routing.draw(context, max(2, self.method.objective.views))
 
     @contextmanager
     def views(self, count: int) -> Iterator[None]:
@@ -139,14 +136,13 @@ class Adaptation(NamedTensors):
             # Keys and values of cross-attention: the encoder may have run long ago, and for fewer rows (beam search).
             self._note(context, "encoder", memory, inputs.get("encoder_attention_mask"), None)
         context.views = self._views
-        if not self.mixed:
+        if not self.routing.mixed:
             return
+        if isinstance(ids := inputs.get("input_ids"), Tensor):
+            context.ids |= dict.fromkeys(stacks, ids if context.own is None else context.own.pick(ids))
         if first_stack in stacks:
-            anew = self.training and not self._driven
-            context.routes = self.routing.next(self._views) if anew else [{**route} for route in before.routes]
-        if first is not None:
-            mine = first if context.own is None else context.own.pick(first)
-            self.routing.draw_rows(context, stacks, self.training, *mine.shape[:2])
+            mine = first if first is None or context.own is None else context.own.pick(first)
+            self.routing.begin_pass(context, before, self.training, 0 if mine is None else len(mine))
 
     def _note(self, context: ForwardContext, stack: str, tokens: Tensor | None, mask: Any, cache: Any) -> None:
         """Note the batch size, and where it matters the real tokens and the KV cache, of one stack."""
@@ -176,6 +172,9 @@ class Adaptation(NamedTensors):
         with ExitStack() as undoing:
             undoing.callback(self.undo, model)
             self.attached.put_in(model, unfrozen, head, self.entries, self.begin_pass, self.current)
+            if any(i.parts.mixture is not None and i.parts.mixture.reducer == "ensemble_logits" for i in self.items):
+                ensemble = Ensemble(self.items, self.routing)
+                self.attached.handles.append(model.register_forward_hook(ensemble, with_kwargs=True))
             self.train(model.training)
             if own is None:
                 model.add_module(CONTAINER, self)
@@ -227,7 +226,7 @@ class Adaptation(NamedTensors):
         left = Adaptation(replace(self.method, insertions=specs), insertions, shared, self.entries)
         left.name, left.table, left.unsavable = self.name, self.table, self.unsavable
         left.unfrozen, left.head = self.unfrozen, self.head
-        left._views, left._driven = self._views, self._driven
+        left._views = self._views
         left.routing.go_on_from(self.routing)
         return left
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from unipet.adaptation.adapted import adaptation
 from unipet.adaptation.build import build
+from unipet.adaptation.frozen_experts import load_experts
 from unipet.adaptation.report import AdaptReport, report_of
 from unipet.adaptation.several import beside, changing, check_name, standing, take_up, unfrozen_tensors
 from unipet.adaptation.unwrapping import unwraps, unwraps_to_adapt
@@ -36,6 +37,7 @@ def adapt(
         table = sites_for(model, sites)
         inserted = build(model, load_method(method), table)
         inserted.table = table
+        load_experts(model, inserted)
         report = report_of(model, inserted)
         inserted.attach(model)
     return report
@@ -87,9 +89,12 @@ def parameters(model: nn.Module, head: bool = False, name: str | None = None) ->
 
 @unwraps
 def stored(model: nn.Module) -> dict[str, nn.Parameter]:
-    """What a saved adapter holds, by name as `parameters`: what trains, and the whole head, which the base model's
-    checkpoint does not determine."""
+    """What a saved adapter holds, by name as `parameters`: what trains, the weights of experts that data decide once training is
+    over, and the whole head, which the base model's checkpoint does not determine."""
     base, found = dict(model.named_parameters()), parameters(model, head=True)
+    for insertion in adaptation(model).items:
+        for slot, tensor in insertion.bank.settled_tensors():
+            found[f"{insertion.name}/{insertion.site.name}/{slot}"] = tensor
     for name in adaptation(model).head:
         path, _, leaf = name.rpartition(".")
         found[f"head/{path}/{leaf}"] = base[name]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +20,25 @@ from torch import Tensor, nn
 from unipet.adaptation.adapted import Adaptation
 from unipet.adaptation.api import adaptation, frozen, parameters, stored
 from unipet.adaptation.build import build
-from unipet.adaptation.fingerprint import Fingerprint, fingerprint, sampled_fingerprint
+from unipet.adaptation.fingerprint import fingerprint
 from unipet.adaptation.packing import pack, unpack
 from unipet.adaptation.report import AdaptReport, report_of
+from unipet.adaptation.saved_adapter import (
+    DESCRIPTION,
+    FORMAT,
+    TENSORS,
+    check_base_model,
+    description_of,
+    table_of,
+    tensors_of,
+)
 from unipet.adaptation.several import alone, beside, check_name
 from unipet.adaptation.unwrapping import unwraps, unwraps_to_adapt
 from unipet.calculus.method import parse_method
 from unipet.calculus.site_files import sites_for
-from unipet.calculus.sites import Architecture, outside, parse_table, table_data
+from unipet.calculus.sites import table_data
 from unipet.errors import UnipetError, nearest
 from unipet.output.files import utf8, write_bytes_atomic
-
-TENSORS, DESCRIPTION = "adapter.safetensors", "adapter.json"
-FORMAT = 3
-_SAMPLED = 2  # the format whose fingerprint looked at some values alone, and which held a head only where it trained
 
 
 @unwraps
@@ -86,16 +91,16 @@ def load(model: nn.Module, directory: str | Path, name: str | None = None) -> Ad
     its shape, no more and no less; otherwise UnipetError says what differs and the model is left as it was.
     """
     source = Path(directory).expanduser()
-    description = _description(source)
+    description = description_of(source)
     check_name(model, name)
     with beside(model, name):
         return _read(model, source, description)
 
 
 def _read(model: nn.Module, source: Path, description: dict[str, Any]) -> AdaptReport:
-    head = _same_base_model(source, model, description)
-    packed = _tensors(source, description)
-    table = sites_for(model, _saved_table(source, description))
+    head = check_base_model(source, model, description)
+    packed = tensors_of(source, description)
+    table = sites_for(model, table_of(source, description))
     inserted = build(model, parse_method(description["method"]), table, head=head)
     inserted.table = table
     report = report_of(model, inserted)
@@ -112,32 +117,6 @@ def _read(model: nn.Module, source: Path, description: dict[str, Any]) -> AdaptR
         inserted.undo(model)
         raise
     return report
-
-
-def _same_base_model(source: Path, model: nn.Module, description: dict[str, Any]) -> frozenset[str]:
-    """The names of the head's parameters; raises UnipetError unless all others are those that the adapter was made on."""
-    saved = description["base_model"]
-    if description["format"] == _SAMPLED:
-        head = outside(model)
-        made, found = saved["fingerprint"], sampled_fingerprint(model, head)
-        same = made == found
-    else:
-        head = frozenset(description["head"])
-        expected = Fingerprint(**{one.name: saved[one.name] for one in fields(Fingerprint)})
-        here = fingerprint(model, head)
-        exact = expected.dtype == here.dtype
-        same, made, found = expected.same(here), *((one.exact if exact else one.rounded) for one in (expected, here))
-    if not same:
-        raise UnipetError(
-            f"{source} belongs to another base model: it was trained on {saved['name'] or '(unnamed)'} with fingerprint "
-            f"{made}, this one is {model.config._name_or_path or '(unnamed)'} with {found}."  # type: ignore[union-attr]
-        )
-    if absent := sorted(head - dict(model.named_parameters()).keys()):
-        raise UnipetError(
-            f"{source} does not fit this model: its head has {', '.join(absent[:4])}, which {type(model).__name__} lacks. "
-            "Load the base model as the transformers class that was adapted."
-        )
-    return head
 
 
 def _checksums(model: nn.Module) -> dict[str, Any]:
@@ -177,61 +156,6 @@ def _alike(made: Any, saved: Any) -> bool:
     if isinstance(made, list) and isinstance(saved, list):
         return len(made) == len(saved) and all(abs(one - other) <= 0.1 for one, other in zip(made, saved, strict=True))
     return bool(made == saved)
-
-
-def _description(source: Path) -> dict[str, Any]:
-    path = source / DESCRIPTION
-    if not path.is_file():
-        here = ", ".join(sorted(p.name for p in source.iterdir())[:8]) if source.is_dir() else "no such directory"
-        raise UnipetError(f"{source} is not a saved adapter: {DESCRIPTION} is missing ({here}).")
-    try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UnipetError(f"{path} is corrupted: {error}.") from error
-    wanted = ("format", "method", "base_model", "sha256")
-    if not isinstance(description, dict) or any(key not in description for key in wanted):
-        raise UnipetError(f"{path} is not a unipet adapter description: it needs {', '.join(wanted)}.")
-    if description["format"] == FORMAT:
-        base_model = description["base_model"]
-        needed = ("name", *(one.name for one in fields(Fingerprint)))
-        if not isinstance(base_model, dict) or any(not isinstance(base_model.get(key), str) for key in needed):
-            raise UnipetError(f"{path} is corrupted: base_model needs {', '.join(needed)}, each a text.")
-        head = description.get("head")
-        if not isinstance(head, list) or not all(isinstance(name, str) for name in head):
-            raise UnipetError(f"{path} is corrupted: head must be a list of parameter names.")
-    if description["format"] not in (FORMAT, _SAMPLED):
-        raise UnipetError(
-            f"{path} has format {description['format']!r}; this unipet reads formats {_SAMPLED} and {FORMAT}."
-        )
-    return description
-
-
-def _saved_table(source: Path, description: dict[str, Any]) -> Architecture | None:
-    """The user's own site table, which an adapter for an architecture without a table in the package carries."""
-    if "sites" not in description:
-        return None
-    try:
-        return parse_table(description["sites"])
-    except UnipetError as error:
-        raise UnipetError(f"{source / DESCRIPTION}: {error}") from None
-
-
-def _tensors(source: Path, description: dict[str, Any]) -> dict[str, Tensor]:
-    import safetensors
-    import safetensors.torch
-
-    path = source / TENSORS
-    if not path.is_file():
-        raise UnipetError(f"{source} is not a whole adapter: {TENSORS} is missing.")
-    data = path.read_bytes()
-    if hashlib.sha256(data).hexdigest() != description["sha256"]:
-        raise UnipetError(
-            f"{path} is corrupted: its checksum is not the one that {DESCRIPTION} records. Save it again."
-        )
-    try:
-        return safetensors.torch.load(data)
-    except safetensors.SafetensorError as error:
-        raise UnipetError(f"{path} is corrupted: {error}.") from error
 
 
 def _same_tensors(source: Path, own: dict[str, nn.Parameter], saved: dict[str, Tensor]) -> None:

@@ -134,7 +134,8 @@ def report_of(model: nn.Module, inserted: Adaptation) -> AdaptReport:
     owned = sum(row.parameters for row in rows)
     trainable, left = owned + unfrozen, merged + unfrozen
     formula = left - sum(small for _, small in counts)
-    return AdaptReport(inserted.method.name, base, trainable, head, trainable, left, formula, rows, parts)
+    stored = trainable + sum(p.numel() for i in inserted.items for _, p in i.bank.settled_tensors())
+    return AdaptReport(inserted.method.name, base, trainable, head, stored, left, formula, rows, parts)
 
 
 def _merged_counts(insertion: Insertion) -> tuple[int, int]:

@@ -1,68 +1,103 @@
-"""Drawing the routes of mixtures: one for a forward pass, or one for each example or token of it, from streams of their own."""
+"""The random numbers of mixtures' routes: a function of the seed, the step, the view and the place, drawn from no stream.
+
+Routes of whole calls are drawn here; those of examples and tokens at their sites, from the numbers given here.
+"""
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
+from torch import nn
 
 from unipet.calculus.forward_context import ForwardContext
 from unipet.calculus.insertion import Insertion
+from unipet.calculus.mixture import Route
+from unipet.calculus.mixture.counter import place
+from unipet.calculus.mixture.routes import call_route, drawn_route
 
 
 class Routing:
-    """The random streams of an adapted model's mixtures."""
+    """The draws of an adapted model's mixtures."""
 
     def __init__(self, items: list[Insertion]):
         self._items = [item for item in items if item.parts.mixture is not None]
-        self._generator = torch.Generator()
+        self.driven = False  # a training loop begins the steps; otherwise every forward pass is one
+        self._seed = 0
         self._number = -1  # of the step, for routers that take experts in turn
+        self._evaluations = 0  # passes in evaluation so far
+        self._rows = {False: 0, True: 0}  # of the step's batch, that passes without and with gradients have seen
         self.first_row = 0  # of a training batch, that this process sees
-        self._rows: dict[tuple[int, int], torch.Generator] = {}  # (view, insertion number) -> stream within a step
+        self.rank = 0  # of this process, for mixtures that draw differently in each
+        self.expert = 0  # the one of an ensemble of logits that a pass evaluates
+
+    @property
+    def mixed(self) -> bool:
+        """Whether there is any mixture."""
+        return bool(self._items)
 
     def go_on_from(self, earlier: Routing) -> None:
-        """Go on with the random stream of `earlier`, which this replaces."""
-        self._generator, self._number = earlier._generator, earlier._number
+        """Go on drawing where `earlier`, which this replaces, stands."""
+        self.resume(*earlier.state())
+        self.driven, self.first_row, self.rank = earlier.driven, earlier.first_row, earlier.rank
 
-    def state(self) -> tuple[int, torch.Tensor]:
-        """The number of the step, and where the stream stands between two passes."""
-        return self._number, self._generator.get_state()
+    def state(self) -> tuple[int, tuple[int, int]]:
+        """Where the draws stand between two passes: the number of the step; the seed, and how many evaluations there were."""
+        return self._number, (self._seed, self._evaluations)
 
-    def resume(self, number: int, stream: torch.Tensor) -> None:
-        """Go on from such a state."""
-        self._generator.set_state(stream)
-        self._number, self._rows = number, {}
+    def resume(self, number: int, stream: tuple[int, int]) -> None:
+        """Go on from such a state. The rows of the step's batch count anew."""
+        seed, self._evaluations = stream
+        self.restart(seed, number)
 
     def restart(self, seed: int, number: int) -> None:
-        """Begin step `number` with every stream a function of `seed`."""
-        self._generator.manual_seed(seed)
-        self._number, self._rows = number, {}
+        """Begin step `number` with all draws a function of `seed` and `number`."""
+        self._seed, self._number, self._rows = seed, number, {False: 0, True: 0}
 
-    def next(self, views: int) -> list[dict[int, Any]]:
-        """The routes of one more pass."""
-        self._number += 1
-        return self.draw(views)
+    def draw(self, context: ForwardContext, views: int) -> None:
+        """Give a training pass of so many views its random numbers, and the routes of mixtures that route whole calls."""
+        context.seeds = [place(self._seed, self._number, view) for view in range(views)]
+        context.routes = [
+            {i.number: self._route(i, view, bits) for i in self._of_calls()} for view, bits in enumerate(context.seeds)
+        ]
 
-    def draw(self, views: int) -> list[dict[int, Any]]:
-        """For each view a route per insertion, of the mixtures that route whole calls."""
-        mixed = [i for i in self._items if i.parts.mixture is not None and i.parts.mixture.grain(True) == "call"]
-        return [{i.number: i.bank.draw(self._generator, self._number + view) for i in mixed} for view in range(views)]
+    def _of_calls(self) -> list[Insertion]:
+        return [i for i in self._items if i.parts.mixture is not None and i.parts.mixture.grain_of(True) == "call"]
 
-    def draw_rows(self, context: ForwardContext, stacks: list[str], training: bool, rows: int, length: int) -> None:
-        """Routes of single examples or tokens, for one pass. In training each view of each insertion has a stream of
-        its own, so that micro-batches take together what the whole batch would."""
-        for item in self._items:
-            mixture = item.parts.mixture
-            grain = mixture.grain(training) if mixture is not None and item.site.tokens_of in stacks else None
-            if not training and grain is not None:
-                shape = {"call": (), "example": (rows,), "token": (rows, length)}[grain]
-                context.evaluation[item.number] = item.bank.draw(self._generator, 0, shape, training=False)
-            elif grain == "example":
-                context.routes += [{} for _ in range(context.views - len(context.routes))]
-                for view in range(context.views):
-                    stream = self._rows.get((view, item.number))
-                    if stream is None:
-                        seed = int(torch.randint(2**62, (1,), generator=self._generator))
-                        stream = self._rows[view, item.number] = torch.Generator().manual_seed(seed)
-                        item.bank.draw(stream, 0, (self.first_row,))  # what the rows before it take
-                    context.routes[view][item.number] = item.bank.draw(stream, 0, (rows // context.views,))
+    def _route(self, item: Insertion, view: int, bits: int) -> Route:
+        mixture = item.parts.mixture
+        assert mixture is not None
+        bits = place(bits, self.rank) if mixture.ranks == "different" else bits
+        return call_route(mixture, item.bank.mixed_slots(), self._number + view, place(bits, item.group))
+
+    def begin_pass(self, context: ForwardContext, before: ForwardContext, training: bool, rows: int) -> None:
+        """Give a pass over a batch of so many rows its draws; `before` is the context of what came before it."""
+        if not training:
+            self._draw_evaluation(context)
+            return
+        if self.driven:
+            context.routes, context.seeds = [{**route} for route in before.routes], before.seeds
+        else:
+            self.restart(self._seed, self._number + 1)
+            self.draw(context, context.views)
+        # A training may look at the whole batch before it takes gradients: both times, a row has the same place.
+        context.first_row = self.first_row + self._rows[torch.is_grad_enabled()]
+        self._rows[torch.is_grad_enabled()] += rows // context.views
+
+    def _draw_evaluation(self, context: ForwardContext) -> None:
+        """Give a pass in evaluation its random numbers, and the routes of reducers that route whole calls."""
+        drawing = [i for i in self._items if i.parts.mixture is not None and i.parts.mixture.draws_in_evaluation]
+        if not drawing:
+            return
+        self._evaluations += 1
+        context.evaluation_seeds = [place("evaluation", self._seed, self._number, self._evaluations)]
+        for item in drawing:
+            mixture, slots = item.parts.mixture, item.bank.mixed_slots()
+            if mixture is None or mixture.grain_of(False) != "call":
+                continue
+            drawn = drawn_route(mixture, slots, place(context.evaluation_seeds[0], item.group))
+            ensemble = mixture.reducer == "ensemble_logits"
+            context.evaluation[item.number] = dict.fromkeys(slots, self.expert % mixture.experts) if ensemble else drawn
+
+    def stepping(self) -> list[nn.Parameter]:
+        """The tensors of experts that the optimiser steps although a training step did not pick them."""
+        mixed = [(i, i.parts.mixture) for i in self._items if i.parts.mixture is not None]
+        return [tensor for item, mixture in mixed if mixture.unrouted == "zero_grad" for tensor in item.bank.tensors]

@@ -96,6 +96,8 @@ def why_alone(model: nn.Module, inserted: Adaptation, acting: Sequence[Adaptatio
         longer = next((other for other in acting if other is not inserted and _lengthens(other)), None)
         if longer is not None and getattr(insertion.parts.scaling, "pool", "") == "all":
             return f"{insertion.name!r} averages over every position (scaling.pool: all), and {longer.name!r} adds some"
+    if any(i.parts.mixture is not None and i.parts.mixture.reducer == "ensemble_logits" for i in inserted.items):
+        return "its reducer ensemble_logits runs the whole model once for each expert"
     return why_no_own_head(model, inserted)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from copy import copy
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from unipet.calculus.functions.base import Params, Slots
 from unipet.calculus.functions.initialisers import initialise
@@ -30,6 +30,7 @@ class Bank:
         device: torch.device,
         frozen: Mapping[str, Tensor] | None = None,
         home: NamedTensors | None = None,
+        gate_width: int = 0,
     ):
         self.home = NamedTensors() if home is None else home
         self.frozen_names = list(frozen or {})
@@ -39,6 +40,9 @@ class Bank:
         self.names: dict[tuple[str, int | None], str] = {}  # ("down.weight", expert) -> its name
         self.slot_of: dict[str, str] = {}  # "down.weight" -> "down"
         self.scores: dict[str, str] = {}  # slot -> the name of its experts' scores
+        self.settled: dict[str, str] = {}  # slot or key -> the name of what data decide once training is over
+        self.gate: str | None = None  # the name of a learned router's weight, (M, gate_width)
+        self.given: Tensor | None = None  # (M,): weights of the experts that go before the reducer's, for comparisons
         for slot, tensors in slots.items():
             mixed = mixture is not None and slot not in mixture.share
             for name, spec in tensors.items():
@@ -47,29 +51,61 @@ class Bank:
                 first: Tensor | None = None
                 for expert in range(mixture.experts) if mixture is not None and mixed else [None]:
                     tensor = torch.empty(spec.shape, dtype=dtype, device=device)
-                    if first is not None and mixture is not None and mixture.init == "cloned":
+                    if mixture is not None and mixture.frozen:
+                        tensor.zero_()  # until saved adapters are read
+                    elif first is not None and mixture is not None and mixture.init == "cloned":
                         tensor.copy_(first)
                     elif tensor.device.type != "meta":
                         initialise(tensor, scheme, spec.part, spec.start)
                     first = tensor
                     own = key if expert is None else f"{slot}.{expert}{key[len(slot) :]}"
                     self.names[key, expert] = own
-                    self.home.put_parameter(own, nn.Parameter(tensor))
-        if mixture is not None and mixture.reducer == "weighted":
-            start = torch.zeros(mixture.experts, dtype=dtype, device=device)
+                    frozen_expert = mixture is not None and bool(mixture.frozen)
+                    self.home.put_parameter(own, nn.Parameter(tensor, requires_grad=not frozen_expert))
+        if mixture is not None:
+            self._put_weights(mixture, gate_width, dtype, device)
+
+    def _put_weights(self, mixture: Mixture, gate_width: int, dtype: torch.dtype, device: torch.device) -> None:
+        """The tensors that weigh the experts."""
+        start = torch.zeros(mixture.experts, dtype=dtype, device=device)
+        if mixture.reducer == "weighted":
             self.scores = {slot: f"{slot}.scores" for slot in self.mixed_slots()}
             for own in self.scores.values():
                 self.home.put_parameter(own, nn.Parameter(start.clone()))
+        if mixture.gated:
+            weight = torch.empty(mixture.experts, gate_width, dtype=dtype, device=device)
+            if device.type != "meta":
+                initialise(weight, "bert", "in", None)
+            self.gate = "router.weight"
+            self.home.put_parameter(self.gate, nn.Parameter(weight))
+        if mixture.reducer == "greedy_soup":
+            self.settled = {slot: f"{slot}.soup" for slot in self.mixed_slots()}
+        if mixture.reducer == "fisher":
+            self.settled = {
+                key: f"{slot}.fisher{key[len(slot) :]}"
+                for key, slot in self.slot_of.items()
+                if slot not in mixture.share
+            }
+        for key, own in self.settled.items():  # equal weights until training is over
+            copies = self._copies(key)
+            shape = (mixture.experts, *copies[0].shape) if copies else (mixture.experts,)
+            ones = torch.ones(shape, dtype=dtype, device=device)
+            self.home.put_parameter(own, nn.Parameter(ones, requires_grad=False))
 
     def at(self, home: NamedTensors) -> Bank:
         """A bank of the same tensors, which are put into `home` as well."""
         other = copy(self)
         other.home = home
-        for name, tensor in self.named_tensors():
+        for name, tensor in (*self.named_tensors(), *self.settled_tensors()):
             home.put_parameter(name, tensor)
         for name, frozen in self.frozen().items():
             home.put_buffer(name, frozen)
         return other
+
+    @property
+    def frozen_experts(self) -> bool:
+        """Whether its experts come from saved adapters and do not train."""
+        return self.mixture is not None and bool(self.mixture.frozen)
 
     @property
     def tensors(self) -> list[nn.Parameter]:
@@ -82,13 +118,21 @@ class Bank:
         return sum(tensor.numel() for _, tensor in self.named_tensors())
 
     def named_tensors(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Every tensor under the name that a saved adapter gives it."""
-        for name in (*self.names.values(), *self.scores.values()):
+        """Every tensor that trains, under the name that a saved adapter gives it."""
+        slots = [] if self.frozen_experts else self.names.values()
+        for name in (*slots, *self.scores.values(), *([self.gate] if self.gate else [])):
+            yield name, self.home.parameter(name)
+
+    def settled_tensors(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Every tensor that training leaves alone and a saved adapter holds, likewise: what data decide afterwards, and
+        experts that come from saved adapters."""
+        for name in (*(self.names.values() if self.frozen_experts else ()), *self.settled.values()):
             yield name, self.home.parameter(name)
 
     def of_slot(self, slot: str) -> list[nn.Parameter]:
         """Every tensor of one slot: those of all experts, and their scores."""
-        names = [name for (key, _), name in self.names.items() if self.slot_of[key] == slot]
+        own = {} if self.frozen_experts else self.names
+        names = [name for (key, _), name in own.items() if self.slot_of[key] == slot]
         return [self.home.parameter(name) for name in names + [own for of, own in self.scores.items() if of == slot]]
 
     def put(self, key: str, value: nn.Parameter) -> None:
@@ -108,19 +152,6 @@ class Bank:
         """The slots that a router chooses for, in a fixed order."""
         return list(dict.fromkeys(self.slot_of[key] for key, expert in self.names if expert is not None))
 
-    def draw(self, generator: Generator, number: int = 0, shape: tuple[int, ...] = (), training: bool = True) -> Route:
-        """One expert per mixed slot, or one for each element of `shape`, for the `number`-th step."""
-        if self.mixture is None:
-            return {}
-        count, router = self.mixture.experts, self.mixture.router
-        if training and router in ("round_robin", "fixed"):
-            return dict.fromkeys(self.mixed_slots(), number % count if router == "round_robin" else self.mixture.expert)
-        slots = self.mixed_slots()
-        drawn = torch.randint(
-            count, (*shape, len(slots)), generator=generator
-        )  # row by row: batches may be cut anywhere
-        return {slot: drawn[..., i] if shape else int(drawn[i]) for i, slot in enumerate(slots)}
-
     def routed(self, route: Route) -> Params:
         """The tensors of one route."""
         own = {
@@ -133,18 +164,34 @@ class Bank:
         """The tensors that evaluation and merging use."""
         if self.mixture is None:
             return self.routed({})
-        if self.mixture.reducer == "fixed":
+        if self.mixture.reducer == "fixed" and self.given is None:
             return self.routed(dict.fromkeys(self.mixed_slots(), self.mixture.expert))
         result: dict[str, Tensor] = {}
-        for key, slot in self.slot_of.items():
-            copies: list[Tensor] = [self.home.parameter(own) for (name, _), own in self.names.items() if name == key]
-            result[key] = copies[0] if len(copies) == 1 else self._mean(torch.stack(copies), slot)
+        for key in self.slot_of:
+            copies = self._copies(key)
+            result[key] = self._mean(torch.stack(copies), key) if copies else self.home.parameter(self.names[key, None])
         return {**result, **self.frozen()}
 
-    def _mean(self, copies: Tensor, slot: str) -> Tensor:
-        if slot not in self.scores:
+    def _copies(self, key: str) -> list[Tensor]:
+        """The experts' copies of one tensor, in order; none where its slot is shared."""
+        experts = range(self.mixture.experts if self.mixture is not None else 0)
+        return [self.home.parameter(self.names[key, expert]) for expert in experts if (key, expert) in self.names]
+
+    def _mean(self, copies: Tensor, key: str) -> Tensor:
+        """The weighted mean of stacked copies (M, ...)."""
+        slot = self.slot_of[key]
+        if self.given is not None:
+            weights = self.given.to(copies)
+        elif slot in self.scores:
+            weights = self.home.parameter(self.scores[slot]).softmax(0)
+        elif slot in self.settled or key in self.settled:
+            weights = self.home.parameter(self.settled.get(key, self.settled.get(slot, "")))
+            weights = weights / weights.sum(0)
+        else:
             return copies.mean(0)
-        mean: Tensor = torch.tensordot(self.home.parameter(self.scores[slot]).softmax(0), copies, dims=1)
+        if weights.dim() == copies.dim():
+            return (weights * copies).sum(0)
+        mean: Tensor = torch.tensordot(weights, copies, dims=1)
         return mean
 
 

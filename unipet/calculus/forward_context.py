@@ -27,6 +27,10 @@ class ForwardContext:
     cache included; None: all are real) and how many the cache holds. For all: how many views are stacked in the batch,
     each view's routes, what learned routers did, and the rows that the insertions work on (None: all); the real tokens
     are those of these rows.
+
+    Routes of examples and tokens are functions of a random number for each view (`seeds`), of the row's place in its step's
+    batch (`first_row` is that of the first one) and, for hash routers, of the token `ids`. Mixtures report back, under their
+    number and the view: what each expert takes (`shares`).
     """
 
     rows: dict[str, int] = field(default_factory=dict)
@@ -35,6 +39,11 @@ class ForwardContext:
     views: int = 1
     routes: list[dict[int, Route]] = field(default_factory=list)  # per view: insertion number -> route
     evaluation: dict[int, Route] = field(default_factory=dict)  # the same, of reducers that draw
+    seeds: list[int] = field(default_factory=list)
+    evaluation_seeds: list[int] = field(default_factory=list)
+    first_row: int = 0
+    ids: dict[str, Tensor] = field(default_factory=dict)  # per stack
+    shares: dict[tuple[int, int], Tensor] = field(default_factory=dict)
     own: OwnRows | None = None
     uses: list[RouterUse] = field(default_factory=list)  # what the learned routers of this pass did
 
@@ -45,7 +54,7 @@ class ForwardContext:
         return cls(dict.fromkeys(stacks, 0), dict.fromkeys(stacks), dict.fromkeys(stacks, 0))
 
     def copy(self) -> Self:
-        """A copy that can change without changing this one."""
+        """A copy that can change without changing this one; both have the same reports, which are of one pass."""
         return replace(
             self,
             rows={**self.rows},
@@ -53,6 +62,7 @@ class ForwardContext:
             past={**self.past},
             routes=[{**route} for route in self.routes],
             evaluation={**self.evaluation},
+            ids={**self.ids},
             uses=[*self.uses],
         )
 

@@ -12,38 +12,15 @@ import torch
 from torch import Tensor
 
 from unipet.calculus.composition import Replace, Weights, column
-from unipet.calculus.forward_context import CurrentPass, ForwardContext
-from unipet.calculus.functions.base import Affine, Heads, LinearMap, Params, Widths
+from unipet.calculus.functions.base import Affine, Heads, LinearMap, Params
 from unipet.calculus.functions.product import Delta, scaled, value
-from unipet.calculus.insertion_parts import InsertionParts, rows_of, split_views
-from unipet.calculus.insertion_tensors import InsertionTensors
-from unipet.calculus.mixture import Route, by_expert
+from unipet.calculus.insertion_parts import rows_of, split_views
+from unipet.calculus.routed_insertion import RoutedInsertion
 from unipet.calculus.scaling import Constant, Tokens
-from unipet.calculus.sites import Site
-from unipet.calculus.weights import BaseWeight
 
 
-class Insertion(InsertionTensors):
+class Insertion(RoutedInsertion):
     """One function at one site, with its composition, scaling and bank of tensors, in one forward pass after another."""
-
-    def __init__(
-        self,
-        name: str,
-        parts: InsertionParts,
-        site: Site,
-        widths: Widths,
-        dtype: torch.dtype,
-        device: torch.device,
-        base: BaseWeight | None = None,
-    ):
-        super().__init__(name, parts, site, widths, dtype, device, base)
-        self.number = -1  # among the adaptation's insertions: routes are drawn by it
-        self.current = CurrentPass(ForwardContext())  # replaced by the adaptation's own
-
-    @property
-    def context(self) -> ForwardContext:
-        """What the current forward pass tells this insertion."""
-        return self.current.context
 
     def forward(self, h: Tensor, x: Tensor | None, heads: Heads | None = None) -> Tensor:
         """h' from h and x (heads: the queries, at a site inside attention)."""
@@ -69,17 +46,14 @@ class Insertion(InsertionTensors):
 
     def _delta(self, h: Tensor, x: Tensor | None, heads: Heads | None) -> Delta:
         function = self.parts.function
-        source: Tensor | Heads | None = None
-        if function.reads == "heads":
-            source = heads
-        elif function.reads != "nothing":
-            source = self.cast(h if self.parts.form == "sequential" else x)
+        u = self.cast(h if self.parts.form == "sequential" else x)
+        source = heads if function.reads == "heads" else None if function.reads == "nothing" else u
         views = self.views
         if views == 1:
-            return self._mixed(source, 0)
-        chunks = split_views(source, views)
-        rows = h.shape[0] // views
-        return torch.cat([rows_of(value(self._mixed(chunk, view)), rows, h) for view, chunk in enumerate(chunks)])
+            return self._mixed(source, 0, h, u)
+        chunks = zip(split_views(source, views), h.chunk(views), split_views(u, views), strict=True)
+        each = [value(self._mixed(own, view, h_, u_)) for view, (own, h_, u_) in enumerate(chunks)]
+        return torch.cat([rows_of(delta, h.shape[0] // views, h) for delta in each])
 
     @property
     def draws(self) -> AbstractContextManager[None]:
@@ -87,32 +61,25 @@ class Insertion(InsertionTensors):
         own = self.context.own
         return own.draws if self.training and own is not None else nullcontext()
 
-    def _route(self, view: int) -> Route | None:
-        """The route in the current pass, or None where all experts are reduced."""
-        mixture, context = self.parts.mixture, self.context
-        if mixture is None or mixture.grain(self.training) is None:
-            return None
-        if self.training:
-            return context.routes[view].get(self.number) if context.routes else None
-        return context.evaluation.get(self.number)
-
-    def _mixed(self, source: Tensor | Heads | None, view: int) -> Delta:
-        """Δ of one view: of one expert per slot, of several where rows differ, or the mean of all their outputs."""
+    def _mixed(self, source: Tensor | Heads | None, view: int, h: Tensor, u: Tensor | Heads | None) -> Delta:
+        """Δ of one view: of one expert per slot, of several where rows or tokens differ, or of all their outputs."""
         function, mixture = self.parts.function, self.parts.mixture
         if mixture is not None and mixture.reducer == "mean_of_outputs" and not self.training:
             every = [function.delta(source, self.generated(params), False) for params in self.bank.copies()]
             return torch.stack(every).mean(0)
         delta: Delta | None = None
-        for route, rows in by_expert(self._route(view) or {}):
+        for route, rows in self.chosen_parts(view, h, u):
             params = self.bank.routed(route) if route else self.bank.reduced()
             with self.draws:
                 one = function.unjoined(source, self.generated(params), self.training)
-            if delta is None or rows is None:
+            if rows is None:
                 delta = one
+                continue
+            its_B11, one = rows.view(*rows.shape, *[1] * (3 - rows.dim())), value(one)
+            if rows.is_floating_point():
+                delta = its_B11 * one if delta is None else value(delta) + its_B11 * one
             else:
-                its_B11 = rows.view(*rows.shape, *[1] * (3 - rows.dim()))
-                one = value(one)
-                delta = torch.where(its_B11.to(one.device), one, value(delta))
+                delta = one if delta is None else torch.where(its_B11.to(one.device), one, value(delta))
         assert delta is not None
         return delta
 
@@ -133,6 +100,8 @@ class Insertion(InsertionTensors):
         if mixed or self.context.own is not None:
             return None
         if not self.parts.composition.of_weight:
+            if torch.compiler.is_compiling():  # or there would be one graph for few tokens and one for many
+                return None
             tokens = x.shape[:-1].numel()
             if not function.cheaper_as_matrix(tokens, self.widths, self.training):
                 return None
@@ -141,23 +110,15 @@ class Insertion(InsertionTensors):
 
     def params(self, view: int = 0) -> Params:
         """The tensors in use: the routed experts in training, the reduced ones otherwise."""
-        ((route, _),) = by_expert(self._route(view) or {})
+        mixture = self.parts.mixture
+        route = None if mixture is None or mixture.grain_of(self.training) is None else self._known(view)
         return self.generated(self.bank.routed(route) if route else self.bank.reduced())
-
-    @property
-    def views(self) -> int:
-        """How many views are stacked in its batch: only a mixture in training tells them apart."""
-        return self.context.views if self.training and self.parts.mixture is not None else 1
 
     def chosen(self, h: Tensor) -> Tensor | None:
         """The token positions of h that `tokens` selects, (B, T); None: all."""
         if self.parts.tokens is None:
             return None
         return self.context.chosen(self.site.tokens_of, h, *self.parts.tokens, self._where)
-
-    @property
-    def _where(self) -> str:
-        return f"{self.name} at {self.site.path}"
 
     def _at(self, x: Tensor | None, factor: Tensor | float, params: Params) -> Weights:
         """What the composition may read of this linear site."""
@@ -188,7 +149,8 @@ class Insertion(InsertionTensors):
     def needs_mask(self) -> bool:
         """Whether the result depends on which tokens are real, and on how many stand in the KV cache."""
         pooled = self.parts.scaling.dynamic is not None and not self.parts.scaling.per_token(self.site.causal)
-        return pooled or self.parts.tokens is not None
+        by_token = self.parts.mixture is not None and self.parts.mixture.by_token
+        return pooled or by_token or self.parts.tokens is not None
 
     @property
     def identity_at_start(self) -> bool:

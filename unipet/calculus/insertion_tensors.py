@@ -67,9 +67,13 @@ class InsertionTensors(nn.Module):
             ("frozen tensors of the function", frozen),
             ("slots of the scaling", scale_slots),
             ("slots of the composition", own_slots),
+            (
+                "tensors of the mixture's router",
+                ["router"] if parts.mixture is not None and parts.mixture.gated else [],
+            ),
         )
         self.tensors = NamedTensors()  # of all its banks, under the names that a saved adapter gives them
-        self.bank = Bank(slots, scheme, parts.mixture, dtype, device, frozen, self.tensors)
+        self.bank = Bank(slots, scheme, parts.mixture, dtype, device, frozen, self.tensors, scale_widths.u)
         self.scale = plain_bank(scale_slots, scaling.init, dtype, device, self.tensors)
         if (start := scaling.start_from()) is not None:
             for tensor in self.scale.tensors:

@@ -12,6 +12,7 @@ from unipet.calculus.functions import FUNCTIONS
 from unipet.calculus.functions.base import Function
 from unipet.calculus.insertion_parts import InsertionParts
 from unipet.calculus.mixture import Mixture
+from unipet.calculus.mixture.saved_experts import with_adapters
 from unipet.calculus.objectives import Objective, parse_objective
 from unipet.calculus.options import joined, no_option, parse_options, parse_value, remove_hint
 from unipet.calculus.pairs import check_pairs, name_of
@@ -155,7 +156,7 @@ def _insertion(name: str, data: Any, key: str) -> InsertionSpec:
         scaling = {"name": "constant", **scaling}  # `scaling.value=2` over a file that says `scaling: 4.0`
     parsed_scaling = _named(Scaling, SCALINGS, scaling, f"{key}.scaling", "scaling")
     if (parsed := choices.get("mixture")) is not None:
-        parsed = parse_options(Mixture, parsed, f"{key}.mixture", "the mixture")
+        parsed = parse_options(Mixture, with_adapters(parsed, f"{key}.mixture"), f"{key}.mixture", "the mixture")
     ratio = parse_value(float | None, choices.get("ratio"), f"{key}.ratio", {"low": 0})
     spec = InsertionSpec(name, function, position, composition, parsed_scaling, parsed, ratio)
     check_pairs(spec, key)

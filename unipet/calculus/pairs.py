@@ -64,7 +64,25 @@ PAIRS = (
         "composition",
         lambda spec: spec.composition.refuses_rows(spec.mixture is not None and spec.mixture.by_row),
     ),
+    Pair("mixture", "composition", lambda spec: _no_tokens(spec)),
+    Pair("mixture", "position.site", lambda spec: _no_input(spec)),
 )
+
+
+def _no_tokens(spec: InsertionSpec) -> str | None:
+    """Why the tokens of a sequence cannot take different experts."""
+    if spec.mixture is None or not spec.mixture.by_token or not spec.composition.lengthens:
+        return None
+    return "the tokens that it adds are the same for all inputs. Use a router that takes whole calls or examples."
+
+
+def _no_input(spec: InsertionSpec) -> str | None:
+    """Why a learned router cannot read its input."""
+    if spec.mixture is None or not spec.mixture.gated or spec.position.form != "parallel":
+        return None
+    if {"embed", "embed.tokens"} & set(spec.position.site):
+        return "there, x is token ids, which a gate cannot read. Use form: sequential, or router: hash."
+    return None
 
 
 def check_pairs(spec: InsertionSpec, key: str) -> None:

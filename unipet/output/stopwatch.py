@@ -23,6 +23,7 @@ PHASES: dict[str, str | None] = {
     "training": None,
     "selection": None,
     "evaluation": None,
+    "experts": None,
     "saving": "saving the adapter",
 }
 OTHER = "other"  # time outside of all phases: checks, the record, a tracker

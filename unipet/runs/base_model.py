@@ -10,6 +10,7 @@ import logging
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from unipet.config import ModelConfig, RunConfig
 from unipet.errors import UnipetError
 from unipet.runs.checks import check_tokenizer, check_weights, fit_tokenizer
 from unipet.runs.record import Record
+from unipet.runs.storage import loading_options, mark_quantised, not_quantised, settle
 from unipet.runs.model_files import check_unchanged, first_line, has_weights, locate, verify
 from unipet.output.stopwatch import importing, phase
 from unipet.tasks.kinds import Kind, kind_of
@@ -41,7 +43,6 @@ def skeleton(model: ModelConfig, kind: str, as_saved: bool = False) -> nn.Module
     With `as_saved`, a base model that does not support this kind is built as the class that its checkpoint names. Raises
     `UnipetError` as `load_base_model`, and for a kind that this base model does not support.
     """
-    import torch
     import transformers
 
     from unipet.adaptation import describing
@@ -50,18 +51,38 @@ def skeleton(model: ModelConfig, kind: str, as_saved: bool = False) -> nn.Module
     config = _read_config(directory, {})
     row = kind_of(kind)
     if as_saved and type(config) not in getattr(transformers, row.auto)._model_mapping:
-        return describing.skeleton(config)
-    loader = _loader(config, row, kind, model)
+        made = describing.skeleton(config)
+    else:
+        made = _without_weights(_loader(config, row, kind, model), directory, config, model)
+    if model.quantization is not None:
+        loading_options(model)  # or an error where they cannot be stored so
+        mark_quantised(made)
+    return made
+
+
+def _without_weights(loader: Any, directory: Path, config: Any, model: ModelConfig) -> nn.Module:
+    import torch
+
+    plain = loading_options(replace(model, dtype="fp32", quantization=None))
     if has_weights(directory):  # tensors that they lack are drawn when loading: they belong to the head
         with suppress(Exception):  # loading reports damaged weights
-            named, _ = _from_pretrained(loader, directory, config, device_map="meta")
-            return named
+            return _from_pretrained(loader, directory, config, device_map="meta", **plain)[0]
     try:
         with torch.device("meta"):
-            made: nn.Module = loader.from_config(config)
+            made: nn.Module = loader.from_config(config, **plain)
     except Exception as error:  # values in config.json that do not fit each other
-        raise UnipetError(f"model.path: {model.path}: {first_line(error)}") from error
+        raise _not_loaded(f"{model.path}:", model, error) from error
     return made
+
+
+def _not_loaded(what: str, model: ModelConfig, error: Exception) -> UnipetError:
+    """transformers' errors about an attention name it, and come first: nothing else has been read by then."""
+    if model.attention is not None and isinstance(error, ImportError | ValueError):
+        return UnipetError(
+            f"model.attention: {model.attention} cannot be used with this base model here: {first_line(error)} "
+            "model.attention=sdpa and eager need nothing else."
+        )
+    return UnipetError(f"model.path: {what} {first_line(error)}")
 
 
 def load_base_model_of(config: RunConfig, record: Record) -> tuple[nn.Module, Any]:
@@ -77,11 +98,10 @@ def load_base_model(
 ) -> tuple[nn.Module, Any]:
     """The base model as a task of this kind uses it, and its tokenizer.
 
-    If the kind needs a new head, the model gets one for `labels` (one output for regression). Weights are loaded in
-    float32, whatever the checkpoint stores. A head that the checkpoint lacks is initialised from torch's current random
-    state. Raises `UnipetError` for a missing package, directory or file, an unreachable hub, a wrong checksum, an
-    unreadable configuration, weights that do not match it, a tokenizer that does not match the weights, and a kind that
-    this base model does not support.
+    If the kind needs a new head, the model gets one for `labels` (one output for regression). Weights are stored as `model`
+    says, whatever the checkpoint stores; the head in float32. A head that the checkpoint lacks is initialised from torch's current
+    random state. Raises `UnipetError` for a missing package, directory or file, an unreachable hub, a wrong checksum, an unreadable
+    configuration, weights that do not match it, a tokenizer that does not match the weights, and a kind that it does not support.
     """
     loaded, tokenizer, _ = load_with_drawn(model, labels, regression, kind)
     return loaded, tokenizer
@@ -99,26 +119,25 @@ def load_with_drawn(
     _set_dropout(config, model)
     loader = _loader(config, row, kind, model)
     tokenizer = _read_tokenizer(directory)
+    kept = [] if model.quantization is None else not_quantised(_without_weights(loader, directory, config, model))
     try:
-        loaded, found = _from_pretrained(loader, directory, config)
+        loaded, found = _from_pretrained(loader, directory, config, **loading_options(model, kept))
     except Exception as error:  # transformers and safetensors raise many types for a broken file
-        raise UnipetError(f"model.path: cannot load {directory}: {first_line(error)}") from error
+        raise _not_loaded(f"cannot load {directory}:", model, error) from error
     check_weights(loaded, found, directory, row.pretrained_head)
     fit_tokenizer(tokenizer, loaded, directory)
+    settle(loaded, model.dtype)
     drawn = {*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])}
     return loaded, tokenizer, frozenset(drawn)
 
 
 @phase("base_model")
 def _from_pretrained(loader: Any, directory: Path, config: Any, **options: Any) -> tuple[nn.Module, dict[str, Any]]:
-    """The model in `directory` in float32, and transformers' loading information (missing and mismatched keys)."""
-    import torch
-
+    """The model in `directory`, and transformers' loading information (missing and mismatched keys)."""
     with quiet_loading():
         loaded, found = loader.from_pretrained(
             directory,
             config=config,
-            dtype=torch.float32,
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from unipet.config import RunConfig
 from unipet.runs import record_files as records
+from unipet.runs.expert_report import ExpertReport
+from unipet.runs.record import Record
 from unipet.errors import UnipetError
 
+if TYPE_CHECKING:
+    from unipet.tasks import Encoded, TaskData
 
-def evaluate(directory: str | Path) -> dict[str, Any]:
+
+def evaluate(directory: str | Path, experts: bool = False) -> dict[str, Any]:
     """Load a finished run's base model and adapter, evaluate again, and compare the score with the record.
 
     Returns `{"run_id", "directory", "metric", "score", "recorded", "difference", "reproduced", "metrics", "examples"}`;
-    `reproduced` means that both scores agree to six decimals. Raises `UnipetError` if the directory is not that of a
+    `reproduced` means that both scores agree to six decimals. With `experts`, the experts of the run's mixtures are compared as
+    well and the comparison is written into the record; it is returned under `mixture`. Raises `UnipetError` if the directory is not that of a
     finished run, or if the data have changed since.
     """
     import torch
@@ -45,6 +52,7 @@ def evaluate(directory: str | Path) -> dict[str, Any]:
     examples, split = (getattr(each, config.trial.scored_on) for each in (data, encoded))
     scores, _ = score_split(config, model, examples, split, tokenizer)
     difference = scores.score - record.score
+    compared = _compared(directory, record, config, model, data, encoded, tokenizer) if experts else {}
     return {
         "run_id": record.run_id,
         "directory": str(directory),
@@ -55,4 +63,21 @@ def evaluate(directory: str | Path) -> dict[str, Any]:
         "reproduced": abs(difference) < 5e-7,
         "metrics": dict(scores.metrics),
         "examples": len(examples),
+        **compared,
     }
+
+
+def _compared(
+    directory: Path, record: Record, config: RunConfig, model: Any, data: TaskData, encoded: Encoded, tokenizer: Any
+) -> dict[str, Any]:
+    """The comparison of a run's experts, which its record holds from now on. Raises `UnipetError` where it has none."""
+    from unipet.adaptation.reducing import experts_of
+    from unipet.training.expert_comparison import compare, similarities
+
+    if experts_of(model) == 0:
+        raise UnipetError(f"{directory}: no insertion of method {record.method!r} has a mixture, so there are no experts.")
+    before = (record.mixture or ExpertReport()).to_dict()
+    found = {"similarity": similarities(model), **compare(config, model, data, encoded, tokenizer), "not_compared": None}
+    record.mixture = ExpertReport.from_dict(before | found)
+    records.write_record(directory / records.RESULT, record)
+    return {"mixture": record.mixture.to_dict()}

@@ -6,6 +6,7 @@
   words) were always given.
 - `below_mean`, for numbers: the squared error is larger than if the mean of the evaluation labels were always given.
 - `empty_texts`: a tenth or more of the generated texts are empty.
+- `router_collapsed`: a learned router sends nearly all tokens to as few experts as it may; see `collapse`.
 - `diverged`: training lost more than half of what it had gained, or ended far above its start; see `diverged`.
 """
 
@@ -17,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, pvariance
 from typing import Any
 
-from unipet.runs.record import Flag
+from unipet.runs.record import Flag, Record
 
 Rows = Sequence[Mapping[str, Any]]  # of predictions.jsonl: prediction, and label or references
 #: Name -> its meaning in a few words.
@@ -26,6 +27,7 @@ NAMES = {
     "below_majority": "fewer right answers than the most frequent label gives",
     "below_mean": "a larger squared error than the mean of the labels gives",
     "empty_texts": "empty texts",
+    "router_collapsed": "a learned router that uses few of its experts",
     "diverged": "the training loss rose again",
 }
 CONSTANT = 1e-3  # answers that vary by less than this share of the labels' standard deviation count as one answer
@@ -42,6 +44,17 @@ def raised(rows: Rows, regression: bool, steps: Sequence[Mapping[str, Any]]) -> 
     if text := diverged(losses):
         flags["diverged"] = text
     return [Flag(name, text) for name, text in flags.items()]
+
+
+def collapse(record: Record) -> list[Flag]:
+    """A flag where learned routers have collapsed."""
+    places = [
+        f"{len(record.mixture.collapsed[row.name])} of {len(row.modules)} sites of {row.name!r}"
+        for row in record.insertions
+        if record.mixture is not None and row.name in record.mixture.collapsed
+    ]
+    text = f"a learned router ended up sending nearly all tokens to as few experts as it may, at {', '.join(places)}"
+    return [Flag("router_collapsed", text)] if places else []
 
 
 def _answers(rows: Rows, regression: bool) -> dict[str, str]:

@@ -78,5 +78,13 @@ def run_id(resolved: Mapping[str, Any], content: Identity) -> str:
     for rule in rules.values():
         rule.pop("run", None)  # a path: the contents cover what it leads to
     settings["method"]["objective"] = rules
-    settings["method"]["insertions"] = [[name, insertions[name]] for name in insertions]  # their order matters
+    settings["method"]["insertions"] = [[name, _without_paths(insertions[name])] for name in insertions]  # their order matters
     return hashlib.sha256(canonical_json([settings, content.to_dict()]).encode()).hexdigest()[:16]
+
+
+def _without_paths(insertion: Mapping[str, Any]) -> dict[str, Any]:
+    """An insertion without the places of saved adapters that it takes experts from: `frozen` says what they hold."""
+    mixture = insertion.get("mixture")
+    if not mixture:
+        return dict(insertion)
+    return {**insertion, "mixture": {key: value for key, value in mixture.items() if key != "adapters"}}

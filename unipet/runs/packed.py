@@ -30,6 +30,10 @@ def why_alone(config: RunConfig) -> str | None:
         return "its memory has a limit (budget.peak_memory_gib), and a pack's is common"
     if budget.gpu_hours is not None:
         return "its time has a limit (budget.gpu_hours), and a pack's is common"
+    if config.precision == "fp16":
+        return "it scales its loss (precision=fp16), each run by itself"
+    if config.compile:
+        return "its model is compiled (compile), which a common pass would not be"
     if config.tracking.name != "none":
         return f"tracking={config.tracking.name} follows one run of a process at a time"
     return None

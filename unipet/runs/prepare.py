@@ -11,6 +11,7 @@ from unipet.runs import record_files as records
 from unipet.runs.record import Identity, Record
 from unipet.config import RunConfig
 from unipet.runs.devices import check_parts
+from unipet.runs.reducer_checks import check_reducers
 from unipet.errors import UnipetError
 from unipet.runs.identity import content_of, run_id
 from unipet.runs.run_directory import is_whole, record_in, run_directory
@@ -59,16 +60,20 @@ def prepare(config: RunConfig) -> Prepared:
     """Check everything that can be checked without training: settings, method, task data, base model, and the method's
     sites on it. Writes nothing. Raises `UnipetError` for the first mistake."""
     with importing():
+        from unipet.training.budget.checkpointing import check_checkpointing
         from unipet.training.budget.parameters import fit_parameters
+        from unipet.training.compiling import check_compile
         from unipet.compose.imports import import_modules
         from unipet.calculus.library import load_method
         from unipet.calculus.site_files import sites_for
         from unipet.runs.base_model import skeleton
+        from unipet.runs.storage import check_storage
         from unipet.compose.parse_run_config import check_run_config
         from unipet.tasks import KINDS, input_length, load_task
         from unipet.runs.tracking import check_tracking
         from unipet.training.lr_ratio import up_tensors
         from unipet.training.positions import check_max_length
+        from unipet.training.precision import chosen_precision
 
     check_run_config(config)
     check_parts(config.budget.gpus, config.optim.batch_size)
@@ -76,18 +81,23 @@ def prepare(config: RunConfig) -> Prepared:
     check_trial(config)
     import_modules(config.imports)
     method = load_method(config.method)
+    check_reducers(method, config.task)
     if not method.trains and not KINDS[config.task.kind].pretrained_head:
         raise UnipetError(
             f"method={method.name} trains nothing, but the output layer of task.kind={config.task.kind} is new, so its answers "
             "would be random. Choose a prompt, such as task=sst2_prompt (`unipet list tasks`)."
         )
-    config = replace(config, method=method.to_dict())
+    # What "auto" chooses on this device is what the run is: another device may choose otherwise.
+    config = replace(config, method=method.to_dict(), precision=chosen_precision(config.precision))
+    check_compile(config, method)
     data = load_task(config.task)
     # From here on, mistakes that only the base model shows are found, without its weights.
     built = skeleton(config.model, config.task.kind)
     check_max_length(config.task, built)
+    check_checkpointing(built, config.checkpointing)
     sites = sites_for(built, config.model.sites)
     fit = fit_parameters(method, built, config.budget, sites, input_length(config.task))
+    check_storage(config, fit.draft.inserted)
     if config.optim.lr_ratio != 1.0:
         up_tensors(fit.draft.inserted)
     content = content_of(config, method, sites, data.fingerprint)

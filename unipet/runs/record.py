@@ -8,8 +8,12 @@ from typing import Any, Self
 
 from unipet.config import ModelConfig, RunConfig
 from unipet.runs.budget_label import budget_label, set_limits
+from unipet.runs.expert_report import ExpertReport
 from unipet.runs.json_object import JsonObject, added_later
-from unipet.runs.trial_record import TrialOf as TrialOf
+from unipet.runs.trial_of import TrialOf as TrialOf
+from unipet.runs.record_costs import Compiled as Compiled
+from unipet.runs.record_costs import Memory as Memory
+from unipet.runs.record_costs import Time as Time
 from unipet.runs.versions import Versions, git_commit, now, versions
 
 
@@ -58,30 +62,6 @@ class Flag(JsonObject):
 
     name: str = ""
     text: str = ""
-
-
-@dataclass
-class Time(JsonObject):
-    """Seconds of the whole run, of training and of every phase, and how fast training was."""
-
-    total_s: float | None = None
-    train_s: float | None = None
-    step_ms: float | None = None
-    steps: int | None = None
-    tokens_per_s: float | None = None
-    phases_s: dict[str, float] | None = None
-    device_hours: float | None = added_later(None)  # of training, on all devices together
-
-
-@dataclass
-class Memory(JsonObject):
-    """Peak memory, measured and predicted; see unipet/runs/memory.py."""
-
-    peak_gib: float | None = None
-    predicted_gib: float | None = None
-    measured_by: str | None = None
-    allocated_gib: float | None = None
-    context_gib: float | None = None
 
 
 @dataclass
@@ -195,8 +175,11 @@ class Record(JsonObject):
     flags: list[Flag] | None = added_later(None)  # None: from before there were flags
     time: Time = field(default_factory=Time)
     memory: Memory = field(default_factory=Memory)
+    precision: str | None = added_later(None)  # of forward passes; for precision=auto, what the device has
+    compiled: Compiled | None = added_later(None)  # None: not compiled
     frozen: Frozen = added_later(factory=Frozen)
     insertions: list[InsertionRow] = field(default_factory=list)
+    mixture: ExpertReport | None = added_later(None)  # None: no insertion has one
     stopped_by: str | None = None
     packed: int | None = added_later(None)  # how many runs trained in one process with it: their time and memory are common
     alone: str | None = added_later(None)  # why a run of a packed sweep trained alone
@@ -239,6 +222,7 @@ def blank_record(config: RunConfig, method: str, run_id: str) -> Record:
         budget=budget_label(asdict(config.budget)),
         limits=set_limits(asdict(config.budget)),
         seed=config.seed,
+        precision=config.precision,
         trial=TrialOf.from_dict(asdict(config.trial)),
         flags=[],
         versions=versions(),

@@ -19,8 +19,9 @@ from unipet.output.files import remove_leftovers
 from unipet.runs import record_files as records
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
+from unipet.runs.expert_report import expert_report
 from unipet.runs.record import (
-    Data, ErrorOf, Fitted, Frozen, InsertionRow, Memory, Params, Record, Scoring, blank_record,
+    Compiled, Data, ErrorOf, Fitted, Frozen, InsertionRow, Memory, Params, Record, Scoring, blank_record,
 )  # fmt: skip
 from unipet.runs.versions import now
 from unipet.runs.device_share import Share
@@ -99,8 +100,7 @@ def execute(prepared: Prepared, watch: Stopwatch, shared: Shared) -> Done:
     record.folder = os.path.relpath(Path.cwd(), prepared.directory)
     record.data, record.fitted = Data.from_dict(prepared.data.record()), Fitted.from_dict(prepared.fit.record())
     record.composition = prepared.fit.method.to_dict()
-    record.resumed = resumed_before(directory, prepared.run_id)
-    record.alone = shared.alone
+    record.resumed, record.alone = resumed_before(directory, prepared.run_id), shared.alone
     clear(directory)
     fitted = "".join(f"# fitted to the budget: {key}={size}\n" for key, size in (prepared.fit.sizes or {}).items())
     records.write_text_atomic(directory / records.CONFIG, fitted + write_yaml(prepared.resolved))
@@ -148,9 +148,10 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker,
         from unipet.training.callbacks import Best
         from unipet.adaptation.checkpoint import save
         from unipet.training.evaluation import check_mixture, higher_is_better, score_split, selection_score
-        from unipet.runs.flags import raised
+        from unipet.runs.flags import collapse, raised
         from unipet.training.history import read_steps
         from unipet.training.loop import seed_everything
+        from unipet.training.settling import settle
         from unipet.training.positions import check_lengths
         from unipet.runs.memory import PeakMemory, limited
         from unipet.tasks import cache_directory, collate, encode, readout, selection_metric
@@ -218,9 +219,11 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker,
         selection = record.data.selection
         selection.metric, selection.step = selection_metric(config.task), best.restore()
         selection.scores = {str(step): score for step, score in best.scores.items()}  # JSON has no other keys
+    trained.experts |= settle(config, model, data, encoded, tokenizer)
     record.memory = Memory.from_dict(record.memory.to_dict() | trained.measured)
     record.stopped_by, record.frozen = trained.stopped_by, Frozen.from_dict(trained.frozen)
     record.packed = trained.packed or None
+    record.compiled = None if trained.compiled is None else Compiled.from_dict(trained.compiled)
     for row in record.insertions:  # for example experts that no step was routed to
         row.untrained = [name for name in trained.untrained if name.startswith(f"{row.name}/")]
     record.time.train_s, record.time.steps = trained.seconds, trained.steps
@@ -237,9 +240,11 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker,
     with phase("saving"):
         records.write_jsonl_atomic(directory / records.PREDICTIONS, rows)
     company.writes_weights(model)
+    record.mixture = expert_report(trained.experts, config, model, data, encoded, tokenizer)
     with phase("evaluation"):
         check_mixture(model, split, batch, config.optim.eval_batch_size, read)  # last: it merges the mixture
     record.flags = raised(rows, data.regression, read_steps(directory / records.METRICS))
+    record.flags += collapse(record)
     shared.check(model)
     record.score, record.metric, record.metrics = scores.score, scores.metric, dict(scores.metrics)
     return "ok"

@@ -36,18 +36,20 @@ class KeptBase:
     generation: Any  # its settings for generating text; None where it generates none
     weights: Mapping[str, Tensor]  # without those that loading draws at random: each run draws its own
     tokenizer: Any
+    dtype: str  # `model.dtype`
     digest: tuple[int, ...]
 
     def again(self) -> nn.Module:
         """The model as loading it once more would give it: what is drawn is drawn from torch's current random state."""
-        import torch
-
         from unipet.runs.base_model import quiet_loading
+        from unipet.runs.storage import settle
+        from unipet.training.precision import DTYPES
 
         with phase("base_model"), quiet_loading():
             model: nn.Module = self.kind.from_pretrained(
-                None, config=copy.deepcopy(self.config), state_dict=dict(self.weights), dtype=torch.float32
+                None, config=copy.deepcopy(self.config), state_dict=dict(self.weights), dtype=DTYPES[self.dtype]
             )
+            settle(model, self.dtype)
             # Loading notes in the configuration that there was no directory.
             model.config._name_or_path = model.name_or_path = self.config._name_or_path  # type: ignore[union-attr]
             if self.generation is not None:
@@ -112,9 +114,11 @@ class Shared:
             return self.base.again(), self.base.tokenizer
         self.base = None  # before another one takes memory
         model, tokenizer, drawn = load_with_drawn(config.model, data.labels, data.regression, config.task.kind)
+        if config.model.quantization is not None:  # integers without their scales are no weights
+            return model, tokenizer
         weights = {name: tensor for name, tensor in model.state_dict().items() if name not in drawn}
         settings = copy.deepcopy((model.config, getattr(model, "generation_config", None)))
-        self.base = KeptBase(key, type(model), *settings, weights, tokenizer, digest(weights))
+        self.base = KeptBase(key, type(model), *settings, weights, tokenizer, config.model.dtype, digest(weights))
         return model, tokenizer
 
     def traces_of(self, prepared: Prepared, device: str) -> dict[str, Trace]:
@@ -136,7 +140,9 @@ class Shared:
 
     def _traced_with(self, prepared: Prepared, device: str) -> list[Any]:
         config, content = prepared.config, prepared.content
-        same = [content.base_model, content.sites, content.functions, config.model.dropout, config.task.kind, prepared.data.labels, prepared.data.regression]
+        stored = [config.model.dtype, config.model.attention, config.model.quantization, config.model.dropout]
+        data = [config.task.kind, prepared.data.labels, prepared.data.regression]
+        same = [content.base_model, content.sites, content.functions, *stored, *data]
         how = [prepared.fit.method.to_dict(), config.optim.label_smoothing, config.precision, device]
         return [same, how]
 

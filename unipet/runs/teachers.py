@@ -53,7 +53,7 @@ def load_teachers(method: Method, model: nn.Module) -> dict[str, Any]:
 
 def _adapter(run: str, key: str) -> Path:
     """The directory of a saved adapter, given that of its run or its own."""
-    from unipet.adaptation.checkpoint import DESCRIPTION
+    from unipet.adaptation.saved_adapter import DESCRIPTION
 
     given = Path(run).expanduser()
     for directory in (given / records.ADAPTER, given):
@@ -63,7 +63,7 @@ def _adapter(run: str, key: str) -> Path:
 
 
 def _checksum(directory: Path, key: str) -> str:
-    from unipet.adaptation.checkpoint import DESCRIPTION, TENSORS
+    from unipet.adaptation.saved_adapter import DESCRIPTION, TENSORS
 
     digest = hashlib.sha256()
     try:

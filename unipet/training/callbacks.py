@@ -27,21 +27,22 @@ Log = Callable[[dict[str, Any], int], None]
 class Routes(Callback):
     """Draws every mixture's routes once per optimiser step, so that micro-batching does not change them."""
 
-    def __init__(self, model: nn.Module, seed: int) -> None:
+    def __init__(self, model: nn.Module, seed: int, rank: int = 0) -> None:
         self._adaptation, self._seed = adaptation(model), seed
+        self._adaptation.routing.rank = rank
 
     def on_step_begin(self, args: Any, state: Any, control: Any) -> None:
         self._adaptation.draw(state.global_step, self._seed)
 
     def state(self) -> State:
-        """Where the stream of the routes stands: every step begins it anew, and evaluation may draw from it, too."""
-        number, stream = self._adaptation.routing.state()
-        return State({"number": number}, {"stream": stream})
+        """Where the draws of the routes stand: every step begins them anew, and evaluation may draw, too."""
+        number, (seed, evaluations) = self._adaptation.routing.state()
+        return State({"number": number, "seed": seed, "evaluations": evaluations})
 
     def resume(self, state: State) -> None:
         """Draw on from there."""
         self._adaptation.draw(0, self._seed)  # a training loop is in charge
-        self._adaptation.routing.resume(state.values["number"], state.tensors["stream"])
+        self._adaptation.routing.resume(state.values["number"], (state.values["seed"], state.values["evaluations"]))
 
 
 class GradientProbe(Callback):

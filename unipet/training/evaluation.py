@@ -158,7 +158,7 @@ def check_mixture(
     Raises `UnipetError` if the outputs differ by more than rounding.
     """
     mixtures = [item.parts.mixture for item in adaptation(model).items if item.parts.mixture is not None]
-    if not mixtures or any(mixture.grain(training=False) is not None for mixture in mixtures):
+    if not mixtures or any(mixture.grain_of(training=False) is not None for mixture in mixtures):
         return
     some = [examples[index] for index in range(min(batch_size, len(examples)))]
     before, _ = predict(model, some, collate, batch_size, "fp32", read)

@@ -1,9 +1,9 @@
-"""One forward pass over a batch: padding, devices, precision, and the shifted inputs of encoder-decoders."""
+"""One forward pass over a batch: padding, devices, and the shifted inputs of encoder-decoders."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from unipet.output.progress import counted
 from unipet.output.stopwatch import current_phase
 from unipet.tasks import Collate
+from unipet.training.precision import autocast
 
 
 class Examples(Protocol):
@@ -68,11 +69,6 @@ def passes(model: nn.Module, examples: Examples, collate: Collate, batch_size: i
                 inputs, labels = model_inputs(model, batch)
                 logits = model(**inputs).logits
             yield Pass(chosen, inputs, labels, logits)
-
-
-def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    """Mixed precision for the forward pass: autocast to bfloat16 for "bf16", no effect for "fp32"."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
 def model_inputs(model: Any, batch: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:

@@ -47,6 +47,10 @@ class FrozenCache(Callback):
     def _possible(self, steps: int) -> list[FrozenStack]:
         """The stacks to keep outputs of. Raises `NotFrozen` where that is impossible, or with `auto` does not pay."""
         auto, device = self._config.cache_frozen == "auto", next(self._model.parameters()).device
+        if self._config.compile:
+            raise NotFrozen("compile=true makes one graph of all layers")
+        if self._config.model.quantization == "8bit":
+            raise NotFrozen("model.quantization=8bit rounds the rows of a batch together")
         if device.type == "cpu" and self._config.budget.peak_memory_gib is not None:
             raise NotFrozen("budget.peak_memory_gib limits the memory that kept outputs would take")
         if auto and steps * self._config.optim.batch_size < 2 * len(self._examples):

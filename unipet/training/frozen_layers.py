@@ -15,7 +15,7 @@ from unipet.adaptation.stack_hooks import stacks_of
 from unipet.adaptation.unwrapping import bare
 from unipet.calculus.sites import ARCHITECTURES, architecture_of, base_of
 from unipet.errors import UnipetError
-from unipet.training.forward import autocast
+from unipet.training.precision import autocast
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from unipet.adaptation.site_hooks import Entry
-from unipet.training.forward import autocast, evaluation_mode
+from unipet.training.forward import evaluation_mode
 from unipet.training.frozen_layers import FrozenStack
+from unipet.training.precision import autocast
 
 Batch = Mapping[str, Tensor]
 #: Arguments of a decoder about what its encoder read.

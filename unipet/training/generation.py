@@ -12,7 +12,8 @@ from unipet.config import TaskConfig
 from unipet.output.progress import counted
 from unipet.output.stopwatch import current_phase
 from unipet.tasks import Collate, EncodedRows, Readout, left_padded
-from unipet.training.forward import autocast, evaluation_mode, longest_first, passes, to_device
+from unipet.training.forward import evaluation_mode, longest_first, passes, to_device
+from unipet.training.precision import autocast
 
 
 def generate_texts(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 
 import torch
@@ -13,11 +14,15 @@ from unipet.training.company import Company, Step
 from unipet.training.forward import model_inputs, real_tokens
 from unipet.training.history import WEIGHT
 from unipet.training.loop import Loop
+from unipet.training.loss_scale import LossScale, Overflow
+from unipet.training.random_streams import RandomStreams
 from unipet.training.ranks import Ranks
 from unipet.training.sampler import GroupedOrder
 from unipet.training.schedule import rate
 from unipet.training.step import Loss, Terms
 from unipet.training.tally import Tally
+
+_RANGE = "float16 ends at 65504, which activations may pass: precision=bf16 has the range of float32."
 
 
 class Diverged(UnipetError):
@@ -35,36 +40,53 @@ class ObjectiveTrainer(Loop):
     ranks: Ranks
     company: Company
     learning: list[nn.Parameter]
+    loss_scale: LossScale | None = None  # for float16
     lr_ratio: float = 1.0
     faster: AbstractSet[int] = frozenset()
+    idle: Sequence[nn.Parameter] = ()
 
     def training_step(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
         """The gradients of one batch: the whole effective one, which `micro_batch` cuts. Returns its loss."""
         if not model.training:
             model.train()
         rows = self.ranks.part(len(inputs["labels"]))
-        inserted, number, found = adaptation(model), self.state.global_step, Terms()
+        inserted, number = adaptation(model), self.state.global_step
         inserted.routing.first_row, weights = rows.start, self._weights(number)
-        step = Step(
-            *(self.loss, model, inputs, number, weights),
-            check=self._finite,
-            note=found.update,
-            redraw=lambda: inserted.draw(number, self.args.seed),
-        )
-        if (own := self.company.gradients(step)) is None:
-            own = self.loss.gradients(
-                *(model, inputs, self.micro_batch, Tensor.backward, self._finite, rows),
-                weights=weights,
-                add_up=self.ranks.total if self.ranks.count > 1 else None,
+
+        def gradients() -> Tensor:
+            found: Terms = {}
+            step = Step(
+                *(self.loss, model, inputs, number, weights),
+                check=self._finite,
                 note=found.update,
+                redraw=lambda: inserted.draw(number, self.args.seed),
             )
-        told = torch.stack([own, *(found.get(name, torch.zeros_like(own)).float() for name in self.tally.names)])
-        losses = self.ranks.add_up(told, self.learning)
+            if (own := self.company.gradients(step)) is None:
+                own = self.loss.gradients(
+                    *(model, inputs, self.micro_batch, self._backward, self._finite, rows),
+                    weights=weights,
+                    add_up=self.ranks.total if self.ranks.count > 1 else None,
+                    note=found.update,
+                )
+            self._step_with_zeros()
+            terms = (found.get(name, torch.zeros_like(own)).float() for name in self.tally.names)
+            return self.ranks.add_up(torch.stack([own, *terms]), self.learning)
+
+        try:
+            losses = gradients() if self.loss_scale is None else self._scaled(model, gradients)
+        except Overflow:
+            raise Diverged(f"{self._place('the gradients are not finite')} {_RANGE}") from None
         self.tally.add(losses, real_tokens(model_inputs(model, inputs)[0]))
         return losses[0]
 
     def _weights(self, step: int) -> dict[str, float]:
         return self.loss.objective.weights_at(step, self.state.max_steps)
+
+    def _step_with_zeros(self) -> None:
+        """Zero gradients for the tensors that step without one (`Mixture.unrouted`), once they have had another."""
+        for tensor in self.idle:
+            if tensor.grad is None and tensor in self.optimizer.state:
+                tensor.grad = torch.zeros_like(tensor)
 
     def log(self, logs: dict[str, float]) -> None:
         """With the means of the loss and of its terms since the last line, the weights that change, and the epoch."""
@@ -73,13 +95,31 @@ class ObjectiveTrainer(Loop):
         changing = {f"{WEIGHT}{name}": weights[name] for name in self.loss.objective.scheduled}
         super().log({**logs, **self.tally.means(), **changing})
 
+    def _scaled(self, model: nn.Module, gradients: Callable[[], Tensor]) -> Tensor:
+        """The step under loss scaling. A step that is computed again sees the random draws of the first time."""
+        assert self.loss_scale is not None
+        streams, routing = RandomStreams(), adaptation(model).routing
+        drawn, routes = streams.state(), routing.state()
+
+        def again() -> None:
+            streams.resume(drawn)
+            routing.resume(*routes)
+
+        return self.loss_scale.step(gradients, self.learning, again)
+
+    def _backward(self, loss: Tensor) -> None:
+        (loss if self.loss_scale is None else loss * self.loss_scale.scale).backward()
+
     def _finite(self, loss: Tensor) -> None:
         if not torch.isfinite(loss):
+            reason = f" {_RANGE}" if self.loss.precision == "fp16" else ""
             raise Diverged(
-                f"training: the loss became {loss.item()} at step {self.state.global_step + 1} of "
-                f"{self.state.max_steps}. Try a lower optim.lr (it is {self.args.learning_rate:g}), a longer "
-                "optim.warmup_ratio or a smaller optim.clip."
+                f"{self._place(f'the loss became {loss.item()}')} Try a lower optim.lr (it is "
+                f"{self.args.learning_rate:g}), a longer optim.warmup_ratio or a smaller optim.clip.{reason}"
             )
+
+    def _place(self, what: str) -> str:
+        return f"training: {what} at step {self.state.global_step + 1} of {self.state.max_steps}."
 
     def create_optimizer(self) -> torch.optim.Optimizer:
         """AdamW, with what learns faster in groups of its own (Hayou et al. 2024, LoRA+)."""

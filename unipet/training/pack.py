@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from unipet.adaptation.together import Part, Together
 from unipet.training.company import StandsAside
-from unipet.training.forward import autocast, model_inputs
+from unipet.training.forward import model_inputs
+from unipet.training.precision import autocast
 from unipet.training.seat import Seat
 from unipet.training.step import sum_of
 from unipet.training.stopping import ending_steps_first, heeding_signals

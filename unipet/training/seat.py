@@ -50,7 +50,8 @@ class Seat(Company):
         return answer
 
     def writes_weights(self, model: nn.Module) -> None:
-        for name, parameter in model.named_parameters() if adaptation(model).mixed else ():  # merging a mixture writes
+        mixed = any(insertion.parts.mixture is not None for insertion in adaptation(model).items)
+        for name, parameter in model.named_parameters() if mixed else ():  # merging a mixture writes
             if not name.startswith(OWN):
                 parameter.data = parameter.data.clone()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +26,8 @@ from unipet.calculus.objectives import (
 )
 from unipet.calculus.router_use import RouterUse
 from unipet.tasks import Readout, answers_in, read_rows
-from unipet.training.forward import autocast, evaluation_mode, model_inputs
+from unipet.training.forward import evaluation_mode, model_inputs
+from unipet.training.precision import autocast
 from unipet.training.start_values import learned_weights
 
 Batch = Mapping[str, Tensor]
@@ -33,14 +35,18 @@ Batch = Mapping[str, Tensor]
 Terms = dict[str, Tensor]
 
 
+def _plainly(model: nn.Module, inputs: Mapping[str, Tensor]) -> Any:
+    return model(**inputs)
+
+
 @dataclass(frozen=True)
 class Loss:
     """The task loss on the first view (or the mean of both, if a regulariser says so), plus the weighted regularisers.
 
-    What concerns answers is a mean over the answers of a batch, which `read` takes from the model's output. `precision`:
-    "fp32" or "bf16" (autocast). `teachers` are the models that distillation learns from, by regulariser; without one, as
-    where a step is only measured, the model itself answers in its place. `start` are values from before training, for
-    `l2_to_init`; a tensor that is missing there counts as unchanged.
+    What concerns answers is a mean over the answers of a batch, which `read` takes from the model's output. `precision` is
+    that of `autocast`, and `call` the forward pass. `teachers` are the models that distillation learns from, by regulariser;
+    without one, as where a step is only measured, the model itself answers in its place. `start` are values from before
+    training, for `l2_to_init`; a tensor that is missing there counts as unchanged.
     """
 
     objective: Objective
@@ -50,6 +56,7 @@ class Loss:
     read: Readout = read_rows
     teachers: Mapping[str, nn.Module] = field(default_factory=dict, compare=False)
     start: Mapping[str, Tensor] = field(default_factory=dict, compare=False)
+    call: Callable[[nn.Module, Mapping[str, Tensor]], Any] = _plainly
 
     def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
         """The loss of a whole batch, with gradient, every regulariser at its full weight."""
@@ -65,11 +72,11 @@ class Loss:
         views, adapted = self.objective.views, adaptation(model)
         with autocast(labels.device, self.precision):
             if views == 1:
-                outputs = model(**inputs)
+                outputs = self.call(model, inputs)
             else:
                 stacked = {name: torch.cat([value] * views) for name, value in inputs.items()}
                 with adapted.views(views):
-                    outputs = model(**stacked)
+                    outputs = self.call(model, stacked)
         return self._from_logits(model, outputs.logits, inputs, labels, weights), list(adapted.context.uses)
 
     def of_pass(

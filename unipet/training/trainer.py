@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TextIO
@@ -20,9 +20,12 @@ from unipet.training.budget.checkpointing import checkpointed
 from unipet.training.budget.limits import batch_tokens, count_steps, seconds_allowed
 from unipet.training.callbacks import Best, Clock, GradientProbe, Journal, Log, Routes, ShownProgress, TimeLimit
 from unipet.training.company import Company
+from unipet.training.compiling import Compiled
+from unipet.training.expert_use import ExpertUse
 from unipet.training.forward import Examples, lengths
 from unipet.training.frozen_cache import FrozenCache
 from unipet.training.loop import Arguments
+from unipet.training.loss_scale import LossScale
 from unipet.training.lr_ratio import up_tensors
 from unipet.training.movement import Movement
 from unipet.training.objective_trainer import ObjectiveTrainer
@@ -49,6 +52,8 @@ class Trained:
     stopped_by: str = "epochs"  # epochs | max_steps | max_tokens | gpu_hours | rung | nothing trains (zero-shot)
     untrained: list[str] = field(default_factory=list)  # trainable tensors that got no gradient or did not move
     measured: dict[str, Any] = field(default_factory=dict)  # what `measure` answered
+    experts: dict[str, Any] = field(default_factory=dict)  # of mixtures: their use over time, and which have collapsed
+    compiled: dict[str, Any] | None = None  # a `CompileReport`; after an interruption, of the last process
     frozen: dict[str, Any] = field(default_factory=dict)  # what was kept of frozen layers
     packed: int = 0  # the most runs that trained together, this one included; 0: none did
 
@@ -110,7 +115,7 @@ def train(
     )
     probe, clock, progress, journal = GradientProbe(model), Clock(), ShownProgress(), Journal(metrics, log)
     learning = parameters(model, head=True)
-    routes, movement = Routes(model, config.seed), Movement(learning)
+    routes, movement, use = Routes(model, config.seed, ranks.rank), Movement(learning), ExpertUse(model)
     if best is not None:
         best.journal = journal
 
@@ -124,6 +129,7 @@ def train(
         "journal": journal,
         "routes": routes,
         "movement": movement,
+        "use": use,
     }
     parts |= {"company": company, "weights": Weights(model), "spent": Spent(), **({"best": best} if best else {})}
     rung = rung_step(config.trial.until, steps)
@@ -138,6 +144,7 @@ def train(
             routes,
             OwnDropout(ranks, config.seed),
             probe,
+            use,
             clock,
             *([progress] if company.shows else []),
             journal,
@@ -148,18 +155,23 @@ def train(
     if begin is not None and begin.outcome is not None:
         return Trained(**resumption.finish(begin))
     start = dict[str, Tensor]()
-    trainer.loss = Loss(objective, regression, optim.label_smoothing, config.precision, read, teachers, start)
+    compiled = Compiled(model) if config.compile else None
+    loss = Loss(objective, regression, optim.label_smoothing, config.precision, read, teachers, start)
+    trainer.loss = loss if compiled is None else replace(loss, call=compiled)
     put_beside(teachers, model, arguments.device)
     trainer.order, trainer.micro_batch, trainer.lr_ratio = order, micro_batch or optim.batch_size, optim.lr_ratio
     trainer.schedule, trainer.tally = optim.schedule, Tally(arguments.device, objective.terms)
     trainer.company = company
     trainer.ranks, trainer.learning = ranks, list(learning.values())
     parts |= {"tally": trainer.tally, OPTIMISER: Optimiser(trainer)}
+    if config.precision == "fp16":
+        trainer.loss_scale = parts["loss_scale"] = LossScale()
     cache = FrozenCache(model, examples, collate, config, steps)
     company.keeps(cache.layers)
     trainer.add_callback(cache)
     if optim.lr_ratio != 1.0:
         trainer.faster = {id(tensor) for tensor in up_tensors(adaptation(model))}
+    trainer.idle = adaptation(model).routing.stepping()
     if begin is not None:
         order.begin_after(begin.step)
         resumption.take_up(begin)
@@ -190,6 +202,8 @@ def train(
         else stopped_by,
         untrained=sorted({*probe.untouched(), *still}),
         measured=measure(),
+        experts=use.report(),
+        compiled=None if compiled is None else asdict(compiled.report()),
         frozen=cache.record(),
         packed=company.packed,
     )

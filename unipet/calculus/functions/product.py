@@ -37,6 +37,8 @@ class Product:
     def added(self, h: Tensor) -> Tensor:
         """h + s z Wᵀ."""
         z_NR, W_DR = self.z.flatten(0, -2), self.W_DR.to(h.dtype)
+        if not torch.is_grad_enabled():
+            return torch.addmm(h.flatten(0, -2), z_NR, W_DR.T, alpha=self.factor).view(h.shape)
         sum_ND: Tensor = _Sum.apply(h.flatten(0, -2), z_NR, W_DR, self.factor)  # type: ignore[no-untyped-call]
         return sum_ND.view(h.shape)
 
@@ -56,8 +58,8 @@ class _Sum(torch.autograd.Function):
         grad_z = grad_W = None
         if ctx.needs_input_grad[1]:
             # Stored by rows: on CPUs, a product with a narrow matrix that is stored by columns takes twice as long.
-            W_RD = _times(ctx.factor, W_DR.T.contiguous() if W_DR.shape[1] < _NARROW else W_DR.T)
-            grad_z = grad_ND @ W_RD.T
+            W_RD = W_DR.T.contiguous() if W_DR.shape[1] < _NARROW else W_DR.T
+            grad_z = _times(ctx.factor, grad_ND @ W_RD.T)
         if ctx.needs_input_grad[2]:
             grad_W = _times(ctx.factor, (z_NR.T @ grad_ND).T)
         return (grad_ND if ctx.needs_input_grad[0] else None), grad_z, grad_W, None

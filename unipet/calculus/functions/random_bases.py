@@ -8,11 +8,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import Generator, Tensor
+from torch.nn import functional as F
 
 from unipet.calculus.functions.base import LinearMap, Params, Slots, TensorSpec, Widths
 from unipet.calculus.functions.factors import uniform
+from unipet.calculus.functions.product import Delta, Product
 from unipet.calculus.options import option
 
 
@@ -59,11 +63,31 @@ class RandomBases(LinearMap):
 
     def generate(self, params: Params, shared: Params, widths: Widths) -> Params:
         narrow, wide = sorted((widths.u, widths.h))
-        scaled_RNM = params["inner"].unsqueeze(-1) * shared["A"][:, None, :narrow] * params["outer"]
-        rows_KM = (scaled_RNM if self.released_order else scaled_RNM.transpose(0, 1)).flatten(0, 1)
+        A_RM, outer_NM = shared["A"][:, :narrow], params["outer"]
+        # In the order of the rows: (R, N, M), or (N, R, M).
+        inner, A, outer = (
+            (params["inner"], A_RM.unsqueeze(1), outer_NM.unsqueeze(0))
+            if self.released_order
+            else (params["inner"].T, A_RM.unsqueeze(0), outer_NM.unsqueeze(1))
+        )
+        scaled: Tensor = _Scaled.apply(inner.unsqueeze(-1), A, outer, 0 if self.released_order else 1)  # type: ignore[no-untyped-call]
+        rows_KM = scaled.flatten(0, 1)
         columns_XK = shared["B"][:wide, : self._bases(widths)].flatten(1)
         left, right = (columns_XK, rows_KM) if widths.h >= widths.u else (rows_KM.T, columns_XK.T)
         return {**params, "left": left, "right": right}
+
+    def product(self, u: Tensor, params: Params, training: bool) -> Delta:
+        return Product(F.linear(u, params["right"]), params["left"])
+
+    def cheaper_as_matrix(self, tokens: int, widths: Widths, training: bool) -> bool:
+        narrow, wide = sorted((widths.u, widths.h))
+        rank = self.size * self._bases(widths)
+        if not training:
+            return rank * narrow * wide < tokens * rank * (narrow + wide)
+        # Multiplications: both halves forward and backward, and one's gradient; or the gradient of the weight, and the
+        # matrix twice with the gradient of its half that trains. Half as much again is for the operators on each entry.
+        apart = tokens * rank * (2 * (narrow + wide) + narrow)
+        return 1.5 * (tokens + 3 * rank) * narrow * wide < apart
 
     def matrix(self, params: Params) -> Tensor:
         return params["left"] @ params["right"]
@@ -71,3 +95,23 @@ class RandomBases(LinearMap):
     @property
     def starts_at_zero(self) -> bool:
         return True
+
+
+class _Scaled(torch.autograd.Function):
+    """inner ⊙ A ⊙ outer, three tensors that broadcast to (·, ·, M), which are all that is kept for the backward pass.
+
+    A gets no gradient; `across` is the dimension in which outer broadcasts.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, inner: Tensor, A: Tensor, outer: Tensor, across: int) -> Tensor:
+        ctx.save_for_backward(inner, A, outer)
+        ctx.across = across
+        return inner * A * outer
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        inner, A, outer = ctx.saved_tensors
+        grad = grad * A
+        of_outer = (grad * inner).sum(ctx.across, keepdim=True)
+        return (grad * outer).sum(-1, keepdim=True), None, of_outer, None

@@ -58,8 +58,8 @@ class RandomLowRank(LinearMap):
         if not training:
             return self.size * whole < tokens * self.size * both
         # Multiplications: x and the gradient of h' through A and B; or the gradient of the weight, and the matrix
-        # with the gradients of its two factors.
-        return not self.dropout and tokens * whole + 3 * self.size * whole < 2 * tokens * self.size * both
+        # twice with the gradients of its two factors. Half as much again is for the operators on each of its entries.
+        return not self.dropout and 1.5 * (tokens + 4 * self.size) * whole < 2 * tokens * self.size * both
 
     def matrix(self, params: Params) -> Tensor:
         return (params["outer"].unsqueeze(1) * params["up"]) @ (params["inner"].unsqueeze(1) * params["down"])

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from unipet.cli.commands.arguments import Parser, file_path, read
 from unipet.cli.commands.examples import examples
+from unipet.output.text_table import text_table
 
 
 def main(argv: Sequence[str]) -> int:
@@ -16,6 +17,11 @@ def main(argv: Sequence[str]) -> int:
         epilog=examples("evaluate"),
     )
     parser.add_argument("run", metavar="RUN", type=file_path, help="a run's directory")
+    parser.add_argument(
+        "--experts",
+        action="store_true",
+        help="compare the experts of the run's mixtures: merged, apart, averaged, drawn at random; and keep it in the record",
+    )
     parser.add_import()
     asked = read(parser, argv)
     if asked is None:
@@ -24,7 +30,12 @@ def main(argv: Sequence[str]) -> int:
     from unipet.runs.run import evaluate
 
     check_run(asked.run)
-    found = evaluate(asked.run)
+    found = evaluate(asked.run, asked.experts)
     print(f"metric     {found['metric']}\nrecorded   {found['recorded']:.6f}\nevaluated  {found['score']:.6f}")
     print("reproduced" if found["reproduced"] else f"differs by {found['difference']:+.6f}")
+    if asked.experts:
+        ways = found["mixture"]["ways"].items()
+        rows = [[name.replace("_", " "), f"{way['score']:.4f}", f"{way['loss']:.4f}"] for name, way in ways]
+        print(text_table(["evaluation", found["metric"], "loss"], rows))
+        print(f"barrier between the first two experts: {found['mixture']['barrier']:.4f} of the loss")
     return 0

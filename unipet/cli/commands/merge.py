@@ -50,14 +50,19 @@ def check_out(out: Path) -> None:
 
 
 def merge_run(run: Path, record: Record, out: Path, partial: bool) -> None:
-    """Load base model and adapter, merge them, and save the result to `out`."""
+    """Load base model and adapter, merge them, and save the result to `out`, in float32: half precision or 8 bits would
+    round what was learned away. A base model that was quantised is merged as what it was in training."""
     import unipet
+    from unipet.adaptation.dequantising import dequantise
     from unipet.runs.base_model import load_base_model_of
     from unipet.runs.record_files import ADAPTER, run_config
 
     config = run_config(run, record)
     model, tokenizer = load_base_model_of(config, record)
     unipet.load(model, run / ADAPTER)
+    if config.model.quantization is not None:
+        dequantise(model)
+    model.float()
     unipet.merge(model, partial=partial)
     save(model, tokenizer, out)
 

@@ -16,7 +16,13 @@ from unipet.report.collect import Entry
 from unipet.runs.labels import leaves
 
 GROUPS: dict[str, Any] = {"task": TaskConfig, "model": ModelConfig, "budget": BudgetConfig, "optim": OptimConfig}
-PLAIN: dict[str, Any] = {"precision": "fp32", "runs_dir": "runs", "imports": []}
+PLAIN: dict[str, Any] = {
+    "precision": "fp32",
+    "compile": False,
+    "checkpointing": None,
+    "runs_dir": "runs",
+    "imports": [],
+}
 
 
 def command_of(entry: Entry) -> str:

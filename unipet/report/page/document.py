@@ -23,6 +23,7 @@ from unipet.report.page.comparisons import Comparison, comparisons_of
 from unipet.report.page.composition import compositions
 from unipet.report.page.dimensions import effect_tables, pooled_tables
 from unipet.report.page.effects import effects
+from unipet.report.page.experts import expert_tables, expert_uses
 from unipet.report.page.learning import curve_tables, measures
 from unipet.report.page.methods import methods
 from unipet.report.page.overview import counts, notices, surroundings
@@ -36,7 +37,7 @@ from unipet.report.tuning import Curve, curve_cells
 HERE = Path(__file__).resolve().parent
 PARTS = (
     ("table", "Comparison"), ("published", "Published"), ("scores", "Scores"), ("trade-offs", "Cost"),
-    ("learning", "Learning"), ("dimensions", "Dimensions"), ("tuning", "Tuning effort"),
+    ("learning", "Learning"), ("experts", "Experts"), ("dimensions", "Dimensions"), ("tuning", "Tuning effort"),
     ("methods", "Methods"), ("failures", "Without a score"), ("runs", "Any two runs"),
 )  # fmt: skip
 LIMIT = 3_000_000  # bytes of the whole page
@@ -76,7 +77,12 @@ def page(
             "drawings": drawings,
             "undrawn": sum(map(len, composed.values())) > drawings,
         }
-        absent = {"published": not published, "trade-offs": not shown["costs"], "tuning": not tuning}
+        absent = {
+            "experts": not (content["expert_tables"] or content["expert_uses"]),
+            "published": not published,
+            "tuning": not tuning,
+            "trade-offs": not shown["costs"],
+        }
         parts = [part for part in PARTS if not absent.get(part[0])]
         data = {"charts": {name: packed(chart) for name, chart in drawn.items()}, "runs": runs, "stamp": stamp}
         html = document("page.html", title_of(entries), data, parts, **content, **shown)
@@ -101,6 +107,8 @@ def _content(
         "score_tables": [score_table(comparison) for comparison in comparisons],
         "verdicts": verdicts(comparisons),
         "effect_tables": effect_tables(changes, comparisons),
+        "expert_tables": expert_tables(comparisons),
+        "expert_uses": expert_uses(comparisons),
         "pooled_tables": pooled_tables(comparisons),
         "without_pairs": [name for name, effects_of in changes.items() if not effects_of],
         "failures": failures(entries),

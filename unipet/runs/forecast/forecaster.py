@@ -76,6 +76,7 @@ class Forecaster:
         fit = prepared.fit
         made.seconds["preparing"] = known.seconds
         made.run_id, made.method = prepared.run_id, fit.method.name
+        made.precision = prepared.config.precision
         made.params = fit.report.to_dict()["params"]
         made.sizes, made.requested = sizes_of(fit.method), fit.requested or {}
         if not config.rerun and (prepared.run_id in self._seen or finished_record(prepared) is not None):

@@ -31,6 +31,7 @@ class JobForecast:
     micro_batch: int | None = None
     accumulation: int | None = None
     checkpointing: bool | None = None
+    precision: str | None = None  # what precision=auto chooses here
     predicted_gib: float | None = None
     steps: int | None = None
     stopped_by: str | None = None

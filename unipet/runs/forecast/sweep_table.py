@@ -110,6 +110,8 @@ def _row(job: JobForecast) -> list[str]:
     batch = "" if job.micro_batch is None else f"{job.micro_batch} x {job.accumulation}"
     if job.checkpointing:
         batch += "\ncheckpointing"
+    if job.micro_batch is not None and job.precision != "fp32":
+        batch += f"\n{job.precision}"
     trained = job.params.get("trainable")
     runs = job.steps is not None
     known = [

@@ -14,6 +14,15 @@ def can_checkpoint(model: Any) -> bool:
     return bool(getattr(model, "supports_gradient_checkpointing", False))
 
 
+def check_checkpointing(model: Any, asked: bool | None) -> None:
+    """Raises UnipetError where checkpointing is asked for and the base model does not support it."""
+    if asked and not can_checkpoint(model):
+        raise UnipetError(
+            f"checkpointing: {type(model).__name__} has no gradient checkpointing. Set checkpointing=null, and a smaller "
+            "optim.batch_size where memory is short."
+        )
+
+
 @contextmanager
 def checkpointed(model: Any, enabled: bool = True) -> Iterator[None]:
     """Switch gradient checkpointing on inside, if `enabled`. Raises UnipetError if the base model does not support it.

@@ -55,21 +55,24 @@ class MemoryFit:
         return {**steps, "checkpointing": self.checkpointing, "predicted_parts_gib": parts}
 
 
-def fit_memory(predict: Predict, batch_size: int, budget: BudgetConfig, checkpoints: bool) -> MemoryFit:
+def fit_memory(
+    predict: Predict, batch_size: int, budget: BudgetConfig, checkpoints: bool, asked: bool | None = None
+) -> MemoryFit:
     """The first of these that fits: the whole batch, the largest micro-batch that divides it, and the same two with
-    gradient checkpointing (if the base model `checkpoints`).
+    gradient checkpointing (if the base model `checkpoints`). `asked`: always with checkpointing, or never.
 
     Unless `on_exceed` is `fit`, only the whole batch is tried. With `on_exceed: error`, raises UnipetError if nothing
     fits.
     """
-    whole = MemoryFit(batch_size, trace=predict(batch_size, False, False))
+    always = bool(asked)
+    whole = MemoryFit(batch_size, checkpointing=always, trace=predict(batch_size, False, always))
     allowed = allowed_bytes(budget)
     if allowed is None or _fits(whole, allowed):
         return whole
     smallest = whole
     if budget.on_exceed == "fit":
         divisors = [size for size in range(1, batch_size + 1) if batch_size % size == 0]
-        for checkpointing in (False, True) if checkpoints else (False,):
+        for checkpointing in (False, True) if checkpoints and asked is None else (always,):
 
             def at(size: int, checkpointing: bool = checkpointing) -> MemoryFit:
                 steps = batch_size // size
@@ -156,10 +159,10 @@ def fit_run(
         return known[key]
 
     try:
-        return fit_memory(predict, largest, config.budget, can_checkpoint(model))
+        return fit_memory(predict, largest, config.budget, can_checkpoint(model), config.checkpointing)
     except Untraceable as error:
         limited = " No micro-batch was fitted to budget.peak_memory_gib." if config.budget.peak_memory_gib else ""
-        return MemoryFit(largest, warning=f"{error}{limited}")
+        return MemoryFit(largest, checkpointing=bool(config.checkpointing), warning=f"{error}{limited}")
 
 
 def widest(examples: Examples, batch_size: int, seed: int) -> list[int]:

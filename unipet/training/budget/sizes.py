@@ -66,14 +66,21 @@ def trained(function: Function, widths: Sequence[Widths], mixture: Mixture | Non
     tensors that all sites share."""
     total = _numbers(function.shared(widths), None)
     for width, sites in Counter(replace(one, number=0) for one in widths).items():
-        total += sites * _numbers(function.slots(width), mixture)
+        slots = function.slots(width)
+        total += sites * (_numbers(slots, mixture) + (0 if mixture is None else mixture.weights(slots, width.u)))
     return total
 
 
 def _numbers(slots: Slots, mixture: Mixture | None) -> int:
     return sum(
         sum(spec.count for spec in tensors.values())
-        * (mixture.experts if mixture is not None and slot not in mixture.share else 1)
+        * (
+            0
+            if mixture is not None and mixture.frozen
+            else mixture.experts
+            if mixture is not None and slot not in mixture.share
+            else 1
+        )
         for slot, tensors in slots.items()
     )
 

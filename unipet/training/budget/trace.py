@@ -28,6 +28,7 @@ from unipet.calculus.sites import Architecture
 from unipet.errors import UnipetError
 from unipet.training.budget.checkpointing import checkpointed
 from unipet.training.budget.fake_model import fill, on_meta
+from unipet.training.budget.stand_in import stand_in
 from unipet.training.step import Batch, Loss
 
 GIB = 2**30
@@ -97,6 +98,7 @@ def trace_step(
         warnings.simplefilter("ignore")  # the real step repeats them
         try:
             empty = on_meta(model)
+            stand_in(empty, model)
             with torch.device("meta"):
                 inserted = build(empty, method, sites) if draft is None else draft.on(empty)
             inserted.name_tensors()  # from then on its tensors are in it

@@ -1,4 +1,4 @@
-"""What a run was in a search, as its record says."""
+"""What a run was in a search, as its record says it: a trial, or a final run, and the effort by which it was chosen."""
 
 from __future__ import annotations
 
