@@ -192,8 +192,8 @@ def test_what_cannot_be_submitted_is_said_before_anything_is_written(
             LauncherConfig("local", partition="gpu"),
             "launcher.partition=gpu: given, but launcher=local does not read it",
         ),
-        (LauncherConfig("local", workers=2), "launcher.workers: 2 given"),
-        (LauncherConfig("slots", isolate=False), "launcher.isolate: False given, and launcher=slots"),
+        (LauncherConfig("local", workers=2), "launcher.workers=2: given, but launcher=local does not read it"),
+        (LauncherConfig("slots", isolate=False), "launcher.isolate=false: given, but launcher=slots"),
     ],
 )
 def test_an_option_that_would_not_be_read_is_refused(launcher: LauncherConfig, said: str) -> None:
