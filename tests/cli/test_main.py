@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -90,7 +91,7 @@ def test_examples_of_the_help_are_accepted(capsys: pytest.CaptureFixture[str], r
     from unipet.compose.overrides import plan
 
     for line, _ in examples["train"]:
-        flags, overrides = arguments(line.split()[2:])
+        flags, overrides = arguments(shlex.split(line)[2:])
         with composer(flags.config_dir) as composing:
             assert plan(overrides, flags.multirun, composing).multirun == flags.multirun
 
@@ -160,7 +161,7 @@ MISTAKES: list[tuple[list[str], list[str]]] = [
     (["train", "-m", "method=lora,maam"], ["method=maam: unknown 'maam'", "Did you mean 'mam'?"]),
     (["train", "-m", "seed=0,abc"], ["seed: 'abc' given; allowed: "]),
     (["train", "-m", "runs_dir=a,b"], ["runs_dir", "single value"]),
-    (["train", "-m", "optim.lr=interval(0,1)"], ["interval", "list values"]),
+    (["train", "-m", "optim.lr=interval(1e-4,1e-2)"], ["interval", "search=random", "list values"]),
     (["train", "-m", "method=glob(zz*)"], ["matches nothing"]),
     (["train", "-m", "--cfg", "job"], ["--cfg", "leave out -m"]),
     (["train", "model=auto"], ["model.path: not given"]),

@@ -188,16 +188,16 @@ def test_a_run_keeps_what_libraries_said(world: Path, tmp_path: Path, capsys: py
     before = logging.Logger.handle, warnings.showwarning, logger.level, list(logger.handlers)
     argv = ["--config-dir", str(world / "mine"), "method=mine", f"model={world / 'model'}", "task=tiny"]
     argv += [f"task.data_dir={world / 'data'}", "budget.max_steps=2", "optim.batch_size=8", f"runs_dir={tmp_path}"]
-    import transformers
+    from unipet.training.loop import Loop
 
-    made = transformers.Trainer.__init__
+    made = Loop.__init__
 
     def loud(self: object, *given: object, **named: object) -> None:
         speak(tmp_path / "site-packages" / "loud.py", "print('said by a library')")
         made(self, *given, **named)  # type: ignore[arg-type]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(transformers.Trainer, "__init__", loud)
+        patch.setattr(Loop, "__init__", loud)
         assert main(["train", *argv]) == 0
     out, err = capsys.readouterr()
     assert "said by a library" not in out + err

@@ -33,7 +33,7 @@ def test_record_has_every_key_from_the_start(tmp_path: Path) -> None:
         *("status", "run_id", "method", "task", "model", "budget", "seed", "score", "metric", "metrics", "params"),
         *("limits", "fitted", "reason", "phase", "identity", "files", "folder", "composition", "flags"),
         *("time", "memory", "insertions", "stopped_by", "error", "versions", "git_commit", "data", "started"),
-        *("finished", "resumed"),
+        *("finished", "resumed", "precision"),
     }
     assert set(record["params"]) == {"base", "trainable", "head", "stored", "merged", "formula", "percent"}
     assert set(record["time"]) == {"total_s", "train_s", "step_ms", "steps", "tokens_per_s", "phases_s"}

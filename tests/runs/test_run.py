@@ -23,6 +23,7 @@ KEYS = {
     *("status", "run_id", "method", "task", "model", "budget", "seed", "score", "metric", "metrics", "params", "time"),
     *("memory", "insertions", "stopped_by", "error", "versions", "git_commit", "data", "started", "finished"),
     *("limits", "fitted", "reason", "phase", "identity", "files", "folder", "composition", "flags", "resumed"),
+    "precision",
 }
 
 
@@ -40,7 +41,7 @@ def test_a_run_leaves_a_complete_record(tmp_path: Path) -> None:
         "result.json",
     ]
     assert json.loads((directory / "result.json").read_text()) == record
-    assert set(record) == KEYS
+    assert set(record) == KEYS | {"frozen"}  # whose layers it looked at
     assert record["status"] == "ok" and record["error"] is None
     assert (record["method"], record["task"], record["model"], record["seed"]) == ("tiny_low_rank", "tiny", "model", 0)
     assert record["metric"] == "accuracy" and record["score"] == record["metrics"]["accuracy"] > 0.8

@@ -138,10 +138,13 @@ def soup(which: Oracle) -> dict[str, float]:
         chosen = {slot: one for slot, one in zip(("down", "up"), route or (), strict=False) if slot in free}
         inserted.context.routes = [{number: chosen}]
 
-        def draw_rows(context: ForwardContext, *rest: Any) -> None:
-            context.evaluation[number] = chosen  # the oracle's draw, for the pass that asks
+        begin_pass = inserted.routing.begin_pass
 
-        inserted.routing.draw_rows = draw_rows  # type: ignore[method-assign]
+        def begin_as_drawn(context: ForwardContext, *rest: Any) -> None:
+            begin_pass(context, *rest)
+            context.evaluation[number] = chosen  # the oracle's draw, in place of ours
+
+        inserted.routing.begin_pass = begin_as_drawn  # type: ignore[method-assign]
         if scores:
             with torch.no_grad():
                 for slot in free:

@@ -37,7 +37,7 @@ class Product:
     def added(self, h: Tensor) -> Tensor:
         """h + s z Wᵀ."""
         z_NR, W_DR = self.z.flatten(0, -2), self.W_DR.to(h.dtype)
-        if not torch.is_grad_enabled():
+        if not torch.is_grad_enabled() or torch.compiler.is_compiling():  # a compiled graph decides what it keeps
             return torch.addmm(h.flatten(0, -2), z_NR, W_DR.T, alpha=self.factor).view(h.shape)
         sum_ND: Tensor = _Sum.apply(h.flatten(0, -2), z_NR, W_DR, self.factor)  # type: ignore[no-untyped-call]
         return sum_ND.view(h.shape)

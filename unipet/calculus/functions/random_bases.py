@@ -70,7 +70,7 @@ class RandomBases(LinearMap):
             if self.released_order
             else (params["inner"].T, A_RM.unsqueeze(0), outer_NM.unsqueeze(1))
         )
-        scaled: Tensor = _Scaled.apply(inner.unsqueeze(-1), A, outer, 0 if self.released_order else 1)  # type: ignore[no-untyped-call]
+        scaled = _scaled(inner.unsqueeze(-1), A, outer, 0 if self.released_order else 1)
         rows_KM = scaled.flatten(0, 1)
         columns_XK = shared["B"][:wide, : self._bases(widths)].flatten(1)
         left, right = (columns_XK, rows_KM) if widths.h >= widths.u else (rows_KM.T, columns_XK.T)
@@ -95,6 +95,13 @@ class RandomBases(LinearMap):
     @property
     def starts_at_zero(self) -> bool:
         return True
+
+
+def _scaled(inner: Tensor, A: Tensor, outer: Tensor, across: int) -> Tensor:
+    if torch.compiler.is_compiling():  # a compiled graph decides what it keeps
+        return inner * A * outer
+    made: Tensor = _Scaled.apply(inner, A, outer, across)  # type: ignore[no-untyped-call]
+    return made
 
 
 class _Scaled(torch.autograd.Function):

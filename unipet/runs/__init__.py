@@ -1,0 +1,1 @@
+"""One run as a story: base model, preparation, execution, record, tracking, forecast."""
