@@ -15,7 +15,7 @@ from unipet.runs.record import Record
 from unipet.sweeps.search.draws import Choice, random_choices
 from unipet.sweeps.search.study import Done, Study, Trial
 
-pytest.importorskip("optuna")
+pytest.importorskip("optuna", reason="optuna is not installed: pip install unipet[optuna]")
 from unipet.sweeps.search.optuna_study import propose
 
 SPACE = [
