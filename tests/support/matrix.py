@@ -42,8 +42,32 @@ def _uneven(arch: Arch) -> Arch:
 
 ARCHS = {name: _uneven(arch) for name, arch in DEEP.items()}
 
+#: Compositions that no shipped method has, and that promise the same: experts of several sizes and kinds in one insertion.
+COMPOSED: dict[str, Any] = {
+    "differing_experts": {
+        "position": {"site": "ffn"},
+        "mixture": {
+            "experts": {
+                "narrow": {"name": "low_rank", "size": 2},
+                "wide": {"name": "low_rank", "size": 5},
+                "bent": {"name": "bottleneck", "size": 3, "init": "lora"},
+                "constant": {"name": "vector"},
+            },
+            "router": "learned",
+            "top_k": 4,
+        },
+    },
+    "differing_ranks": {
+        "position": {"site": ["attn.q", "attn.v"]},
+        "scaling": {"name": "alpha_over_rank", "alpha": 4},
+        "mixture": {"experts": [{"name": "low_rank", "size": 2}, {"name": "low_rank", "size": 5}]},
+    },
+}
+
 #: Read once: the library's own tests load methods by name.
-METHODS = {name: load_method(name) for name in method_names()}
+METHODS = {name: load_method(name) for name in method_names()} | {
+    name: load_method({"name": name, "insertions": {"mixed": insertion}}) for name, insertion in COMPOSED.items()
+}
 
 
 @functools.cache
