@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import reduce
 from typing import Any
 
 import torch
@@ -76,7 +77,8 @@ class Insertion(RoutedInsertion):
         """Δ of one view: of one expert per slot, of several where rows or tokens differ, or of all their outputs."""
         if self.averages_outputs:
             every = [value(self._output(function, params, heads, u)) for function, params in self.experts()]
-            return self.bank.weighed(torch.stack(torch.broadcast_tensors(*every)))
+            largest = max(every, key=torch.Tensor.dim)  # Δ of no input has fewer dimensions
+            return self.bank.weighed(torch.stack([delta.expand_as(largest) for delta in every]))
         delta: Delta | None = None
         for route, rows in self.chosen_parts(view, h, u):
             one = self._output(*self.taken(route), heads, u)
@@ -152,9 +154,9 @@ class Insertion(RoutedInsertion):
         maps = [self._affine(*own) for own in (self.experts() if every else [self.taken({})])]
         if any(one is None for one in maps):
             return None
-        linear = [one.A_DU for one in maps if one is not None and one.A_DU is not None]
-        offsets = [one.c_D for one in maps if one is not None and one.c_D is not None]
-        return Affine(sum(linear) / len(maps) if linear else None, sum(offsets) / len(maps) if offsets else None)
+        linear = [one.A_DU / len(maps) for one in maps if one is not None and one.A_DU is not None]
+        offsets = [one.c_D / len(maps) for one in maps if one is not None and one.c_D is not None]
+        return Affine(*(reduce(torch.add, each) if each else None for each in (linear, offsets)))
 
     def _affine(self, function: Function, params: Params) -> Affine | None:
         affine = function.affine(params)

@@ -59,7 +59,7 @@ class InsertionSpec:
         return InsertionParts(self.function, self.position.form, self.composition, self.scaling, self.mixture, tokens)
 
     def to_dict(self) -> dict[str, Any]:
-        function, mixture = self.function, self.mixture and dataclasses.asdict(self.mixture)
+        function, mixture = self.function, None if self.mixture is None else dataclasses.asdict(self.mixture)
         if isinstance(function, ExpertFunctions) and mixture is not None:
             own = zip(function.names, map(_function_dict, function.experts), strict=True)
             function_dict, mixture = {}, {**mixture, "experts": dict(own)}

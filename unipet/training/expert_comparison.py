@@ -120,15 +120,13 @@ def similarities(model: nn.Module) -> dict[str, dict[str, dict[str, float]]]:
         copies = [dict(params) for params in item.bank.copies()]
         for slot in item.bank.mixed_slots():
             keys = [key for key, of in item.bank.slot_of.items() if of == slot]
-            own = [{key: params[key].detach() for key in keys if key in params} for params in copies]
-            shapes = [{key: tensor.shape for key, tensor in tensors.items()} for tensors in own]
-            flat = [
-                torch.cat([tensor.flatten() for tensor in tensors.values()]) if tensors else None for tensors in own
+            own = [[params[key].detach() for key in keys if key in params] for params in copies]
+            shapes = [[tensor.shape for tensor in tensors] for tensors in own]
+            flat = [torch.cat([t.flatten() for t in tensors]) if tensors else torch.empty(0) for tensors in own]
+            pairs = [
+                (i, j) for i, j in itertools.combinations(range(mixture.experts), 2) if shapes[i] == shapes[j] != []
             ]
-            pairs = itertools.combinations(range(mixture.experts), 2)
-            cosines = [
-                float(F.cosine_similarity(flat[i], flat[j], dim=0)) for i, j in pairs if shapes[i] == shapes[j] != {}
-            ]
+            cosines = [float(F.cosine_similarity(flat[i], flat[j], dim=0)) for i, j in pairs]
             if cosines:
                 found.setdefault(item.name, {}).setdefault(slot, {})[item.site.name] = sum(cosines) / len(cosines)
     return found

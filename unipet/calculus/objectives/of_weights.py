@@ -20,8 +20,8 @@ class Orthogonality(OfWeights):
 
     `between: rows` asks of every matrix of the slots that its rows (its columns, where there are fewer) be orthonormal:
     ‖WWᵀ - I‖²_F, the mean over all matrices (Zhang et al. 2023, AdaLoRA eq. 4). `between: experts` asks of the experts of
-    every mixed tensor that they be orthogonal: their squared cosine, the mean over all pairs of one shape. `slots` names the slots that
-    take part, [] all.
+    every mixed tensor that they be orthogonal: their squared cosine, the mean over all pairs of one shape. `slots` names the
+    slots that take part, [] all.
     """
 
     between: str = option("rows", choices=("rows", "experts"))

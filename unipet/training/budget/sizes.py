@@ -30,8 +30,8 @@ from unipet.training.budget.size_places import key_of, parts_of, place_of, with_
 
 @dataclass(frozen=True)
 class Sized:
-    """One size that a budget may choose: an insertion's, or of one `expert` of a mixture of functions, with that expert as `spec`.
-    `sizes` are sorted by the number of parameters that they train."""
+    """One size that a budget may choose: an insertion's, or one `expert`'s of a mixture of functions, whose function `spec` then
+    has. `sizes` are sorted by the number of parameters that they train."""
 
     spec: InsertionSpec
     expert: str | None
