@@ -11,8 +11,8 @@ from unipet.calculus.composition import COMPOSITIONS, Composition
 from unipet.calculus.functions import FUNCTIONS
 from unipet.calculus.functions.base import Function
 from unipet.calculus.insertion_parts import InsertionParts
-from unipet.calculus.mixture import Mixture
-from unipet.calculus.mixture.expert_functions import ExpertFunctions, listed, of_functions
+from unipet.calculus.mixture import ROUTERS, Mixture
+from unipet.calculus.mixture.expert_functions import ExpertFunctions, listed
 from unipet.calculus.mixture.saved_experts import with_adapters
 from unipet.calculus.objectives import Objective, parse_objective
 from unipet.calculus.options import joined, no_option, parse_options, parse_value, remove_hint
@@ -167,7 +167,7 @@ def _insertion(name: str, data: Any, key: str) -> InsertionSpec:
     parsed_scaling = _named(Scaling, SCALINGS, scaling, f"{key}.scaling", "scaling")
     if parsed is not None:
         if isinstance(function, ExpertFunctions):
-            parsed = of_functions(parsed, len(function.experts))
+            parsed = _of_functions(parsed, len(function.experts))
         parsed = parse_options(Mixture, with_adapters(parsed, f"{key}.mixture"), f"{key}.mixture", "the mixture")
     ratio = parse_value(float | None, choices.get("ratio"), f"{key}.ratio", {"low": 0})
     if ratio and isinstance(function, ExpertFunctions):
@@ -195,6 +195,15 @@ def _experts(mixture: Any, choices: Mapping[str, Any], key: str) -> ExpertFuncti
         for name, choice in given.items()
     }
     return ExpertFunctions(tuple(own), tuple(own.values()))
+
+
+def _of_functions(mixture: Mapping[str, Any], experts: int) -> dict[str, Any]:
+    """A mixture's mapping with the number of its experts in place of their functions, and with what suits these where it says
+    nothing."""
+    routed = text_of(mixture.get("router")) in [name for name, router in ROUTERS.items() if router.of_input]
+    suits = {"slots": "joint", "reducer": "routed" if routed else "mean_of_outputs"}
+    chosen = {name: value for name, value in mixture.items() if name not in suits or value_of(value) is not None}
+    return {**suits, **chosen, "experts": experts}
 
 
 def _function_dict(function: Function) -> dict[str, Any]:

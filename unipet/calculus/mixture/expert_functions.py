@@ -9,8 +9,6 @@ from typing import Any, Self
 from torch import Tensor
 
 from unipet.calculus.functions.base import Function, Heads, Params, Slots, Widths
-from unipet.calculus.mixture.routers import ROUTERS
-from unipet.calculus.yaml_reader import text_of, value_of
 from unipet.errors import UnipetError, not_allowed
 
 
@@ -94,15 +92,6 @@ class ExpertFunctions(Function):
 def functions_of(function: Function) -> tuple[Function, ...]:
     """The functions of a mixture's experts where they differ, or the one function."""
     return function.experts if isinstance(function, ExpertFunctions) else (function,)
-
-
-def of_functions(mixture: Mapping[str, Any], experts: int) -> dict[str, Any]:
-    """A mixture's mapping with the number of its experts in place of their functions, and with what suits these where it does
-    not say."""
-    routed = text_of(mixture.get("router")) in [name for name, router in ROUTERS.items() if router.of_input]
-    suits = {"slots": "joint", "reducer": "routed" if routed else "mean_of_outputs"}
-    chosen = {name: value for name, value in mixture.items() if name not in suits or value_of(value) is not None}
-    return {**suits, **chosen, "experts": experts}
 
 
 def listed(mixture: Any, key: str) -> dict[str, Any] | None:
