@@ -48,7 +48,7 @@ def test_a_best_expert_that_the_reported_examples_chose_is_an_oracle(tmp_path: P
     write_run(tmp_path, mixed, 0, 0.8, mixture=report(0.0, best_by="evaluation"))
     write_run(tmp_path, mixed, 1, 0.8, mixture=report(0.0, best_by="evaluation", ways=new))
     (table,) = expert_tables(comparisons_of(collect(tmp_path)))
-    cells = dict(zip(table.header, table.rows[0], strict=True))
+    cells = dict(zip(table.heads, table.rows[0], strict=True))
     assert cells["best single expert"] == "-"
     assert float(cells["oracle: best single expert on these examples"]) == 0.65
 
