@@ -246,7 +246,10 @@ def test_a_method_has_keys_of_its_own_and_the_draws_of_all(here: Path, monkeypat
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
-        (["search=random", LR, "search.space_of={lroa: {optim.lr: 'choice(1e-3,1e-4)'}}"], "search.space_of: unknown 'lroa'. Allowed: lora."),
+        (
+            ["search=random", LR, "search.space_of={lroa: {optim.lr: 'choice(1e-3,1e-4)'}}"],
+            "search.space_of: unknown 'lroa'. Allowed: lora.",
+        ),
         (
             ["search=random", "search.space_of={lora: {optim.lr: 'choice(1e-3,1e-4)'}}"],
             "search.trials: 8 given, but the space has 2 combinations",

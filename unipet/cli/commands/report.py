@@ -11,6 +11,7 @@ from unipet.errors import UnipetError
 
 def main(argv: Sequence[str]) -> int:
     """Print the comparison. Exit code 0, also if some of the runs failed."""
+    from unipet.report.published.asked import source_names
     from unipet.report.writers import WRITERS, Report
 
     parser = Parser(
@@ -24,7 +25,12 @@ def main(argv: Sequence[str]) -> int:
         parser.add_argument(f"--{name}", metavar="FILE", type=file_path, help=what)
     parser.add_argument("--figures", metavar="DIR", type=file_path, help="figures as PDF and PNG (needs matplotlib)")
     parser.add_argument(
-        "--published", metavar="CSV", type=file_path, help="a paper's numbers, shown beside ours in every format"
+        *("--published",),
+        metavar="SOURCE[:TABLE]",
+        action="append",
+        default=[],
+        help="published numbers beside ours in every format, with what differs in the setting; repeatable: "
+        f"{', '.join(source_names())}, or a file of yours",
     )
     parser.add_argument("--serve", action="store_true", help="show the live page on this machine while a sweep runs")
     parser.add_argument(
@@ -52,7 +58,8 @@ def main(argv: Sequence[str]) -> int:
     from unipet.report.collect import collect, trials
     from unipet.report.comparing import compare
     from unipet.report.figures import check_figures, write_figures
-    from unipet.report.published import beside, published_text, read_published
+    from unipet.report.published.asked import read_published
+    from unipet.report.published.beside import beside, published_text
     from unipet.report.table import text_table
     from unipet.report.tuning import curves, curves_text
     from unipet.report.verdicts import verdicts_text
@@ -62,7 +69,7 @@ def main(argv: Sequence[str]) -> int:
         raise UnipetError("unipet report: two files have the same name. Give each file its own name.")
     if asked.figures:
         check_figures()
-    published = read_published(asked.published) if asked.published else None
+    published = read_published(asked.published)
     entries = collect(asked.directory)
     told = beside(published, entries) if published else []
     rows = aggregate(entries, asked.anyway)
