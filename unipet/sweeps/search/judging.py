@@ -1,7 +1,7 @@
 """Which points of a design space can run, and which are the same method written differently.
 
 A point is drafted on the base model without weights, its sizes fitted to the budget. Two points are the same where what is left
-is the same: insertions without the absent ones, each with the modules at which it sits instead of a list of layers, and in an order
+is the same: insertions without the absent ones, each with the modules at which it sits instead of a list of layers, in an order
 that does not depend on how they were written where none of them meet; and every other setting.
 """
 
