@@ -77,21 +77,21 @@ def statements(averages: Averages) -> list[str]:
     return said
 
 
-def averages_text(found: Sequence[Averages]) -> str:
+def averages_text(several: Sequence[Averages]) -> str:
     """For the terminal."""
     parts = []
-    for each in found:
+    for each in several:
         metrics = ", ".join(f"{task} ({metric})" for task, metric in zip(each.tasks, each.metrics, strict=True))
         table = text_table(heads(each), [cells(each, line) for line in each.lines], width=160)
         parts.append("\n".join([f"over {each.name}: {metrics}", table, *(f"  {said}" for said in statements(each))]))
     return "\n\n".join(parts)
 
 
-def averages_csv(found: Sequence[Averages]) -> str:
+def averages_csv(several: Sequence[Averages]) -> str:
     """One line for each method, base model and budget, in full precision."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    tasks = list(dict.fromkeys(task for each in found for task in each.tasks))
+    tasks = list(dict.fromkeys(task for each in several for task in each.tasks))
     columns = [
         "model",
         "budget",
@@ -106,7 +106,7 @@ def averages_csv(found: Sequence[Averages]) -> str:
         "critical_difference",
     ]
     writer.writerow([*columns, "not_distinguishable_by_rank_from", "flags", *tasks])
-    for each in found:
+    for each in several:
         for at, line in enumerate(each.lines):
             by_task = dict(zip(each.tasks, line.scores, strict=True))
             near = [
@@ -126,12 +126,12 @@ def _alike(averages: Averages, at: int, other: int) -> bool:
     return any(at in run and other in run for run in averages.ranking.alike)
 
 
-def improvements_csv(found: Sequence[Averages]) -> str:
+def improvements_csv(several: Sequence[Averages]) -> str:
     """One line for each pair of methods: P(a run of a is better than one of b), with its limits."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["model", "budget", "a", "b", "tasks", "probability", "low", "high"])
-    for each in found:
+    for each in several:
         for pair in each.improvements:
             numbers = (len(each.tasks), pair.probability, pair.low, pair.high)
             writer.writerow([each.model, each.budget, pair.a, pair.b, *numbers])

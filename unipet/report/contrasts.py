@@ -78,7 +78,8 @@ def _method(study: Study, asked: str, sides: Sequence[str]) -> tuple[Factor, Rea
     variants = {side: {case.line.row.variant for case in study.cases if case.line.row.method == side} for side in sides}
     several = [side for side in sides if side in names and len(variants[side]) > 1]
     alike = variants[sides[0]] == variants[sides[1]]
-    if several and not alike:
+    known = names | {case.line.row.label for case in study.cases}
+    if several and not alike and known.issuperset(sides):
         labels = sorted({case.line.row.label for case in study.cases if case.line.row.method in several})
         raise UnipetError(
             f"--contrast {asked!r}: {several[0]} has several variants here. Name one by its label: {some(labels, 12)}."
@@ -137,7 +138,7 @@ def _resolved(study: Study, asked: str, key: str, sides: Sequence[str]) -> str |
         return f"{key}.value"
     if any(each.startswith(f"{key}.") for each in study.keys) and {*sides} == {PRESENT, ABSENT}:
         return presence(key, "insertion" if key.count(".") == 2 else "mixture")
-    ends = [f".{key}", f".{key}{NAME}"]
+    ends = [f".{key}", f".{key}.value" if all(map(_is_number, sides)) else f".{key}{NAME}"]
     varying = [each for each in study.varying if each.endswith(tuple(ends))]
     if len(varying) == 1:
         return varying[0]
@@ -149,7 +150,7 @@ def _resolved(study: Study, asked: str, key: str, sides: Sequence[str]) -> str |
         return choice(varying[0].split(".", 3)[-1])
     if varying:
         raise UnipetError(f"--contrast {asked!r}: {key} may be any of {some(varying, 12)}. Write the whole key.")
-    known = sorted(each for each in study.varying if not each.startswith("method.name"))
+    known = sorted(each for each in study.varying if each.startswith(("method.insertions.", "optim.", "task.")))
     raise UnipetError(
         f"--contrast {asked!r}: the runs do not differ in {key}. They differ in: method, {some(known, 12)}."
         f"{nearest(key, [METHOD, *known])}"

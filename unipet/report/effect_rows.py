@@ -70,9 +70,9 @@ def several_places(rows: Sequence[Estimated]) -> bool:
     return len({(each.model, each.budget) for each in rows}) > 1
 
 
-def effects_text(found: Sequence[Effect], most: int = MOST) -> str:
+def effects_text(several: Sequence[Effect], most: int = MOST) -> str:
     """For the terminal: each change over tasks, or on the only task."""
-    rows = [(effect.change, each) for effect in found for each in shown(effect.estimates)]
+    rows = [(effect.change, each) for effect in several for each in shown(effect.estimates)]
     places = several_places([each for _, each in rows])
     body = [
         [change.factor, f"{change.before} → {change.after}", where(each, places), *cells(each)]
@@ -85,14 +85,14 @@ def effects_text(found: Sequence[Effect], most: int = MOST) -> str:
     return "\n".join([*lines, *notes([each for _, each in rows])])
 
 
-def contrasts_text(found: Sequence[Contrast]) -> str:
+def contrasts_text(several: Sequence[Contrast]) -> str:
     """For the terminal: each contrast on every task and over tasks."""
-    rows = [(contrast, each) for contrast in found for each in contrast.estimates]
+    rows = [(contrast, each) for contrast in several for each in contrast.estimates]
     places = several_places([each for _, each in rows])
     body = [[contrast.asked, where(each, places), *cells(each)] for contrast, each in rows]
     lines = [f"contrasts (difference = first - second; {_basis([each for _, each in rows])}):"]
     lines += [text_table(["contrast", "on", *HEADS], body)] if body else []
-    lines += [f"{contrast.asked}: not tested: {contrast.why_not}" for contrast in found if contrast.why_not]
+    lines += [f"{contrast.asked}: not tested: {contrast.why_not}" for contrast in several if contrast.why_not]
     return "\n".join([*lines, *notes([each for _, each in rows])])
 
 
@@ -120,20 +120,20 @@ def notes(rows: Sequence[Estimated]) -> list[str]:
     return said
 
 
-def effects_csv(found: Sequence[Effect]) -> str:
+def effects_csv(several: Sequence[Effect]) -> str:
     """Every change on every task and over tasks, in full precision. The difference is after - before, more is better."""
     names = ["dimension", "factor", "before", "after"]
     rows = [
         ([change.dimension, change.factor, change.before, change.after], each)
-        for change, several in ((effect.change, effect.estimates) for effect in found)
+        for change, several in ((effect.change, effect.estimates) for effect in several)
         for each in several
     ]
     return _csv(names, rows)
 
 
-def contrasts_csv(found: Sequence[Contrast]) -> str:
+def contrasts_csv(several: Sequence[Contrast]) -> str:
     """Every contrast on every task and over tasks. The difference is a - b, more is better."""
-    rows = [([each.asked, each.a, each.b], estimated) for each in found for estimated in each.estimates]
+    rows = [([each.asked, each.a, each.b], estimated) for each in several for estimated in each.estimates]
     return _csv(["contrast", "a", "b"], rows)
 
 

@@ -11,7 +11,7 @@ import json
 import re
 from dataclasses import dataclass
 
-from unipet.report.cases import METHOD, Case, Factor, Level, Match, Study, matches
+from unipet.report.cases import METHOD, Case, Factor, Level, Match, Study, matches, order
 from unipet.runs.labels import option_names, plain
 
 INSERTIONS = f"{METHOD}insertions."
@@ -47,7 +47,12 @@ def changes(study: Study) -> list[Change]:
                 Match(match.b, match.a, match.blocks, match.tuned) for match in some
             )
         found += [Change(factor.dimension, *said, tuple(some)) for said, some in by_change.items()]
-    return sorted(found, key=lambda change: DIMENSIONS.index(change.dimension))
+    return sorted(found, key=_place)
+
+
+def _place(change: Change) -> tuple[object, ...]:
+    levels = order(((change.factor, change.before), (change.factor, change.after)))
+    return DIMENSIONS.index(change.dimension), change.factor, levels
 
 
 def _contents(study: Study) -> list[dict[str, str]]:

@@ -58,7 +58,7 @@ def ranking(mean: Sequence[float], tasks: int) -> Ranking:
 
 
 def critical_value(methods: int, level: float = LEVEL) -> float:
-    """Nemenyi's q (Demšar 2006, Table 5a): a quantile of the studentised range for infinitely many degrees of freedom, over √2."""
+    """Nemenyi's q (Demšar 2006, Table 5a): the studentised range's quantile for infinitely many degrees of freedom, over √2."""
     from scipy.stats import studentized_range
 
     return float(studentized_range.ppf(level, methods, math.inf)) / math.sqrt(2)

@@ -119,7 +119,9 @@ def decided(strata: Sequence[Stratum]) -> tuple[str, Estimate]:
 
 def _summed(parts: Sequence[Source]) -> Source:
     """A sum of independent variances, and about how many degrees of freedom it has."""
-    if len(parts) == 1 or any(freedom < 1 for _, freedom in parts):
+    if len(parts) == 1:
+        return parts[0]
+    if any(freedom < 1 for _, freedom in parts):
         return np.sum([variance for variance, _ in parts], axis=0), min(freedom for _, freedom in parts)
     total = np.sum([variance for variance, _ in parts], axis=0)
     squares = sum(variance**2 / freedom for variance, freedom in parts)
