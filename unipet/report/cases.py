@@ -10,8 +10,9 @@ from typing import Any
 
 from unipet.report.comparing import Group
 from unipet.report.identity import FITTED, Block
-from unipet.report.protocol import EFFORT, FREE
+from unipet.report.protocol import EFFORT
 from unipet.report.scored import Scored
+from unipet.runs.comparable import FREE
 
 METHOD = "method."
 TUNED = "optim."  # tuned for each method: what may differ between the two of a pair, and is named

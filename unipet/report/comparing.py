@@ -14,7 +14,7 @@ from itertools import combinations
 from unipet.report import statistics
 from unipet.report.aggregate import Row, grouped
 from unipet.report.collect import Entry
-from unipet.report.protocol import differing, some
+from unipet.report.protocol import Difference, differing, some, unrecorded
 from unipet.report.scored import Scored, paired, resample, scored_runs
 from unipet.report.standings import BEST as BEST
 from unipet.report.standings import DIFFERENT as DIFFERENT
@@ -62,6 +62,7 @@ class Group:
     pairs: tuple[Pair, ...] = ()
     warnings: tuple[str, ...] = ()
     differences: tuple[str, ...] = ()  # besides the method: reasons not to rank
+    diff: tuple[Difference, ...] = ()  # the same, value by value; without budgets
     ranked: bool = True
     standings: Mapping[str, str] = field(default_factory=dict)  # row label -> BEST, NOT_WORSE, WORSE or UNTESTED
     scored: tuple[Scored, ...] = field(default=(), repr=False, compare=False)  # the scores of the rows that have any
@@ -98,11 +99,15 @@ def _group(members: Sequence[tuple[Row, list[Entry]]], anyway: bool) -> Group:
     first = members[0][0]
     budgets = list(dict.fromkeys(row.budget for row, _ in members))
     labels = [row.label if len(budgets) == 1 else f"{row.label} [{row.budget}]" for row, _ in members]
-    differences = differing(dict(zip(labels, (runs for _, runs in members), strict=True)))
+    by_label = dict(zip(labels, (runs for _, runs in members), strict=True))
+    diff = differing(by_label)
+    differences = [str(each) for each in diff if each.hard]
     if len(budgets) > 1:
         differences.insert(0, f"budgets differ: {'; '.join(budgets)}")
     ranked = anyway or not differences
-    warnings: list[str] = []
+    warnings = [f"numbers may differ by rounding: {each}" for each in diff if not each.hard]
+    if older := unrecorded(by_label):
+        warnings.append(f"what must agree is read from configurations, since the records do not have it: {some(older)}")
     scored = [
         scored_runs(row, label, runs, warnings)
         for label, (row, runs) in zip(labels, members, strict=True)
@@ -129,6 +134,7 @@ def _group(members: Sequence[tuple[Row, list[Entry]]], anyway: bool) -> Group:
         pairs=tuple(pairs),
         warnings=tuple(warnings),
         differences=tuple(differences),
+        diff=tuple(each for each in diff if each.hard),
         ranked=ranked,
         standings=standings({line.label: line.goodness for line in scored}, pairs) if ranked else {},
         scored=tuple(scored),
