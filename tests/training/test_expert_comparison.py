@@ -66,7 +66,11 @@ def test_a_trial_is_there_for_its_score_and_compares_nothing(tmp_path: Path) -> 
 def test_a_router_that_looks_at_the_input_is_compared_and_its_collapse_is_a_flag(tmp_path: Path) -> None:
     record = record_of(tmp_path, {"router": "learned"})
     found = record["mixture"]
-    assert found["ways"]["routed"]["score"] == record["score"] and found["best_by"] == "evaluation"
+    assert found["ways"]["routed"]["score"] == record["score"]
+    # Without a selection split, the best expert is chosen on the scored examples: its name says that it is an oracle.
+    assert found["best_by"] == "evaluation" and "best_expert" not in found["ways"]
+    assert found["ways"]["oracle_expert"] == found["experts"][found["best"]]
+    assert all(each["score"] <= found["ways"]["oracle_expert"]["score"] for each in found["experts"])
     assert bool(found["collapsed"]) == any(flag["name"] == "router_collapsed" for flag in record["flags"])
 
 
