@@ -32,6 +32,14 @@ def main(argv: Sequence[str]) -> int:
         help="published numbers beside ours in every format, with what differs in the setting; repeatable: "
         f"{', '.join(source_names())}, or a file of yours",
     )
+    parser.add_argument(
+        "--contrast",
+        metavar='"KEY=A vs B"',
+        action="append",
+        default=[],
+        help="test A against B over all runs that differ in this key alone, such as method.insertions.ffn.position.form, or "
+        "in their methods (method=A vs B); may be given several times",
+    )
     parser.add_argument("--serve", action="store_true", help="show the live page on this machine while a sweep runs")
     parser.add_argument(
         "--port", metavar="N", type=int, help="the port of --serve; 0 chooses a free one (default: 8765)"
@@ -47,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
     if asked.serve:
         from unipet.report.page.serve import PORT, serve
 
-        others = [name for name in (*WRITERS, "figures", "published", "anyway") if getattr(asked, name)]
+        others = [name for name in (*WRITERS, "figures", "published", "contrast", "anyway") if getattr(asked, name)]
         if others:
             raise UnipetError(
                 f"--serve writes no file: leave out --{others[0]}, or write the file with a second command."
@@ -55,8 +63,13 @@ def main(argv: Sequence[str]) -> int:
         return serve(asked.directory, PORT if asked.port is None else asked.port)
     from unipet.output.files import write_asked
     from unipet.report.aggregate import aggregate, unscored
+    from unipet.report.average_rows import averages_text
+    from unipet.report.averages import averages
+    from unipet.report.cases import study
     from unipet.report.collect import collect, trials
     from unipet.report.comparing import compare
+    from unipet.report.contrasts import contrasts, parsed
+    from unipet.report.effect_rows import contrasts_text, effects, effects_text
     from unipet.report.figures import check_figures, write_figures
     from unipet.report.published.asked import read_published
     from unipet.report.published.beside import beside, published_text
@@ -69,12 +82,21 @@ def main(argv: Sequence[str]) -> int:
         raise UnipetError("unipet report: two files have the same name. Give each file its own name.")
     if asked.figures:
         check_figures()
+    for contrast in asked.contrast:
+        parsed(contrast)
     published = read_published(asked.published)
     entries = collect(asked.directory)
     told = beside(published, entries) if published else []
     rows = aggregate(entries, asked.anyway)
     tuning = curves(trials(asked.directory))
-    report = Report(entries, rows, unscored(entries), compare(entries, asked.anyway), told, tuning)
+    groups = compare(entries, asked.anyway)
+    known = study(groups, asked.anyway)
+    report = Report(
+        *(entries, rows, unscored(entries), groups, told, tuning),
+        effects=effects(known),
+        contrasts=contrasts(asked.contrast, known),
+        averages=averages(groups),
+    )
     texts = {path: make(report) for name, (_, make) in WRITERS.items() if (path := getattr(asked, name))}
     for path, text in texts.items():
         write_asked(path, text)
@@ -82,6 +104,13 @@ def main(argv: Sequence[str]) -> int:
         write_figures(asked.figures, report.groups, tuning)
     print(text_table(report.rows, report.missing, across_budgets=asked.anyway))
     print(f"\n{verdicts_text(report.groups)}")
+    for text in (
+        effects_text(report.effects) if report.effects else "",
+        contrasts_text(report.contrasts) if report.contrasts else "",
+        averages_text(report.averages),
+    ):
+        if text:
+            print(f"\n{text}")
     if tuning:
         print(f"\n{curves_text(tuning)}")
     if told:
