@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from unipet.runs.sweep_files import JobState
+from unipet.runs.trial_of import TrialOf
 from unipet.sweeps.job_files import Job, read_job_file
 from unipet.sweeps.search.description import Search
 from unipet.sweeps.search.stage_files import FINAL, Added, Stage, trial_path
@@ -55,6 +56,7 @@ def pending(stage: Stage, jobs: Sequence[Job], flags: Sequence[str]) -> list[Job
             role=added.role,
             study=added.study,
             trial=added.trial,
+            told=TrialOf.from_dict(dict(job.values["trial"])) if job.values else None,
         )
         for job, added in zip(jobs, stage.added, strict=True)
     ]
