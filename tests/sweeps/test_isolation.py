@@ -36,7 +36,7 @@ ENDS = {
 @pytest.mark.parametrize("launcher", ["local", "slots", "packed"])
 def test_each_fails_alone_with_its_reason(here: Path, launcher: str) -> None:
     own = {"slots": ["launcher.workers=2"], "packed": ["launcher.pack=8"]}.get(launcher, [])
-    flags = [f"launcher={launcher}", "launcher.timeout=60", *own]
+    flags = [f"launcher={launcher}", "launcher.timeout=10", *own]
     done = unipet(here, "train", "-m", *FIXED, *flags, how("fine", *ENDS))
     assert done.returncode == 1, done.stderr
     found = states(here)

@@ -49,7 +49,7 @@ def run(config: RunConfig) -> dict[str, Any]:
     If a run with the same `run_id` has finished (status "ok") and all its files are present, its record is returned and
     nothing is run, unless `config.rerun` is set. A run that fails returns a record with status "failed" and `error`.
     Raises `UnipetError` for a mistake that `prepare` finds, before anything is written, and if another process is working
-    on the same run. SIGTERM and SIGINT end a run after the current step, and KeyboardInterrupt is raised again after
+    on the same run. SIGTERM, SIGINT and SIGHUP end a run after the current step, and KeyboardInterrupt is raised again after
     "interrupted" has been written to the record. A run that was interrupted or killed continues from its last resume point.
     """
     return perform(config).record.to_dict()
