@@ -36,9 +36,10 @@ def in_its_place(sweep: Sweep, job: Job) -> Job:
     if job.mistake is not None or not up or set(up) != {os.pardir}:
         return job  # hydra.sweep.dir has put the sweep elsewhere
     directory = Path(os.path.abspath(sweep.directory))
-    expected = Path(str(job.values["runs_dir"]), *directory.parts[-len(up) :])
-    if expected.is_dir() and expected.samefile(directory):
-        return job
+    for spelled in (directory, directory.resolve()):
+        expected = Path(str(job.values["runs_dir"]), *spelled.parts[-len(up) :])
+        if expected.is_dir() and expected.samefile(directory):
+            return job
     root = directory.parents[len(up) - 1]
     runs_dir = os.path.relpath(root) if root.is_relative_to(Path.cwd()) else str(root)
     return replace(job, values={**job.values, "runs_dir": runs_dir})
