@@ -57,6 +57,12 @@ def test_without_a_mixture_there_is_nothing_and_a_large_set_waits_to_be_asked(
     assert found["use"] and found["similarity"]
 
 
+def test_a_trial_is_there_for_its_score_and_compares_nothing(tmp_path: Path) -> None:
+    found = record_of(tmp_path, {}, trial__role="trial")["mixture"]
+    assert "a trial is there for its score" in found["not_compared"] and "ways" not in found
+    assert found["use"] and found["similarity"]
+
+
 def test_a_router_that_looks_at_the_input_is_compared_and_its_collapse_is_a_flag(tmp_path: Path) -> None:
     record = record_of(tmp_path, {"router": "learned"})
     found = record["mixture"]

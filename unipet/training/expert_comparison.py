@@ -50,6 +50,8 @@ class Evaluation:
 
 def why_not_compared(config: RunConfig, examples: int) -> str | None:
     """The reason why a run's experts are not compared unasked, or None."""
+    if config.trial.role == "trial":
+        return "a trial is there for its score; the final runs of a search compare their experts"
     if kind_of(config.task.kind).generates:
         return "generating texts once for every expert takes long"
     if examples > AUTOMATIC:
