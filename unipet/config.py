@@ -282,6 +282,7 @@ class TrialConfig:
     trials: int | None = option(None, low=1)  # of the study; so is the rest
     seeds: int | None = option(None, low=1)
     budget: str | None = None
+    beside: str = ""  # of random search beside another one: the strategy of that
     discarded: int | None = option(
         None, low=0
     )  # candidates of its design space that were none: equal, or beyond the budget

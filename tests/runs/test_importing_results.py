@@ -46,7 +46,7 @@ RESULT: dict[str, Any] = {
         "status": "success",
         "metrics": [
             {"step": 250, "valid accuracy": 0.34, "train loss": 0.98},
-            {"step": 5000, "test accuracy": 0.48218347232752085, "train loss": 0.6},
+            {"step": 5000, "test accuracy": 0.48218347232752085, "forgetting": 0.05, "train loss": 0.6},
         ],
     },
     "meta_info": {
@@ -102,6 +102,7 @@ def test_a_result_is_a_run_with_what_was_measured(here: Path, capsys: pytest.Cap
     assert record.params.percent == pytest.approx(0.2856, abs=1e-4) and record.time.steps == 5000
     assert record.memory.peak_gib == pytest.approx(20.74, abs=0.01) and record.time.train_s == 1796.2
     assert record.versions.machine.device == "NVIDIA L40S" and record.versions.unipet is None
+    assert record.metrics == {"accuracy": 0.48218347232752085, "forgetting": 0.05}
     assert entry.setting("optim.lr") == 0.0001 and entry.setting("budget.max_steps") == 5000
     assert entry.directory is not None
     assert json.loads((entry.directory / "imported.json").read_text()) == RESULT, "the file is kept whole"
@@ -117,6 +118,14 @@ def test_older_and_full_and_failed_results_are_read(here: Path) -> None:
     assert runs["peft:ia3"].record.memory.peak_gib == pytest.approx(20.74, abs=0.01)
     assert runs["peft:full-finetuning"].record.params.percent == 100.0
     assert runs["peft:bad"].record.status == "failed" and runs["peft:bad"].record.error.message == "no memory"
+
+
+def test_other_data_have_their_own_name_and_metric(here: Path) -> None:
+    images = changed(meta_info__dataset_info={"sha": "37df", "created_at": "2026-03-09"}, train_info__metrics=[{"test dino": 0.7}])
+    images["run_info"]["train_config"]["dataset_id"] = "somebody/cats"
+    write(here, "a", images)
+    record = imported(here)["peft:lora"].record
+    assert (record.task, record.metric, record.score) == ("cats", "dino", 0.7)
 
 
 def test_again_is_the_same_and_other_rates_are_other_rows(here: Path) -> None:

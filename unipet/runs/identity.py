@@ -32,7 +32,7 @@ _NOT_IDENTITY: dict[str, tuple[str, ...]] = {
     # Where the base model comes from: the checksums of its files cover this.
     "model": ("path", "revision", "package", "sha256", "sites"),
     # Which part of a search asked for the run. A rung that goes on from another one ends with the bytes of a straight run.
-    "trial": ("after", "role", "search", "study", "number", "trials", "seeds", "budget", "discarded"),
+    "trial": ("after", "role", "search", "study", "number", "trials", "seeds", "budget", "beside", "discarded"),
     "optim": ("name",),
     "budget": ("name",),
 }

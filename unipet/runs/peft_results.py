@@ -16,6 +16,7 @@ from unipet.runs.record_costs import Memory, Time
 from unipet.runs.versions import Machine, Versions
 
 TEST = "test "  # what the names of the reported metrics begin with
+BESIDE = ("forgetting", "drift")  # what training did to other texts and images
 SCALES = {"accuracy": "0 to 1"}
 SUCCESS = "success"
 PRECISIONS = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
@@ -83,14 +84,17 @@ def _metrics(listed: Any) -> dict[str, float]:
     for entry in reversed(listed):
         tested = {name.removeprefix(TEST).replace(" ", "_"): value for name, value in entry.items() if name.startswith(TEST)}
         if tested:
+            tested |= {name: value for name, value in entry.items() if name in BESIDE}
             return {name: float(value) for name, value in tested.items() if isinstance(value, int | float)}
     return {}
 
 
 def _task(training: Mapping[str, Any], data: Mapping[str, Any]) -> str:
     """The data sets' names together; that of text questions is `metamathqa`, whose answers are tested on gsm8k."""
-    names = sorted(data)
-    return "metamathqa" if names == ["gsm8k", "metamath"] else "+".join(names) or PurePath(str(training["model_id"])).name
+    names = sorted(name for name, content in data.items() if isinstance(content, Mapping))
+    if names == ["gsm8k", "metamath"]:
+        return "metamathqa"
+    return "+".join(names) or PurePath(str(training["dataset_id"])).name
 
 
 def _steps(trained: Mapping[str, Any]) -> int | None:
