@@ -11,7 +11,7 @@ from typing import Any
 from unipet.errors import UnipetError
 from unipet.report.identity import distinct
 from unipet.runs.record import Record
-from unipet.runs.record_files import RESULT, record_files
+from unipet.runs.record_files import ATTEMPT, RESULT, record_files
 from unipet.runs.record_index import read_runs
 from unipet.runs.sweep_files import JOBS, PENDING, JobState, is_sweep, read_jobs
 
@@ -110,6 +110,10 @@ def _run_of(sweep: Path, state: JobState) -> Path | None:
     run, short = sweep / state.run_dir, Path(os.path.normpath(sweep / state.run_dir))
     if not (run / RESULT).is_file():
         return None
+    if (
+        not state.over and (run / ATTEMPT / RESULT).is_file()
+    ):  # a repetition that has not ended: the result there is an older one
+        return run / ATTEMPT
     return short if short.is_dir() and short.samefile(run) else run  # another place, where a link leads to the sweep
 
 

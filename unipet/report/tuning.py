@@ -47,6 +47,11 @@ class Curve:
     as_ran: bool = False  # the best so far of one search as it ran, without an interval
 
     @property
+    def place(self) -> tuple[str, str, str, str]:
+        """What its scores may be compared within: task, base model, budget, metric."""
+        return self.task, self.model, self.budget, self.metric
+
+    @property
     def label(self) -> str:
         """The method, or the study where that says more."""
         name = self.study if self.study and self.study != f"method={self.method}" else self.method
@@ -119,8 +124,8 @@ def _curve(key: tuple[str, ...], known: _Trials) -> Curve | None:
 def curve_cells(curves_of: Sequence[Curve]) -> list[tuple[str, list[str], list[list[str]]]]:
     """A title, heads and rows for each task, base model, budget and metric."""
     tables = []
-    for place in dict.fromkeys((curve.task, curve.model, curve.budget, curve.metric) for curve in curves_of):
-        own = [curve for curve in curves_of if (curve.task, curve.model, curve.budget, curve.metric) == place]
+    for place in dict.fromkeys(curve.place for curve in curves_of):
+        own = [curve for curve in curves_of if curve.place == place]
         most = max(len(curve.expected) for curve in own)
         counts = [*(n for n in SHOWN if n < most), most]
         rows = [[curve.label, *(_cell(curve, n) for n in counts)] for curve in own]

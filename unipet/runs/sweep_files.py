@@ -12,6 +12,7 @@ The outcomes are the truth. The index is for reading fast: a line that is lost i
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -150,8 +151,11 @@ def index_lines(sweep: Path, start: int = 0) -> tuple[list[bytes], int]:
 def append_index(sweep: Path, events: Iterable[JobState]) -> None:
     """Append events by one write, so that no other process's line comes between. Raises OSError."""
     lines = "".join(json.dumps(event.to_dict(), allow_nan=False) + "\n" for event in events).encode()
-    with open(sweep / INDEX, "ab", buffering=0) as file:
-        file.write(lines)
+    with open(sweep / INDEX, "a+b", buffering=0) as file:
+        if file.tell() and os.pread(file.fileno(), 1, file.tell() - 1) != b"\n":
+            lines = b"\n" + lines  # a process died, or a disk was full, in the middle of a line
+        if file.write(lines) != len(lines):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def is_sweep(directory: Path) -> bool:
