@@ -1,4 +1,4 @@
-"""`unipet list [TOPIC]`: the available methods, functions, sites, tasks, models, budgets, objectives and design spaces, one per line."""
+"""`unipet list [TOPIC]`: methods, functions, sites, tasks, models, budgets, objectives and design spaces, one per line."""
 
 from __future__ import annotations
 
