@@ -20,6 +20,7 @@ from unipet.output.files import remove_leftovers
 from unipet.runs import record_files as records
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
+from unipet.runs.comparable import comparable
 from unipet.runs.expert_report import expert_report
 from unipet.runs.record import (
     Compiled, Data, ErrorOf, Fitted, Frozen, InsertionRow, Memory, Params, Record, Scoring, blank_record,
@@ -113,7 +114,7 @@ def execute(prepared: Prepared, watch: Stopwatch, shared: Shared) -> Done:
             record.params = Params.from_dict(prepared.fit.report.to_dict()["params"])
             record.status, record.reason = "skipped", prepared.fit.why_not
         if record.status == "ok":
-            record.files = checksums(directory)
+            record.files, record.comparable = checksums(directory), comparable(prepared.resolved, record)
     except KeyboardInterrupt as end:
         shared.forget()
         interrupted(record, end, watch, directory)
@@ -243,8 +244,7 @@ def _work(
     record.mixture = expert_report(trained.experts, config, model, data, encoded, tokenizer)
     with phase("evaluation"):
         check_mixture(model, split, batch, config.optim.eval_batch_size, read)  # last: it merges the mixture
-    record.flags = raised(rows, data.regression, read_steps(directory / records.METRICS))
-    record.flags += collapse(record)
+    record.flags = [*raised(rows, data.regression, read_steps(directory / records.METRICS)), *collapse(record)]
     shared.check(model)
     record.score, record.metric, record.metrics = scores.score, scores.metric, dict(scores.metrics)
     return "ok"
