@@ -21,7 +21,8 @@ from unipet.training.forward import evaluation_mode
 from unipet.training.loop import Callback
 from unipet.training.ranks import Ranks, connected
 
-_PASS, _TOGETHER, _END = 0, 1, 2  # what process 0 says: one pass follows, all go on with their own work, or nothing follows
+#: What process 0 says: one pass follows, all go on with their own work, or nothing follows.
+_PASS, _TOGETHER, _END = 0, 1, 2
 
 
 class Sharding(Callback):
@@ -54,8 +55,9 @@ class Sharded(Sharding):
         inserted = adaptation(model)
         if ranks.rank == 0:  # which saves: later no process has all values
             inserted.base_fingerprint = fingerprint(model, inserted.head, inserted.original)
-        own = [*stored(model).values(), *frozen(model).values()]
-        _shard(model, ranks, {*own, *(each for each in model.parameters() if each.requires_grad)})
+        whole = {id(each) for each in (*stored(model).values(), *frozen(model).values())}
+        own = {each for each in model.parameters() if each.requires_grad or id(each) in whole}
+        _shard(model, ranks, own)
         if ranks.rank == 0:
             model.register_forward_pre_hook(self._announce, prepend=True)
             ranks.farewells.append(lambda: self._say(_END))
