@@ -115,7 +115,8 @@ def test_the_published_averages_are_those_of_the_cells(table: str, method: str, 
     assert len(cells) == 8 and round(mean(cells), 1) == average
 
 
-SMALL = sorted(EXPERIMENTS.glob("adamix_*/scores.csv"))
+NAMES = ("glue", "nlg", "fewshot", "ablations")
+SMALL = [path for name in NAMES if (path := EXPERIMENTS / f"adamix_{name}" / "scores.csv").is_file()]
 
 
 @pytest.mark.parametrize("path", SMALL, ids=lambda path: path.parent.name)
@@ -127,7 +128,7 @@ def test_a_readme_shows_the_scores_of_its_records(path: Path) -> None:
 
 
 def test_every_experiment_has_both_scripts() -> None:
-    for name in ("glue", "nlg", "fewshot", "ablations"):
+    for name in NAMES:
         folder = EXPERIMENTS / f"adamix_{name}"
         for script in ("run.sh", "small.sh"):
             assert f"bash experiments/adamix_{name}/{script}" in (folder / "README.md").read_text()
