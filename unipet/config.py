@@ -140,8 +140,7 @@ class ModelConfig(Paths):
     dtype: str = option("fp32", choices=("fp32", "bf16", "fp16"))  # in which frozen weights are stored
     attention: str | None = option(None, choices=ATTENTION, null="for the one that transformers chooses")
     quantization: str | None = option(None, choices=("8bit", "4bit"), null="for none")  # bitsandbytes: LLM.int8(), NF4
-    # with budget.gpus: whole frozen weights in every process, or a part of them in each (FSDP2)
-    shard: str = option("none", choices=("none", "fsdp"))
+    shard: str = option("none", choices=("none", "fsdp"))  # fsdp: each process of budget.gpus keeps a part (FSDP2)
     # every probability of dropout in the base model, while it trains
     dropout: float | None = option(None, low=0, below=1, null="for the checkpoint's own")
 

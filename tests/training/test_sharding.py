@@ -40,7 +40,7 @@ READS_WEIGHTS = {
 LEARNED = {
     "name": "learned",
     "insertions": {"ffn": {**MIXTURE["insertions"]["ffn"], "mixture": {"experts": 3, "router": "learned"}}},
-    "objective": {"load_balance": 0.1},
+    "objective": {"balance": 0.1},
 }
 PROMPT = {"function": {"name": "prompt", "size": 3}, "position": {"site": "embed"}, "composition": "concat"}
 TOKENS = {"name": "tokens", "insertions": {"p": PROMPT}}
