@@ -132,6 +132,7 @@ class Adaptation(NamedTensors):
         first = next((tensors[name] for name in (*_INPUTS, *tensors) if name in tensors), None)
         for stack in stacks:
             self._note(context, stack, first, inputs.get("attention_mask"), inputs.get("past_key_values"))
+            context.note_cache(stack, inputs.get("past_key_values"))
         if isinstance(memory := inputs.get("encoder_hidden_states"), Tensor) and "encoder" in self.entries:
             # Keys and values of cross-attention: the encoder may have run long ago, and for fewer rows (beam search).
             self._note(context, "encoder", memory, inputs.get("encoder_attention_mask"), None)

@@ -15,8 +15,12 @@ from unipet.calculus.composition import Replace, Weights, column
 from unipet.calculus.functions.base import Affine, Heads, LinearMap, Params
 from unipet.calculus.functions.product import Delta, scaled, value
 from unipet.calculus.insertion_parts import rows_of, split_views
+from unipet.calculus.mixture import Route
 from unipet.calculus.routed_insertion import RoutedInsertion
 from unipet.calculus.scaling import Constant, Tokens
+
+#: Inside, random numbers are drawn as ever.
+_AS_EVER = nullcontext[None]()
 
 
 class Insertion(RoutedInsertion):
@@ -32,10 +36,11 @@ class Insertion(RoutedInsertion):
         chosen_BT = self.chosen(h)
         return joined if chosen_BT is None else torch.where(chosen_BT.unsqueeze(-1), joined, h)
 
-    def factor(self, h: Tensor, x: Tensor | None) -> Tensor | float:
+    def factor(self, h: Tensor | None, x: Tensor | None) -> Tensor | float:
         """s for this call."""
         if self.parts.scaling.dynamic is None:
             return self._scaled()
+        assert h is not None
         stack = self.site.tokens_of
         real_BS = self.context.real_tokens(stack, h, self._where)
         tokens = Tokens(real_BS[:, -h.shape[1] :], self.site.causal, self.context.past.get(stack, 0) > 0)
@@ -45,9 +50,13 @@ class Insertion(RoutedInsertion):
         return self.parts.scaling.factor(self.scale.reduced(), getattr(self.parts.function, "size", None), u, tokens)
 
     def _delta(self, h: Tensor, x: Tensor | None, heads: Heads | None) -> Delta:
-        function = self.parts.function
+        function, mixture = self.parts.function, self.parts.mixture
+        if function.reads == "nothing" and mixture is None:
+            return self._unjoined(None, {})
         u = self.cast(h if self.parts.form == "sequential" else x)
         source = heads if function.reads == "heads" else None if function.reads == "nothing" else u
+        if mixture is None:
+            return self._unjoined(source, {})
         views = self.views
         if views == 1:
             return self._mixed(source, 0, h, u)
@@ -59,19 +68,24 @@ class Insertion(RoutedInsertion):
     def draws(self) -> AbstractContextManager[None]:
         """Inside, what it draws in training comes from the random stream of its rows, where these have one."""
         own = self.context.own
-        return own.draws if self.training and own is not None else nullcontext()
+        return own.draws if self.training and own is not None else _AS_EVER
+
+    def _unjoined(self, source: Tensor | Heads | None, route: Route) -> Delta:
+        """Δ of one set of tensors, as the product that it may end in."""
+        params = self.using(route)
+        with self.draws:
+            return self.parts.function.unjoined(source, params, self.training)
 
     def _mixed(self, source: Tensor | Heads | None, view: int, h: Tensor, u: Tensor | Heads | None) -> Delta:
         """Δ of one view: of one expert per slot, of several where rows or tokens differ, or of all their outputs."""
         function, mixture = self.parts.function, self.parts.mixture
-        if mixture is not None and mixture.reducer == "mean_of_outputs" and not self.training:
+        assert mixture is not None
+        if mixture.reducer == "mean_of_outputs" and not self.training:
             every = [function.delta(source, self.generated(params), False) for params in self.bank.copies()]
             return torch.stack(every).mean(0)
         delta: Delta | None = None
         for route, rows in self.chosen_parts(view, h, u):
-            params = self.bank.routed(route) if route else self.bank.reduced()
-            with self.draws:
-                one = function.unjoined(source, self.generated(params), self.training)
+            one = self._unjoined(source, route)
             if rows is None:
                 delta = one
                 continue
@@ -84,6 +98,13 @@ class Insertion(RoutedInsertion):
         return delta
 
     @property
+    def reads_x(self) -> bool:
+        """Whether it computes with x at a site inside attention, where most functions read the heads alone."""
+        parts = self.parts
+        gated = parts.scaling.dynamic is not None or (parts.mixture is not None and parts.mixture.gated)
+        return gated or parts.function.reads == "u" or parts.function.reads_x
+
+    @property
     def joins_weight(self) -> bool:
         """Whether f's matrix can be joined to the weight of the linear map that yields h, all rows and tokens alike."""
         parts = self.parts
@@ -94,17 +115,19 @@ class Insertion(RoutedInsertion):
     def joined_weight(self, W_DU: Tensor, x: Tensor) -> Callable[[], Tensor] | None:
         """What makes the weight W with f's matrix joined to it, in this pass and when the backward pass makes it again; None
         where f(x) by itself is cheaper, or this call needs it."""
-        function, like = self.parts.function, self._like()
-        assert isinstance(function, LinearMap) and like is not None
-        mixed = not (x.dtype == W_DU.dtype == like.dtype) or torch.is_autocast_enabled(x.device.type)
-        if mixed or self.context.own is not None:
-            return None
+        function = self.parts.function
+        assert isinstance(function, LinearMap)
         if not self.parts.composition.of_weight:
             if torch.compiler.is_compiling():  # or there would be one graph for few tokens and one for many
                 return None
             tokens = x.shape[:-1].numel()
             if not function.cheaper_as_matrix(tokens, self.widths, self.training):
                 return None
+        like = self._like()
+        assert like is not None
+        mixed = not (x.dtype == W_DU.dtype == like.dtype) or torch.is_autocast_enabled(x.device.type)
+        if mixed or self.context.own is not None:
+            return None
         factor = column(self._scaled())
         return lambda: self.parts.composition.weight(W_DU, factor * function.matrix(self.reduced()))
 
@@ -112,7 +135,7 @@ class Insertion(RoutedInsertion):
         """The tensors in use: the routed experts in training, the reduced ones otherwise."""
         mixture = self.parts.mixture
         route = None if mixture is None or mixture.grain_of(self.training) is None else self._known(view)
-        return self.generated(self.bank.routed(route) if route else self.bank.reduced())
+        return self.using(route or {})
 
     def chosen(self, h: Tensor) -> Tensor | None:
         """The token positions of h that `tokens` selects, (B, T); None: all."""
