@@ -40,6 +40,7 @@ class Adaptation(NamedTensors):
         self.entries = entries  # stack -> the module, below the base model, whose forward takes its attention mask
         self.current = CurrentPass(ForwardContext.of_stacks(entries))
         self.table: Architecture | None = None  # the user's own site table, where there is one; saved with the method
+        self.base_fingerprint: Any = None  # a `Fingerprint`, from before no process had all values of the base model
         self.unsavable: str | None = None  # why a saved adapter could not be loaded again
         self.unfrozen: dict[str, str] = {}  # base parameter name -> the part of `unfreeze` that named it
         self.head: frozenset[str] = frozenset()  # the head's parameters, drawn ones included: stored, trained or not
@@ -132,7 +133,6 @@ class Adaptation(NamedTensors):
         first = next((tensors[name] for name in (*_INPUTS, *tensors) if name in tensors), None)
         for stack in stacks:
             self._note(context, stack, first, inputs.get("attention_mask"), inputs.get("past_key_values"))
-            context.note_cache(stack, inputs.get("past_key_values"))
         if isinstance(memory := inputs.get("encoder_hidden_states"), Tensor) and "encoder" in self.entries:
             # Keys and values of cross-attention: the encoder may have run long ago, and for fewer rows (beam search).
             self._note(context, "encoder", memory, inputs.get("encoder_attention_mask"), None)
@@ -151,9 +151,9 @@ class Adaptation(NamedTensors):
             context.rows[stack] = tokens.shape[0]
             if context.own is not None:
                 context.own.index(tokens)  # or an error, before anything is computed
-        if not any(i.needs_mask and i.site.tokens_of == stack for i in self.items):
-            return
-        context.note_tokens(stack, mask, cache)
+        context.note_cache(stack, cache)
+        if any(i.needs_mask and i.site.tokens_of == stack for i in self.items):
+            context.note_tokens(stack, mask, cache)
 
     # -- attaching and detaching -----------------------------------------------------------------------------------
 

@@ -51,12 +51,11 @@ class RoutedInsertion(InsertionTensors):
         tensors = [tensor for bank in banks for tensor in (*bank.tensors, *bank.frozen().values())]
         return self._kept.get(name, self.context.cached.get(self.site.stack), tensors, make)
 
-    def using(self, route: Route) -> Params:
-        """The tensors that the function computes with on this route; the empty route stands for all experts, reduced."""
-        if route:
-            return self.generated(self.bank.routed(route))
-        made = type(self.parts.function).generate is not Function.generate
-        return self.kept("params", self.reduced) if made else self.reduced()
+    def taken(self, route: Route) -> tuple[Function, Params]:
+        """As of its tensors; what the function makes of them is kept while a KV cache is filled."""
+        if route or type(self.parts.evaluated).generate is Function.generate:
+            return super().taken(route)
+        return self.parts.evaluated, self.kept("params", self.reduced)
 
     @property
     def group(self) -> int:
@@ -75,6 +74,14 @@ class RoutedInsertion(InsertionTensors):
         if not self.training:
             return context.evaluation.get(self.number)
         return context.routes[view].get(self.number) if context.routes else None
+
+    @property
+    def averages_outputs(self) -> bool:
+        """Whether this pass takes the mean of all experts' outputs: in training too, where no router picks any."""
+        mixture = self.parts.mixture
+        return (
+            mixture is not None and mixture.averages_outputs and (not self.training or mixture.grain_of(True) is None)
+        )
 
     def chosen_parts(self, view: int, h_BTD: Tensor, u_BTU: Any) -> list[Part]:
         """The parts of one view whose deltas add up; an empty route stands for all experts, reduced."""

@@ -51,6 +51,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "DIR [--latex FILE] ...",
         "compare all runs below a directory: table, statistics, files",
     ),
+    "import-results": (
+        "unipet.cli.commands.import_results",
+        "DIR --from peft",
+        "read the results of another project as runs that reports show",
+    ),
     "dashboard": (
         "unipet.cli.commands.dashboard",
         "DIR --dry-run|--push|--sync",
@@ -79,7 +84,7 @@ def help_text() -> str:
         "Parameter-efficient fine-tuning methods as YAML: compose, train, compare.",
     ]
     lines += ["", "commands:"]
-    lines += [f"  {name:<9} {arguments:<26} {what}" for name, (_, arguments, what) in COMMANDS.items()]
+    lines += [f"  {name:<14} {arguments:<26} {what}" for name, (_, arguments, what) in COMMANDS.items()]
     lines += ["", "`unipet COMMAND --help` explains one command.", "", examples()]
     return "\n".join(lines)
 
@@ -100,8 +105,8 @@ def dispatch(argv: Sequence[str]) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point. Exit codes: 0 success, 1 a run failed, 2 a mistake on the command line, 130 or 143 interrupted by
-    SIGINT or SIGTERM.
+    """Entry point. Exit codes: 0 success, 1 a run failed, 2 a mistake on the command line, 130, 143 or 129 interrupted
+    by SIGINT, SIGTERM or SIGHUP.
 
     Without `argv` this is the whole program: the wrapped output streams stay, because libraries print at exit, too.
     """

@@ -99,6 +99,14 @@ class InsertionRow(JsonObject):
 
 
 @dataclass
+class Comparable(JsonObject):
+    """One part of what runs must have in common to be ranked: its settings, and a hash of them (comparable.py)."""
+
+    hash: str = ""
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
 class ErrorOf(JsonObject):
     """The error that ended a failed run."""
 
@@ -159,10 +167,12 @@ class Record(JsonObject):
     phase: str | None = None  # of a run that has not ended well: what it was doing
     run_id: str | None = None  # None: it failed before it had one
     identity: Identity = field(default_factory=Identity)
+    imported: str | None = added_later(None)  # the project whose result it is; None: a run of this package
     method: str | None = None
     task: str | None = None
     model: str | None = None
     budget: str | None = None
+    comparable: dict[str, Comparable] = added_later(factory=dict)  # part of the protocol -> what must agree in a ranking
     limits: dict[str, Any] = field(default_factory=dict)  # what the budget says apart from the defaults
     seed: int | None = None
     trial: TrialOf = added_later(factory=TrialOf)

@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ class Ranks:
     rank: int = 0
     count: int = 1
     gpus: Any = None  # the process group of tensors on GPUs
+    farewells: list[Callable[[], None]] = field(default_factory=list, compare=False)  # before it leaves the others
 
     def part(self, rows: int) -> slice:
         """The rows that this process takes of a batch; the first processes take one more where they cannot be equal."""
@@ -82,7 +83,7 @@ class Ranks:
         if self.count == 1:
             return value
         said = torch.tensor([value])
-        with _connected():
+        with connected():
             dist.broadcast(said, 0)
         return bool(said)
 
@@ -94,7 +95,7 @@ class Ranks:
             if tensor.numel() == 0:
                 continue
             flat = tensor.detach().flatten().to("cpu", copy=True)
-            with _connected():
+            with connected():
                 dist.broadcast(flat.view(torch.uint8), 0)
             tensor.detach().copy_(flat.view(tensor.shape))
 
@@ -104,7 +105,7 @@ class Ranks:
             return
         own = torch.tensor(list(marks(tensors).values()), dtype=torch.int64)
         low, high = own.clone(), own.clone()
-        with _connected():
+        with connected():
             dist.all_reduce(low, dist.ReduceOp.MIN)
             dist.all_reduce(high, dist.ReduceOp.MAX)
         differing = [name for name, same in zip(tensors, (low == high).tolist(), strict=True) if not same]
@@ -115,7 +116,7 @@ class Ranks:
             )
 
     def _sum(self, values: Tensor) -> None:
-        with _connected():
+        with connected():
             dist.all_reduce(values, group=self.gpus if values.is_cuda else None)
 
 
@@ -137,13 +138,16 @@ class OwnDropout(Callback):
 @contextmanager
 def joined(rank: int, count: int, meeting: Path) -> Iterator[Ranks]:
     """Inside, this is process `rank` of `count`, which find each other through the file `meeting` on this machine."""
-    with _loopback(), _connected():
+    with _loopback(), connected():
         dist.init_process_group(
             "gloo", init_method=meeting.absolute().as_uri(), rank=rank, world_size=count, timeout=_PATIENCE
         )
     try:
         gpus = dist.new_group(backend="nccl", timeout=_PATIENCE_GPU) if torch.cuda.is_available() else None
-        yield Ranks(rank, count, gpus)
+        ranks = Ranks(rank, count, gpus)
+        yield ranks
+        for farewell in ranks.farewells:
+            farewell()
     finally:
         dist.destroy_process_group()
 
@@ -160,7 +164,8 @@ def check_can_join() -> None:
 
 
 @contextmanager
-def _connected() -> Iterator[None]:
+def connected() -> Iterator[None]:
+    """Inside, a lost connection to the other processes is `Disconnected`."""
     try:
         yield
     except (RuntimeError, ValueError) as error:  # what a lost connection is to gloo, and to its store
