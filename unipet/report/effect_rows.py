@@ -78,7 +78,7 @@ def effects_text(several: Sequence[Effect], most: int = MOST) -> str:
         [change.factor, f"{change.before} → {change.after}", where(each, places), *cells(each)]
         for change, each in rows[:most]
     ]
-    lines = [f"main effects (difference = after - before; {_basis([each for _, each in rows])}):"]
+    lines = [f"main effects ({effects_caption(several)}):"]
     lines.append(text_table(["factor", "change", "on", *HEADS], body))
     if len(rows) > most:
         lines.append(f"{len(rows) - most} more changes: --effects FILE writes all")
@@ -90,10 +90,20 @@ def contrasts_text(several: Sequence[Contrast]) -> str:
     rows = [(contrast, each) for contrast in several for each in contrast.estimates]
     places = several_places([each for _, each in rows])
     body = [[contrast.asked, where(each, places), *cells(each)] for contrast, each in rows]
-    lines = [f"contrasts (difference = first - second; {_basis([each for _, each in rows])}):"]
+    lines = [f"contrasts ({contrasts_caption(several)}):"]
     lines += [text_table(["contrast", "on", *HEADS], body)] if body else []
     lines += [f"{contrast.asked}: not tested: {contrast.why_not}" for contrast in several if contrast.why_not]
     return "\n".join([*lines, *notes([each for _, each in rows])])
+
+
+def effects_caption(several: Sequence[Effect]) -> str:
+    """What the differences are and what they were tested over."""
+    return f"difference = after - before; {_basis([each for effect in several for each in shown(effect.estimates)])}"
+
+
+def contrasts_caption(several: Sequence[Contrast]) -> str:
+    """As above."""
+    return f"difference = first - second; {_basis([each for contrast in several for each in contrast.estimates])}"
 
 
 def _basis(rows: Sequence[Estimated]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from unipet.cli.commands.arguments import Parser, file_path, read
 from unipet.cli.commands.examples import examples
@@ -66,6 +67,7 @@ def main(argv: Sequence[str]) -> int:
     from unipet.report.effect_rows import contrasts_text, effects, effects_text
     from unipet.report.figures import check_figures, write_figures
     from unipet.report.published import beside, published_text, read_published
+    from unipet.report.study_figures import study_figures
     from unipet.report.table import text_table
     from unipet.report.tuning import curves, curves_text
     from unipet.report.verdicts import verdicts_text
@@ -94,7 +96,8 @@ def main(argv: Sequence[str]) -> int:
     for path, text in texts.items():
         write_asked(path, text)
     if asked.figures:
-        write_figures(asked.figures, report.groups, tuning)
+        more = partial(study_figures, report.effects, report.contrasts, report.averages)
+        write_figures(asked.figures, report.groups, tuning, more)
     print(text_table(report.rows, report.missing, across_budgets=asked.anyway))
     print(f"\n{verdicts_text(report.groups)}")
     for text in (
