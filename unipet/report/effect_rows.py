@@ -13,13 +13,15 @@ from unipet.report.cases import Study
 from unipet.report.contrasts import Contrast
 from unipet.report.estimates import ALL, Estimated, corrected, estimates
 from unipet.report.factors import Change, changes
+from unipet.report.flagged import MARK
 from unipet.report.numbers import GAP, score
+from unipet.report.protocol import some
 from unipet.report.verdicts import p_text
 
 MOST = 40  # rows of the terminal's table: a file has all
 HEADS = ("difference", "95 % interval", "p, corrected", "verdict", "tasks for it", "pairs", "seeds")
 ESTIMATED = [field.name for field in dataclasses.fields(Estimated)]
-JOINED = ("tasks", "tuned")  # fields that are lists
+JOINED = ("tasks", "tuned", "flagged")  # fields that are lists
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def cells(each: Estimated) -> list[str]:
     if each.low is not None and each.high is not None:
         interval = f"{score(each.low, each.scale, '+')} to {score(each.high, each.scale, '+')}"
     return [
-        score(each.difference, each.scale, "+"),
+        score(each.difference, each.scale, "+") + (f" {MARK}" if each.flagged else ""),
         interval,
         GAP if each.p_adjusted is None else p_text(each.p_adjusted),
         each.verdict,
@@ -127,6 +129,8 @@ def notes(rows: Sequence[Estimated]) -> list[str]:
         said.append("note: fewer than three seeds: such an interval says little")
     if any(each.basis == "examples" for each in rows):
         said.append("note: one seed in common: the test speaks of these trained models, not of the methods")
+    if flagged := list(dict.fromkeys(text for each in rows for text in each.flagged)):
+        said.append(f"{MARK} with runs that are flagged: {some(flagged, 6)}")
     return said
 
 

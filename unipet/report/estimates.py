@@ -14,6 +14,7 @@ import numpy as np
 
 from unipet.report import statistics
 from unipet.report.cases import Match
+from unipet.report.flagged import counted
 from unipet.report.identity import Block
 from unipet.report.numbers import together
 from unipet.report.scored import paired, resample
@@ -46,6 +47,7 @@ class Estimated:
     better: int = 0  # tasks whose mean difference is above zero
     p_tasks: float | None = None  # would other tasks say the same? Student's t over the means of the tasks
     tuned: tuple[str, ...] = ()  # settings that some pairs do not have in common, because they were tuned
+    flagged: tuple[str, ...] = ()  # configurations with flags, and these
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class _Task:
     pairs: int
     blocks: tuple[Block, ...]
     tuned: tuple[str, ...]
+    flagged: tuple[str, ...]
 
 
 def estimates(matches: Sequence[Match]) -> list[Estimated]:
@@ -109,6 +112,14 @@ def _task(task: str, matches: Sequence[Match]) -> _Task:
         len(matches),
         tuple(blocks),
         tuple(dict.fromkeys(key for match in matches for key in match.tuned)),
+        tuple(
+            dict.fromkeys(
+                f"{case.line.label} on {case.line.row.task}: {counted(case.line.row)}"
+                for match in matches
+                for case in (match.a, match.b)
+                if case.line.row.flags
+            )
+        ),
     )
 
 
@@ -165,6 +176,7 @@ def _estimated(task: str, model: str, budget: str, parts: Sequence[_Task]) -> Es
         better=int((means > 0).sum()),
         p_tasks=known(statistics.over_seeds(means).p) if len(means) > 1 else None,
         tuned=tuple(dict.fromkeys(key for part in parts for key in part.tuned)),
+        flagged=tuple(dict.fromkeys(each for part in parts for each in part.flagged)),
     )
 
 

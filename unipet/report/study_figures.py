@@ -46,7 +46,10 @@ def intervals(rows: Sequence[tuple[str, Estimated]], meaning: str) -> Figure:
     """One line per estimate: its mean and its 95 % interval; filled where it differs from zero after correction."""
     from matplotlib.figure import Figure
 
-    names = ["\n".join(wrapped(plain(f"{name}, {where(each, False)}"), LABEL)) for name, each in rows]
+    names = [
+        "\n".join(wrapped(plain(f"{name}, {where(each, False)}"), LABEL)) + f" {MARK}" * bool(each.flagged)
+        for name, each in rows
+    ]
     figure = Figure(figsize=(6.4, 0.9 + 0.22 * sum(name.count("\n") + 1 for name in names)), layout="constrained")
     axis = figure.subplots()
     axis.axvline(0.0, color="#999999", linestyle="--", linewidth=0.8)
@@ -64,7 +67,9 @@ def intervals(rows: Sequence[tuple[str, Estimated]], meaning: str) -> Figure:
         )
     axis.set_yticks(range(len(rows)), names)
     axis.set_ylim(len(rows) - 0.5, -0.5)
-    axis.set_xlabel(f"difference ({meaning}, more is better), 95 % interval; filled: different after Holm's correction")
+    axis.set_xlabel(
+        f"difference ({meaning}, more is better) and its 95 % interval\nfilled: different after Holm's correction"
+    )
     axis.grid(axis="x", alpha=0.3)
     return figure
 
