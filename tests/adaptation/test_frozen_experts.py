@@ -107,7 +107,7 @@ def test_a_run_is_identified_by_what_the_adapters_hold(tmp_path: Path) -> None:
     assert record["status"] == "ok", record["error"]
     for path in moved:
         shutil.rmtree(path)
-    assert record["mixture"]["ways"].keys() >= {"merged", "routed", "best_expert"}
+    assert record["mixture"]["ways"].keys() >= {"merged", "routed", "oracle_expert"}
     assert evaluate(next((tmp_path / "runs").glob("mixed*")))["reproduced"]
 
 

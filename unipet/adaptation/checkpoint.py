@@ -65,7 +65,7 @@ def _written(model: nn.Module, inserted: Adaptation, directory: str | Path) -> P
         "method": inserted.method.to_dict(),
         **({} if inserted.table is None else {"sites": table_data(inserted.table)}),
         "base_model": {
-            **asdict(fingerprint(model, inserted.head, inserted.original)),
+            **asdict(inserted.base_fingerprint or fingerprint(model, inserted.head, inserted.original)),
             "name": str(getattr(model.config, "_name_or_path", "") or ""),
             "model_type": str(getattr(model.config, "model_type", "")),
         },

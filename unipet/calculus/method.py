@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from unipet.calculus.absence import is_absent, without_absence
 from unipet.calculus.composition import COMPOSITIONS, Composition
 from unipet.calculus.functions import FUNCTIONS
 from unipet.calculus.functions.base import Function
 from unipet.calculus.insertion_parts import InsertionParts
-from unipet.calculus.mixture import Mixture
+from unipet.calculus.mixture import ROUTERS, Mixture
+from unipet.calculus.mixture.expert_functions import ExpertFunctions, listed
 from unipet.calculus.mixture.saved_experts import with_adapters
 from unipet.calculus.objectives import Objective, parse_objective
 from unipet.calculus.options import joined, no_option, parse_options, parse_value, remove_hint
@@ -36,7 +38,7 @@ _DEEPER = (
     "scaling.alpha",
     "insertions.NAME.function.size",
 )
-_METHOD_KEYS = ("name", "insertions", "unfreeze", "objective")
+_METHOD_KEYS = ("name", "insertions", "unfreeze", "objective", "variables")
 
 
 @dataclass(frozen=True)
@@ -58,13 +60,19 @@ class InsertionSpec:
         return InsertionParts(self.function, self.position.form, self.composition, self.scaling, self.mixture, tokens)
 
     def to_dict(self) -> dict[str, Any]:
+        function, mixture = self.function, None if self.mixture is None else dataclasses.asdict(self.mixture)
+        if isinstance(function, ExpertFunctions) and mixture is not None:
+            own = zip(function.names, map(_function_dict, function.experts), strict=True)
+            function_dict, mixture = {}, {**mixture, "experts": dict(own)}
+        else:
+            function_dict = {"function": _function_dict(function)}
         given: dict[str, Any] = {
-            "function": {"name": name_of(FUNCTIONS, self.function), **dataclasses.asdict(self.function)},
+            **function_dict,
             "position": dataclasses.asdict(self.position),
             "composition": {"name": name_of(COMPOSITIONS, self.composition), **dataclasses.asdict(self.composition)},
             "scaling": {"name": name_of(SCALINGS, self.scaling), **dataclasses.asdict(self.scaling)},
         }
-        optional = {"mixture": self.mixture and dataclasses.asdict(self.mixture), "ratio": self.ratio}
+        optional = {"mixture": mixture, "ratio": self.ratio}
         return given | {key: value for key, value in optional.items() if value is not None}
 
 
@@ -97,7 +105,11 @@ class Method:
 
 
 def parse_method(data: Any, key: str = "method") -> Method:
-    """A checked method from plain data. Raises UnipetError with the full key of the first mistake."""
+    """A checked method from plain data. An insertion of size 0, or at no layer (`layers: []`), is checked and is not there.
+    `variables` are texts that other values refer to on the command line; here they stand for nothing any more.
+
+    Raises UnipetError with the full key of the first mistake.
+    """
     if not isinstance(data, Mapping):
         raise not_allowed(key, data, "a mapping with name and insertions")
     _known_keys(data, _METHOD_KEYS, key, "a method")
@@ -117,7 +129,17 @@ def parse_method(data: Any, key: str = "method") -> Method:
             "a mapping from a name to an insertion",
             "A method without insertions says insertions: {}, what to unfreeze, and a name of its own.",
         )
-    specs = tuple(_insertion(str(name), value, f"{key}.insertions.{name}") for name, value in insertions.items())
+    absent = {name for name, value in insertions.items() if is_absent(value)}
+    every = [
+        _insertion(str(name), without_absence(value) if name in absent else value, f"{key}.insertions.{name}")
+        for name, value in insertions.items()
+    ]
+    specs = tuple(spec for spec in every if spec.name not in absent)
+    if absent and not specs:
+        raise UnipetError(
+            f"{key}.insertions: each of them is absent (function.size: 0, or position.layers: []), so nothing of {name!r} "
+            "is left. Give one of them a size and a layer."
+        )
     parts = value_of(data.get("unfreeze", ["head"]))
     unfreeze = [text_of(part) for part in parts] if isinstance(parts, list | tuple) else [parts] if parts else []
     zero_shot = unfreeze == [NOTHING] and not specs
@@ -141,7 +163,10 @@ def _insertion(name: str, data: Any, key: str) -> InsertionSpec:
         raise not_allowed(key, values(data), f"a mapping with {', '.join(_INSERTION_KEYS)}")
     _known_keys(data, _INSERTION_KEYS, key, "an insertion")
     choices = {name: value_of(value) for name, value in data.items()}
-    function = _named(Function, FUNCTIONS, choices.get("function"), f"{key}.function", "function")
+    parsed = choices.get("mixture")
+    function = _experts(parsed, choices, key) or _named(
+        Function, FUNCTIONS, choices.get("function"), f"{key}.function", "function"
+    )
     site = choices.get("position") or {}
     site = {"site": site} if isinstance(site, str | list) else site
     position = parse_options(Position, site, f"{key}.position", "the position")
@@ -155,12 +180,49 @@ def _insertion(name: str, data: Any, key: str) -> InsertionSpec:
     if isinstance(scaling, Mapping) and "name" not in scaling:
         scaling = {"name": "constant", **scaling}  # `scaling.value=2` over a file that says `scaling: 4.0`
     parsed_scaling = _named(Scaling, SCALINGS, scaling, f"{key}.scaling", "scaling")
-    if (parsed := choices.get("mixture")) is not None:
+    if parsed is not None:
+        if isinstance(function, ExpertFunctions):
+            parsed = _of_functions(parsed, len(function.experts))
         parsed = parse_options(Mixture, with_adapters(parsed, f"{key}.mixture"), f"{key}.mixture", "the mixture")
     ratio = parse_value(float | None, choices.get("ratio"), f"{key}.ratio", {"low": 0})
+    if ratio and isinstance(function, ExpertFunctions):
+        raise UnipetError(
+            f"{key}.ratio: {ratio:g} given, and its experts have sizes of their own, in whose proportion a budget lets them "
+            f"grow. {remove_hint(f'{key}.ratio')} 0 keeps the sizes as they are."
+        )
     spec = InsertionSpec(name, function, position, composition, parsed_scaling, parsed, ratio)
     check_pairs(spec, key)
     return spec
+
+
+def _experts(mixture: Any, choices: Mapping[str, Any], key: str) -> ExpertFunctions | None:
+    """The functions that a mixture lists as its experts, or None."""
+    given = listed(mixture, f"{key}.mixture")
+    if given is None:
+        return None
+    if "function" in choices:
+        raise UnipetError(
+            f"{key}.function: the experts of its mixture are functions of their own, so it has none. "
+            f"{remove_hint(f'{key}.function')} Several copies of one function are experts: NUMBER."
+        )
+    own = {
+        name: _named(Function, FUNCTIONS, value_of(choice), f"{key}.mixture.experts.{name}", "function")
+        for name, choice in given.items()
+    }
+    return ExpertFunctions(tuple(own), tuple(own.values()))
+
+
+def _of_functions(mixture: Mapping[str, Any], experts: int) -> dict[str, Any]:
+    """A mixture's mapping with the number of its experts in place of their functions, and with what suits these where it says
+    nothing."""
+    routed = text_of(mixture.get("router")) in [name for name, router in ROUTERS.items() if router.of_input]
+    suits = {"slots": "joint", "reducer": "routed" if routed else "mean_of_outputs"}
+    chosen = {name: value for name, value in mixture.items() if name not in suits or value_of(value) is not None}
+    return {**suits, **chosen, "experts": experts}
+
+
+def _function_dict(function: Function) -> dict[str, Any]:
+    return {"name": name_of(FUNCTIONS, function), **dataclasses.asdict(function)}
 
 
 def _named(kind: type[T], table: Mapping[str, type[T]], choice: Any, key: str, dimension: str) -> T:

@@ -16,7 +16,7 @@ from unipet.report.latex import latex
 from unipet.report.markdown import markdown
 from unipet.report.page.document import page
 from unipet.report.paper import PaperTable, paper_table, wide_csv
-from unipet.report.published import Beside
+from unipet.report.published.beside import Beside
 from unipet.report.study_latex import study_latex
 from unipet.report.table import csv_table
 from unipet.report.tuning import Curve, curves_csv

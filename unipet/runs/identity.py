@@ -30,9 +30,10 @@ _NOT_IDENTITY: dict[str, tuple[str, ...]] = {
         *("generated_train", "generated_evaluation", "max_train", "max_evaluation"),
     ),
     # Where the base model comes from: the checksums of its files cover this.
-    "model": ("path", "revision", "package", "sha256", "sites"),
+    # How its weights are shared among processes: the losses of each process stay the same to the bit.
+    "model": ("path", "revision", "package", "sha256", "sites", "shard"),
     # Which part of a search asked for the run. A rung that goes on from another one ends with the bytes of a straight run.
-    "trial": ("after", "role", "search", "study", "number", "trials", "seeds", "budget"),
+    "trial": ("after", "role", "search", "study", "number", "trials", "seeds", "budget", "discarded"),
     "optim": ("name",),
     "budget": ("name",),
 }
@@ -87,4 +88,9 @@ def _without_paths(insertion: Mapping[str, Any]) -> dict[str, Any]:
     mixture = insertion.get("mixture")
     if not mixture:
         return dict(insertion)
-    return {**insertion, "mixture": {key: value for key, value in mixture.items() if key != "adapters"}}
+    own = {key: value for key, value in mixture.items() if key != "adapters"}
+    if isinstance(experts := own["experts"], Mapping):  # functions, whose order decides which tensors belong to which
+        own["experts"] = [[name, experts[name]] for name in experts]
+    elif own["router"] == "soft" and own["reducer"] == "mean_of_outputs":
+        own["trains"] = "outputs"  # before, such a mixture was trained as the mean of weights
+    return {**insertion, "mixture": own}

@@ -12,6 +12,7 @@ from unipet.errors import UnipetError
 
 def main(argv: Sequence[str]) -> int:
     """Print the comparison. Exit code 0, also if some of the runs failed."""
+    from unipet.report.published.asked import source_names
     from unipet.report.writers import WRITERS, Report
 
     parser = Parser(
@@ -25,7 +26,12 @@ def main(argv: Sequence[str]) -> int:
         parser.add_argument(f"--{name}", metavar="FILE", type=file_path, help=what)
     parser.add_argument("--figures", metavar="DIR", type=file_path, help="figures as PDF and PNG (needs matplotlib)")
     parser.add_argument(
-        "--published", metavar="CSV", type=file_path, help="a paper's numbers, shown beside ours in every format"
+        *("--published",),
+        metavar="SOURCE[:TABLE]",
+        action="append",
+        default=[],
+        help="published numbers beside ours in every format, with what differs in the setting; repeatable: "
+        f"{', '.join(source_names())}, or a file of yours",
     )
     parser.add_argument(
         "--contrast",
@@ -66,7 +72,8 @@ def main(argv: Sequence[str]) -> int:
     from unipet.report.contrasts import contrasts, parsed
     from unipet.report.effect_rows import contrasts_text, effects, effects_text
     from unipet.report.figures import check_figures, write_figures
-    from unipet.report.published import beside, published_text, read_published
+    from unipet.report.published.asked import read_published
+    from unipet.report.published.beside import beside, published_text
     from unipet.report.study_figures import study_figures
     from unipet.report.table import text_table
     from unipet.report.tuning import curves, curves_text
@@ -79,7 +86,7 @@ def main(argv: Sequence[str]) -> int:
         check_figures()
     for contrast in asked.contrast:
         parsed(contrast)
-    published = read_published(asked.published) if asked.published else None
+    published = read_published(asked.published)
     entries = collect(asked.directory)
     told = beside(published, entries) if published else []
     rows = aggregate(entries, asked.anyway)

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from unipet.compose.composer import Composer, composer
-from unipet.compose.expand import SweepJob, combinations, composed_job
+from unipet.compose.expand import SweepJob
 from unipet.compose.overrides import Plan
-from unipet.compose.search_space import SearchedKey
 from unipet.config import TrialConfig
 from unipet.errors import UnipetError
 from unipet.runs.sweep_files import JobState
 from unipet.sweeps.directory import Sweep
 from unipet.sweeps.job_files import Job, job_file
-from unipet.sweeps.search.advancing import Compose, next_stage, pending, run_of
-from unipet.sweeps.search.description import Search, StudyText, read_search
+from unipet.sweeps.search.advancing import Compose, next_stage, study_of
+from unipet.sweeps.search.description import Search, read_search
 from unipet.sweeps.search.draws import Choice
 from unipet.sweeps.search.stage_files import SEARCH, Stage, json_bytes, stage_path, trial_path
-from unipet.sweeps.search.strategies import trials_known
-from unipet.sweeps.search.study import Study, Trial
+from unipet.sweeps.search.studies import described, trial_of
+from unipet.sweeps.search.trial_jobs import pending, run_of
 
 
 @dataclass(frozen=True)
@@ -47,9 +46,8 @@ class Begun:
 
 def begin(todo: Plan, composing: Composer) -> Begun:
     """Raises `UnipetError` for a mistake that every trial of a study has."""
-    known = trials_known(todo.space, todo.config.search)
-    studies = [StudyText(list(differing), list(chosen)) for chosen, differing in combinations(todo)]
-    search = Search(todo.config.search, todo.space, studies, known)
+    studies = described(todo, composing, todo.config.search)
+    search = Search(todo.config.search, studies)
     trials: dict[tuple[int, int], Job] = {}
 
     def draw(study: int, number: int, choice: Choice) -> None:
@@ -57,14 +55,12 @@ def begin(todo: Plan, composing: Composer) -> Begun:
 
     states = []
     for number, text in enumerate(studies):
-        for trial, choice in enumerate(known):
+        for trial, choice in enumerate(text.known):
             draw(number, trial, choice)
-        own = [trials[number, trial] for trial in range(len(known))]
+        own = [trials[number, trial] for trial in range(len(text.known))]
         if own and all(job.mistake is not None for job in own):
             raise UnipetError(f"{own[0].mistake}")
-        states.append(
-            Study(number, text.label, [Trial(at, each) for at, each in enumerate(known)], search.config, search.space)
-        )
+        states.append(study_of(number, text, search.config))
     stage = next_stage(search, states, 0, 0, draw)
     jobs = [run_of(trials[added.study, added.trial], search, added) for added in stage.added]
     return Begun(search, trials, stage, jobs)
@@ -72,9 +68,7 @@ def begin(todo: Plan, composing: Composer) -> Begun:
 
 def _trial(search: Search, study: int, number: int, choice: Choice, composing: Composer) -> Job:
     """The job of a trial, with the seed that its configuration has by default."""
-    text = search.studies[study]
-    own = _overrides(search.space, choice)
-    made: SweepJob = composed_job(number, [*text.overrides, *own], text.differing, own, composing)
+    made = trial_of(search.studies[study], number, choice, composing)
     return Job(number, made.overrides, made.differing, made.values, made.mistake)
 
 
@@ -82,24 +76,14 @@ def planned(todo: Plan, composing: Composer) -> Iterator[SweepJob]:
     """The jobs of a search as far as they can be told: all trials, as if they were drawn at random, and the final runs of one
     trial of each study. Nothing ends early."""
     config = todo.config.search
-    choices = trials_known(todo.space, replace(config, name="random") if config.name == "optuna" else config)
     number = itertools.count()
-    for chosen, differing in combinations(todo):
-        trials = [
-            composed_job(
-                0, [*chosen, *_overrides(todo.space, choice)], differing, _overrides(todo.space, choice), composing
-            )
-            for choice in choices
-        ]
+    for text in described(todo, composing, replace(config, name="random") if config.name == "optuna" else config):
+        trials = [trial_of(text, 0, choice, composing) for choice in text.known]
         for trial in trials:
             for seed in config.seeds:
                 yield _seeded(trial, next(number), seed, "selection")
         for seed in config.final_seeds:
             yield _seeded(trials[0], next(number), seed, "evaluation")
-
-
-def _overrides(space: Sequence[SearchedKey], choice: Choice) -> list[str]:
-    return [key.override(value) for key, value in zip(space, choice, strict=True)]
 
 
 def _seeded(trial: SweepJob, number: int, seed: int, scored_on: str) -> SweepJob:
@@ -115,7 +99,7 @@ def composing_in(sweep: Sweep) -> Compose:
     def compose(study: int, number: int, choice: Choice) -> Job:
         search, first = read_search(sweep.directory), trial_path(sweep.directory, study, 0)
         with composer(sweep.config_dir) as composing:
-            if job_file(_trial(search, study, 0, search.known[0], composing)) != first.read_bytes():
+            if job_file(_trial(search, study, 0, search.studies[study].known[0], composing)) != first.read_bytes():
                 raise UnipetError(
                     f"{sweep.directory}: a configuration file has changed since the search began, so further trials would not be "
                     "of the same study. Undo the change, or give the command again for a search of its own."

@@ -4,42 +4,51 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from unipet.compose.search_space import SearchedKey
+from unipet.compose.search_space import SearchedKey, SearchSpace
 from unipet.config import SearchConfig
 from unipet.errors import UnipetError
+from unipet.sweeps.search.candidates import Discarded
 from unipet.sweeps.search.draws import Choice
 from unipet.sweeps.search.stage_files import SEARCH, json_bytes
+
+BESIDE = "(random search beside)"
 
 
 @dataclass(frozen=True)
 class StudyText:
-    """A study by what is typed: `differing` tells it from the others, `overrides` are those of all trials, for Hydra."""
+    """A study by what is typed: `differing` tells it from the others, `overrides` are those of all trials, for Hydra.
+    `known` are its trials that were drawn beforehand, `discarded` the candidates that were left out; `beside`: random search at
+    the effort of the study with the same `differing`."""
 
     differing: list[str]
     overrides: list[str]
+    space: SearchSpace
+    known: list[Choice]
+    designed: bool = False  # its space has keys of the method, so that a judge looks at every candidate
+    beside: bool = False
+    discarded: Discarded = field(default_factory=Discarded)
 
     @property
     def label(self) -> str:
         """What tells it from the other studies, as one text; empty where there is no other one."""
-        return " ".join(self.differing)
+        return " ".join([*self.differing, *([BESIDE] if self.beside else [])])
 
 
 @dataclass(frozen=True)
 class Search:
-    """A search as `search.json` describes it. `known` are the trials of every study that were drawn beforehand."""
+    """A search as `search.json` describes it."""
 
     config: SearchConfig
-    space: list[SearchedKey]
     studies: list[StudyText]
-    known: list[Choice]
 
     def content(self) -> bytes:
         """The file."""
-        return json_bytes(asdict(self))
+        studies = [asdict(study) | {"discarded": study.discarded.to_dict()} for study in self.studies]
+        return json_bytes({"config": asdict(self.config), "studies": studies})
 
     @property
     def compared(self) -> int:
@@ -54,9 +63,7 @@ def read_search(sweep: Path) -> Search:
         content: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return Search(
             SearchConfig(**content["config"]),
-            [SearchedKey(**each | {"texts": tuple(each["texts"])}) for each in content["space"]],
-            [StudyText(**each) for each in content["studies"]],
-            _choices(content["known"]),
+            [_study(each) for each in content["studies"]],
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UnipetError(
@@ -64,5 +71,18 @@ def read_search(sweep: Path) -> Search:
         ) from None
 
 
-def _choices(listed: Sequence[Sequence[Any]]) -> list[Choice]:
-    return [tuple(each) for each in listed]
+def _study(content: Mapping[str, Any]) -> StudyText:
+    space = SearchSpace(*(_keys(content["space"][name]) for name in ("common", "own")))
+    return StudyText(
+        content["differing"],
+        content["overrides"],
+        space,
+        [tuple(each) for each in content["known"]],
+        content["designed"],
+        content["beside"],
+        Discarded.from_dict(content["discarded"]),
+    )
+
+
+def _keys(listed: Sequence[Mapping[str, Any]]) -> list[SearchedKey]:
+    return [SearchedKey(**{**each, "texts": tuple(each["texts"])}) for each in listed]
