@@ -137,6 +137,11 @@ def test_runs_that_differ_in_more_say_in_what() -> None:
     assert "not tested: no two runs differ in this alone" in contrasts_text([contrast])
 
 
+def test_a_method_that_has_no_score_yet_does_not_stop_the_report() -> None:
+    (contrast,) = asked([planted(0.5, "old"), planted(None, "new")], "method=new vs old")
+    assert contrast.why_not == "no run of new has a score"
+
+
 def test_values_are_recognised_however_they_are_spelt() -> None:
     assert same("4.0", "4") and same("attn.q+attn.v", "[attn.q, attn.v]") and same("add", "add")
     assert not same("4.0", "40") and not same("attn.q", "[attn.q, attn.v]")
