@@ -117,7 +117,7 @@ def test_variants_of_two_methods_are_paired_at_equal_options_or_named_by_label()
             "composition=add vs multiplyy",
             "no run with a score has composition=multiplyy. There are: add, multiply. Did you mean 'multiply'",
         ),
-        ("compositon=add vs multiply", "the runs do not differ in compositon"),
+        ("compositon=add vs multiply", "Did you mean 'composition'?"),
         ("method=nobody vs bn", "no run with a score has method=nobody"),
     ],
 )

@@ -155,7 +155,7 @@ def _resolved(study: Study, asked: str, key: str, sides: Sequence[str]) -> str |
     known = sorted(each for each in study.varying if each.startswith(("method.insertions.", "optim.", "task.")))
     raise UnipetError(
         f"--contrast {asked!r}: the runs do not differ in {key}. They differ in: method, {some(known, 12)}."
-        f"{nearest(key, [METHOD, *known])}"
+        f"{nearest(key, [METHOD, *known, *(each.removesuffix(NAME).rsplit('.', 1)[-1] for each in known)])}"
     )
 
 
