@@ -140,8 +140,7 @@ class ModelConfig(Paths):
     dtype: str = option("fp32", choices=("fp32", "bf16", "fp16"))  # in which frozen weights are stored
     attention: str | None = option(None, choices=ATTENTION, null="for the one that transformers chooses")
     quantization: str | None = option(None, choices=("8bit", "4bit"), null="for none")  # bitsandbytes: LLM.int8(), NF4
-    # with budget.gpus: whole frozen weights in every process, or a part of them in each (FSDP2)
-    shard: str = option("none", choices=("none", "fsdp"))
+    shard: str = option("none", choices=("none", "fsdp"))  # fsdp: each process of budget.gpus keeps a part (FSDP2)
     # every probability of dropout in the base model, while it trains
     dropout: float | None = option(None, low=0, below=1, null="for the checkpoint's own")
 
@@ -241,9 +240,7 @@ class SearchConfig:
     # key -> its values in Hydra's grammar, besides those of the command line: {optim.lr: "tag(log, interval(1e-4, 1e-1))"}
     space: dict[str, str] = option({}, words="a mapping from a key to interval(...), choice(...) or range(...)")
     # method -> keys that are searched for it alone, or otherwise than in the space of all: {NAME: {optim.lr: ...}}
-    space_of: dict[str, dict[str, str]] = option(
-        {}, words="a mapping from a method to its own mapping of keys to values"
-    )
+    space_of: dict[str, dict[str, str]] = option({}, words="a mapping from a method to a mapping like space")
     trials: int | None = option(None, low=1, null="for every combination (search=grid)")  # of each study
     # of each study: no further trial begins once its trials have spent this much
     budget: str | None = option(

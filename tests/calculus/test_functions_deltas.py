@@ -408,3 +408,23 @@ def test_gradients_are_those_of_the_matrix(name: str) -> None:
     made = {**made, **function.generate(made, {}, WIDTHS)}
     slow = torch.autograd.grad((u @ function.matrix(made).T * probe).sum(), [made[slot] for slot in slots])
     assert all(torch.allclose(one, other, atol=1e-10) for one, other in zip(fast, slow, strict=True))
+
+
+def test_a_kronecker_product_keeps_its_input_alone_for_the_backward_pass() -> None:
+    function = Kronecker(size=64)
+    params = {name: tensor.requires_grad_() for name, tensor in tensors(function, WIDTHS).items()}
+    u_BTU = torch.randn(2, 5, WIDTHS.u, dtype=torch.float64, requires_grad=True)
+    kept: list[Tensor] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        function.delta(u_BTU, params, True)
+    places = {u_BTU.untyped_storage().data_ptr(), *(each.untyped_storage().data_ptr() for each in params.values())}
+    assert {tensor.untyped_storage().data_ptr() for tensor in kept} <= places
+    names = list(params)
+    assert torch.autograd.gradcheck(
+        lambda u, *own: function.delta(u, dict(zip(names, own, strict=True)), True), (u_BTU, *params.values())
+    )

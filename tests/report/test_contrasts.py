@@ -117,7 +117,7 @@ def test_variants_of_two_methods_are_paired_at_equal_options_or_named_by_label()
             "composition=add vs multiplyy",
             "no run with a score has composition=multiplyy. There are: add, multiply. Did you mean 'multiply'",
         ),
-        ("compositon=add vs multiply", "the runs do not differ in compositon"),
+        ("compositon=add vs multiply", "Did you mean 'composition'?"),
         ("method=nobody vs bn", "no run with a score has method=nobody"),
     ],
 )
@@ -135,6 +135,11 @@ def test_runs_that_differ_in_more_say_in_what() -> None:
     (contrast,) = asked(entries, "form=parallel vs sequential")
     assert not contrast.estimates and "the closest differ also in task.max_length (64 | 128)" in contrast.why_not
     assert "not tested: no two runs differ in this alone" in contrasts_text([contrast])
+
+
+def test_a_method_that_has_no_score_yet_does_not_stop_the_report() -> None:
+    (contrast,) = asked([planted(0.5, "old"), planted(None, "new")], "method=new vs old")
+    assert contrast.why_not == "no run of new has a score"
 
 
 def test_values_are_recognised_however_they_are_spelt() -> None:

@@ -116,7 +116,7 @@ def test_the_report_holds_the_table_and_the_verdicts(tmp_path: Path) -> None:
         and "fewer than three seeds" in text
     )
     (columns,) = {tuple(one) for one in found(spec["report"], "columnOrder")}
-    assert "config:method.value.name" in columns and "summary:score/t" in columns
+    assert "config:method.value.name" in columns and "summary:score/t" in columns and "summary:flags" in columns
 
 
 def test_every_key_that_a_panel_reads_is_one_that_a_tracked_run_writes(

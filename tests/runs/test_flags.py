@@ -12,16 +12,20 @@ import pytest
 from tests.support.reports import EXAMPLES, write_run
 
 from unipet.report.aggregate import aggregate
+from unipet.report.cases import study
 from unipet.report.collect import collect
 from unipet.report.comparing import BEST, compare
+from unipet.report.contrasts import contrasts
+from unipet.report.effect_rows import contrasts_csv, contrasts_text
 from unipet.report.figures import scores
 from unipet.report.latex import latex
 from unipet.report.markdown import markdown
 from unipet.report.page.document import page
 from unipet.report.paper import paper_table, wide_csv
 from unipet.report.table import csv_table, markdown_table, text_table
-from unipet.report.verdicts import verdicts_text
-from unipet.runs.flags import diverged, raised
+from unipet.report.verdicts import pairs_csv, verdicts_text
+from unipet.runs.flags import diverged, of_parts, raised
+from unipet.runs.record import InsertionRow, Record
 
 
 def labelled(guesses: list[Any], labels: list[Any]) -> list[dict[str, Any]]:
@@ -35,7 +39,8 @@ def texts(given: list[str], references: list[str]) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("rows", "regression", "names"),
     [
-        (labelled([0, 1, 1, 0], [0, 1, 0, 0]), False, []),
+        (labelled([0, 1, 1, 0], [0, 1, 0, 0]), False, ["at_majority"]),
+        (labelled([0, 1, 0, 0], [0, 1, 0, 0]), False, []),
         (labelled([1, 1, 1, 1], [0, 1, 1, 1]), False, ["one_answer"]),
         (labelled([0, 0, 0, 0], [0, 1, 1, 1]), False, ["one_answer", "below_majority"]),
         (labelled([1, 0, 0, 1], [0, 1, 0, 0]), False, ["below_majority"]),
@@ -58,6 +63,15 @@ def test_answers(rows: list[dict[str, Any]], regression: bool, names: list[str])
     found = raised(rows, regression, [])
     assert [flag.name for flag in found] == names
     assert all(len(flag.text) > 10 for flag in found)
+
+
+def test_an_insertion_that_did_not_move_is_flagged() -> None:
+    tensors = ["ffn/a/down", "ffn/a/up", "ffn/b/down", "ffn/b/up"]
+    row = InsertionRow(name="ffn", modules=["a", "b"], shapes={"down": [1, 2], "up": [2, 1]}, untrained=tensors)
+    (flag,) = of_parts(Record(insertions=[row]))
+    assert flag.name == "unmoved" and "'ffn'" in flag.text
+    row.untrained = tensors[:3]  # such as experts that no step was routed to
+    assert of_parts(Record(insertions=[row])) == []
 
 
 FALLING = [0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.15, 0.12, 0.1, 0.1]
@@ -134,7 +148,13 @@ def test_flags_stand_in_every_output_and_beside_the_verdict(tmp_path: Path) -> N
     assert (read["bad"]["flags"], read["alike"]["flags"]) == ("one_answer", "below_majority")
     wide = {row["method"]: row for row in csv.DictReader(io.StringIO(wide_csv(table)))}
     assert wide["bad"]["t accuracy flags"] == "one_answer"
+    pairs = {(row["a"], row["b"]): row["flags"] for row in csv.DictReader(io.StringIO(pairs_csv(groups)))}
+    assert "bad: one_answer" in pairs["bad", "alike"]
+    (contrast,) = contrasts(["method=bad vs alike"], study(groups))
+    assert "† with runs that are flagged: bad on t: one_answer" in contrasts_text([contrast])
+    assert "bad on t: one_answer" in contrasts_csv([contrast])
     html = page(entries)
+    assert '"bad \\u2020"' in html or '"bad †"' in html, "charts"
     assert "Flagged, and the best mean all the same: bad: one_answer" in html and 'class="chip flag">one_answer' in html
     assert any(label.get_text().startswith("bad †") for label in scores(groups).axes[0].get_yticklabels())
 

@@ -299,6 +299,7 @@ def test_one_jobs_mistake_is_its_own(
         (["method=mine,other"], "unipet plan -m"),
         (["method=mine", "budget.max_stepz=3"], "Did you mean 'max_steps'?"),
         (["method=mine", "budget.trainable_params=1", "budget.on_exceed=error"], "allows 1 trained parameters"),
+        (["-m", "method=mine,other", "launcher=packed"], "Plan with launcher=local"),
     ],
 )
 def test_mistakes(here: Path, world: Path, capsys: pytest.CaptureFixture[str], argv: list[str], says: str) -> None:

@@ -31,7 +31,7 @@ class Record:
     v_BGSE: Tensor
     mask: Tensor | None
     kwargs: dict[str, Any]
-    x_BTU: Tensor
+    x_BTU: Tensor | None  # where an insertion reads it
     h_BTHE: Tensor
 
 
@@ -43,7 +43,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Record]]:
 
     def spy(self: Attention, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, mask: Any, **kwargs: Any) -> Any:
         site = module._unipet_heads
-        x = next(iter(site.x.values())).clone()  # type: ignore[union-attr,operator]
+        x = next((each.clone() for each in site.x.values()), None)  # type: ignore[union-attr,operator]
         out = original(self, module, q, k, v, mask, **kwargs)
         calls.append(Record(module, q, k, v, mask, kwargs, x, out[0]))
         return out
@@ -60,10 +60,13 @@ def own_tensors(model: nn.Module, name: str, module: Any) -> dict[str, Tensor]:
     return {key[len(start) :]: value for key, value in unipet.parameters(model).items() if key.startswith(start)}
 
 
-def scale_of(scaling: Any, tensors: dict[str, Tensor], x_BTU: Tensor, real_BT: Tensor, causal: bool) -> Tensor | float:
+def scale_of(
+    scaling: Any, tensors: dict[str, Tensor], x_BTU: Tensor | None, real_BT: Tensor, causal: bool
+) -> Tensor | float:
     """s by hand: a number, or the gate of UniPELT, for each token or averaged over the real ones."""
     if scaling != "input_gate":
         return float(scaling)
+    assert x_BTU is not None
     gate_BT1 = torch.sigmoid(x_BTU @ tensors["gate.weight"].T + tensors["gate.bias"])
     if causal:
         return gate_BT1[:, None]

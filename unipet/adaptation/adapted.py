@@ -151,9 +151,9 @@ class Adaptation(NamedTensors):
             context.rows[stack] = tokens.shape[0]
             if context.own is not None:
                 context.own.index(tokens)  # or an error, before anything is computed
-        if not any(i.needs_mask and i.site.tokens_of == stack for i in self.items):
-            return
-        context.note_tokens(stack, mask, cache)
+        context.note_cache(stack, cache)
+        if any(i.needs_mask and i.site.tokens_of == stack for i in self.items):
+            context.note_tokens(stack, mask, cache)
 
     # -- attaching and detaching -----------------------------------------------------------------------------------
 

@@ -63,8 +63,7 @@ def changed(insertion: Insertion, h_BTD: Tensor, x: Tensor | None, heads: Heads,
 
 
 def _apply(insertion: Insertion, h_BTD: Tensor, x: Tensor | None, heads: Heads) -> Tensor:
-    changed_BTD: Tensor = insertion(h_BTD, x, _with_x(heads, insertion, x))
-    return changed_BTD
+    return insertion.forward(h_BTD, x, _with_x(heads, insertion, x))
 
 
 def _with_x(heads: Heads, insertion: Insertion, x: Tensor | None) -> Heads:

@@ -66,7 +66,7 @@ class Attachment:
         for entry in dict.fromkeys(entries.values()):
             module = base.get_submodule(entry)
             stacks = [stack for stack, its_entry in entries.items() if its_entry == entry]
-            begin = Entry(begin_pass, stacks, module)
+            begin = Entry(begin_pass, stacks)
             # With several adaptations, the pass begins for all of them before one makes it longer.
             first = bool(current.beside)
             self.handles.append(module.register_forward_pre_hook(begin, with_kwargs=True, prepend=first))
@@ -154,6 +154,7 @@ class Attachment:
             site = HeadsSite()
             setattr(module, ATTRIBUTE, site)
         x_path = insertion.site.x_path
-        if all(other.site.x_path != x_path for other in site.insertions):
+        known = {other.site.x_path for other in site.insertions if other.reads_x}
+        if insertion.reads_x and x_path not in known:
             self._before(model, x_path, HeadsReader(site, x_path))
         site.insertions.append(insertion)

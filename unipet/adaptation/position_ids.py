@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -19,13 +19,18 @@ from unipet.errors import UnipetError
 
 def named(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """The arguments of a call of `module` by name."""
-    names = list(inspect.signature(type(module).forward).parameters)[1:]
-    return {**dict(zip(names, args, strict=False)), **kwargs}
+    return {**dict(zip(arguments_of(type(module).forward), args, strict=False)), **kwargs}
 
 
 def takes(module: nn.Module, name: str) -> bool:
     """Whether the module's forward has an argument of this name."""
-    return name in inspect.signature(type(module).forward).parameters
+    return name in arguments_of(type(module).forward)
+
+
+@cache
+def arguments_of(forward: Callable[..., Any]) -> list[str]:
+    """The names of the arguments of a forward call, in order."""
+    return list(inspect.signature(forward).parameters)[1:]
 
 
 def past_of(arguments: dict[str, Any]) -> int:

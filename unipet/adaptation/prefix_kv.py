@@ -6,6 +6,7 @@ Shapes: B batch, T queries, S keys, L prefix length, H query heads, G key/value 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -59,14 +60,21 @@ def columns_of(insertion: Insertion, heads: Heads, x: Tensor | None) -> Columns:
     function: Any = insertion.parts.function  # shares_softmax promises columns() and scale_keys
     rows = heads.q_BHTE.shape[0]
     views = insertion.views
-    with insertion.draws:
-        parts = [function.columns(insertion.params(view), heads.kv_heads, insertion.training) for view in range(views)]
+
+    def made(view: int) -> tuple[Tensor, Tensor]:
+        with insertion.draws:
+            columns: tuple[Tensor, Tensor] = function.columns(
+                insertion.params(view), heads.kv_heads, insertion.training
+            )
+        return columns
+
+    parts = [insertion.kept("columns", partial(made, view)) for view in range(views)]
     if views == 1:
         k_BGLE, v_BGLE = (part.expand(rows, *part.shape) for part in parts[0])
     else:
         k_BGLE, v_BGLE = (torch.cat([part[i].expand(rows // views, *part[i].shape) for part in parts]) for i in (0, 1))
     chosen_BT = insertion.chosen(heads.q_BHTE.transpose(1, 2))
-    factor = insertion.factor(x, x) if x is not None else 1.0
+    factor = insertion.factor(x, x)
     if isinstance(factor, Tensor):
         if insertion.parts.scaling.per_token(insertion.site.causal):
             return Columns(k_BGLE, v_BGLE, chosen_BT, factor, function.scale_keys)
@@ -92,7 +100,7 @@ def in_front(columns: list[Columns], q_BHTE: Tensor, k_BGSE: Tensor, v_BGSE: Ten
             queries.append(q_BHTE * one.gate_BT1.unsqueeze(1).to(q_BHTE.dtype) if one.gate_keys else q_BHTE)
         keys.insert(0, _in_block(one.k_BGLE.to(k_BGSE.dtype), block, blocks))
         values.insert(0, _in_block(one.v_BGLE.to(v_BGSE.dtype), block, blocks))
-    return torch.cat(queries, -1), torch.cat(keys, 2), torch.cat(values, 2)
+    return q_BHTE if blocks == 1 else torch.cat(queries, -1), torch.cat(keys, 2), torch.cat(values, 2)
 
 
 def _in_block(tensor: Tensor, block: int, blocks: int) -> Tensor:

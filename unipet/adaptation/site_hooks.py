@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from unipet.adaptation.attention import HeadsSite
+from unipet.adaptation.position_ids import named
 from unipet.calculus.insertion import Insertion
 from unipet.calculus.own_rows import OwnBlock
 from unipet.calculus.weights import join, split
@@ -59,10 +58,9 @@ class Hook:
         if (total := self.insertion.site.total) is not None:
             x = self._normed(h) + x if total.of_h else self._normed(h + x)
         if (part := self.insertion.site.part) is None:
-            changed: Tensor = self.insertion(h, x)
-            return changed
+            return self.insertion.forward(h, x)  # no module of the model: nothing hooks its calls
         pieces = split(part, h)
-        pieces[part.index] = self.insertion(pieces[part.index], x)
+        pieces[part.index] = self.insertion.forward(pieces[part.index], x)
         return join(part, pieces)
 
     def _normed(self, z: Tensor) -> Tensor:
@@ -129,18 +127,11 @@ class HeadsReader:
 class Entry:
     """A pre-hook on the module that takes the attention mask of some stacks: it announces a pass and its arguments."""
 
-    def __init__(self, begin: Callable[[list[str], dict[str, Any]], None], stacks: list[str], module: nn.Module):
+    def __init__(self, begin: Callable[[list[str], dict[str, Any]], None], stacks: list[str]):
         self.begin, self.stacks = begin, stacks
-        self.names = _arguments(type(module).forward)
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.begin(self.stacks, {**dict(zip(self.names, args, strict=False)), **kwargs})
-
-
-@functools.cache
-def _arguments(forward: Callable[..., Any]) -> list[str]:
-    """The arguments of a forward call, by name."""
-    return list(inspect.signature(forward).parameters)[1:]
+        self.begin(self.stacks, named(module, args, kwargs))
 
 
 def _first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

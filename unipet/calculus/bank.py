@@ -132,6 +132,11 @@ class Bank:
         return [self.home.parameter(name) for name in self.names.values()]
 
     @property
+    def first(self) -> nn.Parameter:
+        """The first of them."""
+        return self.home.parameter(next(iter(self.names.values())))
+
+    @property
     def count(self) -> int:
         """How many numbers it learns."""
         return sum(tensor.numel() for _, tensor in self.named_tensors())
@@ -193,6 +198,8 @@ class Bank:
 
     def reduced(self) -> Params:
         """The tensors that evaluation and merging use."""
+        if not self.slot_of and not self.frozen_names:
+            return {}
         if self.mixture is None:
             return self.routed({})
         if self.mixture.reducer == "fixed" and self.given is None:

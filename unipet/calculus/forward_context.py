@@ -36,6 +36,7 @@ class ForwardContext:
     rows: dict[str, int] = field(default_factory=dict)
     masks_BS: dict[str, Tensor | None] = field(default_factory=dict)
     past: dict[str, int] = field(default_factory=dict)
+    cached: dict[str, int | None] = field(default_factory=dict)  # tokens in a stack's KV cache; None: none, or unknown
     views: int = 1
     routes: list[dict[int, Route]] = field(default_factory=list)  # per view: insertion number -> route
     evaluation: dict[int, Route] = field(default_factory=dict)  # the same, of reducers that draw
@@ -51,7 +52,7 @@ class ForwardContext:
     def of_stacks(cls, stacks: Iterable[str]) -> Self:
         """The context of a pass through `stacks` that has not begun."""
         # Every key is there from the start, or torch.compile would see another context on the second pass.
-        return cls(dict.fromkeys(stacks, 0), dict.fromkeys(stacks), dict.fromkeys(stacks, 0))
+        return cls(dict.fromkeys(stacks, 0), dict.fromkeys(stacks), dict.fromkeys(stacks, 0), dict.fromkeys(stacks))
 
     def copy(self) -> Self:
         """A copy that can change without changing this one; both have the same reports, which are of one pass."""
@@ -60,11 +61,19 @@ class ForwardContext:
             rows={**self.rows},
             masks_BS={**self.masks_BS},
             past={**self.past},
+            cached={**self.cached},
             routes=[{**route} for route in self.routes],
             evaluation={**self.evaluation},
             ids={**self.ids},
             uses=[*self.uses],
         )
+
+    def note_cache(self, stack: str, cache: Any) -> None:
+        """Note how many tokens the KV cache of one stack holds, where it says so without waiting for the device."""
+        if torch.compiler.is_compiling():  # or there would be a graph for every length
+            return
+        held = None if cache is None else cache.get_seq_length()
+        self.cached[stack] = held if isinstance(held, int) else None
 
     def note_tokens(self, stack: str, mask: Any, cache: Any) -> None:
         """Note the real tokens and the KV cache of one stack. Raises UnipetError for a mask that does not tell them."""

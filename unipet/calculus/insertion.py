@@ -20,6 +20,9 @@ from unipet.calculus.insertion_parts import rows_of, split_views
 from unipet.calculus.routed_insertion import RoutedInsertion
 from unipet.calculus.scaling import Constant, Tokens
 
+#: Inside, random numbers are drawn as ever.
+_AS_EVER = nullcontext[None]()
+
 
 class Insertion(RoutedInsertion):
     """One function at one site, with its composition, scaling and bank of tensors, in one forward pass after another."""
@@ -34,10 +37,11 @@ class Insertion(RoutedInsertion):
         chosen_BT = self.chosen(h)
         return joined if chosen_BT is None else torch.where(chosen_BT.unsqueeze(-1), joined, h)
 
-    def factor(self, h: Tensor, x: Tensor | None) -> Tensor | float:
+    def factor(self, h: Tensor | None, x: Tensor | None) -> Tensor | float:
         """s for this call."""
         if self.parts.scaling.dynamic is None:
             return 1.0 if self.bank.differ else self._scaled()  # experts of their own sizes are scaled one by one
+        assert h is not None
         stack = self.site.tokens_of
         real_BS = self.context.real_tokens(stack, h, self._where)
         tokens = Tokens(real_BS[:, -h.shape[1] :], self.site.causal, self.context.past.get(stack, 0) > 0)
@@ -50,6 +54,14 @@ class Insertion(RoutedInsertion):
         return self.parts.scaling.factor(self.scale.reduced(), size, u, tokens)
 
     def _delta(self, h: Tensor, x: Tensor | None, heads: Heads | None) -> Delta:
+        if self.parts.mixture is None:
+            u = (
+                None
+                if self.parts.function.reads == "nothing"
+                else self.cast(h if self.parts.form == "sequential" else x)
+            )
+            with self.draws:
+                return self._output(*self.taken({}), heads, u)
         u = self.cast(h if self.parts.form == "sequential" else x)
         views = self.views
         if views == 1:
@@ -62,7 +74,7 @@ class Insertion(RoutedInsertion):
     def draws(self) -> AbstractContextManager[None]:
         """Inside, what it draws in training comes from the random stream of its rows, where these have one."""
         own = self.context.own
-        return own.draws if self.training and own is not None else nullcontext()
+        return own.draws if self.training and own is not None else _AS_EVER
 
     def _output(self, function: Function, params: Params, heads: Any, u: Any) -> Delta:
         """Δ of one function, scaled where each expert has its own scaling."""
@@ -95,6 +107,13 @@ class Insertion(RoutedInsertion):
         return delta
 
     @property
+    def reads_x(self) -> bool:
+        """Whether it computes with x at a site inside attention, where most functions read the heads alone."""
+        parts = self.parts
+        gated = parts.scaling.dynamic is not None or (parts.mixture is not None and parts.mixture.gated)
+        return gated or parts.function.reads == "u" or parts.function.reads_x
+
+    @property
     def joins_weight(self) -> bool:
         """Whether f's matrix can be joined to the weight of the linear map that yields h, all rows and tokens alike."""
         parts = self.parts
@@ -105,17 +124,19 @@ class Insertion(RoutedInsertion):
     def joined_weight(self, W_DU: Tensor, x: Tensor) -> Callable[[], Tensor] | None:
         """What makes the weight W with f's matrix joined to it, in this pass and when the backward pass makes it again; None
         where f(x) by itself is cheaper, or this call needs it."""
-        function, like = self.parts.function, self._like()
-        assert isinstance(function, LinearMap) and like is not None
-        mixed = not (x.dtype == W_DU.dtype == like.dtype) or torch.is_autocast_enabled(x.device.type)
-        if mixed or self.context.own is not None:
-            return None
+        function = self.parts.function
+        assert isinstance(function, LinearMap)
         if not self.parts.composition.of_weight:
             if torch.compiler.is_compiling():  # or there would be one graph for few tokens and one for many
                 return None
             tokens = x.shape[:-1].numel()
             if not function.cheaper_as_matrix(tokens, self.widths, self.training):
                 return None
+        like = self._like()
+        assert like is not None
+        mixed = not (x.dtype == W_DU.dtype == like.dtype) or torch.is_autocast_enabled(x.device.type)
+        if mixed or self.context.own is not None:
+            return None
         factor = column(self._scaled())
         return lambda: self.parts.composition.weight(W_DU, factor * function.matrix(self.reduced()))
 

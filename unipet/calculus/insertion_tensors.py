@@ -158,8 +158,10 @@ class InsertionTensors(nn.Module):
 
     def _like(self) -> Tensor | None:
         """One of the tensors it computes with: their dtype and device are all the same."""
-        banks = [bank for bank in (*self.banks, self.shared) if bank is not None and bank.names]
-        return banks[0].tensors[0] if banks else None
+        for bank in (*self.banks, self.shared):
+            if bank is not None and bank.names:
+                return bank.first
+        return None
 
     def bake(self) -> Callable[[], None]:
         """Turn the bank and any reparametrisation into one ordinary function, in place. Returns a call that undoes it."""

@@ -63,8 +63,11 @@ class NamedTensors(nn.Module):
         node._non_persistent_buffers_set.add(last)
 
     def parameter(self, name: str) -> nn.Parameter:
+        if (found := self._parameters.get(name)) is not None:  # as most: without a dot
+            return found
         *path, last = name.split(".")
-        found: nn.Parameter = self._below(path)._parameters[last]  # type: ignore[assignment]
+        found = self._below(path)._parameters[last]
+        assert found is not None
         return found
 
     def buffer(self, name: str) -> Tensor:

@@ -5,13 +5,16 @@ Shapes: B batch, T positions, D width of h, U width of what the function reads, 
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from unipet.calculus.forward_context import CurrentPass, ForwardContext
+from unipet.calculus.functions.base import Function, Params
 from unipet.calculus.insertion_tensors import InsertionTensors
+from unipet.calculus.kept import Kept
 from unipet.calculus.mixture import Route, by_expert
 from unipet.calculus.mixture.counter import place, places
 from unipet.calculus.mixture.gate import gate
@@ -21,6 +24,9 @@ from unipet.errors import UnipetError
 
 #: Experts of a part of a mixture's slots, and the rows or tokens that take them: all (None), a mask, or their weights.
 Part = tuple[Route, Tensor | None]
+T = TypeVar("T")
+#: So many numbers are kept for a KV cache wherever they are.
+FEW = 2**16
 
 
 class RoutedInsertion(InsertionTensors):
@@ -30,11 +36,26 @@ class RoutedInsertion(InsertionTensors):
         super().__init__(*args)
         self.number = -1  # among the adaptation's insertions: routes are drawn by it
         self.current = CurrentPass(ForwardContext())  # replaced by the adaptation's own
+        self._kept = Kept(max(FEW, self.widths.u * self.widths.h))  # less than the base model's weight at this site
 
     @property
     def context(self) -> ForwardContext:
         """What the current forward pass tells this insertion."""
         return self.current.context
+
+    def kept(self, name: str, make: Callable[[], T]) -> T:
+        """What `make` makes of this insertion's tensors alone, made once for all passes that fill one KV cache."""
+        if self.training or self.parts.mixture is not None:
+            return make()
+        banks = (self.bank,) if self.shared is None else (self.bank, self.shared)
+        tensors = [tensor for bank in banks for tensor in (*bank.tensors, *bank.frozen().values())]
+        return self._kept.get(name, self.context.cached.get(self.site.stack), tensors, make)
+
+    def taken(self, route: Route) -> tuple[Function, Params]:
+        """As of its tensors; what the function makes of them is kept while a KV cache is filled."""
+        if route or type(self.parts.evaluated).generate is Function.generate:
+            return super().taken(route)
+        return self.parts.evaluated, self.kept("params", self.reduced)
 
     @property
     def group(self) -> int:

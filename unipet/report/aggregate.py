@@ -50,6 +50,7 @@ class Row:
     fitted: bool = False  # whether a budget solved it
     packed: bool = False  # whether runs of it trained in packs, whose time is common
     beside: str = ""  # the budget's limits that are not of parameters: "max_steps=300"
+    others: tuple[tuple[str, float], ...] = ()  # (further metric that all its runs recorded, mean)
     content: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)  # what its runs share, flat
 
     @property
@@ -191,12 +192,19 @@ def make_row(key: tuple[str, ...], variant: str, group: Sequence[Entry], repeate
         scores=scores,
         higher_is_better=best.data.scoring.higher_is_better,
         scale=scale_of(best),
+        others=_others(scored),
         flags=flagged([entry for entry in group if score_of(entry.record) is not None]),
         repeated=repeated,
         size=str(size) if size != NONE else " + ".join(map(str, sizes.values())),
         fitted=bool(sizes),
         beside=", ".join(f"{k}={v}" for k, v in best.limits.items() if not k.startswith("trainable_")),
     )
+
+
+def _others(scored: Sequence[Record]) -> tuple[tuple[str, float], ...]:
+    names = [name for name in scored[0].metrics if name != scored[0].metric] if scored else []
+    everywhere = [name for name in names if all(name in record.metrics for record in scored)]
+    return tuple((name, mean(record.metrics[name] for record in scored)) for name in everywhere)
 
 
 def reason_of(record: Record) -> str:

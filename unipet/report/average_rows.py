@@ -82,7 +82,7 @@ def averages_text(several: Sequence[Averages]) -> str:
     parts = []
     for each in several:
         metrics = ", ".join(f"{task} ({metric})" for task, metric in zip(each.tasks, each.metrics, strict=True))
-        table = text_table(heads(each), [cells(each, line) for line in each.lines], width=160)
+        table = text_table(heads(each), [cells(each, line) for line in each.lines], width=120)
         parts.append("\n".join([f"over {each.name}: {metrics}", table, *(f"  {said}" for said in statements(each))]))
     return "\n\n".join(parts)
 

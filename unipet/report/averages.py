@@ -19,7 +19,8 @@ from unipet.report.ranks import Ranking, ranking, ranks
 from unipet.report.scored import Scored
 from unipet.report.statistics import SEEDS, Stratum, by_split, known
 
-PAIRED = 30  # methods: of more, the best one alone is compared with each of the others
+PAIRED = 30  # methods: of more, the best one alone is compared, with so many others at most:
+COMPARED = 200
 
 
 @dataclass(frozen=True)
@@ -131,5 +132,5 @@ def _improvements(labels: Sequence[str], by_task: Sequence[Mapping[str, Scored]]
     return [
         improvement(a, b, list(zip(scores[a], scores[b], strict=True)))
         for at, a in enumerate(firsts)
-        for b in labels[at + 1 :]
+        for b in labels[at + 1 : at + 1 + COMPARED]
     ]

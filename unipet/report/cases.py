@@ -72,6 +72,7 @@ class Study:
     strict: tuple[str, ...]  # keys that must agree within a pair
     loose: tuple[str, ...]  # keys that need not: tuned ones, and those that some records do not have
     keys: frozenset[str] = field(default_factory=frozenset)  # all keys, whether they vary or not
+    scoreless: frozenset[str] = field(default_factory=frozenset)  # methods and labels of rows without a score
 
     @property
     def varying(self) -> tuple[str, ...]:
@@ -86,7 +87,9 @@ def study(groups: Sequence[Group], anyway: bool = False) -> Study:
     varying = [key for key in keys if len({case.values.get(key) for case in cases}) > 1]
     loose = [key for key in varying if (anyway if key in (TUNING, *EFFORT) else _is_loose(key, everywhere))]
     known = set(loose)
-    return Study(cases, tuple(key for key in varying if key not in known), tuple(loose), frozenset(keys))
+    rows = [row for group in groups for row in group.rows if row.score is None]
+    scoreless = frozenset(name for row in rows for name in (row.method, row.label))
+    return Study(cases, tuple(key for key in varying if key not in known), tuple(loose), frozenset(keys), scoreless)
 
 
 def _case(group: Group, line: Scored) -> Case:

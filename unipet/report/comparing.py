@@ -14,6 +14,7 @@ from itertools import combinations
 from unipet.report import statistics
 from unipet.report.aggregate import Row, grouped
 from unipet.report.collect import Entry
+from unipet.report.flagged import counted
 from unipet.report.protocol import Difference, differing, some, unrecorded
 from unipet.report.scored import Scored, paired, resample, scored_runs
 from unipet.report.standings import BEST as BEST
@@ -48,6 +49,7 @@ class Pair:
     p_adjusted: float | None = None
     verdict: str = UNTESTED
     splits: int = 1  # few-shot: over whose means the test is; 1: over the seeds themselves
+    flags: str = ""  # of either of the two
 
 
 @dataclass(frozen=True)
@@ -178,4 +180,5 @@ def _pair(a: Scored, b: Scored, examples: int) -> Pair:
         basis=basis,
         splits=len({split for split, _ in seeds}),
         p=known(test.p),
+        flags="; ".join(f"{line.label}: {counted(line.row)}" for line in (a, b) if line.row.flags),
     )

@@ -46,6 +46,8 @@ def _contrast(asked: str, study: Study) -> Contrast:
     factor, reads = _method(study, asked, (a, b)) if key == METHOD else _factor(study, asked, key, (a, b))
     chosen = {side: [case for case in study.cases if reads(case, value)] for side, value in (("a", a), ("b", b))}
     for side, value in (("a", a), ("b", b)):
+        if not chosen[side] and key == METHOD and value in study.scoreless:
+            return Contrast(asked, a, b, (), f"no run of {value} has a score")
         if not chosen[side]:
             levels = {said(level) for case in study.cases if (level := factor.level(case)) is not None}
             raise UnipetError(
@@ -153,7 +155,7 @@ def _resolved(study: Study, asked: str, key: str, sides: Sequence[str]) -> str |
     known = sorted(each for each in study.varying if each.startswith(("method.insertions.", "optim.", "task.")))
     raise UnipetError(
         f"--contrast {asked!r}: the runs do not differ in {key}. They differ in: method, {some(known, 12)}."
-        f"{nearest(key, [METHOD, *known])}"
+        f"{nearest(key, [METHOD, *known, *(each.removesuffix(NAME).rsplit('.', 1)[-1] for each in known)])}"
     )
 
 

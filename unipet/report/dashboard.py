@@ -135,7 +135,9 @@ def table_columns(tasks: Sequence[str]) -> list[str]:
     config = ["method", "task", "model", "budget"]
     shown = [f"config:{name}.value.name" for name in config] + ["config:seed.value"]
     shown += [f"config:design.value.{name}" for name in DIMENSIONS]
-    return shown + [f"summary:{name}" for name in [*map(score_key, tasks), *(key for key, _, _ in COSTS.values())]]
+    return shown + [
+        f"summary:{name}" for name in [*map(score_key, tasks), "flags", *(key for key, _, _ in COSTS.values())]
+    ]
 
 
 def build(entries: Sequence[Entry], name: str, project: str, entity: str) -> tuple[Workspace, Report]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,13 +14,16 @@ from unipet.report.cases import Study
 from unipet.report.contrasts import Contrast
 from unipet.report.estimates import ALL, Estimated, corrected, estimates
 from unipet.report.factors import Change, changes
+from unipet.report.flagged import MARK
 from unipet.report.numbers import GAP, score
+from unipet.report.protocol import some
 from unipet.report.verdicts import p_text
 
+NARROW = 40  # characters of the terminal's column of contrasts
 MOST = 40  # rows of the terminal's table: a file has all
-HEADS = ("difference", "95 % interval", "p, corrected", "verdict", "tasks for it", "pairs", "seeds")
+HEADS = ("difference", "95 % interval", "p, corrected", "verdict", "pairs", "seeds")
 ESTIMATED = [field.name for field in dataclasses.fields(Estimated)]
-JOINED = ("tasks", "tuned")  # fields that are lists
+JOINED = ("tasks", "tuned", "flagged")  # fields that are lists
 
 
 @dataclass(frozen=True)
@@ -44,8 +48,9 @@ def shown(rows: Sequence[Estimated]) -> list[Estimated]:
 
 
 def where(each: Estimated, places: bool) -> str:
-    """What an estimate is of: `sst2`, or `4 tasks`; with base model and budget where `places` says that there are several."""
-    task = f"{len(each.tasks)} tasks" if each.task == ALL else each.task
+    """What an estimate is of: `sst2`, or `4 tasks (3 +)`, of which three have a mean difference above zero; with base model and
+    budget where `places` says that there are several."""
+    task = f"{len(each.tasks)} tasks ({each.better} +)" if each.task == ALL else each.task
     return f"{task}, {each.model}, {each.budget}" if places else task
 
 
@@ -55,11 +60,10 @@ def cells(each: Estimated) -> list[str]:
     if each.low is not None and each.high is not None:
         interval = f"{score(each.low, each.scale, '+')} to {score(each.high, each.scale, '+')}"
     return [
-        score(each.difference, each.scale, "+"),
+        score(each.difference, each.scale, "+") + (f" {MARK}" if each.flagged else ""),
         interval,
         GAP if each.p_adjusted is None else p_text(each.p_adjusted),
         each.verdict,
-        f"{each.better} of {len(each.tasks)}" if each.task == ALL else GAP,
         str(each.pairs),
         str(each.seeds),
     ]
@@ -78,7 +82,7 @@ def effects_text(several: Sequence[Effect], most: int = MOST) -> str:
         [change.factor, f"{change.before} → {change.after}", where(each, places), *cells(each)]
         for change, each in rows[:most]
     ]
-    lines = [f"main effects (difference = after - before; {_basis([each for _, each in rows])}):"]
+    lines = [f"main effects ({effects_caption(several)}):"]
     lines.append(text_table(["factor", "change", "on", *HEADS], body))
     if len(rows) > most:
         lines.append(f"{len(rows) - most} more changes: --effects FILE writes all")
@@ -89,11 +93,27 @@ def contrasts_text(several: Sequence[Contrast]) -> str:
     """For the terminal: each contrast on every task and over tasks."""
     rows = [(contrast, each) for contrast in several for each in contrast.estimates]
     places = several_places([each for _, each in rows])
-    body = [[contrast.asked, where(each, places), *cells(each)] for contrast, each in rows]
-    lines = [f"contrasts (difference = first - second; {_basis([each for _, each in rows])}):"]
+    body = [[_broken(contrast.asked), where(each, places), *cells(each)] for contrast, each in rows]
+    lines = [f"contrasts ({contrasts_caption(several)}):"]
     lines += [text_table(["contrast", "on", *HEADS], body)] if body else []
     lines += [f"{contrast.asked}: not tested: {contrast.why_not}" for contrast in several if contrast.why_not]
     return "\n".join([*lines, *notes([each for _, each in rows])])
+
+
+def _broken(asked: str) -> str:
+    """A contrast in lines of a narrow column."""
+    key, _, values = asked.partition("=")
+    return asked if len(asked) <= NARROW else "\n".join([*textwrap.wrap(key, NARROW), f"  {values}"])
+
+
+def effects_caption(several: Sequence[Effect]) -> str:
+    """What the differences are and what they were tested over."""
+    return f"difference = after - before; {_basis([each for effect in several for each in shown(effect.estimates)])}"
+
+
+def contrasts_caption(several: Sequence[Contrast]) -> str:
+    """As above."""
+    return f"difference = first - second; {_basis([each for contrast in several for each in contrast.estimates])}"
 
 
 def _basis(rows: Sequence[Estimated]) -> str:
@@ -117,6 +137,8 @@ def notes(rows: Sequence[Estimated]) -> list[str]:
         said.append("note: fewer than three seeds: such an interval says little")
     if any(each.basis == "examples" for each in rows):
         said.append("note: one seed in common: the test speaks of these trained models, not of the methods")
+    if flagged := list(dict.fromkeys(text for each in rows for text in each.flagged)):
+        said.append(f"{MARK} with runs that are flagged: {some(flagged)}")
     return said
 
 

@@ -14,9 +14,10 @@ import numpy as np
 
 from unipet.report import statistics
 from unipet.report.cases import Match
+from unipet.report.flagged import counted
 from unipet.report.identity import Block
 from unipet.report.numbers import together
-from unipet.report.scored import paired, resample
+from unipet.report.scored import difference, resample, resampled_difference
 from unipet.report.standings import DIFFERENT, SAME, UNTESTED
 from unipet.report.statistics import Stratum, known
 
@@ -46,6 +47,7 @@ class Estimated:
     better: int = 0  # tasks whose mean difference is above zero
     p_tasks: float | None = None  # would other tasks say the same? Student's t over the means of the tasks
     tuned: tuple[str, ...] = ()  # settings that some pairs do not have in common, because they were tuned
+    flagged: tuple[str, ...] = ()  # configurations with flags, and these
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class _Task:
     pairs: int
     blocks: tuple[Block, ...]
     tuned: tuple[str, ...]
+    flagged: tuple[str, ...]
 
 
 def estimates(matches: Sequence[Match]) -> list[Estimated]:
@@ -77,7 +80,7 @@ def estimates(matches: Sequence[Match]) -> list[Estimated]:
 
 def mean_difference(match: Match) -> float:
     """a - b of one pair, averaged over its blocks; more is better."""
-    return float(np.mean([_single(match, block).differences[0] for block in match.blocks]))
+    return float(np.mean([difference(match.a.line, match.b.line, block) for block in match.blocks]))
 
 
 def _both(names: Sequence[str]) -> str:
@@ -92,11 +95,12 @@ def _task(task: str, matches: Sequence[Match]) -> _Task:
     rows, replicates = [], []
     examples = 0
     for block in blocks:
-        some = [_single(match, block) for match in matches if block in match.blocks]
-        rows.append(np.mean([each.differences[0] for each in some]))
-        examples = max(examples, *(each.examples for each in some))
-        drawn = [each.resampled[0] for each in some if each.resampled is not None]
-        replicates.append(np.mean(drawn, axis=0) if len(drawn) == len(some) else None)
+        some = [(match.a.line, match.b.line) for match in matches if block in match.blocks]
+        rows.append(np.mean([difference(first, second, block) for first, second in some]))
+        drawn = [resampled_difference(first, second, block) for first, second in some]
+        answered_by = [each for each in drawn if each is not None]
+        replicates.append(np.mean(answered_by, axis=0) if len(answered_by) == len(some) else None)
+        examples = max(examples, *(len(first.answers[block].ids) if block in first.answers else 0 for first, _ in some))
     splits = [split for split, _ in blocks]
     answered = [each for each in replicates if each is not None]
     resampled = statistics.by_split(np.stack(answered), splits) if len(answered) == len(blocks) else None
@@ -109,6 +113,14 @@ def _task(task: str, matches: Sequence[Match]) -> _Task:
         len(matches),
         tuple(blocks),
         tuple(dict.fromkeys(key for match in matches for key in match.tuned)),
+        tuple(
+            dict.fromkeys(
+                f"{case.line.label} on {case.line.row.task}: {counted(case.line.row)}"
+                for match in matches
+                for case in (match.a, match.b)
+                if case.line.row.flags
+            )
+        ),
     )
 
 
@@ -117,12 +129,6 @@ def _resample(matches: Sequence[Match]) -> None:
     groups = {id(case.group): case.group for match in matches for case in (match.a, match.b)}
     for group in groups.values():
         resample(group.scored, [])
-
-
-def _single(match: Match, block: Block) -> Stratum:
-    a, b = match.a.line, match.b.line
-    counts = {len(line.answers[block].ids) for line in (a, b) if block in line.answers}
-    return paired(a, b, [block], counts.pop() if len(counts) == 1 else 0)
 
 
 def _alike(parts: Sequence[_Task]) -> list[_Task]:
@@ -165,6 +171,7 @@ def _estimated(task: str, model: str, budget: str, parts: Sequence[_Task]) -> Es
         better=int((means > 0).sum()),
         p_tasks=known(statistics.over_seeds(means).p) if len(means) > 1 else None,
         tuned=tuple(dict.fromkeys(key for part in parts for key in part.tuned)),
+        flagged=tuple(dict.fromkeys(each for part in parts for each in part.flagged)),
     )
 
 

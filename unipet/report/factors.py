@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from functools import cache
 
 from unipet.report.cases import METHOD, Case, Factor, Level, Match, Study, matches, order
 from unipet.runs.labels import option_names, plain
@@ -63,9 +64,8 @@ def factors(study: Study) -> list[Factor]:
     """One factor for each choice that varies; those of all insertions that have the choice are one, whose level names each."""
     choices: dict[str, Factor] = {}
     for key in study.strict:
-        match = _OF_INSERTION.fullmatch(key)
-        if match is not None:
-            choices.setdefault(match[2], choice(match[2]))
+        if (end := _end(key)) is not None:
+            choices.setdefault(end, choice(end))
         elif key.startswith(METHOD) and not key.startswith(INSERTIONS) and key != f"{METHOD}order":
             choices.setdefault(key, setting(key))
     return [*choices.values(), *_presences(study)]
@@ -81,18 +81,22 @@ def choice(end: str) -> Factor:
         return tuple((key, text(value)) for key, value in had) or None
 
     def own(key: str) -> bool:
-        match = _OF_INSERTION.fullmatch(key)
-        return match is not None and match[2] == end
+        return _end(key) == end
 
     def hangs(key: str) -> bool:
-        match = _OF_INSERTION.fullmatch(key)
-        if match is None or own(key):
-            return False
-        return end.endswith(NAME) and match[2].startswith(f"{names}.")
+        other = _end(key)
+        return other is not None and other != end and end.endswith(NAME) and other.startswith(f"{names}.")
 
     if end == "function.size":
         dimension = "size"
     return Factor(end, level, own, hangs, dimension if dimension in DIMENSIONS else "method")
+
+
+@cache
+def _end(key: str) -> str | None:
+    """`position.form` of `method.insertions.ffn.position.form`; None of a key outside of the insertions."""
+    match = _OF_INSERTION.fullmatch(key)
+    return None if match is None else match[2]
 
 
 def setting(key: str) -> Factor:

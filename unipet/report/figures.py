@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,9 +45,14 @@ def check_figures() -> None:
         )
 
 
-def write_figures(directory: Path, groups: Sequence[Group], tuning: Sequence[Curve] = ()) -> list[Path]:
-    """`scores` and `scores_by_parameters` as .pdf and .png in `directory`, and `tuning` where a search has made curves of it;
-    the paths.
+def write_figures(
+    directory: Path,
+    groups: Sequence[Group],
+    tuning: Sequence[Curve] = (),
+    more: Callable[[], Mapping[str, Figure]] = dict,
+) -> list[Path]:
+    """`scores` and `scores_by_parameters` as .pdf and .png in `directory`, `tuning` where a search has made curves of it, and
+    what `more` draws; the paths.
 
     Raises `UnipetError` where matplotlib is missing, no run has a score, or a file cannot be written.
     """
@@ -62,6 +67,7 @@ def write_figures(directory: Path, groups: Sequence[Group], tuning: Sequence[Cur
         figures = {name: draw(shown) for name, draw in FIGURES.items()} | (
             {"tuning": efforts(tuning)} if tuning else {}
         )
+        figures |= more()
         for name, figure in figures.items():
             for kind in FORMATS:
                 buffer = io.BytesIO()
@@ -170,11 +176,12 @@ def scores_by_parameters(groups: Sequence[Group]) -> Figure:
         panel.setdefault(row.label, []).append(row)
     figure, axes = _panels(max(len(panels), 1), 2.6)
     positive = [row.percent for curves in panels.values() for rows in curves.values() for row in rows if row.percent]
+    flagged = {label for curves in panels.values() for label, rows in curves.items() if any(row.flags for row in rows)}
     handles: dict[str, Any] = {}
     for ((task, model, _, beside), curves), axis in zip(panels.items(), axes, strict=False):
         for label, rows in curves.items():
             points = sorted(rows, key=lambda row: row.percent or 0.0)
-            handles[label] = axis.errorbar(
+            handles[f"{label} {MARK}" if label in flagged else label] = axis.errorbar(
                 [row.percent or 0.0 for row in points],
                 [row.score or 0.0 for row in points],
                 yerr=[math.nan if row.std is None else row.std for row in points],

@@ -24,6 +24,7 @@ _SIGNS = {
     '"': "''",
     "±": r"$\pm$",
     "↓": r"$\downarrow$",
+    "→": r"$\rightarrow$",
     "×": r"$\times$",
     "…": r"\ldots{}",
     "–": "--",

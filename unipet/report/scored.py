@@ -74,9 +74,22 @@ def resample(scored: Sequence[Scored], warnings: list[str]) -> int:
 def paired(a: Scored, b: Scored, blocks: Sequence[Block], examples: int) -> Stratum:
     """The differences a - b over these blocks, which both have, turned so that more is better; of several few-shot splits, the
     mean of each split."""
-    sign, splits = a.row.sign, [split for split, _ in blocks]
-    differences = by_split(sign * np.array([a.scores[block] - b.scores[block] for block in blocks]), splits)
-    if not all(block in a.replicates and block in b.replicates for block in blocks):
+    splits = [split for split, _ in blocks]
+    differences = by_split(np.array([difference(a, b, block) for block in blocks]), splits)
+    resampled = [resampled_difference(a, b, block) for block in blocks]
+    answered = [each for each in resampled if each is not None]
+    if len(answered) < len(blocks):
         return Stratum(differences)
-    resampled = np.stack([a.replicates[block] - b.replicates[block] for block in blocks])
-    return Stratum(differences, by_split(sign * resampled, splits), examples)
+    return Stratum(differences, by_split(np.stack(answered), splits), examples)
+
+
+def difference(a: Scored, b: Scored, block: Block) -> float:
+    """a - b in one block, turned so that more is better."""
+    return a.row.sign * (a.scores[block] - b.scores[block])
+
+
+def resampled_difference(a: Scored, b: Scored, block: Block) -> np.ndarray | None:
+    """The same on each resample of the examples (B,); None where one of the two has no answers."""
+    if block not in a.replicates or block not in b.replicates:
+        return None
+    return a.row.sign * (a.replicates[block] - b.replicates[block])

@@ -33,6 +33,7 @@ CSV_COLUMNS: dict[str, Callable[[Row], object]] = {
     "runs": lambda row: row.runs,
     "train_s": lambda row: row.train_s,
     "flags": counted,
+    "other_metrics": lambda row: "; ".join(f"{name}={mean!r}" for name, mean in row.others),
 }
 
 

@@ -17,6 +17,7 @@ from unipet.report.markdown import markdown
 from unipet.report.page.document import page
 from unipet.report.paper import PaperTable, paper_table, wide_csv
 from unipet.report.published.beside import Beside
+from unipet.report.study_latex import study_latex
 from unipet.report.table import csv_table
 from unipet.report.tuning import Curve, curves_csv
 from unipet.report.verdicts import pairs_csv
@@ -60,8 +61,11 @@ WRITERS: dict[str, tuple[str, Callable[[Report], str]]] = {
         ),
     ),
     "latex": (
-        "a paper's table in LaTeX: rows methods, columns tasks, best bold, not distinguishable from it underlined",
-        lambda report: latex(report.table),
+        "a paper's table in LaTeX: rows methods, columns tasks, best bold, not distinguishable from it underlined; and tables of "
+        "contrasts, main effects and averages",
+        lambda report: "\n".join(
+            filter(None, [latex(report.table), study_latex(report.effects, report.contrasts, report.averages)])
+        ),
     ),
     "markdown": ("the same table in Markdown", lambda report: markdown(report.table)),
     "csv": ("the same table in full precision", lambda report: wide_csv(report.table)),

@@ -4,8 +4,11 @@
   the answers vary by less than a thousandth of the labels' standard deviation; for texts: one text.
 - `below_majority`: fewer answers are right than if the most frequent label of the evaluation examples (for tags: of their
   words) were always given.
+- `at_majority`: exactly as many are right, though not all answers are that label: nothing was learned that the label's frequency
+  does not tell.
 - `below_mean`, for numbers: the squared error is larger than if the mean of the evaluation labels were always given.
 - `empty_texts`: a tenth or more of the generated texts are empty.
+- `unmoved`: training changed no tensor of an insertion, so that other parts of the model made the score.
 - `router_collapsed`: a learned router sends nearly all tokens to as few experts as it may; see `collapse`.
 - `diverged`: training lost more than half of what it had gained, or ended far above its start; see `diverged`.
 """
@@ -25,8 +28,10 @@ Rows = Sequence[Mapping[str, Any]]  # of predictions.jsonl: prediction, and labe
 NAMES = {
     "one_answer": "one answer for every example",
     "below_majority": "fewer right answers than the most frequent label gives",
+    "at_majority": "as many right answers as the most frequent label gives",
     "below_mean": "a larger squared error than the mean of the labels gives",
     "empty_texts": "empty texts",
+    "unmoved": "an insertion that training did not change",
     "router_collapsed": "a learned router that uses few of its experts",
     "diverged": "the training loss rose again",
 }
@@ -46,7 +51,20 @@ def raised(rows: Rows, regression: bool, steps: Sequence[Mapping[str, Any]]) -> 
     return [Flag(name, text) for name, text in flags.items()]
 
 
-def collapse(record: Record) -> list[Flag]:
+def of_parts(record: Record) -> list[Flag]:
+    """Flags of single insertions: one that training did not change, and learned routers that have collapsed."""
+    still = [
+        repr(row.name)
+        for row in record.insertions
+        if row.untrained and len(row.untrained) >= len(row.modules) * len(row.shapes) > 0
+    ]
+    if not still:
+        return _collapse(record)
+    text = f"training changed no tensor of {', '.join(still)}, so other parts of the model made the score"
+    return [Flag("unmoved", text), *_collapse(record)]
+
+
+def _collapse(record: Record) -> list[Flag]:
     """A flag where learned routers have collapsed."""
     places = [
         f"{len(record.mixture.collapsed[row.name])} of {len(row.modules)} sites of {row.name!r}"
@@ -82,6 +100,8 @@ def _labels(pairs: Sequence[tuple[Any, Any]], unit: str) -> dict[str, str]:
         flags["below_majority"] = (
             f"{hits} of {len(pairs)} {unit} are right, fewer than the {most} that always answering {label} would get"
         )
+    elif hits == most < len(pairs) and not flags:
+        flags["at_majority"] = f"{hits} of {len(pairs)} {unit} are right, as many as always answering {label} would get"
     return flags
 
 

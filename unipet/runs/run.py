@@ -151,7 +151,7 @@ def _work(
         from unipet.training.callbacks import Best
         from unipet.adaptation.checkpoint import save
         from unipet.training.evaluation import check_mixture, higher_is_better, score_split, selection_score
-        from unipet.runs.flags import collapse, raised
+        from unipet.runs.flags import of_parts, raised
         from unipet.training.history import read_steps
         from unipet.training.loop import seed_everything
         from unipet.training.settling import settle
@@ -244,7 +244,7 @@ def _work(
     record.mixture = expert_report(trained.experts, config, model, data, encoded, tokenizer)
     with phase("evaluation"):
         check_mixture(model, split, batch, config.optim.eval_batch_size, read)  # last: it merges the mixture
-    record.flags = [*raised(rows, data.regression, read_steps(directory / records.METRICS)), *collapse(record)]
+    record.flags = [*raised(rows, data.regression, read_steps(directory / records.METRICS)), *of_parts(record)]
     shared.check(model)
     record.score, record.metric, record.metrics = scores.score, scores.metric, dict(scores.metrics)
     return "ok"

@@ -104,7 +104,7 @@ class _Skipped:
         self._handle: Any = None
 
     def begin(self) -> None:
-        entry = Entry(self._enter, [self.stack.name], self.stack.entry)
+        entry = Entry(self._enter, [self.stack.name])
         self._handle = self.stack.entry.register_forward_pre_hook(entry, with_kwargs=True)
         for layer in self.stack.layers:
             layer.forward = self._around(layer.forward, layer is self.stack.layers[-1])

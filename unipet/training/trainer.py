@@ -148,6 +148,7 @@ def train(
         train_dataset=examples,
         callbacks=[
             resumption,  # first: a resume point comes before all that begins a step
+            sharding,  # the passes that it follows are over before the step's routes and dropout are drawn
             routes,
             OwnDropout(ranks, config.seed),
             probe,
@@ -156,7 +157,6 @@ def train(
             *([progress] if company.shows else []),
             journal,
             hours,
-            sharding,
             *([best] if best else []),  # last, because it checks whether an earlier callback has ended training
         ],
     )

@@ -46,6 +46,10 @@ def test_spaces_draw_the_same_for_what_they_have_in_common() -> None:
     more = SearchSpace([LR, SIZE], [SearchedKey("scale", "scale", ("1", "2", "4")), WHOLE])
     assert [choice[:2] for choice in random_choices(more, 20, 0)] == random_choices(alone, 20, 0)
     assert len({choice[2:] for choice in random_choices(more, 20, 0)}) > 5
+    fewer = SearchSpace([LR, SIZE], [WHOLE])
+    assert [choice[-1] for choice in random_choices(more, 20, 0)] == [
+        choice[-1] for choice in random_choices(fewer, 20, 0)
+    ]
     other = SearchSpace([LR, SIZE], [SearchedKey("optim.lr", "optim.lr", (), 1e-1, 1.0, log=True)])
     drawn = random_choices(other, 20, 0)
     assert [key.key for key in other.keys] == ["optim.lr", "size"] and all(float(each[0]) >= 0.1 for each in drawn)

@@ -1,6 +1,6 @@
 """`kronecker`: f(u) = (outer ⊗ inner) u, a Kronecker product (LoKr: Yeh et al. 2024; KronA: Edalati et al. 2022).
 
-Shapes: d_out = o1·o2, d_in = i1·i2; outer (o1, i1), inner (o2, i2).
+Shapes: d_out = o1·o2, d_in = i1·i2; outer (o1, i1), inner (o2, i2); N rows of u.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -64,7 +65,10 @@ class Kronecker(LinearMap):
         assert isinstance(u, Tensor)
         outer, inner = self._whole("outer", params), self._whole("inner", params)
         u_IJ = cut(u, outer.shape[1], inner.shape[1])
-        delta = outer @ (u_IJ @ inner.T)
+        mixed = torch.is_autocast_enabled(u.device.type) or not (u.dtype == outer.dtype == inner.dtype)
+        if mixed or not torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return (outer @ (u_IJ @ inner.T)).flatten(-2)  # a compiled graph decides what it keeps
+        delta: Tensor = _Sides.apply(u_IJ, outer, inner)  # type: ignore[no-untyped-call]
         return delta.flatten(-2)
 
     def matrix(self, params: Params) -> Tensor:
@@ -73,3 +77,25 @@ class Kronecker(LinearMap):
     @property
     def starts_at_zero(self) -> bool:
         return True
+
+
+class _Sides(torch.autograd.Function):
+    """outer u innerᵀ for every (i1, i2) of u. What u innerᵀ is, as wide as h, is not kept: the backward pass makes it again."""
+
+    @staticmethod
+    def forward(ctx: Any, u_NIJ: Tensor, outer: Tensor, inner: Tensor) -> Tensor:
+        ctx.save_for_backward(u_NIJ, outer, inner)
+        return outer @ (u_NIJ @ inner.T)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        u_NIJ, outer, inner = ctx.saved_tensors
+        of_u = of_outer = of_inner = None
+        if ctx.needs_input_grad[1]:
+            of_outer = (grad @ (u_NIJ @ inner.T).transpose(-1, -2)).flatten(0, -3).sum(0)
+        if ctx.needs_input_grad[0] or ctx.needs_input_grad[2]:
+            back = outer.T @ grad
+            of_u = back @ inner if ctx.needs_input_grad[0] else None
+            if ctx.needs_input_grad[2]:
+                of_inner = back.flatten(0, -2).T @ u_NIJ.flatten(0, -2)
+        return of_u, of_outer, of_inner

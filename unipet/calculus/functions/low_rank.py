@@ -119,7 +119,7 @@ class LowRank(LinearMap):
                 params[_START + name].copy_(value)
 
     def product(self, u: Tensor, params: Params, training: bool) -> Delta:
-        u_BTU = F.dropout(u, self.dropout, training) if u.is_floating_point() else u
+        u_BTU = F.dropout(u, self.dropout) if training and self.dropout and u.is_floating_point() else u
         z_BTR = _read(u_BTU, params["down"])
         if self.diagonal:
             z_BTR = z_BTR * params["diagonal"]

@@ -165,7 +165,9 @@ class Prefix(Function):
 
     def columns(self, params: Params, kv_heads: int, training: bool) -> tuple[Tensor, Tensor]:
         """Keys and values per head, k_GLE and v_GLE: what prepending puts in front of the sequence."""
-        k_LK, v_LK = (F.dropout(self.whole(params, slot), self.dropout, training) for slot in ("keys", "values"))
+        k_LK, v_LK = (self.whole(params, slot) for slot in ("keys", "values"))
+        if training and self.dropout:
+            k_LK, v_LK = F.dropout(k_LK, self.dropout), F.dropout(v_LK, self.dropout)
         k_GLE = k_LK.view(self.size, kv_heads, -1).transpose(0, 1)
         v_GLE = v_LK.view(self.size, kv_heads, -1).transpose(0, 1)
         return k_GLE, v_GLE

@@ -82,7 +82,7 @@ def scaled(delta: Delta, factor: Tensor | float) -> Delta:
     """s · Δ."""
     if not isinstance(factor, Tensor):
         if isinstance(delta, Product):
-            return replace(delta, factor=factor * delta.factor)
+            return Product(delta.z, delta.W_DR, factor * delta.factor)
         return _times(factor, delta)
     if isinstance(delta, Product) and factor.dim() == 1:  # one number, or one for each channel of h
         return replace(delta, W_DR=factor.unsqueeze(-1) * delta.W_DR)

@@ -40,15 +40,15 @@ class Rotation(Turn):
         return divisors((one.h for one in widths), least=2)
 
     def generate(self, params: Params, shared: Params, widths: Widths) -> Params:
-        return {**params, "blocks": params["upper"].expand(widths.h // self.size, -1)}
+        Q_NBB = skew(params["upper"], self.size)
+        turn_NBB = cayley(Q_NBB) if self.cayley == "exact" else neumann(Q_NBB, self.terms)
+        return {**params, "turn": turn_NBB, "blocks": params["upper"].expand(widths.h // self.size, -1)}
 
     def width(self, params: Params) -> int:
         return len(params["blocks"]) * self.size
 
     def turned(self, u: Tensor, params: Params) -> Tensor:
-        Q_NBB = skew(params["upper"], self.size)
-        turn_NBB = cayley(Q_NBB) if self.cayley == "exact" else neumann(Q_NBB, self.terms)
-        u_NB = cut(u, -1, self.size)
+        turn_NBB, u_NB = params["turn"], cut(u, -1, self.size)
         shared = self.share_blocks
         moved_NB = u_NB @ turn_NBB[0] if shared else torch.einsum("...nb,nbc->...nc", u_NB, turn_NBB)
         return (u_NB + moved_NB).flatten(-2)

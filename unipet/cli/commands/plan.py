@@ -44,6 +44,12 @@ def main(argv: Sequence[str]) -> int:
     with composer(asked.config_dir) as composing:
         todo = plan(asked.overrides, asked.multirun, composing, command="plan")
         check_search(todo)
+        if todo.config.launcher.name == "packed":
+            raise UnipetError(
+                "unipet plan: launcher=packed: a forecast is of jobs that train alone. What a pack of them needs is measured "
+                "on its first batch, when it begins, and its memory is that of all its jobs together. Plan with "
+                "launcher=local: packing that takes longer is not done, so the hours of all jobs are an upper bound."
+            )
         jobs = list(planned(todo, composing) if searches(todo.config) else sweep_jobs(todo, composing))
     composed = sum(job.compose_s for job in jobs)
     from unipet.runs.forecast import measuring  # noqa: F401  # as a run imports it, so that the time of imports counts

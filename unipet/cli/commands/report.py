@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from unipet.cli.commands.arguments import Parser, file_path, read
 from unipet.cli.commands.examples import examples
@@ -32,6 +33,7 @@ def main(argv: Sequence[str]) -> int:
         help="published numbers beside ours in every format, with what differs in the setting; repeatable: "
         f"{', '.join(source_names())}, or a file of yours",
     )
+    parser.add_argument("--metric", metavar="NAME", help="report this recorded metric instead of each task's first one")
     parser.add_argument(
         "--contrast",
         metavar='"KEY=A vs B"',
@@ -55,7 +57,9 @@ def main(argv: Sequence[str]) -> int:
     if asked.serve:
         from unipet.report.page.serve import PORT, serve
 
-        others = [name for name in (*WRITERS, "figures", "published", "contrast", "anyway") if getattr(asked, name)]
+        others = [
+            name for name in (*WRITERS, "figures", "published", "contrast", "metric", "anyway") if getattr(asked, name)
+        ]
         if others:
             raise UnipetError(
                 f"--serve writes no file: leave out --{others[0]}, or write the file with a second command."
@@ -71,8 +75,10 @@ def main(argv: Sequence[str]) -> int:
     from unipet.report.contrasts import contrasts, parsed
     from unipet.report.effect_rows import contrasts_text, effects, effects_text
     from unipet.report.figures import check_figures, write_figures
+    from unipet.report.other_metric import by_metric
     from unipet.report.published.asked import read_published
     from unipet.report.published.beside import beside, published_text
+    from unipet.report.study_figures import study_figures
     from unipet.report.table import text_table
     from unipet.report.tuning import curves, curves_text
     from unipet.report.verdicts import verdicts_text
@@ -86,6 +92,8 @@ def main(argv: Sequence[str]) -> int:
         parsed(contrast)
     published = read_published(asked.published)
     entries = collect(asked.directory)
+    if asked.metric:
+        entries = by_metric(entries, asked.metric)
     told = beside(published, entries) if published else []
     rows = aggregate(entries, asked.anyway)
     tuning = curves(trials(asked.directory))
@@ -101,7 +109,8 @@ def main(argv: Sequence[str]) -> int:
     for path, text in texts.items():
         write_asked(path, text)
     if asked.figures:
-        write_figures(asked.figures, report.groups, tuning)
+        more = partial(study_figures, report.effects, report.contrasts, report.averages)
+        write_figures(asked.figures, report.groups, tuning, more)
     print(text_table(report.rows, report.missing, across_budgets=asked.anyway))
     print(f"\n{verdicts_text(report.groups)}")
     for text in (

@@ -10,6 +10,7 @@ from unipet.report.aggregate import score_of
 from unipet.report.averages import Averages
 from unipet.report.effect_rows import Effect
 from unipet.report.estimates import mean_difference
+from unipet.report.flagged import MARK
 from unipet.report.page.comparisons import Comparison, Line
 from unipet.report.page.curves import POINTS, curve, points_per_run
 from unipet.report.page.dimensions import effects_on
@@ -34,7 +35,7 @@ def seed_points(comparisons: Sequence[Comparison]) -> Rows:
             rows += [
                 {
                     "group": comparison.id,
-                    "label": line.label,
+                    "label": marked(line),
                     "rank": rank,
                     "seed": str(entry.record.seed),
                     "score": _round(score_of(entry.record)),
@@ -48,6 +49,11 @@ def seed_points(comparisons: Sequence[Comparison]) -> Rows:
     return rows
 
 
+def marked(line: Line) -> str:
+    """A configuration's label, marked where it has flags."""
+    return line.label + f" {MARK}" * bool(line.row.flags)
+
+
 def cost_points(comparisons: Sequence[Comparison], cost: str) -> Rows:
     """One row per configuration whose score and cost are known."""
     rows = []
@@ -59,8 +65,8 @@ def cost_points(comparisons: Sequence[Comparison], cost: str) -> Rows:
         rows += [
             {
                 "group": comparison.id,
-                "label": line.label,
-                "name": name,
+                "label": marked(line),
+                "name": name + f" {MARK}" * bool(line.row.flags),
                 "score": _round(line.row.score),
                 "cost": _round(line.costs[cost]),
                 "front": line.id in best,

@@ -13,7 +13,7 @@ from unipet.report.estimates import ALL, Estimated
 from unipet.report.page.comparisons import Comparison
 from unipet.report.page.rendering import Table
 
-NUMBERS = (2, 3, 4, 7, 8)  # columns of numbers
+NUMBERS = (2, 3, 4, 6, 7)  # columns of numbers
 
 
 def place_of(comparison: Comparison) -> tuple[str, str, str]:

@@ -42,8 +42,8 @@ from unipet.report.tuning import Curve, curve_cells
 HERE = Path(__file__).resolve().parent
 PARTS = (
     ("table", "Comparison"), ("published", "Published"), ("scores", "Scores"), ("trade-offs", "Cost"),
-    ("learning", "Learning"), ("experts", "Experts"), ("dimensions", "Dimensions"),
-    ("averages", "Over tasks"), ("tuning", "Tuning effort"), ("methods", "Methods"), ("failures", "Without a score"), ("runs", "Any two runs"),
+    ("learning", "Learning"), ("experts", "Experts"), ("dimensions", "Dimensions"), ("averages", "Over tasks"),
+    ("tuning", "Tuning effort"), ("methods", "Methods"), ("failures", "Without a score"), ("runs", "Any two runs"),
 )  # fmt: skip
 LIMIT = 3_000_000  # bytes of the whole page
 #: (points of each measure's curves, compositions drawn): all that a page below the limit has room for.
