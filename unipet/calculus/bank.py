@@ -247,9 +247,3 @@ _EMPTY = Bank([Contents({}, "zeros")], None, torch.float32, torch.device("cpu"))
 def plain_bank(slots: Slots, scheme: str, dtype: torch.dtype, device: torch.device, home: NamedTensors) -> Bank:
     """A bank without a mixture. Banks of no tensors, as most are, are one and the same."""
     return Bank([Contents(slots, scheme)], None, dtype, device, home) if slots else _EMPTY
-
-
-@torch.no_grad()
-def baked(params: Params) -> dict[str, nn.Parameter]:
-    """Copies of already reduced tensors as ordinary parameters."""
-    return {name: nn.Parameter(tensor.detach().clone()) for name, tensor in params.items()}

@@ -13,7 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from unipet.calculus.bank import Bank, Contents, baked, plain_bank
+from unipet.calculus.bank import Bank, Contents, plain_bank
 from unipet.calculus.functions.base import BASE, BASE_BIAS, Function, Params, Widths
 from unipet.calculus.insertion_parts import InsertionParts, frozen_of
 from unipet.calculus.mixture import Route
@@ -35,6 +35,12 @@ def _check_names(*owners: tuple[str, Iterable[str]]) -> None:
                     "one place. Rename it in the one that is your own, or choose another function or scaling."
                 )
             taken[name] = owner
+
+
+@torch.no_grad()
+def baked(params: Params) -> dict[str, nn.Parameter]:
+    """Copies of already reduced tensors as ordinary parameters."""
+    return {name: nn.Parameter(tensor.detach().clone()) for name, tensor in params.items()}
 
 
 class InsertionTensors(nn.Module):
