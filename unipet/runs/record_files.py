@@ -14,7 +14,7 @@ from unipet.compose import parse_run_config
 from unipet.compose.schema import config_values
 from unipet.output.files import utf8, write_bytes_atomic
 from unipet.calculus.yaml_reader import read_written
-from unipet.runs.json_object import WrongType
+from unipet.output.json_object import WrongType
 from unipet.runs.record import Record
 
 RESULT = "result.json"

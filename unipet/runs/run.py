@@ -7,21 +7,19 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unipet.output import libraries
-from unipet.output.files import remove_leftovers
 from unipet.runs import record_files as records
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
 from unipet.runs.expert_report import expert_report
 from unipet.runs.record import (
-    Compiled, Data, ErrorOf, Fitted, Frozen, InsertionRow, Memory, Params, Record, Scoring, blank_record,
+    Compiled, Data, Fitted, Frozen, InsertionRow, Memory, Params, Record, Scoring, blank_record,
 )  # fmt: skip
 from unipet.runs.versions import now
 from unipet.runs.device_share import Share
@@ -147,7 +145,8 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker,
         from unipet.training.budget.memory_fit import fit_run
         from unipet.training.callbacks import Best
         from unipet.adaptation.checkpoint import save
-        from unipet.training.evaluation import check_mixture, higher_is_better, score_split, selection_score
+        from unipet.training.evaluation import higher_is_better, score_split, selection_score
+        from unipet.runs.certify import certify, frozen_marks, put_beside
         from unipet.runs.flags import collapse, raised
         from unipet.training.history import read_steps
         from unipet.training.loop import seed_everything
@@ -185,7 +184,7 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker,
         record.reason = fit.why_not
         return "skipped"
     check_lengths(encoded, model, config.task)
-    memory = PeakMemory(device)
+    memory, before = PeakMemory(device), frozen_marks(model)
     best = None
     if encoded.selection and method.trains:
         metric = selection_metric(config.task)
@@ -241,10 +240,12 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker,
         records.write_jsonl_atomic(directory / records.PREDICTIONS, rows)
     company.writes_weights(model)
     record.mixture = expert_report(trained.experts, config, model, data, encoded, tokenizer)
-    with phase("evaluation"):
-        check_mixture(model, split, batch, config.optim.eval_batch_size, read)  # last: it merges the mixture
+    proof = certify(
+        model, config, data, encoded, split, tokenizer, directory / records.ADAPTER, trained.untrained, before
+    )  # last: it takes the model apart
     record.flags = raised(rows, data.regression, read_steps(directory / records.METRICS))
     record.flags += collapse(record)
     shared.check(model)
     record.score, record.metric, record.metrics = scores.score, scores.metric, dict(scores.metrics)
+    record.certificate = put_beside(directory / records.ADAPTER, record, proof)
     return "ok"

@@ -24,7 +24,8 @@ from unipet.training.budget.checkpointing import checkpointed
 from unipet.training.budget.memory_fit import MemoryFit
 from unipet.adaptation.checkpoint import save
 from unipet.config import BudgetConfig, RunConfig
-from unipet.training.evaluation import check_mixture, mean_target_loss, score_split
+from unipet.training.evaluation import mean_target_loss, score_split
+from unipet.runs.certify import certify, frozen_marks
 from unipet.runs.forecast.estimate import Point, representatives
 from unipet.runs.forecast.flops import flop_counter
 from unipet.runs.forecast.selected import Selected, batch_size_in_tokens
@@ -112,8 +113,9 @@ def measure(prepared: Prepared, encoded: Encoded, fit: MemoryFit, base: BaseMode
             _losses(found, config, encoded.selection, model, tokenizer)
         with found.stage("saving"):
             save(model, Path(directory) / "saved")
-    with found.stage("merging"):
-        check_mixture(model, encoded.evaluation, batch, config.optim.eval_batch_size, read)
+        with found.stage("certifying"):
+            before = frozen_marks(model)
+            certify(model, config, data, encoded, encoded.evaluation, tokenizer, Path(directory) / "saved", [], before)
     return found
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from unipet.errors import UnipetError
-from unipet.runs.json_object import JsonObject, WrongType
+from unipet.output.json_object import JsonObject, WrongType
 from unipet.runs.record_files import write_json_atomic
 
 SEARCH, TRIALS, STAGES = "search.json", "trials", "stages"

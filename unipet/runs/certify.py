@@ -1,0 +1,150 @@
+"""The certificate of a run, made at its end from the trained model, the saved adapter and a few examples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unipet.adaptation.certificate import CHECKS, FAILED, NOT_RUN, PASSED, Certificate, Check, failed, passed
+from unipet.config import RunConfig
+from unipet.output.stopwatch import phase
+from unipet.runs.compared_inputs import compared_inputs
+from unipet.runs.record import Record
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from unipet.tasks import Encoded, EncodedRows, TaskData
+    from unipet.training.invariance import Probe
+    from unipet.training.movement import Movement
+
+
+def frozen_marks(model: nn.Module) -> Movement:
+    """What a training must leave as it is: everything that does not train, in the base model and in what the method adds."""
+    from unipet.adaptation.api import frozen
+    from unipet.training.movement import Movement
+
+    base = {name: tensor for name, tensor in model.named_parameters() if not tensor.requires_grad}
+    return Movement({**base, **frozen(model)})
+
+
+@phase("certificate")
+def certify(
+    model: Any,
+    config: RunConfig,
+    data: TaskData,
+    encoded: Encoded,
+    split: EncodedRows,
+    tokenizer: Any,
+    adapter: Path,
+    untrained: Sequence[str],
+    before: Movement,
+) -> Certificate:
+    """Everything that can be checked within the run. Whatever goes wrong here becomes a failed check, never a failed run. The
+    model is taken apart and loaded again from `adapter`; `untrained` are the tensors that training did not change, `before`
+    what was frozen then.
+    """
+    from unipet.adaptation.adapted import adaptation
+    from unipet.adaptation.matched_sites import check_sites, matched_sites
+    from unipet.adaptation.proofs import check_finite
+    from unipet.training.invariance import check_cache, check_invariance
+    from unipet.training.random_streams import RandomStreams
+
+    streams = RandomStreams().state()
+    made = Certificate("run", matched_sites(adaptation(model)), protocol=compared_inputs(config, data, encoded))
+    made.checks["sites"] = check_sites(model, adaptation(model))
+    made.checks["moved"] = check_moved(model, untrained)
+    changed = before.changed()
+    made.checks["frozen"] = failed(f"training changed {_named(changed)}, which is frozen") if changed else passed()
+    probe = probe_of(config, split, tokenizer)
+    together: list[Tensor] = []
+
+    def invariance() -> dict[str, Check]:
+        together.extend(probe.outputs(model))
+        return check_invariance(model, probe, together)
+
+    try_checks(made, ("finite",), lambda: {"finite": check_finite(model)})
+    try_checks(made, ("padding", "batch_size", "row_order"), invariance)
+    try_checks(made, ("generation_cache",), lambda: {"generation_cache": check_cache(model, probe, tokenizer, config.task)})
+    try_checks(made, ("merge", "round_trip"), lambda: files_again(model, adapter, probe, together))
+    RandomStreams().resume(streams)  # what is loaded was drawn first
+    return put_in_order(made, "unipet verify")
+
+
+def files_again(model: Any, adapter: Path, probe: Probe, together: Sequence[Tensor]) -> dict[str, Check]:
+    """`merge` and `round_trip`, in which not only the outputs but every saved value must be what it was."""
+    from unipet.adaptation.api import stored
+    from unipet.adaptation.proofs import check_files
+    from unipet.training.movement import marks
+
+    before = marks(stored(model))
+    checks = check_files(model, adapter, lambda: probe.outputs(model), together)
+    trip = checks["round_trip"]
+    if trip.largest is not None or trip.status == PASSED:  # it was loaded
+        after = marks(stored(model))
+        if wrong := [name for name, mark in before.items() if after.get(name) != mark]:
+            trip.status, trip.text = FAILED, f"{_named(wrong)} came back with other values than were saved"
+    return checks
+
+
+def put_in_order(made: Certificate, reason: str) -> Certificate:
+    """The certificate with all checks; those that were not made say `reason`."""
+    made.checks = {name: made.checks.get(name) or Check(NOT_RUN, reason) for name in CHECKS}
+    return made
+
+
+def put_beside(adapter: Path, record: Record, certificate: Certificate) -> Certificate:
+    """Write the certificate, and which run it was, into the description of the saved adapter. Returns the certificate."""
+    from unipet.adaptation.checkpoint import annotate
+    from unipet.adaptation.description import Training
+
+    training = Training(
+        run_id=record.run_id,
+        task=record.task,
+        data=record.data.fingerprint,
+        seed=record.seed,
+        steps=record.time.steps,
+        stopped_by=record.stopped_by,
+        metric=record.metric,
+        score=record.score,
+        unipet=record.versions.unipet,
+    )
+    annotate(adapter, training, certificate)
+    return certificate
+
+
+def probe_of(config: RunConfig, split: EncodedRows, tokenizer: Any) -> Probe:
+    """The examples of a split that are looked at closely."""
+    from unipet.tasks import collate, readout
+    from unipet.training.invariance import Probe
+
+    return Probe.of(split, collate(tokenizer), readout(config.task, tokenizer), tokenizer.pad_token_id)
+
+
+def check_moved(model: nn.Module, untrained: Sequence[str]) -> Check:
+    """Whether everything trained that the method says trains, the head included."""
+    from unipet.adaptation.api import parameters
+
+    owned = parameters(model, head=True)
+    if not owned:
+        return passed("the method trains nothing")
+    held = [name for name, tensor in owned.items() if not tensor.requires_grad]
+    if held:
+        return failed(f"frozen, although the method trains it: {_named(held)}")
+    if untrained:
+        return failed(f"training did not change {_named(untrained)}")
+    return passed(f"all {len(owned)} trainable tensors")
+
+
+def _named(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:4])}{f' and {len(names) - 4} more' if len(names) > 4 else ''}"
+
+
+def try_checks(made: Certificate, names: tuple[str, ...], check: Callable[[], dict[str, Check]]) -> None:
+    """Make some checks. One that cannot be made has failed, and says why."""
+    try:
+        made.checks |= check()
+    except Exception as error:  # whatever happens to the checks, the run is finished and its score stands
+        text = f"the check broke off: {type(error).__name__}: {str(error)[:300]}"
+        made.checks |= dict.fromkeys(names, Check(FAILED, text))
