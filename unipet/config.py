@@ -238,6 +238,10 @@ class SearchConfig:
     name: str = "none"  # a row of STRATEGIES in unipet/sweeps/search/strategies.py
     # key -> its values in Hydra's grammar, besides those of the command line: {optim.lr: "tag(log, interval(1e-4, 1e-1))"}
     space: dict[str, str] = option({}, words="a mapping from a key to interval(...), choice(...) or range(...)")
+    # method -> keys that are searched for it alone, or otherwise than in the space of all: {lora: {optim.lr: ...}}
+    space_of: dict[str, dict[str, str]] = option(
+        {}, words="a mapping from a method to its own mapping of keys to values"
+    )
     trials: int | None = option(None, low=1, null="for every combination (search=grid)")  # of each study
     # of each study: no further trial begins once its trials have spent this much
     budget: str | None = option(

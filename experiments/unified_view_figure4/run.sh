@@ -6,4 +6,4 @@ set -euo pipefail
 out=runs/unified_view_figure4
 unipet train --config-dir experiments/unified_view experiment=figure4_xsum runs_dir=$out "$@"
 unipet train --config-dir experiments/unified_view experiment=figure4_en_ro runs_dir=$out "$@"
-unipet report $out --published experiments/unified_view_figure4/published.csv
+unipet report $out --published he2022:figure4

@@ -5,4 +5,4 @@
 set -euo pipefail
 out=runs/unified_view_table2
 unipet train --config-dir experiments/unified_view experiment=table2 runs_dir=$out "$@"
-unipet report $out --published experiments/unified_view_table2/published.csv
+unipet report $out --published he2022:table2

@@ -7,4 +7,4 @@ out=runs/unified_view_table3
 unipet train --config-dir experiments/unified_view experiment=table3_xsum runs_dir=$out "$@"
 unipet train --config-dir experiments/unified_view experiment=table3_en_ro runs_dir=$out "$@"
 unipet train --config-dir experiments/unified_view experiment=table3_en_ro method=pa_ffn_r200,pa_ffn_r512,pa_ffn_r1024 method.insertions.ffn.position.input=pre_norm runs_dir=$out "$@"
-unipet report $out --published experiments/unified_view_table3/published.csv
+unipet report $out --published he2022:table3

@@ -6,4 +6,4 @@ set -euo pipefail
 out=runs/unified_view_table4
 unipet train --config-dir experiments/unified_view experiment=table4_en_ro runs_dir=$out "$@"
 unipet train --config-dir experiments/unified_view experiment=table4_en_ro method=pa_ffn_r30 method.insertions.ffn.position.input=pre_norm runs_dir=$out "$@"
-unipet report $out --published experiments/unified_view_table4/published.csv
+unipet report $out --published he2022:table4

@@ -5,4 +5,4 @@
 set -euo pipefail
 out=runs/unified_view_table5
 unipet train --config-dir experiments/unified_view experiment=table5_xsum runs_dir=$out "$@"
-unipet report $out --published experiments/unified_view_table5/published.csv
+unipet report $out --published he2022:table5

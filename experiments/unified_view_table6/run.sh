@@ -7,4 +7,4 @@ out=runs/unified_view_table6
 unipet train --config-dir experiments/unified_view experiment=table6_xsum runs_dir=$out "$@"
 unipet train --config-dir experiments/unified_view experiment=table6_en_ro runs_dir=$out "$@"
 unipet train --config-dir experiments/unified_view experiment=table6_en_ro method=pa_ffn_r1024,pa_attn_r30_pa_ffn_r512,mam_reparam method.insertions.ffn.position.input=pre_norm runs_dir=$out "$@"
-unipet report $out --published experiments/unified_view_table6/published.csv
+unipet report $out --published he2022:table6

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -106,7 +105,7 @@ def test_a_run_is_identified_by_what_the_adapters_hold(tmp_path: Path) -> None:
     assert record["status"] == "ok", record["error"]
     for path in moved:
         shutil.rmtree(path)
-    assert record["mixture"]["ways"].keys() >= {"merged", "routed", "best_expert"}
+    assert record["mixture"]["ways"].keys() >= {"merged", "routed", "oracle_expert"}
     assert evaluate(next((tmp_path / "runs").glob("mixed*")))["reproduced"]
 
 

@@ -80,6 +80,16 @@ REFUSED: list[tuple[str, str, dict[str, Any], str]] = [
     ),
     (
         "mixture",
+        "scaling",
+        {
+            "position": "ffn",
+            "scaling": {"name": "input_gate", "alpha": 2.0},
+            "mixture": {"experts": [{"name": "low_rank", "size": 2}, {"name": "low_rank", "size": 4}]},
+        },
+        "router 'uniform' with reducer 'mean_of_outputs' does not go with scaling 'input_gate'",
+    ),
+    (
+        "mixture",
         SITE,
         {"function": "vector", "position": "embed", "mixture": {"router": "learned"}},
         "token ids, which a gate cannot read",

@@ -8,7 +8,7 @@ import pytest
 
 from unipet.compose.composer import Composer, composer
 from unipet.compose.overrides import Plan, plan
-from unipet.compose.search_space import SearchedKey
+from unipet.compose.search_space import SearchedKey, SearchSpace
 from unipet.errors import UnipetError
 
 LR = "optim.lr=tag(log,interval(1e-4,1e-2))"
@@ -58,6 +58,21 @@ def test_the_space_may_stand_in_a_file(composing: Composer) -> None:
     assert next(each for each in todo.space if each.key == "optim.lr").log, "what is typed comes first"
 
 
+def test_a_key_with_a_value_on_the_command_line_is_not_searched(composing: Composer) -> None:
+    said = "search.space={optim.lr: 'interval(0.001,0.01)', optim.batch_size: 'choice(8,16)'}"
+    todo = planned(composing, "method=lora", "search=random", said, "optim.lr=0.005")
+    assert [each.key for each in todo.space] == ["optim.batch_size"] and "optim.lr=0.005" in todo.overrides
+
+
+def test_a_method_has_a_space_of_its_own(composing: Composer) -> None:
+    said = "search.space_of={lora: {optim.lr: 'interval(0.001,0.01)', method.insertions.attention.scaling.alpha: 'choice(8,16)'}}"
+    todo = planned(composing, "method=lora,bitfit", "search=random", LR, said)
+    assert [each.key for each in todo.space] == ["optim.lr"] and list(todo.space_of) == ["lora"]
+    assert SearchSpace(todo.space, todo.space_of["lora"]).keys == todo.space_of["lora"]
+    again = planned(composing, "method=lora", "search=random", "search.space_of.lora={optim.lr: 'choice(0.001,0.010)'}")
+    assert again.space == [] and again.space_of["lora"][0].texts == ("0.001", "0.01")
+
+
 def test_without_a_search_a_choice_is_a_list(composing: Composer) -> None:
     todo = planned(composing, "optim.lr=choice(1e-3,3e-3)", "seed=range(0,3)")
     assert todo.jobs == 6 and todo.space == [] and todo.swept == ["optim.lr", "seed"]
@@ -77,6 +92,12 @@ def test_without_a_search_a_choice_is_a_list(composing: Composer) -> None:
             ["search=random", "search.space={optim.lr: '1e-3'}"],
             "search.space.optim.lr=1e-3: a search has nothing to choose there",
         ),
+        (
+            ["search=random", "search.space_of={lora: {optim.lr: '1e-3'}}"],
+            "search.space_of.lora.optim.lr=1e-3: a search has nothing to choose there",
+        ),
+        (["search=random", "search.space_of={lora: {seed: 'choice(0,1)'}}"], "seed: no search chooses it"),
+        (["search=random", "search.space_of={lora: choice}"], "search.space_of"),
         (["search=random,grid", LR], "search: one sweep has one"),
         (["search=randm", LR], "search=randm"),
     ],

@@ -256,7 +256,8 @@ PROBED = {
     "report/page/layer": "an insertion's options",
     "report/page/methods": "an insertion's options",
     "report/page/serve": "the headers of a request",
-    "report/published": "a line of a user's CSV",
+    "report/published/csv_file": "a line of a user's CSV",
+    "report/published/source_file": "a file of published numbers, which may have no tables",
     "report/resampling": "a line of predictions.jsonl, whose keys differ from kind to kind of task",
     "sweeps/jobs": "the configuration of a job that could not be read",
 }

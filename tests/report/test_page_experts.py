@@ -38,7 +38,19 @@ def test_the_table_has_means_over_runs_and_no_row_without_a_mixture(tmp_path: Pa
     (table,) = expert_tables(comparisons_of(collect(study(tmp_path))))
     (row,) = table.rows
     assert row[1] == "2" and [float(cell) for cell in row[2:7]] == [0.81, 0.71, 0.76, 0.61, 0.66]
-    assert row[7:] == ("-", "0.25", "0.20")
+    assert row[7:] == ("-", "-", "0.25", "0.20")
+
+
+def test_a_best_expert_that_the_reported_examples_chose_is_an_oracle(tmp_path: Path) -> None:
+    """Records from before call it the best expert, and say what chose it; those from now on name it."""
+    mixed = method("mixed", mixture={"experts": 2})
+    new = {("oracle_expert" if name == "best_expert" else name): {"score": score} for name, score in WAYS.items()}
+    write_run(tmp_path, mixed, 0, 0.8, mixture=report(0.0, best_by="evaluation"))
+    write_run(tmp_path, mixed, 1, 0.8, mixture=report(0.0, best_by="evaluation", ways=new))
+    (table,) = expert_tables(comparisons_of(collect(tmp_path)))
+    cells = dict(zip(table.heads, table.rows[0], strict=True))
+    assert cells["best single expert"] == "-"
+    assert float(cells["oracle: best single expert on these examples"]) == 0.65
 
 
 def test_the_picture_stacks_the_shares_of_each_interval(tmp_path: Path) -> None:

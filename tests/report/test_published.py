@@ -12,7 +12,8 @@ from tests.support.reports import write_run
 from unipet.cli.main import main
 from unipet.errors import UnipetError
 from unipet.report.collect import Entry, collect
-from unipet.report.published import Beside, beside, published_text, read_published
+from unipet.report.published.beside import Beside, beside, published_text
+from unipet.report.published.csv_file import read_csv as read_published
 from unipet.runs.record import Record
 
 HEAD = "method,task,metric,published,std,runs,params_percent,source\n"

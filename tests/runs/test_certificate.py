@@ -18,6 +18,8 @@ from unipet.adaptation import checkpoint, merging
 from unipet.adaptation.certificate import CHECKS, FAILED, Certificate
 from unipet.cli.main import main
 from unipet.runs import certify as certifying
+from unipet.runs import run as running
+from unipet.runs.certify import EXAMPLES, PARTS
 from unipet.runs.record import Record
 from unipet.runs.record_files import read_record
 from unipet.runs.run import run
@@ -82,7 +84,7 @@ def test_a_run_is_certified_and_its_adapter_says_so(world: Path, method: dict[st
     assert {
         name: len(row["modules"]) for name, row in zip(method["insertions"], record["insertions"], strict=True)
     } == {name: matched.count for name, matched in certificate.sites.items()}
-    assert set(certificate.protocol) == {"labels", "template", "loss_mask", "splits", "selection"}
+    assert set(certificate.protocol) == {EXAMPLES, *PARTS}
     saved = json.loads((run_dir(config) / "adapter" / "adapter.json").read_text())
     assert saved["certificate"] == record["certificate"]
     assert saved["training"]["run_id"] == record["run_id"] and saved["training"]["score"] == record["score"]
@@ -98,9 +100,9 @@ def test_it_changes_no_byte_that_counts_and_no_random_stream(world: Path, monkey
         return made
 
     certify = certifying.certify
-    monkeypatch.setattr(certifying, "certify", watched)
+    monkeypatch.setattr(running, "certify", watched)
     one = run(tiny_config(world, MIXTURE, runs="with"))
-    monkeypatch.setattr(certifying, "certify", lambda *given, **named: Certificate())
+    monkeypatch.setattr(running, "certify", lambda *given, **named: Certificate())
     other = run(tiny_config(world, MIXTURE, runs="without"))
     assert one["run_id"] == other["run_id"] and streams == [True]
     for name in ("metrics.jsonl", "predictions.jsonl", "adapter/adapter.safetensors", "adapter/method.yaml"):
@@ -301,7 +303,7 @@ def test_verify_names_another_template(copied: Path, capsys: pytest.CaptureFixtu
     change(copied / "config.yaml", "  - sentence", "  - 'w1 w2 {sentence}'")
     assert main(["verify", str(copied)]) == 1
     shown = capsys.readouterr().out
-    assert "template, splits" in shown and "not certified: failed:" in shown
+    assert "encoded examples, template" in shown and "not certified: failed:" in shown
 
 
 def test_verify_names_other_predictions_and_another_score(copied: Path) -> None:

@@ -42,8 +42,32 @@ def _uneven(arch: Arch) -> Arch:
 
 ARCHS = {name: _uneven(arch) for name, arch in DEEP.items()}
 
+#: Compositions that no shipped method has, and that promise the same: experts of several sizes and kinds in one insertion.
+COMPOSED: dict[str, Any] = {
+    "differing_experts": {
+        "position": {"site": "ffn"},
+        "mixture": {
+            "experts": {
+                "narrow": {"name": "low_rank", "size": 2},
+                "wide": {"name": "low_rank", "size": 5},
+                "bent": {"name": "bottleneck", "size": 3, "init": "lora"},
+                "constant": {"name": "vector"},
+            },
+            "router": "learned",
+            "top_k": 4,
+        },
+    },
+    "differing_ranks": {
+        "position": {"site": ["attn.q", "attn.v"]},
+        "scaling": {"name": "alpha_over_rank", "alpha": 4},
+        "mixture": {"experts": [{"name": "low_rank", "size": 2}, {"name": "low_rank", "size": 5}]},
+    },
+}
+
 #: Read once: the library's own tests load methods by name.
-METHODS = {name: load_method(name) for name in method_names()}
+METHODS = {name: load_method(name) for name in method_names()} | {
+    name: load_method({"name": name, "insertions": {"mixed": insertion}}) for name, insertion in COMPOSED.items()
+}
 
 
 @functools.cache
@@ -162,18 +186,18 @@ def train(
     """Two steps or more of plain gradient descent on what the method owns; the names that had a gradient, and the routes
     that were drawn.
 
-    A router would take many steps to reach all of its experts, so expert 0, 1, ... is routed to everywhere in turn, and
-    the first once more: another tensor's start at zero may have hidden it.
+    A router would take many steps to reach all of its experts, so expert 0, 1, ... is routed to everywhere in turn, at most
+    twice: another tensor's start at zero may have hidden it.
     """
     inserted = adaptation(model)
     mixtures = {i.number: i.parts.mixture for i in inserted.items if i.parts.mixture is not None}
     learned: set[str] = set()
     drawn: list[Any] = []
-    for step in range(max([3, *(mixture.experts + 1 for mixture in mixtures.values())])):
+    for step in range(max([3, *(2 * mixture.experts for mixture in mixtures.values())])):
         inserted.draw(step, seed=0)
         for route in inserted.context.routes:
             drawn.append(dict(route))
-            for number, mixture in mixtures.items():
+            for number, mixture in mixtures.items() if route else ():
                 route[number] = dict.fromkeys(route[number], step % mixture.experts)
         loss_of().backward()
         with torch.no_grad():

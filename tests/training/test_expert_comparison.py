@@ -57,10 +57,20 @@ def test_without_a_mixture_there_is_nothing_and_a_large_set_waits_to_be_asked(
     assert found["use"] and found["similarity"]
 
 
+def test_a_trial_is_there_for_its_score_and_compares_nothing(tmp_path: Path) -> None:
+    found = record_of(tmp_path, {}, trial__role="trial")["mixture"]
+    assert "a trial is there for its score" in found["not_compared"] and "ways" not in found
+    assert found["use"] and found["similarity"]
+
+
 def test_a_router_that_looks_at_the_input_is_compared_and_its_collapse_is_a_flag(tmp_path: Path) -> None:
     record = record_of(tmp_path, {"router": "learned"})
     found = record["mixture"]
-    assert found["ways"]["routed"]["score"] == record["score"] and found["best_by"] == "evaluation"
+    assert found["ways"]["routed"]["score"] == record["score"]
+    # Without a selection split, the best expert is chosen on the scored examples: its name says that it is an oracle.
+    assert found["best_by"] == "evaluation" and "best_expert" not in found["ways"]
+    assert found["ways"]["oracle_expert"] == found["experts"][found["best"]]
+    assert all(each["score"] <= found["ways"]["oracle_expert"]["score"] for each in found["experts"])
     assert bool(found["collapsed"]) == any(flag["name"] == "router_collapsed" for flag in record["flags"])
 
 

@@ -11,7 +11,7 @@ from unipet.adaptation.adapted import Adaptation
 from unipet.adaptation.prefix_init import start_from_text
 from unipet.adaptation.room_for_tensors import check_room
 from unipet.adaptation.stack_hooks import lengthened, stacks_of, vocabulary
-from unipet.calculus.bank import Bank
+from unipet.calculus.bank import Bank, Contents
 from unipet.calculus.functions.base import Widths
 from unipet.calculus.insertion import Insertion
 from unipet.calculus.insertion_parts import frozen_of, inside
@@ -113,7 +113,7 @@ def _shared(spec: InsertionSpec, widths: list[Widths], dtype: torch.dtype, devic
     frozen = frozen_of(function, "shared_frozen", widths, spec.name) if widths else {}
     if not slots and not frozen:
         return None
-    return Bank(slots, getattr(function, "init", "torch"), None, dtype, device, frozen)
+    return Bank([Contents(slots, getattr(function, "init", "torch"), frozen)], None, dtype, device)
 
 
 def _with_bias(model: nn.Module, spec: InsertionSpec, sites: list[Site], key: str) -> list[Site]:

@@ -23,10 +23,11 @@ from unipet.errors import UnipetError
 def why_not_foldable(insertion: Insertion, model: nn.Module) -> str | None:
     """The reason why an insertion cannot become part of the base weights, or None if it can."""
     parts, site = insertion.parts, insertion.site
-    if parts.mixture is not None and not parts.mixture.bakes:
+    if parts.mixture is not None and not parts.mixture.bakes and not parts.mixture.averages_outputs:
         return f"the reducer {parts.mixture.reducer!r} makes no single function of its experts"
-    if parts.function.nonlinear:
-        return parts.function.nonlinear
+    function = parts.evaluated
+    if function.nonlinear:
+        return function.nonlinear
     if parts.scaling.dynamic:
         return parts.scaling.dynamic
     if parts.tokens is not None:
@@ -34,7 +35,7 @@ def why_not_foldable(insertion: Insertion, model: nn.Module) -> str | None:
     joined = name_of(COMPOSITIONS, parts.composition)
     if not parts.composition.foldable:
         return f"composition {joined!r} has no fold"
-    constant = parts.function.reads == "nothing"
+    constant = function.reads == "nothing"
     if parts.composition.constant_only and not constant:
         return f"composition {joined!r} with a function of the input is not linear"
     if site.at == "heads":
@@ -49,7 +50,7 @@ def why_not_foldable(insertion: Insertion, model: nn.Module) -> str | None:
     norm = in_width(module) is not None and module.weight.dim() == 1
     if norm and not constant:
         return "a norm's weight holds no matrix"
-    shifts = parts.composition.shifts and parts.function.has_offset
+    shifts = parts.composition.shifts and function.has_offset
     if shifts and getattr(module, "bias", None) is None:
         return f"{type(module).__name__} has no bias to fold into"
     if site.at == "input":

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from unipet.adaptation.adapted import adaptation
 from unipet.calculus.insertion import Insertion
-from unipet.calculus.mixture import Mixture
+from unipet.calculus.mixture import REDUCERS, Mixture
 
 
 def mixtures(model: nn.Module) -> list[tuple[Insertion, Mixture]]:
@@ -26,15 +26,16 @@ def experts_of(model: nn.Module) -> int:
 
 @contextmanager
 def reduced_by(model: nn.Module, reducer: str) -> Iterator[None]:
-    """Inside, evaluation reduces every mixture with `reducer`."""
+    """Inside, evaluation reduces every mixture with `reducer`; experts of different functions have no mean of weights, and take
+    that of their outputs."""
     with _changed(model, reducer, None):
         yield
 
 
 @contextmanager
 def weighing(model: nn.Module, experts: Sequence[float]) -> Iterator[None]:
-    """Inside, evaluation takes the mean of each slot's copies with these weights, one for each expert. A mixture of fewer
-    experts than others begins anew with its first one."""
+    """Inside, evaluation takes the mean of each slot's copies with these weights, one for each expert; of their outputs, where
+    the experts are different functions. A mixture of fewer experts than others begins anew with its first one."""
     with _changed(model, "mean_of_weights", torch.tensor(experts)):
         yield
 
@@ -44,7 +45,8 @@ def _changed(model: nn.Module, reducer: str, weights_M: Tensor | None) -> Iterat
     before = [(item, item.parts, item.bank.mixture) for item, _ in mixtures(model)]
     try:
         for item, mixture in mixtures(model):
-            other = replace(mixture, reducer=reducer)
+            apart = item.bank.differ and REDUCERS[reducer].of_copies
+            other = replace(mixture, reducer="mean_of_outputs" if apart else reducer)
             item.parts, item.bank.mixture = replace(item.parts, mixture=other), other
             item.bank.given = None if weights_M is None else _folded(weights_M, mixture.experts)
         yield

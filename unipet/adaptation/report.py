@@ -14,6 +14,7 @@ from unipet.calculus.composition import COMPOSITIONS
 from unipet.calculus.functions import FUNCTIONS
 from unipet.calculus.insertion import Insertion
 from unipet.calculus.method import name_of
+from unipet.calculus.mixture.expert_functions import functions_of
 from unipet.calculus.scaling import SCALINGS
 from unipet.calculus.weights import size
 from unipet.output.text_table import text_table
@@ -140,16 +141,19 @@ def report_of(model: nn.Module, inserted: Adaptation) -> AdaptReport:
 
 def _merged_counts(insertion: Insertion) -> tuple[int, int]:
     """What remains once mixtures and reparametrisations are baked, and of it the function's biases and norms, which
-    formulas leave out."""
-    slots = insertion.parts.function.plain().slots(insertion.widths)
-    own = [(slot, spec) for slot, tensors in slots.items() for spec in tensors.values()]
+    formulas leave out. Experts that differ remain all, and what weighs them."""
+    functions = functions_of(insertion.parts.evaluated.plain())
+    slots = [item for function in functions for item in function.slots(insertion.widths).items()]
+    own = [(slot, spec) for slot, tensors in slots for spec in tensors.values()]
     small = sum(spec.count for slot, spec in own if slot == "norm" or spec.part == "bias")
-    return sum(spec.count for _, spec in own) + insertion.scale.count + insertion.joint.count, small
+    count = sum(spec.count for _, spec in own) + insertion.scale.count + insertion.joint.count
+    bank = insertion.bank
+    return count + (bank.home.parameter(bank.gate).numel() if bank.differ and bank.gate else 0), small
 
 
 def _kept_shared(insertion: Insertion) -> int:
     """What all sites share counts once, unless it only served a reparametrisation."""
-    function, shared = insertion.parts.function, insertion.shared
+    function, shared = insertion.parts.evaluated, insertion.shared
     return shared.count if shared and function.plain() is function else 0
 
 

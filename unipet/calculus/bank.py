@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -14,56 +15,74 @@ from unipet.calculus.mixture import Mixture, Route
 from unipet.calculus.named_tensors import NamedTensors
 
 
+@dataclass(frozen=True)
+class Contents:
+    """What a function keeps at one site: its slots, the scheme that starts them, and what it freezes."""
+
+    slots: Slots
+    scheme: str
+    frozen: Mapping[str, Tensor] = field(default_factory=dict)
+
+
 class Bank:
     """The tensors of one function at one site: one copy per slot, or M copies of a mixed one. They live in `home`.
 
     Names are `<slot>[.<expert>][.<tensor>]`: `down`, `up.weight`, `down.3.weight`. Frozen tensors are the same for all
-    copies.
+    copies. Where the experts of a mixture are functions of their own, `contents` has those of each: an expert then has its
+    own slots, shapes and frozen tensors, under the same names.
     """
 
     def __init__(
         self,
-        slots: Slots,
-        scheme: str,
+        contents: Sequence[Contents],
         mixture: Mixture | None,
         dtype: torch.dtype,
         device: torch.device,
-        frozen: Mapping[str, Tensor] | None = None,
         home: NamedTensors | None = None,
         gate_width: int = 0,
     ):
         self.home = NamedTensors() if home is None else home
-        self.frozen_names = list(frozen or {})
-        for name, tensor in (frozen or {}).items():
-            self.home.put_buffer(name, tensor.to(device, dtype if tensor.is_floating_point() else None))
+        self.differ = len(contents) > 1  # whether each expert has slots of its own
         self.mixture = mixture
+        self.frozen_names: dict[tuple[str, int | None], str] = {}  # as `names`
         self.names: dict[tuple[str, int | None], str] = {}  # ("down.weight", expert) -> its name
         self.slot_of: dict[str, str] = {}  # "down.weight" -> "down"
         self.scores: dict[str, str] = {}  # slot -> the name of its experts' scores
         self.settled: dict[str, str] = {}  # slot or key -> the name of what data decide once training is over
         self.gate: str | None = None  # the name of a learned router's weight, (M, gate_width)
         self.given: Tensor | None = None  # (M,): weights of the experts that go before the reducer's, for comparisons
-        for slot, tensors in slots.items():
+        for number, own in enumerate(contents):
+            self._put_contents(own, number if self.differ else None, dtype, device)
+        if mixture is not None:
+            self._put_weights(mixture, gate_width, dtype, device)
+
+    def _put_contents(self, own: Contents, of: int | None, dtype: torch.dtype, device: torch.device) -> None:
+        """The tensors of one function: of the expert `of`, or of all of them (None)."""
+        mixture = self.mixture
+        for name, tensor in own.frozen.items():
+            self.frozen_names[name, of] = name if of is None else f"{name}.{of}"
+            made = tensor.to(device, dtype if tensor.is_floating_point() else None)
+            self.home.put_buffer(self.frozen_names[name, of], made)
+        for slot, tensors in own.slots.items():
             mixed = mixture is not None and slot not in mixture.share
             for name, spec in tensors.items():
                 key = f"{slot}.{name}" if name else slot
                 self.slot_of[key] = slot
                 first: Tensor | None = None
-                for expert in range(mixture.experts) if mixture is not None and mixed else [None]:
+                copies = range(mixture.experts) if mixture is not None and mixed and of is None else [of]
+                for expert in copies:
                     tensor = torch.empty(spec.shape, dtype=dtype, device=device)
                     if mixture is not None and mixture.frozen:
                         tensor.zero_()  # until saved adapters are read
                     elif first is not None and mixture is not None and mixture.init == "cloned":
                         tensor.copy_(first)
                     elif tensor.device.type != "meta":
-                        initialise(tensor, scheme, spec.part, spec.start)
+                        initialise(tensor, own.scheme, spec.part, spec.start)
                     first = tensor
-                    own = key if expert is None else f"{slot}.{expert}{key[len(slot) :]}"
-                    self.names[key, expert] = own
+                    name_of_it = key if expert is None else f"{slot}.{expert}{key[len(slot) :]}"
+                    self.names[key, expert] = name_of_it
                     frozen_expert = mixture is not None and bool(mixture.frozen)
-                    self.home.put_parameter(own, nn.Parameter(tensor, requires_grad=not frozen_expert))
-        if mixture is not None:
-            self._put_weights(mixture, gate_width, dtype, device)
+                    self.home.put_parameter(name_of_it, nn.Parameter(tensor, requires_grad=not frozen_expert))
 
     def _put_weights(self, mixture: Mixture, gate_width: int, dtype: torch.dtype, device: torch.device) -> None:
         """The tensors that weigh the experts."""
@@ -141,7 +160,12 @@ class Bank:
 
     def frozen(self) -> dict[str, Tensor]:
         """The tensors that never train, by name."""
-        return {name: self.home.buffer(name) for name in self.frozen_names}
+        return {name: self.home.buffer(name) for name in self.frozen_names.values()}
+
+    def frozen_of(self, expert: int) -> dict[str, Tensor]:
+        """Those of one expert, as its function calls them."""
+        own = expert if self.differ else None
+        return {key: self.home.buffer(name) for (key, of), name in self.frozen_names.items() if of == own}
 
     def copies(self) -> Iterator[Params]:
         """The tensors of each expert in turn (once where nothing is mixed), frozen ones included."""
@@ -154,11 +178,18 @@ class Bank:
 
     def routed(self, route: Route) -> Params:
         """The tensors of one route."""
+        if self.differ:
+            return self._of_expert(int(next(iter(route.values()))))
         own = {
             key: self.home.parameter(self.names[key, route.get(slot)])  # type: ignore[index]
             for key, slot in self.slot_of.items()
         }
         return {**own, **self.frozen()}
+
+    def _of_expert(self, expert: int) -> Params:
+        """The tensors of an expert that is a function of its own, as that function calls them."""
+        own = {key: self.home.parameter(name) for (key, of), name in self.names.items() if of == expert}
+        return {**own, **self.frozen_of(expert)}
 
     def reduced(self) -> Params:
         """The tensors that evaluation and merging use."""
@@ -166,11 +197,19 @@ class Bank:
             return self.routed({})
         if self.mixture.reducer == "fixed" and self.given is None:
             return self.routed(dict.fromkeys(self.mixed_slots(), self.mixture.expert))
+        assert not self.differ, "different functions have no common tensors"
         result: dict[str, Tensor] = {}
         for key in self.slot_of:
             copies = self._copies(key)
             result[key] = self._mean(torch.stack(copies), key) if copies else self.home.parameter(self.names[key, None])
         return {**result, **self.frozen()}
+
+    def weighed(self, outputs_M: Tensor) -> Tensor:
+        """The mean (...) of the experts' outputs (M, ...), with the weights of a comparison where there are some."""
+        if self.given is None:
+            return outputs_M.mean(0)
+        mean: Tensor = torch.tensordot(self.given.to(outputs_M), outputs_M, dims=1)
+        return mean
 
     def _copies(self, key: str) -> list[Tensor]:
         """The experts' copies of one tensor, in order; none where its slot is shared."""
@@ -195,12 +234,12 @@ class Bank:
         return mean
 
 
-_EMPTY = Bank({}, "zeros", None, torch.float32, torch.device("cpu"))
+_EMPTY = Bank([Contents({}, "zeros")], None, torch.float32, torch.device("cpu"))
 
 
 def plain_bank(slots: Slots, scheme: str, dtype: torch.dtype, device: torch.device, home: NamedTensors) -> Bank:
     """A bank without a mixture. Banks of no tensors, as most are, are one and the same."""
-    return Bank(slots, scheme, None, dtype, device, home=home) if slots else _EMPTY
+    return Bank([Contents(slots, scheme)], None, dtype, device, home) if slots else _EMPTY
 
 
 @torch.no_grad()

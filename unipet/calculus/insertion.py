@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import reduce
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from unipet.calculus.composition import Replace, Weights, column
-from unipet.calculus.functions.base import Affine, Heads, LinearMap, Params
+from unipet.calculus.functions.base import Affine, Function, Heads, LinearMap, Params
 from unipet.calculus.functions.product import Delta, scaled, value
 from unipet.calculus.insertion_parts import rows_of, split_views
 from unipet.calculus.routed_insertion import RoutedInsertion
@@ -35,23 +37,24 @@ class Insertion(RoutedInsertion):
     def factor(self, h: Tensor, x: Tensor | None) -> Tensor | float:
         """s for this call."""
         if self.parts.scaling.dynamic is None:
-            return self._scaled()
+            return 1.0 if self.bank.differ else self._scaled()  # experts of their own sizes are scaled one by one
         stack = self.site.tokens_of
         real_BS = self.context.real_tokens(stack, h, self._where)
         tokens = Tokens(real_BS[:, -h.shape[1] :], self.site.causal, self.context.past.get(stack, 0) > 0)
         return self._scaled(self.cast(h if self.parts.form == "sequential" else x), tokens)
 
-    def _scaled(self, u: Tensor | None = None, tokens: Tokens | None = None) -> Tensor | float:
-        return self.parts.scaling.factor(self.scale.reduced(), getattr(self.parts.function, "size", None), u, tokens)
+    def _scaled(
+        self, u: Tensor | None = None, tokens: Tokens | None = None, function: Function | None = None
+    ) -> Tensor | float:
+        size = getattr(function or self.parts.evaluated, "size", None)
+        return self.parts.scaling.factor(self.scale.reduced(), size, u, tokens)
 
     def _delta(self, h: Tensor, x: Tensor | None, heads: Heads | None) -> Delta:
-        function = self.parts.function
         u = self.cast(h if self.parts.form == "sequential" else x)
-        source = heads if function.reads == "heads" else None if function.reads == "nothing" else u
         views = self.views
         if views == 1:
-            return self._mixed(source, 0, h, u)
-        chunks = zip(split_views(source, views), h.chunk(views), split_views(u, views), strict=True)
+            return self._mixed(heads, 0, h, u)
+        chunks = zip(split_views(heads, views), h.chunk(views), split_views(u, views), strict=True)
         each = [value(self._mixed(own, view, h_, u_)) for view, (own, h_, u_) in enumerate(chunks)]
         return torch.cat([rows_of(delta, h.shape[0] // views, h) for delta in each])
 
@@ -61,17 +64,24 @@ class Insertion(RoutedInsertion):
         own = self.context.own
         return own.draws if self.training and own is not None else nullcontext()
 
-    def _mixed(self, source: Tensor | Heads | None, view: int, h: Tensor, u: Tensor | Heads | None) -> Delta:
+    def _output(self, function: Function, params: Params, heads: Any, u: Any) -> Delta:
+        """Δ of one function, scaled where each expert has its own scaling."""
+        source = heads if function.reads == "heads" else None if function.reads == "nothing" else u
+        with self.draws:
+            delta = function.unjoined(source, params, self.training)
+        if self.bank.differ and self.parts.scaling.dynamic is None:
+            return scaled(delta, self._scaled(function=function))
+        return delta
+
+    def _mixed(self, heads: Any, view: int, h: Tensor, u: Any) -> Delta:
         """Δ of one view: of one expert per slot, of several where rows or tokens differ, or of all their outputs."""
-        function, mixture = self.parts.function, self.parts.mixture
-        if mixture is not None and mixture.reducer == "mean_of_outputs" and not self.training:
-            every = [function.delta(source, self.generated(params), False) for params in self.bank.copies()]
-            return torch.stack(every).mean(0)
+        if self.averages_outputs:
+            every = [value(self._output(function, params, heads, u)) for function, params in self.experts()]
+            largest = max(every, key=torch.Tensor.dim)  # Δ of no input has fewer dimensions
+            return self.bank.weighed(torch.stack([delta.expand_as(largest) for delta in every]))
         delta: Delta | None = None
         for route, rows in self.chosen_parts(view, h, u):
-            params = self.bank.routed(route) if route else self.bank.reduced()
-            with self.draws:
-                one = function.unjoined(source, self.generated(params), self.training)
+            one = self._output(*self.taken(route), heads, u)
             if rows is None:
                 delta = one
                 continue
@@ -112,7 +122,7 @@ class Insertion(RoutedInsertion):
         """The tensors in use: the routed experts in training, the reduced ones otherwise."""
         mixture = self.parts.mixture
         route = None if mixture is None or mixture.grain_of(self.training) is None else self._known(view)
-        return self.generated(self.bank.routed(route) if route else self.bank.reduced())
+        return self.taken(route or {})[1]
 
     def chosen(self, h: Tensor) -> Tensor | None:
         """The token positions of h that `tokens` selects, (B, T); None: all."""
@@ -123,7 +133,7 @@ class Insertion(RoutedInsertion):
     def _at(self, x: Tensor | None, factor: Tensor | float, params: Params) -> Weights:
         """What the composition may read of this linear site."""
         assert self.base is not None
-        function, bias = self.parts.function, self.base.bias()
+        function, bias = self.parts.evaluated, self.base.bias()
         matrix = function.matrix(params) if isinstance(function, LinearMap) else None
         weight = self.weight()
         return Weights(x, weight, None if bias is None else bias.to(weight.dtype), matrix, factor)
@@ -137,11 +147,22 @@ class Insertion(RoutedInsertion):
 
     @torch.no_grad()
     def affine(self) -> Affine | None:
-        """s · f as a map of its input, from the reduced tensors; None where it is not affine."""
-        affine = self.parts.function.affine(self.reduced())
+        """s · f as a map of its input, from the reduced tensors; None where it is not affine. The mean of outputs is that of
+        the maps."""
+        mixture = self.parts.mixture
+        every = mixture is not None and mixture.averages_outputs
+        maps = [self._affine(*own) for own in (self.experts() if every else [self.taken({})])]
+        if any(one is None for one in maps):
+            return None
+        linear = [one.A_DU / len(maps) for one in maps if one is not None and one.A_DU is not None]
+        offsets = [one.c_D / len(maps) for one in maps if one is not None and one.c_D is not None]
+        return Affine(*(reduce(torch.add, each) if each else None for each in (linear, offsets)))
+
+    def _affine(self, function: Function, params: Params) -> Affine | None:
+        affine = function.affine(params)
         if affine is None:
             return None
-        factor = self._scaled()
+        factor = self._scaled(function=function)
         A_DU, c_D = affine.A_DU, affine.c_D
         return Affine(None if A_DU is None else column(factor) * A_DU, None if c_D is None else factor * c_D)
 

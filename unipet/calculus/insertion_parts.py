@@ -13,6 +13,7 @@ from torch import Tensor
 from unipet.calculus.composition import Composition
 from unipet.calculus.functions.base import Function, Heads
 from unipet.calculus.mixture import Mixture
+from unipet.calculus.mixture.expert_functions import ExpertFunctions
 from unipet.calculus.scaling import Scaling
 from unipet.errors import UnipetError
 
@@ -27,6 +28,13 @@ class InsertionParts:
     scaling: Scaling
     mixture: Mixture | None = None
     tokens: tuple[str, int] | None = None
+
+    @property
+    def evaluated(self) -> Function:
+        """The function that evaluation uses: where each expert has one of its own and one expert is used, that expert's."""
+        if self.mixture is None or self.mixture.reducer != "fixed" or not isinstance(self.function, ExpertFunctions):
+            return self.function
+        return self.function.experts[self.mixture.expert]
 
     @property
     def needs_weight(self) -> bool:

@@ -13,9 +13,11 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from unipet.calculus.bank import Bank, baked, plain_bank
-from unipet.calculus.functions.base import BASE, BASE_BIAS, Params, Widths
+from unipet.calculus.bank import Bank, Contents, baked, plain_bank
+from unipet.calculus.functions.base import BASE, BASE_BIAS, Function, Params, Widths
 from unipet.calculus.insertion_parts import InsertionParts, frozen_of
+from unipet.calculus.mixture import Route
+from unipet.calculus.mixture.expert_functions import functions_of
 from unipet.calculus.named_tensors import NamedTensors
 from unipet.calculus.sites import Site
 from unipet.calculus.weights import BaseWeight, read_all
@@ -53,27 +55,21 @@ class InsertionTensors(nn.Module):
         self.base = base  # a module of the base model, read only: not registered here
         self.query: BaseWeight | None = None  # the query projection, for a function that reads it
         self.projections: dict[str, BaseWeight] = {}  # keys and values, for a function that needs them
-        function, scaling = parts.function, parts.scaling
-        scheme = getattr(function, "init", "torch")
-        frozen = frozen_of(function, "frozen", widths, f"{name}/{site.name}")
+        scaling = parts.scaling
+        own = [self._contents(one, number) for number, one in enumerate(functions_of(parts.function))]
         scale_widths = Widths(widths.u, widths.kv) if parts.composition.shares_softmax else widths
-        slots, scale_slots, own_slots = (
-            function.slots(widths),
-            scaling.slots(scale_widths),
-            parts.composition.slots(widths),
-        )
-        _check_names(
-            ("slots of the function", slots),
-            ("frozen tensors of the function", frozen),
-            ("slots of the scaling", scale_slots),
-            ("slots of the composition", own_slots),
-            (
-                "tensors of the mixture's router",
-                ["router"] if parts.mixture is not None and parts.mixture.gated else [],
-            ),
-        )
+        scale_slots, own_slots = scaling.slots(scale_widths), parts.composition.slots(widths)
+        router = ["router"] if parts.mixture is not None and parts.mixture.gated else []
+        for one in own:
+            _check_names(
+                ("slots of the function", one.slots),
+                ("frozen tensors of the function", one.frozen),
+                ("slots of the scaling", scale_slots),
+                ("slots of the composition", own_slots),
+                ("tensors of the mixture's router", router),
+            )
         self.tensors = NamedTensors()  # of all its banks, under the names that a saved adapter gives them
-        self.bank = Bank(slots, scheme, parts.mixture, dtype, device, frozen, self.tensors, scale_widths.u)
+        self.bank = Bank(own, parts.mixture, dtype, device, self.tensors, scale_widths.u)
         self.scale = plain_bank(scale_slots, scaling.init, dtype, device, self.tensors)
         if (start := scaling.start_from()) is not None:
             for tensor in self.scale.tensors:
@@ -83,12 +79,18 @@ class InsertionTensors(nn.Module):
         if device.type != "meta":
             self._start()
 
+    def _contents(self, function: Function, number: int) -> Contents:
+        """What one function keeps here; `number` is the expert's, where each has a function of its own."""
+        place = f"{self.name}/{self.site.name}{f'/{number}' if number else ''}"
+        frozen = frozen_of(function, "frozen", self.widths, place)
+        return Contents(function.slots(self.widths), getattr(function, "init", "torch"), frozen)
+
     @torch.no_grad()
     def _start(self) -> None:
         """Start the tensors that start from the base model's weight."""
         weight_DU = self.weight() if self.parts.needs_weight else None
-        for params in self.bank.copies():
-            self.parts.function.start(params, weight_DU)
+        for expert, params in enumerate(self.bank.copies()):
+            self.function_of(expert).start(params, weight_DU)
         if weight_DU is not None:
             self.parts.composition.start(self.joint.reduced(), weight_DU)
 
@@ -111,19 +113,36 @@ class InsertionTensors(nn.Module):
         """All that it learns at its own site."""
         return self.bank, self.scale, self.joint
 
+    def function_of(self, expert: int) -> Function:
+        """The function of one expert: that of all of them, unless each has one of its own."""
+        functions = functions_of(self.parts.function)
+        return functions[expert] if len(functions) > 1 else functions[0]
+
+    def taken(self, route: Route) -> tuple[Function, Params]:
+        """The function of a route, and the tensors that it computes with; an empty route stands for all experts, reduced."""
+        if not route:
+            return self.parts.evaluated, self.reduced()
+        function = self.function_of(int(next(iter(route.values()))))
+        return function, self.generated(self.bank.routed(route), function)
+
+    def experts(self) -> list[tuple[Function, Params]]:
+        """The function of every expert, and the tensors that it computes with."""
+        copies = enumerate(self.bank.copies())
+        return [(own, self.generated(params, own)) for k, params in copies for own in (self.function_of(k),)]
+
     def reduced(self) -> Params:
         """The tensors that evaluation, merging and exports use, whatever mode the model is in."""
-        return self.generated(self.bank.reduced())
+        return self.generated(self.bank.reduced(), self.parts.evaluated)
 
-    def generated(self, params: Params) -> Params:
-        """What the function computes with: these tensors of its bank, what its sites share, and what it reads of the base."""
-        if self.parts.function.needs_projections:
+    def generated(self, params: Params, function: Function) -> Params:
+        """What a function computes with: these tensors of its bank, what its sites share, and what it reads of the base."""
+        if function.needs_projections:
             like = next(iter(params.values()))
             params = {**params, **{name: tensor.to(like.dtype) for name, tensor in read_all(self.projections).items()}}
-        made = self.parts.function.generate(params, self.shared.reduced() if self.shared else {}, self.widths)
-        if self.parts.function.needs_weight:
+        made = function.generate(params, self.shared.reduced() if self.shared else {}, self.widths)
+        if function.needs_weight:
             made = {**made, BASE: self.weight()}
-        if self.parts.function.needs_bias:
+        if function.needs_bias:
             bias = self.base.bias() if self.base is not None else None
             assert bias is not None
             made = {**made, BASE_BIAS: bias.to(next(iter(made.values())).dtype)}
@@ -147,14 +166,15 @@ class InsertionTensors(nn.Module):
         before = self.parts, self.shared, self.tensors, self.banks
         if self.parts.mixture is not None and not self.parts.mixture.bakes:
             return partial(self._become, *before)
-        function, like = self.parts.function.plain(), self._like()
+        function, like = self.parts.evaluated.plain(), self._like()
         assert like is not None
         home, values = NamedTensors(), baked(self.reduced())
-        plain = Bank(function.slots(self.widths), "zeros", None, like.dtype, like.device, self.bank.frozen(), home)
+        frozen = self.bank.frozen_of(self.parts.mixture.expert if self.parts.mixture is not None else 0)
+        plain = Bank([Contents(function.slots(self.widths), "zeros", frozen)], None, like.dtype, like.device, home)
         for key in plain.slot_of:
             plain.put(key, values[key])
         parts = replace(self.parts, function=function, mixture=None)
-        shared = self.shared if function is self.parts.function else None
+        shared = self.shared if function is self.parts.evaluated else None
         self._become(parts, shared, home, (plain, self.scale.at(home), self.joint.at(home)))
         return partial(self._become, *before)
 

@@ -11,7 +11,8 @@ from unipet.calculus.composition import COMPOSITIONS, Composition
 from unipet.calculus.functions import FUNCTIONS
 from unipet.calculus.functions.base import Function
 from unipet.calculus.insertion_parts import InsertionParts
-from unipet.calculus.mixture import Mixture
+from unipet.calculus.mixture import ROUTERS, Mixture
+from unipet.calculus.mixture.expert_functions import ExpertFunctions, listed
 from unipet.calculus.mixture.saved_experts import with_adapters
 from unipet.calculus.objectives import Objective, parse_objective
 from unipet.calculus.options import joined, no_option, parse_options, parse_value, remove_hint
@@ -58,13 +59,19 @@ class InsertionSpec:
         return InsertionParts(self.function, self.position.form, self.composition, self.scaling, self.mixture, tokens)
 
     def to_dict(self) -> dict[str, Any]:
+        function, mixture = self.function, None if self.mixture is None else dataclasses.asdict(self.mixture)
+        if isinstance(function, ExpertFunctions) and mixture is not None:
+            own = zip(function.names, map(_function_dict, function.experts), strict=True)
+            function_dict, mixture = {}, {**mixture, "experts": dict(own)}
+        else:
+            function_dict = {"function": _function_dict(function)}
         given: dict[str, Any] = {
-            "function": {"name": name_of(FUNCTIONS, self.function), **dataclasses.asdict(self.function)},
+            **function_dict,
             "position": dataclasses.asdict(self.position),
             "composition": {"name": name_of(COMPOSITIONS, self.composition), **dataclasses.asdict(self.composition)},
             "scaling": {"name": name_of(SCALINGS, self.scaling), **dataclasses.asdict(self.scaling)},
         }
-        optional = {"mixture": self.mixture and dataclasses.asdict(self.mixture), "ratio": self.ratio}
+        optional = {"mixture": mixture, "ratio": self.ratio}
         return given | {key: value for key, value in optional.items() if value is not None}
 
 
@@ -141,7 +148,10 @@ def _insertion(name: str, data: Any, key: str) -> InsertionSpec:
         raise not_allowed(key, values(data), f"a mapping with {', '.join(_INSERTION_KEYS)}")
     _known_keys(data, _INSERTION_KEYS, key, "an insertion")
     choices = {name: value_of(value) for name, value in data.items()}
-    function = _named(Function, FUNCTIONS, choices.get("function"), f"{key}.function", "function")
+    parsed = choices.get("mixture")
+    function = _experts(parsed, choices, key) or _named(
+        Function, FUNCTIONS, choices.get("function"), f"{key}.function", "function"
+    )
     site = choices.get("position") or {}
     site = {"site": site} if isinstance(site, str | list) else site
     position = parse_options(Position, site, f"{key}.position", "the position")
@@ -155,12 +165,49 @@ def _insertion(name: str, data: Any, key: str) -> InsertionSpec:
     if isinstance(scaling, Mapping) and "name" not in scaling:
         scaling = {"name": "constant", **scaling}  # `scaling.value=2` over a file that says `scaling: 4.0`
     parsed_scaling = _named(Scaling, SCALINGS, scaling, f"{key}.scaling", "scaling")
-    if (parsed := choices.get("mixture")) is not None:
+    if parsed is not None:
+        if isinstance(function, ExpertFunctions):
+            parsed = _of_functions(parsed, len(function.experts))
         parsed = parse_options(Mixture, with_adapters(parsed, f"{key}.mixture"), f"{key}.mixture", "the mixture")
     ratio = parse_value(float | None, choices.get("ratio"), f"{key}.ratio", {"low": 0})
+    if ratio and isinstance(function, ExpertFunctions):
+        raise UnipetError(
+            f"{key}.ratio: {ratio:g} given, and its experts have sizes of their own, in whose proportion a budget lets them "
+            f"grow. {remove_hint(f'{key}.ratio')} 0 keeps the sizes as they are."
+        )
     spec = InsertionSpec(name, function, position, composition, parsed_scaling, parsed, ratio)
     check_pairs(spec, key)
     return spec
+
+
+def _experts(mixture: Any, choices: Mapping[str, Any], key: str) -> ExpertFunctions | None:
+    """The functions that a mixture lists as its experts, or None."""
+    given = listed(mixture, f"{key}.mixture")
+    if given is None:
+        return None
+    if "function" in choices:
+        raise UnipetError(
+            f"{key}.function: the experts of its mixture are functions of their own, so it has none. "
+            f"{remove_hint(f'{key}.function')} Several copies of one function are experts: NUMBER."
+        )
+    own = {
+        name: _named(Function, FUNCTIONS, value_of(choice), f"{key}.mixture.experts.{name}", "function")
+        for name, choice in given.items()
+    }
+    return ExpertFunctions(tuple(own), tuple(own.values()))
+
+
+def _of_functions(mixture: Mapping[str, Any], experts: int) -> dict[str, Any]:
+    """A mixture's mapping with the number of its experts in place of their functions, and with what suits these where it says
+    nothing."""
+    routed = text_of(mixture.get("router")) in [name for name, router in ROUTERS.items() if router.of_input]
+    suits = {"slots": "joint", "reducer": "routed" if routed else "mean_of_outputs"}
+    chosen = {name: value for name, value in mixture.items() if name not in suits or value_of(value) is not None}
+    return {**suits, **chosen, "experts": experts}
+
+
+def _function_dict(function: Function) -> dict[str, Any]:
+    return {"name": name_of(FUNCTIONS, function), **dataclasses.asdict(function)}
 
 
 def _named(kind: type[T], table: Mapping[str, type[T]], choice: Any, key: str, dimension: str) -> T:

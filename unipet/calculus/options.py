@@ -21,6 +21,7 @@ from unipet.errors import UnipetError, nearest, not_allowed, unknown
 
 T = TypeVar("T")
 MISSING = "???"  # the value of a key that a file leaves to whoever uses it
+_TEXTS, _TEXTS_OF = dict[str, str], dict[str, dict[str, str]]
 _FREE: Mapping[str, Any] = {}
 _ENDS = {"low": "at least", "above": "greater than", "high": "at most", "below": "less than"}
 
@@ -106,7 +107,7 @@ def parse_value(hint: Any, value: Any, key: str, limits: Mapping[str, Any] = _FR
     if kind is str:
         value = text_of(value)
     else:
-        value = texts(value) if kind == dict[str, str] and isinstance(value, Mapping) else values(value)
+        value = texts(value) if kind in (_TEXTS, _TEXTS_OF) and isinstance(value, Mapping) else values(value)
     if not _fits(kind, value, limits):
         if limits.get("choices"):
             raise unknown(key, value, limits["choices"])
@@ -146,8 +147,10 @@ def _fits(kind: Any, value: Any, limits: Mapping[str, Any]) -> bool:
         if not isinstance(value, str) or (choices and value not in choices) or (limits.get("filled") and not value):
             return False
         return not pattern or re.fullmatch(pattern, value) is not None
-    if kind == dict[str, str]:
+    if kind == _TEXTS:
         return isinstance(value, Mapping) and all(isinstance(text, str) for pair in value.items() for text in pair)
+    if kind == _TEXTS_OF:
+        return isinstance(value, Mapping) and all(_fits(_TEXTS, inner, limits) for inner in value.values())
     return True
 
 

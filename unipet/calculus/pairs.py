@@ -3,7 +3,8 @@ table says who is asked, and in which order."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from unipet.calculus.composition import COMPOSITIONS
@@ -11,6 +12,7 @@ from unipet.calculus.functions import FUNCTIONS
 from unipet.calculus.functions.base import Widths
 from unipet.calculus.functions.reads import READS
 from unipet.calculus.insertion_parts import inside
+from unipet.calculus.mixture.expert_functions import ExpertFunctions
 from unipet.calculus.scaling import SCALINGS
 from unipet.errors import UnipetError
 
@@ -65,6 +67,8 @@ PAIRS = (
         lambda spec: spec.composition.refuses_rows(spec.mixture is not None and spec.mixture.by_row),
     ),
     Pair("mixture", "composition", lambda spec: _no_tokens(spec)),
+    Pair("mixture", "composition", lambda spec: _no_sum(spec)),
+    Pair("mixture", "scaling", lambda spec: _no_common_scale(spec)),
     Pair("mixture", "position.site", lambda spec: _no_input(spec)),
 )
 
@@ -74,6 +78,24 @@ def _no_tokens(spec: InsertionSpec) -> str | None:
     if spec.mixture is None or not spec.mixture.by_token or not spec.composition.lengthens:
         return None
     return "the tokens that it adds are the same for all inputs. Use a router that takes whole calls or examples."
+
+
+def _no_sum(spec: InsertionSpec) -> str | None:
+    """Why the outputs of different functions do not add."""
+    if not isinstance(spec.function, ExpertFunctions):
+        return None
+    if spec.composition.lengthens:
+        return "its experts may make different numbers of tokens. Give them one function."
+    return spec.composition.refuses_rows(True) or spec.function.refuses()
+
+
+def _no_common_scale(spec: InsertionSpec) -> str | None:
+    """Why one scaling does not serve functions of different sizes."""
+    if not isinstance(spec.function, ExpertFunctions) or getattr(spec.scaling, "alpha", None) is None:
+        return None
+    if spec.scaling.dynamic is None:
+        return None
+    return "its alpha is divided by the function's size, and the experts have several. Leave alpha out."
 
 
 def _no_input(spec: InsertionSpec) -> str | None:
@@ -87,16 +109,40 @@ def _no_input(spec: InsertionSpec) -> str | None:
 
 def check_pairs(spec: InsertionSpec, key: str) -> None:
     """Raise UnipetError for choices that are fine alone but not together. `key` is the insertion's."""
-    for pair in PAIRS:
-        if reason := pair.refuses(spec):
-            other = f"{pair.other.rpartition('.')[2]} {_choice(spec, pair.other)}"
-            raise UnipetError(f"{key}.{pair.key}: {_choice(spec, pair.key)} does not go with {other}: {reason}")
+    if isinstance(spec.function, ExpertFunctions):
+        _check_experts(spec, spec.function, key)
+    else:
+        _check_pairs(PAIRS, spec, key)
     if spec.mixture is not None:
         try:
             slots = spec.function.slots(Widths(_SOME, _SOME, 1, 1, _SOME))
         except UnipetError as error:
             raise inside(key, error) from error
-        spec.mixture.check(slots, f"{key}.mixture")
+        spec.mixture.check(slots, f"{key}.mixture", isinstance(spec.function, ExpertFunctions))
+
+
+def _check_pairs(pairs: Iterable[Pair], spec: InsertionSpec, key: str, function: str = "function") -> None:
+    """The same for some of the pairs; `function` is the key of the function."""
+    for pair in pairs:
+        if reason := pair.refuses(spec):
+            word = function if pair.other == "function" else pair.other.rpartition(".")[2]
+            other = f"{word} {_choice(spec, pair.other)}"
+            own = function if pair.key == "function" else pair.key
+            raise UnipetError(f"{key}.{own}: {_choice(spec, pair.key)} does not go with {other}: {reason}")
+
+
+def _check_experts(spec: InsertionSpec, functions: ExpertFunctions, key: str) -> None:
+    """The same for every expert of a mixture of different functions, and for all of them together."""
+    assert spec.mixture is not None
+    spec.mixture.check_differing(f"{key}.mixture")
+    for name, function in zip(functions.names, functions.experts, strict=True):
+        own, at = replace(spec, function=function), f"mixture.experts.{name}"
+        _check_pairs((pair for pair in PAIRS if "function" in (pair.key, pair.other)), own, key, at)
+        try:
+            function.slots(Widths(_SOME, _SOME, 1, 1, _SOME))
+        except UnipetError as error:
+            raise UnipetError(f"{key}.{at}{str(error).removeprefix('function')}") from error
+    _check_pairs((pair for pair in PAIRS if "function" not in (pair.key, pair.other)), spec, key)
 
 
 def _choice(spec: InsertionSpec, key: str) -> str:
@@ -111,5 +157,7 @@ def _choice(spec: InsertionSpec, key: str) -> str:
 
 
 def name_of(table: Mapping[str, type[Any]], value: object) -> str:
-    """What a method file calls this value of a dimension."""
+    """What a method file calls this value of a dimension; of experts that differ, all their functions."""
+    if isinstance(value, ExpertFunctions):
+        return " + ".join(dict.fromkeys(name_of(table, own) for own in value.experts))
     return next(name for name, cls in table.items() if cls is type(value))

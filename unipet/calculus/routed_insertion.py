@@ -54,6 +54,14 @@ class RoutedInsertion(InsertionTensors):
             return context.evaluation.get(self.number)
         return context.routes[view].get(self.number) if context.routes else None
 
+    @property
+    def averages_outputs(self) -> bool:
+        """Whether this pass takes the mean of all experts' outputs: in training too, where no router picks any."""
+        mixture = self.parts.mixture
+        return (
+            mixture is not None and mixture.averages_outputs and (not self.training or mixture.grain_of(True) is None)
+        )
+
     def chosen_parts(self, view: int, h_BTD: Tensor, u_BTU: Any) -> list[Part]:
         """The parts of one view whose deltas add up; an empty route stands for all experts, reduced."""
         mixture = self.parts.mixture

@@ -14,7 +14,7 @@ from unipet.compose.composer import Composer, plain_values
 from unipet.compose.imports import import_modules
 from unipet.compose.override import Override, parse, rest, shown
 from unipet.compose.override_text import command_line, quoted, value_text
-from unipet.compose.schema import holds_text, kind_at
+from unipet.compose.schema import TEXTS, holds_text, kind_at
 from unipet.compose.search_space import SearchedKey
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
@@ -34,6 +34,7 @@ class Plan:
     brought: list[Override] = field(default_factory=list)  # by the configuration itself; the command line's come after
     parsed: list[Override] = field(default_factory=list)  # the command line's
     space: list[SearchedKey] = field(default_factory=list)  # what a search chooses; empty without one
+    space_of: dict[str, list[SearchedKey]] = field(default_factory=dict)  # the same for single methods
 
     @property
     def launcher(self) -> str:
@@ -92,13 +93,17 @@ def plan(texts: Sequence[str], multirun: bool, composer: Composer, command: str 
     _check_single([*brought.values(), *parsed])
     if searching:
         space, brought, parsed = _space(config, brought, parsed, composer)
+        space_of = {
+            method: [_chosen(each) for each in _listed(keys, f"search.space_of.{method}", composer)]
+            for method, keys in config.search.space_of.items()
+        }
     elif basic and (interval := next((one for one in [*brought.values(), *parsed] if one.interval), None)) is not None:
         raise UnipetError(
             f"{interval.text}: a search must choose among the values of an interval: add search=random "
             "(`unipet train --help` lists the searches), or list values, a,b,c."
         )
     else:
-        space = []
+        space, space_of = [], {}
     counts = {key: max(len(one.values), 1) for key, one in brought.items()}
     counts.update({one.key: max(len(one.values), 1) for one in parsed})
     return Plan(
@@ -112,6 +117,7 @@ def plan(texts: Sequence[str], multirun: bool, composer: Composer, command: str 
         brought=list(brought.values()),
         parsed=parsed,
         space=space,
+        space_of=space_of,
     )
 
 
@@ -133,23 +139,37 @@ def _space(
     config: RunConfig, brought: Mapping[str, Override], parsed: Sequence[Override], composer: Composer
 ) -> tuple[list[SearchedKey], dict[str, Override], list[Override]]:
     """The search space, and the other overrides. What the command line says of a key comes before what `search.space` says."""
-    listed = parse_all([f"{key}={value}" for key, value in config.search.space.items()], composer)
-    if (plain := next((one for one in listed if one.searched is None), None)) is not None:
-        raise UnipetError(
-            f"search.space.{plain.key}={rest(plain.text)}: a search has nothing to choose there. Write choice(A, B), "
-            "range(LOW, HIGH), interval(LOW, HIGH), or tag(log, interval(LOW, HIGH)) for a logarithmic scale. A comma list "
-            "alone says what is compared."
-        )
-    every = {one.key: one.searched for one in [*listed, *brought.values(), *parsed] if one.searched is not None}
-    if (chosen := next((key for key in every if key.split(".")[0] in ("seed", *_NEVER_SEARCHED)), None)) is not None:
-        raise UnipetError(
-            f"{chosen}: no search chooses it. " + ("Set search.seeds." if chosen == "seed" else "Give one value.")
-        )
+    typed = {one.key for one in [*brought.values(), *parsed]}
+    listed = [one for one in _listed(config.search.space, "search.space", composer) if one.key not in typed]
+    searched = [one for one in [*listed, *brought.values(), *parsed] if one.searched is not None]
+    every = {one.key: _chosen(one) for one in searched}
     return (
         list(every.values()),
         {key: one for key, one in brought.items() if key not in every},
         [one for one in parsed if one.key not in every and one.key.split(".")[0] != "search"],
     )
+
+
+def _listed(space: Mapping[str, str], key: str, composer: Composer) -> list[Override]:
+    """The keys of a space that stands in a mapping. Raises `UnipetError` where one has nothing to choose."""
+    listed = parse_all([f"{name}={value}" for name, value in space.items()], composer)
+    if (plain := next((one for one in listed if one.searched is None), None)) is not None:
+        raise UnipetError(
+            f"{key}.{plain.key}={rest(plain.text)}: a search has nothing to choose there. Write choice(A, B), "
+            "range(LOW, HIGH), interval(LOW, HIGH), or tag(log, interval(LOW, HIGH)) for a logarithmic scale. A comma list "
+            "alone says what is compared."
+        )
+    return listed
+
+
+def _chosen(one: Override) -> SearchedKey:
+    """The key of an override that is searched. Raises `UnipetError` for one that makes runs comparable."""
+    assert one.searched is not None
+    if one.key.split(".")[0] in ("seed", *_NEVER_SEARCHED):
+        raise UnipetError(
+            f"{one.key}: no search chooses it. " + ("Set search.seeds." if one.key == "seed" else "Give one value.")
+        )
+    return one.searched
 
 
 _NEVER_SEARCHED = (
@@ -201,7 +221,7 @@ def forgotten(texts: Sequence[str], sweep: Override, command: str) -> UnipetErro
     key, value = shown(sweep.text).split("=", 1)
     kind, one = kind_at(key), "takes one" if command not in ("train", "plan") else ""
     listed = shlex.quote(f"{key}=[{value}]")
-    as_text = holds_text(kind) and kind not in (list[str], dict[str, str]) and not {"'", '"'} & set(value)
+    as_text = holds_text(kind) and kind not in TEXTS and not {"'", '"'} & set(value)
     other = (
         f"One text with commas: {shlex.quote(f'{key}={quoted(value)}')}"
         if as_text

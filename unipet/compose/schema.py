@@ -15,6 +15,7 @@ from unipet.config import RunConfig
 #: Groups whose files belong to a method, whatever the key into which they are composed.
 METHOD_GROUPS = ("method", "function", "position", "composition", "scaling", "mixture", "objective")
 METHOD = dict[str, Any]  # the type of `RunConfig.method`: its parser reads texts and values by each option's own type
+TEXTS: tuple[Any, ...] = (list[str], dict[str, str], dict[str, dict[str, str]])  # types that hold several texts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +57,7 @@ def is_mapping(kind: Any) -> bool:
 
 def holds_text(kind: Any) -> bool:
     """Whether the type is a text, a list of texts or a mapping of texts."""
-    return _is_text(kind) or kind in (list[str], dict[str, str])
+    return _is_text(kind) or kind in TEXTS
 
 
 def typed(tree: Any, kind: Any) -> Any:
@@ -69,7 +70,7 @@ def typed(tree: Any, kind: Any) -> Any:
         return {key: typed(inner, hints.get(key)) for key, inner in tree.items()}
     if _is_text(kind):
         return None if value_of(tree) is None else text_of(tree) if isinstance(tree, str) else values(tree)
-    if (kind == list[str] and isinstance(tree, list)) or (kind == dict[str, str] and isinstance(tree, Mapping)):
+    if (kind == list[str] and isinstance(tree, list)) or (kind in TEXTS[1:] and isinstance(tree, Mapping)):
         return texts(tree)
     return values(tree)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,20 @@ class SearchedKey:
     def override(self, value: float | int | str) -> str:
         """The override that sets the key to one of its values."""
         return f"{self.prefix}={value!r}" if isinstance(value, float | int) else f"{self.prefix}={value}"
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """What a study chooses: the keys that are searched for every method, and those that are searched for its own, which take
+    the place of `common` ones of the same name."""
+
+    common: Sequence[SearchedKey] = ()
+    own: Sequence[SearchedKey] = ()
+
+    @property
+    def keys(self) -> list[SearchedKey]:
+        """Every searched key once, in the order of a choice."""
+        return list({each.key: each for each in (*self.common, *self.own)}.values())
 
 
 def is_searched(parsed: Any) -> bool:

@@ -25,7 +25,7 @@ from omegaconf._utils import get_omega_conf_dumper
 
 from unipet.calculus.method_files import is_file_name
 from unipet.calculus.yaml_reader import Plain, parse_yaml, represent_plain, texts, values
-from unipet.compose.schema import METHOD, METHOD_GROUPS, holds_text, kind_at, typed
+from unipet.compose.schema import METHOD, METHOD_GROUPS, TEXTS, holds_text, kind_at, typed
 from unipet.compose.user_files import config_text, method_file
 from unipet.config import RunConfig
 from unipet.errors import UnipetError, not_allowed
@@ -181,7 +181,7 @@ class WrittenOverride(HydraOverrideVisitor):
             return read
         if read is None and (self.keeps is Plain or not getattr(self, "depth", 0)):
             return None  # alone it is null; as an element of a list of texts it is a text
-        if self.keeps is str and self.kind in (list[str], dict[str, str]) and not getattr(self, "depth", 0):
+        if self.keeps is str and self.kind in TEXTS and not getattr(self, "depth", 0):
             return read  # a single value where a list is needed: the error shows it unchanged
         return self.keeps(ctx.getText().strip())
 

@@ -50,6 +50,7 @@ class Row:
     fitted: bool = False  # whether a budget solved it
     packed: bool = False  # whether runs of it trained in packs, whose time is common
     beside: str = ""  # the budget's limits that are not of parameters: "max_steps=300"
+    content: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)  # what its runs share, flat
 
     @property
     def sign(self) -> float:
@@ -129,7 +130,8 @@ def grouped(entries: Iterable[Entry], across_budgets: bool = False) -> list[tupl
     pairs = []
     for key, group in groups.items():
         runs = one_per_seed(group, [score_of(entry.record) is not None for entry in group])
-        pairs.append((make_row(key, variant[key], runs, len(group) - len(runs)), runs))
+        row = make_row(key, variant[key], runs, len(group) - len(runs))
+        pairs.append((replace(row, content=contents[key]), runs))
     budgets = [] if across_budgets else list(dict.fromkeys(row.budget for row, _ in pairs))
     place = {budget: number for number, budget in enumerate(budgets)}
     return sorted(pairs, key=lambda pair: (place.get(pair[0].budget, 0), *_order(pair[0])))

@@ -7,19 +7,15 @@ distinguishable"; "not tested" says that the runs do not allow a test.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 
-import numpy as np
-
 from unipet.report import statistics
-from unipet.report.aggregate import Row, grouped, score_of
+from unipet.report.aggregate import Row, grouped
 from unipet.report.collect import Entry
-from unipet.report.identity import Block, block_of
-from unipet.report.protocol import differing, some
-from unipet.report.resampling import Answers, answers, rescore_all
+from unipet.report.protocol import Difference, differing, some, unrecorded
+from unipet.report.scored import Scored, paired, resample, scored_runs
 from unipet.report.standings import BEST as BEST
 from unipet.report.standings import DIFFERENT as DIFFERENT
 from unipet.report.standings import NOT_WORSE as NOT_WORSE
@@ -27,7 +23,7 @@ from unipet.report.standings import SAME as SAME
 from unipet.report.standings import UNTESTED as UNTESTED
 from unipet.report.standings import WORSE as WORSE
 from unipet.report.standings import standings
-from unipet.tasks.bleu_tokenizers import DEFAULT
+from unipet.report.statistics import known
 
 ALPHA = 1 - statistics.LEVEL
 FEW = 3  # seeds: fewer are warned of
@@ -66,8 +62,10 @@ class Group:
     pairs: tuple[Pair, ...] = ()
     warnings: tuple[str, ...] = ()
     differences: tuple[str, ...] = ()  # besides the method: reasons not to rank
+    diff: tuple[Difference, ...] = ()  # the same, value by value; without budgets
     ranked: bool = True
     standings: Mapping[str, str] = field(default_factory=dict)  # row label -> BEST, NOT_WORSE, WORSE or UNTESTED
+    scored: tuple[Scored, ...] = field(default=(), repr=False, compare=False)  # the scores of the rows that have any
 
     @property
     def best(self) -> tuple[str, ...]:
@@ -83,17 +81,6 @@ class Group:
     def name(self) -> str:
         """Task, base model and budget, as a heading."""
         return f"{self.rows[0].task_label}, {self.model}, budget {self.budget}"
-
-
-@dataclass
-class _Scored:
-    """The scores of a row by block, and the answers of those runs whose predictions can be used."""
-
-    row: Row
-    label: str
-    scores: dict[Block, float]
-    answers: dict[Block, Answers]
-    replicates: dict[Block, np.ndarray] = field(default_factory=dict)
 
 
 def compare(entries: Iterable[Entry], anyway: bool = False) -> list[Group]:
@@ -112,13 +99,17 @@ def _group(members: Sequence[tuple[Row, list[Entry]]], anyway: bool) -> Group:
     first = members[0][0]
     budgets = list(dict.fromkeys(row.budget for row, _ in members))
     labels = [row.label if len(budgets) == 1 else f"{row.label} [{row.budget}]" for row, _ in members]
-    differences = differing(dict(zip(labels, (runs for _, runs in members), strict=True)))
+    by_label = dict(zip(labels, (runs for _, runs in members), strict=True))
+    diff = differing(by_label)
+    differences = [str(each) for each in diff if each.hard]
     if len(budgets) > 1:
         differences.insert(0, f"budgets differ: {'; '.join(budgets)}")
     ranked = anyway or not differences
-    warnings: list[str] = []
+    warnings = [f"numbers may differ by rounding: {each}" for each in diff if not each.hard]
+    if older := unrecorded(by_label):
+        warnings.append(f"what must agree is read from configurations, since the records do not have it: {some(older)}")
     scored = [
-        _scored(row, label, runs, warnings)
+        scored_runs(row, label, runs, warnings)
         for label, (row, runs) in zip(labels, members, strict=True)
         if row.score is not None
     ]
@@ -143,35 +134,17 @@ def _group(members: Sequence[tuple[Row, list[Entry]]], anyway: bool) -> Group:
         pairs=tuple(pairs),
         warnings=tuple(warnings),
         differences=tuple(differences),
+        diff=tuple(each for each in diff if each.hard),
         ranked=ranked,
-        standings=standings({line.label: _goodness(line) for line in scored}, pairs) if ranked else {},
+        standings=standings({line.label: line.goodness for line in scored}, pairs) if ranked else {},
+        scored=tuple(scored),
     )
 
 
-def _scored(row: Row, label: str, runs: Sequence[Entry], warnings: list[str]) -> _Scored:
-    """The runs with a score, by seed."""
-    line = _Scored(row, label, {}, {})
-    why = Counter[str]()
-    for entry in runs:
-        score, seed = score_of(entry.record), block_of(entry)
-        if score is None:
-            continue
-        line.scores[seed] = score
-        names, tokenizer = entry.setting("task.labels") or [], entry.setting("task.bleu_tokenizer") or DEFAULT
-        usable = answers(entry.directory, str(entry.record.metric), score, names, tokenizer)
-        if isinstance(usable, Answers):
-            line.answers[seed] = usable
-        else:
-            why[usable] += 1
-    for reason, count in why.items():
-        warnings.append(f"{label}: examples are not compared in {count} of {len(line.scores)} runs: {reason}")
-    return line
-
-
-def _pairs(scored: Sequence[_Scored], warnings: list[str]) -> list[Pair]:
+def _pairs(scored: Sequence[Scored], warnings: list[str]) -> list[Pair]:
     """Every pair, tested. Holm's correction is over all of them, because the same data choose the best row."""
-    examples = _resample(scored, warnings)
-    ordered = sorted(scored, key=_goodness, reverse=True)
+    examples = resample(scored, warnings)
+    ordered = sorted(scored, key=lambda line: line.goodness, reverse=True)
     pairs = [_pair(a, b, examples) for a, b in combinations(ordered, 2)]
     tested = [pair.p for pair in pairs if pair.p is not None]
     adjusted = iter(statistics.holm(tested))
@@ -183,66 +156,26 @@ def _pairs(scored: Sequence[_Scored], warnings: list[str]) -> list[Pair]:
     return judged
 
 
-def _goodness(line: _Scored) -> float:
-    """The mean score, turned so that more is better."""
-    return line.row.sign * float(np.mean(list(line.scores.values())))
-
-
-def _resample(scored: Sequence[_Scored], warnings: list[str]) -> int:
-    """Fill `replicates` of every run that has answers, from the same resamples for all. Returns the number of examples."""
-    runs = [(line, seed) for line in scored for seed in line.answers]
-    usable = [line.answers[seed] for line, seed in runs]
-    if not usable:
-        return 0
-    if any(known.ids != usable[0].ids for known in usable):
-        warnings.append("the runs were not scored on the same examples: they are compared over seeds alone")
-        return 0
-    for (line, seed), scores in zip(runs, rescore_all(usable), strict=True):
-        line.replicates[seed] = scores
-    return len(usable[0].ids)
-
-
-def _pair(a: _Scored, b: _Scored, examples: int) -> Pair:
+def _pair(a: Scored, b: Scored, examples: int) -> Pair:
     """One comparison: over seeds and examples where both are known, else over the one that is."""
     seeds = sorted(a.scores.keys() & b.scores.keys())
     if not seeds:
         return Pair(a.label, b.label, 0)
-    sign = a.row.sign
-    differences = _by_split(sign * np.array([a.scores[seed] - b.scores[seed] for seed in seeds]), seeds)
-    answered = all(seed in a.replicates and seed in b.replicates for seed in seeds)
-    if len(seeds) == 1 and not answered:  # there is no test; of a sweep over many values there are very many such pairs
-        return Pair(a.label, b.label, 1, difference=float(differences[0]))
-    by_seed = statistics.over_seeds(differences)
-    tests = {"seeds": by_seed}
-    if answered:
-        resampled = _by_split(sign * np.stack([a.replicates[seed] - b.replicates[seed] for seed in seeds]), seeds)
-        tests["examples"] = statistics.over_examples(differences, resampled, examples)
-        tests["seeds and examples"] = statistics.combined(differences, resampled, examples)
-    usable = [name for name, test in tests.items() if not np.isnan(test.p)]
-    deciding = max(usable, key=("seeds", "examples", "seeds and examples").index) if usable else ""
-    test = tests.get(deciding, by_seed)
+    stratum = paired(a, b, seeds, examples)
+    if (
+        len(seeds) == 1 and stratum.resampled is None
+    ):  # no test; of a sweep over many values there are very many such pairs
+        return Pair(a.label, b.label, 1, difference=float(stratum.differences[0]))
+    basis, test = statistics.decided([stratum])
     return Pair(
         a=a.label,
         b=b.label,
         seeds=len(seeds),
-        examples=examples if "examples" in tests else 0,
-        difference=float(differences.mean()),
-        low=_known(test.low),
-        high=_known(test.high),
-        basis=deciding,
+        examples=stratum.examples,
+        difference=float(test.difference),
+        low=known(test.low),
+        high=known(test.high),
+        basis=basis,
         splits=len({split for split, _ in seeds}),
-        p=_known(test.p),
+        p=known(test.p),
     )
-
-
-def _by_split(differences: np.ndarray, blocks: Sequence[Block]) -> np.ndarray:
-    """Differences by block (S, ...) as they are; of several few-shot splits, the mean over the seeds of each split, because
-    runs on one split have its training examples in common and are no independent samples."""
-    splits = np.array([split for split, _ in blocks])
-    if len(set(splits.tolist())) < 2:
-        return differences
-    return np.stack([differences[splits == split].mean(0) for split in np.unique(splits)])
-
-
-def _known(value: np.ndarray) -> float | None:
-    return None if np.isnan(value) else float(value)

@@ -9,7 +9,7 @@ from unipet.report.comparing import BEST, NOT_WORSE
 from unipet.report.flagged import MARK
 from unipet.report.numbers import GAP
 from unipet.report.paper import Cell, Column, PaperTable, percent
-from unipet.report.published import BESIDE, PUBLISHED
+from unipet.report.published.beside import BESIDE, DIFFER, PUBLISHED, setting_notes
 
 _SIGNS = {
     "\\": r"\textbackslash{}",
@@ -74,6 +74,8 @@ def _published(table: PaperTable, label: str) -> list[str]:
     """A second table: papers' numbers beside ours."""
     if not table.published:
         return []
+    notes = setting_notes(table.published)
+    differ = f" {DIFFER}: {' / '.join(notes)}." if notes else ""
     return [
         "",
         r"\begin{table}[t]",
@@ -85,7 +87,7 @@ def _published(table: PaperTable, label: str) -> list[str]:
         *(" & ".join(map(escape, compared.texts())) + r" \\" for compared in table.published),
         r"\bottomrule",
         r"\end{tabular}",
-        rf"\caption{{{escape(PUBLISHED)}.}}",
+        rf"\caption{{{escape(PUBLISHED + '.' + differ)}}}",
         rf"\label{{{label}:published}}",
         r"\end{table}",
     ]

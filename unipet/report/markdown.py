@@ -8,7 +8,7 @@ from unipet.report.comparing import BEST, NOT_WORSE
 from unipet.report.flagged import MARK
 from unipet.report.numbers import GAP
 from unipet.report.paper import Cell, Column, PaperTable, heading, percent, score
-from unipet.report.published import BESIDE, PUBLISHED, Beside
+from unipet.report.published.beside import BESIDE, DIFFER, PUBLISHED, Beside, setting_notes
 
 
 def markdown(table: PaperTable) -> str:
@@ -26,6 +26,8 @@ def _published(comparisons: Sequence[Beside]) -> str:
         return ""
     lines = [f"\n{PUBLISHED}:\n", f"| {' | '.join(BESIDE)} |", "|" + " --- |" * 4 + " ---: |" * 4 + " --- |" * 2]
     lines += [f"| {' | '.join(map(_safe, beside.texts()))} |" for beside in comparisons]
+    if notes := setting_notes(comparisons):
+        lines += [f"\n{DIFFER}:\n", *(f"- {_safe(note)}" for note in notes)]
     return "\n".join(lines) + "\n"
 
 

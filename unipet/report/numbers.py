@@ -6,6 +6,8 @@ gets two significant digits instead.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from unipet.runs.labels import SEPARATOR
 
 GAP = "-"  # a value that there is not; never a 0
@@ -16,6 +18,16 @@ TO_ONE, TO_HUNDRED = ("0 to 1", "-1 to 1"), ("0 to 100", "percent of the referen
 def top(scale: str) -> float | None:
     """1 or 100, where a scale ends; None for one without an end."""
     return 1.0 if scale in TO_ONE else 100.0 if scale in TO_HUNDRED else None
+
+
+def together(scales: Sequence[str], metrics: Sequence[str]) -> tuple[str, list[float]] | None:
+    """The scale on which scores of several metrics may be averaged, and the factor of each: as recorded where all scales end
+    alike, otherwise as shares of the whole scale. A metric without an end (perplexity) is averaged with itself alone: None."""
+    tops = [top(scale) for scale in scales]
+    if len(set(tops)) == 1 and (tops[0] is not None or len(set(metrics)) == 1):
+        return scales[0], [1.0] * len(scales)
+    ends = [end for end in tops if end is not None]
+    return (TO_ONE[0], [1 / end for end in ends]) if len(ends) == len(tops) else None
 
 
 def score(value: float | None, scale: str = "", sign: str = "") -> str:

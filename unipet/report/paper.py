@@ -12,7 +12,7 @@ from unipet.report.aggregate import Row
 from unipet.report.comparing import Group
 from unipet.report.flagged import Flagged, summarised
 from unipet.report.numbers import GAP
-from unipet.report.published import Beside
+from unipet.report.published.beside import Beside
 
 
 @dataclass(frozen=True)
@@ -180,24 +180,24 @@ def wide_csv(table: PaperTable) -> str:
     }
     tasks = [f"{column.task} {column.metric}".strip() for column in table.columns]
     by_place = {compared.at: compared for compared in table.published}
-    papers = list(dict.fromkeys(compared.number.key[1:] for compared in table.published))
+    papers = list(dict.fromkeys((*compared.number.key[1:], compared.number.place) for compared in table.published))
     figures: dict[str, Callable[[Beside], object]] = {
         " ours": lambda compared: compared.mean,
         " published": lambda compared: compared.number.value,
         " published std": lambda compared: compared.number.std,
         " ours - published": lambda compared: compared.difference,
-        " published note": lambda compared: compared.why,
+        " published note": lambda compared: compared.note,
     }
     writer.writerow(
         ["method", "variant", "model", "budget", "size", "trainable", "percent"]
         + [t + p for t in tasks for p in parts]
-        + [f"{task} {metric}{p}" for task, metric in papers for p in figures]
+        + [f"{' '.join(filter(None, paper))}{p}" for paper in papers for p in figures]
     )
 
     def published(label: str, model: str, budget: str, method: str) -> list[object]:
         values: list[object] = []
-        for task, metric in papers:
-            compared = by_place.get((label, model, budget, (method, task, metric)))
+        for task, metric, place in papers:
+            compared = by_place.get((label, model, budget, (method, task, metric), place))
             values += [
                 "" if compared is None or (value := get(compared)) is None else value for get in figures.values()
             ]

@@ -21,7 +21,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+Source = tuple[np.ndarray, float]  # a part of a variance, and its degrees of freedom
+
 LEVEL = 0.95
+SEEDS, EXAMPLES, BOTH = "seeds", "examples", "seeds and examples"  # what a test speaks of
 RESAMPLES = 2000
 SMALLEST = 1e-12  # p-value that is told apart from zero
 BLOCK = 4_000_000  # weights held at a time
@@ -47,10 +50,18 @@ def resamples(examples: int, count: int = RESAMPLES, seed: int = 0) -> Iterator[
         left -= size
 
 
+@dataclass(frozen=True)
+class Stratum:
+    """One task: the differences (..., S) of whole scores, and, where examples are known, on their resamples (..., S, B)."""
+
+    differences: np.ndarray
+    resampled: np.ndarray | None = None
+    examples: int = 0
+
+
 def over_seeds(differences: np.ndarray, level: float = LEVEL) -> Estimate:
     """Paired t-test over the seeds: `differences` (..., S) of whole scores; NaN for one seed."""
-    variance, _ = _seed_variance(differences)
-    return _student(differences.mean(-1), [(variance, differences.shape[-1] - 1)], variance, level)
+    return stratified([Stratum(differences)], SEEDS, level)
 
 
 def over_examples(differences: np.ndarray, resampled: np.ndarray, examples: int, level: float = LEVEL) -> Estimate:
@@ -58,8 +69,7 @@ def over_examples(differences: np.ndarray, resampled: np.ndarray, examples: int,
 
     The interval is the estimate ± Student's t (examples - 1 degrees of freedom) times the bootstrap's standard error.
     """
-    variance, _ = _example_variance(resampled, examples)
-    return _student(differences.mean(-1), [(variance, examples - 1)], variance, level)
+    return stratified([Stratum(differences, resampled, examples)], EXAMPLES, level)
 
 
 def combined(differences: np.ndarray, resampled: np.ndarray, examples: int, level: float = LEVEL) -> Estimate:
@@ -68,21 +78,71 @@ def combined(differences: np.ndarray, resampled: np.ndarray, examples: int, leve
     The variance is (seeds) + (examples) - (rest, which both contain). Its quantile is Cochran's: Student's quantiles of
     the two sources, weighted by their variances. It errs on the cautious side (tests/report/test_statistics.py has numbers).
     """
-    seeds = differences.shape[-1]
-    by_seed, _ = _seed_variance(differences)
-    by_example, single = _example_variance(resampled, examples)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        rest = np.maximum(single - by_example, 0.0) / (seeds - 1) if seeds > 1 else np.nan
-        variance = np.maximum(by_seed + by_example - rest, np.maximum(by_seed, by_example))
-    return _student(differences.mean(-1), [(by_seed, seeds - 1), (by_example, examples - 1)], variance, level)
+    return stratified([Stratum(differences, resampled, examples)], BOTH, level)
 
 
-def _seed_variance(differences: np.ndarray) -> tuple[np.ndarray, int]:
-    """Of the mean over seeds, for these examples: seed effect / S + rest / (S N)."""
+def stratified(strata: Sequence[Stratum], basis: str, level: float = LEVEL) -> Estimate:
+    """The mean over tasks of each one's mean difference, for these tasks: a task is a block and has variances of its own.
+
+    `basis` is what is sampled within a task: SEEDS, EXAMPLES or BOTH; of one task the estimate is that of the three functions
+    above. The variances of several tasks add up, with the degrees of freedom of Welch and Satterthwaite (1946).
+    """
+    by_seed: list[Source] = []
+    by_example: list[Source] = []
+    total = np.asarray(0.0)
+    for each in strata:
+        seeds, share, rest = each.differences.shape[-1], len(strata) ** -2, np.asarray(0.0)
+        own, of_examples = np.asarray(0.0), np.asarray(0.0)
+        if basis != EXAMPLES:
+            own = _seed_variance(each.differences)
+            by_seed.append((share * own, seeds - 1))
+        if basis != SEEDS:
+            assert each.resampled is not None
+            of_examples, single = _example_variance(each.resampled, each.examples)
+            by_example.append((share * of_examples, each.examples - 1))
+            if basis == BOTH and seeds > 1:
+                rest = np.maximum(single - of_examples, 0.0) / (seeds - 1)
+        total = total + share * np.maximum(own + of_examples - rest, np.maximum(own, of_examples))
+    sources = [_summed(parts) for parts in (by_seed, by_example) if parts]
+    return _student(np.mean([each.differences.mean(-1) for each in strata], axis=0), sources, total, level)
+
+
+def decided(strata: Sequence[Stratum]) -> tuple[str, Estimate]:
+    """The test that decides, by what it speaks of: seeds and examples if both are known, else the one that is; "" for neither."""
+    answered = all(each.resampled is not None for each in strata)
+    for basis in (BOTH, EXAMPLES, SEEDS) if answered else (SEEDS,):
+        estimate = stratified(strata, basis)
+        if not np.isnan(estimate.p):
+            return basis, estimate
+    return "", stratified(strata, SEEDS)
+
+
+def _summed(parts: Sequence[Source]) -> Source:
+    """A sum of independent variances, and about how many degrees of freedom it has."""
+    if len(parts) == 1:
+        return parts[0]
+    if any(freedom < 1 for _, freedom in parts):
+        return np.sum([variance for variance, _ in parts], axis=0), min(freedom for _, freedom in parts)
+    total = np.sum([variance for variance, _ in parts], axis=0)
+    squares = sum(variance**2 / freedom for variance, freedom in parts)
+    return total, float(total**2 / squares) if squares > 0 else sum(freedom for _, freedom in parts)
+
+
+def by_split(values: np.ndarray, splits: Sequence[int]) -> np.ndarray:
+    """Values by block (S, ...) as they are; of several few-shot splits, the mean over the seeds of each split, because runs on
+    one split have its training examples in common and are no independent samples."""
+    of = np.asarray(splits)
+    if len(set(of.tolist())) < 2:
+        return values
+    return np.stack([values[of == split].mean(0) for split in np.unique(of)])
+
+
+def _seed_variance(differences: np.ndarray) -> np.ndarray:
+    """Of the mean over seeds, for these examples: seed effect / S + rest / (S N); NaN for one seed."""
     seeds = differences.shape[-1]
     if seeds < 2:
-        return np.full(differences.shape[:-1], np.nan), seeds
-    return differences.var(-1, ddof=1) / seeds, seeds
+        return np.full(differences.shape[:-1], np.nan)
+    return np.asarray(differences.var(-1, ddof=1) / seeds)
 
 
 def _example_variance(resampled: np.ndarray, examples: int) -> tuple[np.ndarray, np.ndarray]:
@@ -91,9 +151,7 @@ def _example_variance(resampled: np.ndarray, examples: int) -> tuple[np.ndarray,
     return resampled.mean(-2).var(-1, ddof=1) * correction, resampled.var(-1, ddof=1).mean(-1) * correction
 
 
-def _student(
-    difference: np.ndarray, sources: Sequence[tuple[np.ndarray, int]], variance: np.ndarray, level: float
-) -> Estimate:
+def _student(difference: np.ndarray, sources: Sequence[Source], variance: np.ndarray, level: float) -> Estimate:
     """Limits and p from a variance that stems from `sources` (variance, degrees of freedom)."""
     difference, error = np.asarray(difference), np.sqrt(variance)
     margin = _quantile(np.full(difference.shape, (1 + level) / 2), sources) * error
@@ -104,7 +162,7 @@ def _student(
     return Estimate(difference, difference - margin, difference + margin, p)
 
 
-def _two_sided(difference: np.ndarray, sources: Sequence[tuple[np.ndarray, int]], error: np.ndarray) -> np.ndarray:
+def _two_sided(difference: np.ndarray, sources: Sequence[Source], error: np.ndarray) -> np.ndarray:
     """The p-value: the tails at which the quantile, times the error, is the difference."""
     from scipy.special import stdtr
 
@@ -122,7 +180,7 @@ def _two_sided(difference: np.ndarray, sources: Sequence[tuple[np.ndarray, int]]
     return np.minimum(2 * np.exp((low + high) / 2), 1.0)
 
 
-def _quantile(probability: np.ndarray, sources: Sequence[tuple[np.ndarray, int]]) -> np.ndarray:
+def _quantile(probability: np.ndarray, sources: Sequence[Source]) -> np.ndarray:
     """Student's quantile; of several sources the mean, weighted by their variances (Cochran and Cox 1950)."""
     from scipy.special import stdtrit
 
@@ -143,3 +201,8 @@ def holm(values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (count - rank) * values[index]))
         adjusted[index] = largest
     return adjusted
+
+
+def known(value: np.ndarray) -> float | None:
+    """A number; None for NaN."""
+    return None if np.isnan(value) else float(value)

@@ -11,7 +11,7 @@ from unipet.output.files import write_asked
 from unipet.report.aggregate import Row, Unscored
 from unipet.report.flagged import MARK, counted, explained
 from unipet.report.numbers import GAP, percent, seconds, spread, wrapped
-from unipet.report.published import Beside
+from unipet.report.published.beside import Beside
 from unipet.runs.labels import SEPARATOR
 
 WIDTH = 120  # of a terminal table; only the method's label gives way, to more lines
@@ -167,7 +167,8 @@ def csv_table(rows: Sequence[Row], published: Sequence[Beside] = ()) -> str:
     left = {compared.at: compared for compared in published}
     for row in rows:
         values = ["" if (value := get(row)) is None else value for get in CSV_COLUMNS.values()]
-        compared = left.pop((row.label, row.model, row.budget, (row.method, row.task, row.metric)), None)
+        place = (row.label, row.model, row.budget, (row.method, row.task, row.metric))
+        compared = left.pop(next((at for at in left if at[:4] == place), (*place, "")), None)
         writer.writerow([*values, *([""] * len(more) if compared is None else _published_values(compared))])
     for compared in left.values():
         method, task, metric = compared.number.key
@@ -190,7 +191,7 @@ def csv_table(rows: Sequence[Row], published: Sequence[Beside] = ()) -> str:
 
 
 def _published_values(compared: Beside) -> list[object]:
-    values = (compared.number.value, compared.number.std, compared.difference, compared.why, compared.number.source)
+    values = (compared.number.value, compared.number.std, compared.difference, compared.note, compared.number.source)
     return ["" if value is None else value for value in values]
 
 

@@ -31,10 +31,18 @@ def _group(group: Group) -> list[str]:
             if labels:
                 lines.append(f"  {standing}: {', '.join(labels)}")
     if not group.ranked:
-        lines += [f"  not ranked: {difference}" for difference in group.differences] + ["  --anyway ranks all the same"]
+        lines += _diff(group)
     else:
         lines += [f"  warning: ranked although {difference}" for difference in group.differences]
     return lines + [f"  warning: {warning}" for warning in group.warnings]
+
+
+def _diff(group: Group) -> list[str]:
+    """Why a group is not ranked: each setting that differs, with its values below it."""
+    known = {str(each): each.lines() for each in group.diff}
+    several = [known.get(difference, [difference]) for difference in group.differences]
+    lines = [f"  not ranked: {first}\n" + "".join(f"    {line}\n" for line in rest) for first, *rest in several]
+    return [line for text in lines for line in text.splitlines()] + ["  --anyway ranks all the same"]
 
 
 def _named(label: str, against: Mapping[str, Pair]) -> str:

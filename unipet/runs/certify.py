@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unipet.adaptation.certificate import CHECKS, FAILED, NOT_RUN, PASSED, Certificate, Check, failed, passed
+from unipet.adaptation.certificate import CHECKS, FAILED, NOT_RUN, PASSED, hash_of, Certificate, Check, failed, passed
 from unipet.config import RunConfig
 from unipet.output.stopwatch import phase
-from unipet.runs.compared_inputs import compared_inputs
-from unipet.runs.record import Record
+from unipet.runs.record import Comparable, Record
+from unipet.runs.record_files import ADAPTER
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from unipet.tasks import Encoded, EncodedRows, TaskData
+    from unipet.tasks import Encoded, EncodedRows
     from unipet.training.invariance import Probe
     from unipet.training.movement import Movement
+
+EXAMPLES = "encoded examples"
+#: Parts of `unipet/runs/comparable.py` that say what a score is of.
+PARTS = ("label words", "template", "loss mask", "truncation", "splits", "selection")
+FIRST = 32  # examples of each split
 
 
 def frozen_marks(model: nn.Module) -> Movement:
@@ -33,16 +38,15 @@ def frozen_marks(model: nn.Module) -> Movement:
 def certify(
     model: Any,
     config: RunConfig,
-    data: TaskData,
     encoded: Encoded,
     split: EncodedRows,
     tokenizer: Any,
-    adapter: Path,
+    directory: Path,
     untrained: Sequence[str],
     before: Movement,
 ) -> Certificate:
     """Everything that can be checked within the run. Whatever goes wrong here becomes a failed check, never a failed run. The
-    model is taken apart and loaded again from `adapter`; `untrained` are the tensors that training did not change, `before`
+    model is taken apart and loaded again from the adapter in the run's `directory`; `untrained` are the tensors that training did not change, `before`
     what was frozen then.
     """
     from unipet.adaptation.adapted import adaptation
@@ -52,7 +56,7 @@ def certify(
     from unipet.training.random_streams import RandomStreams
 
     streams = RandomStreams().state()
-    made = Certificate("run", matched_sites(adaptation(model)), protocol=compared_inputs(config, data, encoded))
+    made = Certificate("run", matched_sites(adaptation(model)), protocol={EXAMPLES: examples_hash(encoded)})
     made.checks["sites"] = check_sites(model, adaptation(model))
     made.checks["moved"] = check_moved(model, untrained)
     changed = before.changed()
@@ -67,7 +71,7 @@ def certify(
     try_checks(made, ("finite",), lambda: {"finite": check_finite(model)})
     try_checks(made, ("padding", "batch_size", "row_order"), invariance)
     try_checks(made, ("generation_cache",), lambda: {"generation_cache": check_cache(model, probe, tokenizer, config.task)})
-    try_checks(made, ("merge", "round_trip"), lambda: files_again(model, adapter, probe, together))
+    try_checks(made, ("merge", "round_trip"), lambda: files_again(model, directory / ADAPTER, probe, together))
     RandomStreams().resume(streams)  # what is loaded was drawn first
     return put_in_order(made, "unipet verify")
 
@@ -94,8 +98,20 @@ def put_in_order(made: Certificate, reason: str) -> Certificate:
     return made
 
 
-def put_beside(adapter: Path, record: Record, certificate: Certificate) -> Certificate:
-    """Write the certificate, and which run it was, into the description of the saved adapter. Returns the certificate."""
+def protocol_of(parts: Mapping[str, Comparable]) -> dict[str, str]:
+    """The hashes of what a score is of, out of what a record says that it can be compared with."""
+    return {name: parts[name].hash for name in PARTS if name in parts}
+
+
+def examples_hash(encoded: Encoded) -> str:
+    """A hash of the first examples of each split as the model reads them: ids, and which of them have a label."""
+    splits = [rows for rows in (encoded.train, encoded.evaluation, encoded.selection) if rows is not None]
+    first = [rows[index] for rows in splits for index in range(min(FIRST, len(rows)))]
+    return hash_of(f"{one['input_ids']} {one['labels']}" for one in first)
+
+
+def put_beside(adapter: Path, record: Record) -> None:
+    """Complete the certificate of a record, and write it and which run it was into the description of the saved adapter."""
     from unipet.adaptation.checkpoint import annotate
     from unipet.adaptation.description import Training
 
@@ -110,8 +126,9 @@ def put_beside(adapter: Path, record: Record, certificate: Certificate) -> Certi
         score=record.score,
         unipet=record.versions.unipet,
     )
-    annotate(adapter, training, certificate)
-    return certificate
+    assert record.certificate is not None
+    record.certificate.protocol |= protocol_of(record.comparable)
+    annotate(adapter, training, record.certificate)
 
 
 def probe_of(config: RunConfig, split: EncodedRows, tokenizer: Any) -> Probe:

@@ -52,10 +52,19 @@ def design(method: Mapping[str, Any]) -> dict[str, Any]:
     """
     insertions = [one for one in (method.get("insertions") or {}).values() if isinstance(one, Mapping)]
     found: dict[str, Any] = {}
+    functions = [function for one in insertions for function in functions_in(one)]
     for dimension, path in DIMENSIONS.items():
-        values = list(dict.fromkeys(value for one in insertions if (value := _value(one, path)) is not None))
+        holders = functions if path[0] == "function" else insertions
+        values = list(dict.fromkeys(value for one in holders if (value := _value(one, path)) is not None))
         found[dimension] = NONE if not values else values[0] if len(values) == 1 else " + ".join(map(str, values))
     return found
+
+
+def functions_in(insertion: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """A written insertion, whose `function` says what is computed; or one such mapping for each function of its experts."""
+    mixture = insertion.get("mixture")
+    experts = mixture.get("experts") if isinstance(mixture, Mapping) else None
+    return [{"function": own} for own in experts.values()] if isinstance(experts, Mapping) else [insertion]
 
 
 def options(method: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -33,10 +33,10 @@ class ExpertReport(JsonObject):
     fisher_examples: int | None = added_later(None)  # from which reducer fisher estimated its weights
     not_compared: str | None = None  # why the experts were not compared
     examples: int | None = added_later(None)
-    ways: dict[str, Evaluated] = added_later(factory=dict)  # merged, mean_of_outputs, ensemble_logits, random, best_expert
+    ways: dict[str, Evaluated] = added_later(factory=dict)  # as training/expert_comparison.py says
     experts: list[Evaluated] = added_later(factory=list)
     best: int | None = added_later(None)
-    best_by: str | None = added_later(None)  # selection | evaluation
+    best_by: str | None = added_later(None)  # selection | evaluation: an oracle where that is what the run is scored on
     line: list[float] = added_later(factory=list)  # losses from the first expert to the second, in equal steps
     barrier: float | None = added_later(None)
 

@@ -87,4 +87,9 @@ def _without_paths(insertion: Mapping[str, Any]) -> dict[str, Any]:
     mixture = insertion.get("mixture")
     if not mixture:
         return dict(insertion)
-    return {**insertion, "mixture": {key: value for key, value in mixture.items() if key != "adapters"}}
+    own = {key: value for key, value in mixture.items() if key != "adapters"}
+    if isinstance(experts := own["experts"], Mapping):  # functions, whose order decides which tensors belong to which
+        own["experts"] = [[name, experts[name]] for name in experts]
+    elif own["router"] == "soft" and own["reducer"] == "mean_of_outputs":
+        own["trains"] = "outputs"  # before, such a mixture was trained as the mean of weights
+    return {**insertion, "mixture": own}

@@ -100,6 +100,14 @@ class InsertionRow(JsonObject):
 
 
 @dataclass
+class Comparable(JsonObject):
+    """One part of what runs must have in common to be ranked: its settings, and a hash of them (comparable.py)."""
+
+    hash: str = ""
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
 class ErrorOf(JsonObject):
     """The error that ended a failed run."""
 
@@ -164,6 +172,7 @@ class Record(JsonObject):
     task: str | None = None
     model: str | None = None
     budget: str | None = None
+    comparable: dict[str, Comparable] = added_later(factory=dict)  # part of the protocol -> what must agree in a ranking
     limits: dict[str, Any] = field(default_factory=dict)  # what the budget says apart from the defaults
     seed: int | None = None
     trial: TrialOf = added_later(factory=TrialOf)

@@ -17,6 +17,8 @@ from unipet.output import libraries
 from unipet.runs import record_files as records
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
+from unipet.runs.certify import certify, frozen_marks, put_beside
+from unipet.runs.comparable import comparable
 from unipet.runs.expert_report import expert_report
 from unipet.runs.record import (
     Compiled, Data, Fitted, Frozen, InsertionRow, Memory, Params, Record, Scoring, blank_record,
@@ -111,6 +113,8 @@ def execute(prepared: Prepared, watch: Stopwatch, shared: Shared) -> Done:
             record.params = Params.from_dict(prepared.fit.report.to_dict()["params"])
             record.status, record.reason = "skipped", prepared.fit.why_not
         if record.status == "ok":
+            record.comparable = comparable(prepared.resolved, record)
+            put_beside(directory / records.ADAPTER, record)
             record.files = checksums(directory)
     except KeyboardInterrupt as end:
         shared.forget()
@@ -146,7 +150,6 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker,
         from unipet.training.callbacks import Best
         from unipet.adaptation.checkpoint import save
         from unipet.training.evaluation import higher_is_better, score_split, selection_score
-        from unipet.runs.certify import certify, frozen_marks, put_beside
         from unipet.runs.flags import collapse, raised
         from unipet.training.history import read_steps
         from unipet.training.loop import seed_everything
@@ -240,12 +243,8 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker,
         records.write_jsonl_atomic(directory / records.PREDICTIONS, rows)
     company.writes_weights(model)
     record.mixture = expert_report(trained.experts, config, model, data, encoded, tokenizer)
-    proof = certify(
-        model, config, data, encoded, split, tokenizer, directory / records.ADAPTER, trained.untrained, before
-    )  # last: it takes the model apart
-    record.flags = raised(rows, data.regression, read_steps(directory / records.METRICS))
-    record.flags += collapse(record)
+    record.certificate = certify(model, config, encoded, split, tokenizer, directory, trained.untrained, before)  # takes it apart
+    record.flags = [*raised(rows, data.regression, read_steps(directory / records.METRICS)), *collapse(record)]
     shared.check(model)
     record.score, record.metric, record.metrics = scores.score, scores.metric, dict(scores.metrics)
-    record.certificate = put_beside(directory / records.ADAPTER, record, proof)
     return "ok"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +13,8 @@ from unipet.adaptation.certificate import (
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
 from unipet.runs import record_files as records
-from unipet.runs.certify import check_moved, files_again, probe_of, put_in_order, try_checks
-from unipet.runs.compared_inputs import compared_inputs
+from unipet.runs.certify import EXAMPLES, check_moved, examples_hash, protocol_of, files_again, probe_of, put_in_order, try_checks
+from unipet.runs.comparable import comparable
 from unipet.runs.prediction_lines import read_lines
 from unipet.runs.record import Record
 
@@ -84,7 +84,7 @@ def _certificate(again: Again, deep: bool) -> Certificate:
     from unipet.training.invariance import check_cache, check_invariance
 
     earlier, model = again.record.certificate or Certificate(), again.model
-    now = compared_inputs(again.config, again.data, again.encoded)
+    now = {EXAMPLES: examples_hash(again.encoded), **protocol_of(comparable(asdict(again.config), again.record))}
     made = Certificate("verify --deep" if deep else "verify", protocol=earlier.protocol or now)
     made.checks["encoding"] = _encoding(again, now)
     try:
@@ -122,13 +122,13 @@ def _certificate(again: Again, deep: bool) -> Certificate:
 
 
 def _encoding(again: Again, now: dict[str, str]) -> Check:
-    """Whether what the model reads now is what it read in the run."""
+    """Whether what the model reads now is what it read in the run. `now` has a hash of each part."""
     earlier, record = again.record.certificate, again.record
-    if again.data.fingerprint != record.data.fingerprint and (earlier is None or not earlier.protocol):
-        return failed(f"the data have fingerprint {again.data.fingerprint}, those of the run had {record.data.fingerprint}")
-    if earlier is None or not earlier.protocol:
-        return passed("the data are those of the run; its record is from before templates and loss masks were kept")
-    differing = [name.replace("_", " ") for name in earlier.protocol if now.get(name) != earlier.protocol[name]]
+    differing = []
+    if again.data.fingerprint != record.data.fingerprint:
+        differing.append(f"the data ({again.data.fingerprint}, and {record.data.fingerprint} then)")
+    if earlier is not None:
+        differing += [name for name, mark in earlier.protocol.items() if now.get(name) != mark]
     return failed(f"other than in the run: {', '.join(differing)}") if differing else passed()
 
 

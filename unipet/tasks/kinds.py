@@ -16,6 +16,7 @@ class Kind:
     auto: str
     answer: str
     base: str
+    supervised: str  # what the loss is over, in words
     pretrained_head: bool = False  # the output layer belongs to the base model
     prompted: bool = False  # the answer is the word that the model predicts at `{mask}` in a template
 
@@ -26,16 +27,31 @@ class Kind:
 
 
 KINDS: dict[str, Kind] = {
-    "classification": Kind("AutoModelForSequenceClassification", "index", "one with a sequence classifier"),
-    "regression": Kind("AutoModelForSequenceClassification", "number", "one with a sequence classifier"),
-    "multiple_choice": Kind("AutoModelForMultipleChoice", "index", "an encoder such as BERT or RoBERTa"),
-    "token_classification": Kind("AutoModelForTokenClassification", "tags", "one with a token classifier"),
-    "masked_prompt": Kind(
-        "AutoModelForMaskedLM", "index", "an encoder with a masked language model's head", True, True
+    "classification": Kind(
+        "AutoModelForSequenceClassification", "index", "one with a sequence classifier", "the label"
     ),
-    "causal_prompt": Kind("AutoModelForCausalLM", "index", "a decoder such as GPT-2 or Llama", True, True),
-    "seq2seq": Kind("AutoModelForSeq2SeqLM", "text", "an encoder-decoder such as BART or T5", True),
-    "causal_generation": Kind("AutoModelForCausalLM", "text", "a decoder such as GPT-2 or Llama", True),
+    "regression": Kind("AutoModelForSequenceClassification", "number", "one with a sequence classifier", "the number"),
+    "multiple_choice": Kind("AutoModelForMultipleChoice", "index", "an encoder such as BERT or RoBERTa", "the choice"),
+    "token_classification": Kind(
+        "AutoModelForTokenClassification", "tags", "one with a token classifier", "the first token of each word"
+    ),
+    "masked_prompt": Kind(
+        "AutoModelForMaskedLM",
+        "index",
+        "an encoder with a masked language model's head",
+        "the word at the mask",
+        True,
+        True,
+    ),
+    "causal_prompt": Kind(
+        "AutoModelForCausalLM", "index", "a decoder such as GPT-2 or Llama", "the word after the prompt", True, True
+    ),
+    "seq2seq": Kind(
+        "AutoModelForSeq2SeqLM", "text", "an encoder-decoder such as BART or T5", "the target and its end", True
+    ),
+    "causal_generation": Kind(
+        "AutoModelForCausalLM", "text", "a decoder such as GPT-2 or Llama", "the target and its end", True
+    ),
 }
 
 

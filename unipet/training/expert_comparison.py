@@ -50,6 +50,8 @@ class Evaluation:
 
 def why_not_compared(config: RunConfig, examples: int) -> str | None:
     """The reason why a run's experts are not compared unasked, or None."""
+    if config.trial.role == "trial":
+        return "a trial is there for its score; the final runs of a search compare their experts"
     if kind_of(config.task.kind).generates:
         return "generating texts once for every expert takes long"
     if examples > AUTOMATIC:
@@ -61,11 +63,14 @@ def compare(config: RunConfig, model: nn.Module, data: TaskData, encoded: Encode
     """Evaluate a model with trained mixtures in every way, on the split that the run is scored on. Plain data, as the record has
     them.
 
-    `ways`: `merged` (the method's own reducer, or the mean of weights where that makes no single function), `mean_of_outputs`,
+    `ways`: `merged` (the method's own reducer, or the mean of weights where that makes no single function; not where experts are
+    different functions), `mean_of_outputs`,
     `ensemble_logits` (the mean of the logits of one pass for each expert), `random` (a route drawn for each batch),
     `best_expert`, and `routed` where a router looks at the input. `experts`: each alone. The best one is chosen on the selection
-    split if the task has one; otherwise on the scored split itself, and is then an upper bound (`best_by`). `line`: losses
-    between the first two experts, and `barrier`, how far the highest lies above the straight line (Frankle et al. 2020).
+    split if the task has one (`best_by`). Chosen on the scored split itself, as without any other, it is the largest of M noisy
+    scores, which no one could have picked before seeing them: an upper bound, called `oracle_expert`. `line`: losses
+    between the first two experts, if they are copies of one function, and `barrier`, how far the highest lies above the straight
+    line (Frankle et al. 2020).
     """
     rows, split = (getattr(each, config.trial.scored_on) for each in (data, encoded))
     routing, count = adaptation(model).routing, experts_of(model)
@@ -79,7 +84,9 @@ def compare(config: RunConfig, model: nn.Module, data: TaskData, encoded: Encode
                 return _evaluated(config, model, rows, split, tokenizer)
 
         baked = all(mixture.bakes for _, mixture in mixtures(model))
-        ways["merged"] = under(nullcontext() if baked else reduced_by(model, "mean_of_weights"))[0]
+        differ = any(item.bank.differ for item, _ in mixtures(model))
+        if baked or not differ:
+            ways["merged"] = under(nullcontext() if baked else reduced_by(model, "mean_of_weights"))[0]
         ways["mean_of_outputs"] = under(reduced_by(model, "mean_of_outputs"))[0]
         alone = [under(weighing(model, _only(expert, count))) for expert in range(count)]
         logits = [each for _, each in alone if each is not None]
@@ -87,36 +94,43 @@ def compare(config: RunConfig, model: nn.Module, data: TaskData, encoded: Encode
         ways["random"] = under(reduced_by(model, "random"))[0]
         experts = [each for each, _ in alone]
         best, best_by = _best(config, model, data, encoded, tokenizer, experts)
-        ways["best_expert"] = experts[best]
+        oracle = best_by == config.trial.scored_on
+        ways["oracle_expert" if oracle else "best_expert"] = experts[best]
         if all(ROUTERS[mixture.router].of_input for _, mixture in mixtures(model)):
             ways["routed"] = under(reduced_by(model, "routed"))[0]
-        between = [under(weighing(model, [1 - at, at, *[0.0] * (count - 2)]))[0].loss for at in LINE]
+        line = () if differ else LINE  # between different functions there is none
+        between = [under(weighing(model, [1 - at, at, *[0.0] * (count - 2)]))[0].loss for at in line]
     finally:
         routing.resume(*before)
     ends = experts[0].loss, experts[1].loss
-    above = [loss - ((1 - at) * ends[0] + at * ends[1]) for at, loss in zip(LINE, between, strict=True)]
+    above = [loss - ((1 - at) * ends[0] + at * ends[1]) for at, loss in zip(line, between, strict=True)]
     return {
         "examples": len(rows),
         "ways": {name: asdict(each) for name, each in ways.items() if each is not None},
         "experts": [asdict(each) for each in experts],
         "best": best,
         "best_by": best_by,
-        "line": [ends[0], *between, ends[1]],
-        "barrier": max(0.0, *above),
+        "line": [] if differ else [ends[0], *between, ends[1]],
+        "barrier": None if differ else max(0.0, *above),
     }
 
 
 def similarities(model: nn.Module) -> dict[str, dict[str, dict[str, float]]]:
-    """Insertion -> slot -> site -> the mean cosine of the angles between the experts' copies, over all pairs."""
+    """Insertion -> slot -> site -> the mean cosine of the angles between the experts' copies, over all pairs of one shape."""
     found: dict[str, dict[str, dict[str, float]]] = {}
     for item, mixture in mixtures(model):
         copies = [dict(params) for params in item.bank.copies()]
         for slot in item.bank.mixed_slots():
             keys = [key for key, of in item.bank.slot_of.items() if of == slot]
-            flat = [torch.cat([params[key].detach().flatten() for key in keys]) for params in copies]
-            pairs = itertools.combinations(range(mixture.experts), 2)
+            own = [[params[key].detach() for key in keys if key in params] for params in copies]
+            shapes = [[tensor.shape for tensor in tensors] for tensors in own]
+            flat = [torch.cat([t.flatten() for t in tensors]) if tensors else torch.empty(0) for tensors in own]
+            pairs = [
+                (i, j) for i, j in itertools.combinations(range(mixture.experts), 2) if shapes[i] == shapes[j] != []
+            ]
             cosines = [float(F.cosine_similarity(flat[i], flat[j], dim=0)) for i, j in pairs]
-            found.setdefault(item.name, {}).setdefault(slot, {})[item.site.name] = sum(cosines) / len(cosines)
+            if cosines:
+                found.setdefault(item.name, {}).setdefault(slot, {})[item.site.name] = sum(cosines) / len(cosines)
     return found
 
 

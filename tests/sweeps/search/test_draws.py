@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from unipet.compose.search_space import SearchedKey
+from unipet.compose.search_space import SearchedKey, SearchSpace
 from unipet.errors import UnipetError
 from unipet.sweeps.search.draws import all_choices, count, random_choices
 
@@ -16,12 +16,12 @@ WHOLE = SearchedKey("n", "n", (), 2, 5, whole=True)
 
 
 def test_more_trials_begin_with_the_same_ones() -> None:
-    assert random_choices([LR, SIZE], 20, 7)[:8] == random_choices([LR, SIZE], 8, 7)
-    assert random_choices([LR, SIZE], 8, 7) != random_choices([LR, SIZE], 8, 8)
+    assert random_choices(SearchSpace([LR, SIZE]), 20, 7)[:8] == random_choices(SearchSpace([LR, SIZE]), 8, 7)
+    assert random_choices(SearchSpace([LR, SIZE]), 8, 7) != random_choices(SearchSpace([LR, SIZE]), 8, 8)
 
 
 def test_draws_lie_in_their_interval_on_its_scale() -> None:
-    rates = [float(choice[0]) for choice in random_choices([LR], 2000, 0)]
+    rates = [float(choice[0]) for choice in random_choices(SearchSpace([LR]), 2000, 0)]
     assert all(1e-4 <= rate <= 1e-1 for rate in rates) and len(set(rates)) == 2000
     below = sum(rate < 1e-3 for rate in rates) / len(rates)
     assert below == pytest.approx(1 / 3, abs=0.03), "a third of a logarithmic scale of three decades"
@@ -29,16 +29,27 @@ def test_draws_lie_in_their_interval_on_its_scale() -> None:
 
 
 def test_whole_numbers_reach_both_ends() -> None:
-    assert sorted(int(choice[0]) for choice in random_choices([WHOLE], 4, 0)) == [2, 3, 4, 5]
+    assert sorted(int(choice[0]) for choice in random_choices(SearchSpace([WHOLE]), 4, 0)) == [2, 3, 4, 5]
     logged = SearchedKey("n", "n", (), 1, 64, log=True, whole=True)
-    values = [int(choice[0]) for choice in random_choices([logged], 40, 0)]
+    values = [int(choice[0]) for choice in random_choices(SearchSpace([logged]), 40, 0)]
     assert min(values) >= 1 and max(values) <= 64 and len(set(values)) == 40
 
 
 def test_no_combination_comes_twice() -> None:
-    assert len(set(random_choices([SIZE, WHOLE], 8, 0))) == 8
+    assert len(set(random_choices(SearchSpace([SIZE, WHOLE]), 8, 0))) == 8
     with pytest.raises(UnipetError, match="9 given, but the space has 8 combinations"):
-        random_choices([SIZE, WHOLE], 9, 0)
+        random_choices(SearchSpace([SIZE, WHOLE]), 9, 0)
+
+
+def test_spaces_draw_the_same_for_what_they_have_in_common() -> None:
+    alone = SearchSpace([LR, SIZE])
+    more = SearchSpace([LR, SIZE], [SearchedKey("scale", "scale", ("1", "2", "4")), WHOLE])
+    assert [choice[:2] for choice in random_choices(more, 20, 0)] == random_choices(alone, 20, 0)
+    assert len({choice[2:] for choice in random_choices(more, 20, 0)}) > 5
+    other = SearchSpace([LR, SIZE], [SearchedKey("optim.lr", "optim.lr", (), 1e-1, 1.0, log=True)])
+    drawn = random_choices(other, 20, 0)
+    assert [key.key for key in other.keys] == ["optim.lr", "size"] and all(float(each[0]) >= 0.1 for each in drawn)
+    assert [each[1] for each in drawn] == [each[1] for each in random_choices(alone, 20, 0)]
 
 
 def test_a_grid_is_every_combination() -> None:

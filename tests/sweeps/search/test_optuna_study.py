@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.searching import FLAGS, LR, by_rate, searched, sweep_in, trials_run
 from unipet.cli.main import main
-from unipet.compose.search_space import SearchedKey
+from unipet.compose.search_space import SearchedKey, SearchSpace
 from unipet.config import RunConfig, SearchConfig
 from unipet.runs.record import Record
 from unipet.sweeps.search.draws import Choice, random_choices
@@ -18,11 +18,13 @@ from unipet.sweeps.search.study import Done, Study, Trial
 pytest.importorskip("optuna", reason="optuna is not installed: pip install unipet[optuna]")
 from unipet.sweeps.search.optuna_study import propose
 
-SPACE = [
-    SearchedKey("optim.lr", "optim.lr", (), 1e-4, 1e-1, log=True),
-    SearchedKey("size", "size", ("4", "8", "16")),
-    SearchedKey("k", "k", (), 1, 30, whole=True),
-]
+SPACE = SearchSpace(
+    [
+        SearchedKey("optim.lr", "optim.lr", (), 1e-4, 1e-1, log=True),
+        SearchedKey("size", "size", ("4", "8", "16")),
+        SearchedKey("k", "k", (), 1, 30, whole=True),
+    ]
+)
 
 
 def studied(search: SearchConfig) -> Study:
@@ -74,7 +76,7 @@ def test_a_gaussian_process_proposes() -> None:
 
 
 def test_a_space_that_is_used_up_ends_the_study() -> None:
-    space = [SearchedKey("a", "a", ("1", "2", "3"))]
+    space = SearchSpace([SearchedKey("a", "a", ("1", "2", "3"))])
     search = SearchConfig(name="optuna", trials=9, startup=2)
     study = Study(0, "", [Trial(n, choice) for n, choice in enumerate(random_choices(space, 2, 0))], search, space)
     for trial in study.trials:

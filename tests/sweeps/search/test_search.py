@@ -223,9 +223,37 @@ def test_two_searches_of_equal_effort_are_ranked(
     assert main(["report", "runs"]) == 0 and "tuning effort" not in capsys.readouterr().out
 
 
+SCALE = "search.space_of={lora: {method.insertions.attention.scaling.alpha: 'choice(8,16,32)'}}"
+
+
+def test_a_method_has_keys_of_its_own_and_the_draws_of_all(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = ["train", "-m", *FLAGS, "method=lora,bitfit", LR, SCALE, *SEARCH]
+    ran = searched(monkeypatch)
+    assert main(command) == 0
+    trials = {name: [c for c in trials_run(ran) if c.method["name"] == name] for name in ("lora", "bitfit")}
+    assert [c.optim.lr for c in trials["lora"]] == [c.optim.lr for c in trials["bitfit"]] and len(trials["lora"]) == 4
+    alphas = [c.method["insertions"]["attention"]["scaling"]["alpha"] for c in trials["lora"]]
+    assert len(set(alphas)) > 1 and {str(alpha) for alpha in alphas} <= {"8", "16", "32"}
+    best = max(trials["lora"], key=lambda config: by_rate(config) or 0)
+    finals = [c for c in ran if c.trial.role == "final" and c.method["name"] == "lora"]
+    assert {str(c.method["insertions"]["attention"]["scaling"]["alpha"]) for c in finals} == {
+        str(best.method["insertions"]["attention"]["scaling"]["alpha"])
+    }
+    again = searched(monkeypatch)
+    assert main(["sweep", "resume", str(sweep_in(here))]) == 0 and again == []
+
+
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
+        (
+            ["search=random", LR, "search.space_of={lroa: {optim.lr: 'choice(1e-3,1e-4)'}}"],
+            "search.space_of: unknown 'lroa'. Allowed: lora.",
+        ),
+        (
+            ["search=random", "search.space_of={lora: {optim.lr: 'choice(1e-3,1e-4)'}}"],
+            "search.trials: 8 given, but the space has 2 combinations",
+        ),
         (["search=random", "seed=1,2", LR], "seed: search=random gives every run its seed"),
         (
             ["search=random", LR, "search.seeds=[0,1]", "search.final_seeds=[1,2]"],

@@ -104,5 +104,5 @@ def function_sources(method: Sources) -> dict[str, str]:
 
     Part of a run's identity: a function that was edited makes other runs.
     """
-    kinds = {type(spec.function) for spec in method.insertions}
+    kinds = {type(own) for spec in method.insertions for own in getattr(spec.function, "experts", (spec.function,))}
     return {name: _SOURCES[kind] for name, kind in FUNCTIONS.items() if kind in kinds and kind in _SOURCES}

@@ -43,6 +43,10 @@ class Mixture:
     train; the router's gate, or the scores of `reducer: weighted`, do. `adapters` then holds the directories and `frozen` the
     checksums of what is in them; a saved adapter of the mixture has no directories, and carries the experts.
 
+    `experts: {NAME: FUNCTION, ...}` gives each expert a function of its own, of another size or kind, in place of the one of
+    the insertion. Their outputs add: a route takes whole experts (`slots: joint`), nothing is shared, and evaluation uses one of
+    them, what a router picks, or the mean of their outputs, which is their default reducer.
+
     `reducer: null` is `routed` for `learned` and `hash`, and `mean_of_weights` for all others.
     """
 
@@ -81,6 +85,11 @@ class Mixture:
         return REDUCERS[self.reduces].bakes
 
     @property
+    def averages_outputs(self) -> bool:
+        """Whether evaluation takes the mean of the experts' outputs; merging, of their maps, where all are linear."""
+        return self.reducer == "mean_of_outputs"
+
+    @property
     def gated(self) -> bool:
         """Whether a trained gate weighs the experts."""
         return self.router == "learned"
@@ -89,7 +98,7 @@ class Mixture:
     def by_row(self) -> bool:
         """Whether examples, or tokens, of one call may take different experts, in training or in evaluation."""
         grains = (ROUTERS[self.router].grain, REDUCERS[self.reduces].grain)
-        return any(grain in ("example", "token") for grain in grains) or self.reducer == "mean_of_outputs"
+        return any(grain in ("example", "token") for grain in grains) or self.averages_outputs
 
     @property
     def by_token(self) -> bool:
@@ -118,8 +127,9 @@ class Mixture:
             return {"learned": "gate", "hash": "hash"}.get(self.router, "drawn")
         return "drawn"
 
-    def check(self, slots: Slots, key: str) -> None:
-        """Raise UnipetError unless `share` names some, but not all, of the function's slots, and every option is read."""
+    def check(self, slots: Slots, key: str, differ: bool = False) -> None:
+        """Raise UnipetError unless `share` names some, but not all, of the function's slots, and every option is read. With
+        `differ`, each expert is a function of its own."""
         if self.expert >= self.experts:
             raise not_allowed(f"{key}.expert", self.expert, f"a whole number from 0 to {self.experts - 1}")
         if self.top_k > self.experts:
@@ -145,12 +155,29 @@ class Mixture:
                 f"{key}.reducer: 'routed' does not go with router {self.router!r}, which does not look at the input. Routers "
                 f"that do: {able}. Use reducer: mean_of_weights, or random for a route drawn at each call."
             )
-        self._check_read(key)
+        self._check_read(key, differ)
 
-    def _check_read(self, key: str) -> None:
+    def check_differing(self, key: str) -> None:
+        """Raise UnipetError for what needs experts of one function, where each has its own."""
+        if self.share or self.init != "independent":
+            raise UnipetError(
+                f"{key}: share and init are about copies of one function's slots, and these experts are functions of their "
+                "own, each with an init of its own. Leave both out."
+            )
+        if self.slots != "joint":
+            raise not_allowed(f"{key}.slots", self.slots, "joint: an expert is a whole function here")
+        if REDUCERS[self.reduces].of_copies:
+            able = ", ".join(name for name, reducer in REDUCERS.items() if not reducer.of_copies)
+            raise UnipetError(
+                f"{key}.reducer: {self.reducer!r} averages the copies of each tensor, and functions of their own have no common "
+                f"shapes. Reducers that do not: {able}. Use mean_of_outputs; where every expert is linear, merging makes "
+                "of it the mean of their weight deltas, exactly."
+            )
+
+    def _check_read(self, key: str, differ: bool) -> None:
         """Raise UnipetError for an option that neither the router nor the reducer reads."""
         read = {*ROUTERS[self.router].options, *REDUCERS[self.reduces].options}
-        usual = Mixture(router=self.router)
+        usual = Mixture(router=self.router, slots="joint" if differ else None)
         for name in _PARTICULAR:
             if name in read or getattr(self, name) == getattr(usual, name):
                 continue

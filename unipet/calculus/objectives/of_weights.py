@@ -20,8 +20,8 @@ class Orthogonality(OfWeights):
 
     `between: rows` asks of every matrix of the slots that its rows (its columns, where there are fewer) be orthonormal:
     ‖WWᵀ - I‖²_F, the mean over all matrices (Zhang et al. 2023, AdaLoRA eq. 4). `between: experts` asks of the experts of
-    every mixed tensor that they be orthogonal: their squared cosine, the mean over all pairs. `slots` names the slots that
-    take part, [] all.
+    every mixed tensor that they be orthogonal: their squared cosine, the mean over all pairs of one shape. `slots` names the
+    slots that take part, [] all.
     """
 
     between: str = option("rows", choices=("rows", "experts"))
@@ -30,8 +30,9 @@ class Orthogonality(OfWeights):
     def term(self, weights: Weights) -> Tensor:
         chosen = [copies for slot, copies in weights.slots if not self.slots or slot in self.slots]
         if self.between == "experts":
-            terms = [_cosine(a, b) ** 2 for copies in chosen for a, b in combinations(copies, 2)]
-            lacking = "a slot with several experts; give an insertion a mixture that does not share it"
+            pairs = [pair for copies in chosen for pair in combinations(copies, 2)]
+            terms = [_cosine(a, b) ** 2 for a, b in pairs if a.shape == b.shape]
+            lacking = "a slot with several experts of one shape; give an insertion a mixture that does not share it"
         else:
             terms = [_from_orthonormal(tensor) for copies in chosen for tensor in copies if tensor.dim() == 2]
             lacking = "a slot that holds a matrix"

@@ -37,5 +37,8 @@ def main(argv: Sequence[str]) -> int:
         ways = found["mixture"]["ways"].items()
         rows = [[name.replace("_", " "), f"{way['score']:.4f}", f"{way['loss']:.4f}"] for name, way in ways]
         print(text_table(["evaluation", found["metric"], "loss"], rows))
-        print(f"barrier between the first two experts: {found['mixture']['barrier']:.4f} of the loss")
+        if "oracle_expert" in found["mixture"]["ways"]:
+            print("oracle expert: the best one on these very examples, an upper bound that no selection could know")
+        if found["mixture"]["barrier"] is not None:
+            print(f"barrier between the first two experts: {found['mixture']['barrier']:.4f} of the loss")
     return 0

@@ -11,6 +11,7 @@ from unipet.errors import UnipetError
 
 def main(argv: Sequence[str]) -> int:
     """Print the comparison. Exit code 0, also if some of the runs failed."""
+    from unipet.report.published.asked import source_names
     from unipet.report.writers import WRITERS, Report
 
     parser = Parser(
@@ -24,7 +25,20 @@ def main(argv: Sequence[str]) -> int:
         parser.add_argument(f"--{name}", metavar="FILE", type=file_path, help=what)
     parser.add_argument("--figures", metavar="DIR", type=file_path, help="figures as PDF and PNG (needs matplotlib)")
     parser.add_argument(
-        "--published", metavar="CSV", type=file_path, help="a paper's numbers, shown beside ours in every format"
+        *("--published",),
+        metavar="SOURCE[:TABLE]",
+        action="append",
+        default=[],
+        help="published numbers beside ours in every format, with what differs in the setting; repeatable: "
+        f"{', '.join(source_names())}, or a file of yours",
+    )
+    parser.add_argument(
+        "--contrast",
+        metavar='"KEY=A vs B"',
+        action="append",
+        default=[],
+        help="test A against B over all runs that differ in this key alone, such as method.insertions.ffn.position.form, or "
+        "in their methods (method=A vs B); may be given several times",
     )
     parser.add_argument("--serve", action="store_true", help="show the live page on this machine while a sweep runs")
     parser.add_argument(
@@ -41,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
     if asked.serve:
         from unipet.report.page.serve import PORT, serve
 
-        others = [name for name in (*WRITERS, "figures", "published", "anyway") if getattr(asked, name)]
+        others = [name for name in (*WRITERS, "figures", "published", "contrast", "anyway") if getattr(asked, name)]
         if others:
             raise UnipetError(
                 f"--serve writes no file: leave out --{others[0]}, or write the file with a second command."
@@ -49,10 +63,16 @@ def main(argv: Sequence[str]) -> int:
         return serve(asked.directory, PORT if asked.port is None else asked.port)
     from unipet.output.files import write_asked
     from unipet.report.aggregate import aggregate, unscored
+    from unipet.report.average_rows import averages_text
+    from unipet.report.averages import averages
+    from unipet.report.cases import study
     from unipet.report.collect import collect, trials
     from unipet.report.comparing import compare
+    from unipet.report.contrasts import contrasts, parsed
+    from unipet.report.effect_rows import contrasts_text, effects, effects_text
     from unipet.report.figures import check_figures, write_figures
-    from unipet.report.published import beside, published_text, read_published
+    from unipet.report.published.asked import read_published
+    from unipet.report.published.beside import beside, published_text
     from unipet.report.table import text_table
     from unipet.report.tuning import curves, curves_text
     from unipet.report.verdicts import verdicts_text
@@ -62,12 +82,21 @@ def main(argv: Sequence[str]) -> int:
         raise UnipetError("unipet report: two files have the same name. Give each file its own name.")
     if asked.figures:
         check_figures()
-    published = read_published(asked.published) if asked.published else None
+    for contrast in asked.contrast:
+        parsed(contrast)
+    published = read_published(asked.published)
     entries = collect(asked.directory)
     told = beside(published, entries) if published else []
     rows = aggregate(entries, asked.anyway)
     tuning = curves(trials(asked.directory))
-    report = Report(entries, rows, unscored(entries), compare(entries, asked.anyway), told, tuning)
+    groups = compare(entries, asked.anyway)
+    known = study(groups, asked.anyway)
+    report = Report(
+        *(entries, rows, unscored(entries), groups, told, tuning),
+        effects=effects(known),
+        contrasts=contrasts(asked.contrast, known),
+        averages=averages(groups),
+    )
     texts = {path: make(report) for name, (_, make) in WRITERS.items() if (path := getattr(asked, name))}
     for path, text in texts.items():
         write_asked(path, text)
@@ -75,6 +104,13 @@ def main(argv: Sequence[str]) -> int:
         write_figures(asked.figures, report.groups, tuning)
     print(text_table(report.rows, report.missing, across_budgets=asked.anyway))
     print(f"\n{verdicts_text(report.groups)}")
+    for text in (
+        effects_text(report.effects) if report.effects else "",
+        contrasts_text(report.contrasts) if report.contrasts else "",
+        averages_text(report.averages),
+    ):
+        if text:
+            print(f"\n{text}")
     if tuning:
         print(f"\n{curves_text(tuning)}")
     if told:

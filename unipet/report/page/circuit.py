@@ -12,7 +12,7 @@ MAIN, ABOVE = 138, 58  # y of the frozen path and of the inserted one
 
 def circuit(insertion: Inserted) -> Drawing:
     """The drawing of h' = compose(h, s · f(u)) for one insertion."""
-    copies = int((insertion.mixture or {}).get("experts") or 1)
+    copies, kind = insertion.copies, "experts" if "experts" in insertion.function else "copies"
     body: list[Shape] = [Text(14, MAIN + 4, "x", "name"), Text(366, MAIN + 4, "h′", "name")]
     body.append(Line([(22, MAIN), (50, MAIN)], "wire", True))
     body.append(Box(52, MAIN - 15, 132, 30, "frozen", short(", ".join(insertion.sites), 20), "label"))
@@ -37,7 +37,7 @@ def circuit(insertion: Inserted) -> Drawing:
             Text(
                 68,
                 ABOVE - 28 - 4 * min(copies, 4),
-                f"{copies} copies, {(insertion.mixture or {}).get('router')}",
+                f"{copies} {kind}, {(insertion.mixture or {}).get('router')}",
                 "small",
                 "start",
             )

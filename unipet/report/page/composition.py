@@ -10,7 +10,7 @@ from typing import Any
 from unipet.report.collect import Entry
 from unipet.report.page.comparisons import Comparison, Line
 from unipet.report.page.formulas import formula, joined, reads, scale
-from unipet.runs.design import trained
+from unipet.runs.design import functions_in, trained
 from unipet.runs.record import InsertionRow
 
 
@@ -51,10 +51,15 @@ class Inserted:
         return scale(self.scaling, self.function.get("size"))
 
     @property
+    def copies(self) -> int:
+        """How many experts it has; 1 without a mixture."""
+        experts = (self.mixture or {}).get("experts") or 1
+        return len(experts) if isinstance(experts, Mapping) else int(experts)
+
+    @property
     def sized_function(self) -> str:
-        """The function with its size."""
-        size = self.function.get("size")
-        return f"{self.function.get('name')}" + (f" {size}" if size is not None else "")
+        """The function with its size; those of all experts, where each has its own."""
+        return ", ".join(map(_sized, self.function.get("experts", [self.function])))
 
     @property
     def equation(self) -> str:
@@ -66,7 +71,8 @@ class Inserted:
         fed = {"": "reads nothing", "q": "reads the queries", "h": "reads h, the site's own output (sequential)"}.get(
             self.input, "reads x, the site's input (parallel)"
         )
-        copies = f" It has {self.mixture.get('experts')} copies of its tensors." if self.mixture else ""
+        kind = "experts" if "experts" in self.function else "copies of its tensors"
+        copies = f" It has {self.copies} {kind}." if self.mixture else ""
         return (
             f"Insertion {self.number}, {self.name}: function {self.sized_function} at {', '.join(self.sites)}; it {fed}; "
             f"composition {self.composition.get('name')}; scaling {self.s}.{copies}"
@@ -108,7 +114,7 @@ def _composed(method: str, entry: Entry, lines: Sequence[tuple[Comparison, Line]
         Inserted(
             number,
             str(name),
-            _mapping(written.get("function")),
+            _function(written),
             _mapping(written.get("position")),
             _mapping(written.get("composition")),
             _mapping(written.get("scaling")),
@@ -142,6 +148,19 @@ def _recorded(insertions: Sequence[InsertionRow]) -> tuple[Inserted, ...]:
         )
         for number, row in enumerate(insertions, 1)
     )
+
+
+def _function(written: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The function of a written insertion; of experts that differ, all of them under `experts`."""
+    own = [_mapping(holder.get("function")) for holder in functions_in(written)]
+    if len(own) == 1:
+        return own[0]
+    return {"name": " + ".join(dict.fromkeys(str(function.get("name")) for function in own)), "experts": own}
+
+
+def _sized(function: Mapping[str, Any]) -> str:
+    size = function.get("size")
+    return f"{function.get('name')}" + (f" {size}" if size is not None else "")
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

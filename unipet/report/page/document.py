@@ -31,7 +31,7 @@ from unipet.report.page.rendering import MISSING, Table, render
 from unipet.report.page.runs import failures, left_out, run_data, run_labels, single_runs, unlisted
 from unipet.report.page.scores import score_table, verdicts
 from unipet.report.page.trade_offs import cost_tables, costless, costs_of_charts
-from unipet.report.published import BESIDE, PUBLISHED, Beside
+from unipet.report.published.beside import BESIDE, PUBLISHED, Beside, setting_notes
 from unipet.report.tuning import Curve, curve_cells
 
 HERE = Path(__file__).resolve().parent
@@ -104,6 +104,7 @@ def _content(
         "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "comparison_table": comparison_table(comparisons),
         "published": beside if published else None,
+        "published_notes": setting_notes(published),
         "score_tables": [score_table(comparison) for comparison in comparisons],
         "verdicts": verdicts(comparisons),
         "effect_tables": effect_tables(changes, comparisons),

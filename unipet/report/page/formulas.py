@@ -51,7 +51,10 @@ COMPOSITIONS: dict[str, tuple[str, str]] = {
 
 
 def formula(function: Mapping[str, Any], u: str = "u") -> str:
-    """f in one line with its input's name; a function from outside the package is shown by its name."""
+    """f in one line with its input's name; a function from outside the package is shown by its name, and the different functions
+    of experts one after the other."""
+    if "experts" in function:
+        return " or ".join(dict.fromkeys(formula(own, u) for own in function["experts"]))
     text, _ = FUNCTIONS.get(str(function.get("name")), (f"{function.get('name')}(u)", "u"))
     words = text.split(" ")
     return " ".join(word.replace("u", u) if word.strip("(),'s") == "u" else word for word in words)
@@ -59,7 +62,9 @@ def formula(function: Mapping[str, Any], u: str = "u") -> str:
 
 def reads(function: Mapping[str, Any]) -> str:
     """What the function reads."""
-    return FUNCTIONS.get(str(function.get("name")), ("", "u"))[1]
+    own = function.get("experts", [function])
+    kinds = {FUNCTIONS.get(str(each.get("name")), ("", "u"))[1] for each in own}
+    return next(kind for kind in ("heads", "ids", "u", "nothing") if kind in kinds)
 
 
 def joined(composition: Mapping[str, Any], s: str, delta: str = "Δ") -> str:

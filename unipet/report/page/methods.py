@@ -108,7 +108,7 @@ def _caption(kind: Composed) -> str:
 def _insertion(insertion: Inserted, drawn: bool) -> ShownInsertion:
     worth = f"; s = {insertion.s}" if insertion.scaling.get("name") not in ("constant", None) else ""
     facts = [
-        ("function", _said(insertion.function)),
+        ("function", insertion.sized_function if "experts" in insertion.function else _said(insertion.function)),
         ("position", _said({**insertion.position, "site": insertion.sites})),
         ("composition", _said(insertion.composition)),
         ("scaling", _said(insertion.scaling) + worth),

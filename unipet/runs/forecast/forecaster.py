@@ -71,6 +71,8 @@ class Forecaster:
         return JobForecast(number, list(overrides), status="fails", reason=mistake)
 
     def _fill(self, made: JobForecast, config: RunConfig) -> None:
+        from unipet.training.budget.size_places import sizes_of
+
         known = self._prepare(config)
         prepared = known.prepared
         fit = prepared.fit
@@ -187,16 +189,6 @@ def kind_of_job(prepared: Prepared) -> list[Any]:
     method = prepared.fit.method.to_dict()
     plain = replace(config, method=method, optim=optim, budget=BudgetConfig(), seed=0)
     return [versions().to_dict(), run_id(asdict(plain), prepared.content)]
-
-
-def sizes_of(method: Any) -> dict[str, int]:
-    """`method.insertions.NAME.function.OPTION` -> the size of that insertion."""
-    found = {}
-    for spec in method.insertions:
-        value = getattr(spec.function, spec.function.knob, None)
-        if isinstance(value, int) and not isinstance(value, bool):
-            found[f"method.insertions.{spec.name}.function.{spec.function.knob}"] = value
-    return found
 
 
 def load() -> float | None:

@@ -33,6 +33,7 @@ from unipet.training.loop import seed_everything
 from unipet.training.forward import longest_first, to_device
 from unipet.training.positions import check_lengths
 from unipet.runs.memory import PeakMemory
+from unipet.runs.record_files import ADAPTER
 from unipet.calculus.method import Method
 from unipet.runs.base_model import load_base_model
 from unipet.runs.prepare import Prepared
@@ -112,10 +113,10 @@ def measure(prepared: Prepared, encoded: Encoded, fit: MemoryFit, base: BaseMode
         if encoded.selection is not None and selection_metric(config.task) == LOSS:
             _losses(found, config, encoded.selection, model, tokenizer)
         with found.stage("saving"):
-            save(model, Path(directory) / "saved")
+            save(model, Path(directory) / ADAPTER)
         with found.stage("certifying"):
             before = frozen_marks(model)
-            certify(model, config, data, encoded, encoded.evaluation, tokenizer, Path(directory) / "saved", [], before)
+            certify(model, config, encoded, encoded.evaluation, tokenizer, Path(directory), [], before)
     return found
 
 

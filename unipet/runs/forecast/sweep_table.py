@@ -135,9 +135,10 @@ def _kinds(count: int) -> str:
 
 
 def _insertion(key: str) -> str:
-    """`method.insertions.NAME.function.size` -> NAME."""
+    """`method.insertions.NAME.function.size` -> NAME, and with `mixture.experts.EXPERT` for `function` NAME.EXPERT."""
     parts = key.split(".")
-    return parts[2] if parts[-1] == "size" else f"{parts[2]}.{parts[-1]}"
+    name = parts[2] if parts[3] == "function" else f"{parts[2]}.{parts[-2]}"
+    return name if parts[-1] == "size" else f"{name}.{parts[-1]}"
 
 
 def number(hours: float) -> str:

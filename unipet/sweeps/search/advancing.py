@@ -139,9 +139,9 @@ def states(directory: Path, search: Search, stages: Sequence[Stage]) -> list[Stu
         Study(
             number,
             text.label,
-            [Trial(at, choice) for at, choice in enumerate(search.known)],
+            [Trial(at, choice) for at, choice in enumerate(text.known)],
             search.config,
-            search.space,
+            text.space,
         )
         for number, text in enumerate(search.studies)
     ]
@@ -180,7 +180,7 @@ def read_choice(directory: Path, study: int, trial: int, search: Search) -> Choi
             each.partition("=") for each in read_job_file(trial_path(directory, study, trial)).differing
         )
     }
-    return tuple(_value(said[each.key], bool(each.texts), each.whole) for each in search.space)
+    return tuple(_value(said[each.key], bool(each.texts), each.whole) for each in search.studies[study].space.keys)
 
 
 def _value(text: str, is_text: bool, whole: bool) -> float | int | str:
@@ -210,7 +210,7 @@ def run_of(trial: Job, search: Search, added: Added) -> Job:
         "search": config.name,
         "study": search.studies[added.study].label,
         "number": added.trial,
-        "trials": config.trials if config.trials is not None else len(search.known),
+        "trials": config.trials if config.trials is not None else len(search.studies[added.study].known),
         "seeds": len(config.seeds),
         "budget": config.budget,
     }

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from unipet.compose.composer import Composer, composer
 from unipet.compose.expand import SweepJob, combinations, composed_job
 from unipet.compose.overrides import Plan
-from unipet.compose.search_space import SearchedKey
-from unipet.config import TrialConfig
-from unipet.errors import UnipetError
+from unipet.compose.search_space import SearchSpace
+from unipet.config import SearchConfig, TrialConfig
+from unipet.errors import UnipetError, unknown
 from unipet.runs.sweep_files import JobState
 from unipet.sweeps.directory import Sweep
 from unipet.sweeps.job_files import Job, job_file
@@ -47,9 +47,8 @@ class Begun:
 
 def begin(todo: Plan, composing: Composer) -> Begun:
     """Raises `UnipetError` for a mistake that every trial of a study has."""
-    known = trials_known(todo.space, todo.config.search)
-    studies = [StudyText(list(differing), list(chosen)) for chosen, differing in combinations(todo)]
-    search = Search(todo.config.search, todo.space, studies, known)
+    studies = described(todo, composing, todo.config.search)
+    search = Search(todo.config.search, studies)
     trials: dict[tuple[int, int], Job] = {}
 
     def draw(study: int, number: int, choice: Choice) -> None:
@@ -57,23 +56,45 @@ def begin(todo: Plan, composing: Composer) -> Begun:
 
     states = []
     for number, text in enumerate(studies):
-        for trial, choice in enumerate(known):
+        for trial, choice in enumerate(text.known):
             draw(number, trial, choice)
-        own = [trials[number, trial] for trial in range(len(known))]
+        own = [trials[number, trial] for trial in range(len(text.known))]
         if own and all(job.mistake is not None for job in own):
             raise UnipetError(f"{own[0].mistake}")
         states.append(
-            Study(number, text.label, [Trial(at, each) for at, each in enumerate(known)], search.config, search.space)
+            Study(
+                number, text.label, [Trial(at, each) for at, each in enumerate(text.known)], search.config, text.space
+            )
         )
     stage = next_stage(search, states, 0, 0, draw)
     jobs = [run_of(trials[added.study, added.trial], search, added) for added in stage.added]
     return Begun(search, trials, stage, jobs)
 
 
+def described(todo: Plan, composing: Composer, config: SearchConfig) -> list[StudyText]:
+    """The studies of a command line with their spaces, and the trials that `config` draws beforehand.
+
+    Raises `UnipetError` for a space of a method that is not compared.
+    """
+    studies, compared = [], dict[str, None]()
+    for chosen, differing in combinations(todo):
+        method = str(composing.values(chosen, 0)["method"].get("name"))
+        compared[method] = None
+        space = SearchSpace(todo.space, todo.space_of.get(method, ()))
+        try:
+            known = trials_known(space, config)
+        except UnipetError as error:
+            raise UnipetError(f"{error} (method {method})" if todo.space_of else f"{error}") from None
+        studies.append(StudyText(list(differing), list(chosen), space, known))
+    if (other := next((name for name in todo.space_of if name not in compared), None)) is not None:
+        raise unknown("search.space_of", other, compared)
+    return studies
+
+
 def _trial(search: Search, study: int, number: int, choice: Choice, composing: Composer) -> Job:
     """The job of a trial, with the seed that its configuration has by default."""
     text = search.studies[study]
-    own = _overrides(search.space, choice)
+    own = _overrides(text.space, choice)
     made: SweepJob = composed_job(number, [*text.overrides, *own], text.differing, own, composing)
     return Job(number, made.overrides, made.differing, made.values, made.mistake)
 
@@ -82,15 +103,10 @@ def planned(todo: Plan, composing: Composer) -> Iterator[SweepJob]:
     """The jobs of a search as far as they can be told: all trials, as if they were drawn at random, and the final runs of one
     trial of each study. Nothing ends early."""
     config = todo.config.search
-    choices = trials_known(todo.space, replace(config, name="random") if config.name == "optuna" else config)
     number = itertools.count()
-    for chosen, differing in combinations(todo):
-        trials = [
-            composed_job(
-                0, [*chosen, *_overrides(todo.space, choice)], differing, _overrides(todo.space, choice), composing
-            )
-            for choice in choices
-        ]
+    for text in described(todo, composing, replace(config, name="random") if config.name == "optuna" else config):
+        made = [_overrides(text.space, choice) for choice in text.known]
+        trials = [composed_job(0, [*text.overrides, *own], text.differing, own, composing) for own in made]
         for trial in trials:
             for seed in config.seeds:
                 yield _seeded(trial, next(number), seed, "selection")
@@ -98,8 +114,8 @@ def planned(todo: Plan, composing: Composer) -> Iterator[SweepJob]:
             yield _seeded(trials[0], next(number), seed, "evaluation")
 
 
-def _overrides(space: Sequence[SearchedKey], choice: Choice) -> list[str]:
-    return [key.override(value) for key, value in zip(space, choice, strict=True)]
+def _overrides(space: SearchSpace, choice: Choice) -> list[str]:
+    return [key.override(value) for key, value in zip(space.keys, choice, strict=True)]
 
 
 def _seeded(trial: SweepJob, number: int, seed: int, scored_on: str) -> SweepJob:
@@ -115,7 +131,7 @@ def composing_in(sweep: Sweep) -> Compose:
     def compose(study: int, number: int, choice: Choice) -> Job:
         search, first = read_search(sweep.directory), trial_path(sweep.directory, study, 0)
         with composer(sweep.config_dir) as composing:
-            if job_file(_trial(search, study, 0, search.known[0], composing)) != first.read_bytes():
+            if job_file(_trial(search, study, 0, search.studies[study].known[0], composing)) != first.read_bytes():
                 raise UnipetError(
                     f"{sweep.directory}: a configuration file has changed since the search began, so further trials would not be "
                     "of the same study. Undo the change, or give the command again for a search of its own."

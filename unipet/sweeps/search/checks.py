@@ -11,7 +11,7 @@ from unipet.sweeps.search.strategies import STRATEGIES
 from unipet.sweeps.search.study import SCORE
 
 NONE = "none"
-_FOR_ALL = ("name", "space", "seed", "seeds", "final_seeds", "objectives")
+_FOR_ALL = ("name", "space", "space_of", "seed", "seeds", "final_seeds", "objectives")
 
 
 def searches(config: RunConfig) -> bool:
@@ -31,7 +31,7 @@ def check_search(todo: Plan) -> None:
             f"search={search.name}: launchers and sweepers of Hydra's own decide by themselves what runs. Leave hydra/launcher "
             "and hydra/sweeper out; launcher=local|slots|slurm|ray runs a search."
         )
-    if not todo.space:
+    if not todo.space and not todo.space_of:
         raise UnipetError(
             f"search={search.name}: nothing to search. Give a key its values: 'optim.lr=tag(log,interval(1e-4,1e-2))', "
             "optim.lr=choice(1e-4,1e-3), or search.space. A comma list alone says what is compared."

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from unipet.compose.search_space import SearchedKey
+from unipet.compose.search_space import SearchedKey, SearchSpace
 from unipet.config import SearchConfig
 from unipet.errors import UnipetError
 from unipet.sweeps.search.draws import Choice
@@ -17,10 +17,13 @@ from unipet.sweeps.search.stage_files import SEARCH, json_bytes
 
 @dataclass(frozen=True)
 class StudyText:
-    """A study by what is typed: `differing` tells it from the others, `overrides` are those of all trials, for Hydra."""
+    """A study by what is typed: `differing` tells it from the others, `overrides` are those of all trials, for Hydra.
+    `known` are its trials that were drawn beforehand."""
 
     differing: list[str]
     overrides: list[str]
+    space: SearchSpace
+    known: list[Choice]
 
     @property
     def label(self) -> str:
@@ -30,12 +33,10 @@ class StudyText:
 
 @dataclass(frozen=True)
 class Search:
-    """A search as `search.json` describes it. `known` are the trials of every study that were drawn beforehand."""
+    """A search as `search.json` describes it."""
 
     config: SearchConfig
-    space: list[SearchedKey]
     studies: list[StudyText]
-    known: list[Choice]
 
     def content(self) -> bytes:
         """The file."""
@@ -54,9 +55,7 @@ def read_search(sweep: Path) -> Search:
         content: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return Search(
             SearchConfig(**content["config"]),
-            [SearchedKey(**each | {"texts": tuple(each["texts"])}) for each in content["space"]],
-            [StudyText(**each) for each in content["studies"]],
-            _choices(content["known"]),
+            [_study(each) for each in content["studies"]],
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UnipetError(
@@ -64,5 +63,10 @@ def read_search(sweep: Path) -> Search:
         ) from None
 
 
-def _choices(listed: Sequence[Sequence[Any]]) -> list[Choice]:
-    return [tuple(each) for each in listed]
+def _study(content: Mapping[str, Any]) -> StudyText:
+    space = SearchSpace(*(_keys(content["space"][name]) for name in ("common", "own")))
+    return StudyText(content["differing"], content["overrides"], space, [tuple(each) for each in content["known"]])
+
+
+def _keys(listed: Sequence[Mapping[str, Any]]) -> list[SearchedKey]:
+    return [SearchedKey(**{**each, "texts": tuple(each["texts"])}) for each in listed]

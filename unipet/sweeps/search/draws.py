@@ -7,7 +7,7 @@ import math
 import random
 from collections.abc import Sequence
 
-from unipet.compose.search_space import SearchedKey
+from unipet.compose.search_space import SearchedKey, SearchSpace
 from unipet.errors import UnipetError
 
 DIGITS = 4  # significant ones of a number that is drawn
@@ -32,9 +32,10 @@ def all_choices(space: Sequence[SearchedKey]) -> list[Choice]:
     return list(itertools.product(*(each.texts for each in space)))
 
 
-def random_choices(space: Sequence[SearchedKey], trials: int, seed: int) -> list[Choice]:
-    """`trials` different combinations, drawn independently. Raises `UnipetError` where there are not so many."""
-    if (there := count(space)) < trials:
+def random_choices(space: SearchSpace, trials: int, seed: int) -> list[Choice]:
+    """`trials` different combinations, drawn independently. Spaces draw the same for the keys that they have in common.
+    Raises `UnipetError` where there are not so many."""
+    if (there := count(space.keys)) < trials:
         raise UnipetError(
             f"search.trials: {trials} given, but the space has {there:g} combinations. Set search.trials={there:g}, or "
             "search=grid for all of them."
@@ -44,7 +45,9 @@ def random_choices(space: Sequence[SearchedKey], trials: int, seed: int) -> list
         if len(choices) == trials:
             break
         stream = random.Random(f"{seed} {number}")
-        choices.setdefault(tuple(_draw(each, stream) for each in space))
+        values = {each.key: _draw(each, stream) for each in space.common}
+        values |= {each.key: _draw(each, random.Random(f"{seed} {number} {each.key}")) for each in space.own}
+        choices.setdefault(tuple(values.values()))
     if len(choices) < trials:
         raise UnipetError(
             f"search.trials: {trials} different combinations were not found. Set fewer, or widen an interval."

@@ -40,7 +40,9 @@ def propose(study: Study) -> Asked:
     size = search.batch or 1
     if waiting:
         return Asked([Run(number) for number in waiting[:size]])
-    size = min(size, (search.trials or 0) - len(study.trials), int(min(count(study.space), 1e9)) - len(study.trials))
+    size = min(
+        size, (search.trials or 0) - len(study.trials), int(min(count(study.space.keys), 1e9)) - len(study.trials)
+    )
     if size <= 0:
         return Asked()
     new = proposals(study, size)
@@ -52,13 +54,13 @@ def proposals(study: Study, size: int) -> list[Choice]:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    search, distributions = study.search, {each.key: distribution(each) for each in study.space}
+    search, distributions = study.search, {each.key: distribution(each) for each in study.space.keys}
     sampler = _sampler(search, len(study.trials))
     told = optuna.create_study(directions=["maximize"] * len(search.objectives), sampler=sampler)
     told.add_trials(_frozen(study, trial.number, distributions) for trial in study.trials)
     seen, new = {trial.choice for trial in study.trials}, list[Choice]()
     while len(new) < size:
-        choice = next((each for each in _asked(told, study.space, distributions) if each not in seen), None)
+        choice = next((each for each in _asked(told, study.space.keys, distributions) if each not in seen), None)
         if choice is None:  # it insists on what is known: a draw at random
             choice = next(each for each in random_choices(study.space, len(seen) + 1, search.seed) if each not in seen)
         seen.add(choice)

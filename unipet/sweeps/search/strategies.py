@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from unipet.compose.search_space import SearchedKey
+from unipet.compose.search_space import SearchSpace
 from unipet.config import RunConfig, SearchConfig
 from unipet.errors import UnipetError
 from unipet.sweeps.search.draws import Choice, all_choices, random_choices
@@ -16,18 +16,18 @@ from unipet.sweeps.search.study import SCORE, Asked, Run, Study
 
 @dataclass(frozen=True)
 class Strategy:
-    """`draw` gives the trials that are known before any has run, the same for every study; `ask` what comes next."""
+    """`draw` gives the trials of a space that are known before any has run; `ask` what comes next."""
 
-    draw: Callable[[Sequence[SearchedKey], SearchConfig], list[Choice]]
+    draw: Callable[[SearchSpace, SearchConfig], list[Choice]]
     ask: Callable[[Study], Asked]
     options: tuple[str, ...] = ()  # of `SearchConfig`, which it reads besides those that all read
     several_objectives: bool = False
     check: Callable[[RunConfig], None] = lambda config: None  # raises `UnipetError` where it cannot be used
 
 
-def grid(space: Sequence[SearchedKey], search: SearchConfig) -> list[Choice]:
+def grid(space: SearchSpace, search: SearchConfig) -> list[Choice]:
     """Every combination. Raises `UnipetError` where there are more than `search.trials`."""
-    choices = all_choices(space)
+    choices = all_choices(space.keys)
     if search.trials is not None and len(choices) > search.trials:
         raise UnipetError(
             f"search=grid: the space has {len(choices)} combinations, search.trials={search.trials} allows fewer. List fewer "
@@ -36,12 +36,12 @@ def grid(space: Sequence[SearchedKey], search: SearchConfig) -> list[Choice]:
     return choices
 
 
-def at_random(space: Sequence[SearchedKey], search: SearchConfig) -> list[Choice]:
+def at_random(space: SearchSpace, search: SearchConfig) -> list[Choice]:
     """`search.trials` draws."""
     return random_choices(space, trials_of(search), search.seed)
 
 
-def at_start(space: Sequence[SearchedKey], search: SearchConfig) -> list[Choice]:
+def at_start(space: SearchSpace, search: SearchConfig) -> list[Choice]:
     """The first `search.startup` of the draws of search=random."""
     return random_choices(space, min(search.startup, trials_of(search)), search.seed)
 
@@ -73,8 +73,8 @@ STRATEGIES: dict[str, Strategy] = {
 }
 
 
-def trials_known(space: Sequence[SearchedKey], search: SearchConfig) -> list[Choice]:
-    """The trials of every study that are known beforehand. Raises `UnipetError` for options that do not go together."""
+def trials_known(space: SearchSpace, search: SearchConfig) -> list[Choice]:
+    """The trials of a study that are known beforehand. Raises `UnipetError` for options that do not go together."""
     strategy = STRATEGIES[search.name]
     if search.objectives != [SCORE] and not strategy.several_objectives:
         raise UnipetError(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean
 
-from unipet.compose.search_space import SearchedKey
+from unipet.compose.search_space import SearchSpace
 from unipet.config import SearchConfig
 from unipet.runs.record import Record
 from unipet.sweeps.search.draws import Choice
@@ -78,7 +78,7 @@ class Study:
     label: str
     trials: list[Trial]  # those that began or may begin, in the order of their numbers
     search: SearchConfig
-    space: Sequence[SearchedKey]
+    space: SearchSpace
     stopped: set[int] = field(default_factory=set)  # trials of which a stage decided that they go on no further
 
     @property

@@ -17,6 +17,7 @@ from unipet.calculus.sites import head_names
 from unipet.calculus.weights import size
 from unipet.config import BudgetConfig
 from unipet.errors import UnipetError
+from unipet.training.budget.size_places import sizes_of
 from unipet.training.budget.sizes import sized, solve
 
 
@@ -99,7 +100,8 @@ def fit_parameters(
     if budget.on_exceed == "fit" and sized(method, model, table, length):
         solution = solve(method, model, limit, table, length)
         sizes = solution.sizes
-        given = {key: _given(method, key) for key in sizes}
+        before = sizes_of(method)
+        given = {key: before[key] for key in sizes}
         fit = ParameterFit(solution.method, solution.draft, limit, sizes, given, solution.larger_trains)
     else:
         fit = ParameterFit(method, draft(method, model, table), limit)
@@ -109,13 +111,6 @@ def fit_parameters(
     if budget.on_exceed == "error":
         raise UnipetError(f"{problem} Raise the limit, or leave such runs out: budget.on_exceed=skip.")
     return replace(fit, why_not=problem)
-
-
-def _given(method: Method, key: str) -> int:
-    """The value of an option `method.insertions.NAME.function.OPTION`."""
-    _, _, name, _, option = key.split(".")
-    found: int = getattr(next(spec.function for spec in method.insertions if spec.name == name), option)
-    return found
 
 
 def _too_many(fit: ParameterFit, budget: BudgetConfig, why: str) -> str:

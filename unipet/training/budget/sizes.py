@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -25,13 +25,16 @@ from unipet.calculus.method import InsertionSpec, Method
 from unipet.calculus.mixture import Mixture
 from unipet.calculus.sites import ARCHITECTURES, Architecture, Site, architecture_of
 from unipet.errors import UnipetError
+from unipet.training.budget.size_places import key_of, parts_of, place_of, with_sizes
 
 
 @dataclass(frozen=True)
 class Sized:
-    """One insertion whose size a budget may choose. `sizes` are sorted by the number of parameters that they train."""
+    """One size that a budget may choose: an insertion's, or one `expert`'s of a mixture of functions, whose function `spec` then
+    has. `sizes` are sorted by the number of parameters that they train."""
 
     spec: InsertionSpec
+    expert: str | None
     widths: tuple[Widths, ...]  # of its sites
     sizes: Sequence[int]
     at: Sequence[Fraction] | None  # the g that reaches each size; None: the size over the ratio
@@ -39,7 +42,12 @@ class Sized:
     @property
     def key(self) -> str:
         """The option of the size, as written in an override."""
-        return f"method.insertions.{self.spec.name}.function.{self.spec.function.knob}"
+        return key_of(self.spec, self.expert)
+
+    @property
+    def place(self) -> str:
+        """The name of the insertion, or of its expert."""
+        return place_of(self.spec, self.expert)
 
     def growth(self, number: int) -> Fraction:
         """The smallest g that reaches the size with this index."""
@@ -95,18 +103,17 @@ def sized(method: Method, model: nn.Module, sites: Architecture | None = None, l
     table = (sites or architecture_of(model, ARCHITECTURES)) if method.insertions else None
     for spec in method.insertions:
         assert table is not None
-        function = spec.function
         where, widths = places(model, table, spec)
-        sizes = function.sizes(widths) if widths else ()
-        if not sizes:
-            if spec.ratio is not None and widths:
-                raise UnipetError(
-                    f"method.insertions.{spec.name}.ratio: its function has no size that a budget could choose. Remove it "
-                    f"with the override '~method.insertions.{spec.name}.ratio' (or delete the line)."
-                )
-        elif spec.ratio != 0:
-            sizes = _within(sizes, _room(model, table, spec, where, length))
-            found.append(_ordered(spec, tuple(widths), sizes))
+        own = [(expert, one, one.function.sizes(widths) if widths else ()) for expert, one in parts_of(spec)]
+        if spec.ratio is not None and widths and not any(sizes for _, _, sizes in own):
+            raise UnipetError(
+                f"method.insertions.{spec.name}.ratio: its function has no size that a budget could choose. Remove it "
+                f"with the override '~method.insertions.{spec.name}.ratio' (or delete the line)."
+            )
+        for expert, one, sizes in own if spec.ratio != 0 else ():
+            if sizes:
+                sizes = _within(sizes, _room(model, table, one, where, length))
+                found.append(_ordered(Sized(one, expert, tuple(widths), sizes, None)))
     return found
 
 
@@ -127,19 +134,18 @@ def _within(sizes: Sequence[int], most: int | None) -> Sequence[int]:
     return [size for size in sizes if size <= max(most, sizes[0])]
 
 
-def _ordered(spec: InsertionSpec, widths: tuple[Widths, ...], sizes: Sequence[int]) -> Sized:
+def _ordered(made: Sized) -> Sized:
     """Sizes sorted by the number of trained parameters, without those that train no more than the size before."""
-    if isinstance(sizes, range):
-        return Sized(spec, widths, sizes, None)
-    made = Sized(spec, widths, sizes, None)
+    if isinstance(made.sizes, range):
+        return made
     counts: dict[int, int] = {}
-    for size in sizes:
+    for size in made.sizes:
         counts.setdefault(made.count(size), size)
     ordered = [counts[count] for count in sorted(counts)]
     if ordered == sorted(ordered):
         return replace(made, sizes=ordered)
     # If a smaller size can train more, g is relative to the parameters that the size nearest to the ratio trains.
-    ratio = _ratio(spec)
+    ratio = _ratio(made.spec)
     start = made.count(min(ordered, key=lambda size: (abs(size - ratio), size)))
     return replace(made, sizes=ordered, at=[Fraction(count, start) for count in sorted(counts)])
 
@@ -147,17 +153,6 @@ def _ordered(spec: InsertionSpec, widths: tuple[Widths, ...], sizes: Sequence[in
 def _ratio(spec: InsertionSpec) -> Fraction:
     given = getattr(spec.function, spec.function.knob, None) if spec.ratio is None else spec.ratio
     return Fraction(str(given or 1))
-
-
-def with_sizes(method: Method, sizes: Mapping[str, int]) -> Method:
-    """`method` with other sizes; `sizes` maps the names of insertions to their new sizes."""
-    return replace(
-        method,
-        insertions=tuple(
-            replace(spec, function=spec.function.with_knob(sizes[spec.name])) if spec.name in sizes else spec
-            for spec in method.insertions
-        ),
-    )
 
 
 @dataclass(frozen=True)
@@ -187,11 +182,11 @@ def solve(method: Method, model: nn.Module, limit: int, sites: Architecture | No
     and errors are as in `sized`.
     """
     insertions = sized(method, model, sites, length)
-    smallest = with_sizes(method, {one.spec.name: one.sizes[0] for one in insertions})
+    smallest = with_sizes(method, {one.place: one.sizes[0] for one in insertions})
     built = draft(smallest, model, sites)
     rest = built.report.trainable - sum(one.count(one.sizes[0]) for one in insertions)
     g, after = largest(insertions, limit - rest)
-    solved = with_sizes(method, {one.spec.name: one.size(g) for one in insertions})
+    solved = with_sizes(method, {one.place: one.size(g) for one in insertions})
     if solved != smallest:
         built = draft(solved, model, sites)
     if built.report.trainable != rest + together(insertions, g):

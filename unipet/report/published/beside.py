@@ -1,30 +1,23 @@
-"""Published numbers beside our own: a CSV with a row per method, task and metric.
-
-Columns `method`, `task`, `metric` and `published`; `std`, `runs`, `params_percent` and `source` where the paper tells them;
-`scale` (0-1 or 0-100) where the numbers do not tell it by themselves. They are shown on the scale of our records.
-"""
+"""Published numbers beside our own, on the scale of our records."""
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from pathlib import Path
 from statistics import mean, stdev
 
-from unipet.errors import UnipetError, unknown
 from unipet.output.text_table import text_table
 from unipet.report import numbers
 from unipet.report.aggregate import grouped, score_of
 from unipet.report.collect import Entry
 from unipet.report.numbers import GAP
+from unipet.report.published.differences import differences
+from unipet.report.published.number import Published
 from unipet.runs.record import Record
 
-NEEDED = ("method", "task", "metric", "published")
-KNOWN = (*NEEDED, "std", "runs", "params_percent", "source", "scale")
-SCALES = {"0-1": 1.0, "0-100": 100.0}
 PUBLISHED = "Published numbers beside ours, on the scale of our records"
+DIFFER = "Where the settings of published numbers differ from ours"
 BESIDE = (
     *(
         "method",
@@ -39,57 +32,6 @@ BESIDE = (
         "scale",
     ),
 )
-
-
-@dataclass(frozen=True)
-class Published:
-    """One number of a paper."""
-
-    method: str
-    task: str
-    metric: str
-    value: float
-    std: float | None
-    source: str
-    top: float | None = None  # of the scale that the file names
-
-    @property
-    def key(self) -> tuple[str, str, str]:
-        return self.method, self.task, self.metric
-
-
-def read_published(path: Path) -> list[Published]:
-    """Raises `UnipetError`, naming the file and the line, for a file that is not such a table."""
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            columns, rows = list(reader.fieldnames or ()), list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UnipetError(f"--published: {path} cannot be read as CSV ({error}).") from None
-    if missing := [column for column in NEEDED if column not in columns]:
-        raise UnipetError(f"--published: {path} lacks the column {missing[0]!r}. Its columns: {', '.join(KNOWN)}.")
-    by_key: dict[tuple[str, str, str], Published] = {}
-    for line, row in enumerate(rows, start=2):
-        try:
-            std = float(row["std"]) if row.get("std") else None
-            number = Published(
-                *(row["method"], row["task"], row["metric"]), float(row["published"]), std, row.get("source") or ""
-            )
-        except (TypeError, ValueError):
-            raise UnipetError(
-                f"--published: {path}, line {line}: published={row['published']!r} std={row.get('std')!r}; both are numbers "
-                "(std may be empty)."
-            ) from None
-        if scale := (row.get("scale") or "").strip():
-            if scale not in SCALES:
-                raise unknown(f"--published: {path}, line {line}: scale", scale, SCALES)
-            number = replace(number, top=SCALES[scale])
-        if number.key in by_key:
-            raise UnipetError(f"--published: {path}, line {line}: {', '.join(number.key)} stands there twice.")
-        by_key[number.key] = number
-    if not by_key:
-        raise UnipetError(f"--published: {path} holds no rows.")
-    return list(by_key.values())
 
 
 @dataclass(frozen=True)
@@ -109,11 +51,19 @@ class Beside:
     seeds: int = 0
     difference: float | None = None
     why: str = ""
+    differences: tuple[str, ...] = ()  # of the settings
 
     @property
-    def at(self) -> tuple[str, str, str, tuple[str, str, str]]:
+    def at(self) -> tuple[str, str, str, tuple[str, str, str], str]:
         """The row of ours and the published number, as a key."""
-        return self.label, self.model, self.budget, self.number.key
+        return self.label, self.model, self.budget, self.number.key, self.number.place
+
+    @property
+    def note(self) -> str:
+        """Why no difference is told, and where the settings differ; "" where nothing is to be said."""
+        return "; ".join(
+            [*([self.why] if self.why else []), *self.differences, *(self.number.notes if self.label else ())]
+        )
 
     def texts(self) -> list[str]:
         """A line of the table with the header `BESIDE`."""
@@ -147,10 +97,13 @@ def beside(published: Sequence[Published], entries: Iterable[Entry]) -> list[Bes
             if values:
                 scale = scale_of(theirs.metric, records)
                 number, why = reconciled(theirs, published, scale)
+                if theirs.model and theirs.model != row.model:
+                    why = f"{theirs.model} there, {row.model} here"
                 spread = stdev(values) if len(values) > 1 else None
+                unlike = differences(theirs, [entry for entry in runs if score_of(entry.record) is not None])
                 off = None if why else mean(values) - number.value
                 place = (row.label, row.model, row.budget, scale)
-                here.append(Beside(number, *place, mean(values), spread, len(values), off, why))
+                here.append(Beside(number, *place, mean(values), spread, len(values), off, why, unlike))
         if not here:
             scale = scale_of(theirs.metric)
             number, why = reconciled(theirs, published, scale)
@@ -200,4 +153,16 @@ def reconciled(number: Published, published: Iterable[Published], scale: str) ->
 
 def published_text(comparisons: Sequence[Beside]) -> str:
     """Both numbers side by side, as text. A number that we do not have is a gap, never a zero."""
-    return f"{PUBLISHED}:\n\n" + text_table(BESIDE, [one.texts() for one in comparisons], 200)
+    lines = [f"{PUBLISHED}:\n", text_table(BESIDE, [one.texts() for one in comparisons], 200)]
+    notes = setting_notes(comparisons)
+    return "\n".join([*lines, *([f"\n{DIFFER}:", *(f"- {note}" for note in notes)] if notes else [])])
+
+
+def setting_notes(comparisons: Sequence[Beside]) -> list[str]:
+    """What differs in the settings, one line for all numbers of a source with which it is the same."""
+    alike: dict[tuple[str, tuple[str, ...]], dict[str, None]] = {}
+    for each in comparisons:
+        said = (*each.differences, *each.number.notes)
+        if each.label and said:
+            alike.setdefault((each.number.source, said), {})[f"{each.label} on {each.number.task}"] = None
+    return [f"{source}, {', '.join(rows)}: {'; '.join(said)}" for (source, said), rows in alike.items()]

@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# AdaMix, its parts, and its single-module twins on four tasks; every arm tuned alike, then five fresh seeds.
+#   bash experiments/adamix_twin/run.sh DATA      DATA/sst2/train.jsonl, DATA/mrpc/..., DATA/trec/..., DATA/rte/...
+# Two workers, one thread each. What is finished is not run again. `... DATA plan` prints what it will need and trains nothing.
+set -euo pipefail
+data=$1 command="${2:-train} -m" here=experiments/adamix_twin out=runs/adamix_twin
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+compare() {
+  unipet $command --config-dir $here task="$1" method="$2" budget.max_steps="$3" \
+    'optim.lr=choice(2e-3,5e-3,1.2e-2,3e-2)' search=halving search.trials=4 search.rungs=2 search.eta=2 'search.seeds=[100]' \
+    'search.final_seeds=[1001,1002,1003,1004,1005]' model=minilm precision=bf16 task.data_dir="$data/$1" task.max_length=64 \
+    task.max_evaluation=500 task.selection_size=200 optim.batch_size=8 launcher=slots launcher.workers=2 runs_dir=$out
+}
+for task in trec sst2 mrpc rte; do
+  compare $task twin,adamix,mixture_only,consistency_only,adamix_unshared,twin_wide 100
+  compare $task twin 200
+done
+[ "$command" = "train -m" ] || exit 0
+#python $here/collect.py $out $here
