@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from unipet.errors import UnipetError
-from unipet.output.json_reader import MIB, parse_json
+from unipet.output.json_reader import MIB, own_file, parse_json
 
 HEADER = 16 * MIB  # bytes at most
 DIMENSIONS = 8  # of one tensor
@@ -36,9 +36,8 @@ class Stored:
 def header_of(path: Path) -> dict[str, Stored]:
     """The tensors of a file by name, from its header alone. Raises UnipetError unless it describes exactly this file, with
     floating-point numbers only."""
+    own_file(path)
     try:
-        if not path.is_file():
-            raise UnipetError(f"{path}: not a file.")
         size = path.stat().st_size
         with open(path, "rb") as file:
             length = int.from_bytes(file.read(8), "little")

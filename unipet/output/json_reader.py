@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any, NoReturn
@@ -20,14 +21,25 @@ def read_json(path: Path, most: int = 16 * MIB) -> Any:
 
 def read_bounded(path: Path, most: int) -> bytes:
     """All bytes of an ordinary file. Raises `UnipetError` for a file that is larger, is none, or cannot be read."""
+    own_file(path)
     try:
-        if not path.is_file():  # a pipe or a device would be read for ever
-            raise UnipetError(f"{path}: not a file.")
         size = path.stat().st_size
         if size > most:
             raise UnipetError(f"{path}: {size:,} bytes; at most {most:,} are read. It is not what it should be.")
         with open(path, "rb") as file:
             return file.read(most + 1)[:most]
+    except OSError as error:
+        raise UnipetError(f"{path}: cannot be read ({error.strerror or error}).") from None
+
+
+def own_file(path: Path) -> None:
+    """Raise `UnipetError` unless `path` is an ordinary file in its own folder: no link that leads out of it, no pipe or device,
+    which would be read for ever."""
+    try:
+        if not path.is_file():
+            raise UnipetError(f"{path}: no such file, or none that can be read to its end.")
+        if Path(os.path.realpath(path)).parent != Path(os.path.realpath(path.parent)):
+            raise UnipetError(f"{path}: a link that leads out of its folder. Copy the file there.")
     except OSError as error:
         raise UnipetError(f"{path}: cannot be read ({error.strerror or error}).") from None
 

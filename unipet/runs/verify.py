@@ -111,7 +111,8 @@ def _certificate(again: Again, deep: bool) -> Certificate:
     try_checks(made, ("padding", "batch_size", "row_order"), invariance)
     cache = lambda: {"generation_cache": check_cache(model, probe, again.tokenizer, again.config.task)}  # noqa: E731
     try_checks(made, ("generation_cache",), cache)
-    try_checks(made, ("score", "round_trip"), lambda: _recorded(again, probe, deep))
+    lines = read_lines(again.directory / records.PREDICTIONS)
+    try_checks(made, ("score", "round_trip"), lambda: _recorded(again, probe, lines, deep))
     recorded = made.checks["round_trip"]
     try_checks(made, ("merge", "round_trip"), lambda: files_again(model, again.adapter, probe, together))
     if made.checks["round_trip"].status == PASSED:
@@ -132,11 +133,10 @@ def _encoding(again: Again, now: dict[str, str]) -> Check:
     return failed(f"other than in the run: {', '.join(differing)}") if differing else passed()
 
 
-def _recorded(again: Again, probe: Probe, deep: bool) -> dict[str, Check]:
+def _recorded(again: Again, probe: Probe, lines: Sequence[dict[str, Any]], deep: bool) -> dict[str, Check]:
     """`round_trip` and `score`: what the model says here against what the run, in another process, has recorded."""
     from unipet.training.evaluation import score_split
 
-    lines = read_lines(again.directory / records.PREDICTIONS)
     if len(lines) != len(again.rows):
         text = f"the record has predictions for {len(lines):,} examples, there are {len(again.rows):,}"
         return {"round_trip": failed(text), "score": failed(text)}
