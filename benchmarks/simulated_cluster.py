@@ -172,7 +172,7 @@ class Cluster:
         }
         wrapped |= {
             (worker, "time"): types.SimpleNamespace(monotonic=lambda: self.now, sleep=self.wait),
-            (worker, "beating"): lambda held: contextlib.nullcontext(),
+            (worker, "beating"): lambda held, leave: contextlib.nullcontext(),
             (jobs, "run_job"): self.job,
         }
         before = {key: getattr(*key) for key in wrapped}

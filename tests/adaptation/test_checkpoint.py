@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Callable
@@ -274,3 +275,23 @@ def test_a_size_beyond_this_machine_is_refused_before_it_is_built() -> None:
     low_rank = {"function": {"name": "low_rank", "size": 10**12}, "position": "attn.q"}
     with pytest.raises(unipet.UnipetError, match=r"would take .* GiB .* are free"):
         unipet.adapt(tiny_bert(), {"name": "huge", "insertions": {"a": low_rank}})
+
+
+def test_saving_the_model_as_transformers_does_warns_while_it_carries_a_method(tmp_path: Path) -> None:
+    model = tiny_bert()
+    unipet.adapt(model, "lora")
+    copied = copy.deepcopy(model)
+    for one in (model, copied):
+        with pytest.warns(UserWarning, match="what it has learned would be lost"):
+            one.save_pretrained(tmp_path / "plain")
+    with torch.no_grad():
+        copied.classifier.bias.fill_(3.0)
+    with pytest.warns(UserWarning, match="lost"):
+        copied.save_pretrained(tmp_path / "copy")
+    saved = safetensors.torch.load_file(tmp_path / "copy" / "model.safetensors")
+    assert (saved["classifier.bias"] == 3.0).all(), "the copy saves itself, not the model it was copied from"
+    unipet.merge(model)
+    model.save_pretrained(tmp_path / "merged")
+    unipet.eject(copied)
+    copied.save_pretrained(tmp_path / "ejected")
+    assert "save_pretrained" not in vars(model) | vars(copied)

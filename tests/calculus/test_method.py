@@ -52,7 +52,7 @@ MISTAKES: list[tuple[str, Any, list[str]]] = [
     ),
     (f"{INSERTION}.function.sise", 4, ["function.sise", "Did you mean 'size'"]),
     (f"{INSERTION}.function.size", -4, ["function.size: -4 given; allowed: a whole number from 1"]),
-    (f"{INSERTION}.function.size", 0, ["function.size: 0 given; allowed: a whole number from 1"]),
+    (f"{INSERTION}.function.size", 0, ["method.insertions: each of them is absent", "Give one of them a size"]),
     (f"{INSERTION}.function.size", "big", ["function.size", "whole number", "'big'"]),
     (f"{INSERTION}.function.size", 2.5, ["function.size", "whole number", "2.5"]),
     (f"{INSERTION}.function.size", True, ["function.size", "whole number"]),

@@ -92,7 +92,15 @@ def test_h_and_x_of_each_role_are_the_documented_activations() -> None:
 
 @pytest.mark.parametrize(
     ("layers", "chosen"),
-    [("all", {0, 1, 2, 3}), ([0, 2], {0, 2}), ("1-2", {1, 2}), ("first:3", {0, 1, 2}), ("last:1", {3}), (2, {2})],
+    [
+        ("all", {0, 1, 2, 3}),
+        ([0, 2], {0, 2}),
+        ("1-2", {1, 2}),
+        ("first:3", {0, 1, 2}),
+        ("last:1", {3}),
+        (2, {2}),
+        ("spindle:1/2", {0, 1}),
+    ],
 )
 def test_layer_selectors(layers: Any, chosen: set[int]) -> None:
     from transformers import BertConfig, BertModel

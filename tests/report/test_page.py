@@ -16,12 +16,15 @@ from typing import Any
 
 import pytest
 
-from tests.support.pages import insertion, method, sequential, write_run, write_study
+from tests.support.pages import method, sequential, write_run, write_study
 from tests.support.running import resolved, said_id
 from unipet.cli.commands import report as report_command
 from unipet.config import LauncherConfig
 from unipet.errors import UnipetError
+from unipet.report.cases import study as cases
 from unipet.report.collect import Entry, collect
+from unipet.report.comparing import compare
+from unipet.report.effect_rows import effects
 from unipet.report.page import charts as charting
 from unipet.report.page import formulas
 from unipet.report.page.command import command_of
@@ -29,8 +32,8 @@ from unipet.report.page.comparisons import Comparison, comparisons_of
 from unipet.report.page.composition import Composed, compositions
 from unipet.report.page.curves import curve, thinned
 from unipet.report.page.differences import own_values
+from unipet.report.page.dimensions import effect_tables
 from unipet.report.page.document import bundle, page
-from unipet.report.page.effects import SAME, TUNED, across_tasks, effects
 from unipet.report.page.layer import layer
 from unipet.report.page.names import readable
 from unipet.report.page.pareto import front
@@ -86,44 +89,21 @@ def test_two_budgets_of_one_name_are_two(tmp_path: Path) -> None:
     assert [one.budget for one in comparisons_of(collect(tmp_path))] == ["none (max_steps 10)", "none (max_steps 20)"]
 
 
-def test_effects_are_paired_differences_averaged_over_the_rest(comparisons: list[Comparison]) -> None:
-    found = {one.dimension: one for one in effects(named(comparisons, "words"))}
-    assert set(found) == {"position", "scaling"}
-    # plain .60 later .65 strong .70 both .75, the same offset for every seed
-    position, scaling = found["position"], found["scaling"]
-    assert (position.before, position.after) == ("form parallel", "form sequential")
-    assert position.mean == pytest.approx(0.05) and len(position.pairs) == 2
-    assert (scaling.before, scaling.after) == ("value 1.0", "value 4.0")
-    assert scaling.mean == pytest.approx(0.10) and [len(pair.differences) for pair in scaling.pairs] == [2, 2]
-    assert {pair.rest for pair in position.pairs} == {SAME}
-
-
-def test_a_pair_differs_in_one_dimension_alone(tmp_path: Path) -> None:
-    write_run(tmp_path, method("a"), score=0.5)
-    write_run(tmp_path, method("b", position=sequential(), scaling={"name": "learned", "start": 1.0}), score=0.9)
-    two = method("c")
-    two["insertions"]["more"] = insertion()
-    write_run(tmp_path, two, score=0.9)
-    assert effects(comparisons_of(collect(tmp_path))[0]) == []
-
-
-def test_no_pair_across_seeds_or_other_settings_but_the_optimiser_is_named(tmp_path: Path) -> None:
-    write_run(tmp_path, method("a"), 0, 0.5)
-    write_run(tmp_path, method("b", composition={"name": "replace"}), 0, 0.7, lr=0.1)
-    write_run(tmp_path, method("c", function={"name": "bottleneck", "size": 32, "activation": "relu"}), 1, 0.9)
-    found = effects(comparisons_of(collect(tmp_path))[0])
-    assert [(one.dimension, one.before, one.after) for one in found] == [("composition", "add", "replace")]
-    assert found[0].pairs[0].rest == TUNED and found[0].mean == pytest.approx(0.2)
-
-
-def test_size_is_a_dimension_of_its_own_and_tasks_are_averaged_only_where_alike(tmp_path: Path) -> None:
-    bigger = {"name": "bottleneck", "size": 32, "activation": "relu"}
-    for task, gain in (("t1", 0.1), ("t2", 0.3)):
-        write_run(tmp_path, method("a"), 0, 0.5, task=task)
-        write_run(tmp_path, method("b", function=bigger), 0, 0.5 + gain, task=task)
-    ((what, (effect,)),) = across_tasks(comparisons_of(collect(tmp_path)))
-    assert "t1, t2" in what and (effect.dimension, effect.before, effect.after) == ("size", "size 8", "size 32")
-    assert effect.mean == pytest.approx(0.2) and len(effect.pairs) == 2
+def test_effects_of_a_comparison_are_in_its_table_and_over_tasks_in_another(study: Path) -> None:
+    """plain .60 later .65 strong .70 both .75, the same offset for every seed; on the other task .70 .73 .76 .79."""
+    entries = collect(study)
+    found = comparisons_of(entries)
+    some = effects(cases([comparison.verdict for comparison in found if comparison.verdict is not None]))
+    tables = {table.group: table for table in effect_tables(some, found)}
+    rows = [row[:4] for row in tables[named(found, "words").id].rows]
+    assert [row[:3] for row in rows] == [
+        ("form", "parallel → sequential", "+0.0500"),
+        ("scaling", "1.0 → 4.0", "+0.1000"),
+    ]
+    points = charting.charts(found, effects=some)["effects"].rows
+    assert [row["difference"] for row in points if row["group"] == named(found, "words").id] == [0.05, 0.05, 0.1, 0.1]
+    assert all(row["rest"] == "everything else is the same" for row in points)
+    assert "Effects: made_up" in page(entries) and "parallel → sequential" in page(entries)
 
 
 def test_the_front_is_what_nothing_beats(tmp_path: Path) -> None:
@@ -266,7 +246,7 @@ def test_alpha_over_rank_is_shown_as_its_number() -> None:
 def test_every_specification_compiles(comparisons: list[Comparison]) -> None:
     import vl_convert
 
-    found = charting.charts(comparisons)
+    found = charting.charts(comparisons, effects=effects(cases([one.verdict for one in comparisons if one.verdict])))
     assert {"scores", "front-parameters", "front-memory", "front-time", "curves-loss", "effects"} <= set(found)
     for drawn in found.values():
         assert vl_convert.vegalite_to_vega({**drawn.spec, "data": {"values": drawn.rows[:3]}})["marks"]
@@ -537,8 +517,8 @@ def test_effects_are_of_what_was_trained(tmp_path: Path) -> None:
     key = "method.insertions.ffn.function.size"
     for name, size, score in (("a", 4, 0.5), ("b", 8, 0.7)):
         write_run(tmp_path, method(name), 0, score, fitted={"sizes": {key: size}})
-    (effect,) = effects(comparisons_of(collect(tmp_path))[0])
-    assert (effect.dimension, effect.before, effect.after) == ("size", "size 4", "size 8")
+    (effect,) = effects(cases(compare(collect(tmp_path))))
+    assert (effect.change.dimension, effect.change.before, effect.change.after) == ("size", "4", "8")
 
 
 def drawn_texts(root: Path) -> dict[str, list[str]]:

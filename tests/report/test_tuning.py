@@ -48,7 +48,15 @@ def test_a_trial_without_a_score_counts_as_the_worst() -> None:
 def test_seeds_are_averaged_and_rungs_left_out() -> None:
     (curve,) = curves([entry(0, 0.4), entry(0, 0.6), entry(1, 0.9), entry(1, 0.2, until=0.5)])
     assert curve.expected == tuple(expected_best(np.array([0.5, 0.9])))
-    assert curves([entry(0, 0.4, search="optuna"), entry(1, 0.4, search="racing")]) == [], "no independent draws"
+    assert curves([entry(0, 0.4, search="halving"), entry(1, 0.4, search="racing")]) == [], "no independent draws"
+
+
+def test_a_model_based_search_is_shown_as_it_ran() -> None:
+    entries = [entry(n, score, search="optuna") for n, score in ((2, 0.5), (0, 0.4), (1, 0.7), (3, 0.8))]
+    (curve,) = curves(entries)
+    assert curve.expected == (0.4, 0.7, 0.7, 0.8) and curve.label == "lora (optuna, as it ran)"
+    text = curves_text([curve])
+    assert "0.7000" in text and "[" not in text, "without an interval"
 
 
 def test_an_error_that_is_to_be_small_has_its_best_at_the_bottom() -> None:

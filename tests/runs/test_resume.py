@@ -214,7 +214,7 @@ def signalled(*numbers: int) -> None:
         os.kill(os.getpid(), number)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_a_signal_ends_a_run_after_its_step(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], number: int, code: int
 ) -> None:
@@ -224,7 +224,8 @@ def test_a_signal_ends_a_run_after_its_step(
     directory = run_dir(config)
     record = read_record(directory / "result.json").to_dict()
     assert (record["status"], record["error"], record["phase"]) == ("interrupted", None, "training")
-    assert record["reason"] == f"interrupted by {signal.Signals(number).name} after step 5 of 15 during training"
+    said = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "SIGINT (Ctrl-C)", signal.SIGHUP: "SIGHUP (its terminal was closed)"}
+    assert record["reason"] == f"interrupted by {said[signal.Signals(number)]} after step 5 of 15 during training"
     assert f"unipet train resume={directory}" in capfd.readouterr().err
     assert [path.stem for path in (directory / "resume").glob("*.json")] == [f"{5:010d}"]
     with pytest.raises(UnipetError, match="status is 'interrupted'"):
@@ -247,7 +248,7 @@ def test_two_signals_within_a_moment_are_one_wish(tmp_path: Path) -> None:
     config = config_in(tmp_path, LOW_RANK, "stopped", "3 steps")
     assert in_child(lambda: (at_step(4, lambda: signalled(signal.SIGINT, signal.SIGTERM)), run(config))) == 130
     record = read_record(run_dir(config) / "result.json").to_dict()
-    assert record["reason"].startswith("interrupted by SIGINT after step 5 of 12")
+    assert record["reason"].startswith("interrupted by SIGINT (Ctrl-C) after step 5 of 12")
     assert sorted(path.stem for path in (run_dir(config) / "resume").glob("*.json"))[-1] == f"{5:010d}"
 
 

@@ -58,8 +58,10 @@ SLOW: dict[str, tuple[str, ...]] = {
         "test_a_process_that_is_stopped_hangs",
         "test_cancelling_lets_workers_write_and_end",
         "test_killing_the_command_ends_its_workers",
-        "test_a_signal_to_the_command_alone_ends_it_in_order",
+        "test_a_signal_ends_it_in_order",
     ),
+    "sweeps/test_moved.py": ("test_a_run_goes_on_from_its_resume_point_in_the_new_place",),
+    "sweeps/test_contents.py": ("test_data_that_changed_between_two_commands_make_other_runs",),
 }
 
 

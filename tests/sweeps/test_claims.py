@@ -6,13 +6,14 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from unipet.runs.sweep_files import CLAIMS, JOBS, WORKERS
-from unipet.sweeps.claims import Clock, Owner, attempts, beating, claim, living, lost, read_claim, release
+from unipet.sweeps.claims import Clock, Owner, attempts, beating, claim, living, lost, read_claim, release, step_back
 
 
 @pytest.fixture()
@@ -92,3 +93,24 @@ def test_a_claim_whose_maker_died_before_it_wrote_who_it_was_is_stale_in_time(sw
     assert found.owner is None and not lost(found, clock)
     os.utime(path, (0, 0))
     assert lost(found, clock)
+
+
+def test_a_process_whose_job_was_taken_over_leaves_instead_of_giving_signs_of_life(sweep: Path) -> None:
+    """It was stopped for long, and goes on: two must not write the same run."""
+    mine, left = claim(sweep, 0, Owner.this("me"), 1), threading.Event()
+    assert mine is not None
+    with beating(mine, lambda held: left.set(), every_s=0.01):
+        assert not left.wait(0.2), "nobody has taken it"
+        assert claim(sweep, 0, Owner.this("you"), 2) is not None
+        assert left.wait(10)
+    os.utime(mine.path, (0, 0))
+    with beating(mine, lambda held: None, every_s=0.01):
+        time.sleep(0.1)
+    assert mine.last_beat() == 0, "and no longer says that it lives"
+
+
+def test_whoever_finds_the_run_at_work_leaves_the_claim_of_its_owner(sweep: Path) -> None:
+    mine, other = claim(sweep, 0, Owner.this("me"), 1), claim(sweep, 0, Owner.this("you"), 2)
+    assert mine is not None and other is not None
+    step_back(other)
+    assert attempts(sweep) == {0: 1} and mine.held()

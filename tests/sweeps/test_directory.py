@@ -13,7 +13,7 @@ from unipet.compose.expand import sweep_jobs
 from unipet.compose.overrides import plan
 from unipet.config import LauncherConfig
 from unipet.errors import UnipetError
-from unipet.runs.sweep_files import INDEX, JOBS, JobState, append_index, read_jobs
+from unipet.runs.sweep_files import INDEX, JOBS, JobState, append_index, index_events, read_jobs
 from unipet.sweeps.directory import Sweep, read_sweep, reopen, sweep_name, write_sweep
 from unipet.sweeps.job_files import Job, job_config, read_job
 
@@ -88,6 +88,17 @@ def test_an_outcome_counts_without_its_line_and_a_line_without_its_outcome_does_
     states = read_jobs(directory)
     assert [state.status for state in states] == ["ok", "pending", "pending", "pending"]
     assert states[0].run_dir == "../r" and states[1].overrides[:2] == ["method=lora", "seed=1"]
+
+
+def test_a_torn_line_costs_no_other_one(written: tuple[Path, list[Job]]) -> None:
+    """A process was killed, or a disk was full, in the middle of a line."""
+    directory, _ = written
+    with open(directory / INDEX, "a") as file:
+        file.write('{"job": 2, "status": "o')
+    append_index(directory, [JobState(3, "running"), JobState(1, "running")])
+    assert [event.job for event in index_events(directory)][-2:] == [3, 1]
+    append_index(directory, [JobState(0, "running")])
+    assert b"\n\n" not in (directory / INDEX).read_bytes()
 
 
 def test_failures_are_taken_back_results_stay(written: tuple[Path, list[Job]]) -> None:

@@ -36,7 +36,7 @@ ENDS = {
 @pytest.mark.parametrize("launcher", ["local", "slots", "packed"])
 def test_each_fails_alone_with_its_reason(here: Path, launcher: str) -> None:
     own = {"slots": ["launcher.workers=2"], "packed": ["launcher.pack=8"]}.get(launcher, [])
-    flags = [f"launcher={launcher}", "launcher.timeout=60", *own]
+    flags = [f"launcher={launcher}", "launcher.timeout=10", *own]
     done = unipet(here, "train", "-m", *FIXED, *flags, how("fine", *ENDS))
     assert done.returncode == 1, done.stderr
     found = states(here)
@@ -119,17 +119,31 @@ def test_killing_the_command_ends_its_workers(here: Path) -> None:
         running.kill()
 
 
-def test_a_signal_to_the_command_alone_ends_it_in_order(here: Path) -> None:
+@pytest.mark.parametrize(
+    ("sign", "group", "said"),
+    [
+        (signal.SIGTERM, False, "SIGTERM"),
+        (signal.SIGTERM, True, "SIGTERM"),
+        (signal.SIGINT, True, "SIGINT (Ctrl-C)"),
+        (signal.SIGINT, False, "SIGINT (Ctrl-C)"),
+        (signal.SIGHUP, True, "SIGHUP (its terminal was closed)"),
+    ],
+)
+def test_a_signal_ends_it_in_order(here: Path, sign: int, group: bool, said: str) -> None:
+    """To the command alone, or as a terminal and a scheduler send it: to its whole process group."""
     line = [sys.executable, "-m", "unipet", "train", "-m", *FIXED, "budget.max_steps=2000", how("slow", "fine")]
-    running = subprocess.Popen(line, cwd=here, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    running = subprocess.Popen(
+        line, cwd=here, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     try:
-        wait_for(lambda: bool(list((here / "runs").glob("mine-*/metrics.jsonl"))))
-        running.send_signal(signal.SIGTERM)
+        wait_for(lambda: any(path.stat().st_size for path in (here / "runs").glob("mine-*/metrics.jsonl")))
+        (os.killpg if group else os.kill)(running.pid, sign)
         out, err = running.communicate(timeout=120)
     finally:
         running.kill()
-    assert running.returncode == 128 + signal.SIGTERM and "error: interrupted by SIGTERM" in err
+    assert running.returncode == 128 + sign and f"error: interrupted by {said}" in err
     assert "2 jobs, 1 interrupted, 1 never started" in out
     (run,) = (path.parent for path in (here / "runs").glob("mine-*/metrics.jsonl"))
+    assert f"interrupted by {said} after step " in out and list((run / "resume").glob("*.json")), "with a resume point"
     assert f"unipet train resume={run.relative_to(here)}\n" in out, "as short as it was typed"
     assert not processes_of(swept(here)) and not list((swept(here) / "claims").iterdir())

@@ -40,6 +40,7 @@ class Adaptation(NamedTensors):
         self.entries = entries  # stack -> the module, below the base model, whose forward takes its attention mask
         self.current = CurrentPass(ForwardContext.of_stacks(entries))
         self.table: Architecture | None = None  # the user's own site table, where there is one; saved with the method
+        self.base_fingerprint: Any = None  # a `Fingerprint`, from before no process had all values of the base model
         self.unsavable: str | None = None  # why a saved adapter could not be loaded again
         self.unfrozen: dict[str, str] = {}  # base parameter name -> the part of `unfreeze` that named it
         self.head: frozenset[str] = frozenset()  # the head's parameters, drawn ones included: stored, trained or not

@@ -92,7 +92,7 @@ def _written(model: nn.Module, inserted: Adaptation, directory: str | Path) -> P
 def _base_model(model: nn.Module, inserted: Adaptation) -> BaseModel:
     config: Any = model.config
     return BaseModel(
-        **asdict(fingerprint(model, inserted.head, inserted.original)),
+        **asdict(inserted.base_fingerprint or fingerprint(model, inserted.head, inserted.original)),
         name=str(getattr(config, "_name_or_path", "") or ""),
         revision=getattr(config, "_commit_hash", None),
         model_type=str(getattr(config, "model_type", "")),

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from unipet.calculus.absence import is_absent, without_absence
 from unipet.calculus.composition import COMPOSITIONS, Composition
 from unipet.calculus.functions import FUNCTIONS
 from unipet.calculus.functions.base import Function
@@ -37,7 +38,7 @@ _DEEPER = (
     "scaling.alpha",
     "insertions.NAME.function.size",
 )
-_METHOD_KEYS = ("name", "insertions", "unfreeze", "objective")
+_METHOD_KEYS = ("name", "insertions", "unfreeze", "objective", "variables")
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,11 @@ class Method:
 
 
 def parse_method(data: Any, key: str = "method") -> Method:
-    """A checked method from plain data. Raises UnipetError with the full key of the first mistake."""
+    """A checked method from plain data. An insertion of size 0, or at no layer (`layers: []`), is checked and is not there.
+    `variables` are texts that other values refer to on the command line; here they stand for nothing any more.
+
+    Raises UnipetError with the full key of the first mistake.
+    """
     if not isinstance(data, Mapping):
         raise not_allowed(key, data, "a mapping with name and insertions")
     _known_keys(data, _METHOD_KEYS, key, "a method")
@@ -124,7 +129,17 @@ def parse_method(data: Any, key: str = "method") -> Method:
             "a mapping from a name to an insertion",
             "A method without insertions says insertions: {}, what to unfreeze, and a name of its own.",
         )
-    specs = tuple(_insertion(str(name), value, f"{key}.insertions.{name}") for name, value in insertions.items())
+    absent = {name for name, value in insertions.items() if is_absent(value)}
+    every = [
+        _insertion(str(name), without_absence(value) if name in absent else value, f"{key}.insertions.{name}")
+        for name, value in insertions.items()
+    ]
+    specs = tuple(spec for spec in every if spec.name not in absent)
+    if absent and not specs:
+        raise UnipetError(
+            f"{key}.insertions: each of them is absent (function.size: 0, or position.layers: []), so nothing of {name!r} "
+            "is left. Give one of them a size and a layer."
+        )
     parts = value_of(data.get("unfreeze", ["head"]))
     unfreeze = [text_of(part) for part in parts] if isinstance(parts, list | tuple) else [parts] if parts else []
     zero_shot = unfreeze == [NOTHING] and not specs

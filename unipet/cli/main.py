@@ -101,8 +101,8 @@ def dispatch(argv: Sequence[str]) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point. Exit codes: 0 success, 1 a run failed, 2 a mistake on the command line, 130 or 143 interrupted by
-    SIGINT or SIGTERM.
+    """Entry point. Exit codes: 0 success, 1 a run failed, 2 a mistake on the command line, 130, 143 or 129 interrupted
+    by SIGINT, SIGTERM or SIGHUP.
 
     Without `argv` this is the whole program: the wrapped output streams stay, because libraries print at exit, too.
     """

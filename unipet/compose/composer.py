@@ -13,6 +13,7 @@ from typing import Any
 
 from unipet.compose.hydra_errors import translate
 from unipet.compose.user_files import config_text, read_once
+from unipet.compose.variables import register_resolvers
 from unipet.config import RunConfig, conf_dir
 from unipet.errors import UnipetError
 
@@ -39,11 +40,12 @@ def version_base() -> dict[str, Any]:
 
 
 def register_schema() -> None:
-    """`RunConfig` under the name that config.yaml's defaults list starts with, and the resolver of `~` that it uses."""
+    """`RunConfig` under the name that config.yaml's defaults list starts with, and the resolvers that files use."""
     from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf
 
     OmegaConf.register_new_resolver("unipet.home", os.path.expanduser, replace=True)
+    register_resolvers()
     ConfigStore.instance().store(name="run_schema", node=RunConfig, provider="unipet")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,17 @@ from unipet.compose import parse_run_config
 from unipet.compose.composer import Composer
 from unipet.compose.hydra_errors import translate
 from unipet.compose.schema import METHOD_GROUPS, is_mapping, kind_at
-from unipet.compose.search_space import SearchedKey, is_searched, searched_key
-from unipet.compose.user_files import method_file
+from unipet.compose.search_space import SUBSET, SearchedKey, is_searched, searched_key
+from unipet.compose.user_files import method_file, space_file
 from unipet.config import RunConfig
 from unipet.errors import UnipetError, unknown
 
 PARTS = METHOD_GROUPS[1:]  # groups that are composed into a method
-OVERLAYS = ("experiment", "debug")  # groups that are empty by default
+OVERLAYS = ("experiment", "debug", "space")  # groups that are empty by default
+
+
+#: Groups whose option may be the path of a file -> how it is read.
+READ: dict[str, Callable[[Path], Any]] = {"method": method_file, "space": space_file}
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,11 @@ class Override:
         return self.searched.override(int(low) if self.searched.whole else low)
 
     @property
+    def searched_alone(self) -> bool:
+        """Whether only a search can give it a value: an interval, or a subset."""
+        return self.searched is not None and (self.searched.subset or not self.searched.texts)
+
+    @property
     def interval(self) -> bool:
         """Whether it names no values, but all of an interval."""
         return self.searched is not None and not self.searched.texts
@@ -60,6 +70,8 @@ def parse(text: str, composer: Composer) -> Override:
     with translate([text]):
         parsed = OverridesParser.create().parse_overrides([text])[0]
     key = parsed.key_or_group
+    if key == "search.space" and not parsed.is_delete() and isinstance(parsed.value(), str):
+        return parse(f"space={rest(text)}", composer)
     if key.split(".")[0] == "hydra" or key.startswith("hydra/"):
         return Override(text, key)
     prefix, groups = parsed.get_key_element(), composer.groups()
@@ -126,6 +138,8 @@ def sweep_values(prefix: str, parsed: Any, names: list[str]) -> tuple[str, ...]:
         return ()
     if not parsed.is_discrete_sweep():  # an interval: `Override.searched` has it
         return ()
+    if SUBSET in parsed.value().tags:
+        return (f"{prefix}=[{','.join(map(str, parsed.sweep_string_iterator()))}]",)
     if parsed.value_type.name == "GLOB_CHOICE_SWEEP":
         values = parsed.value().filter(names)
     else:
@@ -144,9 +158,9 @@ def group_choice(group: str, prefix: str, parsed: Any, composer: Composer) -> Ov
     if together and group not in OVERLAYS:  # several overlays may be combined
         raise _several(group, prefix, parsed)
     names = chosen_names(parsed)
-    files = [name for name in names if group == "method" and is_file_name(name)]
+    files = [name for name in names if group in READ and is_file_name(name)]
     for name in files:
-        method_file(Path(os.path.expanduser(name)))  # raises an error for an invalid file
+        READ[group](Path(os.path.expanduser(name)))  # raises an error for an invalid file
     wrong = [name for name in names if name not in files and name.removesuffix(".yaml") not in options]
     if group == "model" and wrong == names and all("/" in name or _is_directory(name) for name in names):
         return Override(

@@ -72,6 +72,8 @@ def plan(texts: Sequence[str], multirun: bool, composer: Composer, command: str 
     For a sweep, it checks the first job and the number of jobs; `expand.sweep_jobs` composes them all.
     """
     parsed = parse_all(texts, composer)
+    if {"method", "space"} <= {one.key for one in parsed if "=" in one.text}:
+        raise UnipetError("method: a design space (search.space, space) has its own method. Give one of the two.")
     first = [one.first for one in parsed]
     composed = composer.compose(first)
     by_config = composed.hydra.mode is not None and composed.hydra.mode.name == "MULTIRUN"
@@ -97,7 +99,10 @@ def plan(texts: Sequence[str], multirun: bool, composer: Composer, command: str 
             method: [_chosen(each) for each in _listed(keys, f"search.space_of.{method}", composer)]
             for method, keys in config.search.space_of.items()
         }
-    elif basic and (interval := next((one for one in [*brought.values(), *parsed] if one.interval), None)) is not None:
+    elif (
+        basic
+        and (interval := next((one for one in [*brought.values(), *parsed] if one.searched_alone), None)) is not None
+    ):
         raise UnipetError(
             f"{interval.text}: a search must choose among the values of an interval: add search=random "
             "(`unipet train --help` lists the searches), or list values, a,b,c."
@@ -193,8 +198,10 @@ def checked(values: Mapping[str, Any], overrides: Sequence[str], composer: Compo
     import_modules(config.imports)
     if any(text.startswith("~method.insertions") for text in overrides):
         others = [text for text in overrides if "method." not in text.split("=", 1)[0]]
-        choice = str(composer.compose(overrides).hydra.runtime.choices.get("method"))
-        others = [text for text in others if not text.startswith("method=")] + ["method=" + value_text(choice)]
+        choice = composer.compose(overrides).hydra.runtime.choices.get("method")
+        if choice is None:  # a design space has a method of its own
+            return config
+        others = [text for text in others if not text.startswith("method=")] + ["method=" + value_text(str(choice))]
         named = parse_run_config.run_config(plain_values(composer.compose(others))).method
         kept = set(config.method.get("insertions") or {}) & set(named.get("insertions") or {})
         if config.method.get("name") == named.get("name") and named.get("insertions") and not kept:

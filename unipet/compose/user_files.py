@@ -38,6 +38,15 @@ def method_file(path: Path) -> dict[str, Any]:
     return method
 
 
+def space_file(path: Path) -> str:
+    """A design space by its path, as text. Raises `UnipetError` where it cannot be read."""
+    if not path.is_file():
+        raise UnipetError(
+            f"search.space: no file {path}. Give the path of a YAML file, or a name (`unipet list spaces`)."
+        )
+    return config_text(path)
+
+
 def _kept(kind: str, path: Path, read: Callable[[Path], Any]) -> Any:
     known = _read.get()
     if known is None:

@@ -26,7 +26,7 @@ from omegaconf._utils import get_omega_conf_dumper
 from unipet.calculus.method_files import is_file_name
 from unipet.calculus.yaml_reader import Plain, parse_yaml, represent_plain, texts, values
 from unipet.compose.schema import METHOD, METHOD_GROUPS, TEXTS, holds_text, kind_at, typed
-from unipet.compose.user_files import config_text, method_file
+from unipet.compose.user_files import config_text, method_file, space_file
 from unipet.config import RunConfig
 from unipet.errors import UnipetError, not_allowed
 
@@ -55,15 +55,14 @@ def as_written() -> Iterator[None]:
 
 
 class FileConfigSource(file_config_source.FileConfigSource):
-    """YAML files of a directory. After `method/`, the path of any method file is allowed as well."""
+    """YAML files of a directory. After `method/` and `space/`, the path of any file is allowed as well."""
 
     def is_config(self, config_path: str) -> bool:
-        return _method_file(config_path) is not None or bool(super().is_config(config_path))
+        return _own_file(config_path) is not None or bool(super().is_config(config_path))
 
     def load_config(self, config_path: str) -> ConfigResult:
-        path = _method_file(config_path)
-        if path is not None:
-            return _result(self, method_file(path), METHOD, {"package": None})
+        if (path := _own_file(config_path)) is not None:
+            return _read_own(self, config_path, path)
         name = self._normalize_file_name(config_path)
         file = Path(self.path) / name
         if not file.is_file():
@@ -75,14 +74,13 @@ class ImportlibResourcesConfigSource(importlib_resources_config_source.Importlib
     """The same for the files of the installed package. Hydra's own reader reads the files of other packages."""
 
     def is_config(self, config_path: str) -> bool:
-        return (self._is_own and _method_file(config_path) is not None) or bool(super().is_config(config_path))
+        return (self._is_own and _own_file(config_path) is not None) or bool(super().is_config(config_path))
 
     def load_config(self, config_path: str) -> ConfigResult:
         if not self._is_own:
             return super().load_config(config_path)
-        path = _method_file(config_path)
-        if path is not None:
-            return _result(self, method_file(path), METHOD, {"package": None})
+        if (path := _own_file(config_path)) is not None:
+            return _read_own(self, config_path, path)
         if not super().is_config(config_path):
             return super().load_config(config_path)  # raises Hydra's error
         file = resources.files(self.path).joinpath(self._normalize_file_name(config_path))
@@ -93,10 +91,17 @@ class ImportlibResourcesConfigSource(importlib_resources_config_source.Importlib
         return bool(self.path.split(".")[0] == "unipet")
 
 
-def _method_file(config_path: str) -> Path | None:
-    """The file that `method=my/file.yaml` chooses, from `method/my/file.yaml`, relative to the working directory."""
+def _own_file(config_path: str) -> Path | None:
+    """The file that `method=my/file.yaml` or `space=my/file.yaml` chooses, from `method/my/file.yaml`, relative to the working
+    directory."""
     group, _, name = config_path.partition("/")
-    return Path(os.path.expanduser(name)) if group == "method" and is_file_name(name) else None
+    return Path(os.path.expanduser(name)) if group in ("method", "space") and is_file_name(name) else None
+
+
+def _read_own(source: ConfigSource, config_path: str, path: Path) -> ConfigResult:
+    if config_path.startswith("method/"):
+        return _result(source, method_file(path), METHOD, {"package": None})
+    return _read(source, space_file(path), config_path, str(path))
 
 
 def _read(source: ConfigSource, text: str, config_path: str, path: str) -> ConfigResult:
@@ -109,6 +114,8 @@ def _read(source: ConfigSource, text: str, config_path: str, path: str) -> Confi
     if not isinstance(tree, Mapping | None):
         raise not_allowed(path, values(tree), "a mapping of keys")
     group = config_path.rpartition("/")[0].replace("/", ".")
+    if config_path.startswith("space/"):  # a design space says what all of a run is, wherever its file lies
+        header = {**header, "package": "_global_"}
     place = (header["package"] or group).replace("_group_", group)
     kind = METHOD if place.split(".")[0] in METHOD_GROUPS else kind_at("" if place == "_global_" else place)
     return _result(source, dict(tree or {}), kind, header)

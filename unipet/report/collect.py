@@ -11,7 +11,7 @@ from typing import Any
 from unipet.errors import UnipetError
 from unipet.report.identity import distinct
 from unipet.runs.record import Record
-from unipet.runs.record_files import RESULT, record_files
+from unipet.runs.record_files import ATTEMPT, RESULT, record_files
 from unipet.runs.record_index import read_runs
 from unipet.runs.sweep_files import JOBS, PENDING, JobState, is_sweep, read_jobs
 
@@ -69,8 +69,20 @@ def reported(entries: Sequence[Entry]) -> list[Entry]:
 
 
 def trials(directory: Path) -> list[Entry]:
-    """The trials of searches in or below a directory, each once."""
-    return [entry for entry in _all_runs(directory) if is_trial(entry)]
+    """The trials of searches in or below a directory, each once in every search: two may have run the same."""
+    sweeps = [directory] if is_sweep(directory) else sweeps_below(directory)
+    told = [entry for sweep in sweeps for entry in collect_jobs(sweep) if is_trial(entry)]
+    known = {entry.directory.resolve() for entry in told if entry.directory is not None}
+    others = [
+        entry
+        for entry in _all_runs(directory)
+        if is_trial(entry) and (entry.directory is None or entry.directory.resolve() not in known)
+    ]
+    once: dict[object, Entry] = {}
+    for number, entry in enumerate([*told, *others]):
+        trial, run = entry.record.trial, entry.record.run_id or number
+        once[trial.search, trial.study, trial.number, trial.until, entry.record.seed, run] = entry
+    return list(once.values())
 
 
 def collect_jobs(directory: Path) -> list[Entry]:
@@ -79,9 +91,16 @@ def collect_jobs(directory: Path) -> list[Entry]:
     states = read_jobs(directory)
     recorded = [(state, run) for state in states if (run := _run_of(directory, state)) is not None]
     entries = read_entries([(run, tuple(state.overrides), tuple(state.flags)) for state, run in recorded])
-    by_job = {state.job: entry for (state, _), entry in zip(recorded, entries, strict=True)}
+    by_job = {state.job: _told(entry, state) for (state, _), entry in zip(recorded, entries, strict=True)}
     begun = (state for state in states if state.job in by_job or state.status != PENDING or state.record is not None)
     return [by_job.get(state.job) or _without_run(state) for state in begun]
+
+
+def _told(entry: Entry, state: JobState) -> Entry:
+    """A run as what this sweep's search asked for it, also where another one had run it before."""
+    if state.told is None:
+        return entry
+    return replace(entry, record=replace(entry.record, trial=state.told))
 
 
 def _run_of(sweep: Path, state: JobState) -> Path | None:
@@ -91,6 +110,10 @@ def _run_of(sweep: Path, state: JobState) -> Path | None:
     run, short = sweep / state.run_dir, Path(os.path.normpath(sweep / state.run_dir))
     if not (run / RESULT).is_file():
         return None
+    if (
+        not state.over and (run / ATTEMPT / RESULT).is_file()
+    ):  # a repetition that has not ended: the result there is an older one
+        return run / ATTEMPT
     return short if short.is_dir() and short.samefile(run) else run  # another place, where a link leads to the sweep
 
 

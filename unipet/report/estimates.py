@@ -75,6 +75,11 @@ def estimates(matches: Sequence[Match]) -> list[Estimated]:
     return made
 
 
+def mean_difference(match: Match) -> float:
+    """a - b of one pair, averaged over its blocks; more is better."""
+    return float(np.mean([_single(match, block).differences[0] for block in match.blocks]))
+
+
 def _both(names: Sequence[str]) -> str:
     return " vs ".join(dict.fromkeys(names))
 

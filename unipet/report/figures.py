@@ -77,10 +77,10 @@ def efforts(tuning: Sequence[Curve]) -> Figure:
     """The expected best selection score against the number of trials, one line and its interval for each study."""
     from matplotlib.ticker import MaxNLocator
 
-    places = list(dict.fromkeys((curve.task, curve.model, curve.budget, curve.metric) for curve in tuning))
+    places = list(dict.fromkeys(curve.place for curve in tuning))
     figure, axes = _panels(len(places), 2.4)
     for panel, place in zip(axes, places, strict=False):
-        own = [curve for curve in tuning if (curve.task, curve.model, curve.budget, curve.metric) == place]
+        own = [curve for curve in tuning if curve.place == place]
         for number, curve in enumerate(own):
             counts, colour = range(1, len(curve.expected) + 1), f"C{number}"
             panel.fill_between(counts, curve.low, curve.high, color=colour, alpha=0.15, linewidth=0)

@@ -4,6 +4,9 @@ Dodge et al., "Show Your Work" (2019), eq. 2-4: of N independent trials with sco
 replacement is v_i with probability (i/N)^n - ((i-1)/N)^n; the curve is its expectation for n = 1..N. The interval is the 2.5 to
 97.5 % range of the curve over resampled trials (percentile bootstrap). Both speak of the selection split, on which trials are
 scored, and not of the reported one.
+
+Trials of a model-based search follow from those before, so that nothing can be resampled: its curve is the best score after each
+trial as it ran, without an interval, beside that of random search.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from unipet.report.aggregate import budget_of, is_synthetic, named, score_of
 from unipet.report.collect import Entry
 
 INDEPENDENT = ("random", "grid")  # searches whose trials do not depend on the outcomes of others
+MODELLED = ("optuna",)  # searches of which each trial depends on those before
 RESAMPLES, LEVEL = 2000, 0.95
 SHOWN = (1, 2, 4, 8, 16, 32, 64, 128)  # numbers of trials in the text, and how many there were
 COLUMNS = ("task", "model", "budget", "metric", "method", "study", "search", "trials", "expected_best", "low", "high")
@@ -40,11 +44,18 @@ class Curve:
     low: tuple[float, ...]
     high: tuple[float, ...]
     scoreless: int = 0  # trials without a score: each counts as the worst one
+    as_ran: bool = False  # the best so far of one search as it ran, without an interval
+
+    @property
+    def place(self) -> tuple[str, str, str, str]:
+        """What its scores may be compared within: task, base model, budget, metric."""
+        return self.task, self.model, self.budget, self.metric
 
     @property
     def label(self) -> str:
         """The method, or the study where that says more."""
-        return self.study if self.study and self.study != f"method={self.method}" else self.method
+        name = self.study if self.study and self.study != f"method={self.method}" else self.method
+        return f"{name} ({self.search}, as it ran)" if self.as_ran else name
 
 
 @dataclass
@@ -66,7 +77,11 @@ def curves(trials: Sequence[Entry]) -> list[Curve]:
     studies: dict[tuple[str, ...], _Trials] = {}
     for entry in trials:
         record = entry.record
-        if record.trial.search not in INDEPENDENT or record.trial.until < 1 or record.trial.number is None:
+        if (
+            record.trial.search not in (*INDEPENDENT, *MODELLED)
+            or record.trial.until < 1
+            or record.trial.number is None
+        ):
             continue
         task = f"{named(record.task)} (synthetic)" if is_synthetic(entry) else named(record.task)
         place = (task, named(record.model), budget_of(entry), named(record.method))
@@ -83,12 +98,17 @@ def _curve(key: tuple[str, ...], known: _Trials) -> Curve | None:
         None
         if any(score is None for score in scores)
         else known.sign * float(np.mean([s for s in scores if s is not None]))
-        for scores in known.by_number.values()
+        for _, scores in sorted(known.by_number.items())
     ]
     scored = [mean for mean in means if mean is not None]
     if not scored:
         return None
     values = np.array([min(scored) if mean is None else mean for mean in means])
+    if key[-1] in MODELLED:
+        best = tuple((known.sign * np.maximum.accumulate(values)).tolist())
+        task, model, budget, method, study, search = key
+        place = (task, model, budget, known.metric, method, study, search)
+        return Curve(*place, best, best, best, len(means) - len(scored), as_ran=True)
     drawn = np.random.default_rng(0).integers(0, len(values), (RESAMPLES, len(values)))
     tail = (1 - LEVEL) / 2
     limits = np.quantile(expected_best(values[drawn]), [tail, 1 - tail], axis=0)
@@ -104,8 +124,8 @@ def _curve(key: tuple[str, ...], known: _Trials) -> Curve | None:
 def curve_cells(curves_of: Sequence[Curve]) -> list[tuple[str, list[str], list[list[str]]]]:
     """A title, heads and rows for each task, base model, budget and metric."""
     tables = []
-    for place in dict.fromkeys((curve.task, curve.model, curve.budget, curve.metric) for curve in curves_of):
-        own = [curve for curve in curves_of if (curve.task, curve.model, curve.budget, curve.metric) == place]
+    for place in dict.fromkeys(curve.place for curve in curves_of):
+        own = [curve for curve in curves_of if curve.place == place]
         most = max(len(curve.expected) for curve in own)
         counts = [*(n for n in SHOWN if n < most), most]
         rows = [[curve.label, *(_cell(curve, n) for n in counts)] for curve in own]
@@ -119,7 +139,8 @@ def curve_cells(curves_of: Sequence[Curve]) -> list[tuple[str, list[str], list[l
 def curves_text(curves_of: Sequence[Curve]) -> str:
     """For the terminal."""
     parts = [
-        "what n trials may expect on the selection split (Dodge et al. 2019), with the 95 % range of resampled trials:"
+        "what n trials may expect on the selection split (Dodge et al. 2019), with the 95 % range of resampled trials; of a "
+        "model-based search the best after n trials, as it ran:"
     ]
     parts += [f"{title}\n{text_table(heads, rows)}" for title, heads, rows in curve_cells(curves_of)]
     lost = [f"{each.label} ({each.scoreless})" for each in curves_of if each.scoreless]
@@ -131,6 +152,8 @@ def curves_text(curves_of: Sequence[Curve]) -> str:
 def _cell(curve: Curve, count: int) -> str:
     if count > len(curve.expected):
         return "-"
+    if curve.as_ran:
+        return f"{curve.expected[count - 1]:.4f}"
     return f"{curve.expected[count - 1]:.4f} [{curve.low[count - 1]:.4f}, {curve.high[count - 1]:.4f}]"
 
 

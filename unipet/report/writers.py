@@ -50,7 +50,14 @@ class Report:
 WRITERS: dict[str, tuple[str, Callable[[Report], str]]] = {
     "html": (
         "one page with tables, charts, drawings and differences, which needs no network (needs unipet[report])",
-        lambda report: page(report.entries, report.groups, published=report.published, tuning=report.tuning),
+        lambda report: page(
+            *(report.entries, report.groups),
+            published=report.published,
+            tuning=report.tuning,
+            effects=report.effects,
+            contrasts=report.contrasts,
+            averages=report.averages,
+        ),
     ),
     "latex": (
         "a paper's table in LaTeX: rows methods, columns tasks, best bold, not distinguishable from it underlined",

@@ -19,12 +19,13 @@ from typing import IO, Any
 from unipet.compose.imports import import_modules
 from unipet.errors import UnipetError
 from unipet.runs.device_share import LOST_OTHERS, READY, Share, no_such_class
+from unipet.training.stopping import ENDING
 
 
 def main() -> int:
     """0 after training, 1 after an error, `LOST_OTHERS` where another process ended."""
     say = _speaker()
-    for asked in (signal.SIGINT, signal.SIGTERM):  # for the run's own process, which ends this one when its step is over
+    for asked in ENDING:  # for the run's own process, which ends this one when its step is over
         signal.signal(asked, signal.SIG_IGN)
     from unipet.training.ranks import Disconnected
 

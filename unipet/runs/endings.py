@@ -43,11 +43,22 @@ def failed(record: Record, error: BaseException, watch: Stopwatch, directory: Pa
         record.status, record.stopped_by = "exceeded", "out_of_memory"
         record.reason = f"{watch.ended_in or watch.phase}: {reason}"
         return
-    if not isinstance(error, OSError) and not training_is_over(directory):
+    if not _of_the_machine(error) and not training_is_over(directory):
         discard(directory)
     record.status, record.error = "failed", explain(error, directory)
     if isinstance(error, Diverged):
         record.stopped_by = "nan"
+
+
+def _of_the_machine(error: BaseException | None) -> bool:
+    """Whether the system refused something (a full disk), or an error that was made of that."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, OSError):
+            return True
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def explain(error: BaseException, directory: Path) -> ErrorOf:

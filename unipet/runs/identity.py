@@ -30,9 +30,10 @@ _NOT_IDENTITY: dict[str, tuple[str, ...]] = {
         *("generated_train", "generated_evaluation", "max_train", "max_evaluation"),
     ),
     # Where the base model comes from: the checksums of its files cover this.
-    "model": ("path", "revision", "package", "sha256", "sites"),
+    # How its weights are shared among processes: the losses of each process stay the same to the bit.
+    "model": ("path", "revision", "package", "sha256", "sites", "shard"),
     # Which part of a search asked for the run. A rung that goes on from another one ends with the bytes of a straight run.
-    "trial": ("after", "role", "search", "study", "number", "trials", "seeds", "budget"),
+    "trial": ("after", "role", "search", "study", "number", "trials", "seeds", "budget", "discarded"),
     "optim": ("name",),
     "budget": ("name",),
 }

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -40,8 +40,19 @@ class DeviceLost(ConnectionError):
 
 
 @contextmanager
-def other_devices(share: Share) -> Iterator[Ranks]:
-    """Inside, the processes of the other devices take their parts of the training that this process does.
+def other_devices(share: Share, rest: ExitStack) -> Iterator[Ranks]:
+    """Inside, the processes of the other devices take their parts of the training that this process does. Where each has a part
+    of the base model, they stay until `rest` ends: evaluation needs them, too. Raises as `_at_work`."""
+    if share.config.model.shard != "none":
+        yield rest.enter_context(_at_work(share))
+    else:
+        with _at_work(share) as ranks:
+            yield ranks
+
+
+@contextmanager
+def _at_work(share: Share) -> Iterator[Ranks]:
+    """The processes of the other devices, from their start to their end.
 
     Raises what ended one of them: `UnipetError` (`Diverged` among them), `torch.OutOfMemoryError`,
     `DeviceFailed` or `DeviceLost`.

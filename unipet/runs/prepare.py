@@ -67,6 +67,7 @@ def prepare(config: RunConfig) -> Prepared:
         from unipet.calculus.library import load_method
         from unipet.calculus.site_files import sites_for
         from unipet.runs.base_model import skeleton
+        from unipet.runs.sharding_checks import check_sharding
         from unipet.runs.storage import check_storage
         from unipet.compose.parse_run_config import check_run_config
         from unipet.tasks import KINDS, input_length, load_task
@@ -98,6 +99,7 @@ def prepare(config: RunConfig) -> Prepared:
     sites = sites_for(built, config.model.sites)
     fit = fit_parameters(method, built, config.budget, sites, input_length(config.task))
     check_storage(config, fit.draft.inserted)
+    check_sharding(config, method, fit.draft.inserted)
     if config.optim.lr_ratio != 1.0:
         up_tensors(fit.draft.inserted)
     content = content_of(config, method, sites, data.fingerprint)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,7 +50,7 @@ def run(config: RunConfig) -> dict[str, Any]:
     If a run with the same `run_id` has finished (status "ok") and all its files are present, its record is returned and
     nothing is run, unless `config.rerun` is set. A run that fails returns a record with status "failed" and `error`.
     Raises `UnipetError` for a mistake that `prepare` finds, before anything is written, and if another process is working
-    on the same run. SIGTERM and SIGINT end a run after the current step, and KeyboardInterrupt is raised again after
+    on the same run. SIGTERM, SIGINT and SIGHUP end a run after the current step, and KeyboardInterrupt is raised again after
     "interrupted" has been written to the record. A run that was interrupted or killed continues from its last resume point.
     """
     return perform(config).record.to_dict()
@@ -85,9 +86,7 @@ def perform(
 
 @heeding_signals()
 def execute(prepared: Prepared, watch: Stopwatch, shared: Shared) -> Done:
-    """Execute the run in its directory. `run` describes how errors are handled.
-
-    If the directory already holds a finished result, the run is repeated in a subdirectory, whose files replace the
+    """Execute the run in its directory. `run` describes how errors are handled. If the directory already holds a finished result, the run is repeated in a subdirectory, whose files replace the
     earlier result once the repetition has finished. If the repetition fails, the earlier result stays as it was.
     """
     from unipet.runs.tracking import open_tracker
@@ -108,7 +107,8 @@ def execute(prepared: Prepared, watch: Stopwatch, shared: Shared) -> Done:
     tracker = open_tracker(config.tracking, record, prepared.resolved)
     try:
         if prepared.fit.why_not is None:
-            record.status = _work(prepared, directory, record, tracker, shared)
+            with ExitStack() as rest:
+                record.status = _work(prepared, directory, record, tracker, shared, rest)
         else:
             record.params = Params.from_dict(prepared.fit.report.to_dict()["params"])
             record.status, record.reason = "skipped", prepared.fit.why_not
@@ -139,9 +139,11 @@ def execute(prepared: Prepared, watch: Stopwatch, shared: Shared) -> Done:
     return done
 
 
-def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker, shared: Shared) -> str:
-    """Seed, load the base model, fit memory, adapt, train, evaluate and save. Fills `record` as results become known.
-    Returns the status: "ok", or "skipped" if the run would need more memory than the budget allows."""
+def _work(
+    prepared: Prepared, directory: Path, record: Record, tracker: Tracker, shared: Shared, rest: ExitStack
+) -> str:
+    """Seed, load the base model, fit memory, adapt, train, evaluate and save. Fills `record` as results become known;
+    `rest` ends after it. Returns the status: "ok", or "skipped" if the run would need more memory than the budget allows."""
     with importing(last=True):
         import torch
 
@@ -194,15 +196,13 @@ def _work(prepared: Prepared, directory: Path, record: Record, tracker: Tracker,
         sign = 1.0 if higher_is_better(metric) else -1.0
         best = Best(model, selection_score(config, model, data, encoded, tokenizer), metric, sign)
     points, begin = resume_points(directory, record, fit, device, prepared.earlier_rung())
-    share = Share(
-        *(config, method, prepared.sites, data.labels, data.regression, encoded.train, fit.micro_batch, fit.checkpointing),
-        begin=begin,
-    )
+    told = (config, method, prepared.sites, data.labels, data.regression, encoded.train, fit.micro_batch, fit.checkpointing)
+    share = Share(*told, begin=begin)
     with (
         phase("training"),
         limited(device, config.budget.peak_memory_gib),
         open(directory / records.METRICS, "w", encoding="utf-8") as metrics,
-        other_devices(share) as ranks,
+        other_devices(share, rest) as ranks,
     ):
         trained = train(
             *(model, method.objective, encoded.train, batch, data.regression, config, directory, metrics, tracker.log),

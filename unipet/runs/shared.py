@@ -116,6 +116,8 @@ class Shared:
         model, tokenizer, drawn = load_with_drawn(config.model, data.labels, data.regression, config.task.kind)
         if config.model.quantization is not None:  # integers without their scales are no weights
             return model, tokenizer
+        if config.model.shard != "none":  # no process shall keep the whole
+            return model, tokenizer
         weights = {name: tensor for name, tensor in model.state_dict().items() if name not in drawn}
         settings = copy.deepcopy((model.config, getattr(model, "generation_config", None)))
         self.base = KeptBase(key, type(model), *settings, weights, tokenizer, config.model.dtype, digest(weights))

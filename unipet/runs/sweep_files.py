@@ -12,6 +12,7 @@ The outcomes are the truth. The index is for reading fast: a line that is lost i
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -23,6 +24,7 @@ from unipet.errors import UnipetError
 from unipet.output.json_object import JsonObject, WrongType, added_later
 from unipet.runs.record import Record
 from unipet.runs.record_files import mistyped
+from unipet.runs.trial_of import TrialOf
 
 SWEEP, JOBS, CLAIMS, INDEX, WORKERS = "sweep.yaml", "jobs", "claims", "index.jsonl", "workers"
 PENDING, RUNNING = "pending", "running"  # what a job is before it has an outcome
@@ -44,6 +46,7 @@ class JobState(JsonObject):
     role: str | None = added_later(None)  # in a search: trial or final
     study: int | None = added_later(None)  # and of which study it is
     trial: int | None = added_later(None)  # which trial of it
+    told: TrialOf | None = added_later(None)  # what its run is in this search; another one may have run it first
     worker: str | None = added_later(None)
     attempt: int | None = added_later(None)
     started: str | None = added_later(None)
@@ -98,23 +101,24 @@ def read_jobs(sweep: Path) -> list[JobState]:
         if (before := states.get(event.job)) is not None:
             event.overrides, event.flags = event.overrides or before.overrides, event.flags or before.flags
             if event.role is None:
-                event.role, event.study, event.trial = before.role, before.study, before.trial
+                event = replace(event, **_in_search(before))
         states[event.job] = event
     over = job_numbers(sweep, ".json")
     for job in over:
         state = states.get(job)
         known = state is not None and state.over and state.run_dir is not None  # else the record is in the outcome alone
         if not known or not states[job].overrides:  # launchers of Hydra write no index before the jobs
-            known_as = states.get(job, JobState(job))
-            states[job] = replace(
-                read_outcome(sweep / JOBS / f"{job}.json"), role=known_as.role, study=known_as.study, trial=known_as.trial
-            )
+            known_as = _in_search(states.get(job, JobState(job)))
+            states[job] = replace(read_outcome(sweep / JOBS / f"{job}.json"), **known_as)
     for job, state in states.items():
         if state.over and job not in over:  # its outcome was taken back: it runs again
-            states[job] = JobState(
-                job, overrides=state.overrides, flags=state.flags, role=state.role, study=state.study, trial=state.trial
-            )
+            states[job] = JobState(job, overrides=state.overrides, flags=state.flags, **_in_search(state))
     return [states[job] for job in sorted(states)]
+
+
+def _in_search(state: JobState) -> dict[str, Any]:
+    """What a job is in a search, which only its first event says."""
+    return {name: getattr(state, name) for name in ("role", "study", "trial", "told")}
 
 
 def index_events(sweep: Path, start: int = 0) -> Iterator[JobState]:
@@ -147,8 +151,11 @@ def index_lines(sweep: Path, start: int = 0) -> tuple[list[bytes], int]:
 def append_index(sweep: Path, events: Iterable[JobState]) -> None:
     """Append events by one write, so that no other process's line comes between. Raises OSError."""
     lines = "".join(json.dumps(event.to_dict(), allow_nan=False) + "\n" for event in events).encode()
-    with open(sweep / INDEX, "ab", buffering=0) as file:
-        file.write(lines)
+    with open(sweep / INDEX, "a+b", buffering=0) as file:
+        if file.tell() and os.pread(file.fileno(), 1, file.tell() - 1) != b"\n":
+            lines = b"\n" + lines  # a process died, or a disk was full, in the middle of a line
+        if file.write(lines) != len(lines):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def is_sweep(directory: Path) -> bool:

@@ -21,6 +21,7 @@ class TrialOf(JsonObject):
     trials: int | None = added_later(None)  # of each study; so are the seeds of each trial and the budget
     seeds: int | None = added_later(None)
     budget: str | None = added_later(None)
+    discarded: int | None = added_later(None)  # candidates of its design space that could not run, or were trials already
 
     @property
     def effort(self) -> str:

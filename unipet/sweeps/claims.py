@@ -11,7 +11,7 @@ import json
 import os
 import platform
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,13 +73,23 @@ class Claim:
         return self.note.owner
 
     def held(self) -> bool:
-        """Whether nobody has taken the job over."""
-        return self.path.is_file() and not _path(self.path.parent.parent, self.job, self.attempt + 1).exists()
+        """Whether nobody has taken the job over. A file system that does not answer has not said that somebody has."""
+        try:
+            return self.path.is_file() and not _path(self.path.parent.parent, self.job, self.attempt + 1).exists()
+        except OSError:
+            return True
 
     def beat(self) -> None:
         """A sign of life."""
         with suppress(OSError):
             os.utime(self.path)
+
+    def last_beat(self) -> float:
+        """The time of the last sign of life; 0 where the file is gone."""
+        try:
+            return self.path.stat().st_mtime
+        except OSError:
+            return 0.0
 
     def give_up(self) -> None:
         """Let others take the job over, as if there had been no sign of life for long. A living owner's next one undoes it."""
@@ -147,6 +157,11 @@ def release(held: Claim) -> None:
         _path(held.path.parent.parent, held.job, attempt).unlink(missing_ok=True)
 
 
+def step_back(held: Claim) -> None:
+    """Take back a claim whose run somebody else is still doing: the claims before it stay, one of them may be theirs."""
+    held.path.unlink(missing_ok=True)
+
+
 class Clock:
     """The time of the file system on which a sweep lies."""
 
@@ -181,13 +196,16 @@ def living(sweep: Path) -> bool:
 
 
 @contextmanager
-def beating(held: Claim, every_s: float = BEAT_S) -> Iterator[None]:
+def beating(held: Claim, leave: Callable[[Claim], None] = lambda held: None, every_s: float = BEAT_S) -> Iterator[None]:
     """Inside, another thread gives signs of life for a claim. A process that is stopped, or that holds Python's lock for
-    good, gives none."""
+    good, gives none; if it then goes on and its job was taken over, `leave` is called: two must not write the same run."""
     end = threading.Event()
 
     def beat() -> None:
         while not end.wait(every_s):
+            if not held.held():
+                leave(held)
+                return
             held.beat()
 
     thread = threading.Thread(target=beat, name=f"claim-{held.job}", daemon=True)

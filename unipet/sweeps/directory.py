@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ class _Described:
     launcher: LauncherConfig
     name: str = ""
     search: str = "none"
+    runs: str = ""
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class Sweep:
     launcher: LauncherConfig
     name: str = ""  # says what the jobs compute; by default that of the directory, too
     search: str = "none"  # what decides which jobs come next
+    runs: str = ""  # its runs_dir, from its own directory; unknown of older versions
 
     @property
     def total(self) -> int:
@@ -137,6 +139,7 @@ def _sweep_file(sweep: Sweep, versions: Mapping[str, Any]) -> bytes:
         "swept": sweep.swept,
         "jobs": sweep.jobs,
         "search": sweep.search,
+        "runs": sweep.runs,
         "folder": os.path.relpath(sweep.folder, sweep.directory),
         "launcher": vars(sweep.launcher),
         "versions": versions,
@@ -196,6 +199,7 @@ def read_sweep(directory: Path) -> Sweep:
         launcher=said.launcher,
         name=said.name or directory.name,  # of an older version
         search=said.search,
+        runs=said.runs,
     )
 
 
@@ -222,3 +226,9 @@ def reopen(directory: Path, results_too: bool, decided: Container[int] = ()) -> 
             again = True
         if again and number not in decided:
             path.unlink(missing_ok=True)
+
+
+def take_back(directory: Path, jobs: Iterable[int]) -> None:
+    """Take back the outcomes of these jobs: they run again."""
+    for number in jobs:
+        (directory / JOBS / f"{number}.json").unlink(missing_ok=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unipet.calculus.yaml_reader import Plain, read_written, write_yaml
 from unipet.compose.parse_run_config import run_config
@@ -13,6 +13,9 @@ from unipet.compose.schema import typed
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
 from unipet.runs.sweep_files import JOBS
+
+if TYPE_CHECKING:
+    from unipet.compose.expand import SweepJob
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,11 @@ class Job:
     differing: list[str]  # those that tell it from the other jobs
     values: Mapping[str, Any]
     mistake: str | None
+
+
+def written(expanded: SweepJob) -> Job:
+    """A job of a command line, as the sweep's directory will hold it."""
+    return Job(expanded.number, expanded.overrides, expanded.differing, expanded.values, expanded.mistake)
 
 
 def read_job(directory: Path, number: int) -> Job:

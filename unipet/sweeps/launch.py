@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any
 
 from unipet.compose.composer import Composer
-from unipet.compose.expand import SweepJob, sweep_jobs
+from unipet.compose.expand import sweep_jobs
 from unipet.compose.hydra_errors import translate
 from unipet.compose.overrides import Plan
 from unipet.errors import UnipetError
@@ -20,11 +21,13 @@ from unipet.runs.sweep_files import RUNNING
 from unipet.runs.tracked_summary import own_files
 from unipet.sweeps import closing, jobs
 from unipet.sweeps.claims import living
-from unipet.sweeps.directory import Sweep, read_sweep, renew, reopen, sweep_name, write_sweep
+from unipet.sweeps.contents import changed_since, done_anew, in_words, mixed
+from unipet.sweeps.directory import Sweep, read_sweep, renew, reopen, sweep_name, take_back, write_sweep
 from unipet.sweeps.hydra_job import HydraJob, check_objective
 from unipet.sweeps.hydra_main import Flags, call_hydra, environment, run_composed
-from unipet.sweeps.job_files import Job
+from unipet.sweeps.job_files import Job, written
 from unipet.sweeps.launchers import check_launcher, launch
+from unipet.sweeps.moved import found_again
 from unipet.sweeps.search.advancing import decided_jobs, forget_stages, unfinished
 from unipet.sweeps.search.beginning import begin
 from unipet.sweeps.search.checks import check_search, searches
@@ -67,7 +70,7 @@ def sweep(todo: Plan, flags: Flags, texts: Sequence[str], composer: Composer) ->
 def begun(todo: Plan, flags: Flags, texts: Sequence[str], composer: Composer) -> Sweep:
     """The sweep's directory, with every job resolved and written, and those open again that have no result."""
     search = begin(todo, composer) if searches(todo.config) else None
-    content = [_job(each) for each in sweep_jobs(todo, composer)] if search is None else search.jobs
+    content = [written(each) for each in sweep_jobs(todo, composer)] if search is None else search.jobs
     own = secrets.token_hex(8) if todo.config.rerun else ""
     named = [*search.trials.values()] if search is not None else content
     name = sweep_name(named, todo.swept, own + (repr(search.search.content()) if search is not None else ""))
@@ -83,6 +86,7 @@ def begun(todo: Plan, flags: Flags, texts: Sequence[str], composer: Composer) ->
         launcher=todo.config.launcher,
         name=name,
         search=todo.config.search.name,
+        runs=os.path.relpath(todo.config.runs_dir, directory),
     )
     further, events = ({}, []) if search is None else (search.files(), search.events(asked.flags))
     if not write_sweep(asked, content, _versions(), further, events):
@@ -106,10 +110,6 @@ def _begin_again(asked: Sweep, content: Sequence[Job]) -> None:
         renew(asked, content, _versions())
 
 
-def _job(expanded: SweepJob) -> Job:
-    return Job(expanded.number, expanded.overrides, expanded.differing, expanded.values, expanded.mistake)
-
-
 def _versions() -> dict[str, str]:
     """The versions that `sweep.yaml` names. Each record has those of its run."""
     from importlib import metadata
@@ -122,9 +122,30 @@ def _versions() -> dict[str, str]:
 
 def resume(directory: Path) -> int:
     """Do what is missing in the sweep of `directory`, as its command said."""
-    todo = read_sweep(directory)
-    reopen(directory, results_too=False, decided=decided_jobs(directory))
+    todo = found_again(read_sweep(directory), _versions())
+    decided = decided_jobs(directory)
+    reopen(directory, results_too=False, decided=decided)
+    if unfinished(todo) and not living(directory):
+        _take_back_changed(todo, decided)
     return go(todo)
+
+
+def _take_back_changed(todo: Sweep, decided: Container[int]) -> None:
+    """Let jobs run again whose result was made of other data, base model or functions than there are now. Raises `UnipetError`
+    where a search has gone on from one of them."""
+    changed = changed_since(todo)
+    if not changed:
+        return
+    what = in_words([part for parts in changed.values() for part in parts])
+    if any(job in decided for job in changed):
+        again = shlex.join(["unipet", "train", *todo.command])
+        raise UnipetError(
+            f"{todo.directory}: {what} changed since, and this search has gone on from results with what was there before. "
+            f"Give its command again, which decides anew: {again}"
+        )
+    take_back(todo.directory, changed)
+    jobs = "1 job has" if len(changed) == 1 else f"{len(changed)} jobs have"
+    print(f"{what} changed since {jobs} ended; they are run again, the earlier runs are kept", file=sys.stderr)
 
 
 def go(todo: Sweep) -> int:
@@ -195,5 +216,13 @@ def close(directory: Path, total: int | None) -> int:
     counts += f", {len(entries)} different runs" if len(entries) < len(jobs) else ""
     counts += "".join(f", {count} {end}" for end, count in ends.items() if count)
     print(f"\n{counts}; table and job files in {directory}")
+    for sentence in done_anew(directory):
+        print(sentence)
+    if unlike := mixed(every):
+        print(
+            f"not comparable: {in_words(unlike)} changed while the sweep was on its way. The sweep's command once more does "
+            "the jobs anew that were run before that."
+        )
+        ends["mixed"] = 1
     print(f"next: unipet report {shlex.quote(str(directory))} --html report.html")
     return 1 if ends.total() else 0

@@ -20,8 +20,9 @@ from unipet.runs.run_directory import Busy
 from unipet.runs.sweep_files import job_numbers
 from unipet.runs.tracked_summary import own_files
 from unipet.sweeps import jobs
-from unipet.sweeps.claims import Claim, attempts, beating, claim, release
+from unipet.sweeps.claims import Claim, attempts, beating, claim, release, step_back
 from unipet.sweeps.job_files import job_config, read_job
+from unipet.sweeps.moved import in_its_place
 from unipet.sweeps.worker import BUSY_S, Worker
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ class Packer(Worker):
         with ExitStack() as inside:
             inside.enter_context(own_files(self.sweep.config_dir))
             for held in claims:
-                inside.enter_context(beating(held))
+                inside.enter_context(beating(held, self.leave))
             try:
                 seats = pack.run([self.work(held) for held in claims])
             except BaseException:
@@ -129,7 +130,7 @@ class Packer(Worker):
                 release(held)
             raise ended[0]
         for held, why in alone:
-            with beating(held):
+            with beating(held, self.leave):
                 self.do_alone(held, why)
 
     def stays(self, error: BaseException) -> bool:
@@ -148,14 +149,16 @@ class Packer(Worker):
                 return error.reason
         if isinstance(error, Busy):
             self.busy[held.job] = time.monotonic() + BUSY_S
-        release(held)
+            step_back(held)
+        else:
+            release(held)
         return None
 
     def work(self, held: Claim) -> Callable[[Seat], None]:
         """What a seat of the pack does: one job, to its outcome."""
 
         def do(seat: Seat) -> None:
-            job = read_job(self.sweep.directory, held.job)
+            job = in_its_place(self.sweep, read_job(self.sweep.directory, held.job))
             self.say(job, None)
             outcome = jobs.run_job(job.values, self.task(job, held), job.mistake, self.shared.beside(seat))
             if held.held():

@@ -6,10 +6,11 @@ from __future__ import annotations
 import sys
 import time
 
-from unipet.runs.sweep_files import RESULTS, RUNNING, JobState, index_lines, map_events, read_jobs
+from unipet.runs.sweep_files import PENDING, RESULTS, RUNNING, JobState, index_lines, map_events, read_jobs
 from unipet.sweeps import closing
 from unipet.sweeps.directory import Sweep
 from unipet.sweeps.job_files import read_job
+from unipet.sweeps.planned import left_s, predicted
 
 EVERY_S = 60.0  # between two lines in a log
 
@@ -22,7 +23,9 @@ class Progress:
         self.status = {state.job: state.status for state in read_jobs(sweep.directory)}
         _, self.at = index_lines(sweep.directory)
         self.began = self.told = time.monotonic()
-        self.ended = 0  # jobs that ended since then
+        self.ended: list[tuple[int, float]] = []  # jobs that ended since then, and their seconds
+        self.since = {job: self.began for job, status in self.status.items() if status == RUNNING}
+        self.plan = predicted(sweep)
         self.live = sys.stderr.isatty()
         self.shown = ""
 
@@ -31,8 +34,10 @@ class Progress:
         lines, self.at = index_lines(self.sweep.directory, self.at)
         for event in map_events(lines):
             self.status[event.job] = event.status
+            if event.status == RUNNING:
+                self.since[event.job] = time.monotonic()
             if event.over:
-                self.ended += 1
+                self.ended.append((event.job, event.seconds or 0.0))
                 self._say(self._told(event))
         now = time.monotonic()
         if self.live:
@@ -42,7 +47,7 @@ class Progress:
             self._say(self.line())
 
     def line(self) -> str:
-        """`12 of 40 done, 2 running, 1 failed, 25 left; 61 jobs per hour, about 25 min left`."""
+        """`12 of 40 done, 2 running, 1 failed, 25 left; 61 jobs per hour, about 25 min left by the plan`."""
         statuses = list(self.status.values())
         running, over = statuses.count(RUNNING), [s for s in statuses if s in RESULTS]
         skipped = statuses.count("skipped")
@@ -55,11 +60,22 @@ class Progress:
             if count
         ]
         text = ", ".join([*parts, f"{left} left"])
-        hours = (time.monotonic() - self.began) / 3600
-        if self.ended and hours > 0:
-            rate = self.ended / hours
-            text += f"; {rate:.0f} jobs per hour, about {_minutes((left + running) / rate)} left"
-        return text
+        return "; ".join([text, *filter(None, [self._rate(left + running)])])
+
+    def _rate(self, left: int) -> str:
+        """How fast jobs end, and when the last one will have: by what `unipet plan` predicted and by the time of those that
+        have ended; without a plan, or for jobs that it does not know, at the pace so far."""
+        now = time.monotonic()
+        rate = len(self.ended) * 3600 / max(now - self.began, 1e-9)
+        said = [f"{rate:.0f} jobs per hour"] if self.ended else []
+        running = {job: now - self.since.get(job, now) for job, status in self.status.items() if status == RUNNING}
+        pending = [job for job in range(self.sweep.total) if self.status.get(job, PENDING) == PENDING]
+        planned = left_s(self.plan, self.ended, running, pending) if self.plan else None
+        if planned is not None and left:
+            said.append(f"about {_minutes(planned / 3600)} left by the plan")
+        elif self.ended:
+            said.append(f"about {_minutes(left / rate)} left")
+        return ", ".join(said)
 
     def close(self) -> None:
         """End the live line."""

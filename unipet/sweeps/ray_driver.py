@@ -20,7 +20,7 @@ from unipet.sweeps.directory import Sweep, most_gpus
 from unipet.sweeps.ray_worker import RayWorker
 from unipet.sweeps.search.advancing import unfinished
 from unipet.sweeps.stopping import stopped
-from unipet.sweeps.supervisor import BARREN, END_S
+from unipet.sweeps.supervisor import BARREN, END_S, heard
 from unipet.training.stopping import Interrupted
 
 LOOK_S = 1.0  # between two looks at the actors
@@ -118,7 +118,7 @@ class Driver:
     def run(self) -> None:
         """Until every job has an outcome, or until the sweep is stopped and no actor works any more."""
         self.clock = Clock(self.sweep.directory, self.name)
-        before = {sign: signal.signal(sign, self._asked_to_end) for sign in (signal.SIGINT, signal.SIGTERM)}
+        before = {sign: signal.signal(sign, self._asked_to_end) for sign in heard()}
         try:
             while self._unfinished():
                 if self.asked is not None:

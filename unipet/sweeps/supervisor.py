@@ -18,16 +18,18 @@ from types import FrameType
 
 from unipet.errors import UnipetError
 from unipet.runs.sweep_files import WORKERS, JobState
-from unipet.sweeps.claims import STALE_S, Claim, Clock, attempts, read_claim, release
+from unipet.sweeps.claims import STALE_S, Claim, attempts, read_claim, release
 from unipet.sweeps.directory import Sweep
 from unipet.sweeps.job_files import read_job
 from unipet.sweeps.jobs import Task, write_outcome
 from unipet.sweeps.lost import NOT_ITS_FAULT, how_it_ended, lost_outcome
 from unipet.sweeps.search.advancing import unfinished
 from unipet.sweeps.stopping import stop, stopped
-from unipet.training.stopping import MOMENT_S, Interrupted
+from unipet.training.stopping import ENDING, MOMENT_S, Interrupted
 
 LOOK_S = 0.2  # between two looks at the workers
+ASLEEP_S = 15.0  # between two looks: this process was stopped, or the machine slept, and with it the workers
+START_S = 60.0  # that the first job of a process may take besides its own time: it imports what all of them need
 END_S = 120.0  # that workers have to write their checkpoints when everything shall end
 BARREN = 3  # workers in a row that end before they take a job: then starting another one is no use
 
@@ -40,7 +42,17 @@ class Slot:
     environment: Mapping[str, str] = field(default_factory=dict)
     log: Path | None = None  # None: it writes where this process writes
     process: subprocess.Popen[bytes] | None = None
-    claims: dict[tuple[int, int], float] = field(default_factory=dict)  # (job, attempt) -> when it was first seen
+    claims: dict[tuple[int, int], Watched] = field(default_factory=dict)  # (job, attempt) -> what was seen of it
+    fresh: bool = True  # no job of this process has ended yet
+
+
+@dataclass
+class Watched:
+    """A claim as its supervisor has seen it, in the seconds that the supervisor itself was awake."""
+
+    began: float
+    beat: float  # the file's time
+    beat_seen: float  # when it was last another one
 
 
 @dataclass
@@ -58,14 +70,14 @@ class Supervisor:
     barren: int = 0
     ended_by: int | None = None  # the signal that asked this process to end
     asked_at: float = 0.0  # when it came
+    awake: float = 0.0  # seconds that this process has watched
+    looked_at: float = field(default_factory=time.monotonic)
 
     def run(self) -> None:
-        """Until no worker finds another job. Raises `Interrupted` after SIGINT or SIGTERM, once the workers have ended,
-        and `UnipetError` where workers cannot be started."""
+        """Until no worker finds another job. Raises `Interrupted` after SIGINT, SIGTERM or SIGHUP, once the workers have
+        ended, and `UnipetError` where workers cannot be started."""
         here = threading.current_thread() is threading.main_thread()  # the only one that may receive signals
-        asking = (signal.SIGINT, signal.SIGTERM) if here else ()
-        before = {sign: signal.signal(sign, self._asked_to_end) for sign in asking}
-        self.clock = Clock(self.sweep.directory, "supervisor")
+        before = {sign: signal.signal(sign, self._asked_to_end) for sign in (heard() if here else ())}
         try:
             for slot in self.slots:
                 self._start(slot)
@@ -109,30 +121,49 @@ class Supervisor:
         except OSError as error:
             raise UnipetError(f"launcher: no worker can be started ({error.strerror or error}).") from None
         slot.claims.clear()
+        slot.fresh = True
 
     def _look_at_claims(self) -> None:
         """Note the jobs that the workers are at, and end a worker whose job takes too long or gives no sign of life."""
         owners = {slot.process.pid: slot for slot in self.slots if slot.process is not None}
         known = {key: each for each in self.slots for key in each.claims}
-        now, latest = time.monotonic(), attempts(self.sweep.directory)
+        latest = attempts(self.sweep.directory)
+        now = self._awake()
         for slot in self.slots:
-            slot.claims = {(job, k): seen for (job, k), seen in slot.claims.items() if latest.get(job) == k}
+            before, slot.claims = (
+                slot.claims,
+                {key: each for key, each in slot.claims.items() if latest.get(key[0]) == key[1]},
+            )
+            slot.fresh = slot.fresh and len(slot.claims) == len(before)
         for job, attempt in latest.items():
             held = read_claim(self.sweep.directory, job, attempt)
             holder = known.get((job, attempt)) or (owners.get(held.owner.pid) if held.owner is not None else None)
             if holder is None or held.owner is None or held.owner.worker != holder.name:
                 continue
-            began = holder.claims.setdefault((job, attempt), now)
-            self._check_time(
-                holder, held, (now - began) / max(len(holder.claims), 1)
-            )  # the jobs of a pack share the time
+            beat = held.last_beat()
+            seen = holder.claims.setdefault((job, attempt), Watched(now, beat, now))
+            if beat != seen.beat:
+                seen.beat, seen.beat_seen = beat, now
+            self._check_time(holder, held, seen, now)
 
-    def _check_time(self, slot: Slot, held: Claim, seconds: float) -> None:
+    def _awake(self) -> float:
+        """Seconds that this process has watched. Where it was stopped (Ctrl-Z) or the machine slept, its workers had no time
+        either."""
+        since, self.looked_at = time.monotonic() - self.looked_at, time.monotonic()
+        self.awake += since if since < ASLEEP_S else 0.0
+        return self.awake
+
+    def _check_time(self, slot: Slot, held: Claim, seen: Watched, now: float) -> None:
         limit = self.sweep.launcher.timeout
-        age = self.clock.age(held.path)
+        seconds = (now - seen.began - START_S * slot.fresh) / max(
+            len(slot.claims), 1
+        )  # the jobs of a pack share the time
         if limit is not None and seconds > limit:
-            self._kill(slot, held, "Timeout", f"it took longer than launcher.timeout={limit:g} s", its_fault=True)
-        elif age is not None and age > self.stale_s:
+            start = f", and than the {START_S:g} s that a new process has to begin" if slot.fresh else ""
+            self._kill(
+                slot, held, "Timeout", f"it took longer than launcher.timeout={limit:g} s{start}", its_fault=True
+            )
+        elif now - seen.beat_seen > self.stale_s:
             self._kill(slot, held, "Hang", f"it gave no sign of life for {self.stale_s:g} s", its_fault=True)
 
     def _kill(self, slot: Slot, held: Claim, kind: str, why: str, its_fault: bool) -> None:
@@ -183,6 +214,8 @@ class Supervisor:
         """Ask every worker to end; they write their checkpoints first. Who does not end in time is killed."""
         alive = [slot.process for slot in self.slots if slot.process is not None and slot.process.poll() is None]
         for process in alive:
+            if self.ended_by is not None:
+                process.send_signal(self.ended_by)  # a worker keeps it for its record, and is ended by SIGTERM
             process.send_signal(signal.SIGTERM)
         deadline = time.monotonic() + END_S
         for process in alive:
@@ -191,6 +224,11 @@ class Supervisor:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def heard() -> list[signal.Signals]:
+    """The signals that end a sweep. One that is started by `nohup` outlives its terminal."""
+    return [sign for sign in ENDING if not (sign == signal.SIGHUP and signal.getsignal(sign) is signal.SIG_IGN)]
 
 
 def log_of(sweep: Sweep, name: str) -> Path:

@@ -29,10 +29,12 @@ from unipet.sweeps.claims import (
     lost,
     read_claim,
     release,
+    step_back,
 )  # fmt: skip
 from unipet.sweeps.directory import Sweep
 from unipet.sweeps.job_files import Job, read_job
 from unipet.sweeps.lost import lost_outcome
+from unipet.sweeps.moved import in_its_place
 from unipet.sweeps.search.advancing import OVER, WAITING, advance, is_over
 from unipet.sweeps.search.beginning import composing_in
 from unipet.sweeps.stopping import stop, stopped
@@ -54,6 +56,7 @@ class Worker:
     say: Say = lambda job, outcome: None
     alone: bool = True
     last: bool = False
+    leave: Callable[[Claim], None] = lambda held: None
     stale_s: float = STALE_S
     busy: dict[int, float] = field(default_factory=dict)  # job -> when to try it again
 
@@ -156,15 +159,15 @@ class Worker:
 
     def do(self, held: Claim) -> None:
         """Run the job of a claim and write its outcome."""
-        job = read_job(self.sweep.directory, held.job)
+        job = in_its_place(self.sweep, read_job(self.sweep.directory, held.job))
         self.say(job, None)
         try:
             self.shared.admit = lambda gib: self.admit(held, gib)
-            with beating(held), own_files(self.sweep.config_dir):
+            with beating(held, self.leave), own_files(self.sweep.config_dir):
                 outcome = jobs.run_job(job.values, self.task(job, held), job.mistake, self.shared)
         except Busy:
             self.busy[held.job] = time.monotonic() + BUSY_S
-            release(held)
+            step_back(held)
             return
         except BaseException:
             release(held)

@@ -37,6 +37,9 @@ class FrozenCache(Callback):
         if config.cache_frozen == "false":
             self.why_not = "cache_frozen=false"
             return
+        if config.model.shard != "none":  # its layers are computed by all processes alike
+            self.why_not = f"model.shard={config.model.shard}"
+            return
         try:
             self._stacks = self._possible(steps)
         except NotFrozen as reason:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +45,7 @@ class ObjectiveTrainer(Loop):
     lr_ratio: float = 1.0
     faster: AbstractSet[int] = frozenset()
     idle: Sequence[nn.Parameter] = ()
+    passes_alike: bool = False  # every process makes as many passes in a step: its layers are put together from all
 
     def training_step(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
         """The gradients of one batch: the whole effective one, which `micro_batch` cuts. Returns its loss."""
@@ -67,6 +69,7 @@ class ObjectiveTrainer(Loop):
                     weights=weights,
                     add_up=self.ranks.total if self.ranks.count > 1 else None,
                     note=found.update,
+                    passes=self._passes(inputs) if self.passes_alike else 0,
                 )
             self._step_with_zeros()
             terms = (found.get(name, torch.zeros_like(own)).float() for name in self.tally.names)
@@ -78,6 +81,11 @@ class ObjectiveTrainer(Loop):
             raise Diverged(f"{self._place('the gradients are not finite')} {_RANGE}") from None
         self.tally.add(losses, real_tokens(model_inputs(model, inputs)[0]))
         return losses[0]
+
+    def _passes(self, inputs: Mapping[str, Tensor]) -> int:
+        """The most passes that a process makes of this batch."""
+        parts = (replace(self.ranks, rank=rank).part(len(inputs["labels"])) for rank in range(self.ranks.count))
+        return max(sum(1 for _ in self.loss.shares(inputs, self.micro_batch, rows)) for rows in parts)
 
     def _weights(self, step: int) -> dict[str, float]:
         return self.loss.objective.weights_at(step, self.state.max_steps)

@@ -82,7 +82,7 @@ class Ranks:
         if self.count == 1:
             return value
         said = torch.tensor([value])
-        with _connected():
+        with connected():
             dist.broadcast(said, 0)
         return bool(said)
 
@@ -94,7 +94,7 @@ class Ranks:
             if tensor.numel() == 0:
                 continue
             flat = tensor.detach().flatten().to("cpu", copy=True)
-            with _connected():
+            with connected():
                 dist.broadcast(flat.view(torch.uint8), 0)
             tensor.detach().copy_(flat.view(tensor.shape))
 
@@ -104,7 +104,7 @@ class Ranks:
             return
         own = torch.tensor(list(marks(tensors).values()), dtype=torch.int64)
         low, high = own.clone(), own.clone()
-        with _connected():
+        with connected():
             dist.all_reduce(low, dist.ReduceOp.MIN)
             dist.all_reduce(high, dist.ReduceOp.MAX)
         differing = [name for name, same in zip(tensors, (low == high).tolist(), strict=True) if not same]
@@ -115,7 +115,7 @@ class Ranks:
             )
 
     def _sum(self, values: Tensor) -> None:
-        with _connected():
+        with connected():
             dist.all_reduce(values, group=self.gpus if values.is_cuda else None)
 
 
@@ -137,7 +137,7 @@ class OwnDropout(Callback):
 @contextmanager
 def joined(rank: int, count: int, meeting: Path) -> Iterator[Ranks]:
     """Inside, this is process `rank` of `count`, which find each other through the file `meeting` on this machine."""
-    with _loopback(), _connected():
+    with _loopback(), connected():
         dist.init_process_group(
             "gloo", init_method=meeting.absolute().as_uri(), rank=rank, world_size=count, timeout=_PATIENCE
         )
@@ -160,7 +160,8 @@ def check_can_join() -> None:
 
 
 @contextmanager
-def _connected() -> Iterator[None]:
+def connected() -> Iterator[None]:
+    """Inside, a lost connection to the other processes is `Disconnected`."""
     try:
         yield
     except (RuntimeError, ValueError) as error:  # what a lost connection is to gloo, and to its store

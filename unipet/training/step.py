@@ -151,6 +151,7 @@ class Loss:
         weights: Mapping[str, float] | None = None,
         add_up: Callable[[Tensor], Tensor] | None = None,
         note: Callable[[Terms], None] = lambda terms: None,
+        passes: int = 0,
     ) -> Tensor:
         """Add the gradients of the batch's loss to the parameters, `micro_batch` examples at a time. Returns the loss,
         detached. Gradients and loss are the contributions of `rows`, the part of the batch that this process computes.
@@ -159,7 +160,8 @@ class Loss:
         `weights` are the regularisers' in this step (None: in full); `add_up` adds up tensors of all processes, where there
         are several. Without dropout, the gradients do not depend on the micro-batch, up to rounding: routes of mixtures hold
         for the whole step, the routing of the batch is counted in a pass of its own before those with gradient (unless they
-        are one), and what depends on weights alone is computed once, by the process that has the first row.
+        are one), and what depends on weights alone is computed once, by the process that has the first row. Where `passes` are
+        more than the micro-batches, the others count nothing: they are made because another process makes them.
         """
         weights = self.objective.full_weights() if weights is None else weights
         total = batch["labels"].new_zeros((), dtype=torch.float32)
@@ -175,8 +177,9 @@ class Loss:
                 value = value.detach() * share
                 terms[name] = terms[name] + value if name in terms else value
 
-        whole = self._count_routing(model, batch, micro_batch, rows, weights, add_up)
-        for piece, share in self.shares(batch, micro_batch, rows):
+        whole = self._count_routing(model, batch, micro_batch, rows, weights, add_up, passes)
+        pieces = list(self.shares(batch, micro_batch, rows))
+        for piece, share in pieces:
             of_answers, uses = self._of_answers(model, piece, weights)
             of_routing = self._of_routing(uses, routed([uses]) if whole is None else whole, weights)
             loss = sum_of(of_answers)
@@ -186,6 +189,8 @@ class Loss:
             descend(sum_of({"": loss} | of_routing))
             add(of_answers, share)
             add(of_routing)
+        for _ in range(passes - len(pieces)):
+            backward(0.0 * sum_of(self._of_answers(model, next(self.shares(batch, 1))[0], weights)[0]))
         if rows.start in (None, 0) and (of_weights := self._of_weights(model, weights)):
             check(sum_of(of_weights))
             descend(sum_of(of_weights))
@@ -201,6 +206,7 @@ class Loss:
         rows: slice,
         weights: Mapping[str, float],
         add_up: Callable[[Tensor], Tensor] | None,
+        passes: int = 0,
     ) -> dict[str, Tensor] | None:
         """The counts of every learned router over the whole batch, which a term needs that is not a sum over micro-batches;
         None where the one pass with gradient can count them itself. Random streams are left as they were."""
@@ -215,6 +221,8 @@ class Loss:
         number, stream = routing.state()
         with torch.random.fork_rng(devices=devices), torch.no_grad():
             counted = routed(self._of_answers(model, piece, weights)[1] for piece, _ in pieces or nothing)
+            for _ in range(passes - len(pieces or nothing)):
+                self._of_answers(model, next(self.shares(batch, 1))[0], weights)
         routing.resume(number, stream)
         if nothing:
             counted = {place: torch.zeros_like(counts) for place, counts in counted.items()}

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT during a run: a step that is in work ends first, then the run; a second signal ends it at once."""
+"""SIGTERM, SIGINT and SIGHUP during a run: a step that is in work ends first, then the run; a second signal ends it at once."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 MOMENT_S = 2.0  # signals that come within so many seconds are one wish
+#: Signals that ask a program to end -> what somebody did to send it, where that is no secret.
+ENDING = {signal.SIGINT: " (Ctrl-C)", signal.SIGTERM: "", signal.SIGHUP: " (its terminal was closed)"}
 
 
 class Interrupted(KeyboardInterrupt):
     """A signal has asked the run to end. `exit_code` is what a shell expects of a command that such a signal ended."""
 
     def __init__(self, number: int, place: str = "") -> None:
-        super().__init__(f"interrupted by {signal.Signals(number).name}{place}")
+        super().__init__(f"interrupted by {signal.Signals(number).name}{ENDING.get(signal.Signals(number), '')}{place}")
         self.exit_code = 128 + number
 
 
@@ -33,14 +35,14 @@ _asked = _Asked()
 
 @contextmanager
 def heeding_signals() -> Iterator[None]:
-    """Inside, SIGTERM and SIGINT raise `Interrupted`: at once, or at the end of the step that is in work.
+    """Inside, SIGTERM, SIGINT and SIGHUP raise `Interrupted`: at once, or at the end of the step that is in work.
 
-    Where the program has a handler of its own, or ignores the signal, that stays; it may call `ask`.
+    Where the program has a handler of its own, or ignores the signal (`nohup`), that stays; it may call `ask`.
     """
     before = {}
     _asked.heeded += 1
     if threading.current_thread() is threading.main_thread():
-        for each in (signal.SIGINT, signal.SIGTERM):
+        for each in ENDING:
             if signal.getsignal(each) in (signal.SIG_DFL, signal.default_int_handler):
                 before[each] = signal.signal(each, lambda number, frame: ask(number))
     try:

@@ -22,7 +22,7 @@ from unipet.training.callbacks import Best, Clock, GradientProbe, Journal, Log, 
 from unipet.training.company import Company
 from unipet.training.compiling import Compiled
 from unipet.training.expert_use import ExpertUse
-from unipet.training.forward import Examples, lengths
+from unipet.training.forward import Examples, lengths, model_inputs
 from unipet.training.frozen_cache import FrozenCache
 from unipet.training.loop import Arguments
 from unipet.training.loss_scale import LossScale
@@ -35,6 +35,7 @@ from unipet.training.resume_point import Part, ResumePoint, ResumePoints
 from unipet.training.resuming import OPTIMISER, Optimiser, Resumption, RungReached, Spent, Weights
 from unipet.training.sampler import GroupedOrder
 from unipet.training.schedule import rung_step, warmup_steps
+from unipet.training.sharding import Sharded, Sharding
 from unipet.training.start_values import StartValues
 from unipet.training.step import Loss
 from unipet.training.stopping import end_if_asked, ending_steps_first
@@ -97,6 +98,12 @@ def train(
     if not parameters(model, head=True):
         return Trained(stopped_by="nothing trains", measured=measure())
     optim, company = config.optim, company or Company()
+
+    def some() -> dict[str, Tensor]:
+        return model_inputs(model, collate([examples[0]]))[0]
+
+    # Before anything goes to a device that has no room for the whole base model.
+    sharding = Sharding() if config.model.shard == "none" or ranks.count == 1 else Sharded(model, ranks, some)
     order = GroupedOrder(lengths(examples), optim.batch_size, config.seed)
     both = bool(getattr(model.config, "is_encoder_decoder", False))
     steps, stopped_by = count_steps(len(examples), config, batch_tokens(examples, order.batches(), both))
@@ -149,6 +156,7 @@ def train(
             *([progress] if company.shows else []),
             journal,
             hours,
+            sharding,
             *([best] if best else []),  # last, because it checks whether an earlier callback has ended training
         ],
     )
@@ -163,6 +171,7 @@ def train(
     trainer.schedule, trainer.tally = optim.schedule, Tally(arguments.device, objective.terms)
     trainer.company = company
     trainer.ranks, trainer.learning = ranks, list(learning.values())
+    trainer.passes_alike = isinstance(sharding, Sharded)
     parts |= {"tally": trainer.tally, OPTIMISER: Optimiser(trainer)}
     if config.precision == "fp16":
         trainer.loss_scale = parts["loss_scale"] = LossScale()
@@ -188,7 +197,10 @@ def train(
             best.check(trainer.state.global_step)
     finally:
         progress.close()
+    sharding.together()
     ranks.check_alike(learning)
+    sharding.lead()
+    sharding.follow_to_the_end()
     probe.check()
     still = movement.check(list(parameters(model)), optim.lr, trainer.state.global_step)
     trained = Trained(

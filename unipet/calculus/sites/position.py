@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from unipet.calculus.options import option
+from unipet.calculus.sites.layer_groups import SCHEMES, group_layers, read_group
 from unipet.errors import UnipetError, not_allowed
 
 FORMS = ("parallel", "sequential")
@@ -17,7 +18,8 @@ class Position:
     """Where an insertion sits, and what feeds it.
 
     `site` is a role or a list of roles. `form` is `parallel` (the function reads x) or `sequential` (it reads h).
-    `layers`: `all`, a list of indices, "0-5" (inclusive), `first:k` or `last:k`. `stack`: `all`, `encoder`, `decoder`.
+    `layers`: `all`, a list of indices, "0-5" (inclusive), `first:k`, `last:k`, or a group such as `spindle:2/4`, the second of
+    four whose sizes follow a scheme (`layer_groups.py`). `stack`: `all`, `encoder`, `decoder`.
     `tokens`: `all`, `first:k` or `last:k`, counting real tokens only. `input`: `post_norm`, or `pre_norm` to read the
     un-normed residual stream of a pre-norm model, or `block_output` for what the block would yield unchanged: N(h + r),
     with r its residual and N its norm where the layer is post-norm (the adapters library's default). `side: input` makes
@@ -73,7 +75,8 @@ def token_span(tokens: str, key: str) -> tuple[str, int] | None:
 def layer_indices(layers: Any, count: int | None, key: str) -> list[int]:
     """The layer numbers that a selector names in a stack of `count` layers (None: only check its form)."""
     total = 10**6 if count is None else count
-    allowed = 'all, a list of layer numbers, "0-5" (inclusive), first:k or last:k'
+    allowed = 'all, a list of layer numbers, "0-5" (inclusive), first:k, last:k, or a group SCHEME:k/n'
+    allowed += f" (SCHEME: {', '.join(SCHEMES)})"
     if isinstance(layers, int) and not isinstance(layers, bool):
         layers = [layers]
     if isinstance(layers, list):
@@ -86,6 +89,10 @@ def layer_indices(layers: Any, count: int | None, key: str) -> list[int]:
         if span[1] > total:
             raise UnipetError(f"{key}: {layers!r} asks for {span[1]} layers, the stack has {total}.")
         return list(range(span[1])) if span[0] == "first" else list(range(total - span[1], total)) if count else []
+    elif isinstance(layers, str) and (group := read_group(layers)):
+        if group[2] > total:
+            raise UnipetError(f"{key}: {layers!r} asks for {group[2]} groups, the stack has {total} layers.")
+        return group_layers(*group, count) if count else []
     elif isinstance(layers, str) and (match := re.fullmatch(r"(\d+)-(\d+)", layers)):
         low, high = int(match[1]), int(match[2])
         if low > high:

@@ -20,7 +20,7 @@ def main(argv: Sequence[str]) -> int:
         prog="unipet plan",
         description="For a command line of `unipet train`: every job's fitted sizes, micro-batch, memory, operations and time, "
         "the jobs that will be skipped and why, and the totals. A few batches of each kind of job are timed on this machine, "
-        "once. Nothing is written except these measurements, below runs_dir/.cache.",
+        "once. Nothing is written except these measurements and the predicted times, below runs_dir/.cache.",
         epilog=examples("plan"),
     )
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for `unipet train`")
@@ -36,6 +36,8 @@ def main(argv: Sequence[str]) -> int:
     from unipet.compose.composer import composer
     from unipet.compose.expand import sweep_jobs
     from unipet.compose.overrides import plan
+    from unipet.sweeps.job_files import written
+    from unipet.sweeps.planned import keep
     from unipet.sweeps.search.beginning import planned
     from unipet.sweeps.search.checks import check_search, searches
 
@@ -67,6 +69,8 @@ def main(argv: Sequence[str]) -> int:
             made.append(forecaster.mistaken(job.number, job.differing, job.mistake or ""))
             continue
         made.append(forecaster.forecast(job.number, job.differing, job.config, job.compose_s))
+    if todo.multirun and not searches(todo.config):
+        keep(todo.config.runs_dir, list(map(written, jobs)), todo.swept, {each.job: each.total_s for each in made})
     if not todo.multirun and made[0].status == "fails":
         raise UnipetError(str(made[0].reason))
     seen = forecaster.kinds.values()

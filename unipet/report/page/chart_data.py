@@ -7,11 +7,15 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from unipet.report.aggregate import score_of
+from unipet.report.averages import Averages
+from unipet.report.effect_rows import Effect
+from unipet.report.estimates import mean_difference
 from unipet.report.page.comparisons import Comparison, Line
 from unipet.report.page.curves import POINTS, curve, points_per_run
-from unipet.report.page.effects import effects
+from unipet.report.page.dimensions import effects_on
 from unipet.report.page.names import readable
 from unipet.report.page.pareto import front
+from unipet.report.tuning import Curve
 
 Rows = list[dict[str, Any]]
 
@@ -90,27 +94,70 @@ def curve_points(comparisons: Sequence[Comparison], points: int = POINTS) -> dic
     return by_measure
 
 
-def effect_points(comparisons: Sequence[Comparison]) -> Rows:
-    """One row per pair of configurations."""
+def effect_points(comparisons: Sequence[Comparison], effects: Sequence[Effect]) -> Rows:
+    """One row per pair of configurations; `first` marks one per change, for what is drawn once."""
     rows = []
     for comparison in comparisons:
-        for rank, effect in enumerate(effects(comparison)):
+        for rank, (effect, each, matches) in enumerate(effects_on(effects, comparison)):
+            change = effect.change
+            interval = {} if each.low is None else {"low": _round(each.low), "high": _round(each.high)}
             rows += [
                 {
                     "group": comparison.id,
-                    "label": f"{effect.dimension}: {effect.before} → {effect.after}",
+                    "label": f"{change.factor}: {change.before} → {change.after}",
                     "rank": rank,
-                    "before": pair.before.label,
-                    "after": pair.after.label,
-                    "difference": _round(pair.mean),
-                    "seeds": len(pair.differences),
-                    "rest": pair.rest,
-                    "mean": _round(effect.mean),
-                    "pairs": len(effect.pairs),
+                    "before": match.b.line.label,
+                    "after": match.a.line.label,
+                    "difference": _round(mean_difference(match)),
+                    "seeds": len(match.blocks),
+                    "rest": "the optimiser's settings differ, too" if match.tuned else "everything else is the same",
+                    "mean": _round(each.difference),
+                    "pairs": len(matches),
                     "first": number == 0,
+                    **interval,
                 }
-                for number, pair in enumerate(effect.pairs)
+                for number, match in enumerate(matches)
             ]
+    return rows
+
+
+def effort_points(tuning: Sequence[Curve]) -> Rows:
+    """One row per study and number of trials; `group` is the number of its task, base model, budget and metric."""
+    places = list(dict.fromkeys(curve.place for curve in tuning))
+    return [
+        {
+            "group": str(places.index(curve.place)),
+            "label": curve.label,
+            "trials": count,
+            "best": _round(best),
+            "low": _round(low),
+            "high": _round(high),
+        }
+        for curve in tuning
+        for count, (best, low, high) in enumerate(zip(curve.expected, curve.low, curve.high, strict=True), 1)
+    ]
+
+
+def rank_points(averages: Sequence[Averages]) -> Rows:
+    """One row per method; and one for each run of methods that ranks do not tell apart, from its best to its worst rank."""
+    rows: Rows = []
+    for number, each in enumerate(averages):
+        for line in each.lines:
+            rows.append(
+                {"group": str(number), "label": line.label, "rank": _round(line.rank), "score": _round(line.mean)}
+            )
+        for alike in each.ranking.alike:
+            ends = [each.lines[at].rank for at in (alike[0], alike[-1])]
+            names = ", ".join(each.lines[at].label for at in alike)
+            rows.append(
+                {
+                    "group": str(number),
+                    "label": each.lines[alike[-1]].label,
+                    "from": _round(ends[0]),
+                    "to": _round(ends[1]),
+                    "not distinguishable": names,
+                }
+            )
     return rows
 
 

@@ -13,33 +13,24 @@ from functools import partial
 from typing import Any
 
 from unipet.errors import UnipetError
-from unipet.report.page.chart_data import Rows, cost_points, curve_points, effect_points, seed_points
+from unipet.report.averages import Averages
+from unipet.report.effect_rows import Effect
+from unipet.report.page.chart_data import (
+    Rows,
+    cost_points,
+    curve_points,
+    effect_points,
+    effort_points,
+    rank_points,
+    seed_points,
+)  # fmt: skip
+from unipet.report.page.chart_style import ACCENT, CONFIG, DASHES, HUES, INK, LONG, MUTE, ONE, label_axis, step, tips
 from unipet.report.page.comparisons import COSTS, Comparison
 from unipet.report.page.curves import MEASURES, POINTS
 from unipet.report.page.names import linear_below
 from unipet.report.page.rendering import MISSING
-from unipet.runs.labels import SEPARATOR
-
-INK, MUTE, LINE, ACCENT = "var(--ink)", "var(--mute)", "var(--line)", "var(--accent)"
-HUES = [f"var(--hue{number})" for number in range(1, 9)]
-DASHES = [[1, 0], [7, 3], [2, 2], [8, 2, 2, 2], [4, 4], [12, 3], [1, 4]]  # one fewer than hues, so that 56 lines differ
-CONFIG: dict[str, Any] = {
-    "background": "transparent",
-    "font": "system-ui, sans-serif",
-    "view": {"stroke": None},
-    "axis": {
-        "labelColor": INK,
-        "titleColor": MUTE,
-        "titleFontWeight": "normal",
-        "gridColor": LINE,
-        "domainColor": LINE,
-        "tickColor": LINE,
-        "labelFontSize": 12,
-        "titleFontSize": 12,
-    },
-    "axisY": {"labelLimit": 600},
-    "legend": {"labelColor": INK, "titleColor": MUTE, "titleFontWeight": "normal", "labelLimit": 1000},
-}
+from unipet.report.page.study_charts import effects_chart, effort_chart, ranks_chart
+from unipet.report.tuning import Curve
 
 
 @dataclass(frozen=True)
@@ -53,7 +44,13 @@ class Drawn:
 Charts = Mapping[str, Drawn]
 
 
-def charts(comparisons: Sequence[Comparison], points: int = POINTS) -> dict[str, Drawn]:
+def charts(
+    comparisons: Sequence[Comparison],
+    points: int = POINTS,
+    effects: Sequence[Effect] = (),
+    averages: Sequence[Averages] = (),
+    tuning: Sequence[Curve] = (),
+) -> dict[str, Drawn]:
     """Name -> chart, of those that have anything to show; the curves of a measure have `points` points in all.
 
     Raises `UnipetError` where Altair is missing.
@@ -68,7 +65,9 @@ def charts(comparisons: Sequence[Comparison], points: int = POINTS) -> dict[str,
         "scores": (seed_points(comparisons), _scores),
         **{f"front-{cost}": (cost_points(comparisons, cost), partial(_front, cost=cost)) for cost in COSTS},
         **{f"curves-{measure}": (curves.get(measure, []), partial(_curves, measure=measure)) for measure in MEASURES},
-        "effects": (effect_points(comparisons), _effects),
+        "effects": (effect_points(comparisons, effects), effects_chart),
+        "ranks": (rank_points(averages), ranks_chart),
+        "tuning": (effort_points(tuning), effort_chart),
     }
     return {name: Drawn(_spec(draw, rows, first), rows) for name, (rows, draw) in asked.items() if rows}
 
@@ -84,59 +83,30 @@ def _spec(draw: Callable[[Any, Rows], Any], rows: Rows, first: str) -> dict[str,
     return {**spec, "config": CONFIG}
 
 
-#: An axis with one value says this value; one with several has as many digits as its steps need.
-ONE = "domain('{0}')[0] === domain('{0}')[1] ? format(datum.value, '.6~g') : datum.label"
-LONG = 60  # characters of a label on one line
-BROKEN = f"length(datum.label) > {LONG} ? split(datum.label, '{SEPARATOR}') : datum.label"
-
-
-def _step(rows: Rows, least: int) -> dict[str, int]:
-    """The height of a row of a chart: room for its label's lines."""
-    most = max(len(str(row["label"]).split(SEPARATOR)) if len(str(row["label"])) > LONG else 1 for row in rows)
-    return {"step": max(least, 14 * most + 6)}
-
-
-def _tip(*fields: str) -> list[Any]:
-    import altair as alt
-
-    return [alt.Tooltip(field) for field in fields]
-
-
-def _label_axis() -> Any:
-    import altair as alt
-
-    return alt.Y(
-        "label:N",
-        sort=alt.EncodingSortField("rank", op="min"),
-        title=None,
-        axis=alt.Axis(domain=False, ticks=False, grid=True, labelExpr=BROKEN),
-    )
-
-
 def _scores(data: Any, rows: Rows) -> Any:
     """Every seed a ring, their mean a diamond, ± one sample standard deviation a line."""
     import altair as alt
 
-    base = alt.Chart(data).encode(y=_label_axis())
+    base = alt.Chart(data).encode(y=label_axis())
     scale, x = alt.Scale(zero=False, nice=True), alt.Axis(tickCount=8, labelExpr=ONE.format("x"))
     spread = (
         base.mark_rule(color=INK, strokeWidth=2)
         .encode(
             x=alt.X("low:Q", scale=scale, title="score", axis=x),
             x2="high:Q",
-            tooltip=_tip("label:N", "mean:Q", "std:Q"),
+            tooltip=tips("label:N", "mean:Q", "std:Q"),
         )
         .transform_filter("datum.first && isValid(datum.low)")
     )
     mean = (
         base.mark_point(shape="diamond", size=110, color=INK, fill=INK, opacity=1)
-        .encode(x=alt.X("mean:Q", scale=scale, axis=x), tooltip=_tip("label:N", "mean:Q", "std:Q", "seeds:Q"))
+        .encode(x=alt.X("mean:Q", scale=scale, axis=x), tooltip=tips("label:N", "mean:Q", "std:Q", "seeds:Q"))
         .transform_filter("datum.first")
     )
     seeds = base.mark_point(size=70, color=ACCENT, fill="transparent", strokeWidth=2, opacity=1).encode(
-        x=alt.X("score:Q", scale=scale, axis=x), tooltip=_tip("label:N", "seed:N", "score:Q")
+        x=alt.X("score:Q", scale=scale, axis=x), tooltip=tips("label:N", "seed:N", "score:Q")
     )
-    return alt.layer(spread, mean, seeds).properties(height=_step(rows, 30))
+    return alt.layer(spread, mean, seeds).properties(height=step(rows, 30))
 
 
 def _front(data: Any, rows: Rows, cost: str) -> Any:
@@ -158,7 +128,7 @@ def _front(data: Any, rows: Rows, cost: str) -> Any:
     scale, axis = alt.Scale(zero=False, padding=18), alt.Axis(labelExpr=ONE.format("y"))
     y = alt.Y("score:Q", scale=scale, title="mean score", axis=axis)
     base = alt.Chart(data).encode(x=x, y=y)
-    tips = _tip("label:N", "score:Q", "cost:Q", "on the front:N")
+    shown = tips("label:N", "score:Q", "cost:Q", "on the front:N")
     steps = (
         base.mark_line(interpolate="step-after", color=ACCENT, strokeWidth=2)
         .transform_filter("datum.front")
@@ -166,12 +136,12 @@ def _front(data: Any, rows: Rows, cost: str) -> Any:
     )
     inside = (
         base.mark_point(size=70, color=MUTE, fill="transparent", strokeWidth=1.5, opacity=1)
-        .encode(tooltip=tips)
+        .encode(tooltip=shown)
         .transform_filter("!datum.front")
     )
     best = (
         base.mark_point(shape="diamond", size=140, color=ACCENT, fill=ACCENT, opacity=1)
-        .encode(tooltip=tips)
+        .encode(tooltip=shown)
         .transform_filter("datum.front")
     )
     names = (
@@ -218,27 +188,3 @@ def _curves(data: Any, rows: Rows, measure: str) -> Any:
         opacity=alt.condition(chosen, alt.value(1), alt.value(0.08)),
     )
     return alt.layer(seeds, mean).add_params(alt.param(name="highlight", value="")).properties(height=340)
-
-
-def _effects(data: Any, rows: Rows) -> Any:
-    """Every pair a ring, their mean a diamond, no change the line at zero."""
-    import altair as alt
-
-    base = alt.Chart(data).encode(y=_label_axis())
-    x = alt.X("difference:Q", title="difference in score", axis=alt.Axis(format="+.3~g"))
-    zero = alt.Chart(data).mark_rule(color=MUTE, strokeDash=[4, 3]).encode(x=alt.datum(0))
-    pairs = base.mark_point(size=60, color=ACCENT, fill="transparent", strokeWidth=2, opacity=1).encode(
-        x=x,
-        shape=alt.Shape(
-            "rest:N",
-            scale=alt.Scale(range=["circle", "square"]),
-            legend=alt.Legend(title="apart from it", orient="bottom", direction="vertical"),
-        ),
-        tooltip=_tip("before:N", "after:N", "difference:Q", "seeds:Q", "rest:N"),
-    )
-    mean = (
-        base.mark_point(shape="diamond", size=120, color=INK, fill=INK, opacity=1)
-        .encode(x=alt.X("mean:Q"), tooltip=_tip("label:N", "mean:Q", "pairs:Q"))
-        .transform_filter("datum.first")
-    )
-    return alt.layer(zero, mean, pairs).properties(height=_step(rows, 34))

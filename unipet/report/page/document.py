@@ -14,15 +14,20 @@ from typing import Any
 from unipet.errors import UnipetError
 from unipet.output.files import utf8
 from unipet.report.aggregate import named
+from unipet.report.averages import Averages
+from unipet.report.averages import averages as averages_of
+from unipet.report.cases import study
 from unipet.report.collect import Entry
 from unipet.report.comparing import Group
+from unipet.report.contrasts import Contrast
+from unipet.report.effect_rows import Effect
+from unipet.report.effect_rows import effects as effects_of
 from unipet.report.page.chart_data import Rows
 from unipet.report.page.charts import Drawn, charts
 from unipet.report.page.comparison_table import comparison_table
 from unipet.report.page.comparisons import Comparison, comparisons_of
 from unipet.report.page.composition import compositions
-from unipet.report.page.dimensions import effect_tables, pooled_tables
-from unipet.report.page.effects import effects
+from unipet.report.page.dimensions import average_tables, contrast_table, effect_tables, pooled_tables
 from unipet.report.page.experts import expert_tables, expert_uses
 from unipet.report.page.learning import curve_tables, measures
 from unipet.report.page.methods import methods
@@ -37,8 +42,8 @@ from unipet.report.tuning import Curve, curve_cells
 HERE = Path(__file__).resolve().parent
 PARTS = (
     ("table", "Comparison"), ("published", "Published"), ("scores", "Scores"), ("trade-offs", "Cost"),
-    ("learning", "Learning"), ("experts", "Experts"), ("dimensions", "Dimensions"), ("tuning", "Tuning effort"),
-    ("methods", "Methods"), ("failures", "Without a score"), ("runs", "Any two runs"),
+    ("learning", "Learning"), ("experts", "Experts"), ("dimensions", "Dimensions"),
+    ("averages", "Over tasks"), ("tuning", "Tuning effort"), ("methods", "Methods"), ("failures", "Without a score"), ("runs", "Any two runs"),
 )  # fmt: skip
 LIMIT = 3_000_000  # bytes of the whole page
 #: (points of each measure's curves, compositions drawn): all that a page below the limit has room for.
@@ -52,21 +57,28 @@ def page(
     published: Sequence[Beside] = (),
     progress: Sequence[str] = (),
     tuning: Sequence[Curve] = (),
+    effects: Sequence[Effect] | None = None,
+    contrasts: Sequence[Contrast] = (),
+    averages: Sequence[Averages] | None = None,
 ) -> str:
     """The whole page. `groups`: what was compared before. `stamp`: the version that a live page asks about.
     `published`: papers' numbers beside ours. `progress`: how far running sweeps are.
-    `tuning`: the curves of searches.
+    `tuning`: the curves of searches. `effects`, `averages`: None where nobody has made them yet.
 
     Raises `UnipetError` where Jinja2, Altair or vl-convert is missing, or a predictions.jsonl is damaged.
     """
     comparisons = sorted(comparisons_of(entries, groups), key=lambda comparison: -len(comparison.scored))
-    content = _content(entries, comparisons, published)
+    compared = [comparison.verdict for comparison in comparisons if comparison.verdict is not None]
+    effects = effects_of(study(compared)) if effects is None else effects
+    averages = averages_of(compared) if averages is None else averages
+    content = _content(entries, comparisons, published, effects)
+    content |= {"contrasts": contrast_table(contrasts), "averages": average_tables(averages)}
     single = single_runs(entries, comparisons)
     content |= {"tuning": curve_tables_of(tuning), "notices": [*progress, *notices(comparisons)]}
     content |= {"run_labels": run_labels(single, comparisons), "left_out": left_out(entries, single)}
     composed, runs = compositions(comparisons), run_data(single)
     for points, drawings in DETAIL:
-        drawn = charts(comparisons, points)
+        drawn = charts(comparisons, points, effects, averages, tuning)
         shown = {
             "costs": costs_of_charts(drawn),
             "costless": costless(comparisons, drawn),
@@ -81,6 +93,7 @@ def page(
             "experts": not (content["expert_tables"] or content["expert_uses"]),
             "published": not published,
             "tuning": not tuning,
+            "averages": not averages,
             "trade-offs": not shown["costs"],
         }
         parts = [part for part in PARTS if not absent.get(part[0])]
@@ -92,10 +105,14 @@ def page(
 
 
 def _content(
-    entries: Sequence[Entry], comparisons: Sequence[Comparison], published: Sequence[Beside]
+    entries: Sequence[Entry],
+    comparisons: Sequence[Comparison],
+    published: Sequence[Beside],
+    effects: Sequence[Effect],
 ) -> dict[str, object]:
     """What the parts of the page show at every level of detail."""
-    changes = {comparison.id: effects(comparison) for comparison in comparisons}
+    changes = effect_tables(effects, comparisons)
+    shown = {table.group for table in changes}
     beside = Table(PUBLISHED, BESIDE, [number.texts() for number in published], (4, 5, 6, 7))
     return {
         "comparisons": comparisons,
@@ -107,11 +124,11 @@ def _content(
         "published_notes": setting_notes(published),
         "score_tables": [score_table(comparison) for comparison in comparisons],
         "verdicts": verdicts(comparisons),
-        "effect_tables": effect_tables(changes, comparisons),
+        "effect_tables": changes,
         "expert_tables": expert_tables(comparisons),
         "expert_uses": expert_uses(comparisons),
-        "pooled_tables": pooled_tables(comparisons),
-        "without_pairs": [name for name, effects_of in changes.items() if not effects_of],
+        "pooled_tables": pooled_tables(effects),
+        "without_pairs": [comparison.id for comparison in comparisons if comparison.id not in shown],
         "failures": failures(entries),
         "unlisted": unlisted(entries),
     }

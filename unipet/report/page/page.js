@@ -50,7 +50,7 @@
     return chart.rows.map(row => Object.fromEntries(row.flatMap((value, at) => value === null ? [] : [[chart.fields[at], texts[at] ? chart.words[value] : value]])));
   }
   async function draw(place) {
-    const chart = data.charts[place.dataset.chart], group = comparison.value;
+    const chart = data.charts[place.dataset.chart], group = place.dataset.shows ?? comparison.value;
     views.get(place)?.finalize();
     views.delete(place);
     const values = chart ? rowsOf(chart).filter(row => row.group === group) : [];

@@ -5,21 +5,23 @@ Any worker may do it. All that decides lies in the sweep's directory, so two tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+from unipet.config import RunConfig, SearchConfig
 from unipet.errors import UnipetError
 from unipet.output.files import write_bytes_atomic
 from unipet.runs.record import Record
 from unipet.runs.record_files import RESULT, read_record
-from unipet.runs.sweep_files import JOBS, JobState, append_index, job_numbers, read_outcome
+from unipet.runs.sweep_files import JOBS, append_index, job_numbers, read_outcome
 from unipet.sweeps.directory import Sweep
-from unipet.sweeps.job_files import Job, job_file, read_job_file
+from unipet.sweeps.job_files import Job, job_config, job_file, read_job_file
+from unipet.sweeps.search.candidates import Candidates
 from unipet.sweeps.search.choosing import choose
-from unipet.sweeps.search.description import Search, read_search
+from unipet.sweeps.search.description import Search, StudyText, read_search
 from unipet.sweeps.search.draws import Choice
+from unipet.sweeps.search.judging import Judge
 from unipet.sweeps.search.stage_files import (
     FINAL,
     TRIAL,
@@ -31,8 +33,10 @@ from unipet.sweeps.search.stage_files import (
     trial_path,
     write_stage,
 )
-from unipet.sweeps.search.strategies import STRATEGIES
+from unipet.sweeps.search.strategies import strategy_of
+from unipet.sweeps.search.studies import judged
 from unipet.sweeps.search.study import Done, Run, Study, Trial
+from unipet.sweeps.search.trial_jobs import pending, trial_run
 
 ADDED, WAITING, OVER = "added", "waiting", "over"  # what `advance` found
 #: (study, number of the trial, its choice) -> the job of the trial, without its seed
@@ -75,10 +79,14 @@ def advance(sweep: Sweep, compose: Compose) -> str:
         return WAITING
     search = read_search(directory)
     studies = states(directory, search, stages)
+    for study in studies:
+        if search.studies[study.number].designed and strategy_of(search.config, study.beside).modelled:
+            study.candidates = candidates(directory, study, compose)
     stage = next_stage(
         search, studies, stages[-1].number + 1, stages[-1].jobs, lambda *new: write_trial(directory, compose, *new)
     )
-    jobs = [trial_run(directory, search, added) for added in stage.added]
+    further = {study.number: _discarded([*stages, stage], study.number) for study in studies}
+    jobs = [trial_run(directory, search, added, further[added.study]) for added in stage.added]
     for job in jobs:
         write_bytes_atomic(directory / JOBS / f"{job.number}.yaml", job_file(job))
     if not stage_path(directory, stage.number).exists():
@@ -87,6 +95,26 @@ def advance(sweep: Sweep, compose: Compose) -> str:
     if stage.role == FINAL:
         _drop_resume_points(studies)
     return ADDED if stage.added else OVER
+
+
+def _discarded(stages: Sequence[Stage], study: int) -> int:
+    """How many proposals of a study did not become trials."""
+    return sum(stage.discarded[str(study)].total for stage in stages if str(study) in stage.discarded)
+
+
+def candidates(directory: Path, study: Study, compose: Compose) -> Candidates:
+    """What may become a further trial of a study: none that cannot run, and none that is the same as one of its trials."""
+    judge = Judge()
+
+    def composed(choice: Choice) -> RunConfig:
+        return job_config(compose(study.number, len(study.trials), choice))
+
+    key = judged(composed, judge)
+    known = {
+        judge.key(job_config(read_job_file(trial_path(directory, study.number, trial.number)))): trial.choice
+        for trial in study.trials
+    }
+    return Candidates(key, known)
 
 
 def _drop_resume_points(studies: Sequence[Study]) -> None:
@@ -107,9 +135,11 @@ def next_stage(
 
     `jobs` is how many there are already; `draw` is called for every trial that is new.
     """
-    strategy, stage = STRATEGIES[search.config.name], Stage(number)
+    stage = Stage(number)
     for study in studies:
-        asked = strategy.ask(study)
+        asked = strategy_of(search.config, study.beside).ask(study)
+        if study.candidates.discarded.total:
+            stage.discarded[str(study.number)] = study.candidates.discarded
         stage.verdicts += asked.verdicts
         for choice in asked.new:
             draw(study.number, len(study.trials), choice)
@@ -135,16 +165,7 @@ def _added(study: int, run: Run, seed: int) -> Added:
 
 def states(directory: Path, search: Search, stages: Sequence[Stage]) -> list[Study]:
     """Every study with what is known of its trials."""
-    studies = [
-        Study(
-            number,
-            text.label,
-            [Trial(at, choice) for at, choice in enumerate(text.known)],
-            search.config,
-            text.space,
-        )
-        for number, text in enumerate(search.studies)
-    ]
+    studies = [study_of(number, text, search.config) for number, text in enumerate(search.studies)]
     for stage in stages:
         for added in stage.added:
             trials = studies[added.study].trials
@@ -155,6 +176,12 @@ def states(directory: Path, search: Search, stages: Sequence[Stage]) -> list[Stu
         for verdict in stage.verdicts:
             studies[verdict.study].stopped.add(verdict.trial)
     return studies
+
+
+def study_of(number: int, text: StudyText, config: SearchConfig) -> Study:
+    """A study of which nothing has run yet."""
+    trials = [Trial(at, choice) for at, choice in enumerate(text.known)]
+    return Study(number, text.label, trials, config, text.space, beside=text.beside)
 
 
 def outcome(directory: Path, number: int) -> Done | None:
@@ -192,45 +219,3 @@ def write_trial(directory: Path, compose: Compose, study: int, trial: int, choic
     path = trial_path(directory, study, trial)
     if not path.is_file():
         write_bytes_atomic(path, job_file(compose(study, trial, choice)))
-
-
-def trial_run(directory: Path, search: Search, added: Added) -> Job:
-    """A job of a stage, from the file of its trial."""
-    return run_of(read_job_file(trial_path(directory, added.study, added.trial)), search, added)
-
-
-def run_of(trial: Job, search: Search, added: Added) -> Job:
-    """A run of a trial, as a job."""
-    config, scored_on = search.config, "evaluation" if added.role == FINAL else "selection"
-    node: dict[str, Any] = {
-        "scored_on": scored_on,
-        "until": added.until,
-        "after": added.after,
-        "role": added.role,
-        "search": config.name,
-        "study": search.studies[added.study].label,
-        "number": added.trial,
-        "trials": config.trials if config.trials is not None else len(search.studies[added.study].known),
-        "seeds": len(config.seeds),
-        "budget": config.budget,
-    }
-    own = [f"seed={added.seed}"]
-    own += [f"trial.scored_on={scored_on}"] if scored_on != "evaluation" else []
-    own += [f"trial.{key}={node[key]}" for key, usual in (("until", 1.0), ("after", 0.0)) if node[key] != usual]
-    values: Mapping[str, Any] = {**trial.values, "seed": added.seed, "trial": node} if trial.values else {}
-    return Job(added.job, [*trial.overrides, *own], [*trial.differing, *own], values, trial.mistake)
-
-
-def pending(stage: Stage, jobs: Sequence[Job], flags: Sequence[str]) -> list[JobState]:
-    """The first events of a stage's jobs."""
-    return [
-        JobState(
-            job.number,
-            overrides=job.overrides,
-            flags=list(flags),
-            role=added.role,
-            study=added.study,
-            trial=added.trial,
-        )
-        for job, added in zip(jobs, stage.added, strict=True)
-    ]

@@ -8,20 +8,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from unipet.compose.composer import Composer, composer
-from unipet.compose.expand import SweepJob, combinations, composed_job
+from unipet.compose.expand import SweepJob
 from unipet.compose.overrides import Plan
-from unipet.compose.search_space import SearchSpace
-from unipet.config import SearchConfig, TrialConfig
-from unipet.errors import UnipetError, unknown
+from unipet.config import TrialConfig
+from unipet.errors import UnipetError
 from unipet.runs.sweep_files import JobState
 from unipet.sweeps.directory import Sweep
 from unipet.sweeps.job_files import Job, job_file
-from unipet.sweeps.search.advancing import Compose, next_stage, pending, run_of
-from unipet.sweeps.search.description import Search, StudyText, read_search
+from unipet.sweeps.search.advancing import Compose, next_stage, study_of
+from unipet.sweeps.search.description import Search, read_search
 from unipet.sweeps.search.draws import Choice
 from unipet.sweeps.search.stage_files import SEARCH, Stage, json_bytes, stage_path, trial_path
-from unipet.sweeps.search.strategies import trials_known
-from unipet.sweeps.search.study import Study, Trial
+from unipet.sweeps.search.studies import described, trial_of
+from unipet.sweeps.search.trial_jobs import pending, run_of
 
 
 @dataclass(frozen=True)
@@ -61,41 +60,15 @@ def begin(todo: Plan, composing: Composer) -> Begun:
         own = [trials[number, trial] for trial in range(len(text.known))]
         if own and all(job.mistake is not None for job in own):
             raise UnipetError(f"{own[0].mistake}")
-        states.append(
-            Study(
-                number, text.label, [Trial(at, each) for at, each in enumerate(text.known)], search.config, text.space
-            )
-        )
+        states.append(study_of(number, text, search.config))
     stage = next_stage(search, states, 0, 0, draw)
     jobs = [run_of(trials[added.study, added.trial], search, added) for added in stage.added]
     return Begun(search, trials, stage, jobs)
 
 
-def described(todo: Plan, composing: Composer, config: SearchConfig) -> list[StudyText]:
-    """The studies of a command line with their spaces, and the trials that `config` draws beforehand.
-
-    Raises `UnipetError` for a space of a method that is not compared.
-    """
-    studies, compared = [], dict[str, None]()
-    for chosen, differing in combinations(todo):
-        method = str(composing.values(chosen, 0)["method"].get("name"))
-        compared[method] = None
-        space = SearchSpace(todo.space, todo.space_of.get(method, ()))
-        try:
-            known = trials_known(space, config)
-        except UnipetError as error:
-            raise UnipetError(f"{error} (method {method})" if todo.space_of else f"{error}") from None
-        studies.append(StudyText(list(differing), list(chosen), space, known))
-    if (other := next((name for name in todo.space_of if name not in compared), None)) is not None:
-        raise unknown("search.space_of", other, compared)
-    return studies
-
-
 def _trial(search: Search, study: int, number: int, choice: Choice, composing: Composer) -> Job:
     """The job of a trial, with the seed that its configuration has by default."""
-    text = search.studies[study]
-    own = _overrides(text.space, choice)
-    made: SweepJob = composed_job(number, [*text.overrides, *own], text.differing, own, composing)
+    made = trial_of(search.studies[study], number, choice, composing)
     return Job(number, made.overrides, made.differing, made.values, made.mistake)
 
 
@@ -105,17 +78,12 @@ def planned(todo: Plan, composing: Composer) -> Iterator[SweepJob]:
     config = todo.config.search
     number = itertools.count()
     for text in described(todo, composing, replace(config, name="random") if config.name == "optuna" else config):
-        made = [_overrides(text.space, choice) for choice in text.known]
-        trials = [composed_job(0, [*text.overrides, *own], text.differing, own, composing) for own in made]
+        trials = [trial_of(text, 0, choice, composing) for choice in text.known]
         for trial in trials:
             for seed in config.seeds:
                 yield _seeded(trial, next(number), seed, "selection")
         for seed in config.final_seeds:
             yield _seeded(trials[0], next(number), seed, "evaluation")
-
-
-def _overrides(space: SearchSpace, choice: Choice) -> list[str]:
-    return [key.override(value) for key, value in zip(space.keys, choice, strict=True)]
 
 
 def _seeded(trial: SweepJob, number: int, seed: int, scored_on: str) -> SweepJob:

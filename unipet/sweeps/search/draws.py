@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from unipet.compose.search_space import SearchedKey, SearchSpace
 from unipet.errors import UnipetError
@@ -18,7 +18,12 @@ Choice = tuple[float | int | str, ...]  # a value for every searched key, in the
 
 def count(space: Sequence[SearchedKey]) -> float:
     """How many combinations there are; infinite with an interval of real numbers."""
-    sizes = [len(each.texts) or (each.high - each.low + 1 if each.whole else math.inf) for each in space]
+    sizes = [
+        2 ** len(each.texts) - 1
+        if each.subset
+        else len(each.texts) or (each.high - each.low + 1 if each.whole else math.inf)
+        for each in space
+    ]
     return math.prod(sizes)
 
 
@@ -29,34 +34,49 @@ def all_choices(space: Sequence[SearchedKey]) -> list[Choice]:
             f"search=grid: {interval.key} is an interval, of which a grid has no list. Write choice(A, B, ...) or "
             "range(LOW, HIGH, STEP), or use search=random."
         )
-    return list(itertools.product(*(each.texts for each in space)))
+    return list(itertools.product(*(_subsets(each) if each.subset else each.texts for each in space)))
 
 
-def random_choices(space: SearchSpace, trials: int, seed: int) -> list[Choice]:
-    """`trials` different combinations, drawn independently. Spaces draw the same for the keys that they have in common.
-    Raises `UnipetError` where there are not so many."""
+def draws(space: SearchSpace, seed: int | str) -> Iterator[Choice]:
+    """Different combinations, each drawn independently, until no further one is found. Spaces draw the same for the keys that
+    they have in common."""
+    seen: set[Choice] = set()
+    there, misses = count(space.keys), 0
+    for number in itertools.count():
+        if len(seen) >= there or misses == TRIES * max(len(seen), 1):
+            return
+        stream = random.Random(f"{seed} {number}")
+        values = {each.key: _draw(each, stream) for each in space.common}
+        values |= {each.key: _draw(each, random.Random(f"{seed} {number} {each.key}")) for each in space.own}
+        misses += 1
+        if (choice := tuple(values.values())) not in seen:
+            misses = 0
+            seen.add(choice)
+            yield choice
+
+
+def random_choices(space: SearchSpace, trials: int, seed: int | str) -> list[Choice]:
+    """The first `trials` draws. Raises `UnipetError` where there are not so many."""
     if (there := count(space.keys)) < trials:
         raise UnipetError(
             f"search.trials: {trials} given, but the space has {there:g} combinations. Set search.trials={there:g}, or "
             "search=grid for all of them."
         )
-    choices: dict[Choice, None] = {}
-    for number in range(trials * TRIES):
-        if len(choices) == trials:
-            break
-        stream = random.Random(f"{seed} {number}")
-        values = {each.key: _draw(each, stream) for each in space.common}
-        values |= {each.key: _draw(each, random.Random(f"{seed} {number} {each.key}")) for each in space.own}
-        choices.setdefault(tuple(values.values()))
+    choices = list(itertools.islice(draws(space, seed), trials))
     if len(choices) < trials:
         raise UnipetError(
             f"search.trials: {trials} different combinations were not found. Set fewer, or widen an interval."
         )
-    return list(choices)
+    return choices
 
 
 def _draw(key: SearchedKey, stream: random.Random) -> float | int | str:
     """One value, uniform over the texts, or over the interval on its scale."""
+    if key.subset:  # each non-empty subset is equally likely
+        drawn: list[str] = []
+        while not drawn:
+            drawn = [text for text in key.texts if stream.random() < 0.5]
+        return listed(drawn)
     if key.texts:
         return stream.choice(key.texts)
     low, high = key.low, key.high
@@ -67,6 +87,16 @@ def _draw(key: SearchedKey, stream: random.Random) -> float | int | str:
         return min(max(round(value), int(low)), int(high))
     value = math.exp(stream.uniform(math.log(low), math.log(high))) if key.log else stream.uniform(low, high)
     return rounded(value, low, high)
+
+
+def listed(texts: Sequence[str]) -> str:
+    """A subset as an override writes it."""
+    return f"[{','.join(texts)}]"
+
+
+def _subsets(key: SearchedKey) -> list[str]:
+    sizes = range(1, len(key.texts) + 1)
+    return [listed(part) for size in sizes for part in itertools.combinations(key.texts, size)]
 
 
 def rounded(value: float, low: float, high: float) -> float:

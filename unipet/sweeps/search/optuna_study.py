@@ -7,13 +7,15 @@ from the search's seed and the number of trials. So a search that was killed goe
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from unipet.compose.search_space import SearchedKey
 from unipet.config import RunConfig, SearchConfig
 from unipet.errors import UnipetError
-from unipet.sweeps.search.draws import Choice, count, random_choices, rounded
+from unipet.sweeps.search.candidates import TRIED
+from unipet.sweeps.search.draws import Choice, count, draws, listed, rounded
 from unipet.sweeps.search.study import Asked, Run, Study
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 TRIES = 20  # for a proposal that is no trial yet
+EMPTY = "[]"  # a subset of nothing
 
 
 def check_optuna(config: RunConfig) -> None:
@@ -45,7 +48,8 @@ def propose(study: Study) -> Asked:
     )
     if size <= 0:
         return Asked()
-    new = proposals(study, size)
+    if not (new := proposals(study, size)):
+        return Asked()
     return Asked([Run(len(study.trials) + at) for at in range(len(new))], new)
 
 
@@ -54,24 +58,45 @@ def proposals(study: Study, size: int) -> list[Choice]:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    search, distributions = study.search, {each.key: distribution(each) for each in study.space.keys}
+    search, keys = study.search, study.space.keys
+    distributions = {name: each for key in keys for name, each in distribution(key).items()}
     sampler = _sampler(search, len(study.trials))
     told = optuna.create_study(directions=["maximize"] * len(search.objectives), sampler=sampler)
     told.add_trials(_frozen(study, trial.number, distributions) for trial in study.trials)
     seen, new = {trial.choice for trial in study.trials}, list[Choice]()
-    while len(new) < size:
-        choice = next((each for each in _asked(told, study.space.keys, distributions) if each not in seen), None)
-        if choice is None:  # it insists on what is known: a draw at random
-            choice = next(each for each in random_choices(study.space, len(seen) + 1, search.seed) if each not in seen)
-        seen.add(choice)
-        new.append(choice)
+    drawn = itertools.islice(draws(study.space, search.seed), TRIED * (search.trials or 1))
+    while len(new) < size:  # where it insists on what is known, or on what cannot run: a draw at random
+        for choice in itertools.chain(_asked(told, keys, distributions), drawn):
+            if choice is not None and choice not in seen:
+                seen.add(choice)
+                if study.candidates.takes(choice):
+                    new.append(choice)
+                    break
+        else:
+            return new  # nothing is left
     return new
 
 
-def _asked(told: Any, space: Sequence[SearchedKey], distributions: dict[str, BaseDistribution]) -> Any:
+def _asked(
+    told: Any, space: Sequence[SearchedKey], distributions: dict[str, BaseDistribution]
+) -> Iterator[Choice | None]:
+    """Proposals; None for one with an empty subset."""
     for _ in range(TRIES):
         params = told.ask(distributions).params
-        yield tuple(_plain(each, params[each.key]) for each in space)
+        choice = tuple(_folded(each, params) if each.subset else _plain(each, params[each.key]) for each in space)
+        yield None if EMPTY in choice else choice
+
+
+def _folded(key: SearchedKey, params: Mapping[str, Any]) -> str:
+    return listed([text for text in key.texts if params[f"{key.key} {text}"]])
+
+
+def _unfolded(key: SearchedKey, value: float | int | str) -> dict[str, Any]:
+    """A value as Optuna's parameters: of a subset one for each of its texts."""
+    if not key.subset:
+        return {key.key: value}
+    chosen = str(value).strip("[]").split(",")
+    return {f"{key.key} {text}": text in chosen for text in key.texts}
 
 
 def _plain(key: SearchedKey, value: Any) -> float | int | str:
@@ -80,15 +105,17 @@ def _plain(key: SearchedKey, value: Any) -> float | int | str:
     return rounded(float(value), key.low, key.high)
 
 
-def distribution(key: SearchedKey) -> BaseDistribution:
-    """A searched key in Optuna's words."""
+def distribution(key: SearchedKey) -> dict[str, BaseDistribution]:
+    """A searched key in Optuna's words, by name of its parameters."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+    if key.subset:
+        return {f"{key.key} {text}": CategoricalDistribution((False, True)) for text in key.texts}
     if key.texts:
-        return CategoricalDistribution(key.texts)
+        return {key.key: CategoricalDistribution(key.texts)}
     if key.whole:
-        return IntDistribution(int(key.low), int(key.high), log=key.log)
-    return FloatDistribution(key.low, key.high, log=key.log)
+        return {key.key: IntDistribution(int(key.low), int(key.high), log=key.log)}
+    return {key.key: FloatDistribution(key.low, key.high, log=key.log)}
 
 
 def _frozen(study: Study, number: int, distributions: dict[str, BaseDistribution]) -> FrozenTrial:
@@ -101,7 +128,11 @@ def _frozen(study: Study, number: int, distributions: dict[str, BaseDistribution
     return create_trial(
         state=TrialState.COMPLETE if len(known) == len(values) else TrialState.FAIL,
         values=known if len(known) == len(values) else None,
-        params=dict(zip(distributions, trial.choice, strict=True)),
+        params={
+            name: each
+            for key, value in zip(study.space.keys, trial.choice, strict=True)
+            for name, each in _unfolded(key, value).items()
+        },
         distributions=distributions,
         system_attrs={"NSGAIISampler:generation": number // population(search)},
     )

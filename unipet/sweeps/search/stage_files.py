@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from unipet.errors import UnipetError
-from unipet.output.json_object import JsonObject, WrongType
+from unipet.output.json_object import JsonObject, WrongType, added_later
 from unipet.runs.record_files import write_json_atomic
+from unipet.sweeps.search.candidates import Discarded
 
 SEARCH, TRIALS, STAGES = "search.json", "trials", "stages"
 FINAL, TRIAL = "final", "trial"  # roles of runs
@@ -58,6 +59,7 @@ class Stage(JsonObject):
     jobs: int = 0  # of the sweep, this stage's included
     added: list[Added] = field(default_factory=list)
     verdicts: list[Verdict] = field(default_factory=list)
+    discarded: dict[str, Discarded] = added_later(factory=dict)  # study -> proposals that did not become trials
 
 
 def stage_path(sweep: Path, number: int) -> Path:

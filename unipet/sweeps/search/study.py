@@ -11,12 +11,14 @@ from statistics import mean
 from unipet.compose.search_space import SearchSpace
 from unipet.config import SearchConfig
 from unipet.runs.record import Record
+from unipet.sweeps.search.candidates import Candidates
 from unipet.sweeps.search.draws import Choice
 from unipet.sweeps.search.stage_files import Verdict
 
 #: Objectives besides the score -> what of a record they are. Less of them is better.
 COSTS: dict[str, Callable[[Record], float | None]] = {
     "params": lambda record: record.params.trainable,
+    "merged": lambda record: record.params.merged,
     "memory": lambda record: record.memory.peak_gib,
     "predicted_memory": lambda record: record.memory.predicted_gib,
     "time": lambda record: record.time.train_s,
@@ -80,6 +82,8 @@ class Study:
     search: SearchConfig
     space: SearchSpace
     stopped: set[int] = field(default_factory=set)  # trials of which a stage decided that they go on no further
+    beside: bool = False  # random search at the effort of the search of the same label
+    candidates: Candidates = field(default_factory=Candidates)  # what may become a further trial
 
     @property
     def begun(self) -> list[Trial]:

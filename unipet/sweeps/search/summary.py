@@ -8,6 +8,7 @@ from pathlib import Path
 from unipet.output.text_table import text_table
 from unipet.sweeps.job_files import read_job_file
 from unipet.sweeps.search.advancing import states
+from unipet.sweeps.search.candidates import Discarded
 from unipet.sweeps.search.description import Search, read_search
 from unipet.sweeps.search.stage_files import FINAL, SEARCH, Stage, Verdict, read_stages, trial_path
 from unipet.sweeps.search.study import Study
@@ -61,9 +62,22 @@ class Summary:
                     ]
                 )
         lines += [text_table(["study", "chosen", "selection", "trials", "finished", "steps"], rows)]
+        for study, text in zip(self.studies, self.search.studies, strict=True):
+            if (left := self.discarded(study.number)).total:
+                reasons = "; ".join(f"{kind}: {because}" for kind, because in left.because.items())
+                lines += [f"{text.label or 'candidates'} left out before they ran: {left.text} ({reasons})"]
         stopped = [verdict for stage in self.stages for verdict in stage.verdicts if verdict.kind != "chosen"]
         lines += [f"{self.studies[each.study].label} trial {each.trial}: {each.text}".lstrip() for each in stopped]
         return "\n".join([*lines, ""])
+
+    def discarded(self, study: int) -> Discarded:
+        """The candidates of a study that did not become trials."""
+        every = Discarded()
+        every.join(self.search.studies[study].discarded)
+        for stage in self.stages:
+            if str(study) in stage.discarded:
+                every.join(stage.discarded[str(study)])
+        return every
 
     def _choice(self, study: Study, verdict: Verdict) -> list[str]:
         job = read_job_file(trial_path(self.directory, study.number, verdict.trial))
