@@ -140,8 +140,7 @@ class ModelConfig(Paths):
     dtype: str = option("fp32", choices=("fp32", "bf16", "fp16"))  # in which frozen weights are stored
     attention: str | None = option(None, choices=ATTENTION, null="for the one that transformers chooses")
     quantization: str | None = option(None, choices=("8bit", "4bit"), null="for none")  # bitsandbytes: LLM.int8(), NF4
-    # with budget.gpus: whole frozen weights in every process, or a part of them in each (FSDP2)
-    shard: str = option("none", choices=("none", "fsdp"))
+    shard: str = option("none", choices=("none", "fsdp"))  # fsdp: each process of budget.gpus keeps a part (FSDP2)
     # every probability of dropout in the base model, while it trains
     dropout: float | None = option(None, low=0, below=1, null="for the checkpoint's own")
 
@@ -240,7 +239,7 @@ class SearchConfig:
     name: str = "none"  # a row of STRATEGIES in unipet/sweeps/search/strategies.py
     # key -> its values in Hydra's grammar, besides those of the command line: {optim.lr: "tag(log, interval(1e-4, 1e-1))"}
     space: dict[str, str] = option({}, words="a mapping from a key to interval(...), choice(...) or range(...)")
-    # method -> keys that are searched for it alone, or otherwise than in the space of all: {lora: {optim.lr: ...}}
+    # method -> keys that are searched for it alone, or otherwise than in the space of all: {NAME: {optim.lr: ...}}
     space_of: dict[str, dict[str, str]] = option(
         {}, words="a mapping from a method to its own mapping of keys to values"
     )
@@ -258,9 +257,7 @@ class SearchConfig:
     final_seeds: list[int] = option([1001, 1002, 1003], low=0, high=LARGEST)  # of the runs that are reported
     # what is best, the score first; of several, every trial that no other one dominates is run again
     objectives: list[str] = option(
-        ["score"],
-        choices=("score", "params", "merged", "memory", "predicted_memory", "time"),
-        words="a list, such as [score]",
+        ["score"], choices=("score", "params", "merged", "memory", "predicted_memory", "time")
     )
     rungs: int = option(3, low=2)  # halving, racing: how often trials are compared
     eta: float = option(3.0, above=1)  # halving, racing: a rung's steps divided by those of the rung before
@@ -284,9 +281,8 @@ class TrialConfig:
     trials: int | None = option(None, low=1)  # of the study; so is the rest
     seeds: int | None = option(None, low=1)
     budget: str | None = None
-    discarded: int | None = option(
-        None, low=0
-    )  # candidates of its design space that were none: equal, or beyond the budget
+    beside: str = ""  # of random search beside another one: the strategy of that
+    discarded: int | None = option(None, low=0)  # candidates of its design space that did not become trials
 
 
 @dataclass

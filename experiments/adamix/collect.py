@@ -1,8 +1,8 @@
 """From runs to files: `python experiments/adamix/collect.py RUNS HERE` writes HERE/runs.jsonl (every record, without what is long
 and follows from the configuration) and HERE/scores.csv, and prints both tables of the README as Markdown.
 
-The first has the score of every row on every task and base model: mean and standard deviation over seeds (and splits). The second has,
-of rows with a mixture, how ways of evaluating one trained run compare: what the records have under `mixture`.
+The first has the score of every row on every task and base model: mean and standard deviation over seeds (and splits). The
+second has, of rows with a mixture, how ways of evaluating one trained run compare: what the records have under `mixture`.
 """
 
 import csv
@@ -26,7 +26,9 @@ def records() -> list[dict]:
         record = json.loads(file.read_text())
         if record["status"] == "ok":
             task = yaml.safe_load(file.with_name("config.yaml").read_text())["task"]
-            mixture = {key: value for key, value in record.get("mixture", {}).items() if key not in ("use", "similarity")}
+            mixture = {
+                key: value for key, value in record.get("mixture", {}).items() if key not in ("use", "similarity")
+            }
             kept = {key: value for key, value in record.items() if key not in LONG}
             found.append({**kept, "split_seed": task["split_seed"], **({"mixture": mixture} if mixture else {})})
     return found
@@ -69,4 +71,7 @@ with (here / "scores.csv").open("w", newline="") as file:
     writer.writerows([heads, *rows])
 table(heads, rows)
 if compared:
-    table(["base model", "task", "method", "merged", "random routing", "ensemble", "mean of outputs", "first expert"], compared)
+    table(
+        ["base model", "task", "method", "merged", "random routing", "ensemble", "mean of outputs", "first expert"],
+        compared,
+    )

@@ -164,8 +164,9 @@ def test_every_method_copied_and_partly_merged(method: str, tmp_path: Path) -> N
         return
     spec = METHODS[method].to_dict()
     for one in spec["insertions"].values():
-        if "size" in one["function"] and isinstance(one["function"]["size"], int):
-            one["function"]["size"] = min(one["function"]["size"], 4)
+        function = one.get("function", {})  # experts of their own functions are small enough
+        if isinstance(function.get("size"), int):
+            function["size"] = min(function["size"], 4)
     model: nn.Module = ARCHS["bert"].build()
     try:
         unipet.adapt(

@@ -44,10 +44,10 @@ def everything(*stacks: str) -> dict[str, Any]:
     insertions: dict[str, Any] = {}
     seen: set[str] = set()
     for name in METHODS:
-        for key, insertion in load_method(name).to_dict()["insertions"].items():
+        for key, insertion in METHODS[name].to_dict()["insertions"].items():
             if insertion["composition"]["name"] == "concat":
                 continue
-            if "size" in insertion["function"]:
+            if "size" in insertion.get("function", {}):
                 insertion["function"]["size"] = 4
             kind = repr({**insertion, "scaling": insertion["scaling"]["name"]}).replace("'lora'", "'bert'")
             if kind not in seen:

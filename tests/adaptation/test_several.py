@@ -19,6 +19,7 @@ from tests.support.matrix import (
     REASONS,
     randomise,
     same_bits,
+    spec_of,
     untouched,
     values,
     with_loss,
@@ -45,7 +46,7 @@ def adapt(model: Any, method: Any, seed: int, name: str | None = None) -> None:
     """The method with values in every trained tensor, the head's included: the same on every call."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        unipet.adapt(model, method, **({} if name is None else {"name": name}))
+        unipet.adapt(model, spec_of(method), **({} if name is None else {"name": name}))
     randomise(model, 0.1, seed)
 
 

@@ -41,7 +41,7 @@ def base(arch: str) -> Any:
 def adapted(arch: str, method: Any, seed: int) -> Any:
     model = base(arch)
     torch.manual_seed(seed)
-    unipet.adapt(model, method)
+    unipet.adapt(model, METHODS[method])
     randomise(model, 0.1, seed)
     return model.train()
 

@@ -34,6 +34,10 @@ def planned(composing: Composer, *texts: str) -> Plan:
             "optim.batch_size=int(interval(8,64))",
             SearchedKey("optim.batch_size", "optim.batch_size", (), 8, 64, whole=True),
         ),
+        (
+            "method.variables.x=tag(subset,choice(a,b))",
+            SearchedKey("method.variables.x", "++method.variables.x", ("a", "b"), subset=True),
+        ),
         ("optim.schedule=choice(linear)", SearchedKey("optim.schedule", "optim.schedule", ("linear",))),
     ],
 )

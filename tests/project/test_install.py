@@ -77,13 +77,17 @@ def test_the_wheel_carries_every_module_and_config(wheel: Path) -> None:
     modules = {f"unipet/{path.relative_to(ROOT / 'unipet').as_posix()}" for path in (ROOT / "unipet").rglob("*.py")}
     configs = {f"unipet/conf/{path.relative_to(ROOT / 'conf').as_posix()}" for path in (ROOT / "conf").rglob("*.yaml")}
     page = ROOT / "unipet" / "report" / "page"
+    sources = {
+        f"unipet/report/published/sources/{path.name}"
+        for path in (ROOT / "unipet/report/published/sources").glob("*.yaml")
+    }
     beside = {
         f"unipet/report/page/{path.relative_to(page).as_posix()}"
         for path in page.rglob("*")
         if path.suffix in (".html", ".css", ".js")
     }
-    assert modules and configs and {path.rpartition(".")[2] for path in beside} == {"html", "css", "js"}
-    assert (modules | configs | beside | {"unipet/py.typed", "unipet/conf/__init__.py"}) <= inside
+    assert modules and configs and sources and {path.rpartition(".")[2] for path in beside} == {"html", "css", "js"}
+    assert (modules | configs | beside | sources | {"unipet/py.typed", "unipet/conf/__init__.py"}) <= inside
     top = {name.split("/")[0] for name in inside}
     assert {name for name in top if not name.endswith(".dist-info")} == {"unipet"}
 

@@ -42,7 +42,7 @@ def test_a_run_leaves_a_complete_record(tmp_path: Path) -> None:
         "result.json",
     ]
     assert json.loads((directory / "result.json").read_text()) == record
-    assert set(record) == KEYS | {"frozen", "certificate"}  # whose layers it looked at
+    assert set(record) == KEYS | {"frozen", "certificate", "comparable"}  # whose layers it looked at
     assert record["status"] == "ok" and record["error"] is None
     assert (record["method"], record["task"], record["model"], record["seed"]) == ("tiny_low_rank", "tiny", "model", 0)
     assert record["metric"] == "accuracy" and record["score"] == record["metrics"]["accuracy"] > 0.8

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import select
 import subprocess
 import sys
 import traceback
@@ -12,6 +13,9 @@ from typing import Any
 from unipet.runs import other_devices
 from unipet.runs.device_process import _report, _speaker, take_part
 from unipet.runs.device_share import READY, Share
+
+DONE = {"done": True}  # said after each run that went well
+LEAVE_S = 20.0
 
 
 def serve() -> None:
@@ -24,6 +28,7 @@ def serve() -> None:
             return
         try:
             take_part(share, lambda: say(READY))
+            say(DONE)
         except Exception as error:
             traceback.print_exc()
             say(_report(error))
@@ -74,4 +79,6 @@ class KeptDevice(other_devices.OtherDevice):
         pass
 
     def end(self) -> None:
-        pass
+        """Wait until it has left the run: the folder through which they met is removed next, and its store must not miss it."""
+        if select.select([self._output], [], [], LEAVE_S)[0]:
+            assert self._next_line() == DONE

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import unipet
 from tests.support.architectures import ARCHS
-from tests.support.matrix import randomise
+from tests.support.matrix import randomise, spec_of
 
 MODES: dict[str, dict[str, Any]] = {
     "greedy": {},
@@ -39,7 +39,7 @@ def adapted(arch: str, method: Any, *, std: float = 0.3, implementation: str | N
         model.config._attn_implementation = implementation  # past the check that its kernel is installed
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        unipet.adapt(model, method)
+        unipet.adapt(model, spec_of(method))
     randomise(model, std)
     return model
 

@@ -31,6 +31,11 @@ from unipet.calculus.method_files import method_names
 from unipet.calculus.sites import ARCHITECTURES
 
 
+def spec_of(method: Any) -> Any:
+    """The method of a row of the matrix; anything else as it is."""
+    return METHODS.get(method, method) if isinstance(method, str) else method
+
+
 def _uneven(arch: Arch) -> Arch:
     """An encoder less deep than its decoder: whatever takes the one's layers for the other's shows, and it is quicker."""
     if arch.kind != "encoder-decoder":

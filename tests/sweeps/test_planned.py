@@ -37,7 +37,9 @@ def test_a_job_that_was_not_planned_leaves_no_answer() -> None:
 def sweep(tmp_path: Path) -> Sweep:
     jobs = [Job(n, [f"seed={n}"], [f"seed={n}"], {"seed": n}, None) for n in range(4)]
     name = sweep_name(jobs, ["seed"])
-    made = Sweep(tmp_path / "runs/sweeps" / name, ["-m"], [], ["seed"], 4, tmp_path, LauncherConfig(), name, runs="../..")
+    made = Sweep(
+        tmp_path / "runs/sweeps" / name, ["-m"], [], ["seed"], 4, tmp_path, LauncherConfig(), name, runs="../.."
+    )
     write_sweep(made, jobs, {})
     return made
 

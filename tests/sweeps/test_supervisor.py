@@ -58,7 +58,9 @@ def watch(supervisor: Supervisor, seconds: float, beats: bool = True, looks: int
 
 
 def test_a_job_without_a_sign_of_life_hangs(watched: Supervisor) -> None:
-    assert watch(watched, 18, beats=False) == "" and "Hang: it gave no sign of life for 20 s" in watch(watched, 5, False)
+    assert watch(watched, 18, beats=False) == "" and "Hang: it gave no sign of life for 20 s" in watch(
+        watched, 5, False
+    )
 
 
 def test_the_time_in_which_everything_was_stopped_does_not_count(watched: Supervisor) -> None:
@@ -70,7 +72,9 @@ def test_the_time_in_which_everything_was_stopped_does_not_count(watched: Superv
 
 
 def test_a_limit_is_for_the_job_and_not_for_the_imports_of_a_new_process(watched: Supervisor) -> None:
-    assert watch(watched, START_S + 20) == "" and f"launcher.timeout=30 s, and than the {START_S:g} s" in watch(watched, 20)
+    assert watch(watched, START_S + 20) == "" and f"launcher.timeout=30 s, and than the {START_S:g} s" in watch(
+        watched, 20
+    )
 
 
 def test_a_process_that_has_done_a_job_has_no_time_to_begin(watched: Supervisor) -> None:

@@ -40,9 +40,10 @@ READS_WEIGHTS = {
 LEARNED = {
     "name": "learned",
     "insertions": {"ffn": {**MIXTURE["insertions"]["ffn"], "mixture": {"experts": 3, "router": "learned"}}},
-    "objective": {"load_balance": 0.1},
+    "objective": {"balance": 0.1},
 }
-TOKENS = {"name": "tokens", "insertions": {"p": {"function": {"name": "prompt", "size": 3}, "position": {"site": "embed"}, "composition": "concat"}}}
+PROMPT = {"function": {"name": "prompt", "size": 3}, "position": {"site": "embed"}, "composition": "concat"}
+TOKENS = {"name": "tokens", "insertions": {"p": PROMPT}}
 
 
 @pytest.fixture(scope="module")
@@ -85,16 +86,23 @@ def outcome(config: RunConfig, gpus: int, shard: str) -> tuple[dict[str, Any], l
 
 def check(make: Any, held: list[tuple[int, int]]) -> dict[str, Any]:
     """Hold two processes with parts to two with whole base models, and to one; the record of the first."""
-    (parts, lines, adapter), whole, one = outcome(make(), 2, "fsdp"), outcome(make(), 2, "none"), outcome(make(), 1, "none")
+    (parts, lines, adapter), whole, one = (
+        outcome(make(), 2, "fsdp"),
+        outcome(make(), 2, "none"),
+        outcome(make(), 1, "none"),
+    )
     assert lines == whole[1], "every loss, to the bit"
     assert adapter.keys() == whole[2].keys() and all(torch.equal(adapter[name], whole[2][name]) for name in adapter)
     for key in ("run_id", "score", "metrics", "params", "mixture", "flags"):
-        assert parts[key] == whole[0][key], key
+        assert parts.get(key) == whole[0].get(key), key
     assert parts["data"]["selection"] == whole[0]["data"]["selection"]
     assert [line["loss"] for line in lines] == pytest.approx([line["loss"] for line in one[1]], rel=1e-5)
     for name, tensor in one[2].items():
         torch.testing.assert_close(adapter[name], tensor, rtol=1e-4, atol=2e-6)
-    adapters = [json.loads(next(Path(make().runs_dir + end).glob("*/adapter/*.json")).read_text()) for end in ("-2-fsdp", "-1-none")]
+    adapters = [
+        json.loads(next(Path(make().runs_dir + end).glob("*/adapter/*.json")).read_text())
+        for end in ("-2-fsdp", "-1-none")
+    ]
     assert adapters[0]["base_model"] == adapters[1]["base_model"], "the fingerprint is of all values"
     assert parts["score"] == one[0]["score"] and not torch.distributed.is_initialized()
     assert held and all(0.45 < kept / all_of_it < 0.55 for kept, all_of_it in held), held
@@ -136,8 +144,14 @@ def test_a_decoder_with_gradient_checkpointing(held: list[tuple[int, int]], tmp_
     ("changes", "said"),
     [
         ({"budget__gpus": 1}, "budget.gpus=1 is one process"),
-        ({"method": {"name": "m", "insertions": {}, "unfreeze": ["norm"]}}, r"method.unfreeze: \['norm'\] trains parameters"),
-        ({"budget__peak_memory_gib": 4.0}, "budget.peak_memory_gib would be held against the memory of a whole base model"),
+        (
+            {"method": {"name": "m", "insertions": {}, "unfreeze": ["norm"]}},
+            r"method.unfreeze: \['norm'\] trains parameters",
+        ),
+        (
+            {"budget__peak_memory_gib": 4.0},
+            "budget.peak_memory_gib would be held against the memory of a whole base model",
+        ),
         ({"cache_frozen": "true"}, "cache_frozen=true skips layers"),
         ({"method": {**LOW_RANK, "objective": {"distillation": {"weight": 1.0}}}}, "asks a teacher"),
     ],

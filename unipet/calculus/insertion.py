@@ -67,8 +67,7 @@ class Insertion(RoutedInsertion):
     def _output(self, function: Function, params: Params, heads: Any, u: Any) -> Delta:
         """Δ of one function, scaled where each expert has its own scaling."""
         source = heads if function.reads == "heads" else None if function.reads == "nothing" else u
-        with self.draws:
-            delta = function.unjoined(source, params, self.training)
+        delta = function.unjoined(source, params, self.training)
         if self.bank.differ and self.parts.scaling.dynamic is None:
             return scaled(delta, self._scaled(function=function))
         return delta
@@ -76,12 +75,14 @@ class Insertion(RoutedInsertion):
     def _mixed(self, heads: Any, view: int, h: Tensor, u: Any) -> Delta:
         """Δ of one view: of one expert per slot, of several where rows or tokens differ, or of all their outputs."""
         if self.averages_outputs:
-            every = [value(self._output(function, params, heads, u)) for function, params in self.experts()]
+            with self.draws:
+                every = [value(self._output(function, params, heads, u)) for function, params in self.experts()]
             largest = max(every, key=torch.Tensor.dim)  # Δ of no input has fewer dimensions
             return self.bank.weighed(torch.stack([delta.expand_as(largest) for delta in every]))
         delta: Delta | None = None
         for route, rows in self.chosen_parts(view, h, u):
-            one = self._output(*self.taken(route), heads, u)
+            with self.draws:
+                one = self._output(*self.taken(route), heads, u)
             if rows is None:
                 delta = one
                 continue

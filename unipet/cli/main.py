@@ -52,6 +52,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "DIR [--latex FILE] ...",
         "compare all runs below a directory: table, statistics, files",
     ),
+    "import-results": (
+        "unipet.cli.commands.import_results",
+        "DIR --from peft",
+        "read the results of another project as runs that reports show",
+    ),
     "dashboard": (
         "unipet.cli.commands.dashboard",
         "DIR --dry-run|--push|--sync",
@@ -80,7 +85,7 @@ def help_text() -> str:
         "Parameter-efficient fine-tuning methods as YAML: compose, train, compare.",
     ]
     lines += ["", "commands:"]
-    lines += [f"  {name:<9} {arguments:<26} {what}" for name, (_, arguments, what) in COMMANDS.items()]
+    lines += [f"  {name:<14} {arguments:<26} {what}" for name, (_, arguments, what) in COMMANDS.items()]
     lines += ["", "`unipet COMMAND --help` explains one command.", "", examples()]
     return "\n".join(lines)
 

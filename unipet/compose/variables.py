@@ -2,8 +2,8 @@
 
 A design space states choices that concern several options at once under `method.variables`, and options say what follows:
 
-    size: ${unipet.when:${method.variables.group1},adapter,8}        # 8 where group1 is or lists adapter, otherwise 0: absent
-    layers: ${unipet.when:${method.variables.group1},bitfit,all,[]}  # the same with a value of its own for otherwise
+    size: ${unipet.when:${method.variables.group1},wide,8}           # 8 where group1 is or lists `wide`, otherwise 0: absent
+    layers: ${unipet.when:${method.variables.group1},wide,all,[]}    # the same with a value of its own for otherwise
     ratio: ${unipet.pick:${method.variables.allocation},{uniform: 1, increasing: 2}}
 """
 

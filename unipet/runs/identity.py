@@ -33,7 +33,7 @@ _NOT_IDENTITY: dict[str, tuple[str, ...]] = {
     # How its weights are shared among processes: the losses of each process stay the same to the bit.
     "model": ("path", "revision", "package", "sha256", "sites", "shard"),
     # Which part of a search asked for the run. A rung that goes on from another one ends with the bytes of a straight run.
-    "trial": ("after", "role", "search", "study", "number", "trials", "seeds", "budget", "discarded"),
+    "trial": ("after", "role", "search", "study", "number", "trials", "seeds", "budget", "beside", "discarded"),
     "optim": ("name",),
     "budget": ("name",),
 }

@@ -168,6 +168,7 @@ class Record(JsonObject):
     phase: str | None = None  # of a run that has not ended well: what it was doing
     run_id: str | None = None  # None: it failed before it had one
     identity: Identity = field(default_factory=Identity)
+    imported: str | None = added_later(None)  # the project whose result it is; None: a run of this package
     method: str | None = None
     task: str | None = None
     model: str | None = None

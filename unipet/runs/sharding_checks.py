@@ -30,9 +30,15 @@ def _why_not(config: RunConfig, method: Method, inserted: Adaptation) -> tuple[s
     if config.budget.gpus == 1:
         return "budget.gpus=1 is one process, which keeps all parts", "Set budget.gpus=2 or more."
     if trained := sorted({part for part in inserted.unfrozen.values() if part != "head"}):
-        return f"method.unfreeze: {trained} trains parameters of the base model, which must be whole", "Leave them frozen."
+        return (
+            f"method.unfreeze: {trained} trains parameters of the base model, which must be whole",
+            "Leave them frozen.",
+        )
     if config.model.quantization is not None:
-        return "model.quantization stores weights that cannot be cut", "Set model.quantization=null and model.dtype=bf16."
+        return (
+            "model.quantization stores weights that cannot be cut",
+            "Set model.quantization=null and model.dtype=bf16.",
+        )
     if config.compile:
         return "compile=true makes one graph of all layers", "Set compile=false."
     if config.cache_frozen == "true":

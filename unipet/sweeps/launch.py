@@ -185,6 +185,7 @@ def _hydra_sweep(todo: Plan, flags: Flags) -> int:
     except KeyboardInterrupt:
         if any(directory.glob("jobs/*.json")):
             close(directory, total)
+        print("to go on, give the command again: finished runs are not repeated, the others resume", file=sys.stderr)
         raise
     return close(directory, total)
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ class Ranks:
     rank: int = 0
     count: int = 1
     gpus: Any = None  # the process group of tensors on GPUs
+    farewells: list[Callable[[], None]] = field(default_factory=list, compare=False)  # before it leaves the others
 
     def part(self, rows: int) -> slice:
         """The rows that this process takes of a batch; the first processes take one more where they cannot be equal."""
@@ -143,7 +144,10 @@ def joined(rank: int, count: int, meeting: Path) -> Iterator[Ranks]:
         )
     try:
         gpus = dist.new_group(backend="nccl", timeout=_PATIENCE_GPU) if torch.cuda.is_available() else None
-        yield Ranks(rank, count, gpus)
+        ranks = Ranks(rank, count, gpus)
+        yield ranks
+        for farewell in ranks.farewells:
+            farewell()
     finally:
         dist.destroy_process_group()
 

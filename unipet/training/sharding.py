@@ -9,7 +9,6 @@ passes that count nothing, and while process 0 alone evaluates, the others follo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from typing import Any
 
 import torch
@@ -20,9 +19,10 @@ from unipet.adaptation.api import adaptation, frozen, stored
 from unipet.adaptation.fingerprint import fingerprint
 from unipet.training.forward import evaluation_mode
 from unipet.training.loop import Callback
-from unipet.training.ranks import Disconnected, Ranks, connected
+from unipet.training.ranks import Ranks, connected
 
-_PASS, _TOGETHER = 1, 0  # what process 0 says: one pass follows, or all go on with their own work
+#: What process 0 says: one pass follows, all go on with their own work, or nothing follows.
+_PASS, _TOGETHER, _END = 0, 1, 2
 
 
 class Sharding(Callback):
@@ -55,10 +55,12 @@ class Sharded(Sharding):
         inserted = adaptation(model)
         if ranks.rank == 0:  # which saves: later no process has all values
             inserted.base_fingerprint = fingerprint(model, inserted.head, inserted.original)
-        own = [*stored(model).values(), *frozen(model).values()]
-        _shard(model, ranks, {*own, *(each for each in model.parameters() if each.requires_grad)})
+        whole = {id(each) for each in (*stored(model).values(), *frozen(model).values())}
+        own = {each for each in model.parameters() if each.requires_grad or id(each) in whole}
+        _shard(model, ranks, own)
         if ranks.rank == 0:
             model.register_forward_pre_hook(self._announce, prepend=True)
+            ranks.farewells.append(lambda: self._say(_END))
             self._leading = True
 
     def together(self) -> None:
@@ -67,8 +69,7 @@ class Sharded(Sharding):
             self._leading = False
             self._say(_TOGETHER)
         else:
-            while self._said() == _PASS:
-                self._follow()
+            self._follow_until(_TOGETHER)
 
     def lead(self) -> None:
         """See `Sharding`."""
@@ -77,17 +78,16 @@ class Sharded(Sharding):
     def follow_to_the_end(self) -> None:
         """See `Sharding`."""
         if self._ranks.rank:
-            with suppress(Disconnected):
-                while True:
-                    self.together()
+            self._follow_until(_END)
 
     def _announce(self, module: nn.Module, inputs: Any) -> None:
         if self._leading:
             self._say(_PASS)
 
-    def _follow(self) -> None:
-        with evaluation_mode(self._model) as device, torch.no_grad():
-            self._model(**{name: value.to(device) for name, value in self._some().items()})
+    def _follow_until(self, last: int) -> None:
+        while self._said() != last:
+            with evaluation_mode(self._model) as device, torch.no_grad():
+                self._model(**{name: value.to(device) for name, value in self._some().items()})
 
     def _say(self, word: int) -> None:
         with connected():

@@ -46,6 +46,10 @@ def test_spaces_draw_the_same_for_what_they_have_in_common() -> None:
     more = SearchSpace([LR, SIZE], [SearchedKey("scale", "scale", ("1", "2", "4")), WHOLE])
     assert [choice[:2] for choice in random_choices(more, 20, 0)] == random_choices(alone, 20, 0)
     assert len({choice[2:] for choice in random_choices(more, 20, 0)}) > 5
+    fewer = SearchSpace([LR, SIZE], [WHOLE])
+    assert [choice[-1] for choice in random_choices(more, 20, 0)] == [
+        choice[-1] for choice in random_choices(fewer, 20, 0)
+    ]
     other = SearchSpace([LR, SIZE], [SearchedKey("optim.lr", "optim.lr", (), 1e-1, 1.0, log=True)])
     drawn = random_choices(other, 20, 0)
     assert [key.key for key in other.keys] == ["optim.lr", "size"] and all(float(each[0]) >= 0.1 for each in drawn)
@@ -62,3 +66,13 @@ def test_a_grid_is_every_combination() -> None:
 
 def test_an_override_is_what_a_person_would_type() -> None:
     assert LR.override(0.0005) == "optim.lr=0.0005" and SIZE.override("8") == "++size=8" and WHOLE.override(3) == "n=3"
+
+
+def test_subsets_are_drawn_alike_and_listed_whole() -> None:
+    layers = SearchedKey("layers", "++layers", ("0", "1", "2"), subset=True)
+    assert count([layers, SIZE]) == 7 * 2 and len(all_choices([layers])) == 7
+    assert sorted(random_choices(SearchSpace([layers]), 7, 0)) == sorted(all_choices([layers]))
+    drawn = [choice[0] for seed in range(700) for choice in random_choices(SearchSpace([layers]), 1, seed)]
+    shares = {text: drawn.count(text) / len(drawn) for text in set(drawn)}
+    assert len(shares) == 7 and all(share == pytest.approx(1 / 7, abs=0.05) for share in shares.values())
+    assert "[0,2]" in shares and layers.override("[0,2]") == "++layers=[0,2]"

@@ -16,7 +16,7 @@ from unipet.sweeps.search.draws import Choice, random_choices
 from unipet.sweeps.search.study import Done, Study, Trial
 
 pytest.importorskip("optuna", reason="optuna is not installed: pip install unipet[optuna]")
-from unipet.sweeps.search.optuna_study import propose
+from unipet.sweeps.search.optuna_study import proposals, propose
 
 SPACE = SearchSpace(
     [
@@ -142,3 +142,39 @@ def test_files_that_changed_meanwhile_end_the_search(
     ran = searched(monkeypatch, meddled)
     assert main([*command, "search=optuna", "search.trials=4", "search.startup=2", "search.batch=2"]) == 2
     assert "a configuration file has changed since the search began" in capsys.readouterr().err and len(ran) == 2
+
+
+def test_a_subset_is_one_truth_value_for_each_of_its_texts() -> None:
+    layers = SearchedKey("layers", "layers", ("0", "1", "2", "3"), subset=True)
+    space = SearchSpace([layers, SearchedKey("size", "size", ("4", "8"))])
+    search = SearchConfig(name="optuna", trials=20, startup=4, sampler="tpe")
+    study = Study(0, "", [Trial(n, each) for n, each in enumerate(random_choices(space, 4, 0))], search, space)
+    while (asked := propose(study)).runs:
+        study.trials += [Trial(len(study.trials) + at, choice) for at, choice in enumerate(asked.new)]
+        for run in asked.runs:
+            trial, record = study.trials[run.trial], Record(status="ok")
+            record.score = 0.1 * str(trial.choice[0]).count("3") - 0.01 * len(str(trial.choice[0]))
+            trial.runs = {1.0: {0: Done(record, None)}}
+    chosen = [str(trial.choice[0]) for trial in study.trials]
+    assert len({study.trials[n].choice for n in range(20)}) == 20 and all(each != "[]" for each in chosen)
+    assert sum("3" in each for each in chosen[10:]) >= sum("0" in each for each in chosen[10:])
+
+
+def test_what_a_study_refuses_is_not_proposed() -> None:
+    from unipet.sweeps.search.candidates import Candidates
+    from unipet.sweeps.search.judging import BUDGET, Refused
+
+    def key(choice: Choice) -> str:
+        if choice[1] == "16":
+            raise Refused(BUDGET, "16 is too many")
+        return repr(choice)
+
+    search = SearchConfig(name="optuna", trials=12, startup=2)
+    known = [choice for choice in random_choices(SPACE, 20, 0) if choice[1] != "16"][:2]
+    study = Study(0, "", [Trial(n, choice) for n, choice in enumerate(known)], search, SPACE)
+    study.candidates = Candidates(key, {repr(choice): choice for choice in known})
+    for trial in study.trials:
+        trial.runs = {1.0: {0: Done(recorded(trial.number, trial.choice), None)}}
+    new = proposals(study, 10)
+    assert len(new) == 10 and {choice[1] for choice in new} == {"4", "8"}
+    assert study.candidates.discarded.counts.keys() == {BUDGET}

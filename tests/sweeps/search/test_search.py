@@ -203,8 +203,8 @@ def test_a_report_leaves_trials_out_and_ranks_equal_effort_alone(
     out = capsys.readouterr().out
     assert (
         "tuning effort differs" in out
-        and '"random: 4 trials of 1 seed" (lora)' in out
-        and '"no search" (bitfit)' in out
+        and '"random: 4 trials of 1 seed"  lora' in out
+        and '"no search"                   bitfit' in out
     )
     assert "not ranked" in out and "selection" not in out.split("tuning effort")[0]
     assert main(["report", "runs", "--anyway"]) == 0 and "best mean" in capsys.readouterr().out

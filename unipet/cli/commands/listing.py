@@ -1,4 +1,4 @@
-"""`unipet list [TOPIC]`: the available methods, functions, sites, tasks, models, budgets and objectives, one per line."""
+"""`unipet list [TOPIC]`: methods, functions, sites, tasks, models, budgets, objectives and design spaces, one per line."""
 
 from __future__ import annotations
 
@@ -87,6 +87,7 @@ TOPICS: dict[str, Callable[[Sequence[str], str | None], Lines | str]] = {
     "models": group("model"),
     "budgets": group("budget"),
     "objectives": group("objective"),
+    "spaces": group("space"),
 }
 
 

@@ -9,7 +9,7 @@
         settings: {model.name: roberta_base}  # of all rows of the table
         notes: [what no key says]
         rows:
-          - {method: lora, task: sst2, metric: accuracy, value: 94.2, std: 0.2, runs: 5, percent: 0.5, settings: {seed: 1}}
+          - {method: NAME, task: sst2, metric: accuracy, value: 94.2, std: 0.2, runs: 5, percent: 0.5, settings: {seed: 1}}
 
 What a row says of a setting comes before what its table says, and that before `settings_of`. A file without tables says in
 `missing` why it has none.

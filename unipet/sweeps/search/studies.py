@@ -26,7 +26,7 @@ def described(todo: Plan, composing: Composer, config: SearchConfig) -> list[Stu
     """
     studies, compared, judge = list[StudyText](), dict[str, None](), Judge()
     for chosen, differing in combinations(todo):
-        method = str(text_of(composing.values(chosen, 0)["method"].get("name")))
+        method = str(text_of(composing.values(chosen, 0)["method"]["name"]))
         compared[method] = None
         space = SearchSpace(todo.space, todo.space_of.get(method, ()))
         designed = any(key.key.startswith("method.") for key in space.keys)

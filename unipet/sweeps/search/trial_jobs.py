@@ -37,6 +37,7 @@ def run_of(trial: Job, search: Search, added: Added, further: int = 0) -> Job:
         "trials": config.trials if config.trials is not None else len(text.known),
         "seeds": len(config.seeds),
         "budget": config.budget,
+        "beside": config.name if text.beside else "",
         "discarded": discarded,
     }
     own = [f"seed={added.seed}"]
