@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Callable
@@ -15,8 +16,11 @@ from torch import Tensor
 
 import unipet
 from tests.support.architectures import ARCHS
-from tests.support.tiny import tiny_bert, tiny_roberta
+from tests.support.tiny import tiny_batch, tiny_bert, tiny_roberta
 from unipet.adaptation.adapted import Adaptation
+from unipet.adaptation.description import FORMAT
+from unipet.adaptation.description import FORMATS as READABLE
+from unipet.adaptation.tensor_file import NAMES
 from unipet.calculus.named_tensors import NamedTensors
 
 
@@ -28,13 +32,16 @@ def saved(tmp_path: Path) -> Path:
 
 
 def rewrite(directory: Path, change: Callable[[dict[str, Tensor]], Any]) -> None:
-    """Change the tensors as an honest program would, checksum included."""
+    """Change the tensors as an honest program would, checksum and shapes included."""
     tensors = safetensors.torch.load_file(directory / "adapter.safetensors")
     change(tensors)
     data = safetensors.torch.save(tensors)
     (directory / "adapter.safetensors").write_bytes(data)
     description = json.loads((directory / "adapter.json").read_text())
     description["sha256"] = hashlib.sha256(data).hexdigest()
+    description["tensors"] = {
+        name: {"dtype": NAMES[tensor.dtype], "shape": list(tensor.shape)} for name, tensor in tensors.items()
+    }
     (directory / "adapter.json").write_text(json.dumps(description))
 
 
@@ -49,8 +56,10 @@ def refused(directory: Path, match: str, model: Any = None) -> None:
     assert all(p.requires_grad for p in model.parameters())
 
 
-def test_two_files_and_nothing_else(saved: Path) -> None:
-    assert sorted(p.name for p in saved.iterdir()) == ["adapter.json", "adapter.safetensors"]
+def test_three_files_and_nothing_else(saved: Path) -> None:
+    assert sorted(p.name for p in saved.iterdir()) == ["adapter.json", "adapter.safetensors", "method.yaml"]
+    assert [path.name for path in saved.parent.iterdir()] == ["adapter"], "nothing is left beside it"
+    assert unipet.load_method(saved / "method.yaml") == unipet.load_method("lora")
     names = safetensors.torch.load_file(saved / "adapter.safetensors").keys()
     assert {name.split("/")[0] for name in names} == {"attention", "head"}
 
@@ -75,7 +84,8 @@ def test_the_fingerprint_survives_training_of_the_base_and_half_precision(tmp_pa
             parameter.add_(1.0)
     unipet.save(model, tmp_path / "a")
     unipet.load(tiny_bert(), tmp_path / "a")
-    unipet.load(tiny_bert().to(torch.bfloat16), tmp_path / "a")
+    refused(tmp_path / "a", "in float32, this one is in bfloat16.*cast=True", tiny_bert().to(torch.bfloat16))
+    unipet.load(tiny_bert().to(torch.bfloat16), tmp_path / "a", cast=True)
 
 
 def test_a_flipped_bit(saved: Path) -> None:
@@ -145,8 +155,11 @@ def test_an_unwritable_directory(tmp_path: Path) -> None:
 
 def test_a_saved_method_runs_no_code(saved: Path) -> None:
     """A dotted path or a target inside a saved method is an unknown name, not an import."""
+    text = (saved / "method.yaml").read_text().replace("name: low_rank", "name: os.system")
+    (saved / "method.yaml").write_text(text)
+    refused(saved, "not the method that was saved")
     description = json.loads((saved / "adapter.json").read_text())
-    description["method"]["insertions"]["attention"]["function"]["name"] = "os.system"
+    description["method_sha256"] = hashlib.sha256(text.encode()).hexdigest()
     (saved / "adapter.json").write_text(json.dumps(description))
     refused(saved, "unknown 'os.system'")
 
@@ -213,3 +226,72 @@ def test_a_slot_and_an_insertion_may_have_any_name() -> None:
     tensors.put_parameter("type.float", torch.nn.Parameter(torch.ones(2)))
     assert [name for name, _ in tensors.named_parameters()] == ["half", "type.float"]
     assert tensors.parameter("type.float").shape == (2,)
+
+
+FORMATS = Path(__file__).resolve().parent.parent / "support" / "formats"
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in FORMATS.iterdir()))
+def test_files_of_every_format_load_for_ever(name: str, tmp_path: Path) -> None:
+    """Written by the version of their time for `tiny_bert(True)`, with the outputs that it had; and they can be saved again."""
+    expected = torch.tensor(json.loads((FORMATS / name / "logits.json").read_text()))
+    model = tiny_bert(True).eval()
+    unipet.load(model, FORMATS / name)
+    assert torch.allclose(model(**tiny_batch()).logits, expected, atol=1e-5)
+    unipet.save(model, tmp_path / "again")
+    assert json.loads((tmp_path / "again" / "adapter.json").read_text())["format"] == FORMAT
+    again = tiny_bert(True).eval()
+    unipet.load(again, tmp_path / "again")
+    assert torch.equal(model(**tiny_batch()).logits, again(**tiny_batch()).logits)
+
+
+def test_there_are_files_of_every_format() -> None:
+    kept = {json.loads((path / "adapter.json").read_text())["format"] for path in FORMATS.iterdir()}
+    assert kept == set(READABLE)
+
+
+def test_values_that_are_not_finite_are_neither_saved_nor_loaded(saved: Path, tmp_path: Path) -> None:
+    rewrite(saved, lambda tensors: next(iter(tensors.values())).view(-1)[0].fill_(float("nan")))
+    refused(saved, "not finite")
+    model = tiny_bert()
+    unipet.adapt(model, "lora")
+    with torch.no_grad():
+        next(iter(unipet.parameters(model).values())).fill_(float("inf"))
+    with pytest.raises(unipet.UnipetError, match="not finite"):
+        unipet.save(model, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_method_larger_than_its_file_of_numbers_is_refused_before_it_is_built(saved: Path) -> None:
+    text = (saved / "method.yaml").read_text().replace("size: 16", "size: 1000000000")
+    (saved / "method.yaml").write_text(text)
+    description = json.loads((saved / "adapter.json").read_text())
+    description["method_sha256"] = hashlib.sha256(text.encode()).hexdigest()
+    (saved / "adapter.json").write_text(json.dumps(description))
+    refused(saved, "needs [0-9,]+ numbers, and the file holds")
+
+
+def test_a_size_beyond_this_machine_is_refused_before_it_is_built() -> None:
+    low_rank = {"function": {"name": "low_rank", "size": 10**12}, "position": "attn.q"}
+    with pytest.raises(unipet.UnipetError, match=r"would take .* GiB .* are free"):
+        unipet.adapt(tiny_bert(), {"name": "huge", "insertions": {"a": low_rank}})
+
+
+def test_saving_the_model_as_transformers_does_warns_while_it_carries_a_method(tmp_path: Path) -> None:
+    model = tiny_bert()
+    unipet.adapt(model, "lora")
+    copied = copy.deepcopy(model)
+    for one in (model, copied):
+        with pytest.warns(UserWarning, match="what it has learned would be lost"):
+            one.save_pretrained(tmp_path / "plain")
+    with torch.no_grad():
+        copied.classifier.bias.fill_(3.0)
+    with pytest.warns(UserWarning, match="lost"):
+        copied.save_pretrained(tmp_path / "copy")
+    saved = safetensors.torch.load_file(tmp_path / "copy" / "model.safetensors")
+    assert (saved["classifier.bias"] == 3.0).all(), "the copy saves itself, not the model it was copied from"
+    unipet.merge(model)
+    model.save_pretrained(tmp_path / "merged")
+    unipet.eject(copied)
+    copied.save_pretrained(tmp_path / "ejected")
+    assert "save_pretrained" not in vars(model) | vars(copied)

@@ -221,9 +221,13 @@ def test_an_adapter_of_the_format_before_still_loads(tmp_path: Path) -> None:
     ("change", "words"),
     [
         ({"head": [*POOLER, *HEAD, "nowhere.weight"]}, "nowhere.weight"),
-        ({"head": 3}, "head must be a list"),
+        ({"head": 3}, "head is 3, where a list belongs"),
         ({"base_model": {"name": "x"}}, "exact"),
-        ({"format": 4}, "reads formats 2 and 3"),
+        ({"format": 5}, "reads formats 1, 2, 3, 4"),
+        ({"format": 2.0}, "has format 2.0"),
+        ({"base_model": None}, "base_model needs exact"),
+        ({"frozen": []}, r"frozen is \[\], where an object belongs"),
+        ({"run_on_load": "os.system"}, "run_on_load means nothing"),
     ],
 )
 def test_a_description_that_cannot_be_meant(base: Path, tmp_path: Path, change: dict[str, Any], words: str) -> None:

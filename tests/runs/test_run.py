@@ -37,11 +37,12 @@ def test_a_run_leaves_a_complete_record(tmp_path: Path) -> None:
     record = run(config)
     directory = run_dir(config)
     assert files(directory) == [
-        *("adapter/adapter.json", "adapter/adapter.safetensors", "config.yaml", "metrics.jsonl", "predictions.jsonl"),
+        *("adapter/adapter.json", "adapter/adapter.safetensors", "adapter/method.yaml"),
+        *("config.yaml", "metrics.jsonl", "predictions.jsonl"),
         "result.json",
     ]
     assert json.loads((directory / "result.json").read_text()) == record
-    assert set(record) == KEYS | {"frozen", "comparable"}  # whose layers it looked at; what it may be ranked with
+    assert set(record) == KEYS | {"frozen", "certificate", "comparable"}  # whose layers it looked at; what it may be ranked with
     assert record["comparable"]["loss mask"]["values"] == {"loss mask": "the label"}
     assert record["status"] == "ok" and record["error"] is None
     assert (record["method"], record["task"], record["model"], record["seed"]) == ("tiny_low_rank", "tiny", "model", 0)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from unipet.adaptation.attention import ATTRIBUTE, PREFIX, HeadsSite, wrap_implementation
 from unipet.adaptation.joined_weight import JoinedWeight, can_join
+from unipet.adaptation.plain_saving import as_before, warn_when_saved
 from unipet.adaptation.recomputation import Recomputation
 from unipet.adaptation.site_hooks import Entry, HeadsReader, Hook
 from unipet.adaptation.stack_hooks import changes
@@ -73,9 +74,11 @@ class Attachment:
         for change in around:
             if (handle := change()) is not None:
                 self.handles.append(handle)
+        warn_when_saved(model)
 
     def take_out(self, model: nn.Module, restore: bool) -> None:
         """Take back whatever was changed so far. With `restore`, the values of unfrozen parameters as well."""
+        as_before(model)
         for handle in self.handles:
             handle.remove()
         if self.recomputation is not None:

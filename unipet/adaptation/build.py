@@ -9,6 +9,7 @@ from torch import nn
 
 from unipet.adaptation.adapted import Adaptation
 from unipet.adaptation.prefix_init import start_from_text
+from unipet.adaptation.room_for_tensors import check_room
 from unipet.adaptation.stack_hooks import lengthened, stacks_of, vocabulary
 from unipet.calculus.bank import Bank, Contents
 from unipet.calculus.functions.base import Widths
@@ -39,10 +40,11 @@ def build(
     sites: Architecture | None = None,
     device: torch.device | None = None,
     head: frozenset[str] | None = None,
+    most: int | None = None,
 ) -> Adaptation:
     """The adaptation of `model` by `method`, not yet attached; `sites` is a table for an architecture of the user's own,
     `device` where to make it, if not where the model is ("meta" makes nothing and starts nothing), `head` the names of
-    the head's parameters where they are known (a saved adapter says them).
+    the head's parameters where they are known (a saved adapter says them), `most` how many numbers there are to fill it.
 
     Raises UnipetError if any part does not fit.
     """
@@ -56,6 +58,7 @@ def build(
         assert table is not None
         key = f"method.insertions.{spec.name}"
         found, widths = places(model, table, spec)
+        check_room(spec, widths, dtype, device, most)
         try:
             bank = _shared(spec, widths, dtype, device)
         except UnipetError as error:

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from unipet.adaptation.adapted import Adaptation
 from unipet.adaptation.build import build
+from unipet.adaptation.description import description_of
 from unipet.adaptation.packing import unpack
-from unipet.adaptation.saved_adapter import check_base_model, description_of, table_of, tensors_of
+from unipet.adaptation.saved_adapter import check_base_model, method_of, table_of, tensors_of
 from unipet.calculus.insertion import Insertion
-from unipet.calculus.method import InsertionSpec, parse_method
+from unipet.calculus.method import InsertionSpec
 from unipet.calculus.site_files import sites_for
 from unipet.errors import UnipetError
 
@@ -52,11 +53,11 @@ def _read(
 ) -> None:
     source = Path(path).expanduser()
     description = description_of(source)
-    if description["sha256"] != checksum:
+    if description.sha256 != checksum:
         raise UnipetError(f"{key}: {path} holds other tensors than when the method was read. Start again.")
     head = check_base_model(source, model, description)
     table = sites_for(model, table_of(source, description))
-    made = build(model, parse_method(description["method"]), table, torch.device("meta"), head)
+    made = build(model, method_of(source, description), table, torch.device("meta"), head)
     saved = _same_choices(made.method.insertions, spec, path, key)
     theirs = {item.site.name: item for item in made.items if item.name == saved.name}
     if theirs.keys() != {item.site.name for item in own}:

@@ -24,6 +24,7 @@ _DECIMAL, _OCTAL, _HEXADECIMAL = re.compile(r"[-+]?[0-9]+"), re.compile(r"0o[0-7
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 
 DIGITS = 400  # a longer number is beyond every float
+BYTES = 8 * 2**20  # of one file
 DEPTH = 60  # mappings and lists inside each other
 NODES = 200_000  # values of one file, each alias counted with all that it stands for
 
@@ -82,6 +83,8 @@ def read_yaml(path: Path) -> Any:
 def read_written(path: Path) -> Any:
     """A file as `parse_yaml` reads it. Raises `UnipetError`, naming file and line, for what cannot be read."""
     try:
+        if (size := path.stat().st_size) > BYTES:
+            raise UnipetError(f"{path}: {size:,} bytes; at most {BYTES:,} of YAML are read.")
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise UnipetError(f"{path}: not a readable YAML file: byte {error.start} is no UTF-8.") from None

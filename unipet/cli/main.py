@@ -40,6 +40,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     ),
     "list": ("unipet.cli.commands.listing", "[TOPIC]", "list methods, functions, sites, tasks, models or budgets"),
     "evaluate": ("unipet.cli.commands.evaluate", "RUN", "load a finished run and score it again"),
+    "verify": ("unipet.cli.commands.verify", "RUN|ADAPTER [--deep]", "make a certificate again from the files alone"),
     "submit": ("unipet.cli.commands.submit", "RUN [--out DIR]", "predict a task's hidden test sets, one file each"),
     "runs": (
         "unipet.cli.commands.runs",

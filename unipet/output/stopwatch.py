@@ -25,6 +25,7 @@ PHASES: dict[str, str | None] = {
     "evaluation": None,
     "experts": None,
     "saving": "saving the adapter",
+    "certificate": "certifying the run",
 }
 OTHER = "other"  # time outside of all phases: checks, the record, a tracker
 

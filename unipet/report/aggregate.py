@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from statistics import mean, stdev
 from typing import Any
 
+from unipet.report.certified import Certified, certified
 from unipet.report.collect import Entry
 from unipet.report.flagged import Flagged, flagged
 from unipet.report.identity import FITTED, as_key, identities, one_per_seed
@@ -45,6 +46,7 @@ class Row:
     higher_is_better: bool = True  # of the metric
     scale: str = ""  # of the metric, in words: "0 to 1"
     flags: tuple[Flagged, ...] = ()  # what makes scores of it worth less than they look
+    certified: Certified = Certified()  # of its scored runs
     repeated: int = 0  # runs of a seed that another run of it stands for
     size: str = ""  # as trained, "30 + 512"; "" where no insertion has one
     fitted: bool = False  # whether a budget solved it
@@ -194,6 +196,7 @@ def make_row(key: tuple[str, ...], variant: str, group: Sequence[Entry], repeate
         scale=scale_of(best),
         others=_others(scored),
         flags=flagged([entry for entry in group if score_of(entry.record) is not None]),
+        certified=certified([entry for entry in group if score_of(entry.record) is not None]),
         repeated=repeated,
         size=str(size) if size != NONE else " + ".join(map(str, sizes.values())),
         fitted=bool(sizes),

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from unipet.errors import UnipetError
-from unipet.report.prediction_lines import read_lines
 from unipet.runs.flags import NAMES, raised
+from unipet.runs.prediction_lines import read_lines
 from unipet.runs.record import Flag
 from unipet.runs.record_files import METRICS, PREDICTIONS
 from unipet.training.history import read_steps

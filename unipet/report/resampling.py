@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from unipet.errors import UnipetError
-from unipet.report.prediction_lines import Lines, read_lines
 from unipet.report.statistics import RESAMPLES, resamples
+from unipet.runs.prediction_lines import Lines, read_lines
 from unipet.runs.record_files import PREDICTIONS
 from unipet.tasks.bleu_tokenizers import DEFAULT, sentence_bleu
 from unipet.tasks.text_tokens import spaced

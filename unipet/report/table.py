@@ -34,6 +34,7 @@ CSV_COLUMNS: dict[str, Callable[[Row], object]] = {
     "train_s": lambda row: row.train_s,
     "flags": counted,
     "other_metrics": lambda row: "; ".join(f"{name}={mean!r}" for name, mean in row.others),
+    "certified": lambda row: row.certified.count,
 }
 
 
@@ -67,18 +68,21 @@ COLUMNS: dict[str, tuple[Callable[[Row], str], bool]] = {
     "score": (score_text, True),
     "seeds": (seeds_text, True),
     "train": (train_text, True),
+    "certified": (lambda row: row.certified.text, False),
 }
-SHARED = ("task", "model", "budget", "metric")
+SHARED = ("task", "model", "budget", "metric", "certified")
 
 
 def split_shared(rows: Sequence[Row]) -> tuple[str, list[str]]:
     """What every row has in common, as one line, and the headings that remain."""
     values = {heading: {COLUMNS[heading][0](row) for row in rows} for heading in SHARED}
-    values["metric"] -= {GAP} if len(values["metric"]) > 1 else set()  # an unscored row has no metric
+    for heading in ("metric", "certified"):  # an unscored row has none
+        values[heading] -= {GAP} if len(values[heading]) > 1 else set()
+    hidden = ["certified"] if values["certified"] == {GAP} else []  # records from before there were certificates
     common = [heading for heading in SHARED if len(values[heading]) == 1]
-    line = "   ".join(f"{heading}: {next(iter(values[heading]))}" for heading in common)
+    line = "   ".join(f"{heading}: {next(iter(values[heading]))}" for heading in common if heading not in hidden)
     # sizes are shown where a budget solved them: the method's file does not tell them
-    hidden = [] if any(row.fitted for row in rows) else ["size"]
+    hidden += [] if any(row.fitted for row in rows) else ["size"]
     return line, [heading for heading in COLUMNS if heading not in [*common, *hidden]]
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from unipet.config import RunConfig
 from unipet.output.stopwatch import phase
-from unipet.runs.json_object import JsonObject, added_later
+from unipet.output.json_object import JsonObject, added_later
 
 if TYPE_CHECKING:
     from unipet.tasks import Encoded, TaskData

@@ -11,6 +11,7 @@ from typing import Any
 from unipet.runs.checksums import checksum
 from unipet.config import ModelConfig
 from unipet.errors import UnipetError
+from unipet.output.json_reader import MIB, parse_json
 from unipet.runs.tokenizer_files import PATTERNS, vocabulary_files
 
 #: Packages that carry the weights of shipped models: import name -> requirement for pip.
@@ -39,7 +40,21 @@ def locate(model: ModelConfig, weights: bool) -> Path:
     missing = _missing(directory, weights)
     if missing:
         raise UnipetError(f"model.path: {directory} has no {missing}. {_ALTERNATIVES}")
+    _check_index(directory)
     return directory
+
+
+def _check_index(directory: Path) -> None:
+    """Raise `UnipetError` for an index of weights that names anything but files beside it."""
+    path = directory / _WEIGHTS[1]
+    if (directory / _WEIGHTS[0]).is_file() or not path.is_file():
+        return
+    content = parse_json(path.read_bytes()[: 64 * MIB], str(path))  # on the hub's cache a link
+    names = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+        raise UnipetError(f"{path}: no weight_map from tensors to files, so it is no index of weights.")
+    if strange := [name for name in names.values() if Path(name).name != name or not fnmatch(name, _HUB_FILES[-1])]:
+        raise UnipetError(f"{path}: it names {strange[0][:80]!r}, which is no file of weights beside it.")
 
 
 def _package_directory(package: str) -> Path:

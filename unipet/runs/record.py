@@ -6,10 +6,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from unipet.adaptation.certificate import Certificate
 from unipet.config import ModelConfig, RunConfig
 from unipet.runs.budget_label import budget_label, set_limits
 from unipet.runs.expert_report import ExpertReport
-from unipet.runs.json_object import JsonObject, added_later
+from unipet.output.json_object import JsonObject, added_later
 from unipet.runs.trial_of import TrialOf as TrialOf
 from unipet.runs.record_costs import Compiled as Compiled
 from unipet.runs.record_costs import Memory as Memory
@@ -183,6 +184,7 @@ class Record(JsonObject):
     composition: dict[str, Any] | None = None  # the method as it is trained, with the sizes that the budget solved
     fitted: Fitted = field(default_factory=Fitted)
     flags: list[Flag] | None = added_later(None)  # None: from before there were flags
+    certificate: Certificate | None = added_later(None)  # None: not finished, or from before there were certificates
     time: Time = field(default_factory=Time)
     memory: Memory = field(default_factory=Memory)
     precision: str | None = added_later(None)  # of forward passes; for precision=auto, what the device has

@@ -6,15 +6,16 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
 from unipet.compose import parse_run_config
 from unipet.compose.schema import config_values
 from unipet.output.files import utf8, write_bytes_atomic
+from unipet.output.json_reader import MIB, own_file, read_bounded
 from unipet.calculus.yaml_reader import read_written
-from unipet.runs.json_object import WrongType
+from unipet.output.json_object import WrongType
 from unipet.runs.record import Record
 
 RESULT = "result.json"
@@ -23,6 +24,7 @@ METRICS = "metrics.jsonl"
 PREDICTIONS = "predictions.jsonl"
 ADAPTER = "adapter/"  # a directory
 ERROR = "error.txt"
+MOST = 32 * MIB  # of a record
 ATTEMPT = "attempt"  # a directory: where a finished run is repeated, until the repetition is whole
 
 
@@ -49,8 +51,8 @@ def write_jsonl_atomic(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 def read_record(path: Path) -> Record:
     """One `result.json`. Raises `UnipetError`, naming the file, when it cannot be read or is not a record."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = json.loads(read_bounded(path, MOST).decode("utf-8"), parse_constant=_no_number)
+    except (UnipetError, ValueError, RecursionError) as error:
         raise UnipetError(
             f"{path}: not a readable record ({error}). Delete it or run its configuration again."
         ) from None
@@ -60,6 +62,10 @@ def read_record(path: Path) -> Record:
         return Record.from_dict(content)
     except WrongType as error:
         raise mistyped(path, error) from None
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def mistyped(path: Path, error: WrongType) -> UnipetError:
@@ -105,6 +111,7 @@ def _found(folder: Path, path: str | None) -> str | None:
 def read_config(path: Path) -> RunConfig:
     """A run's `config.yaml` as dataclasses again. What an earlier version did not know has its default, which is what that
     version did. Raises `UnipetError`, naming the file, when it is not one."""
+    own_file(path)
     content = config_values(read_written(path))
     missing = {"method", "task", "model", "optim", "seed"}.difference(content if isinstance(content, Mapping) else ())
     if missing:

@@ -22,7 +22,7 @@ from unipet.output.cache_place import cache_directory
 from unipet.output.files import remove_leftovers, write_bytes_atomic
 from unipet.runs.checksums import file_state
 from unipet.runs.config_blocks import ConfigReader
-from unipet.runs.json_object import WrongType
+from unipet.output.json_object import WrongType
 from unipet.runs.record import Record
 from unipet.runs.record_files import CONFIG, RESULT, read_record
 

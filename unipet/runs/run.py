@@ -7,23 +7,22 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unipet.output import libraries
-from unipet.output.files import remove_leftovers
 from unipet.runs import record_files as records
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
+from unipet.runs.certify import certify, frozen_marks, put_beside
 from unipet.runs.comparable import comparable
 from unipet.runs.expert_report import expert_report
 from unipet.runs.record import (
-    Compiled, Data, ErrorOf, Fitted, Frozen, InsertionRow, Memory, Params, Record, Scoring, blank_record,
+    Compiled, Data, Fitted, Frozen, InsertionRow, Memory, Params, Record, Scoring, blank_record,
 )  # fmt: skip
 from unipet.runs.versions import now
 from unipet.runs.device_share import Share
@@ -114,7 +113,9 @@ def execute(prepared: Prepared, watch: Stopwatch, shared: Shared) -> Done:
             record.params = Params.from_dict(prepared.fit.report.to_dict()["params"])
             record.status, record.reason = "skipped", prepared.fit.why_not
         if record.status == "ok":
-            record.files, record.comparable = checksums(directory), comparable(prepared.resolved, record)
+            record.comparable = comparable(prepared.resolved, record)
+            put_beside(directory / records.ADAPTER, record)
+            record.files = checksums(directory)
     except KeyboardInterrupt as end:
         shared.forget()
         interrupted(record, end, watch, directory)
@@ -150,7 +151,7 @@ def _work(
         from unipet.training.budget.memory_fit import fit_run
         from unipet.training.callbacks import Best
         from unipet.adaptation.checkpoint import save
-        from unipet.training.evaluation import check_mixture, higher_is_better, score_split, selection_score
+        from unipet.training.evaluation import higher_is_better, score_split, selection_score
         from unipet.runs.flags import of_parts, raised
         from unipet.training.history import read_steps
         from unipet.training.loop import seed_everything
@@ -188,7 +189,7 @@ def _work(
         record.reason = fit.why_not
         return "skipped"
     check_lengths(encoded, model, config.task)
-    memory = PeakMemory(device)
+    memory, before = PeakMemory(device), frozen_marks(model)
     best = None
     if encoded.selection and method.trains:
         metric = selection_metric(config.task)
@@ -242,8 +243,7 @@ def _work(
         records.write_jsonl_atomic(directory / records.PREDICTIONS, rows)
     company.writes_weights(model)
     record.mixture = expert_report(trained.experts, config, model, data, encoded, tokenizer)
-    with phase("evaluation"):
-        check_mixture(model, split, batch, config.optim.eval_batch_size, read)  # last: it merges the mixture
+    record.certificate = certify(model, config, encoded, split, tokenizer, directory, trained.untrained, before)  # takes it apart
     record.flags = [*raised(rows, data.regression, read_steps(directory / records.METRICS)), *of_parts(record)]
     shared.check(model)
     record.score, record.metric, record.metrics = scores.score, scores.metric, dict(scores.metrics)

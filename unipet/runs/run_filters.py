@@ -18,7 +18,7 @@ from typing import Any, cast
 
 from unipet.calculus.yaml_reader import Plain
 from unipet.errors import UnipetError, nearest
-from unipet.runs.json_object import JsonObject
+from unipet.output.json_object import JsonObject
 from unipet.runs.labels import leaves, plain
 from unipet.runs.record import ErrorOf, Record
 from unipet.runs.record_index import KnownRun

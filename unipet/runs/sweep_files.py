@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from unipet.errors import UnipetError
-from unipet.runs.json_object import JsonObject, WrongType, added_later
+from unipet.output.json_object import JsonObject, WrongType, added_later
 from unipet.runs.record import Record
 from unipet.runs.record_files import mistyped
 from unipet.runs.trial_of import TrialOf

@@ -53,7 +53,7 @@ def load_teachers(method: Method, model: nn.Module) -> dict[str, Any]:
 
 def _adapter(run: str, key: str) -> Path:
     """The directory of a saved adapter, given that of its run or its own."""
-    from unipet.adaptation.saved_adapter import DESCRIPTION
+    from unipet.adaptation.description import DESCRIPTION
 
     given = Path(run).expanduser()
     for directory in (given / records.ADAPTER, given):
@@ -63,12 +63,18 @@ def _adapter(run: str, key: str) -> Path:
 
 
 def _checksum(directory: Path, key: str) -> str:
-    from unipet.adaptation.saved_adapter import DESCRIPTION, TENSORS
+    """Over all that a saved adapter computes with; its certificate is no part of that."""
+    from unipet.adaptation.description import DESCRIPTION, FORMAT, TENSORS, description_of
 
     digest = hashlib.sha256()
     try:
-        for file in (DESCRIPTION, TENSORS):
-            digest.update((directory / file).read_bytes())
-    except OSError as error:
-        raise UnipetError(f"{key}: {error}.") from error
+        description = description_of(directory)
+        if description.format == FORMAT:  # it has the checksum of the method
+            description.training = description.certificate = None
+            digest.update(description.to_json().encode())
+        else:
+            digest.update((directory / DESCRIPTION).read_bytes())
+        digest.update((directory / TENSORS).read_bytes())
+    except (OSError, UnipetError) as error:
+        raise UnipetError(f"{key}: {error}") from error
     return digest.hexdigest()[:16]

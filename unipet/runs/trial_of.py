@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from unipet.runs.json_object import JsonObject, added_later
+from unipet.output.json_object import JsonObject, added_later
 
 
 @dataclass

@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 
 import unipet
-from unipet.runs.json_object import JsonObject
+from unipet.output.json_object import JsonObject
 
 
 @dataclass

@@ -16,8 +16,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from unipet.output.json_object import JsonObject, WrongType
 from unipet.output.processes import is_alive, visible_processes
-from unipet.runs.json_object import JsonObject, WrongType
 from unipet.runs.sweep_files import CLAIMS, JOBS, WORKERS
 from unipet.runs.versions import now
 

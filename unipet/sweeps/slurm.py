@@ -14,7 +14,7 @@ from typing import Any
 
 from unipet.config import LauncherConfig
 from unipet.errors import UnipetError
-from unipet.runs.json_object import JsonObject, WrongType
+from unipet.output.json_object import JsonObject, WrongType
 from unipet.runs.record_files import write_json_atomic
 from unipet.runs.sweep_files import job_numbers
 from unipet.sweeps.claims import Owner

@@ -11,8 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unipet.adaptation.adapted import adaptation
-from unipet.adaptation.merging import merge
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
 from unipet.tasks import (
@@ -147,28 +145,3 @@ def predict_tags(
             for word in examples.wordless(index):
                 found[index][word] = None
     return found
-
-
-def check_mixture(
-    model: nn.Module, examples: Examples, collate: Collate, batch_size: int, read: Readout = read_rows
-) -> None:
-    """Merge a trained mixture in place, and check on one batch that its outputs stay the same as those that were scored.
-
-    Does nothing for a method without mixtures, for one whose evaluation draws experts (no two of its passes agree), and where
-    this process has only a part of the base model: merging attaches the method anew, which needs it whole.
-    Raises `UnipetError` if the outputs differ by more than rounding.
-    """
-    mixtures = [item.parts.mixture for item in adaptation(model).items if item.parts.mixture is not None]
-    cut = adaptation(model).base_fingerprint is not None
-    if cut or not mixtures or any(mixture.grain_of(training=False) is not None for mixture in mixtures):
-        return
-    some = [examples[index] for index in range(min(batch_size, len(examples)))]
-    before, _ = predict(model, some, collate, batch_size, "fp32", read)
-    merge(model, partial=True)
-    after, _ = predict(model, some, collate, batch_size, "fp32", read)
-    difference = float(np.abs(after - before).max())
-    if difference > 1e-3 * max(1.0, float(np.abs(before).max())):
-        raise UnipetError(
-            f"merging: the merged mixture's outputs differ by {difference:.3g} from those that were scored. Evaluate the "
-            "adapter without merging it."
-        )

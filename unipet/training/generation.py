@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unipet.config import TaskConfig
+from unipet.config import DecodingConfig, TaskConfig
 from unipet.output.progress import counted
 from unipet.output.stopwatch import current_phase
 from unipet.tasks import Collate, EncodedRows, Readout, left_padded
@@ -34,17 +36,47 @@ def generate_texts(
     texts = [""] * len(examples)
     with evaluation_mode(model) as device, torch.no_grad(), autocast(device, precision):
         for chosen in counted(longest_first(examples, batch_size), len(examples), current_phase()):
-            if causal:
-                batch = left_padded([examples.prompt(index) for index in chosen], tokenizer.pad_token_id)
-            else:
-                batch = collate([examples[index] for index in chosen])
-                batch = {name: batch[name] for name in ("input_ids", "attention_mask")}
+            batch = _prompts(examples, chosen, tokenizer, collate, causal)
             made = model.generate(**to_device(batch, device), generation_config=settings)
             if causal:
                 made = made[:, batch["input_ids"].shape[1] :]
             for index, text in zip(chosen, tokenizer.batch_decode(made, skip_special_tokens=True), strict=True):
                 texts[index] = text.strip()
     return texts
+
+
+def generated_logits(
+    model: Any,
+    examples: EncodedRows,
+    chosen: Sequence[int],
+    tokenizer: Any,
+    collate: Collate,
+    task: TaskConfig,
+    tokens: int,
+    cache: bool,
+) -> list[Tensor]:
+    """The logits (tokens, vocabulary) of the first tokens that are generated greedily for each chosen example alone, with the
+    cache of keys and values or without, in the precision of the weights."""
+    plain = replace(task, decoding=DecodingConfig(max_new_tokens=tokens, min_new_tokens=tokens))
+    settings = generation_config(model, tokenizer, plain)
+    settings.use_cache, settings.output_logits, settings.return_dict_in_generate = cache, True, True
+    found = []
+    with evaluation_mode(model) as device, torch.no_grad():
+        for index in chosen:
+            batch = _prompts(examples, [index], tokenizer, collate, task.kind == "causal_generation")
+            made = model.generate(**to_device(batch, device), generation_config=settings)
+            found.append(torch.cat(made.logits).float().cpu())
+    return found
+
+
+def _prompts(
+    examples: EncodedRows, chosen: list[int], tokenizer: Any, collate: Collate, causal: bool
+) -> dict[str, Tensor]:
+    """What generation begins with: ids and mask (B, L)."""
+    if causal:
+        return left_padded([examples.prompt(index) for index in chosen], tokenizer.pad_token_id)
+    batch = collate([examples[index] for index in chosen])
+    return {name: batch[name] for name in ("input_ids", "attention_mask")}
 
 
 def generation_config(model: Any, tokenizer: Any, task: TaskConfig) -> Any:

@@ -30,12 +30,17 @@ class Movement:
         """Compare with those."""
         self._before = state.values["before"]
 
+    def changed(self) -> list[str]:
+        """The names of the tensors that are no longer what they were."""
+        return [name for name, mark in marks(self._tensors).items() if mark != self._before[name]]
+
     def check(self, owned: list[str], lr: float, steps: int) -> list[str]:
         """The names of the tensors that have not changed at all.
 
         Raises `UnipetError` if none of the method's tensors, `owned`, has changed. A method without tensors is fine.
         """
-        still = sorted(name for name, mark in marks(self._tensors).items() if mark == self._before[name])
+        changed = set(self.changed())
+        still = sorted(self._tensors.keys() - changed)
         first = [name for name in owned or self._tensors if name in still]
         if len(first) < len(owned or self._tensors):
             return still

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,9 +13,12 @@ from unipet.adaptation.adapted import Adaptation
 from unipet.adaptation.peft import starts, virtual_tokens
 from unipet.adaptation.peft.form import Form
 from unipet.adaptation.peft.forms import FORMS
+from unipet.adaptation.peft.patterns import checked_pattern
 from unipet.adaptation.peft.targets import check_saved_modules, check_targets
+from unipet.adaptation.tensor_file import finite_tensors, header_of
 from unipet.calculus.sites import ARCHITECTURES, Architecture, Position, architecture_of, head_names, resolve
 from unipet.errors import UnipetError, nearest
+from unipet.output.json_reader import MIB, read_json
 
 #: Keys that do not change what a trained adapter computes.
 _NEUTRAL = frozenset(
@@ -27,24 +28,22 @@ _NEUTRAL = frozenset(
     "init_weights init_ia3_weights init_vera_weights use_effective_conv2d rank_dropout module_dropout rank_dropout_scale "
     "prompt_tuning_init_text tokenizer_name_or_path tokenizer_kwargs velora_config".split()
 )
+_YES_OR_NO = frozenset(
+    "use_rslora use_dora fan_in_fan_out inference_mode lora_bias use_effective_conv2d decompose_both rank_dropout_scale".split()
+)
 _STARTS = ("base_model.model.", "base_model.")
 
 
 def read(source: Path, config_name: str, tensors_name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The configuration and the tensors of a directory."""
-    import safetensors
-    import safetensors.torch
-
     if not source.is_dir():
         raise UnipetError(f"{source} is no adapter of peft's: it is no directory. Give the one that peft saved into.")
     for name in (config_name, tensors_name):
         if not (source / name).is_file():
             raise UnipetError(f"{source} is no adapter of peft's: {name} is missing.")
-    try:
-        config = json.loads((source / config_name).read_text(encoding="utf-8"))
-        tensors = safetensors.torch.load_file(source / tensors_name)
-    except (json.JSONDecodeError, UnicodeDecodeError, safetensors.SafetensorError) as error:
-        raise UnipetError(f"{source} is corrupted: {error}.") from error
+    config = read_json(source / config_name, MIB)
+    header_of(source / tensors_name)
+    tensors = finite_tensors((source / tensors_name).read_bytes(), source / tensors_name)
     if not isinstance(config, dict) or "peft_type" not in config:
         raise UnipetError(f"{source / config_name} is no configuration of peft's: it has no peft_type.")
     return config, tensors
@@ -68,6 +67,8 @@ def check_config(source: Path, config: Mapping[str, Any]) -> None:
             raise UnipetError(
                 f"{source}: {key}: {value!r} has no counterpart here, so the import would compute otherwise."
             )
+        if key in _YES_OR_NO and value is not None and type(value) is not bool:
+            raise UnipetError(f"{source}: {key}: {str(value)[:40]!r} given; allowed: true or false.")
     if form is not None and starts.KEY in form.reads:
         starts.check_start(source, config)
     if config.get("bias", "none") != "none":
@@ -183,7 +184,8 @@ def _insertions(
     table = architecture_of(model, ARCHITECTURES)
     feedforward = config.get("feedforward_modules") or []
     if isinstance(feedforward, str):
-        inputs = {path for path in sites if re.fullmatch(feedforward, path)}
+        pattern = checked_pattern(Path("feedforward_modules"), "feedforward_modules", feedforward)
+        inputs = {path for path in sites if pattern.fullmatch(path)}
     else:
         inputs = {
             path for path in sites if path.endswith(tuple(feedforward))

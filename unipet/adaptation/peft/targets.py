@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from unipet.adaptation.peft.patterns import checked_pattern
 from unipet.errors import UnipetError
 
 _ALL = "all-linear"
@@ -63,7 +64,10 @@ def _targeted(source: Path, config: Mapping[str, Any], model: nn.Module) -> list
     if given is None or given == [] or given == "":
         raise KeyError("target_modules")
     paths = [path for path, _ in model.named_modules() if path]
-    saved = [re.compile(rf"(^|.*\.){name}($|\..*)") for name in _names(source, config, "modules_to_save")]
+    saved = [
+        checked_pattern(source, "modules_to_save", rf"(^|.*\.){name}($|\..*)")
+        for name in _names(source, config, "modules_to_save")
+    ]
     paths = [path for path in paths if not any(pattern.match(path) for pattern in saved)]
     if config.get("exclude_modules"):
         left_out = set(_matching(source, config, "exclude_modules", paths))
@@ -78,10 +82,8 @@ def _matching(source: Path, config: Mapping[str, Any], key: str, paths: list[str
     """The paths that a key means: a string is a pattern of the whole path, a list holds paths or their ends."""
     given = config[key]
     if isinstance(given, str):
-        try:
-            return [path for path in paths if re.fullmatch(given, path)]
-        except re.error as error:
-            raise UnipetError(f"{source}: {key}: {given!r} is no regular expression: {error}.") from None
+        pattern = checked_pattern(source, key, given)
+        return [path for path in paths if pattern.fullmatch(path)]
     named = set(_names(source, config, key))
     ends = tuple(f".{name}" for name in named)
     return [path for path in paths if path in named or path.endswith(ends)]
@@ -100,6 +102,8 @@ def _in_layers(source: Path, config: Mapping[str, Any], paths: list[str]) -> lis
     given = config.get("layers_pattern")
     around = [given] if isinstance(given, str) and given else _names(source, config, "layers_pattern")
     patterns = [rf"(?:^|.*?\.){name}\.(\d+)\." for name in around] or [r".*?\.[^.]*\.(\d+)\."]
+    for pattern in patterns:
+        checked_pattern(source, "layers_pattern", pattern)
 
     def layer(path: str) -> int | None:
         match = next((found for pattern in patterns if (found := re.match(pattern, path))), None)

@@ -50,7 +50,7 @@ class Mixture:
     `reducer: null` is `routed` for `learned` and `hash`, and `mean_of_weights` for all others.
     """
 
-    experts: int = option(4, low=2)
+    experts: int = option(4, low=2, high=4096)
     share: list[str] = option([])
     router: str = option("uniform", choices=tuple(ROUTERS))
     reducer: str | None = option(None, choices=tuple(REDUCERS), null="for what suits the router")

@@ -30,7 +30,7 @@ def checksum(path: str, key: str) -> str:
     description = Path(path).expanduser() / "adapter.json"
     try:
         found = json.loads(description.read_text(encoding="utf-8"))["sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise UnipetError(
             f"{key}: {path} is not a saved adapter ({description.name} is missing in it or cannot be read). Name directories "
             "that unipet.save wrote, such as runs/RUN/adapter."

@@ -42,6 +42,9 @@ def main(argv: Sequence[str]) -> int:
         help="test A against B over all runs that differ in this key alone, such as method.insertions.ffn.position.form, or "
         "in their methods (method=A vs B); may be given several times",
     )
+    parser.add_argument(
+        "--certified", action="store_true", help="rank certified runs alone, and say what is missing of the others"
+    )
     parser.add_argument("--serve", action="store_true", help="show the live page on this machine while a sweep runs")
     parser.add_argument(
         "--port", metavar="N", type=int, help="the port of --serve; 0 chooses a free one (default: 8765)"
@@ -58,7 +61,9 @@ def main(argv: Sequence[str]) -> int:
         from unipet.report.page.serve import PORT, serve
 
         others = [
-            name for name in (*WRITERS, "figures", "published", "contrast", "metric", "anyway") if getattr(asked, name)
+            name
+            for name in (*WRITERS, "figures", "published", "contrast", "metric", "certified", "anyway")
+            if getattr(asked, name)
         ]
         if others:
             raise UnipetError(
@@ -70,6 +75,7 @@ def main(argv: Sequence[str]) -> int:
     from unipet.report.average_rows import averages_text
     from unipet.report.averages import averages
     from unipet.report.cases import study
+    from unipet.report.certified import only_certified
     from unipet.report.collect import collect, trials
     from unipet.report.comparing import compare
     from unipet.report.contrasts import contrasts, parsed
@@ -91,9 +97,11 @@ def main(argv: Sequence[str]) -> int:
     for contrast in asked.contrast:
         parsed(contrast)
     published = read_published(asked.published)
-    entries = collect(asked.directory)
+    entries, left_out = collect(asked.directory), list[str]()
     if asked.metric:
         entries = by_metric(entries, asked.metric)
+    if asked.certified:
+        entries, left_out = only_certified(entries)
     told = beside(published, entries) if published else []
     rows = aggregate(entries, asked.anyway)
     tuning = curves(trials(asked.directory))
@@ -112,6 +120,8 @@ def main(argv: Sequence[str]) -> int:
         more = partial(study_figures, report.effects, report.contrasts, report.averages)
         write_figures(asked.figures, report.groups, tuning, more)
     print(text_table(report.rows, report.missing, across_budgets=asked.anyway))
+    if left_out:
+        print("\n".join(["", "left out, not certified:", *(f"    {line}" for line in left_out)]))
     print(f"\n{verdicts_text(report.groups)}")
     for text in (
         effects_text(report.effects) if report.effects else "",

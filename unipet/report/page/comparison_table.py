@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from unipet.report.certified import BADGE
 from unipet.report.comparing import BEST, NOT_WORSE, WORSE
 from unipet.report.flagged import MARK, counted
 from unipet.report.numbers import percent, score
@@ -35,6 +36,7 @@ class Cell:
     below: str = ""
     chip: str = ""
     flag: str = ""
+    badge: str = ""
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,12 @@ def _standing(comparison: Comparison, line: Line) -> Cell:
     return Cell(STANDINGS.get(standing, standing), standing, "nowrap")
 
 
+def _certified(line: Line) -> Cell:
+    state = line.row.certified
+    badge = f"{BADGE} certified" if state.all else ""
+    return Cell("" if badge else state.text, state.count / max(1, state.runs), "nowrap", badge=badge)
+
+
 COLUMNS: dict[str, Callable[[Comparison, Line], Cell]] = {
     "method": _method,
     "task": _task,
@@ -80,6 +88,7 @@ COLUMNS: dict[str, Callable[[Comparison, Line], Cell]] = {
     "budget": lambda comparison, line: Cell(comparison.budget, comparison.budget),
     "score": _score,
     "against the best": _standing,
+    "certified": lambda comparison, line: _certified(line),
     "seeds": lambda comparison, line: Cell(seeds_text(line.row), line.row.scored, "n"),
     "size": lambda comparison, line: Cell(line.row.size or "–", line.row.size or None, "n"),
     "trainable": lambda comparison, line: _figure(line.row.trainable, ",d"),
@@ -93,6 +102,8 @@ def comparison_table(comparisons: Sequence[Comparison]) -> ComparisonTable:
     """Every configuration as a row of the columns in which they differ."""
     values = {name: sorted({get(comparison) for comparison in comparisons}) for name, get in SHARED.items()}
     heads = [head for head in COLUMNS if len(values.get(head, "several")) > 1]
+    if not any(line.row.certified.judged for comparison in comparisons for line in comparison.lines):
+        heads.remove("certified")
     return ComparisonTable(
         shared=", ".join(f"{name} {of[0]}" for name, of in values.items() if len(of) == 1),
         filters={name: of for name, of in values.items() if len(of) > 1},

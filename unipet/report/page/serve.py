@@ -101,6 +101,8 @@ def server(directory: Path, port: int = PORT) -> ThreadingHTTPServer:
     live = Live(directory)
 
     class Handler(BaseHTTPRequestHandler):
+        timeout = 10.0  # seconds that a connection may say nothing
+
         def do_GET(self) -> None:
             """The page at /, its version at /stamp."""
             known = {f"{name}:{self.server.server_port}" for name in (HOST, "localhost")}  # type: ignore[attr-defined]

@@ -24,7 +24,8 @@ from unipet.training.budget.checkpointing import checkpointed
 from unipet.training.budget.memory_fit import MemoryFit
 from unipet.adaptation.checkpoint import save
 from unipet.config import BudgetConfig, RunConfig
-from unipet.training.evaluation import check_mixture, mean_target_loss, score_split
+from unipet.training.evaluation import mean_target_loss, score_split
+from unipet.runs.certify import certify, frozen_marks
 from unipet.runs.forecast.estimate import Point, representatives
 from unipet.runs.forecast.flops import flop_counter
 from unipet.runs.forecast.selected import Selected, batch_size_in_tokens
@@ -32,6 +33,7 @@ from unipet.training.loop import seed_everything
 from unipet.training.forward import longest_first, to_device
 from unipet.training.positions import check_lengths
 from unipet.runs.memory import PeakMemory
+from unipet.runs.record_files import ADAPTER
 from unipet.calculus.method import Method
 from unipet.runs.base_model import load_base_model
 from unipet.runs.prepare import Prepared
@@ -111,9 +113,10 @@ def measure(prepared: Prepared, encoded: Encoded, fit: MemoryFit, base: BaseMode
         if encoded.selection is not None and selection_metric(config.task) == LOSS:
             _losses(found, config, encoded.selection, model, tokenizer)
         with found.stage("saving"):
-            save(model, Path(directory) / "saved")
-    with found.stage("merging"):
-        check_mixture(model, encoded.evaluation, batch, config.optim.eval_batch_size, read)
+            save(model, Path(directory) / ADAPTER)
+        with found.stage("certifying"):
+            before = frozen_marks(model)
+            certify(model, config, encoded, encoded.evaluation, tokenizer, Path(directory), [], before)
     return found
 
 

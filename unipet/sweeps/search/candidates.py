@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from unipet.errors import UnipetError
-from unipet.runs.json_object import JsonObject
+from unipet.output.json_object import JsonObject
 from unipet.sweeps.search.draws import Choice
 from unipet.sweeps.search.judging import EQUAL, Refused
 

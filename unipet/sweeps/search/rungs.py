@@ -13,7 +13,7 @@ from statistics import mean
 
 from unipet.config import RunConfig, SearchConfig
 from unipet.errors import UnipetError
-from unipet.report.prediction_lines import read_lines
+from unipet.runs.prediction_lines import read_lines
 from unipet.runs.record_files import PREDICTIONS
 from unipet.sweeps.search.confidence import worse_p
 from unipet.sweeps.search.stage_files import Verdict

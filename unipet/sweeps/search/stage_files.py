@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from unipet.errors import UnipetError
-from unipet.runs.json_object import JsonObject, WrongType, added_later
+from unipet.output.json_object import JsonObject, WrongType, added_later
 from unipet.runs.record_files import write_json_atomic
 from unipet.sweeps.search.candidates import Discarded
 

@@ -62,7 +62,7 @@ class JsonObject:
 
     @classmethod
     def read_key(cls, key: str, value: Any) -> Any:
-        """The value of one key as the object holds it; that of a key that this version does not know as it is. Raises `WrongType`."""
+        """The value of one key as the object holds it; that of an unknown key as it is. Raises `WrongType`."""
         reader = _readers(typing.cast("Any", cls)).get(key)
         return value if reader is None or value is None else _inside(key, reader, value)
 
