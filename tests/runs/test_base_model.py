@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from tests.support.checkout import ROOT
 import hashlib
 import json
 import logging
@@ -14,10 +13,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.support.running import write_model
 from safetensors.torch import load_file, save_file
 
 import unipet
+from tests.support.checkout import ROOT
+from tests.support.running import write_model
 from unipet.config import ModelConfig
 from unipet.errors import UnipetError
 from unipet.runs.base_model import base_config, load_base_model

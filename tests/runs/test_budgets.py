@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.support.running import LOW_RANK, tiny_config
-from tests.report.test_table import entry
 
+from tests.report.test_table import entry
+from tests.support.running import LOW_RANK, tiny_config
 from unipet.cli.main import main
 from unipet.compose.parse_run_config import check_run_config
 from unipet.config import BudgetConfig, RunConfig, conf_dir

@@ -48,7 +48,9 @@ def test_the_parts_say_what_the_whole_says(tmp_path: Path, text: str) -> None:
         assert repr(reader.read(path)) == repr(whole if isinstance(whole, dict) else {})
 
 
-@pytest.mark.parametrize("text", ["a: 1\na: 2\n", "a: 1\nb: [\n", "a: 1\nb: *nowhere\n", "a: !!python/object x\n", "a: 1\n\tb: 2\n"])
+@pytest.mark.parametrize(
+    "text", ["a: 1\na: 2\n", "a: 1\nb: [\n", "a: 1\nb: *nowhere\n", "a: !!python/object x\n", "a: 1\n\tb: 2\n"]
+)
 def test_an_error_is_that_of_the_whole_file(tmp_path: Path, text: str) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(text, encoding="utf-8")
@@ -70,10 +72,18 @@ def test_every_method_in_a_configuration_of_ours(tmp_path: Path) -> None:
 def test_what_was_read_before_is_not_parsed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parsed: list[str] = []
     real = yaml_reader.parse_yaml
-    monkeypatch.setattr("unipet.runs.config_blocks.parse_yaml", lambda text, name: parsed.append(text) or real(text, name))
+    monkeypatch.setattr(
+        "unipet.runs.config_blocks.parse_yaml", lambda text, name: parsed.append(text) or real(text, name)
+    )
     reader = ConfigReader()
     for seed in range(3):
         path = tmp_path / f"{seed}.yaml"
         path.write_text(f"method:\n  name: m\noptim: {{lr: 0.1}}\nseed: {seed}\n")
         assert reader.read(path) == {"method": {"name": "m"}, "optim": {"lr": 0.1}, "seed": seed}
-    assert list(filter(None, parsed)) == ["method:\n  name: m\n", "optim: {lr: 0.1}\n", "seed: 0\n", "seed: 1\n", "seed: 2\n"]
+    assert list(filter(None, parsed)) == [
+        "method:\n  name: m\n",
+        "optim: {lr: 0.1}\n",
+        "seed: 0\n",
+        "seed: 1\n",
+        "seed: 2\n",
+    ]

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from tests.support.running import LOW_RANK, TINY_TASK, stand_in, write_world
 
+from tests.support.running import LOW_RANK, TINY_TASK, stand_in, write_world
 from unipet.adaptation import build
 from unipet.calculus import method
 from unipet.calculus.sites import ARCHITECTURES, table_data

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.reports import EXAMPLES, write_run
 
+from tests.support.reports import EXAMPLES, write_run
 from unipet.report.aggregate import aggregate
 from unipet.report.cases import study
 from unipet.report.collect import collect
@@ -102,7 +102,6 @@ def test_a_training_that_lost_what_it_had_gained_diverged(losses: list[Any], sai
 def test_a_run_flags_itself(tmp_path: Path) -> None:
     """A learning rate of nearly nothing: whatever the drawn head answers, it is below or at the majority."""
     from tests.support.running import HEAD_ONLY, tiny_config
-
     from unipet.runs.run import run
 
     config = tiny_config(tmp_path, HEAD_ONLY, optim__lr=50.0, optim__warmup_ratio=0.0)

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from tests.support.running import TINY_TASK, run_id, stand_in, write_world
 
+from tests.support.running import TINY_TASK, run_id, stand_in, write_world
 from unipet.cli.main import main
 from unipet.config import RunConfig
 from unipet.runs.forecast import measuring

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.running import LOW_RANK, TINY_TASK, resolved, run_dir, run_id, tiny_config, write_task
 from safetensors.torch import load_file, save_file
 
+from tests.support.running import LOW_RANK, TINY_TASK, resolved, run_dir, run_id, tiny_config, write_task
 from unipet.calculus.library import load_method
 from unipet.config import RunConfig
 from unipet.runs import identity

@@ -112,8 +112,16 @@ def test_older_and_full_and_failed_results_are_read(here: Path) -> None:
     older = changed(run_info__experiment_name="ia3/x")
     older["train_info"]["cuda_memory_max"] = older["train_info"].pop("accelerator_memory_max")
     write(here, "ia3", older)
-    write(here, "full", changed(run_info__experiment_name="full-finetuning/x", train_info__num_trainable_params=3221924864))
-    write(here, "bad", changed(run_info__experiment_name="bad/x", train_info__status="failed", run_info__error_msg="no memory"))
+    write(
+        here,
+        "full",
+        changed(run_info__experiment_name="full-finetuning/x", train_info__num_trainable_params=3221924864),
+    )
+    write(
+        here,
+        "bad",
+        changed(run_info__experiment_name="bad/x", train_info__status="failed", run_info__error_msg="no memory"),
+    )
     runs = imported(here)
     assert runs["peft:ia3"].record.memory.peak_gib == pytest.approx(20.74, abs=0.01)
     assert runs["peft:full-finetuning"].record.params.percent == 100.0
@@ -121,7 +129,9 @@ def test_older_and_full_and_failed_results_are_read(here: Path) -> None:
 
 
 def test_other_data_have_their_own_name_and_metric(here: Path) -> None:
-    images = changed(meta_info__dataset_info={"sha": "37df", "created_at": "2026-03-09"}, train_info__metrics=[{"test dino": 0.7}])
+    images = changed(
+        meta_info__dataset_info={"sha": "37df", "created_at": "2026-03-09"}, train_info__metrics=[{"test dino": 0.7}]
+    )
     images["run_info"]["train_config"]["dataset_id"] = "somebody/cats"
     write(here, "a", images)
     record = imported(here)["peft:lora"].record
@@ -130,7 +140,11 @@ def test_other_data_have_their_own_name_and_metric(here: Path) -> None:
 
 def test_again_is_the_same_and_other_rates_are_other_rows(here: Path) -> None:
     write(here, "a", RESULT)
-    write(here, "b", changed(run_info__train_config__optimizer_kwargs={"lr": 0.001}, run_info__experiment_name="lora/fast"))
+    write(
+        here,
+        "b",
+        changed(run_info__train_config__optimizer_kwargs={"lr": 0.001}, run_info__experiment_name="lora/fast"),
+    )
     imported(here)
     before = sorted(path for path in (here / "imported").rglob("*"))
     imported(here)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.reports import write_run
 
+from tests.support.reports import write_run
 from unipet.calculus.library import load_method
 from unipet.report.aggregate import aggregate
 from unipet.report.collect import Entry, collect

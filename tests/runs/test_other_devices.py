@@ -27,7 +27,7 @@ from unipet.runs.device_share import Share
 from unipet.runs.run import run
 
 # Imported by every process of a run; acts in the loss of a device's process alone.
-MODULE = '''
+MODULE = """
 import math, os, signal, sys
 from pathlib import Path
 from unipet.training.step import Loss
@@ -56,7 +56,7 @@ if getattr(sys.modules["__main__"].__spec__, "name", "") == "unipet.runs.device_
         print("not today", file=sys.stderr, flush=True)
         os._exit(7)
     Loss._of_answers = acting
-'''
+"""
 
 
 @pytest.fixture
@@ -121,10 +121,23 @@ def test_a_killed_process_ends_the_run_which_goes_on_from_its_last_point(
 @pytest.mark.parametrize(
     ("act", "expected"),
     [
-        ("fail", {"status": "failed", "type": "DeviceFailed", "message": "device 2 of 2: ValueError: of this device alone"}),
-        ("nan", {"status": "failed", "type": "UnipetError", "message": "training: the loss became nan at step 3 of 12."}),
+        (
+            "fail",
+            {"status": "failed", "type": "DeviceFailed", "message": "device 2 of 2: ValueError: of this device alone"},
+        ),
+        (
+            "nan",
+            {"status": "failed", "type": "UnipetError", "message": "training: the loss became nan at step 3 of 12."},
+        ),
         ("memory", {"status": "exceeded", "reason": "training: out of memory: no room on this device (device 2 of 2)"}),
-        ("exit", {"status": "failed", "type": "DeviceFailed", "message": "device 2 of 2: its process ended with exit code 7"}),
+        (
+            "exit",
+            {
+                "status": "failed",
+                "type": "DeviceFailed",
+                "message": "device 2 of 2: its process ended with exit code 7",
+            },
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -203,7 +216,9 @@ def test_more_devices_than_the_machine_has(tmp_path: Path, monkeypatch: pytest.M
     config = tiny_config(tmp_path, LOW_RANK, budget__gpus=2)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(UnipetError, match=r"^budget.gpus: 2 given; this process sees 1 GPU. Set budget.gpus=1, or look"):
+    with pytest.raises(
+        UnipetError, match=r"^budget.gpus: 2 given; this process sees 1 GPU. Set budget.gpus=1, or look"
+    ):
         run(config)
     assert not (tmp_path / "runs").exists()
 

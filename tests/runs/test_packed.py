@@ -117,7 +117,11 @@ def test_different_methods_rates_and_lengths_have_the_losses_of_solo_runs(config
 def test_dropout_of_an_adapter_draws_from_the_run_s_own_stream(config: RunConfig) -> None:
     dropping = json.loads(json.dumps(LOW_RANK))
     dropping["insertions"]["attention"]["function"]["dropout"] = 0.3
-    some = [replace(config, method=dropping), config, replace(config, method=dropping, optim=replace(config.optim, lr=0.002))]
+    some = [
+        replace(config, method=dropping),
+        config,
+        replace(config, method=dropping, optim=replace(config.optim, lr=0.002)),
+    ]
     solo = [perform(each) for each in some]
     done, _ = packed([elsewhere(each) for each in some])
     for ours, theirs in zip(done, solo, strict=True):
@@ -165,9 +169,7 @@ def test_predicted_memory_limits_a_pack(config: RunConfig) -> None:
 
 
 @pytest.mark.parametrize("cost_ms", [0, 40])
-def test_a_measurement_decides_how_many_stay(
-    config: RunConfig, cost_ms: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_measurement_decides_how_many_stay(config: RunConfig, cost_ms: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Passes of more than two runs are made to cost 40 ms more than they bring, or all to cost nothing for each further run."""
     from unipet.training.pack import Pack
 
@@ -219,7 +221,9 @@ def test_a_signal_ends_every_run_and_each_goes_on_from_its_resume_point(
     first = perform(some[0])  # one goes on by itself
     assert_equal(first, solo[0])
     assert first.record.resumed and first.record.packed == 2
-    done, _ = packed([elsewhere(replace(config, optim=replace(config.optim, lr=0.002))), some[1]])  # the other in a new pack
+    done, _ = packed(
+        [elsewhere(replace(config, optim=replace(config.optim, lr=0.002))), some[1]]
+    )  # the other in a new pack
     assert_equal(done[1], solo[1])
     assert done[1] is not None and done[1].record.resumed and done[1].record.packed == 2
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.running import resolved, tiny_config
 
+from tests.support.running import resolved, tiny_config
 from unipet.calculus.yaml_reader import write_yaml
 from unipet.errors import UnipetError
 from unipet.runs.record import blank_record, model_label

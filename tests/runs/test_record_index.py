@@ -61,9 +61,7 @@ def test_a_changed_record_or_configuration_is_read_again_alone(runs: Path, monke
     text = (second.directory / "config.yaml").read_text()
     (second.directory / "config.yaml").write_text(text.replace("lr: 0.1", "lr: 0.2"))
     seen: list[Path] = []
-    monkeypatch.setattr(
-        record_index, "read_record", lambda path: seen.append(path.parent) or _read_record(path)
-    )
+    monkeypatch.setattr(record_index, "read_record", lambda path: seen.append(path.parent) or _read_record(path))
     runs_now = read(runs)
     assert runs_now[0].record.score == 0.125 and runs_now[1].config["optim"]["lr"] == 0.2
     assert seen == [first.directory, second.directory]

@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tests.support.checkout import ROOT
 from tests.support.running import tiny_config
-
 from unipet.errors import UnipetError
 from unipet.report.collect import collect_jobs
 from unipet.runs.record import Flag, InsertionRow, Record, blank_record
 from unipet.runs.record_files import read_record, write_record
 from unipet.runs.run import run
-
 
 
 def committed() -> Iterator[tuple[str, dict[str, Any]]]:

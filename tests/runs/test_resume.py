@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+
 from tests.support.resuming import assert_same, at_step, config_in, die, finished, in_child, killed
 from tests.support.running import LOW_RANK, MIXTURE, run_dir
-
 from unipet.adaptation import checkpoint
 from unipet.calculus.options import check_options
 from unipet.config import CheckpointConfig, RunConfig
@@ -224,7 +224,11 @@ def test_a_signal_ends_a_run_after_its_step(
     directory = run_dir(config)
     record = read_record(directory / "result.json").to_dict()
     assert (record["status"], record["error"], record["phase"]) == ("interrupted", None, "training")
-    said = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "SIGINT (Ctrl-C)", signal.SIGHUP: "SIGHUP (its terminal was closed)"}
+    said = {
+        signal.SIGTERM: "SIGTERM",
+        signal.SIGINT: "SIGINT (Ctrl-C)",
+        signal.SIGHUP: "SIGHUP (its terminal was closed)",
+    }
     assert record["reason"] == f"interrupted by {said[signal.Signals(number)]} after step 5 of 15 during training"
     assert f"unipet train resume={directory}" in capfd.readouterr().err
     assert [path.stem for path in (directory / "resume").glob("*.json")] == [f"{5:010d}"]

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tests.support.resuming import at_step, config_in, die, finished, in_child
 from tests.support.running import LOW_RANK, run_dir
-
 from unipet.config import RunConfig, TrackingConfig
 from unipet.runs.run import run
 

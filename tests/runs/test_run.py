@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from tests.support.running import HEAD_ONLY, LOW_RANK, MIXTURE, run_dir, tiny_config, write_model, write_task
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
+from tests.support.running import HEAD_ONLY, LOW_RANK, MIXTURE, run_dir, tiny_config, write_model, write_task
 from unipet.errors import UnipetError
 from unipet.runs.record import Record
 from unipet.runs.record_files import read_config
@@ -42,7 +42,11 @@ def test_a_run_leaves_a_complete_record(tmp_path: Path) -> None:
         "result.json",
     ]
     assert json.loads((directory / "result.json").read_text()) == record
-    assert set(record) == KEYS | {"frozen", "certificate", "comparable"}  # whose layers it looked at; what it may be ranked with
+    assert set(record) == KEYS | {
+        "frozen",
+        "certificate",
+        "comparable",
+    }  # whose layers it looked at; what it may be ranked with
     assert record["comparable"]["loss mask"]["values"] == {"loss mask": "the label"}
     assert record["status"] == "ok" and record["error"] is None
     assert (record["method"], record["task"], record["model"], record["seed"]) == ("tiny_low_rank", "tiny", "model", 0)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.support.architectures import ARCHS
-from tests.calculus.test_sites_draft import offered, unknown
-from tests.support.tiny import tiny_tokenizer
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
 import unipet
+from tests.calculus.test_sites_draft import offered, unknown
+from tests.support.architectures import ARCHS
+from tests.support.tiny import tiny_tokenizer
 from unipet.cli.main import main
 from unipet.config import ModelConfig
 from unipet.errors import UnipetError

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 import torch
-from tests.support.running import LOW_RANK, run_dir, tiny_config, write_model, write_task
 
+from tests.support.running import LOW_RANK, run_dir, tiny_config, write_model, write_task
 from unipet.cli.main import main
 from unipet.config import RunConfig
 from unipet.errors import UnipetError

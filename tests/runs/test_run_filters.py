@@ -27,7 +27,9 @@ def run(name: str, seed: int, score: float | None, lr: float, **more: object) ->
         finished=f"2026-01-0{seed + 1}T00:00:00+00:00",
     )
     optim = {"lr": lr, "name": "adamw"}
-    return KnownRun(Path(f"runs/{name}-{seed}"), record, {"optim": optim, "task": {"metrics": ["f1", "accuracy"]}, **more})
+    return KnownRun(
+        Path(f"runs/{name}-{seed}"), record, {"optim": optim, "task": {"metrics": ["f1", "accuracy"]}, **more}
+    )
 
 
 RUNS = [run("lora", 0, 0.9, 1e-3), run("lora", 1, 0.7, 1e-2), run("mam", 2, None, 1e-3, budget={"gpus": 2})]

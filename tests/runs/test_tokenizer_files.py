@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.tokenizers import SENTENCES, byte_level, word_piece
 from transformers.models.auto import tokenization_auto
 
+from tests.support.tokenizers import SENTENCES, byte_level, word_piece
 from unipet.config import ModelConfig
 from unipet.errors import UnipetError
 from unipet.runs import model_files

@@ -10,8 +10,8 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
-from tests.support.running import tiny_config
 
+from tests.support.running import tiny_config
 from unipet.calculus.library import load_method
 from unipet.config import TrackingConfig
 from unipet.errors import UnipetError

@@ -36,12 +36,16 @@ def test_the_record_has_the_base_models_own_answers(kind: str, selection: str, t
     encoded = encode(load_task(config.task), tokens, config.task)
     logits, _ = predict(base, encoded.evaluation, collate(tokens), 4, "fp32", readout(config.task, tokens))
     lines = [json.loads(line) for line in (run_dir(config) / "predictions.jsonl").read_text().splitlines()]
-    torch.testing.assert_close(torch.tensor([line["logits"] for line in lines]), torch.tensor(logits), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        torch.tensor([line["logits"] for line in lines]), torch.tensor(logits), rtol=1e-4, atol=1e-5
+    )
     assert evaluate(run_dir(config))["reproduced"]
 
 
 def test_a_new_output_layer_has_no_answers_yet(tmp_path: Path) -> None:
-    with pytest.raises(UnipetError, match="method=zero_shot trains nothing, but the output layer of task.kind=classification"):
+    with pytest.raises(
+        UnipetError, match=r"method=zero_shot trains nothing, but the output layer of task\.kind=classification"
+    ):
         run(tiny_config(tmp_path, ZERO_SHOT))
 
 
@@ -49,7 +53,9 @@ def test_nothing_is_asked_for_by_name(tmp_path: Path) -> None:
     method = load_method(ZERO_SHOT)
     assert not method.trains and parse_method(method.to_dict()) == method
     assert unipet.load_method("head_only").trains
-    with pytest.raises(UnipetError, match=r"nothing would train.*unfreeze: \[nothing\] evaluates the base model as it is"):
+    with pytest.raises(
+        UnipetError, match=r"nothing would train.*unfreeze: \[nothing\] evaluates the base model as it is"
+    ):
         parse_method({"name": "none", "insertions": {}, "unfreeze": []})
     for parts in (["nothing", "head"], ["nothing"]):
         given = {"name": "none", "insertions": {"a": {"function": "low_rank", "position": "attn.q"}}, "unfreeze": parts}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from unipet.config import ModelConfig, RunConfig
 from unipet.errors import UnipetError
+from unipet.output.stopwatch import importing, phase
 from unipet.runs.checks import check_tokenizer, check_weights, fit_tokenizer
+from unipet.runs.model_files import check_unchanged, first_line, has_weights, locate, verify
 from unipet.runs.record import Record
 from unipet.runs.storage import loading_options, mark_quantised, not_quantised, settle
-from unipet.runs.model_files import check_unchanged, first_line, has_weights, locate, verify
-from unipet.output.stopwatch import importing, phase
-from unipet.tasks.kinds import Kind, kind_of
 from unipet.runs.tokenizer_files import read_tokenizer
+from unipet.tasks.kinds import Kind, kind_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -99,9 +99,10 @@ def load_base_model(
     """The base model as a task of this kind uses it, and its tokenizer.
 
     If the kind needs a new head, the model gets one for `labels` (one output for regression). Weights are stored as `model`
-    says, whatever the checkpoint stores; the head in float32. A head that the checkpoint lacks is initialised from torch's current
-    random state. Raises `UnipetError` for a missing package, directory or file, an unreachable hub, a wrong checksum, an unreadable
-    configuration, weights that do not match it, a tokenizer that does not match the weights, and a kind that it does not support.
+    says, whatever the checkpoint stores; the head in float32. A head that the checkpoint lacks is initialised from torch's
+    current random state. Raises `UnipetError` for a missing package, directory or file, an unreachable hub, a wrong checksum,
+    an unreadable configuration, weights that do not match it, a tokenizer that does not match the weights, and a kind that it
+    does not support.
     """
     loaded, tokenizer, _ = load_with_drawn(model, labels, regression, kind)
     return loaded, tokenizer

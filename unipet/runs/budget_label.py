@@ -10,9 +10,8 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from unipet.config import conf_dir
-from unipet.config import BudgetConfig
 from unipet.calculus.yaml_reader import read_yaml
+from unipet.config import BudgetConfig, conf_dir
 
 #: The limits without a budget. A preset file contains only what differs from them.
 DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(BudgetConfig) if field.name != "name"}

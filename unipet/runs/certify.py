@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unipet.adaptation.certificate import CHECKS, FAILED, NOT_RUN, PASSED, hash_of, Certificate, Check, failed, passed
+from unipet.adaptation.certificate import CHECKS, FAILED, NOT_RUN, PASSED, Certificate, Check, failed, hash_of, passed
 from unipet.config import RunConfig
 from unipet.output.stopwatch import phase
 from unipet.runs.record import Comparable, Record
@@ -25,8 +25,8 @@ FIRST = 32  # examples of each split
 
 
 def frozen_marks(model: nn.Module) -> dict[str, int]:
-    """A number for everything that a training must leave as it is, in the base model and in what the method adds; it differs where
-    a value does. The tensors themselves are not kept: they may be cut into parts meanwhile."""
+    """A number for everything that a training must leave as it is, in the base model and in what the method adds; it differs
+    where a value does. The tensors themselves are not kept: they may be cut into parts meanwhile."""
     from unipet.adaptation.api import frozen
     from unipet.training.movement import marks
 
@@ -89,7 +89,9 @@ def certify(
 
     try_checks(made, ("finite",), lambda: {"finite": check_finite(model)})
     try_checks(made, ("padding", "batch_size", "row_order"), invariance)
-    try_checks(made, ("generation_cache",), lambda: {"generation_cache": check_cache(model, probe, tokenizer, config.task)})
+    try_checks(
+        made, ("generation_cache",), lambda: {"generation_cache": check_cache(model, probe, tokenizer, config.task)}
+    )
     if "round_trip" not in made.checks:
         try_checks(made, ("merge", "round_trip"), lambda: files_again(model, directory / ADAPTER, probe, together))
     RandomStreams().resume(streams)  # what is loaded was drawn first

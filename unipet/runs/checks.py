@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from unipet.errors import UnipetError
 from unipet.calculus.sites.checks import names_in_forward
+from unipet.errors import UnipetError
 
 
 def check_weights(loaded: Any, loading: dict[str, Any], directory: Path, pretrained_head: bool = False) -> None:
@@ -18,7 +18,9 @@ def check_weights(loaded: Any, loading: dict[str, Any], directory: Path, pretrai
     belongs to the head. With `pretrained_head`, the output layer of a language model is part of the base model."""
     body = "" if pretrained_head else f"{loaded.base_model_prefix}."
     mismatched = [key[0] if isinstance(key, tuple) else key for key in loading["mismatched_keys"]]
-    wrong = sorted(key for key in [*loading["missing_keys"], *mismatched] if key.startswith(body) and "pooler" not in key)
+    wrong = sorted(
+        key for key in [*loading["missing_keys"], *mismatched] if key.startswith(body) and "pooler" not in key
+    )
     if wrong:
         raise UnipetError(
             f"model.path: {directory} has no matching weights for {len(wrong)} tensors of {type(loaded).__name__}, "

@@ -46,7 +46,9 @@ class ConfigReader:
     def _block(self, text: str) -> dict[str, Any]:
         if text not in self._known:
             parsed = values(parse_yaml(text, "config"))
-            if parsed is None and all(line.startswith("#") for line in text.splitlines()):  # what stands before the first key
+            if parsed is None and all(
+                line.startswith("#") for line in text.splitlines()
+            ):  # what stands before the first key
                 parsed = {}
             if not isinstance(parsed, dict) or len(parsed) > 1:
                 raise TypeError

@@ -57,4 +57,6 @@ def find_run(root: Path, name: str) -> Path:
     for directory in (root / name, Path(os.path.expanduser(name))):
         if (directory / RESULT).is_file():
             return directory
-    raise UnipetError(f"{name}: no run there, and none of this name in {root}. `unipet runs runs_dir={root}` lists what there is.")
+    raise UnipetError(
+        f"{name}: no run there, and none of this name in {root}. `unipet runs runs_dir={root}` lists what there is."
+    )

@@ -6,8 +6,8 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-from unipet.runs.record import Record
 from unipet.runs.labels import leaves, option_names, plain
+from unipet.runs.record import Record
 
 #: dimension -> the keys that lead to it inside an insertion
 DIMENSIONS: dict[str, tuple[str, ...]] = {

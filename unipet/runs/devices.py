@@ -37,4 +37,6 @@ def warning_without_gpus(count: int) -> str | None:
 
     if count == 1 or torch.cuda.is_available():
         return None
-    return f"budget.gpus={count} without a GPU: {count} processes shared this machine's CPU, which makes nothing faster."
+    return (
+        f"budget.gpus={count} without a GPU: {count} processes shared this machine's CPU, which makes nothing faster."
+    )

@@ -39,7 +39,9 @@ def failed(record: Record, error: BaseException, watch: Stopwatch, directory: Pa
     from unipet.training.resume_point import discard, training_is_over
 
     record.phase = watch.ended_in
-    if (reason := out_of_memory(error)) is not None:  # running out of memory is a result; the run is never retried otherwise
+    if (
+        reason := out_of_memory(error)
+    ) is not None:  # running out of memory is a result; the run is never retried otherwise
         record.status, record.stopped_by = "exceeded", "out_of_memory"
         record.reason = f"{watch.ended_in or watch.phase}: {reason}"
         return

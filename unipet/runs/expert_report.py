@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from unipet.config import RunConfig
-from unipet.output.stopwatch import phase
 from unipet.output.json_object import JsonObject, added_later
+from unipet.output.stopwatch import phase
 
 if TYPE_CHECKING:
     from unipet.tasks import Encoded, TaskData
@@ -27,7 +27,9 @@ class ExpertReport(JsonObject):
 
     use_steps: list[int] = field(default_factory=list)  # the last step of each interval of training
     use: dict[str, list[list[float]]] = field(default_factory=dict)  # insertion -> interval -> the experts' shares
-    collapsed: dict[str, list[str]] = field(default_factory=dict)  # insertion -> sites of a router that uses few experts
+    collapsed: dict[str, list[str]] = field(
+        default_factory=dict
+    )  # insertion -> sites of a router that uses few experts
     similarity: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)  # insertion, slot, site -> cosine
     soup: list[int] = added_later(factory=list)  # the experts that reducer greedy_soup keeps, in the order it took them
     fisher_examples: int | None = added_later(None)  # from which reducer fisher estimated its weights
@@ -44,8 +46,8 @@ class ExpertReport(JsonObject):
 def expert_report(
     used: dict[str, Any], config: RunConfig, model: Any, data: TaskData, encoded: Encoded, tokenizer: Any
 ) -> ExpertReport | None:
-    """The report of a trained model, whose training `used` its experts so (ExpertUse.report); None without a mixture. Compares the
-    experts where that does not take long."""
+    """The report of a trained model, whose training `used` its experts so (ExpertUse.report); None without a mixture. Compares
+    the experts where that does not take long."""
     from unipet.training.expert_comparison import compare, similarities, why_not_compared
 
     if not used:

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unipet.config import RunConfig
+from unipet.errors import UnipetError
 from unipet.runs import record_files as records
 from unipet.runs.expert_report import ExpertReport
 from unipet.runs.record import Record
-from unipet.errors import UnipetError
 
 if TYPE_CHECKING:
     from unipet.tasks import Encoded, TaskData
@@ -20,24 +20,22 @@ def evaluate(directory: str | Path, experts: bool = False) -> dict[str, Any]:
 
     Returns `{"run_id", "directory", "metric", "score", "recorded", "difference", "reproduced", "metrics", "examples"}`;
     `reproduced` means that both scores agree to six decimals. With `experts`, the experts of the run's mixtures are compared as
-    well and the comparison is written into the record; it is returned under `mixture`. Raises `UnipetError` if the directory is not that of a
-    finished run, or if the data have changed since.
+    well and the comparison is written into the record; it is returned under `mixture`. Raises `UnipetError` if the directory is
+    not that of a finished run, or if the data have changed since.
     """
     import torch
 
     from unipet.adaptation.checkpoint import load
-    from unipet.training.evaluation import score_split
     from unipet.runs.base_model import load_base_model_of
     from unipet.tasks import cache_directory, encode, load_task
+    from unipet.training.evaluation import score_split
 
     directory = Path(directory)
     if not (directory / records.RESULT).is_file():
         raise UnipetError(f"{directory}: not the directory of a run (no {records.RESULT}).")
     record = records.read_record(directory / records.RESULT)
     if record.status != "ok" or record.score is None:
-        raise UnipetError(
-            f"{directory}: the run's status is {record.status!r}, only finished runs can be evaluated."
-        )
+        raise UnipetError(f"{directory}: the run's status is {record.status!r}, only finished runs can be evaluated.")
     config = records.run_config(directory, record)
     data = load_task(config.task)
     if data.fingerprint != record.data.fingerprint:
@@ -75,9 +73,15 @@ def _compared(
     from unipet.training.expert_comparison import compare, similarities
 
     if experts_of(model) == 0:
-        raise UnipetError(f"{directory}: no insertion of method {record.method!r} has a mixture, so there are no experts.")
+        raise UnipetError(
+            f"{directory}: no insertion of method {record.method!r} has a mixture, so there are no experts."
+        )
     before = (record.mixture or ExpertReport()).to_dict()
-    found = {"similarity": similarities(model), **compare(config, model, data, encoded, tokenizer), "not_compared": None}
+    found = {
+        "similarity": similarities(model),
+        **compare(config, model, data, encoded, tokenizer),
+        "not_compared": None,
+    }
     record.mixture = ExpertReport.from_dict(before | found)
     records.write_record(directory / records.RESULT, record)
     return {"mixture": record.mixture.to_dict()}

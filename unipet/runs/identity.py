@@ -79,7 +79,9 @@ def run_id(resolved: Mapping[str, Any], content: Identity) -> str:
     for rule in rules.values():
         rule.pop("run", None)  # a path: the contents cover what it leads to
     settings["method"]["objective"] = rules
-    settings["method"]["insertions"] = [[name, _without_paths(insertions[name])] for name in insertions]  # their order matters
+    settings["method"]["insertions"] = [
+        [name, _without_paths(insertions[name])] for name in insertions
+    ]  # their order matters
     return hashlib.sha256(canonical_json([settings, content.to_dict()]).encode()).hexdigest()[:16]
 
 

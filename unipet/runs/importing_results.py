@@ -46,7 +46,9 @@ def import_results(folder: Path, name: str, out: Path) -> Imported:
     Raises `UnipetError` for a folder without results, and for a file that is one and lacks a part.
     """
     if not folder.is_dir():
-        raise UnipetError(f"{folder}: no such folder. Give the one that holds the results, such as method_comparison/MetaMathQA/results.")
+        raise UnipetError(
+            f"{folder}: no such folder. Give the one that holds the results, such as method_comparison/MetaMathQA/results."
+        )
     made, written = Imported(), dict[Path, tuple[Record, dict[str, Any], bytes]]()
     for path in sorted(folder.rglob("*.json")):
         content = path.read_bytes()
@@ -57,13 +59,17 @@ def import_results(folder: Path, name: str, out: Path) -> Imported:
         try:
             record, config = FORMATS[name].read(result)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise UnipetError(f"{path}: a result of {name} that lacks a part ({type(error).__name__}: {error}). Move it elsewhere.") from None
+            raise UnipetError(
+                f"{path}: a result of {name} that lacks a part ({type(error).__name__}: {error}). Move it elsewhere."
+            ) from None
         digest = hashlib.sha256(content).hexdigest()
         record.imported, record.run_id = name, digest[:16]
         written[out / f"{path.stem}-{digest[:8]}"] = record, config, content
         made.failed += record.status == "failed"
     if not written:
-        raise UnipetError(f"{folder}: no result of {name} among its {made.others} JSON files. Give the folder `results` of a comparison.")
+        raise UnipetError(
+            f"{folder}: no result of {name} among its {made.others} JSON files. Give the folder `results` of a comparison."
+        )
     for directory, (record, config, content) in written.items():
         directory.mkdir(parents=True, exist_ok=True)
         write_bytes_atomic(directory / ORIGINAL, content)

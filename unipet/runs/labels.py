@@ -47,7 +47,9 @@ class Leaves:
     """`leaves` of many mappings, which may share parts: a part that is one object in several of them is laid flat once."""
 
     def __init__(self) -> None:
-        self._flat: dict[tuple[str, int], tuple[object, dict[str, Any]]] = {}  # with the part itself: its id stays its own
+        self._flat: dict[
+            tuple[str, int], tuple[object, dict[str, Any]]
+        ] = {}  # with the part itself: its id stays its own
 
     def of(self, mapping: Mapping[str, Any]) -> dict[str, Any]:
         """`leaves(mapping)`."""
@@ -195,7 +197,9 @@ def option_names(keys: Iterable[str], identities: Sequence[Mapping[str, Any]]) -
     ends = {key: [owner[key] + end for end in _ends(match[2] if match else key)] for key, match in split.items()}
     found = {}
     for key in keys:
-        value = key.removesuffix("name") + "value" if key.endswith(".name") else ""  # it gets the longer name: `scaling value`
+        value = (
+            key.removesuffix("name") + "value" if key.endswith(".name") else ""
+        )  # it gets the longer name: `scaling value`
         others = {end for other in keys if other != key for end in ends[other][other == value :]}
         found[key] = next((end for end in ends[key] if end not in others), key)
     return found

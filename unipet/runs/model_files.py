@@ -8,10 +8,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from unipet.runs.checksums import checksum
 from unipet.config import ModelConfig
 from unipet.errors import UnipetError
 from unipet.output.json_reader import MIB, parse_json
+from unipet.runs.checksums import checksum
 from unipet.runs.tokenizer_files import PATTERNS, vocabulary_files
 
 #: Packages that carry the weights of shipped models: import name -> requirement for pip.
@@ -112,7 +112,9 @@ def _hub_directory(model: ModelConfig, weights: bool) -> Path:
         HfApi().model_info(model.path, revision=model.revision, timeout=15)
         directory = Path(snapshot_download(model.path, **wanted))
     except Exception as error:  # no network, unknown name, no access: the hub's client raises many types
-        if cached is not None:  # only the tokenizer's files are missing: reading the tokenizer reports it, if it needs any
+        if (
+            cached is not None
+        ):  # only the tokenizer's files are missing: reading the tokenizer reports it, if it needs any
             return cached
         tried = f"no such directory, not in the local cache, and the hub answered: {first_line(error)}"
         raise UnipetError(f"model.path: cannot find base model {model.path!r} ({tried}). {_ALTERNATIVES}") from None

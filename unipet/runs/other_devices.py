@@ -107,7 +107,9 @@ class OtherDevice:
     def send(self, share: Share) -> None:
         """Give it its task. A process that has already ended is noticed when it does not become ready."""
         try:
-            said = pickle.dumps(share.config.imports) + pickle.dumps(share)  # first modules that define classes of the rest
+            said = pickle.dumps(share.config.imports) + pickle.dumps(
+                share
+            )  # first modules that define classes of the rest
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             raise no_such_class(error) from error
         with suppress(BrokenPipeError):

@@ -18,7 +18,9 @@ SPARE = 0.1  # of the memory that is free when a pack begins: predictions are no
 
 def same_batches(config: RunConfig) -> str:
     """What the runs of one pack have in common: base model, data, and the order of the batches."""
-    return canonical_json([asdict(config.model), asdict(config.task), config.seed, config.optim.batch_size, config.precision])
+    return canonical_json(
+        [asdict(config.model), asdict(config.task), config.seed, config.optim.batch_size, config.precision]
+    )
 
 
 def why_alone(config: RunConfig) -> str | None:

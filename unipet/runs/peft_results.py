@@ -1,7 +1,7 @@
 """Results of the comparison that comes with peft (`method_comparison/*/results/*.json`), as records.
 
-Such a file has `run_info` (configuration of training and of the adapter), `train_info` (parameters, memory, seconds, and a list of
-metrics whose last element has those of the test set) and `meta_info` (checksums of model and data, versions).
+Such a file has `run_info` (configuration of training and of the adapter), `train_info` (parameters, memory, seconds, and a list
+of metrics whose last element has those of the test set) and `meta_info` (checksums of model and data, versions).
 """
 
 from __future__ import annotations
@@ -82,7 +82,9 @@ def from_peft(content: Mapping[str, Any]) -> tuple[Record, dict[str, Any]]:
 def _metrics(listed: Any) -> dict[str, float]:
     """Those of the test set, from the last element that has any: `test accuracy` is accuracy."""
     for entry in reversed(listed):
-        tested = {name.removeprefix(TEST).replace(" ", "_"): value for name, value in entry.items() if name.startswith(TEST)}
+        tested = {
+            name.removeprefix(TEST).replace(" ", "_"): value for name, value in entry.items() if name.startswith(TEST)
+        }
         if tested:
             tested |= {name: value for name, value in entry.items() if name in BESIDE}
             return {name: float(value) for name, value in tested.items() if isinstance(value, int | float)}

@@ -6,22 +6,20 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unipet.errors import UnipetError
-from unipet.runs import record_files as records
-from unipet.runs.record import Identity, Record
 from unipet.config import RunConfig
-from unipet.runs.devices import check_parts
-from unipet.runs.reducer_checks import check_reducers
 from unipet.errors import UnipetError
-from unipet.runs.identity import content_of, run_id
-from unipet.runs.run_directory import is_whole, record_in, run_directory
 from unipet.output.stopwatch import importing
+from unipet.runs.devices import check_parts
+from unipet.runs.identity import content_of, run_id
+from unipet.runs.record import Identity, Record
+from unipet.runs.reducer_checks import check_reducers
+from unipet.runs.run_directory import is_whole, record_in, run_directory
 
 if TYPE_CHECKING:
     from unipet.calculus.method import Method
     from unipet.calculus.sites import Architecture
-    from unipet.training.budget.parameters import ParameterFit
     from unipet.tasks import TaskData
+    from unipet.training.budget.parameters import ParameterFit
 
 
 @dataclass(frozen=True)
@@ -60,18 +58,18 @@ def prepare(config: RunConfig) -> Prepared:
     """Check everything that can be checked without training: settings, method, task data, base model, and the method's
     sites on it. Writes nothing. Raises `UnipetError` for the first mistake."""
     with importing():
-        from unipet.training.budget.checkpointing import check_checkpointing
-        from unipet.training.budget.parameters import fit_parameters
-        from unipet.training.compiling import check_compile
-        from unipet.compose.imports import import_modules
         from unipet.calculus.library import load_method
         from unipet.calculus.site_files import sites_for
+        from unipet.compose.imports import import_modules
+        from unipet.compose.parse_run_config import check_run_config
         from unipet.runs.base_model import skeleton
         from unipet.runs.sharding_checks import check_sharding
         from unipet.runs.storage import check_storage
-        from unipet.compose.parse_run_config import check_run_config
-        from unipet.tasks import KINDS, input_length, load_task
         from unipet.runs.tracking import check_tracking
+        from unipet.tasks import KINDS, input_length, load_task
+        from unipet.training.budget.checkpointing import check_checkpointing
+        from unipet.training.budget.parameters import fit_parameters
+        from unipet.training.compiling import check_compile
         from unipet.training.lr_ratio import up_tensors
         from unipet.training.positions import check_max_length
         from unipet.training.precision import chosen_precision

@@ -8,13 +8,13 @@ from typing import Any, Self
 
 from unipet.adaptation.certificate import Certificate
 from unipet.config import ModelConfig, RunConfig
+from unipet.output.json_object import JsonObject, added_later
 from unipet.runs.budget_label import budget_label, set_limits
 from unipet.runs.expert_report import ExpertReport
-from unipet.output.json_object import JsonObject, added_later
-from unipet.runs.trial_of import TrialOf as TrialOf
 from unipet.runs.record_costs import Compiled as Compiled
 from unipet.runs.record_costs import Memory as Memory
 from unipet.runs.record_costs import Time as Time
+from unipet.runs.trial_of import TrialOf as TrialOf
 from unipet.runs.versions import Versions, git_commit, now, versions
 
 
@@ -173,7 +173,9 @@ class Record(JsonObject):
     task: str | None = None
     model: str | None = None
     budget: str | None = None
-    comparable: dict[str, Comparable] = added_later(factory=dict)  # part of the protocol -> what must agree in a ranking
+    comparable: dict[str, Comparable] = added_later(
+        factory=dict
+    )  # part of the protocol -> what must agree in a ranking
     limits: dict[str, Any] = field(default_factory=dict)  # what the budget says apart from the defaults
     seed: int | None = None
     trial: TrialOf = added_later(factory=TrialOf)
@@ -193,7 +195,9 @@ class Record(JsonObject):
     insertions: list[InsertionRow] = field(default_factory=list)
     mixture: ExpertReport | None = added_later(None)  # None: no insertion has one
     stopped_by: str | None = None
-    packed: int | None = added_later(None)  # how many runs trained in one process with it: their time and memory are common
+    packed: int | None = added_later(
+        None
+    )  # how many runs trained in one process with it: their time and memory are common
     alone: str | None = added_later(None)  # why a run of a packed sweep trained alone
     resumed: list[int] = field(default_factory=list)  # the steps after which it went on, one for each interruption
     reason: str | None = None  # why a run was skipped, exceeded its budget or was interrupted

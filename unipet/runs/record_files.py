@@ -8,14 +8,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from unipet.config import RunConfig
-from unipet.errors import UnipetError
+from unipet.calculus.yaml_reader import read_written
 from unipet.compose import parse_run_config
 from unipet.compose.schema import config_values
+from unipet.config import RunConfig
+from unipet.errors import UnipetError
 from unipet.output.files import utf8, write_bytes_atomic
-from unipet.output.json_reader import MIB, own_file, read_bounded
-from unipet.calculus.yaml_reader import read_written
 from unipet.output.json_object import WrongType
+from unipet.output.json_reader import MIB, own_file, read_bounded
 from unipet.runs.record import Record
 
 RESULT = "result.json"

@@ -20,9 +20,9 @@ from typing import Any
 from unipet.errors import UnipetError
 from unipet.output.cache_place import cache_directory
 from unipet.output.files import remove_leftovers, write_bytes_atomic
+from unipet.output.json_object import WrongType
 from unipet.runs.checksums import file_state
 from unipet.runs.config_blocks import ConfigReader
-from unipet.output.json_object import WrongType
 from unipet.runs.record import Record
 from unipet.runs.record_files import CONFIG, RESULT, read_record
 
@@ -118,7 +118,9 @@ class _Index:
             if json.loads(json.dumps(mapping)) != mapping:  # NaN, or a key that is no text: JSON has neither
                 return
             contents.append({key: value if isinstance(value, _SCALARS) else None for key, value in mapping.items()})
-            numbers.append({key: self._number(value) for key, value in mapping.items() if not isinstance(value, _SCALARS)})
+            numbers.append(
+                {key: self._number(value) for key, value in mapping.items() if not isinstance(value, _SCALARS)}
+            )
         self.lines[name] = _Line(*states, (contents[0], contents[1]), (numbers[0], numbers[1]))
         self.changed = True
 
@@ -178,9 +180,7 @@ def raised(directory: Path, error: UnipetError) -> None:
     raise error
 
 
-def read_runs(
-    directories: Iterable[Path], unreadable: Callable[[Path, UnipetError], None] = raised
-) -> list[KnownRun]:
+def read_runs(directories: Iterable[Path], unreadable: Callable[[Path, UnipetError], None] = raised) -> list[KnownRun]:
     """The runs in these directories, in their order, from the index where nothing has changed.
 
     A run whose files cannot be read is handed to `unreadable`, which raises unless told otherwise.

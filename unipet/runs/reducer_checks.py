@@ -25,6 +25,6 @@ def check_reducers(method: Method, task: TaskConfig) -> None:
             )
         if reducer == "ensemble_logits" and kind_of(task.kind).generates:
             raise UnipetError(
-                f"{key}: 'ensemble_logits' averages logits of whole passes, and task.kind={task.kind} generates texts with a cache. "
-                "Use mean_of_weights or mean_of_outputs."
+                f"{key}: 'ensemble_logits' averages logits of whole passes, and task.kind={task.kind} generates texts with "
+                "a cache. Use mean_of_weights or mean_of_outputs."
             )

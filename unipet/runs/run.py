@@ -14,31 +14,39 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unipet.output import libraries
-from unipet.runs import record_files as records
+from unipet.calculus.yaml_reader import write_yaml
 from unipet.config import RunConfig
-from unipet.errors import UnipetError
+from unipet.output import libraries
+from unipet.output.stopwatch import Stopwatch, importing, phase, timed
+from unipet.runs import record_files as records
 from unipet.runs.certify import certify, frozen_marks, put_beside
 from unipet.runs.comparable import comparable
-from unipet.runs.expert_report import expert_report
-from unipet.runs.record import (
-    Compiled, Data, Fitted, Frozen, InsertionRow, Memory, Params, Record, Scoring, blank_record,
-)  # fmt: skip
-from unipet.runs.versions import now
 from unipet.runs.device_share import Share
 from unipet.runs.devices import check_devices, warning_without_gpus
+from unipet.runs.endings import failed, interrupted
+from unipet.runs.expert_report import expert_report
+from unipet.runs.finished import evaluate as evaluate
 from unipet.runs.other_devices import other_devices
 from unipet.runs.prepare import Prepared, finished_record, prepare
-from unipet.runs.endings import failed, interrupted
-from unipet.runs.finished import evaluate as evaluate
+from unipet.runs.record import (
+    Compiled,
+    Data,
+    Fitted,
+    Frozen,
+    InsertionRow,
+    Memory,
+    Params,
+    Record,
+    Scoring,
+    blank_record,
+)  # fmt: skip
 from unipet.runs.resumable import done_with, finished_before, resume_points, resumed_before
-from unipet.runs.teachers import load_teachers
 from unipet.runs.run_directory import checksums, clear, locked, settle
 from unipet.runs.shared import Shared
-from unipet.output.stopwatch import Stopwatch, importing, phase, timed
-from unipet.runs.uploading import mark, upload
+from unipet.runs.teachers import load_teachers
+from unipet.runs.uploading import mark
+from unipet.runs.versions import now
 from unipet.training.stopping import heeding_signals
-from unipet.calculus.yaml_reader import write_yaml
 
 if TYPE_CHECKING:
     from unipet.runs.tracking import Tracker
@@ -86,8 +94,9 @@ def perform(
 
 @heeding_signals()
 def execute(prepared: Prepared, watch: Stopwatch, shared: Shared) -> Done:
-    """Execute the run in its directory. `run` describes how errors are handled. If the directory already holds a finished result, the run is repeated in a subdirectory, whose files replace the
-    earlier result once the repetition has finished. If the repetition fails, the earlier result stays as it was.
+    """Execute the run in its directory. `run` describes how errors are handled. If the directory already holds a finished result,
+    the run is repeated in a subdirectory, whose files replace the earlier result once the repetition has finished. If the
+    repetition fails, the earlier result stays as it was.
     """
     from unipet.runs.tracking import open_tracker
 
@@ -148,17 +157,17 @@ def _work(
         import torch
 
         from unipet.adaptation.api import adapt
-        from unipet.training.budget.memory_fit import fit_run
-        from unipet.training.callbacks import Best
         from unipet.adaptation.checkpoint import save
-        from unipet.training.evaluation import higher_is_better, score_split, selection_score
         from unipet.runs.flags import of_parts, raised
-        from unipet.training.history import read_steps
-        from unipet.training.loop import seed_everything
-        from unipet.training.settling import settle
-        from unipet.training.positions import check_lengths
         from unipet.runs.memory import PeakMemory, limited
         from unipet.tasks import cache_directory, collate, encode, readout, selection_metric
+        from unipet.training.budget.memory_fit import fit_run
+        from unipet.training.callbacks import Best
+        from unipet.training.evaluation import higher_is_better, score_split, selection_score
+        from unipet.training.history import read_steps
+        from unipet.training.loop import seed_everything
+        from unipet.training.positions import check_lengths
+        from unipet.training.settling import settle
         from unipet.training.trainer import train
 
     config, method, data = prepared.config, prepared.fit.method, prepared.data
@@ -196,7 +205,16 @@ def _work(
         sign = 1.0 if higher_is_better(metric) else -1.0
         best = Best(model, selection_score(config, model, data, encoded, tokenizer), metric, sign)
     points, begin = resume_points(directory, record, fit, device, prepared.earlier_rung())
-    told = (config, method, prepared.sites, data.labels, data.regression, encoded.train, fit.micro_batch, fit.checkpointing)
+    told = (
+        config,
+        method,
+        prepared.sites,
+        data.labels,
+        data.regression,
+        encoded.train,
+        fit.micro_batch,
+        fit.checkpointing,
+    )
     share = Share(*told, begin=begin)
     with (
         phase("training"),
@@ -235,7 +253,9 @@ def _work(
     record.time.device_hours = config.budget.gpus * trained.seconds / 3600
     with phase("saving"):  # first, so that an error in evaluation does not lose the training
         save(model, directory / records.ADAPTER)
-    examples, split = (getattr(each, config.trial.scored_on) for each in (data, encoded))  # a trial never sees what is reported
+    examples, split = (
+        getattr(each, config.trial.scored_on) for each in (data, encoded)
+    )  # a trial never sees what is reported
     with phase("evaluation"):
         scores, rows = score_split(config, model, examples, split, tokenizer)
     record.data.scoring = Scoring.from_dict(scores.record())
@@ -243,7 +263,9 @@ def _work(
         records.write_jsonl_atomic(directory / records.PREDICTIONS, rows)
     company.writes_weights(model)
     record.mixture = expert_report(trained.experts, config, model, data, encoded, tokenizer)
-    record.certificate = certify(model, config, encoded, split, tokenizer, directory, trained.untrained, before)  # takes it apart
+    record.certificate = certify(
+        model, config, encoded, split, tokenizer, directory, trained.untrained, before
+    )  # takes it apart
     record.flags = [*raised(rows, data.regression, read_steps(directory / records.METRICS)), *of_parts(record)]
     shared.check(model)
     record.score, record.metric, record.metrics = scores.score, scores.metric, dict(scores.metrics)

@@ -41,7 +41,10 @@ def rows_of(runs: Sequence[Recorded]) -> list[dict[str, Any]]:
     rows = []
     for run, options in zip(runs, swept, strict=True):
         record = run.record
-        row: dict[str, Any] = {"run": run.directory.name if run.directory else None, **{name: getattr(record, name) for name in NAMES}}
+        row: dict[str, Any] = {
+            "run": run.directory.name if run.directory else None,
+            **{name: getattr(record, name) for name in NAMES},
+        }
         for part in parts:
             row |= leaves(getattr(record, part).to_dict(), part)
         row |= {"packed": record.packed} if record.packed else {}
@@ -104,4 +107,6 @@ def differences(first: KnownRun, second: KnownRun) -> list[tuple[str, Any, Any]]
 
 def _recorded(run: KnownRun) -> dict[str, Any]:
     """The record, without what only repeats the configuration, and checksums of files that differ with everything else."""
-    return {key: value for key, value in run.record.to_dict().items() if key not in ("composition", "insertions", "files")}
+    return {
+        key: value for key, value in run.record.to_dict().items() if key not in ("composition", "insertions", "files")
+    }

@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from unipet.runs.checksums import checksum
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
+from unipet.output import libraries
+from unipet.output.files import as_file_name, remove_leftovers
+from unipet.runs.checksums import checksum
 from unipet.runs.record import Record
 from unipet.runs.record_files import ADAPTER, ATTEMPT, CONFIG, ERROR, METRICS, PREDICTIONS, RESULT, read_record
 from unipet.runs.versions import now
-from unipet.output import libraries
-from unipet.output.files import as_file_name, remove_leftovers
 
 LOCK = ".lock"
 

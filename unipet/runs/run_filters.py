@@ -59,7 +59,9 @@ class Filter:
             raise UnipetError(f"{self.text}: {self.key} is {plain(own)}, which is no number. Use = or != with it.")
         number = Plain(self.value).value
         if not isinstance(number, int | float) or isinstance(number, bool):
-            raise UnipetError(f"{self.text}: {self.key} is a number, {self.value!r} is none. Give one, such as {self.key}{self.operator}0.5.")
+            raise UnipetError(
+                f"{self.text}: {self.key} is a number, {self.value!r} is none. Give one, such as {self.key}{self.operator}0.5."
+            )
         return compare(own, number)
 
 
@@ -85,7 +87,9 @@ def value_of(run: KnownRun, key: str) -> Any:
 def _at(value: Any, key: str) -> Any:
     for part in key.split("."):
         if isinstance(value, JsonObject):
-            value = getattr(value, part) if part in _keys(cast("Any", type(value))) else value.others.get(part, _MISSING)
+            value = (
+                getattr(value, part) if part in _keys(cast("Any", type(value))) else value.others.get(part, _MISSING)
+            )
         elif isinstance(value, dict):
             value = value.get(part, _MISSING)
         else:

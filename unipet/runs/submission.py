@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from unipet.runs import record_files as records
 from unipet.config import TaskConfig
 from unipet.errors import UnipetError
 from unipet.output.files import file_name
+from unipet.runs import record_files as records
 
 
 def submit(directory: Path, out: Path) -> list[Path]:
@@ -19,9 +19,9 @@ def submit(directory: Path, out: Path) -> list[Path]:
     import torch
 
     from unipet.adaptation.checkpoint import load
-    from unipet.training.evaluation import predict
     from unipet.runs.base_model import load_base_model_of
     from unipet.tasks import cache_directory, check_task, collate, encode, load_hidden, readout
+    from unipet.training.evaluation import predict
 
     record = records.read_record(directory / records.RESULT)
     config = records.run_config(directory, record)

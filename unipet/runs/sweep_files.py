@@ -106,7 +106,9 @@ def read_jobs(sweep: Path) -> list[JobState]:
     over = job_numbers(sweep, ".json")
     for job in over:
         state = states.get(job)
-        known = state is not None and state.over and state.run_dir is not None  # else the record is in the outcome alone
+        known = (
+            state is not None and state.over and state.run_dir is not None
+        )  # else the record is in the outcome alone
         if not known or not states[job].overrides:  # launchers of Hydra write no index before the jobs
             known_as = _in_search(states.get(job, JobState(job)))
             states[job] = replace(read_outcome(sweep / JOBS / f"{job}.json"), **known_as)

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from unipet.config import RunConfig
-from unipet.runs.design import design, options, trained
 from unipet.errors import UnipetError
+from unipet.runs.design import design, options, trained
 from unipet.runs.identity import APART
-from unipet.runs.record import Record
 from unipet.runs.labels import SEPARATOR, difference, labelled, leaves
+from unipet.runs.record import Record
 
 #: The keys of every tracked run's summary -> their values in a record. Dashboards may rely on them; null means unknown.
 SUMMARY: dict[str, Callable[[Record], Any]] = {

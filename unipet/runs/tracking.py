@@ -56,7 +56,10 @@ class LiveTracker:
     name = ""
 
     def __init__(
-        self, run: Any, as_asked: bool = True, has: Callable[[Mapping[str, Any], int], bool] = lambda values, step: False
+        self,
+        run: Any,
+        as_asked: bool = True,
+        has: Callable[[Mapping[str, Any], int], bool] = lambda values, step: False,
     ) -> None:
         """`has` says whether the tracked run already has a line: a resumed run logs all of its lines again."""
         self.run, self._has = run, has
@@ -79,7 +82,9 @@ class LiveTracker:
     def finish(self, record: Record) -> bool:
         """Write the summary (`SUMMARY`, `metrics/...`, `status`) and close this run."""
         run = self.run
-        self._guarded("the summary", lambda run: self._summarise(run, {**flat_summary(record), "status": record.status}))
+        self._guarded(
+            "the summary", lambda run: self._summarise(run, {**flat_summary(record), "status": record.status})
+        )
         whole = self.run is not None
         self.run = run  # close it even if the summary could not be written, so that the next job opens its own run
         self._guarded("finishing", lambda run: self._close(run, record.status))

@@ -22,12 +22,16 @@ class TrialOf(JsonObject):
     seeds: int | None = added_later(None)
     budget: str | None = added_later(None)
     beside: str = added_later("")  # random search at the effort of this strategy, to be compared with it
-    discarded: int | None = added_later(None)  # candidates of its design space that could not run, or were trials already
+    discarded: int | None = added_later(
+        None
+    )  # candidates of its design space that could not run, or were trials already
 
     @property
     def effort(self) -> str:
         """What was spent on choosing the configuration, in words; empty for a run that no search chose."""
         if self.role != "final":
             return ""
-        said = f"{self.beside or self.search}: {self.trials} trials of {self.seeds} seed{'s' if self.seeds != 1 else ''}"
+        said = (
+            f"{self.beside or self.search}: {self.trials} trials of {self.seeds} seed{'s' if self.seeds != 1 else ''}"
+        )
         return said + (f", at most {self.budget}" if self.budget else "")

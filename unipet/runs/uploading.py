@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from unipet.config import TrackingConfig
-from unipet.training.history import SELECTION, read_steps, tracked
 from unipet.runs.record import Record
 from unipet.runs.record_files import METRICS, write_json_atomic
 from unipet.runs.tracking import open_tracker
+from unipet.training.history import SELECTION, read_steps, tracked
 
 TRACKED = "tracked.json"
 
@@ -58,7 +58,9 @@ def history(record: Record, directory: Path) -> list[dict[str, Any]]:
         from unipet.tasks import METRICS as KNOWN
 
         metric = selection.metric
-        turned = metric == LOSS or (metric in KNOWN and not KNOWN[metric].higher_is_better)  # recorded so that more is better
+        turned = metric == LOSS or (
+            metric in KNOWN and not KNOWN[metric].higher_is_better
+        )  # recorded so that more is better
         rows += [
             {"step": int(step), f"{SELECTION}{metric}": -score if turned else score}
             for step, score in selection.scores.items()

@@ -8,12 +8,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unipet.adaptation.certificate import (
-    NOT_RUN, PASSED, Certificate, Check, compared, failed, passed,
+    NOT_RUN,
+    PASSED,
+    Certificate,
+    Check,
+    compared,
+    failed,
+    passed,
 )  # fmt: skip
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
 from unipet.runs import record_files as records
-from unipet.runs.certify import EXAMPLES, check_moved, examples_hash, protocol_of, files_again, probe_of, put_in_order, try_checks
+from unipet.runs.certify import (
+    EXAMPLES,
+    check_moved,
+    examples_hash,
+    files_again,
+    probe_of,
+    protocol_of,
+    put_in_order,
+    try_checks,
+)
 from unipet.runs.comparable import comparable
 from unipet.runs.prediction_lines import read_lines
 from unipet.runs.record import Record
@@ -99,7 +114,9 @@ def _certificate(again: Again, deep: bool) -> Certificate:
     untrained = [name for row in again.record.insertions for name in row.untrained or []]
     made.checks["moved"] = earlier.checks.get("moved") or check_moved(model, untrained)
     # `load` has compared the fingerprint of this fresh base model with that of the trained one.
-    made.checks["frozen"] = earlier.checks.get("frozen") or passed("the base model is the one that was loaded for training")
+    made.checks["frozen"] = earlier.checks.get("frozen") or passed(
+        "the base model is the one that was loaded for training"
+    )
     probe = probe_of(again.config, again.split, again.tokenizer)
     together: list[Any] = []
 
@@ -143,7 +160,10 @@ def _recorded(again: Again, probe: Probe, lines: Sequence[dict[str, Any]], deep:
     if not deep:
         chosen = list(probe.chosen)
         found = _answers(again, probe)
-        return {"round_trip": _same(again, found, [lines[index] for index in chosen]), "score": Check(NOT_RUN, "unipet verify --deep")}
+        return {
+            "round_trip": _same(again, found, [lines[index] for index in chosen]),
+            "score": Check(NOT_RUN, "unipet verify --deep"),
+        }
     scores, rows = score_split(again.config, again.model, again.rows, again.split, again.tokenizer)
     apart = abs(scores.score - (again.record.score or 0.0))
     text = f"{scores.metric} is {scores.score:.6f} now, and was recorded as {again.record.score}"
@@ -185,7 +205,11 @@ def _same(again: Again, found: Sequence[Any], lines: Sequence[dict[str, Any]]) -
         limit = scale * ROUNDING[torch.float32 if exact else torch.bfloat16]
         return compared(difference(here, there), limit, "a fresh process gives other logits than were recorded")
     wrong = [line["id"] for line, answer in zip(lines, found, strict=True) if line["prediction"] != answer]
-    return failed(f"a fresh process answers {len(wrong)} of {len(lines)} examples otherwise, {wrong[0]} first") if wrong else passed()
+    return (
+        failed(f"a fresh process answers {len(wrong)} of {len(lines)} examples otherwise, {wrong[0]} first")
+        if wrong
+        else passed()
+    )
 
 
 def _merged_everywhere(again: Again, check: Check, probe: Probe) -> Check:
@@ -193,8 +217,8 @@ def _merged_everywhere(again: Again, check: Check, probe: Probe) -> Check:
     import torch
 
     from unipet.adaptation.checkpoint import load
-    from unipet.adaptation.proofs import difference, name_of_dtype
     from unipet.adaptation.merging import merge
+    from unipet.adaptation.proofs import difference, name_of_dtype
     from unipet.runs.base_model import load_base_model_of
 
     if check.largest is None or again.config.model.quantization is not None:
@@ -211,5 +235,7 @@ def _merged_everywhere(again: Again, check: Check, probe: Probe) -> Check:
             merge(model, partial=True)
             check.dtypes[name_of_dtype(dtype)] = difference(before, probe.outputs(model))
         except (RuntimeError, UnipetError) as error:  # an operator that this device has not in this format
-            check.text = f"{check.text}; {name_of_dtype(dtype)} cannot be computed here: {str(error)[:80]}".removeprefix("; ")
+            check.text = (
+                f"{check.text}; {name_of_dtype(dtype)} cannot be computed here: {str(error)[:80]}".removeprefix("; ")
+            )
     return check

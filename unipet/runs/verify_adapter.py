@@ -13,8 +13,9 @@ LENGTHS = (5, 8, 12, 16)  # tokens of the made-up inputs
 
 
 def verify_adapter(directory: Path, base: Path) -> Certificate:
-    """Load the base model in the directory `base` and the adapter in `directory`, check what can be checked without data, and write
-    the certificate into the adapter's description. What only the run could know (which tensors moved) stays as it was certified.
+    """Load the base model in the directory `base` and the adapter in `directory`, check what can be checked without data, and
+    write the certificate into the adapter's description. What only the run could know (which tensors moved) stays as it was
+    certified.
 
     Raises `UnipetError` where either cannot be read, or they do not belong together.
     """
@@ -30,7 +31,9 @@ def verify_adapter(directory: Path, base: Path) -> Certificate:
     load(model, directory)
     earlier = description.certificate or Certificate()
     made = Certificate("verify", matched_sites(adaptation(model)), protocol=earlier.protocol)
-    made.checks |= {name: earlier.checks[name] for name in ("moved", "frozen", "generation_cache") if name in earlier.checks}
+    made.checks |= {
+        name: earlier.checks[name] for name in ("moved", "frozen", "generation_cache") if name in earlier.checks
+    }
     made.checks["sites"] = check_sites(model, adaptation(model))
     probe = _probe(model)
     together: list[Any] = []
@@ -60,12 +63,18 @@ def _base_model(base: Path, kind: str, dtype: str) -> Any:
         raise UnipetError(f"{base}: no config.json, so it is not the directory of a base model.")
     named = getattr(transformers, kind, None) if kind else None
     if not isinstance(named, type) or not issubclass(named, transformers.PreTrainedModel):
-        raise UnipetError(f"The adapter was saved for a model of class {kind[:60]!r}, which transformers does not have.")
+        raise UnipetError(
+            f"The adapter was saved for a model of class {kind[:60]!r}, which transformers does not have."
+        )
     loader: Any = named
     try:
         with quiet_loading():
             model = loader.from_pretrained(
-                base, use_safetensors=True, trust_remote_code=False, local_files_only=True, dtype=getattr(torch, dtype, None)
+                base,
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+                dtype=getattr(torch, dtype, None),
             )
     except Exception as error:  # transformers and safetensors raise many types for a broken file
         raise UnipetError(f"{base}: cannot be loaded as {kind}: {first_line(error)}") from error

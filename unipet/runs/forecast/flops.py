@@ -17,7 +17,9 @@ def _attention(query: torch.Size, key: torch.Size, value: torch.Size, *_: Any, *
     return int(sdpa_flop_count(query, key, value))
 
 
-def _attention_backward(grad: torch.Size, query: torch.Size, key: torch.Size, value: torch.Size, *_: Any, **__: Any) -> int:
+def _attention_backward(
+    grad: torch.Size, query: torch.Size, key: torch.Size, value: torch.Size, *_: Any, **__: Any
+) -> int:
     return int(sdpa_backward_flop_count(grad, query, key, value))
 
 

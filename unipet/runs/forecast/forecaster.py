@@ -9,17 +9,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from unipet.runs import record_files as records
-from unipet.runs.record import model_label
-from unipet.runs.versions import now, versions
-from unipet.runs.budget_label import budget_label
 from unipet.config import BudgetConfig, OptimConfig, RunConfig
 from unipet.errors import UnipetError
+from unipet.runs import record_files as records
+from unipet.runs.budget_label import budget_label
 from unipet.runs.forecast.job import JobForecast
 from unipet.runs.forecast.measurement_cache import MeasurementCache
 from unipet.runs.identity import run_id
 from unipet.runs.memory import out_of_memory
 from unipet.runs.prepare import Prepared, finished_record, prepare
+from unipet.runs.record import model_label
+from unipet.runs.versions import now, versions
 
 if TYPE_CHECKING:
     from unipet.runs.forecast.measuring import BaseModel
@@ -42,7 +42,9 @@ class Forecaster:
         self._prepared: dict[str, _Known] = {}
         self._tokenizers: dict[str, Any] = {}
         self._seen: set[str] = set()
-        self.kinds: dict[str, tuple[bool, float | None]] = {}  # whether it was measured now, and the machine's load then
+        self.kinds: dict[
+            str, tuple[bool, float | None]
+        ] = {}  # whether it was measured now, and the machine's load then
         self.measuring_s = 0.0
 
     def forecast(self, number: int, overrides: Sequence[str], config: RunConfig, compose_s: float = 0.0) -> JobForecast:
@@ -105,9 +107,9 @@ class Forecaster:
 
     def _cost(self, made: JobForecast, prepared: Prepared) -> None:
         """Memory and time of a job that its parameter limit allows."""
+        from unipet.runs.base_model import base_config
         from unipet.runs.forecast.measuring import BaseModel, Calibration
         from unipet.runs.forecast.timing import add_times
-        from unipet.runs.base_model import base_config
 
         config = prepared.config
         encoded = self._encode(made, prepared)
@@ -143,8 +145,8 @@ class Forecaster:
 
     def _memory(self, prepared: Prepared, encoded: Encoded, base: BaseModel) -> dict[str, Any]:
         """The fields of `MemoryFit`, the predicted memory, and the seconds that the prediction took."""
-        from unipet.training.budget.memory_fit import fit_run
         from unipet.tasks import collate, readout
+        from unipet.training.budget.memory_fit import fit_run
 
         config, budget = prepared.config, prepared.config.budget
 
@@ -163,8 +165,8 @@ class Forecaster:
 
     def _time(self, prepared: Prepared, encoded: Encoded, base: BaseModel, memory: dict[str, Any]) -> dict[str, Any]:
         """The fields of `Calibration`, the machine's load during it, and its time."""
-        from unipet.training.budget.memory_fit import MemoryFit
         from unipet.runs.forecast.measuring import measure
+        from unipet.training.budget.memory_fit import MemoryFit
 
         how = [memory[name] for name in ("micro_batch", "accumulation", "checkpointing")]
 

@@ -20,26 +20,26 @@ from typing import Any
 import torch
 
 from unipet.adaptation.api import adapt
-from unipet.training.budget.checkpointing import checkpointed
-from unipet.training.budget.memory_fit import MemoryFit
 from unipet.adaptation.checkpoint import save
+from unipet.calculus.method import Method
 from unipet.config import BudgetConfig, RunConfig
-from unipet.training.evaluation import mean_target_loss, score_split
+from unipet.runs.base_model import load_base_model
 from unipet.runs.certify import certify, frozen_marks
 from unipet.runs.forecast.estimate import Point, representatives
 from unipet.runs.forecast.flops import flop_counter
 from unipet.runs.forecast.selected import Selected, batch_size_in_tokens
-from unipet.training.loop import seed_everything
-from unipet.training.forward import longest_first, to_device
-from unipet.training.positions import check_lengths
 from unipet.runs.memory import PeakMemory
-from unipet.runs.record_files import ADAPTER
-from unipet.calculus.method import Method
-from unipet.runs.base_model import load_base_model
 from unipet.runs.prepare import Prepared
+from unipet.runs.record_files import ADAPTER
+from unipet.tasks import LOSS, Encoded, EncodedRows, TaskData, collate, kind_of, readout, selection_metric
+from unipet.training.budget.checkpointing import checkpointed
+from unipet.training.budget.memory_fit import MemoryFit
+from unipet.training.evaluation import mean_target_loss, score_split
+from unipet.training.forward import longest_first, to_device
+from unipet.training.loop import seed_everything
+from unipet.training.positions import check_lengths
 from unipet.training.sampler import GroupedOrder
 from unipet.training.step import Loss
-from unipet.tasks import LOSS, Encoded, EncodedRows, TaskData, collate, kind_of, readout, selection_metric
 from unipet.training.trainer import train
 
 BATCHES = 6  # measured batches: of training, each twice, and of evaluation, each once

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from unipet.runs.forecast.job import JobForecast
 from unipet.output.text_table import duration, text_table
+from unipet.runs.forecast.job import JobForecast
 
 HEADER = ["job", "run", "sizes", "trained", "batch", "GiB", "FLOP", "steps", "train", "total", "outcome"]
 _STATUS = {

@@ -6,16 +6,16 @@ import math
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from unipet.training.budget.limits import batch_tokens, count_steps, seconds_allowed
-from unipet.training.callbacks import Best
 from unipet.config import RunConfig
 from unipet.runs.forecast.estimate import Point, mean_cost
 from unipet.runs.forecast.measuring import Calibration
 from unipet.runs.forecast.selected import batch_size_in_tokens
+from unipet.tasks import Encoded, EncodedRows
+from unipet.training.budget.limits import batch_tokens, count_steps, seconds_allowed
+from unipet.training.callbacks import Best
 from unipet.training.forward import longest_first
 from unipet.training.sampler import GroupedOrder
 from unipet.training.schedule import warmup_steps
-from unipet.tasks import Encoded, EncodedRows
 
 if TYPE_CHECKING:
     from unipet.runs.forecast.job import JobForecast
@@ -28,8 +28,13 @@ def add_times(
 ) -> None:
     """Fill in steps, operations and seconds of a job. `encoder_decoder` says whether its base model is one."""
     order = GroupedOrder(encoded.train.lengths, config.optim.batch_size, config.seed)
-    steps, stopped_by = count_steps(len(encoded.train), config, batch_tokens(encoded.train, order.batches(), encoder_decoder))
-    sizes = [batch_size_in_tokens(encoded.train, each, encoder_decoder) for each in islice(order.batches(), min(steps, _SOME))]
+    steps, stopped_by = count_steps(
+        len(encoded.train), config, batch_tokens(encoded.train, order.batches(), encoder_decoder)
+    )
+    sizes = [
+        batch_size_in_tokens(encoded.train, each, encoder_decoder)
+        for each in islice(order.batches(), min(steps, _SOME))
+    ]
     mean = sum(sizes) / len(sizes)
     step_s = mean_cost(calibration.steps, mean)
     allowed = seconds_allowed(config.budget)
@@ -42,7 +47,9 @@ def add_times(
     if encoded.selection is not None:
         warmup = warmup_steps(config.optim.warmup_ratio, steps)
         times = sum(Best.due(step, steps, warmup) for step in range(1, steps + 1))
-        job.seconds["selecting"] = times * _evaluation(calibration.losses or calibration.passes, config, encoded.selection, encoder_decoder)
+        job.seconds["selecting"] = times * _evaluation(
+            calibration.losses or calibration.passes, config, encoded.selection, encoder_decoder
+        )
     job.seconds["evaluating"] = _evaluation(calibration.passes, config, encoded.evaluation, encoder_decoder)
 
 
