@@ -30,10 +30,10 @@ class WarnedSaving:
 def warn_when_saved(model: nn.Module) -> None:
     """Let `model.save_pretrained` warn from now on, where there is one."""
     if callable(getattr(type(model), NAME, None)):
-        model.__dict__[NAME] = WarnedSaving(model)
+        setattr(model, NAME, WarnedSaving(model))
 
 
 def as_before(model: nn.Module) -> None:
     """Take that back."""
-    if isinstance(model.__dict__.get(NAME), WarnedSaving):
-        del model.__dict__[NAME]
+    if isinstance(vars(model).get(NAME), WarnedSaving):
+        delattr(model, NAME)

@@ -100,9 +100,8 @@ def load_base_model(
 
     If the kind needs a new head, the model gets one for `labels` (one output for regression). Weights are stored as `model`
     says, whatever the checkpoint stores; the head in float32. A head that the checkpoint lacks is initialised from torch's
-    current random state. Raises `UnipetError` for a missing package, directory or file, an unreachable hub, a wrong checksum,
-    an unreadable configuration, weights that do not match it, a tokenizer that does not match the weights, and a kind that it
-    does not support.
+    current random state. Raises `UnipetError` for what is missing or unreachable, a wrong checksum, an unreadable configuration,
+    weights that do not match it, a tokenizer that does not match the weights, and a kind that it does not support.
     """
     loaded, tokenizer, _ = load_with_drawn(model, labels, regression, kind)
     return loaded, tokenizer
