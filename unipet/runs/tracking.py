@@ -50,16 +50,13 @@ class NullTracker:
         return False
 
 
-Has = Callable[[Mapping[str, Any], int], bool]  # of the values of a step: whether they were tracked before
-
-
 class LiveTracker:
     """A run of wandb or trackio. An error in it ends the mirroring, never the training."""
 
     name = ""
 
-    def __init__(self, run: Any, as_asked: bool = True, has: Has = lambda values, step: False) -> None:
-        """`has` says whether the tracked run already has a line: a resumed run logs all of its lines again."""
+    def __init__(self, run: Any, as_asked: bool = True, has: Callable[..., bool] = lambda values, step: False) -> None:
+        """`has(values, step)` says whether the tracked run already has a line: a resumed run logs all of its lines again."""
         self.run, self._has = run, has
         self._as_asked = as_asked  # False: tracked offline, because the network was not reached
 
@@ -80,8 +77,8 @@ class LiveTracker:
     def finish(self, record: Record) -> bool:
         """Write the summary (`SUMMARY`, `metrics/...`, `status`) and close this run."""
         run = self.run
-        summary = {**flat_summary(record), "status": record.status}
-        self._guarded("the summary", lambda run: self._summarise(run, summary))
+        status = {"status": record.status}
+        self._guarded("the summary", lambda run: self._summarise(run, {**flat_summary(record), **status}))
         whole = self.run is not None
         self.run = run  # close it even if the summary could not be written, so that the next job opens its own run
         self._guarded("finishing", lambda run: self._close(run, record.status))
