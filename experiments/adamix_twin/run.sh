@@ -9,11 +9,22 @@ compare() {
   unipet $command --config-dir $here task="$1" method="$2" budget.max_steps="$3" \
     'optim.lr=choice(2e-3,5e-3,1.2e-2,3e-2)' search=halving search.trials=4 search.rungs=2 search.eta=2 'search.seeds=[100]' \
     'search.final_seeds=[1001,1002,1003,1004,1005]' model=minilm precision=bf16 task.data_dir="$data/$1" task.max_length=64 \
-    task.max_evaluation=500 task.selection_size=200 optim.batch_size=8 launcher=slots launcher.workers=2 runs_dir=$out
+    task.max_evaluation=500 task.selection_size=200 optim.batch_size=8 launcher=slots launcher.workers=2 runs_dir=$out < /dev/null
 }
-for task in trec sst2 mrpc rte; do
-  compare $task twin,adamix,mixture_only,consistency_only,adamix_unshared,twin_wide 100
-  compare $task twin 200
-done
+while read -r task steps; do
+  compare "$task" twin,adamix,mixture_only,consistency_only,adamix_unshared,twin_wide "$steps"
+  compare "$task" twin $((2 * steps))
+done <<'TASKS'
+trec 300
+sst2 300
+mrpc 100
+rte 100
+TASKS
 [ "$command" = "train -m" ] || exit 0
-#python $here/collect.py $out $here
+contrasts=()
+for pair in "adamix vs twin" "adamix vs twin_wide" "mixture_only vs twin" "consistency_only vs twin" "adamix vs mixture_only" \
+  "adamix vs consistency_only" "adamix vs adamix_unshared"; do
+  contrasts+=(--contrast "method=$pair")
+done
+unipet report $out "${contrasts[@]}" --contrasts $here/contrasts.csv --csv $here/scores.csv > $here/report.txt
+python $here/collect.py $out $here
