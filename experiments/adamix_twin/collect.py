@@ -30,7 +30,6 @@ LONG = (
     "frozen",
 )
 WAYS = ("random", "mean_of_outputs", "ensemble_logits", "best_expert")
-ALL = "over tasks"
 
 records = []
 for file in sorted(runs.glob("*/result.json")):
@@ -59,14 +58,18 @@ def differences(first: dict[int, float], second: dict[int, float]) -> np.ndarray
 
 
 def rows_of(name: str, by_task: dict[str, np.ndarray]) -> list[dict]:
-    """The mean difference on each task and over tasks, with 95 % limits, paired over seeds."""
+    """The mean difference on each task, and over tasks of one budget, with 95 % limits, paired over seeds."""
     known = {task: values for task, values in by_task.items() if len(values) > 1}
+    alike: dict[str, list[np.ndarray]] = defaultdict(list)
+    for task, values in known.items():
+        alike[budgets[task][0]].append(values)
     asked = [(task, [values]) for task, values in known.items()]
+    asked += [(f"over tasks of {budget}", parts) for budget, parts in alike.items() if len(parts) > 1]
     rows = []
-    for task, parts in [*asked, (ALL, list(known.values()))] if len(known) > 1 else asked:
+    for on, parts in asked:
         found = stratified([Stratum(values) for values in parts], SEEDS)
         said = {"difference": found.difference, "low": found.low, "high": found.high, "p": found.p}
-        rows.append({"comparison": name, "on": task} | {key: f"{float(value):.4f}" for key, value in said.items()})
+        rows.append({"comparison": name, "on": on} | {key: f"{float(value):.4f}" for key, value in said.items()})
         rows[-1]["seeds"] = min(map(len, parts))
     return rows
 

@@ -135,7 +135,7 @@ def _loaded_beside_bfloat16(model: Any, arch: str, path: Path) -> Any:
     """Into the same base model in bfloat16: insertions stay float32 and have the same bits."""
     loaded = ARCHS[arch].build(weights="bfloat16")
     unipet.save(model, path)
-    unipet.load(loaded, path)
+    unipet.load(loaded, path, cast=True)
     tensors = unipet.parameters(loaded, head=True)
     for name, p in tensors.items():
         assert p.dtype == (torch.bfloat16 if _unfrozen(loaded, name) else torch.float32)
