@@ -27,10 +27,16 @@ def takes(module: nn.Module, name: str) -> bool:
     return name in arguments_of(type(module).forward)
 
 
-@cache
 def arguments_of(forward: Callable[..., Any]) -> list[str]:
     """The names of the arguments of a forward call, in order."""
+    return _read(forward) if torch.compiler.is_compiling() else _kept(forward)  # tracing does not enter a cache
+
+
+def _read(forward: Callable[..., Any]) -> list[str]:
     return list(inspect.signature(forward).parameters)[1:]
+
+
+_kept = cache(_read)
 
 
 def past_of(arguments: dict[str, Any]) -> int:
