@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from transformers import BertConfig, BertForSequenceClassification
 
 import unipet
+from tests.support.saved_method import change_method
 from tests.support.tiny import SIZES
 from unipet.adaptation.packing import FEW, pack, pattern, unpack
 from unipet.calculus.method_files import method_names
@@ -85,7 +86,6 @@ def test_another_number_of_layers_is_named(tmp_path: Path) -> None:
     model = deep()
     unipet.adapt(model, "lora")
     out = unipet.save(model, tmp_path / "adapter")
-    text = (out / "adapter.json").read_text()
-    (out / "adapter.json").write_text(text.replace('"layers":"all"', '"layers":"0-22"'))
+    change_method(out, r"layers: all\b", "layers: 0-22")
     with pytest.raises(unipet.UnipetError, match=r"extra .*query/(down|up) \(23\)"):
         unipet.load(deep(), out)

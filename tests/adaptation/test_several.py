@@ -155,11 +155,12 @@ def test_names_in_the_model_are_those_of_one_adaptation_while_there_is_one() -> 
 
 
 def test_one_adaptation_costs_no_more_hooks_than_before() -> None:
-    """Those of a model that carries one: at its sites, at the entry, and none at the head; carrying another adds none."""
+    """Those of a model that carries one: at its sites (the heads' prefix reads no x), at the entry, and none at the head;
+    carrying another adds none."""
     one = alone("bert", "mam", 1)
     sites = {
         "bert",
-        *(f"bert.encoder.layer.{i}.{path}" for i in (0, 1) for path in ("attention", "intermediate", "output")),
+        *(f"bert.encoder.layer.{i}.{path}" for i in (0, 1) for path in ("intermediate", "output")),
     }
     hooked = {name.removesuffix(".self").removesuffix(".dense") for name in untouched(one)["hooks"]}
     assert hooked == sites

@@ -63,7 +63,7 @@ def changed(insertion: Insertion, h_BTD: Tensor, x: Tensor | None, heads: Heads,
 
 
 def _apply(insertion: Insertion, h_BTD: Tensor, x: Tensor | None, heads: Heads) -> Tensor:
-    return insertion.forward(h_BTD, x, _with_x(heads, insertion, x))
+    return insertion(h_BTD, x, _with_x(heads, insertion, x))
 
 
 def _with_x(heads: Heads, insertion: Insertion, x: Tensor | None) -> Heads:

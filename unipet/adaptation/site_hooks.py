@@ -58,9 +58,9 @@ class Hook:
         if (total := self.insertion.site.total) is not None:
             x = self._normed(h) + x if total.of_h else self._normed(h + x)
         if (part := self.insertion.site.part) is None:
-            return self.insertion.forward(h, x)  # no module of the model: nothing hooks its calls
+            return self.insertion(h, x)
         pieces = split(part, h)
-        pieces[part.index] = self.insertion.forward(pieces[part.index], x)
+        pieces[part.index] = self.insertion(pieces[part.index], x)
         return join(part, pieces)
 
     def _normed(self, z: Tensor) -> Tensor:
