@@ -12,6 +12,7 @@ import unipet
 from tests.support.insertions import adapted, method, output
 from tests.support.tiny import TINY, tiny_batch, tiny_bert
 from unipet.adaptation.adapted import adaptation
+from unipet.calculus.insertion import Insertion
 from unipet.calculus.sites.bert import BERT
 
 
@@ -25,7 +26,7 @@ def test_every_role_changes_the_output(role: str, arch: str) -> None:
         assert not torch.allclose(output(adapted(spec, arch)), output(TINY[arch](head=False)), atol=1e-6)
 
 
-def test_h_and_x_of_each_role_are_the_documented_activations() -> None:
+def test_h_and_x_of_each_role_are_the_documented_activations(monkeypatch: pytest.MonkeyPatch) -> None:
     """Record what an insertion is handed at each role and compare with the layer recomputed by hand."""
     seen: dict[str, tuple[Tensor, Tensor | None]] = {}
     roles = [
@@ -48,6 +49,7 @@ def test_h_and_x_of_each_role_are_the_documented_activations() -> None:
         },
     }
     model = TINY["bert"](head=False)
+    monkeypatch.setattr(Insertion, "reads_x", True)  # a vector does not, and heads are handed what is read
     unipet.adapt(model, spec)  # zero vectors: every insertion is the identity
     for insertion in adaptation(model).items:
         insertion.register_forward_pre_hook(

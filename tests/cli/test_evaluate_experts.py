@@ -23,7 +23,7 @@ def test_experts_are_compared_on_request_and_the_record_keeps_it(
     assert before["not_compared"] and "ways" not in before
     assert main([str(run_dir(config)), "--experts"]) == 0
     said = capsys.readouterr().out
-    assert "reproduced" in said and "best expert" in said and "barrier between the first two experts" in said
+    assert "reproduced" in said and "oracle expert" in said and "barrier between the first two experts" in said
     kept = read_record(run_dir(config) / "result.json").to_dict()["mixture"]
     assert kept["not_compared"] is None and kept["use"] == before["use"]
     assert kept["ways"]["merged"]["score"] == read_record(run_dir(config) / "result.json").score

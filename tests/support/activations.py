@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 import unipet
 from tests.support.architectures import ARCHS, LAYERS
 from unipet.adaptation.adapted import adaptation
+from unipet.calculus.insertion import Insertion
 from unipet.calculus.sites import ARCHITECTURES, Architecture, architecture_of, base_of
 
 ROWS = 3
@@ -91,7 +93,8 @@ def probe(
         }
         for role in roles
     }
-    unipet.adapt(model, {"name": "probe", "insertions": insertions})
+    with patch.object(Insertion, "reads_x", True):  # probes read none, and heads are handed what is read
+        unipet.adapt(model, {"name": "probe", "insertions": insertions})
     generator = torch.Generator().manual_seed(0)
     for parameter in unipet.parameters(model).values():
         parameter.data.add_(torch.randn(parameter.shape, generator=generator), alpha=values)
