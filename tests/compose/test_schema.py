@@ -40,7 +40,15 @@ OWN_TEXTS = {
     *("task.train_split", "task.evaluation_split", "task.selection_split"),
     *("model.name", "model.path", "model.revision", "model.package", "model.sha256", "model.sites"),
     *("budget.name", "optim.name", "tracking.project", "tracking.group", "runs_dir", "imports"),
-    *("launcher.partition", "launcher.account", "launcher.address", "trial.search", "trial.study", "trial.budget"),
+    *(
+        "launcher.partition",
+        "launcher.account",
+        "launcher.address",
+        "trial.search",
+        "trial.study",
+        "trial.beside",
+        "trial.budget",
+    ),
 }
 #: Texts that name a row of a table: the table is what limits them.
 ROWS = {

@@ -138,7 +138,7 @@ def sweep_values(prefix: str, parsed: Any, names: list[str]) -> tuple[str, ...]:
         return ()
     if not parsed.is_discrete_sweep():  # an interval: `Override.searched` has it
         return ()
-    if SUBSET in parsed.value().tags:
+    if SUBSET in getattr(parsed.value(), "tags", ()):  # a glob has none
         return (f"{prefix}=[{','.join(map(str, parsed.sweep_string_iterator()))}]",)
     if parsed.value_type.name == "GLOB_CHOICE_SWEEP":
         values = parsed.value().filter(names)

@@ -21,7 +21,7 @@ HANDLER = "unipet"  # the name of the error handler in `codecs`
 #: Symbol -> its replacement if the terminal's encoding lacks it. Any other character becomes \uXXXX.
 SPELLED = {
     "†": "!", "±": "+/-", "·": "*", "×": "x", "→": "->", "⇒": "=>", "…": "...", "–": "-", "—": "-", "−": "-", "≈": "~", "≤": "<=",
-    "≠": "!=", "▁": "_",
+    "≠": "!=", "▁": "_", "✓": "ok",
     "≥": ">=",
     "“": '"', "”": '"', "‘": "'", "’": "'", "§": "sec. ", "½": "1/2", "′": "'", "‖": "||", "⊙": "(*)", "⊗": "(x)", "√": "sqrt ",
     "⋯": "...", "⌈": "ceil(", "⌉": ")", "Δ": "Delta", "Σ": "Sigma", "α": "alpha", "β": "beta", "γ": "gamma", "ε": "epsilon",
