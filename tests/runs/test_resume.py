@@ -220,7 +220,8 @@ def test_a_signal_ends_a_run_after_its_step(
 ) -> None:
     alone, config = (config_in(tmp_path, MIXTURE, runs, "1 minute", **SELECTION) for runs in ("alone", "stopped"))
     finished(alone)
-    assert in_child(lambda: (at_step(4, lambda: signalled(number)), run(config))) == code
+    heard = partial(signal.signal, signal.SIGHUP, signal.SIG_DFL)  # tests that nohup started ignore it
+    assert in_child(lambda: (heard(), at_step(4, lambda: signalled(number)), run(config))) == code
     directory = run_dir(config)
     record = read_record(directory / "result.json").to_dict()
     assert (record["status"], record["error"], record["phase"]) == ("interrupted", None, "training")
