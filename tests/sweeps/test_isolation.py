@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -132,8 +133,15 @@ def test_killing_the_command_ends_its_workers(here: Path) -> None:
 def test_a_signal_ends_it_in_order(here: Path, sign: int, group: bool, said: str) -> None:
     """To the command alone, or as a terminal and a scheduler send it: to its whole process group."""
     line = [sys.executable, "-m", "unipet", "train", "-m", *FIXED, "budget.max_steps=2000", how("slow", "fine")]
+    heard = partial(signal.signal, signal.SIGHUP, signal.SIG_DFL)  # nohup may have started the tests
     running = subprocess.Popen(
-        line, cwd=here, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        line,
+        cwd=here,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=heard,
     )
     try:
         wait_for(lambda: any(path.stat().st_size for path in (here / "runs").glob("mine-*/metrics.jsonl")))
