@@ -89,8 +89,7 @@ class Insertion(RoutedInsertion):
         if self.averages_outputs:
             with self.draws:
                 every = [value(self._output(function, params, heads, u)) for function, params in self.experts()]
-            largest = max(every, key=torch.Tensor.dim)  # Δ of no input has fewer dimensions
-            return self.bank.weighed(torch.stack([delta.expand_as(largest) for delta in every]))
+            return self.bank.weighed(torch.stack(torch.broadcast_tensors(*every)))  # type: ignore[no-untyped-call]  # or without input
         delta: Delta | None = None
         for route, rows in self.chosen_parts(view, h, u):
             with self.draws:

@@ -48,7 +48,8 @@ def main(argv: Sequence[str]) -> int:
             raise UnipetError(
                 "unipet plan: launcher=packed: a forecast is of jobs that train alone. What a pack of them needs is measured "
                 "on its first batch, when it begins, and its memory is that of all its jobs together. Plan with "
-                "launcher=local: packing that takes longer is not done, so the hours of all jobs are an upper bound."
+                "launcher=local: packing that takes longer is not done, so without launcher.pack its hours are about "
+                "the most."
             )
         jobs = list(planned(todo, composing) if searches(todo.config) else sweep_jobs(todo, composing))
     composed = sum(job.compose_s for job in jobs)
