@@ -15,7 +15,7 @@ from unipet.report.average_rows import averages_csv, averages_text, improvements
 from unipet.report.averages import averages
 from unipet.report.collect import Entry
 from unipet.report.comparing import compare
-from unipet.report.improvement import improvement
+from unipet.report.improvement import improvement, resampled
 from unipet.report.ranks import critical_value, ranking, ranks
 
 #: Demšar (2006), Table 5a: q for Nemenyi's test at 5 %, for 2 to 10 classifiers.
@@ -102,10 +102,11 @@ def test_tasks_that_are_not_ranked_are_left_out() -> None:
 def test_the_probability_of_improvement_is_counted_by_hand() -> None:
     first, second = np.array([0.5, 0.7, 0.9]), np.array([0.6, 0.7])
     # 0.5: 0 of 2; 0.7: better than 0.6, equal to 0.7; 0.9: both -> 3.5 of 6. On the other task 1 of 2.
-    found = improvement("a", "b", [(first, second), (np.array([1.0]), np.array([0.0, 2.0]))])
+    tasks = [(first, second), (np.array([1.0]), np.array([0.0, 2.0]))]
+    found = improvement("a", "b", [(resampled(x, (0, i)), resampled(y, (1, i))) for i, (x, y) in enumerate(tasks)])
     assert found.probability == pytest.approx((3.5 / 6 + 0.5) / 2)
     assert 0 <= found.low <= found.probability <= found.high <= 1
-    turned = improvement("b", "a", [(second, first), (np.array([0.0, 2.0]), np.array([1.0]))])
+    turned = improvement("b", "a", [(resampled(y, (1, i)), resampled(x, (0, i))) for i, (x, y) in enumerate(tasks)])
     assert turned.probability == pytest.approx(1 - found.probability)
 
 
@@ -119,7 +120,9 @@ def test_its_interval_is_that_of_a_plain_stratified_bootstrap() -> None:
             x, y = rng.choice(first, len(first)), rng.choice(second, len(second))
             values.append(np.mean(x[:, None] > y))
         drawn.append(np.mean(values))
-    found = improvement("a", "b", tasks, count=3000)
+    streams = [((0, i), (1, i)) for i in range(3)]
+    pairs = zip(tasks, streams, strict=True)
+    found = improvement("a", "b", [(resampled(x, one, 3000), resampled(y, two, 3000)) for (x, y), (one, two) in pairs])
     assert (found.low, found.high) == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975])), abs=0.02)
 
 

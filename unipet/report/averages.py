@@ -13,7 +13,7 @@ import numpy as np
 from unipet.report import statistics
 from unipet.report.comparing import Group
 from unipet.report.flagged import Flagged
-from unipet.report.improvement import Improvement, improvement
+from unipet.report.improvement import Improvement, improvement, resampled
 from unipet.report.numbers import together
 from unipet.report.ranks import Ranking, ranking, ranks
 from unipet.report.scored import Scored
@@ -123,10 +123,13 @@ def _average(
 
 
 def _improvements(labels: Sequence[str], by_task: Sequence[Mapping[str, Scored]]) -> list[Improvement]:
-    """Every pair of methods, the one of better rank first."""
+    """Every pair of methods, the one of better rank first. The runs of a method are resampled once, for all of its pairs."""
     scores = {
-        label: [lines[label].row.sign * np.array(list(lines[label].scores.values())) for lines in by_task]
-        for label in labels
+        label: [
+            resampled(lines[label].row.sign * np.array(list(lines[label].scores.values())), (at, task))
+            for task, lines in enumerate(by_task)
+        ]
+        for at, label in enumerate(labels)
     }
     firsts = labels if len(labels) <= PAIRED else labels[:1]
     return [

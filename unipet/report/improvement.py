@@ -21,20 +21,34 @@ class Improvement:
     high: float
 
 
-def improvement(
-    a: str, b: str, tasks: Sequence[tuple[np.ndarray, np.ndarray]], count: int = RESAMPLES, seed: int = 0
-) -> Improvement:
-    """`tasks`: for each task the scores of a's runs (K,) and of b's (L,), more is better; runs are not paired.
+@dataclass(frozen=True, eq=False)
+class Resampled:
+    """The scores (K,) of one method's runs on one task, and how often each of B resamples holds each run (B, K)."""
+
+    scores: np.ndarray
+    times: np.ndarray
+
+
+def resampled(scores: np.ndarray, stream: Sequence[int], count: int = RESAMPLES) -> Resampled:
+    """Bootstrap samples of the runs with `scores` (K,), drawn from a random stream of their own."""
+    runs = len(scores)
+    return Resampled(
+        scores, np.random.default_rng(stream).multinomial(runs, np.full(runs, 1 / runs), count).astype(float)
+    )
+
+
+def improvement(a: str, b: str, tasks: Sequence[tuple[Resampled, Resampled]]) -> Improvement:
+    """`tasks`: for each task a's runs and b's, more is better; runs are not paired.
 
     The probability is the mean over tasks of the Mann-Whitney statistic, and its interval a stratified bootstrap: runs are
     resampled within each task, for each method on its own, and percentiles taken (rliable does the same).
     """
-    rng, estimate, drawn = np.random.default_rng(seed), 0.0, np.zeros(count)
+    estimate, drawn = 0.0, np.zeros(len(tasks[0][0].times))
     for first, second in tasks:
-        wins = (first[:, None] > second) + 0.5 * (first[:, None] == second)  # (K, L)
+        x, y = first.scores[:, None], second.scores
+        wins = (x > y) + 0.5 * (x == y)  # (K, L)
         estimate += wins.mean()
-        times = [rng.multinomial(len(runs), np.full(len(runs), 1 / len(runs)), count) for runs in (first, second)]
-        drawn += np.einsum("bk,kl,bl->b", times[0], wins, times[1]) / wins.size
+        drawn += ((first.times @ wins) * second.times).sum(1) / wins.size
     tail = (1 - LEVEL) / 2
     low, high = np.quantile(drawn / len(tasks), [tail, 1 - tail])
     return Improvement(a, b, float(estimate / len(tasks)), float(low), float(high))
