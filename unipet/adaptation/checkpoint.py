@@ -96,7 +96,10 @@ def _base_model(model: nn.Module, inserted: Adaptation) -> BaseModel:
         name=str(getattr(config, "_name_or_path", "") or ""),
         revision=getattr(config, "_commit_hash", None),
         model_type=str(getattr(config, "model_type", "")),
-        kind=type(model).__name__,
+        # the class that was adapted, also where torch has put one of its own in front (FSDP)
+        kind=next(
+            each.__name__ for each in type(model).__mro__ if not each.__module__.startswith("torch.distributed.")
+        ),
     )
 
 
