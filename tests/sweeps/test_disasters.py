@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import pytest
 from benchmarks import soak
 from tests.support.running import LOW_RANK, TINY_TASK, write_world
 from unipet.runs.sweep_files import index_events, read_jobs
+from unipet.sweeps.claims import Owner, claim, release
 
 LINE = [
     *(
@@ -65,6 +67,28 @@ def test_two_identical_sweeps_at_the_same_moment_share_the_work(here: Path) -> N
     assert len(records) == 3 and not any(record.get("resumed") for record in records)
     begun = [event.job for event in index_events(sweep) if event.status == "running"]
     assert sorted(set(begun)) == [0, 1, 2] and not list((sweep / "claims").iterdir())
+
+
+@pytest.mark.parametrize("launcher", ["local", "slots"])
+def test_a_command_waits_for_the_job_that_another_one_is_doing(here: Path, launcher: str) -> None:
+    """And does it where that one gives it up."""
+    line = [f"launcher={launcher}", *(["launcher.workers=2"] if launcher == "slots" else [])]
+    assert swept(here, *line).returncode == 0
+    sweep = sweep_in(here / "runs")
+    shutil.rmtree(next((here / "runs").glob("mine-tiny-s1-*")))
+    (sweep / "jobs" / "1.json").unlink()
+    held = claim(sweep, 1, Owner.this("another"), 1)
+    assert held is not None
+    command = subprocess.Popen([*LINE, *line], cwd=here, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        with pytest.raises(subprocess.TimeoutExpired):
+            command.wait(timeout=25)
+        release(held)
+        out, err = command.communicate(timeout=200)
+    finally:
+        command.kill()
+    assert command.returncode == 0, (out, err)
+    assert [state.status for state in read_jobs(sweep)] == ["ok"] * 3
 
 
 def test_a_record_that_a_disk_damaged_is_no_result(here: Path) -> None:

@@ -24,12 +24,14 @@ def local(sweep: Sweep) -> None:
         in_this_process(sweep)
         return
     slot = Slot(worker_name())
-    Supervisor(sweep, [slot], settled=lambda job: telling.ended(sweep.directory, job), flags=["--alone"]).run()
+    Supervisor(
+        sweep, [slot], settled=lambda job: telling.ended(sweep.directory, job), flags=["--alone", "--last"]
+    ).run()
 
 
 def in_this_process(sweep: Sweep) -> None:
     """The jobs one after the other, here: what ends one of them with this process ends the sweep."""
-    Worker(sweep, worker_name(), telling.worker(sweep)).run()
+    Worker(sweep, worker_name(), telling.worker(sweep), last=True).run()
 
 
 def packed(sweep: Sweep) -> None:
@@ -49,6 +51,9 @@ def slots(sweep: Sweep) -> None:
         Slot(f"{own}-{number}", environment, log_of(sweep, f"{own}-{number}"))
         for number, environment in enumerate(several)
     ]
+    workers[0].flags = (
+        "--last",
+    )  # another command may be at the last jobs; this one closes the sweep when they are over
     try:
         Supervisor(sweep, workers, look=progress.look).run()
     finally:

@@ -44,6 +44,7 @@ class Slot:
     process: subprocess.Popen[bytes] | None = None
     claims: dict[tuple[int, int], Watched] = field(default_factory=dict)  # (job, attempt) -> what was seen of it
     fresh: bool = True  # no job of this process has ended yet
+    flags: Sequence[str] = ()  # of its worker, besides those of all
 
 
 @dataclass
@@ -108,7 +109,7 @@ class Supervisor:
 
     def _start(self, slot: Slot) -> None:
         line = [sys.executable, "-m", "unipet.sweeps.process", str(self.sweep.directory.absolute()), slot.name]
-        line += self.flags
+        line += [*self.flags, *slot.flags]
         environment = {**os.environ, **slot.environment}
         try:
             if slot.log is None:

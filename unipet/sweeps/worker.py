@@ -49,7 +49,7 @@ Say = Callable[[Job, JobState | None], None]  # a job begins (None), or ends wit
 @dataclass
 class Worker:
     """One worker of a sweep. `alone`: no other one was started with it, so it takes the jobs in their order. `last`: nobody
-    looks after it for jobs that were lost, so it stays until every job has an outcome."""
+    looks after it for jobs that were lost, or what started it closes the sweep, so it stays until every job has an outcome."""
 
     sweep: Sweep
     name: str
