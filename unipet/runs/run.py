@@ -29,16 +29,7 @@ from unipet.runs.finished import evaluate as evaluate
 from unipet.runs.other_devices import other_devices
 from unipet.runs.prepare import Prepared, finished_record, prepare
 from unipet.runs.record import (
-    Compiled,
-    Data,
-    Fitted,
-    Frozen,
-    InsertionRow,
-    Memory,
-    Params,
-    Record,
-    Scoring,
-    blank_record,
+    Compiled, Data, Fitted, Frozen, InsertionRow, Memory, Params, Record, Scoring, blank_record
 )  # fmt: skip
 from unipet.runs.resumable import done_with, finished_before, resume_points, resumed_before
 from unipet.runs.run_directory import checksums, clear, locked, settle
@@ -205,17 +196,8 @@ def _work(
         sign = 1.0 if higher_is_better(metric) else -1.0
         best = Best(model, selection_score(config, model, data, encoded, tokenizer), metric, sign)
     points, begin = resume_points(directory, record, fit, device, prepared.earlier_rung())
-    told = (
-        config,
-        method,
-        prepared.sites,
-        data.labels,
-        data.regression,
-        encoded.train,
-        fit.micro_batch,
-        fit.checkpointing,
-    )
-    share = Share(*told, begin=begin)
+    told = (config, method, prepared.sites, data.labels, data.regression, encoded.train)
+    share = Share(*told, fit.micro_batch, fit.checkpointing, begin=begin)
     with (
         phase("training"),
         limited(device, config.budget.peak_memory_gib),
@@ -253,9 +235,7 @@ def _work(
     record.time.device_hours = config.budget.gpus * trained.seconds / 3600
     with phase("saving"):  # first, so that an error in evaluation does not lose the training
         save(model, directory / records.ADAPTER)
-    examples, split = (
-        getattr(each, config.trial.scored_on) for each in (data, encoded)
-    )  # a trial never sees what is reported
+    examples, split = (getattr(each, config.trial.scored_on) for each in (data, encoded))
     with phase("evaluation"):
         scores, rows = score_split(config, model, examples, split, tokenizer)
     record.data.scoring = Scoring.from_dict(scores.record())
