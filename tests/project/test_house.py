@@ -219,7 +219,7 @@ print(*sorted({"torch", "transformers", "datasets", "scipy", "wandb"} & set(sys.
 
 #: Files that may have more than 250 lines, since their one concept has them: the schema of a run, one field per line, and the
 #: story of a run, which a reader follows from its beginning to the record.
-LONG = {"config.py": 320, "runs/run.py": 252}
+LONG = {"config.py": 320, "runs/run.py": 261}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))

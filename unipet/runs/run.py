@@ -29,7 +29,16 @@ from unipet.runs.finished import evaluate as evaluate
 from unipet.runs.other_devices import other_devices
 from unipet.runs.prepare import Prepared, finished_record, prepare
 from unipet.runs.record import (
-    Compiled, Data, Fitted, Frozen, InsertionRow, Memory, Params, Record, Scoring, blank_record
+    Compiled,
+    Data,
+    Fitted,
+    Frozen,
+    InsertionRow,
+    Memory,
+    Params,
+    Record,
+    Scoring,
+    blank_record,
 )  # fmt: skip
 from unipet.runs.resumable import done_with, finished_before, resume_points, resumed_before
 from unipet.runs.run_directory import checksums, clear, locked, settle
