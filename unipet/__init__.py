@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from unipet.errors import UnipetError
 
 if TYPE_CHECKING:
+    from unipet.adaptation.adapters_library.directories import import_adapters as import_adapters
     from unipet.adaptation.api import adapt as adapt
     from unipet.adaptation.api import eject as eject
     from unipet.adaptation.api import parameters as parameters
@@ -51,6 +52,7 @@ _HOME = {
     "describe": "unipet.adaptation.describing",
     "export_peft": "unipet.adaptation.peft.directories",
     "import_peft": "unipet.adaptation.peft.directories",
+    "import_adapters": "unipet.adaptation.adapters_library.directories",
     "load_method": "unipet.calculus.library",
     "merge": "unipet.adaptation.merging",
     "adaptations": "unipet.adaptation.serving",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,18 +33,49 @@ def option(
     filled: bool = False,
     path: bool = False,
     pattern: str = "",
+    later: bool = False,
+    numbers: bool = False,
 ) -> Any:
     """A dataclass field with its default and its limits. The limits of a list hold for each of its elements.
 
     A number is at least `low` or greater than `above`, and at most `high` or less than `below`. A text is one of `choices`;
     with `filled`, it is not empty; with `pattern`, all of it matches this regular expression; with `path`, it is a path. In
     error messages, `words` describe what is allowed if type and limits do not suffice, and `null` the meaning of null.
+    `later` marks a key that came when there were runs already (`plain_values`). With `numbers`, it is a mapping from a text
+    to a number, one of `choices`, or null: OmegaConf has no such type, so the field is Any.
     """
     limits: dict[str, Any] = {"low": low, "above": above, "high": high, "below": below, "choices": tuple(choices)}
-    limits |= {"words": words, "null": null, "filled": filled, "path": path, "pattern": pattern}
+    limits |= {
+        "words": words,
+        "null": null,
+        "filled": filled,
+        "path": path,
+        "pattern": pattern,
+        "later": later,
+        "numbers": numbers,
+    }
     if isinstance(default, list | dict):
         return field(default_factory=lambda: default.copy(), metadata=limits)
     return field(default=default, metadata=limits)
+
+
+def plain_values(config: Any) -> dict[str, Any]:
+    """A configuration as plain values. A key that came later is left out at its default: a configuration that does not use it
+    is written, named and compared as it was before there was this key."""
+    found = asdict(config)
+    for each in fields(config):
+        value = getattr(config, each.name)
+        if is_dataclass(value):
+            found[each.name] = plain_values(value)
+        elif each.name in (later := later_defaults(type(config))) and value == later[each.name]:
+            del found[each.name]
+    return found
+
+
+def later_defaults(cls: type) -> dict[str, Any]:
+    """The keys of a configuration that came later, with their defaults: what is meant where they are left out."""
+    own = [each for each in fields(cls) if each.metadata.get("later")]
+    return {each.name: {} if each.default is MISSING else each.default for each in own}
 
 
 class Paths:
@@ -78,6 +109,18 @@ class TaskConfig(Paths):
     text: list[str] = field(default_factory=list)
     label: str = option("label", filled=True, words="a column name")  # the column that holds the answer
     labels: list[str] = field(default_factory=list)  # label names in index order; empty for regression and generation
+    # multi_label: each label is a column of its own with 0 or 1, instead of one column with lists of labels
+    label_columns: bool = option(False, later=True)
+    # classification: the weight of each label in the loss; balanced: such that all labels count alike in the training set
+    class_weights: Any = option(
+        None,
+        above=0,
+        numbers=True,
+        choices=("balanced",),
+        words="balanced, or a mapping from each label to its weight greater than 0",
+        null="for the same weight",
+        later=True,
+    )
     # How the data write labels. auto accepts both, and raises an error if a value could mean two labels.
     label_is: str = option("auto", choices=("auto", "name", "index"))
     # Rows to leave out: empty (a text is missing), unlabelled (no answer: null, empty or -1). The record counts them.
@@ -100,11 +143,17 @@ class TaskConfig(Paths):
     rename: dict[str, str] = option({}, words="a mapping from a hub column to one of the task's")
     train_split: str = "train"
     evaluation_split: str = "validation"
+    # several evaluation sets, each a name and its split, and which of them is the score; without them: evaluation_split
+    evaluation_sets: dict[str, str] = option({}, words="a mapping from a name to a split", later=True)
+    reported_set: str | None = option(None, filled=True, words="a name in task.evaluation_sets", later=True)
     # The examples that choose the checkpoint (none: the last is kept). auto: train_holdout, but none with shots
     selection: str = option("auto", choices=("auto", "train_holdout", "validation", "shots", "none"))
     selection_split: str = "validation"  # for selection=validation; never the evaluation split
     selection_size: int = option(500, low=1)  # for selection=train_holdout; at most a fifth of the training set
     selection_metric: str | None = None  # null: the first metric; for generation "loss", which needs no decoding
+    selection_checkpoints: int = option(5, low=1, later=True)  # how often, at most, a checkpoint is scored
+    # training ends once so many scored checkpoints in a row were no better than the best before them
+    patience: int | None = option(None, low=1, null="for all of the training", later=True)
     submission: dict[str, str] = option(
         {}, words="a mapping from a file name to a split"
     )  # or to subset/split of the hub

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -24,6 +25,10 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys("warmup warmup_ratio warmup_steps".split(), ("warmup_ratio", "optim.warmup_ratio")),
     **dict.fromkeys("schedule scheduler lr_scheduler lr_scheduler_type".split(), ("schedule", "optim.schedule")),
     **dict.fromkeys("clip max_grad_norm grad_clip gradient_clip_val clip_grad".split(), ("clip", "optim.clip")),
+    **dict.fromkeys(
+        "early_stopping early_stopping_patience early_stop patience".split(), ("patience", "task.patience")
+    ),
+    **dict.fromkeys("class_weight class_weights label_weights".split(), ("class_weights", "task.class_weights")),
     **dict.fromkeys("optimizer optimiser".split(), ("optim",)),
     **dict.fromkeys("dataset data dataset_name".split(), ("task",)),
     **dict.fromkeys("data_dir data_path data_folder".split(), ("data_dir", "task.data_dir")),
@@ -49,19 +54,36 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
 }
 
 
+LONGEST = 200  # characters that an error shows of a value
+_LONG = 1500  # characters of a message from which on its long words are shortened
+
+
 class UnipetError(ValueError):
-    """A user's mistake. Its message says what was given, what is allowed, and what to do next."""
+    """A user's mistake. Its message says what was given, what is allowed, and what to do next.
+
+    What a user gives has any length: in a long message, words longer than `LONGEST` are shortened.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message if len(message) <= _LONG else _LONG_WORD.sub(_shortened, message))
+
+
+_LONG_WORD = re.compile(rf"\S{{{LONGEST + 1},}}")
+
+
+def _shortened(word: re.Match[str]) -> str:
+    return f"{word[0][:LONGEST]}..."
 
 
 def nearest(name: object, allowed: Iterable[str]) -> str:
     """ " Did you mean 'x'?" for the allowed name closest to `name`, or "". Synonyms come first (`SYNONYMS`), then names
     with the same letters in another order, then similar names."""
-    allowed = list(allowed)
-    meant = [known for known in SYNONYMS.get(str(name).lower(), ()) if known in allowed]
+    allowed, text = list(allowed), str(name)[:LONGEST]
+    meant = [known for known in SYNONYMS.get(text.lower(), ()) if known in allowed]
     if meant:
         return f" Did you mean '{meant[0]}'?"
-    match = get_close_matches(str(name), allowed, n=5, cutoff=0.5)
-    swapped = [known for known in match if sorted(known) == sorted(str(name))]  # the same letters in another order
+    match = get_close_matches(text, allowed, n=5, cutoff=0.5)
+    swapped = [known for known in match if sorted(known) == sorted(text)]  # the same letters in another order
     return f" Did you mean '{[*swapped, *match][0]}'?" if match else ""
 
 
@@ -74,4 +96,6 @@ def not_allowed(key: str, value: object, allowed: str, advice: str = "") -> Unip
 def unknown(key: str, value: object, allowed: Iterable[str]) -> UnipetError:
     """The error for an unknown name, with the full key, the name, the allowed names and the nearest one."""
     names = sorted(str(name) for name in allowed)
-    return UnipetError(f"{key}: unknown {value!r}. Allowed: {', '.join(names) or '(nothing)'}.{nearest(value, names)}")
+    return UnipetError(
+        f"{key}: unknown {value!r:.200}. Allowed: {', '.join(names) or '(nothing)'}.{nearest(value, names)}"
+    )

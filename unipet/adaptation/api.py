@@ -13,6 +13,7 @@ from unipet.adaptation.build import build
 from unipet.adaptation.frozen_experts import load_experts
 from unipet.adaptation.report import AdaptReport, report_of
 from unipet.adaptation.several import beside, changing, check_name, standing, take_up, unfrozen_tensors
+from unipet.adaptation.unlearnable import check_learns
 from unipet.adaptation.unwrapping import unwraps, unwraps_to_adapt
 from unipet.calculus.library import load_method
 from unipet.calculus.method import Method
@@ -37,6 +38,7 @@ def adapt(
         table = sites_for(model, sites)
         inserted = build(model, load_method(method), table)
         inserted.table = table
+        check_learns(model, inserted, table)
         load_experts(model, inserted)
         report = report_of(model, inserted)
         inserted.attach(model)

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from unipet.adaptation.attention import ATTRIBUTE, PREFIX, HeadsSite, wrap_implementation
+from unipet.adaptation.inside_experts import InsideExperts
 from unipet.adaptation.joined_weight import JoinedWeight, can_join
 from unipet.adaptation.plain_saving import as_before, warn_when_saved
 from unipet.adaptation.recomputation import Recomputation
@@ -126,6 +127,9 @@ class Attachment:
         if insertion.parts.composition.lengthens:
             return  # around its whole stack
         module = module_at(model, site.path)
+        if site.expert is not None:
+            self._hook_expert(module, insertion)
+            return
         if site.at == "heads":
             self._hook_heads(model, module, insertion)
             return
@@ -150,6 +154,14 @@ class Attachment:
 
     def _before(self, model: nn.Module, path: str, hook: Any) -> None:
         self.handles.append(module_at(model, path).register_forward_pre_hook(hook, with_kwargs=True))
+
+    def _hook_expert(self, module: nn.Module, insertion: Insertion) -> None:
+        known = [each for each in self.handles if isinstance(each, InsideExperts) and each.module is module]
+        if not known:
+            known = [InsideExperts(module, insertion.site.path)]
+            known[0].put_in()
+            self.handles.append(known[0])
+        known[0].add(insertion)
 
     def _hook_heads(self, model: nn.Module, module: nn.Module, insertion: Insertion) -> None:
         site: HeadsSite | None = getattr(module, ATTRIBUTE, None)

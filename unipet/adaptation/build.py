@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from unipet.adaptation.adapted import Adaptation
+from unipet.adaptation.place_checks import check_forms, check_inside
 from unipet.adaptation.prefix_init import start_from_text
-from unipet.adaptation.room_for_tensors import check_room
+from unipet.adaptation.room_for_tensors import Room
 from unipet.adaptation.stack_hooks import lengthened, stacks_of, vocabulary
 from unipet.calculus.bank import Bank, Contents
 from unipet.calculus.functions.base import Widths
@@ -18,6 +19,7 @@ from unipet.calculus.insertion_parts import frozen_of, inside
 from unipet.calculus.method import InsertionSpec, Method
 from unipet.calculus.sites import (
     ARCHITECTURES,
+    INSIDE,
     Architecture,
     Position,
     Site,
@@ -25,6 +27,7 @@ from unipet.calculus.sites import (
     head_names,
     is_formula,
     module_at,
+    module_of,
     resolve,
 )
 from unipet.calculus.weights import BaseWeight, in_width, out_width, quantised, why_no_matrix
@@ -45,20 +48,20 @@ def build(
     """The adaptation of `model` by `method`, not yet attached; `sites` is a table for an architecture of the user's own,
     `device` where to make it, if not where the model is ("meta" makes nothing and starts nothing), `head` the names of
     the head's parameters where they are known (a saved adapter says them), `most` how many numbers there are to fill it.
-
-    Raises UnipetError if any part does not fit.
-    """
+    Raises UnipetError if any part does not fit."""
     insertions: list[Insertion] = []
     shared: dict[str, Bank] = {}
     dtype, where_it_is = _dtype_and_device(model)
     device = device or where_it_is
-    # A method without insertions needs to know nothing of the architecture.
-    table = (sites or architecture_of(model, ARCHITECTURES)) if method.insertions else None
+    table = (
+        (sites or architecture_of(model, ARCHITECTURES)) if method.insertions else None
+    )  # else any architecture will do
+    room = Room(dtype, device, most)
     for spec in method.insertions:
         assert table is not None
         key = f"method.insertions.{spec.name}"
         found, widths = places(model, table, spec)
-        check_room(spec, widths, dtype, device, most)
+        room.take(spec, widths)
         try:
             bank = _shared(spec, widths, dtype, device)
         except UnipetError as error:
@@ -68,6 +71,11 @@ def build(
         parts = spec.parts
         for site, width in zip(found, widths, strict=True):
             base = _base(model, table, spec, site, key) if parts.needs_weight else None
+            if site.on_input and (spec.function.needs_weight or spec.function.needs_bias):
+                raise UnipetError(
+                    f"{key}.position.site: it makes an output of {site.path} with that module's weight or bias, and at "
+                    f"{site.name} h is the module's input. Use a site that is a linear module's output."
+                )
             try:
                 insertions.append(Insertion(spec.name, parts, site, width, dtype, device, base))
             except UnipetError as error:
@@ -102,7 +110,8 @@ def places(model: nn.Module, table: Architecture, spec: InsertionSpec) -> tuple[
     widths = [replace(one, number=number) for number, one in enumerate(measured)]
     if spec.composition.lengthens:
         found, widths = lengthened(model, table, spec, found, widths)
-    _check_forms(spec, found, key)
+    check_forms(spec, found, key)
+    check_inside(spec, found, key)
     return found, widths
 
 
@@ -120,7 +129,7 @@ def _with_bias(model: nn.Module, spec: InsertionSpec, sites: list[Site], key: st
     """The sites without those whose module lacks the bias that the function computes with."""
     if not spec.function.needs_bias:
         return sites
-    lacking = [site for site in sites if getattr(module_at(model, site.path), "bias", None) is None]
+    lacking = [site for site in sites if getattr(module_of(model, site), "bias", None) is None]
     for site in lacking:
         if not spec.position.may_miss(site.role):
             raise UnipetError(
@@ -160,9 +169,9 @@ def _base(model: nn.Module, table: Architecture, spec: InsertionSpec, site: Site
     """The weight that an insertion reads."""
     if spec.composition.lengthens:
         return vocabulary(model, table, site, key)
-    module = module_at(model, site.path)
+    module = module_of(model, site)
     reason = why_no_matrix(module)
-    if reason is None and (module.weight.dim() != 2 or site.at not in ("output", "input")):
+    if reason is None and (module.weight.dim() != 2 or site.at not in ("output", "input", *INSIDE)):
         reason = f"{type(module).__name__} is no linear map"
     if reason is None and site.x_path != site.path:
         reason = "x is not the input of the module that yields h"
@@ -217,27 +226,18 @@ def _in_part(model: nn.Module, name: str, part: str, is_head: bool) -> bool:
 
 def _widths(model: nn.Module, site: Site, hidden: int, heads: int, kv_heads: int, head_dim: int) -> Widths:
     """Widths at a site, read from its modules; a block counts as wide as the residual stream."""
-    module = module_at(model, site.path)
+    module = module_of(model, site)
     reader = module if site.x_path == site.path else module_at(model, site.x_path)
     if site.role == "embed.tokens":
         scale = getattr(module, "scalar_embed_scale", getattr(module, "embed_scale", 1.0))
         return Widths(module.num_embeddings, module.embedding_dim, scale=float(scale))
     if site.at == "heads":
         return Widths(in_width(reader) or hidden, heads * head_dim, heads, kv_heads, head_dim)
-    if site.at in ("input", "stream"):
+    if site.at in ("input", "stream", "expert.mid"):
         width = in_width(module) or hidden
         return Widths(width if site.x_path == site.path else in_width(reader) or hidden, width)
     h = out_width(module) or hidden
     return Widths(in_width(reader) or hidden, h // site.part.count if site.part else h)
-
-
-def _check_forms(spec: InsertionSpec, sites: list[Site], key: str) -> None:
-    for site in sites:
-        own = site.at == "input" and site.x_path == site.path
-        if own and spec.position.form == "parallel" and spec.function.reads == "u":
-            raise UnipetError(
-                f"{key}.position.form: {site.role} is an activation, it has no x of its own. Use form: sequential."
-            )
 
 
 def _read_by(spec: InsertionSpec, widths: Widths) -> Widths:

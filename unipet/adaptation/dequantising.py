@@ -29,7 +29,7 @@ def dequantise(model: Any) -> list[str]:
     for key in ("quantization_config", "_pre_quantization_dtype"):
         if hasattr(model.config, key):
             delattr(model.config, key)
-    model.is_quantized, model.hf_quantizer = False, None
+    model.is_quantized, model.hf_quantizer, model.quantization_method = False, None, None
     return found
 
 

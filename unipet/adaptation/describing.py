@@ -16,6 +16,7 @@ from unipet.adaptation.adapted import Adaptation
 from unipet.adaptation.build import build
 from unipet.adaptation.report import AdaptReport, report_of
 from unipet.adaptation.several import standing
+from unipet.adaptation.unlearnable import check_learns
 from unipet.adaptation.unwrapping import unwrapped
 from unipet.calculus.bank import Bank
 from unipet.calculus.library import load_method
@@ -100,6 +101,7 @@ class Draft:
 def draft(method: Method, model: nn.Module, sites: Architecture | None = None) -> Draft:
     """`method` built for `model`, which is left untouched. Raises the errors that `adapt` would raise."""
     inserted = build(model, method, sites, torch.device("meta"))
+    check_learns(model, inserted, sites)
     return Draft(model, inserted, report_of(model, inserted))
 
 

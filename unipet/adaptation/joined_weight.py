@@ -33,6 +33,8 @@ class JoinedWeight:
     def forward(self, x: Tensor) -> Tensor:
         """h', with x (..., in)."""
         weight, bias = self.module.weight, self.module.bias
+        if (direct := self.hook.insertion.direct) is not None and not direct.may_join and x.dim() == 3:
+            return direct(F.linear(x, weight, bias), x)
         made = self.hook.insertion.joined_weight(weight, x)
         if made is None:
             return self.hook.changed(F.linear(x, weight, bias), x)

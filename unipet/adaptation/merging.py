@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -11,13 +10,17 @@ from torch import Tensor, nn
 
 from unipet.adaptation.adapted import Adaptation
 from unipet.adaptation.several import only
+from unipet.adaptation.untying import owners_of
 from unipet.adaptation.unwrapping import unwraps
 from unipet.calculus.composition import COMPOSITIONS, Replace
 from unipet.calculus.insertion import Insertion
 from unipet.calculus.method import name_of
-from unipet.calculus.sites import Site, module_at
+from unipet.calculus.sites import OneExpert, Site, module_of
 from unipet.calculus.weights import BaseWeight, in_width, read, rows, updates, why_no_matrix
 from unipet.errors import UnipetError
+
+TIED = "the weight is tied to another module"
+_UNTIE = " `unipet merge --untie` gives each module a weight of its own first."
 
 
 def why_not_foldable(insertion: Insertion, model: nn.Module) -> str | None:
@@ -42,18 +45,18 @@ def why_not_foldable(insertion: Insertion, model: nn.Module) -> str | None:
         return "the concatenated heads are no module's weights"
     if site.at == "stream":
         return "the residual stream is no module's output"
-    module = module_at(model, site.path)
+    module = module_of(model, site)
     if reason := why_no_matrix(module):
         return reason
-    if isinstance(module, nn.Embedding) and _owners(model)[id(module.weight)] > 1:
-        return "the embedding's weight is tied to another module"
+    if owners_of(model)[id(module.stored if isinstance(module, OneExpert) else module.weight)] > 1:
+        return TIED
     norm = in_width(module) is not None and module.weight.dim() == 1
     if norm and not constant:
         return "a norm's weight holds no matrix"
     shifts = parts.composition.shifts and function.has_offset
     if shifts and getattr(module, "bias", None) is None:
         return f"{type(module).__name__} has no bias to fold into"
-    if site.at == "input":
+    if site.on_input:
         return "what changes a norm's input does not fold into its weight" if norm else None
     if parts.form == "parallel" and not constant and site.x_path != site.path:
         return "x is not the input of the module that yields h"
@@ -82,26 +85,33 @@ def reasons(model: nn.Module, inserted: Adaptation) -> list[str | None]:
 def _in_order(model: nn.Module, items: list[Insertion], own: list[str | None]) -> list[str | None]:
     """The reasons of each site with those that come from others: folding must not jump over what stays."""
     stays: list[Insertion] = []
-    result: list[str | None] = []
-    for insertion, reason in zip(items, own, strict=True):
-        before = next((other for other in stays if _same_activation(insertion.site, other.site)), None)
-        if reason is None and before is not None:
-            reason = f"it acts after {before.name!r}, which stays"
-        if reason is not None:
+    result = list(own)
+    for number in _folding_order(items):
+        insertion = items[number]
+        nearer = next((other for other in stays if _same_activation(insertion.site, other.site)), None)
+        if result[number] is None and nearer is not None:
+            result[number] = f"it acts {'before' if insertion.site.on_input else 'after'} {nearer.name!r}, which stays"
+        if result[number] is not None:
             stays.append(insertion)
-        result.append(reason)
-    readers = {id(module): other for other in stays for module in _modules_read(other)}
+    readers = {_key(module): other for other in stays for module in _modules_read(other)}
     for number, insertion in enumerate(items):
         # What stays and computes with the base weight must find it as it was.
-        if result[number] is None and (reader := readers.get(id(module_at(model, insertion.site.path)))) is not None:
+        if result[number] is None and (reader := readers.get(_key(module_of(model, insertion.site)))) is not None:
             result[number] = f"{reader.name!r}, which stays, computes with the weight that it would change"
             stays.append(insertion)
-    blocked_outputs = {other.site.path for other in stays if other.site.at == "output"}
+    blocked = {_key(module_of(model, other.site)) for other in stays if other.site.at in ("output", "expert.down")}
     for number, insertion in enumerate(items):
         # A factor on a module's input also feeds what stays at its output, unless that reads h alone.
-        if result[number] is None and insertion.site.at == "input" and insertion.site.path in blocked_outputs:
+        if result[number] is None and insertion.site.on_input and _key(module_of(model, insertion.site)) in blocked:
             result[number] = "an insertion at the same module, which stays, reads the same activation"
     return result
+
+
+def _folding_order(items: list[Insertion]) -> list[int]:
+    """The numbers of the insertions, those nearest to the base weight first: at outputs as they act, then at inputs the last
+    first. What is at outputs is written in terms of the input that an input insertion changes."""
+    outputs = [number for number, insertion in enumerate(items) if not insertion.site.on_input]
+    return outputs + [number for number, insertion in enumerate(items) if insertion.site.on_input][::-1]
 
 
 def _modules_read(insertion: Insertion) -> list[nn.Module]:
@@ -119,7 +129,7 @@ def _modules_read(insertion: Insertion) -> list[nn.Module]:
 
 
 def _same_activation(site: Site, other: Site) -> bool:
-    same_place = (site.path, site.at) == (other.path, other.at)
+    same_place = (site.path, site.at, site.expert) == (other.path, other.at, other.expert)
     return same_place and (site.part == other.part or site.part is None or other.part is None)
 
 
@@ -145,6 +155,7 @@ def merge(model: nn.Module, partial: bool = False, name: str | None = None) -> d
         raise UnipetError(
             f"Method {inserted.method.name!r} cannot be merged into the base model. {listed}. "
             "partial=True (`unipet merge --partial`) bakes mixtures, folds what it can and keeps the rest inserted."
+            f"{_UNTIE if TIED in stuck.values() else ''}"
         )
     folding = [i for i, reason in zip(inserted.items, why, strict=True) if reason is None]
     staying = [i for i, reason in zip(inserted.items, why, strict=True) if reason is not None]
@@ -168,14 +179,14 @@ def merge(model: nn.Module, partial: bool = False, name: str | None = None) -> d
 
 def _not_made_again(inserted: Adaptation, folding: list[Insertion], staying: list[Insertion]) -> str | None:
     """Why a saved adapter of what stays could not be loaded: frozen tensors that the base model, changed, makes otherwise."""
-    changed = {f"{insertion.site.path}.weight" for insertion in folding}
+    changed = {insertion.site.weight_name for insertion in folding}
     changed |= {name for name, part in inserted.unfrozen.items() if part != "head"}
     for insertion in staying:
         function = insertion.parts.function
         if not insertion.bank.frozen_names:
             continue
         if (function.starts_from_text and changed) or (
-            function.starts_from_weight and f"{insertion.site.path}.weight" in changed
+            function.starts_from_weight and insertion.site.weight_name in changed
         ):
             return (
                 f"the frozen tensors of {insertion.name!r} came from the base model as it was before the merge, which "
@@ -186,17 +197,16 @@ def _not_made_again(inserted: Adaptation, folding: list[Insertion], staying: lis
 
 def _folded(model: nn.Module, insertions: list[Insertion]) -> list[tuple[nn.Parameter, Tensor]]:
     """New values of every weight and bias that the insertions fold into, computed before any is written."""
-    owners = _owners(model)
-    maps: dict[str, tuple[Tensor, Tensor]] = {}
-    # Output insertions first: they are written in terms of the input that an input insertion changes.
-    for insertion in sorted(insertions, key=lambda i: i.site.at == "input"):
+    owners = owners_of(model)
+    maps: dict[tuple[int, ...], tuple[str, nn.Module, Tensor, Tensor]] = {}
+    for insertion in (insertions[number] for number in _folding_order(insertions)):
         path, part = insertion.site.path, insertion.site.part
-        module = model.get_submodule(path)
-        if owners[id(module.weight)] > 1:
+        module = module_of(model, insertion.site)
+        if owners[id(module.stored if isinstance(module, OneExpert) else module.weight)] > 1:
             raise UnipetError(
-                f"{insertion.name}: the weight of {path} is tied to another module; merging would change both."
+                f"{insertion.name}: the weight of {path} is tied to another module; merging would change both.{_UNTIE}"
             )
-        W, b = maps[path] if path in maps else read(module)
+        W, b = maps[_key(module)][2:] if _key(module) in maps else read(module)
         W = W + insertion.site.norm_offset
         if part is None:
             W, b = _fold_one(insertion, W, b)
@@ -204,19 +214,18 @@ def _folded(model: nn.Module, insertions: list[Insertion]) -> list[tuple[nn.Para
             own = rows(part, len(W), W.device)
             W, b = W.clone(), b.clone()
             W[own], b[own] = _fold_one(insertion, W[own], b[own])
-        maps[path] = W - insertion.site.norm_offset, b
+        maps[_key(module)] = path, module, W - insertion.site.norm_offset, b
     result: list[tuple[nn.Parameter, Tensor]] = []
-    for path, (W, b) in maps.items():
-        module = model.get_submodule(path)
+    for path, module, W, b in maps.values():
         if getattr(module, "bias", None) is None and bool(b.any()):
             raise UnipetError(f"Merging: {path} has no bias, which an offset would have to fold into.")
         result += updates(module, W, b)
     return result
 
 
-def _owners(model: nn.Module) -> Counter[int]:
-    """How many modules hold each parameter, by its id."""
-    return Counter(id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False))
+def _key(module: nn.Module) -> tuple[int, ...]:
+    """What is the same for the same weight: an expert's is a slice of a tensor."""
+    return (id(module.stored), module.number) if isinstance(module, OneExpert) else (id(module),)
 
 
 def _fold_one(insertion: Insertion, W: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -225,7 +234,7 @@ def _fold_one(insertion: Insertion, W: Tensor, b: Tensor) -> tuple[Tensor, Tenso
     assert affine is not None
     A = None if affine.A_DU is None else affine.A_DU.double()
     c = None if affine.c_D is None else affine.c_D.double()
-    if insertion.site.at == "input":
+    if insertion.site.on_input:
         # h is the module's own input: join to the identity, then W(Rx + r) + b.
         eye = torch.eye(W.shape[1], dtype=W.dtype, device=W.device)
         R, r = insertion.fold(eye, eye.new_zeros(len(eye)), replace(affine, A_DU=A, c_D=c))

@@ -52,17 +52,19 @@ def tokens_of(arguments: dict[str, Any]) -> Tensor:
 
 
 def padding_counter(module: nn.Module) -> Any:
-    """The embeddings that count positions from their padding index over real tokens (RoBERTa's), or None."""
+    """The embeddings that count positions from their padding index over real tokens (RoBERTa's), or None. It looks at every
+    module below this one: ask once, not at each call."""
     counts = "create_position_ids_from_input_ids"
     return next((one for one in module.modules() if hasattr(one, counts) and hasattr(one, "padding_idx")), None)
 
 
-def positions(module: nn.Module, arguments: dict[str, Any]) -> Tensor:
-    """The position ids of a call of the stack's entry module, (B or 1, T): those given, else the model's own."""
+def positions(module: nn.Module, arguments: dict[str, Any], counter: Any) -> Tensor:
+    """The position ids of a call of the stack's entry module, (B or 1, T): those given, else the model's own. `counter` is the
+    module's `padding_counter`."""
     if isinstance(own := arguments.get("position_ids"), Tensor):
         return own
     past, tokens = past_of(arguments), tokens_of(arguments)
-    counter, ids_BT = padding_counter(module), arguments.get("input_ids")
+    ids_BT = arguments.get("input_ids")
     if counter is not None and ids_BT is not None:
         counted: Tensor = counter.create_position_ids_from_input_ids(ids_BT, counter.padding_idx, past)
         return counted
@@ -78,12 +80,12 @@ class Shift:
     """A pre-hook that moves all positions by `by`: on a stack's entry module, or on a position embedding that counts
     by itself."""
 
-    def __init__(self, by: int, insertion: Insertion):
-        self.by, self.insertion = by, insertion
+    def __init__(self, by: int, insertion: Insertion, module: nn.Module):
+        self.by, self.insertion, self.counter = by, insertion, padding_counter(module)
 
     def on_entry(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         given = named(module, args, kwargs)
-        found, own = positions(module, given), self.insertion.context.own
+        found, own = positions(module, given, self.counter), self.insertion.context.own
         if own is None:
             return (), {**given, "position_ids": found + self.by}
         found_BT = found.expand(len(tokens_of(given)), -1)
@@ -107,15 +109,15 @@ class Shift:
 def hook_shift(module: nn.Module, by: int, key: str, insertion: Insertion) -> Callable[[], Any]:
     """A call that hooks a shift of positions onto the stack that `module` enters. Raises UnipetError if it has no positions."""
     if takes(module, "position_ids"):
-        return partial(module.register_forward_pre_hook, Shift(by, insertion).on_entry, with_kwargs=True)
+        return partial(module.register_forward_pre_hook, Shift(by, insertion, module).on_entry, with_kwargs=True)
     embedding = getattr(module, "embed_positions", None)
     if embedding is None:
         raise UnipetError(
             f"{key}.composition.shift_positions: {type(module).__name__} has no positions to shift. Use false."
         )
     if insertion.current.beside:  # by row: other adaptations share the batch
-        return partial(embedding.register_forward_hook, Shift(by, insertion).on_embedded, with_kwargs=True)
-    return partial(embedding.register_forward_pre_hook, Shift(by, insertion).on_embedding, with_kwargs=True)
+        return partial(embedding.register_forward_hook, Shift(by, insertion, module).on_embedded, with_kwargs=True)
+    return partial(embedding.register_forward_pre_hook, Shift(by, insertion, module).on_embedding, with_kwargs=True)
 
 
 def is_biased(module: nn.Module) -> bool:

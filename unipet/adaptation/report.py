@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
@@ -37,6 +37,11 @@ class InsertionRow:
     foldable: bool
     why_not: str | None
     identity_at_start: bool
+    experts: dict[str, dict[str, int]] = field(default_factory=dict)  # routed, shared -> {sites, parameters} at theirs
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data; without experts of the base model, nothing is said of them."""
+        return {name: value for name, value in vars(self).items() if name != "experts" or value}
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,7 @@ class AdaptReport:
         return {
             "method": self.method,
             "params": {**params, "percent": round(self.percent, 6)},
-            "insertions": [dict(vars(row)) for row in self.insertions],
+            "insertions": [row.to_dict() for row in self.insertions],
             "unfrozen": {part: {"tensors": n, "parameters": count} for part, (n, count) in self.unfrozen.items()},
         }
 
@@ -88,6 +93,11 @@ class AdaptReport:
             for row in self.insertions
         ]
         lines = [text_table(header, rows)] if rows else []
+        lines += [
+            f"{row.name}: {', '.join(_said(kind, counts) for kind, counts in row.experts.items())}"
+            for row in self.insertions
+            if row.experts
+        ]
         lines += [f"{row.name} does not fold: {row.why_not}" for row in self.insertions if not row.foldable]
         lines += [
             f"unfreeze {part}: {tensors:,} tensors, {count:,} parameters"
@@ -101,6 +111,25 @@ class AdaptReport:
             f"{self.formula:,}\n(merged, without biases and norms of functions); the head's {self.head:,} are in none of these"
         )
         return "\n".join(lines)
+
+
+#: Which of the base model's experts a role is in, by how it begins.
+_EXPERTS = {"experts": "routed", "shared": "shared"}
+
+
+def _said(kind: str, counts: dict[str, int]) -> str:
+    return f"{counts['parameters']:,} parameters at {counts['sites']:,} sites of {kind} experts"
+
+
+def _of_experts(own: list[Insertion]) -> dict[str, dict[str, int]]:
+    """What of an insertion is at routed and at shared experts; {} where it is at neither."""
+    found: dict[str, dict[str, int]] = {}
+    for insertion in own:
+        if (kind := _EXPERTS.get(insertion.site.role.split(".")[0])) is not None:
+            counts = found.setdefault(kind, {"sites": 0, "parameters": 0})
+            counts["sites"] += 1
+            counts["parameters"] += sum(bank.count for bank in insertion.banks)
+    return found
 
 
 def _patterns(modules: list[str]) -> dict[str, int]:
@@ -188,6 +217,7 @@ def _rows(model: nn.Module, inserted: Adaptation, base: int) -> list[InsertionRo
                 foldable=bool(own) and reason is None,
                 why_not=reason if own else "no site on this base model",
                 identity_at_start=all(i.identity_at_start for i in own),
+                experts=_of_experts(own),
             )
         )
     return rows

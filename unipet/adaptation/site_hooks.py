@@ -68,9 +68,11 @@ class Hook:
         return z if self.norm is None else self.norm.forward(z)
 
     def on_output(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-        x = self.read(args, kwargs)
+        x = args[0] if self.own and args else self.read(args, kwargs)
         if isinstance(output, tuple):
             return (self.changed(output[0], x), *output[1:])
+        if isinstance(x, Tensor) and x.dim() == output.dim() == 3 and (direct := self.insertion.direct) is not None:
+            return direct(output, x)
         return self.changed(output, x)
 
     def read(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -81,6 +83,8 @@ class Hook:
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         h = args[0]
+        if self.own and h.dim() == 3 and (direct := self.insertion.direct) is not None:
+            return (direct(h, h), *args[1:]), kwargs
         return (self.changed(h, h if self.own else self._taken()), *args[1:]), kwargs
 
     def on_stream(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -78,6 +78,8 @@ def _lengthening(
 def why_not_by_row(model: nn.Module, insertion: Insertion, entries: Mapping[str, str]) -> str | None:
     """What of it some rows of a batch cannot have without the others, or None."""
     composition = insertion.parts.composition
+    if insertion.site.expert is not None:
+        return "is inside of experts, where the tokens of all rows meet"
     if composition.lengthens:
         return _why_not_hidden(base_of(model).get_submodule(entries[insertion.site.stack]), insertion)
     if not insertion.site.role.endswith("heads"):

@@ -56,6 +56,7 @@ class VirtualTokens:
         )
         self.keeps = read_on or composition.keep_outputs
         self.size: int = insertion.parts.function.size  # type: ignore[attr-defined]
+        self.counter = padding_counter(module)
         self.limit = position_limit(module)
         self.total = 0  # the length of this pass, added tokens included; 0 where none were added
         self.place_B: Tensor = torch.zeros(1)  # where they are in each row
@@ -120,24 +121,24 @@ class VirtualTokens:
         self, module: nn.Module, inputs: dict[str, Any], past: int, place_B: Tensor, own_B: Tensor | None
     ) -> Tensor | None:
         """Positions run over all tokens. None lets the model count, which comes to the same."""
-        counter = padding_counter(module)
+        counter = self.counter
         if own_B is not None:
             return self._positions_by_row(module, inputs, past, place_B, own_B)
         if inputs.get("position_ids") is None and (counter is None or inputs.get("input_ids") is None or past):
             return None
-        found_BT = positions(module, inputs).expand(len(place_B), -1)
+        found_BT = positions(module, inputs, self.counter).expand(len(place_B), -1)
         return found_BT + self.size if past else self._with_own(found_BT, counter, place_B)
 
     def _positions_by_row(
         self, module: nn.Module, inputs: dict[str, Any], past: int, place_B: Tensor, own_B: Tensor
     ) -> Tensor:
         """The positions of rows of which some have the tokens; all others count on without them."""
-        found_BT = positions(module, inputs).expand(len(place_B), -1)
+        found_BT = positions(module, inputs, self.counter).expand(len(place_B), -1)
         if past:
             if inputs.get("position_ids") is None:  # counted by the cache, which holds the added columns of all rows
                 found_BT = found_BT - (past + found_BT.shape[1] - inputs["attention_mask"].shape[1])
             return found_BT + self.size * own_B.long().unsqueeze(1)
-        mine_BS = self._with_own(found_BT, padding_counter(module), torch.where(own_B, place_B, self.after))
+        mine_BS = self._with_own(found_BT, self.counter, torch.where(own_B, place_B, self.after))
         return torch.where(own_B.unsqueeze(1), mine_BS, among(found_BT, found_BT[:, :1].expand(-1, self.size), place_B))
 
     def _with_own(self, found_BT: Tensor, counter: Any, place_B: Tensor) -> Tensor:

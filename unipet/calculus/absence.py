@@ -21,9 +21,10 @@ def is_absent(insertion: Any) -> bool:
 
 def without_absence(insertion: Mapping[str, Any]) -> dict[str, Any]:
     """The same with the default size and at all layers, to be checked like any other."""
-    function, position, knob = insertion["function"], insertion["position"], _knob(insertion["function"])
+    function, position = insertion.get("function"), insertion.get("position")
+    knob = _knob(function)
     changed = dict(insertion)
-    if knob is not None and _is_zero(value_of(function.get(knob))):
+    if knob is not None and isinstance(function, Mapping) and _is_zero(value_of(function.get(knob))):
         changed["function"] = {key: value for key, value in function.items() if key != knob}
     if isinstance(position, Mapping) and value_of(position.get("layers")) == []:
         changed["position"] = {key: value for key, value in position.items() if key != "layers"}

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from unipet.calculus.composition import Replace, Weights, column
+from unipet.calculus.direct import Direct, direct
 from unipet.calculus.functions.base import Affine, Function, Heads, LinearMap, Params
-from unipet.calculus.functions.product import Delta, scaled, value
+from unipet.calculus.functions.product import Delta, scaled, stacked, value
 from unipet.calculus.insertion_parts import rows_of, split_views
 from unipet.calculus.routed_insertion import RoutedInsertion
 from unipet.calculus.scaling import Constant, Tokens
@@ -36,6 +37,18 @@ class Insertion(RoutedInsertion):
         joined = composition.join(h, delta, self.joint.reduced(), at)
         chosen_BT = self.chosen(h)
         return joined if chosen_BT is None else torch.where(chosen_BT.unsqueeze(-1), joined, h)
+
+    @property
+    def direct(self) -> Direct | None:
+        """The same h' with fewer look-ups, or None where this call needs them: in training, with a mixture or a gate, for some
+        rows or tokens alone, or where somebody's hooks wait for it."""
+        if self.training or self.current.context.own is not None or torch.compiler.is_compiling():
+            return None
+        if self._forward_hooks or self._forward_pre_hooks or self._backward_hooks or self._backward_pre_hooks:
+            return None
+        if not self._looked:
+            self._direct, self._looked = direct(self), True
+        return self._direct
 
     def factor(self, h: Tensor | None, x: Tensor | None) -> Tensor | float:
         """s for this call."""
@@ -67,8 +80,10 @@ class Insertion(RoutedInsertion):
         if views == 1:
             return self._mixed(heads, 0, h, u)
         chunks = zip(split_views(heads, views), h.chunk(views), split_views(u, views), strict=True)
-        each = [value(self._mixed(own, view, h_, u_)) for view, (own, h_, u_) in enumerate(chunks)]
-        return torch.cat([rows_of(delta, h.shape[0] // views, h) for delta in each])
+        each = [self._mixed(own, view, h_, u_) for view, (own, h_, u_) in enumerate(chunks)]
+        if (together := stacked(each)) is not None:
+            return together
+        return torch.cat([rows_of(value(delta), h.shape[0] // views, h) for delta in each])
 
     @property
     def draws(self) -> AbstractContextManager[None]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,9 @@ from unipet.calculus.named_tensors import NamedTensors
 from unipet.calculus.sites import Site
 from unipet.calculus.weights import BaseWeight, read_all
 from unipet.errors import UnipetError
+
+if TYPE_CHECKING:
+    from unipet.calculus.direct import Direct
 
 
 def _check_names(*owners: tuple[str, Iterable[str]]) -> None:
@@ -82,6 +86,8 @@ class InsertionTensors(nn.Module):
                 nn.init.constant_(tensor, start)
         self.joint = plain_bank(own_slots, "zeros", dtype, device, self.tensors)
         self._shared: tuple[Bank | None] = (None,)  # in a tuple, because it is not registered here
+        self._direct: Direct | None = None
+        self._looked = False  # whether it has been looked at if there is one
         if device.type != "meta":
             self._start()
 
@@ -112,7 +118,7 @@ class InsertionTensors(nn.Module):
         return self._shared[0]
 
     def share(self, bank: Bank | None) -> None:
-        self._shared = (bank,)
+        self._shared, self._direct, self._looked = (bank,), None, False
 
     @property
     def banks(self) -> tuple[Bank, Bank, Bank]:

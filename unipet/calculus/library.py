@@ -9,6 +9,7 @@ from typing import Any
 
 from unipet.calculus.method import Method, parse_method
 from unipet.calculus.method_files import compose_file, emptied, is_file_name, listed, method_names
+from unipet.calculus.plain_data import check_plain
 from unipet.config import conf_dir
 from unipet.errors import UnipetError, nearest
 
@@ -22,6 +23,7 @@ def load_method(method: str | Path | Mapping[str, Any] | Method) -> Method:
     if isinstance(method, Method):
         return method
     if isinstance(method, Mapping):
+        check_plain(method, "method")
         parsed = parse_method(method)
         if not parsed.insertions and parsed.name in method_names() and load_method(parsed.name).insertions:
             raise emptied(parsed.name)

@@ -27,15 +27,12 @@ T = TypeVar("T")
 
 #: Parts of the base model that a method may train besides its insertions.
 UNFREEZE = ("head", "norm", "bias", "embeddings", "all")
+LONGEST = 100  # characters of a name
 NOTHING = "nothing"  # in the place of all parts: the base model as it is, which is no mistake then
 _INSERTION_KEYS = ("function", "position", "composition", "scaling", "mixture", "ratio")
 #: Keys that a user may look for here and that stand further inside.
 _DEEPER = (
-    "function.size",
-    "function.dropout",
-    "position.site",
-    "position.layers",
-    "scaling.alpha",
+    *("function.size", "function.dropout", "position.site", "position.layers", "scaling.alpha"),
     "insertions.NAME.function.size",
 )
 _METHOD_KEYS = ("name", "insertions", "unfreeze", "objective", "variables")
@@ -114,8 +111,8 @@ def parse_method(data: Any, key: str = "method") -> Method:
         raise not_allowed(key, data, "a mapping with name and insertions")
     _known_keys(data, _METHOD_KEYS, key, "a method")
     name = text_of(data.get("name"))
-    if not isinstance(name, str) or not name or not name.replace("_", "").replace("-", "").isalnum():
-        raise not_allowed(f"{key}.name", name, "a name of letters, digits, '_' and '-'")
+    if not isinstance(name, str) or not name.replace("_", "").replace("-", "").isalnum() or len(name) > LONGEST:
+        raise not_allowed(f"{key}.name", name, f"a name of letters, digits, '_' and '-', at most {LONGEST} of them")
     if "insertions" not in data and "unfreeze" not in data:
         raise UnipetError(
             f"{key}: it says neither insertions nor unfreeze, so it would train the head alone. A shipped method is "
@@ -130,10 +127,8 @@ def parse_method(data: Any, key: str = "method") -> Method:
             "A method without insertions says insertions: {}, what to unfreeze, and a name of its own.",
         )
     absent = {name for name, value in insertions.items() if is_absent(value)}
-    every = [
-        _insertion(str(name), without_absence(value) if name in absent else value, f"{key}.insertions.{name}")
-        for name, value in insertions.items()
-    ]
+    present = {name: without_absence(value) if name in absent else value for name, value in insertions.items()}
+    every = [_insertion(name, value, joined(f"{key}.insertions", name)) for name, value in present.items()]
     specs = tuple(spec for spec in every if spec.name not in absent)
     if absent and not specs:
         raise UnipetError(
@@ -157,8 +152,11 @@ def parse_method(data: Any, key: str = "method") -> Method:
 
 
 def _insertion(name: str, data: Any, key: str) -> InsertionSpec:
-    if name in UNFREEZE or "/" in name or "." in name:
-        raise UnipetError(f"{key}: an insertion may not be called {name!r} (reserved, or holds '/' or '.').")
+    if name in UNFREEZE or "/" in name or "." in name or not name.isprintable() or not 0 < len(name) <= LONGEST:
+        raise UnipetError(
+            f"{key}: an insertion may not be called {name!r:.100} (reserved, empty, too long, or holds '/', '.' or a sign that "
+            "cannot be printed)."
+        )
     if not isinstance(data, Mapping):
         raise not_allowed(key, values(data), f"a mapping with {', '.join(_INSERTION_KEYS)}")
     _known_keys(data, _INSERTION_KEYS, key, "an insertion")

@@ -21,7 +21,8 @@ from unipet.errors import UnipetError, nearest, not_allowed, unknown
 
 T = TypeVar("T")
 MISSING = "???"  # the value of a key that a file leaves to whoever uses it
-_TEXTS, _TEXTS_OF = dict[str, str], dict[str, dict[str, str]]
+SHOWN = 100  # characters of a key's name in an error
+_TEXTS, _TEXTS_OF, _NUMBERS = dict[str, str], dict[str, dict[str, str]], dict[str, float]
 _FREE: Mapping[str, Any] = {}
 _ENDS = {"low": "at least", "above": "greater than", "high": "at most", "below": "less than"}
 
@@ -93,7 +94,7 @@ def not_given(full: str, hint: Any, why: str = "") -> UnipetError:
 
 def parse_value(hint: Any, value: Any, key: str, limits: Mapping[str, Any] = _FREE, as_given: bool = False) -> Any:
     """One option's value as its type has it. Raises UnipetError for another type, and for a value outside the limits."""
-    kind = _but_none(hint)
+    kind = _NUMBERS if limits.get("numbers") else _but_none(hint)
     if kind is not hint and value_of(value) is None:
         return None
     if dataclasses.is_dataclass(kind):
@@ -102,6 +103,8 @@ def parse_value(hint: Any, value: Any, key: str, limits: Mapping[str, Any] = _FR
         items = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
         inner = typing.get_args(kind)[0]
         return [parse_value(inner, item, f"{key}[{i}]", limits, as_given) for i, item in enumerate(items)]
+    if kind == _NUMBERS and isinstance(value, str) and text_of(value) in limits.get("choices", ()):
+        return text_of(value)
     if kind == dict[str, Any]:  # a method: its own parser knows the types in it
         return value
     if kind is str:
@@ -109,15 +112,17 @@ def parse_value(hint: Any, value: Any, key: str, limits: Mapping[str, Any] = _FR
     else:
         value = texts(value) if kind in (_TEXTS, _TEXTS_OF) and isinstance(value, Mapping) else values(value)
     if not _fits(kind, value, limits):
-        if limits.get("choices"):
+        if limits.get("choices") and kind is str:
             raise unknown(key, value, limits["choices"])
         raise not_allowed(key, value, allowed(hint, limits))
+    if kind == _NUMBERS:
+        return {name: float(number) for name, number in value.items()}
     return float(value) if kind is float and not as_given else value
 
 
 def allowed(hint: Any, limits: Mapping[str, Any] = _FREE) -> str:
     """What an option of this type takes, in a user's words."""
-    kind = _but_none(hint)
+    kind = _NUMBERS if limits.get("numbers") else _but_none(hint)
     null = " or null" if kind is not hint else ""
     null += f" {limits['null']}" if null and limits.get("null") else ""
     if said := limits.get("words") or ", ".join(limits.get("choices", ())):
@@ -149,6 +154,10 @@ def _fits(kind: Any, value: Any, limits: Mapping[str, Any]) -> bool:
         return not pattern or re.fullmatch(pattern, value) is not None
     if kind == _TEXTS:
         return isinstance(value, Mapping) and all(isinstance(text, str) for pair in value.items() for text in pair)
+    if kind == _NUMBERS:
+        return isinstance(value, Mapping) and all(
+            isinstance(name, str) and _fits(float, number, limits) for name, number in value.items()
+        )
     if kind == _TEXTS_OF:
         return isinstance(value, Mapping) and all(_fits(_TEXTS, inner, limits) for inner in value.values())
     return True
@@ -179,8 +188,10 @@ def _but_none(hint: Any) -> Any:
 
 
 def joined(key: str, name: str) -> str:
-    """The full key of the option `name` inside `key`, which is empty for the outermost ones."""
-    return f"{key}.{name}" if key else str(name)
+    """The full key of the option `name` inside `key`, which is empty for the outermost ones; a name without end is cut."""
+    text = str(name)
+    text = text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+    return f"{key}.{text}" if key else text
 
 
 def _required(field: dataclasses.Field[Any]) -> bool:

@@ -18,6 +18,8 @@ from unipet.calculus.functions.base import Function, Params, Slots, TensorSpec, 
 from unipet.calculus.options import option
 from unipet.errors import UnipetError
 
+LARGEST = 1e6  # of a number that multiplies activations or losses: products of a few of them stay within float32
+
 
 @dataclass(frozen=True)
 class Tokens:
@@ -71,7 +73,7 @@ class Scaling(ABC):
 class Constant(Scaling):
     """s = value, the same for every input (He et al. 2022 use 4 for XSum, 2 on GLUE)."""
 
-    value: float = option(1.0)
+    value: float = option(1.0, low=-LARGEST, high=LARGEST)
 
     def factor(self, params: Params, size: int | None, u_BTU: Tensor | None, tokens: Tokens | None) -> Tensor | float:
         return self.value
@@ -83,8 +85,8 @@ class AlphaOverRank(Scaling):
 
     needs_size: ClassVar[bool] = True
 
-    alpha: float = option(16.0)
-    epsilon: float = option(0.0, low=0.0)
+    alpha: float = option(16.0, low=-LARGEST, high=LARGEST)
+    epsilon: float = option(0.0, low=0.0, high=LARGEST)
 
     def factor(self, params: Params, size: int | None, u_BTU: Tensor | None, tokens: Tokens | None) -> Tensor | float:
         assert size is not None
@@ -97,7 +99,7 @@ class AlphaOverSqrtRank(Scaling):
 
     needs_size: ClassVar[bool] = True
 
-    alpha: float = option(16.0)
+    alpha: float = option(16.0, low=-LARGEST, high=LARGEST)
 
     def factor(self, params: Params, size: int | None, u_BTU: Tensor | None, tokens: Tokens | None) -> Tensor | float:
         assert size is not None
@@ -108,7 +110,7 @@ class AlphaOverSqrtRank(Scaling):
 class Learned(Scaling):
     """s is one trained number per site, slot `scale` (1,), which starts at `start` (He et al.'s code starts at 1)."""
 
-    start: float = option(1.0)
+    start: float = option(1.0, low=-LARGEST, high=LARGEST)
 
     def slots(self, widths: Widths) -> Slots:
         return {"scale": {"": TensorSpec((1,), "table")}}
@@ -124,7 +126,7 @@ class Learned(Scaling):
 class LearnedVector(Scaling):
     """s is one trained number per channel of h, slot `scale` (d,), which starts at `start`."""
 
-    start: float = option(1.0)
+    start: float = option(1.0, low=-LARGEST, high=LARGEST)
 
     def slots(self, widths: Widths) -> Slots:
         return {"scale": {"": TensorSpec((widths.h,), "table")}}
@@ -151,8 +153,8 @@ class InputGate(Scaling):
     dynamic: ClassVar[str | None] = "the gate depends on the input"
     init: ClassVar[str] = "bert"
 
-    value: float = option(1.0)
-    alpha: float | None = option(None)
+    value: float = option(1.0, low=-LARGEST, high=LARGEST)
+    alpha: float | None = option(None, low=-LARGEST, high=LARGEST)
     pool: str = option("auto", choices=("auto", "sequence", "token", "all"))
 
     def slots(self, widths: Widths) -> Slots:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unipet.calculus.sites import Part
+from unipet.calculus.sites import OneExpert, Part
 from unipet.errors import UnipetError
 
 
@@ -88,6 +88,9 @@ def passes_gradients(module: nn.Module) -> bool:
 def why_no_matrix(module: nn.Module) -> str | None:
     """Why nothing can fold into this module's weight, or None."""
     weight = getattr(module, "weight", None)
+    if isinstance(module, OneExpert):
+        weight = module.stored
+        return f"the weight is stored quantised ({stored})" if (stored := quantised(weight)) else None
     if not isinstance(weight, nn.Parameter) or (isinstance(module, nn.Embedding) and not _transposed(module)):
         return f"{type(module).__name__} has no weight to fold into"
     if stored := quantised(weight):

@@ -64,14 +64,16 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     ),
     "export": (
         "unipet.cli.commands.export",
-        "RUN OUT --to peft",
+        "RUN OUT --to peft|vllm",
         "write a run's adapter in peft's format, if peft can express it",
     ),
     "merge": (
         "unipet.cli.commands.merge",
-        "RUN OUT [--partial]",
+        "RUN OUT [--dtype bf16]",
         "fold a run's method into a plain transformers model",
     ),
+    "push": ("unipet.cli.commands.push", "RUN OWNER/NAME", "upload a run's adapter with a model card to the hub"),
+    "pull": ("unipet.cli.commands.pull", "OWNER/NAME OUT", "download a saved adapter from the hub, checked"),
 }
 
 
@@ -144,7 +146,8 @@ def _answer(argv: Sequence[str], out: terminal.Screen, err: terminal.Screen) -> 
         if error.filename is None:  # not about a file of the user
             libraries.print_last()
             raise
-        print(f"error: {os.fsdecode(error.filename)}: {error.strerror or error}.", file=err)
+        said = UnipetError(f"{os.fsdecode(error.filename)}: {error.strerror or error}.")  # as short as all of them
+        print(f"error: {said}", file=err)
         code = 2
     except Exception:
         libraries.print_last()

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import shlex
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from unipet.compose import parse_run_config
 from unipet.compose.override_text import quoted
-from unipet.errors import UnipetError, not_allowed, unknown
+from unipet.errors import LONGEST, UnipetError, not_allowed, unknown
+
+MOST = 1000  # characters of what a message of Hydra's, or an override, is shown with
 
 
 @contextmanager
@@ -26,6 +30,38 @@ def translate(overrides: Sequence[str]) -> Iterator[None]:
         raise UnipetError(f"not valid YAML: {' '.join(str(error).split())}. Correct the file.") from None
     except (HydraException, OmegaConfBaseException) as error:
         raise explain(error, overrides) from error
+    except RecursionError:
+        raise UnipetError(f"cannot compose {_asked(overrides)}: a defaults list leads back to its own file.") from None
+    except UnipetError:
+        raise
+    except OSError as error:  # Hydra looks for files that are called as a key is
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise UnipetError(f"cannot compose {_asked(overrides)}: too long for the name of a file or a key.") from None
+    except (
+        AssertionError,
+        AttributeError,
+        KeyError,
+        TypeError,
+        ValueError,
+    ) as error:  # Hydra has no errors for some mistakes
+        if not _of_hydra(error):
+            raise  # a mistake of ours, not of the user's
+        raise UnipetError(f"cannot compose {_asked(overrides)}: {type(error).__name__}: {str(error)[:300]}") from error
+
+
+def _of_hydra(error: Exception) -> bool:
+    """Whether Hydra or OmegaConf raised it, or what they called, and not a function of this package that was called last."""
+    packages = [
+        str(frame.f_globals.get("__name__", "")).partition(".")[0]
+        for frame, _ in traceback.walk_tb(error.__traceback__)
+    ]
+    known = [package for package in packages if package in ("unipet", "hydra", "omegaconf")]
+    return bool(known) and known[-1] != "unipet"
+
+
+def _asked(overrides: Sequence[str]) -> str:
+    return " ".join(overrides)[:300] or "the configuration"
 
 
 def explain(error: Exception, overrides: Sequence[str]) -> UnipetError:
@@ -37,7 +73,7 @@ def explain(error: Exception, overrides: Sequence[str]) -> UnipetError:
         return unreadable(error.override)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
         group, _, option = error.missing_cfg_file.rpartition("/")
-        return unknown(f"{group}={option}", option, error.options)
+        return unknown(f"{group}={option[:LONGEST]}", option, error.options)
     # for a mistake in a file, Hydra raises its error while handling OmegaConf's, without giving it as the cause
     cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__ or error.__context__
     if isinstance(cause, OmegaConfBaseException):
@@ -55,13 +91,13 @@ def explain(error: Exception, overrides: Sequence[str]) -> UnipetError:
         if allowed is not None:  # Hydra does not report the value: null, or a list or mapping of the wrong shape
             return UnipetError(f"{key}: null or a value of another shape given; allowed: {allowed}.{origin(error)}")
         return UnipetError(f"{key + ': ' if key else ''}{first_line(cause)}{origin(error)}")
-    given = " ".join(overrides)
-    return UnipetError(f"cannot compose {given or 'the configuration'}: {' '.join(str(error).split())}")
+    return UnipetError(f"cannot compose {_asked(overrides)}: {' '.join(str(error).split())[:MOST]}")
 
 
 def unreadable(override: str) -> UnipetError:
     """The error for an override that Hydra's grammar does not accept."""
     text = override.lstrip("+")
+    text = text if len(text) <= MOST else f"{text[:LONGEST]}..."
     if "=" not in text:
         return UnipetError(f"{text!r} is not an override: write key=value, for example method={text or 'NAME'}.")
     key, value = text.split("=", 1)
@@ -85,4 +121,4 @@ def origin(error: Exception) -> str:
 def first_line(error: Exception) -> str:
     """The first line of an error message; the other lines of OmegaConf's messages are internals."""
     lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    return lines[0][:MOST] if lines else type(error).__name__

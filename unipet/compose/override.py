@@ -64,11 +64,15 @@ def shown(text: str) -> str:
 
 def parse(text: str, composer: Composer) -> Override:
     """Check an override as typed, and rewrite it. Raises `UnipetError`."""
+    text = _home_quoted(text)
+    with translate([text]):  # whatever of Hydra's is asked about it
+        return _parsed(text, composer)
+
+
+def _parsed(text: str, composer: Composer) -> Override:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    text = _home_quoted(text)
-    with translate([text]):
-        parsed = OverridesParser.create().parse_overrides([text])[0]
+    parsed = OverridesParser.create().parse_overrides([text])[0]
     key = parsed.key_or_group
     if key == "search.space" and not parsed.is_delete() and isinstance(parsed.value(), str):
         return parse(f"space={rest(text)}", composer)

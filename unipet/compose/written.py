@@ -100,7 +100,7 @@ def _own_file(config_path: str) -> Path | None:
 
 def _read_own(source: ConfigSource, config_path: str, path: Path) -> ConfigResult:
     if config_path.startswith("method/"):
-        return _result(source, method_file(path), METHOD, {"package": None})
+        return _result(source, method_file(path), METHOD, {"package": None}, str(path))
     return _read(source, space_file(path), config_path, str(path))
 
 
@@ -118,20 +118,39 @@ def _read(source: ConfigSource, text: str, config_path: str, path: str) -> Confi
         header = {**header, "package": "_global_"}
     place = (header["package"] or group).replace("_group_", group)
     kind = METHOD if place.split(".")[0] in METHOD_GROUPS else kind_at("" if place == "_global_" else place)
-    return _result(source, dict(tree or {}), kind, header)
+    return _result(source, dict(tree or {}), kind, header, path)
 
 
-def _result(source: Any, tree: dict[str, Any], kind: Any, header: dict[str, str | None]) -> ConfigResult:
-    defaults, hydra = tree.pop("defaults", None), tree.pop("hydra", None)
+def _result(source: Any, tree: dict[str, Any], kind: Any, header: dict[str, str | None], path: str) -> ConfigResult:
+    defaults, hydra = _defaults(tree.pop("defaults", []), path), tree.pop("hydra", None)
     content = typed(tree, kind)
     if hydra is not None:
         content["hydra"] = _hydra(hydra)
-    if defaults is not None:
+    if defaults:
         content = {"defaults": typed(defaults, METHOD), **content}
     config = OmegaConf.create(
         content, flags={"allow_objects": True}
     )  # an unquoted scalar of a method is an object, `Plain`, until the method's parser reads it
     return ConfigResult(config=config, path=source.full_path(), provider=source.provider, header=header)
+
+
+def _defaults(tree: Any, path: str) -> list[Any]:
+    """A defaults list. Raises UnipetError for one that Hydra has no errors for."""
+    read = values(tree)
+    if not isinstance(read, list):
+        raise not_allowed(f"{path}: defaults", read, "a list of `_self_`, names and `group: option`")
+    for entry, own in zip(read, tree, strict=True):
+        chosen = list(own.items()) if isinstance(own, Mapping) else [(own, None)]
+        texts_only = len(chosen) == 1 and _is_option(chosen[0][1]) and isinstance(chosen[0][0], str) and chosen[0][0]
+        if entry is None or not texts_only:
+            raise not_allowed(f"{path}: defaults", entry, "`_self_`, a name or `group: option`")
+    return list(tree)
+
+
+def _is_option(option: Any) -> bool:
+    """Whether a defaults list may choose this of a group: an option, several, or none."""
+    one = option is None or (isinstance(option, str) and bool(option))
+    return one or (isinstance(option, list) and all(isinstance(each, str) and each for each in option))
 
 
 def _hydra(tree: Any) -> Any:

@@ -38,7 +38,7 @@ def own_file(path: Path) -> None:
     try:
         if not path.is_file():
             raise UnipetError(f"{path}: no such file, or none that can be read to its end.")
-        if Path(os.path.realpath(path)).parent != Path(os.path.realpath(path.parent)):
+        if path.is_symlink() and Path(os.path.realpath(path)).parent != Path(os.path.realpath(path.parent)):
             raise UnipetError(f"{path}: a link that leads out of its folder. Copy the file there.")
     except OSError as error:
         raise UnipetError(f"{path}: cannot be read ({error.strerror or error}).") from None

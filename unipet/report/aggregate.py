@@ -11,7 +11,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from unipet.report.certified import Certified, certified
-from unipet.report.collect import Entry
+from unipet.report.collect import UNREADABLE, Entry
 from unipet.report.flagged import Flagged, flagged
 from unipet.report.identity import FITTED, as_key, identities, one_per_seed
 from unipet.runs.budget_label import budget_label
@@ -119,7 +119,7 @@ def aggregate(entries: Iterable[Entry], across_budgets: bool = False) -> list[Ro
 
 def grouped(entries: Iterable[Entry], across_budgets: bool = False) -> list[tuple[Row, list[Entry]]]:
     """The rows of `aggregate`, each with its runs."""
-    entries = list(entries)
+    entries = [entry for entry in entries if entry.record.status != UNREADABLE]
     groups: dict[tuple[str, ...], list[Entry]] = {}
     contents: dict[tuple[str, ...], dict[str, Any]] = {}
     texts: dict[int, str] = {}  # runs of one configuration share the identity
@@ -227,6 +227,7 @@ def unscored(entries: Iterable[Entry]) -> list[Unscored]:
             continue
         names = {"method": record.method, "task": record.task, "model": record.model, "seed": record.seed}
         run = " ".join(entry.overrides) or " ".join(f"{key}={name}" for key, name in names.items() if name is not None)
+        run = run or str(entry.directory)
         reason = reason_of(record) or (
             "not finished: it still runs, or was killed" if record.status == "running" else "no reason recorded"
         )

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 
+from unipet.output.csv_text import csv_text
 from unipet.output.text_table import text_table
 from unipet.report.averages import Average, Averages
 from unipet.report.flagged import MARK
@@ -89,8 +88,6 @@ def averages_text(several: Sequence[Averages]) -> str:
 
 def averages_csv(several: Sequence[Averages]) -> str:
     """One line for each method, base model and budget, in full precision."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
     tasks = list(dict.fromkeys(task for each in several for task in each.tasks))
     columns = [
         "model",
@@ -105,7 +102,7 @@ def averages_csv(several: Sequence[Averages]) -> str:
         "friedman_p",
         "critical_difference",
     ]
-    writer.writerow([*columns, "not_distinguishable_by_rank_from", "flags", *tasks])
+    lines: list[list[object]] = [[*columns, "not_distinguishable_by_rank_from", "flags", *tasks]]
     for each in several:
         for at, line in enumerate(each.lines):
             by_task = dict(zip(each.tasks, line.scores, strict=True))
@@ -113,13 +110,13 @@ def averages_csv(several: Sequence[Averages]) -> str:
                 each.lines[other].label for other in range(len(each.lines)) if other != at and _alike(each, at, other)
             ]
             flags = ", ".join(f"{task}: {flag.count}" for task, flag in line.flags)
-            values = [
+            values: list[object] = [
                 *(each.model, each.budget, line.label, len(each.tasks), line.rank, line.mean, line.low, line.high),
                 *(line.seeds, each.ranking.p, each.ranking.critical, " | ".join(near), flags),
                 *(by_task.get(task) for task in tasks),
             ]
-            writer.writerow(["" if value is None else value for value in values])
-    return buffer.getvalue()
+            lines.append(values)
+    return csv_text(lines)
 
 
 def _alike(averages: Averages, at: int, other: int) -> bool:
@@ -128,11 +125,9 @@ def _alike(averages: Averages, at: int, other: int) -> bool:
 
 def improvements_csv(several: Sequence[Averages]) -> str:
     """One line for each pair of methods: P(a run of a is better than one of b), with its limits."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["model", "budget", "a", "b", "tasks", "probability", "low", "high"])
+    lines: list[list[object]] = [["model", "budget", "a", "b", "tasks", "probability", "low", "high"]]
     for each in several:
         for pair in each.improvements:
             numbers = (len(each.tasks), pair.probability, pair.low, pair.high)
-            writer.writerow([each.model, each.budget, pair.a, pair.b, *numbers])
-    return buffer.getvalue()
+            lines.append([each.model, each.budget, pair.a, pair.b, *numbers])
+    return csv_text(lines)

@@ -5,6 +5,7 @@ Only methods that have a score on every task are averaged, and only tasks on whi
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -69,7 +70,7 @@ def averages(groups: Sequence[Group]) -> list[Averages]:
 
 def _averages(model: str, budget: str, groups: Sequence[Group]) -> Averages | None:
     ranked = sorted((group for group in groups if group.ranked), key=lambda group: group.task)
-    by_task = [{line.label: line for line in group.scored} for group in ranked]
+    by_task = [dict(zip(_names(group, ranked), group.scored, strict=True)) for group in ranked]
     labels = list(dict.fromkeys(label for lines in by_task for label in lines))
     missing = {
         label: tuple(group.task for group, lines in zip(ranked, by_task, strict=True) if label not in lines)
@@ -100,6 +101,22 @@ def _averages(model: str, budget: str, groups: Sequence[Group]) -> Averages | No
         missing={label: tasks for label, tasks in missing.items() if tasks},
         unranked=tuple(group.task for group in groups if not group.ranked),
     )
+
+
+def _names(group: Group, ranked: Sequence[Group]) -> list[str]:
+    """What tells a group's lines from each other, on all tasks alike: the label, but the method where no task has two variants
+    of it. A method that was tuned on each task, and became another variant there, is one method."""
+    several = {
+        method
+        for each in ranked
+        for method, count in Counter(line.row.method for line in each.scored).items()
+        if count > 1
+    }
+    variants: dict[str, set[str]] = {}
+    for line in (line for each in ranked for line in each.scored):
+        variants.setdefault(line.row.method, set()).add(line.label)
+    own = [(line.row.method, line.label) for line in group.scored]
+    return [label if method in several or len(variants[method]) == 1 else method for method, label in own]
 
 
 def _average(

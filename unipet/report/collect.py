@@ -16,6 +16,7 @@ from unipet.runs.record_index import read_runs
 from unipet.runs.sweep_files import JOBS, PENDING, JobState, is_sweep, read_jobs
 
 NO_RECORD = "no record"  # status of a job whose run is gone
+UNREADABLE = "unreadable"  # status of a run whose record or configuration cannot be read
 
 
 @dataclass(frozen=True)
@@ -42,15 +43,18 @@ class Entry:
 
 
 def read_entries(asked: Sequence[tuple[Path, tuple[str, ...], tuple[str, ...]]]) -> list[Entry]:
-    """The runs in these directories, each with the overrides and flags of its job.
-
-    Raises `UnipetError` for one that cannot be read.
-    """
-    runs = read_runs([directory for directory, _, _ in asked])
-    return [
-        Entry(run.record, run.config, overrides, run.directory, flags)
-        for run, (_, overrides, flags) in zip(runs, asked, strict=True)
-    ]
+    """The runs in these directories, each with the overrides and flags of its job. One that cannot be read has the status
+    `UNREADABLE` and says why."""
+    broken: dict[Path, UnipetError] = {}
+    runs = {run.directory: run for run in read_runs([directory for directory, _, _ in asked], broken.__setitem__)}
+    entries = []
+    for directory, overrides, flags in asked:
+        if (run := runs.get(directory)) is not None:
+            entries.append(Entry(run.record, run.config, overrides, directory, flags))
+        else:
+            record = Record(status=UNREADABLE, reason=str(broken[directory]))
+            entries.append(Entry(record, {}, overrides, directory, flags))
+    return entries
 
 
 def collect_sweep(directory: Path) -> list[Entry]:
@@ -127,9 +131,11 @@ def collect(directory: Path) -> list[Entry]:
     """All runs of a sweep directory, or every `result.json` below any other directory; every run once. Trials of a search, which
     are scored on the selection split, are left out.
 
-    Raises `UnipetError` when the directory does not exist or holds no run.
+    Raises `UnipetError` when the directory does not exist, holds no run, or none that can be read.
     """
     entries = _all_runs(directory)
+    if entries and all(entry.record.status == UNREADABLE for entry in entries):
+        raise UnipetError(str(entries[0].record.reason))
     if entries and not reported(entries):
         raise UnipetError(
             f"{directory}: {len(entries)} trials of a search and no final run yet, so there is nothing to report. "

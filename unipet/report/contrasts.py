@@ -75,10 +75,11 @@ Reads = Callable[[Case, str], bool]
 
 
 def _method(study: Study, asked: str, sides: Sequence[str]) -> tuple[Factor, Reads]:
-    """Methods by name; by label where a name has several variants that the other side has not."""
+    """Methods by name; by label where a name has several variants in one place that the other side has not. A method that was
+    tuned on each task, and became another variant there, is one method."""
     names = {case.line.row.method for case in study.cases}
     variants = {side: {case.line.row.variant for case in study.cases if case.line.row.method == side} for side in sides}
-    several = [side for side in sides if side in names and len(variants[side]) > 1]
+    several = [side for side in sides if side in names and _several(study, side)]
     alike = variants[sides[0]] == variants[sides[1]]
     known = names | {case.line.row.label for case in study.cases}
     if several and not alike and known.issuperset(sides):
@@ -102,6 +103,12 @@ def _method(study: Study, asked: str, sides: Sequence[str]) -> tuple[Factor, Rea
     # both have the same variants: the keys that make them must agree
     keys = {key for key in study.varying if own(key) for side in sides if _varies(study, side, key)}
     return Factor(METHOD, level, lambda key: own(key) and key not in keys), reads
+
+
+def _several(study: Study, method: str) -> bool:
+    """Whether a method has more than one variant on one task, base model and budget."""
+    own = [case for case in study.cases if case.line.row.method == method]
+    return len({(case.place, case.line.row.variant) for case in own}) > len({case.place for case in own})
 
 
 def _varies(study: Study, method: str, key: str) -> bool:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from unipet.output.csv_text import csv_text
 from unipet.output.text_table import text_table
 from unipet.report.cases import Study
 from unipet.report.contrasts import Contrast
@@ -160,10 +159,8 @@ def contrasts_csv(several: Sequence[Contrast]) -> str:
 
 
 def _csv(names: Sequence[str], rows: Sequence[tuple[list[str], Estimated]]) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([*names, *ESTIMATED])
+    lines: list[list[object]] = [[*names, *ESTIMATED]]
     for said, each in rows:
         values = [" + ".join(getattr(each, name)) if name in JOINED else getattr(each, name) for name in ESTIMATED]
-        writer.writerow([*said, *("" if value is None else value for value in values)])
-    return buffer.getvalue()
+        lines.append([*said, *values])
+    return csv_text(lines)

@@ -27,6 +27,11 @@ FORMATS = ("pdf", "png")
 LABEL = 40  # characters of a label's line
 ACROSS = 3  # panels in a row
 MARKERS = "osD^vP*X<>ph"
+#: Of lines that are told apart by colour and mark: dark ones first, then their light twins (matplotlib's tab20).
+COLOURS = [f"C{number}" for number in range(10)] + [
+    *("#aec7e8", "#ffbb78", "#98df8a", "#ff9896", "#c5b0d5", "#c49c94", "#f7b6d2", "#c7c7c7", "#dbdb8d", "#9edae5")
+]
+BANDS = 4  # lines of a panel up to which each shows its interval
 SETTINGS = {
     "pdf.fonttype": 42,
     "font.size": 8,
@@ -80,30 +85,30 @@ def write_figures(
 
 
 def efforts(tuning: Sequence[Curve]) -> Figure:
-    """The expected best selection score against the number of trials, one line and its interval for each study."""
+    """The expected best selection score against the number of trials, one line for each study, and its interval where few
+    lines share a panel. A study has one colour and mark in all panels; the legend stands beside them."""
     from matplotlib.ticker import MaxNLocator
 
     places = list(dict.fromkeys(curve.place for curve in tuning))
-    figure, axes = _panels(len(places), 2.4)
+    labels = list(dict.fromkeys(curve.label for curve in tuning))
+    figure, axes = _panels(len(places), max(2.4, 0.16 * len(labels)))
+    lines = {}
     for panel, place in zip(axes, places, strict=False):
         own = [curve for curve in tuning if curve.place == place]
-        for number, curve in enumerate(own):
-            counts, colour = range(1, len(curve.expected) + 1), f"C{number}"
-            panel.fill_between(counts, curve.low, curve.high, color=colour, alpha=0.15, linewidth=0)
-            panel.plot(
-                counts,
-                curve.expected,
-                MARKERS[number % len(MARKERS)] + "-",
-                markersize=3,
-                color=colour,
-                label=plain(curve.label),
-            )
+        for curve in own:
+            number = labels.index(curve.label)
+            counts, colour = range(1, len(curve.expected) + 1), COLOURS[number % len(COLOURS)]
+            if len(own) <= BANDS:
+                panel.fill_between(counts, curve.low, curve.high, color=colour, alpha=0.15, linewidth=0)
+            mark = MARKERS[number % len(MARKERS)]
+            (lines[curve.label],) = panel.plot(counts, curve.expected, mark + "-", markersize=3, lw=1, color=colour)
         task, model, budget, metric = place
         panel.set_title(plain(f"{task}, {model}\n{budget}"))
-        panel.set_xlabel("trials")
+        panel.set_xlabel("trials" if len(own) <= BANDS else "trials (intervals: --tuning FILE)")
         panel.set_ylabel(f"best {metric} expected, selection split")
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-        panel.legend(frameon=False)
+    names = ["\n".join(wrapped(plain(label), LABEL)) for label in labels]
+    figure.legend([lines[label] for label in labels], names, loc="outside right upper", frameon=False)
     return figure
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from unipet.output.csv_text import csv_text
 from unipet.report import numbers
 from unipet.report.aggregate import Row
 from unipet.report.comparing import Group
@@ -170,7 +169,6 @@ def heading(column: Column) -> str:
 def wide_csv(table: PaperTable) -> str:
     """One line per method, base model and budget; per task mean, std, seeds, standing and flags; and what papers published,
     on our scale, also of methods that were not run here. Full precision, as recorded."""
-    writer = csv.writer(buffer := io.StringIO(), lineterminator="\n")
     parts: dict[str, Callable[[Cell], object]] = {
         "": lambda cell: cell.mean,
         " std": lambda cell: cell.std,
@@ -188,19 +186,16 @@ def wide_csv(table: PaperTable) -> str:
         " ours - published": lambda compared: compared.difference,
         " published note": lambda compared: compared.note,
     }
-    writer.writerow(
-        ["method", "variant", "model", "budget", "size", "trainable", "percent"]
-        + [t + p for t in tasks for p in parts]
-        + [f"{' '.join(filter(None, paper))}{p}" for paper in papers for p in figures]
-    )
+    heads: list[object] = ["method", "variant", "model", "budget", "size", "trainable", "percent"]
+    heads += [t + p for t in tasks for p in parts]
+    heads += [f"{' '.join(filter(None, paper))}{p}" for paper in papers for p in figures]
+    lines = [heads]
 
     def published(label: str, model: str, budget: str, method: str) -> list[object]:
         values: list[object] = []
         for task, metric, place in papers:
             compared = by_place.get((label, model, budget, (method, task, metric), place))
-            values += [
-                "" if compared is None or (value := get(compared)) is None else value for get in figures.values()
-            ]
+            values += [None if compared is None else get(compared) for get in figures.values()]
         return values
 
     for block in table.blocks:
@@ -209,10 +204,8 @@ def wide_csv(table: PaperTable) -> str:
             row += ["/".join(map(str, each)) for each in (line.sizes, line.trainable, line.percent)]
             for column in table.columns:
                 cell = line.cells.get(column)
-                row += ["" if cell is None or (value := get(cell)) is None else value for get in parts.values()]
-            writer.writerow(row + published(line.label, block.model, block.budget, line.method))
+                row += [None if cell is None else get(cell) for get in parts.values()]
+            lines.append(row + published(line.label, block.model, block.budget, line.method))
     for method in dict.fromkeys(compared.number.method for compared in table.published if not compared.label):
-        writer.writerow(
-            [method, "", "", "", "", "", "", *[""] * len(tasks) * len(parts), *published("", "", "", method)]
-        )
-    return buffer.getvalue()
+        lines.append([method, "", "", "", "", "", "", *[""] * len(tasks) * len(parts), *published("", "", "", method)])
+    return csv_text(lines)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from unipet.report.aggregate import score_of
 from unipet.report.collect import Entry
-from unipet.runs.comparable import MEASURED, comparable
+from unipet.runs.comparable import MEASURED, UNSAID, comparable
 from unipet.runs.record import Comparable
 
 #: How much training there was: what may not differ within a pair of a contrast, although other settings of the optimiser may.
@@ -46,7 +46,7 @@ def differing(runs: Mapping[str, Sequence[Entry]]) -> list[Difference]:
     values: dict[tuple[str, str], dict[str, list[str]]] = {}  # (part, key) -> value -> labels
     for label, parts in _parts_of(runs):
         for part, content in parts.items():
-            for key, value in content.values.items():
+            for key, value in {**UNSAID.get(part, {}), **content.values}.items():
                 if value is not None or key.startswith(("task.", "budget.")):
                     who = values.setdefault((part, key), {}).setdefault(json.dumps(value, default=str), [])
                     if label not in who:

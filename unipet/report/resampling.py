@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 
 from unipet.errors import UnipetError
+from unipet.report.ratios import Rescore, ratio, set_f1_macro, set_f1_micro, span_f1, tag_accuracy
 from unipet.report.statistics import RESAMPLES, resamples
 from unipet.runs.prediction_lines import Lines, read_lines
 from unipet.runs.record_files import PREDICTIONS
 from unipet.tasks.bleu_tokenizers import DEFAULT, sentence_bleu
 from unipet.tasks.text_tokens import spaced
 
-Rescore = Callable[[np.ndarray], np.ndarray]  # how often each example is drawn (B, N) -> scores (B,)
 TOLERANCE = 1e-5  # of the recorded score, relative: the predictions must give it
 
 
@@ -84,24 +84,15 @@ def _whole(lines: Lines) -> np.ndarray | None:
 
 
 def _builder(metric: str, lines: Lines) -> Callable[[Lines, Sequence[str]], Rescore] | None:
-    """The row of `metric`; sentences of tags have rows of their own."""
-    tags = isinstance(lines[0].get("prediction"), list)
-    return RESAMPLED.get(f"{metric} of tags" if tags else metric)
+    """The row of `metric`; sentences of tags and sets of labels, which have logits, have rows of their own."""
+    if not isinstance(lines[0].get("prediction"), list):
+        return RESAMPLED.get(metric)
+    return RESAMPLED.get(f"{metric} of {'sets' if 'logits' in lines[0] else 'tags'}")
 
 
 def _mean(lines: Lines, labels: Sequence[str]) -> Rescore:
     scores = np.array([line["score"] for line in lines], dtype=np.float64)
     return lambda drawn: drawn @ scores / drawn.sum(1)
-
-
-def _ratio(parts: np.ndarray, scale: float = 1.0) -> Rescore:
-    """Of two sums over examples, `parts` (N, 2); 0 where the second is 0."""
-
-    def rescore(drawn: np.ndarray) -> np.ndarray:
-        sums = drawn @ parts
-        return scale * np.divide(sums[:, 0], sums[:, 1], out=np.zeros(len(sums)), where=sums[:, 1] != 0)
-
-    return rescore
 
 
 def _pairs(lines: Lines) -> tuple[np.ndarray, np.ndarray]:
@@ -110,7 +101,7 @@ def _pairs(lines: Lines) -> tuple[np.ndarray, np.ndarray]:
 
 def _f1(lines: Lines, labels: Sequence[str]) -> Rescore:
     guess, truth = (one == 1 for one in _pairs(lines))
-    return _ratio(np.stack([2.0 * (guess & truth), 1.0 * guess + truth], axis=1))
+    return ratio(np.stack([2.0 * (guess & truth), 1.0 * guess + truth], axis=1))
 
 
 def _confusion(lines: Lines) -> Callable[[np.ndarray], np.ndarray]:
@@ -175,27 +166,6 @@ def _correlation(drawn: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.divide((drawn * x * y).sum(1), spread, out=np.zeros(len(drawn)), where=spread > 0)
 
 
-def _tags(lines: Lines) -> list[list[tuple[int, int]]]:
-    """(predicted, right) label index of every word that has tokens, by sentence."""
-    both = (zip(line["prediction"], line["label"], strict=True) for line in lines)
-    return [[(guess, truth) for guess, truth in row if guess is not None] for row in both]
-
-
-def _tag_accuracy(lines: Lines, labels: Sequence[str]) -> Rescore:
-    hits = [[sum(guess == truth for guess, truth in row), len(row)] for row in _tags(lines)]
-    return _ratio(np.array(hits, dtype=np.float64))
-
-
-def _span_f1(lines: Lines, labels: Sequence[str]) -> Rescore:
-    from unipet.tasks.metrics import spans
-
-    counts = []
-    for row in _tags(lines):
-        guess, truth = (spans([labels[pair[side]] if pair[side] >= 0 else "O" for pair in row]) for side in (0, 1))
-        counts.append([2.0 * len(guess & truth), float(len(guess) + len(truth))])
-    return _ratio(np.array(counts))
-
-
 def _bleu(lines: Lines, labels: Sequence[str], tokenizer: str = DEFAULT) -> Rescore:
     """A sentence's matches, totals and lengths add up to the corpus's; sacrebleu makes BLEU of the sums."""
     from sacrebleu.metrics import BLEU
@@ -220,16 +190,19 @@ def _ter(lines: Lines, labels: Sequence[str]) -> Rescore:
     found = [
         sentence.sentence_score(spaced(line["prediction"]), list(map(spaced, line["references"]))) for line in lines
     ]
-    return _ratio(np.array([[one.num_edits, one.ref_length] for one in found], dtype=np.float64), 100.0)
+    return ratio(np.array([[one.num_edits, one.ref_length] for one in found], dtype=np.float64), 100.0)
 
 
 #: metric -> how; a metric that is not here (chrf, nist, perplexity) is tested over seeds alone, and the report says so.
 RESAMPLED: dict[str, Callable[[Lines, Sequence[str]], Rescore]] = {
     **dict.fromkeys(("accuracy", "exact_match", "rouge1", "rouge2", "rougeL", "rougeLsum", "meteor", "cider"), _mean),
-    "accuracy of tags": _tag_accuracy,
+    "accuracy of tags": tag_accuracy,
     "f1": _f1,
-    "f1 of tags": _span_f1,
+    "f1 of tags": span_f1,
     "f1_macro": _f1_macro,
+    "f1_macro of sets": set_f1_macro,
+    "f1_micro of sets": set_f1_micro,
+    "subset_accuracy of sets": _mean,
     "matthews_correlation": _matthews,
     "pearson": _pearson,
     "spearman": _spearman,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from unipet.errors import UnipetError
 from unipet.report.aggregate import Row, score_of
 from unipet.report.collect import Entry
 from unipet.report.identity import Block, block_of
@@ -43,7 +44,10 @@ def scored_runs(row: Row, label: str, runs: Sequence[Entry], warnings: list[str]
             continue
         line.scores[block] = score
         names, tokenizer = entry.setting("task.labels") or [], entry.setting("task.bleu_tokenizer") or DEFAULT
-        usable = answers(entry.directory, str(entry.record.metric), score, names, tokenizer)
+        try:
+            usable = answers(entry.directory, str(entry.record.metric), score, names, tokenizer)
+        except UnipetError as error:  # a damaged file: the scores of the record are compared all the same
+            usable = str(error)
         if isinstance(usable, Answers):
             line.answers[block] = usable
         else:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from unipet.output.csv_text import csv_text
 from unipet.output.files import write_asked
 from unipet.report.aggregate import Row, Unscored
 from unipet.report.flagged import MARK, counted, explained
@@ -165,16 +164,14 @@ def csv_table(rows: Sequence[Row], published: Sequence[Beside] = ()) -> str:
     With `published` numbers there are further columns. A number of the row's metric stands in the row's line; one of
     another metric, or of a method that was not run here, has a line of its own.
     """
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
     more = ["published", "published_std", "difference", "published_note", "published_source"] if published else []
-    writer.writerow([*CSV_COLUMNS, *more])
+    lines: list[list[object]] = [[*CSV_COLUMNS, *more]]
     left = {compared.at: compared for compared in published}
     for row in rows:
-        values = ["" if (value := get(row)) is None else value for get in CSV_COLUMNS.values()]
+        values = [get(row) for get in CSV_COLUMNS.values()]
         place = (row.label, row.model, row.budget, (row.method, row.task, row.metric))
         compared = left.pop(next((at for at in left if at[:4] == place), (*place, "")), None)
-        writer.writerow([*values, *([""] * len(more) if compared is None else _published_values(compared))])
+        lines.append([*values, *([""] * len(more) if compared is None else _published_values(compared))])
     for compared in left.values():
         method, task, metric = compared.number.key
         known: dict[str, object] = {
@@ -186,18 +183,13 @@ def csv_table(rows: Sequence[Row], published: Sequence[Beside] = ()) -> str:
         }
         known |= {"variant": compared.label.removeprefix(method).removeprefix(SEPARATOR)} if compared.label else {}
         known |= {"score_mean": compared.mean, "score_std": compared.std, "seeds": compared.seeds}
-        writer.writerow(
-            [
-                *("" if (value := known.get(name)) is None else value for name in CSV_COLUMNS),
-                *_published_values(compared),
-            ]
-        )
-    return buffer.getvalue()
+        lines.append([*(known.get(name) for name in CSV_COLUMNS), *_published_values(compared)])
+    return csv_text(lines)
 
 
 def _published_values(compared: Beside) -> list[object]:
-    values = (compared.number.value, compared.number.std, compared.difference, compared.note, compared.number.source)
-    return ["" if value is None else value for value in values]
+    number = compared.number
+    return [number.value, number.std, compared.difference, compared.note, number.source]
 
 
 def write_comparison(directory: Path, rows: Sequence[Row], missing: Sequence[Unscored]) -> None:

@@ -5,28 +5,46 @@ replacement is v_i with probability (i/N)^n - ((i-1)/N)^n; the curve is its expe
 97.5 % range of the curve over resampled trials (percentile bootstrap). Both speak of the selection split, on which trials are
 scored, and not of the reported one.
 
+Trials of halving and racing are the draws of a random search, too, but those that were stopped early have the score of their last
+rung alone. It counts as theirs: a curve is too low where all of n draws had been stopped.
+
 Trials of a model-based search follow from those before, so that nothing can be resampled: its curve is the best score after each
 trial as it ran, without an interval, beside that of random search.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from unipet.output.csv_text import csv_text
 from unipet.output.text_table import text_table
 from unipet.report.aggregate import budget_of, is_synthetic, named, score_of
 from unipet.report.collect import Entry
 
 INDEPENDENT = ("random", "grid")  # searches whose trials do not depend on the outcomes of others
+STOPPING = ("halving", "racing")  # the same, but a trial may have been stopped before its end
 MODELLED = ("optuna",)  # searches of which each trial depends on those before
 RESAMPLES, LEVEL = 2000, 0.95
 SHOWN = (1, 2, 4, 8, 16, 32, 64, 128)  # numbers of trials in the text, and how many there were
-COLUMNS = ("task", "model", "budget", "metric", "method", "study", "search", "trials", "expected_best", "low", "high")
+SCORELESS = "trials without a score, which count as the worst one"
+STOPPED = "trials that were stopped early, which count with the score of their last rung"
+COLUMNS = (
+    "task",
+    "model",
+    "budget",
+    "metric",
+    "method",
+    "study",
+    "search",
+    "trials",
+    "expected_best",
+    "low",
+    "high",
+    "stopped",
+)
 
 
 @dataclass(frozen=True)
@@ -45,6 +63,7 @@ class Curve:
     high: tuple[float, ...]
     scoreless: int = 0  # trials without a score: each counts as the worst one
     as_ran: bool = False  # the best so far of one search as it ran, without an interval
+    stopped: int = 0  # trials that did not come to their end: each counts with the score that it had
 
     @property
     def place(self) -> tuple[str, str, str, str]:
@@ -62,7 +81,15 @@ class Curve:
 class _Trials:
     sign: float = 1.0
     metric: str = ""
-    by_number: dict[int, list[float | None]] = field(default_factory=dict)
+    by_number: dict[int, tuple[float, list[float | None]]] = field(
+        default_factory=dict
+    )  # share of the training, scores
+
+    def join(self, number: int, until: float, score: float | None) -> None:
+        """Another run of a trial; only those that trained for longest count."""
+        share, scores = self.by_number.get(number, (0.0, []))
+        if until >= share:
+            self.by_number[number] = (until, [*(scores if until == share else []), score])
 
 
 def expected_best(scores: np.ndarray) -> np.ndarray:
@@ -73,20 +100,19 @@ def expected_best(scores: np.ndarray) -> np.ndarray:
 
 
 def curves(trials: Sequence[Entry]) -> list[Curve]:
-    """One curve for each study whose trials are independent of each other, in the order in which they come."""
+    """One curve for each study of a search that has trials, in the order in which they come."""
     studies: dict[tuple[str, ...], _Trials] = {}
     for entry in trials:
         record = entry.record
-        if (
-            record.trial.search not in (*INDEPENDENT, *MODELLED)
-            or record.trial.until < 1
-            or record.trial.number is None
-        ):
+        trial = record.trial
+        if trial.search not in (*INDEPENDENT, *STOPPING, *MODELLED) or trial.number is None:
+            continue
+        if trial.until < 1 and trial.search not in STOPPING:
             continue
         task = f"{named(record.task)} (synthetic)" if is_synthetic(entry) else named(record.task)
         place = (task, named(record.model), budget_of(entry), named(record.method))
-        known = studies.setdefault((*place, record.trial.study, record.trial.search), _Trials())
-        known.by_number.setdefault(record.trial.number, []).append(score_of(record))
+        known = studies.setdefault((*place, trial.study, trial.search), _Trials())
+        known.join(trial.number, trial.until, score_of(record))
         if record.metric:
             known.metric, known.sign = record.metric, 1.0 if record.data.scoring.higher_is_better else -1.0
     made = [_curve(key, known) for key, known in studies.items()]
@@ -98,7 +124,7 @@ def _curve(key: tuple[str, ...], known: _Trials) -> Curve | None:
         None
         if any(score is None for score in scores)
         else known.sign * float(np.mean([s for s in scores if s is not None]))
-        for _, scores in sorted(known.by_number.items())
+        for _, (_, scores) in sorted(known.by_number.items())
     ]
     scored = [mean for mean in means if mean is not None]
     if not scored:
@@ -118,6 +144,7 @@ def _curve(key: tuple[str, ...], known: _Trials) -> Curve | None:
         *(task, model, budget, known.metric, method, study, search),
         *(tuple((known.sign * expected_best(values)).tolist()), tuple(low), tuple(high)),
         len(means) - len(scored),
+        stopped=sum(until < 1 for until, _ in known.by_number.values()),
     )
 
 
@@ -143,10 +170,14 @@ def curves_text(curves_of: Sequence[Curve]) -> str:
         "model-based search the best after n trials, as it ran:"
     ]
     parts += [f"{title}\n{text_table(heads, rows)}" for title, heads, rows in curve_cells(curves_of)]
-    lost = [f"{each.label} ({each.scoreless})" for each in curves_of if each.scoreless]
-    return "\n".join(
-        [*parts, *([f"trials without a score, which count as the worst one: {', '.join(lost)}"] if lost else [])]
-    )
+    for told, counts in (
+        (SCORELESS, [curve.scoreless for curve in curves_of]),
+        (STOPPED, [curve.stopped for curve in curves_of]),
+    ):
+        if any(counts):
+            of = [f"{curve.label} on {curve.task} ({n})" for curve, n in zip(curves_of, counts, strict=True) if n]
+            parts += [f"{told}: {', '.join(of)}"]
+    return "\n".join(parts)
 
 
 def _cell(curve: Curve, count: int) -> str:
@@ -159,11 +190,9 @@ def _cell(curve: Curve, count: int) -> str:
 
 def curves_csv(curves_of: Sequence[Curve]) -> str:
     """One line for each study and number of trials, in full precision."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    lines: list[list[object]] = [[*COLUMNS]]
     for curve in curves_of:
         names = (curve.task, curve.model, curve.budget, curve.metric, curve.method, curve.study, curve.search)
         for count, values in enumerate(zip(curve.expected, curve.low, curve.high, strict=True), 1):
-            writer.writerow([*names, count, *values])
-    return buffer.getvalue()
+            lines.append([*names, count, *values, curve.stopped])
+    return csv_text(lines)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 from collections.abc import Mapping, Sequence
 
+from unipet.output.csv_text import csv_text
 from unipet.report.comparing import NOT_WORSE, UNTESTED, WORSE, Group, Pair
 from unipet.report.flagged import MARK, explained
 
@@ -85,13 +84,10 @@ def _range(values: Sequence[int]) -> str:
 
 def pairs_csv(groups: Sequence[Group]) -> str:
     """Every pair of every group: difference (a - b, more is better), limits, p-values, verdict. An empty cell is not known."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["task", "model", "budget", "metric", *TEXT_COLUMNS])
+    lines: list[list[object]] = [["task", "model", "budget", "metric", *TEXT_COLUMNS]]
     for group in groups:
         metric = next((row.metric for row in group.rows if row.metric), "")
         for pair in group.pairs:
             values = [getattr(pair, name) for name in TEXT_COLUMNS]
-            named = [group.task, group.model, group.budget, metric]
-            writer.writerow([*named, *("" if value is None else value for value in values)])
-    return buffer.getvalue()
+            lines.append([group.task, group.model, group.budget, metric, *values])
+    return csv_text(lines)

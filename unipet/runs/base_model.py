@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -37,8 +37,9 @@ def base_config(model: ModelConfig) -> Any:
 
 
 @phase("base_model")
-def skeleton(model: ModelConfig, kind: str, as_saved: bool = False) -> nn.Module:
-    """The base model as a task of this kind uses it, without weights (on the meta device).
+def skeleton(model: ModelConfig, kind: str, labels: Sequence[str] = (), as_saved: bool = False) -> nn.Module:
+    """The base model as a task of this kind uses it, without weights (on the meta device); a new head is one for `labels`, where
+    they are known.
 
     With `as_saved`, a base model that does not support this kind is built as the class that its checkpoint names. Raises
     `UnipetError` as `load_base_model`, and for a kind that this base model does not support.
@@ -47,9 +48,10 @@ def skeleton(model: ModelConfig, kind: str, as_saved: bool = False) -> nn.Module
 
     from unipet.adaptation import describing
 
-    directory = locate(model, weights=False)
-    config = _read_config(directory, {})
-    row = kind_of(kind)
+    directory, row = locate(model, weights=False), kind_of(kind)
+    regression = kind == "regression"
+    own_head = not row.pretrained_head and (regression or len(labels) > 0)
+    config = _read_config(directory, _head(list(labels), regression, kind) if own_head else {})
     if as_saved and type(config) not in getattr(transformers, row.auto)._model_mapping:
         made = describing.skeleton(config)
     else:
@@ -165,13 +167,11 @@ def _head(labels: list[str], regression: bool, kind: str) -> dict[str, Any]:
     """The keys of the model's configuration that describe the new head."""
     if kind == "multiple_choice":  # one score per choice; names play no part
         return {}
-    names = ["value"] if regression else labels
-    found: dict[str, Any] = {
-        "id2label": dict(enumerate(names)),
-        "label2id": {name: index for index, name in enumerate(names)},
-    }
+    names = dict(enumerate(["value"] if regression else labels))
+    found: dict[str, Any] = {"id2label": names, "label2id": {name: index for index, name in names.items()}}
     if kind != "token_classification":
-        found["problem_type"] = "regression" if regression else "single_label_classification"
+        labelled = "multi" if kind == "multi_label" else "single"
+        found["problem_type"] = "regression" if regression else f"{labelled}_label_classification"
     return found
 
 

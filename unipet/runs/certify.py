@@ -26,11 +26,18 @@ FIRST = 32  # examples of each split
 
 def frozen_marks(model: nn.Module) -> dict[str, int]:
     """A number for everything that a training must leave as it is, in the base model and in what the method adds; it differs
-    where a value does. The tensors themselves are not kept: they may be cut into parts meanwhile."""
-    from unipet.adaptation.api import frozen
+    where a value does. The tensors themselves are not kept: they may be cut into parts meanwhile. Weights of experts that data
+    decide once training is over are none of these."""
+    from unipet.adaptation.api import adaptation, frozen
     from unipet.training.movement import marks
 
-    base = {name: tensor for name, tensor in model.named_parameters() if not tensor.requires_grad}
+    banks = [item.bank for item in adaptation(model).items]
+    decided = {id(bank.home.parameter(name)) for bank in banks for name in bank.settled.values()}
+    base = {
+        name: tensor
+        for name, tensor in model.named_parameters()
+        if not tensor.requires_grad and id(tensor) not in decided
+    }
     return marks({**base, **frozen(model)})
 
 

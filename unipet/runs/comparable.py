@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
+from unipet.config import TaskConfig, later_defaults
 from unipet.runs.labels import leaves
 from unipet.runs.record import Comparable, Record
 from unipet.runs.record_files import canonical_json
@@ -23,9 +24,15 @@ MEASURED: dict[str, tuple[str, ...]] = {
     "loss mask": (),
     "truncation": ("task.max_length", "task.max_source", "task.max_target"),
     "decoding": ("task.decoding.",),
-    "splits": ("task.train_split", "task.evaluation_split", "task.shots", "task.shots_from", "task.group_references"),
-    "selection": ("task.selection", "task.selection_split", "task.selection_size", "task.selection_metric"),
-    "training": ("optim.epochs", "optim.batch_size", "budget."),
+    "splits": (
+        *("task.train_split", "task.evaluation_split", "task.evaluation_sets", "task.reported_set"),
+        *("task.shots", "task.shots_from", "task.group_references"),
+    ),
+    "selection": (
+        *("task.selection", "task.selection_split", "task.selection_size", "task.selection_metric"),
+        *("task.selection_checkpoints", "task.patience"),
+    ),
+    "training": ("optim.epochs", "optim.batch_size", "budget.", "task.class_weights"),
     "tuning effort": (),
 }
 #: What may change a score by rounding: these differences are named, and do not prevent a ranking.
@@ -36,9 +43,9 @@ NUMERICAL: dict[str, tuple[str, ...]] = {
 }
 #: Keys of the task that the fingerprint of the data covers: which examples there are, and where they come from.
 BY_FINGERPRINT = (
-    *("task.label", "task.label_is", "task.target", "task.references", "task.drop", "task.hub", "task.subset"),
-    *("task.revision", "task.rename", "task.generator", "task.generator_seed", "task.generated_train"),
-    *("task.generated_evaluation", "task.max_train", "task.max_evaluation"),
+    *("task.label", "task.label_is", "task.label_columns", "task.target", "task.references", "task.drop"),
+    *("task.hub", "task.subset", "task.revision", "task.rename", "task.generator", "task.generator_seed"),
+    *("task.generated_train", "task.generated_evaluation", "task.max_train", "task.max_evaluation"),
 )
 #: What may differ: names, places, metrics beside the first, and which few-shot split.
 FREE = (
@@ -47,11 +54,21 @@ FREE = (
 )
 
 
+#: Part -> the keys that runs of an earlier version, and runs that do not use them, do not have, with what is meant then.
+UNSAID: dict[str, dict[str, Any]] = {
+    part: {key: value for name, value in later_defaults(TaskConfig).items() if (key := f"task.{name}") in keys}
+    for part, keys in MEASURED.items()
+}
+
+
 def comparable(config: Mapping[str, Any], record: Record) -> dict[str, Comparable]:
     """The parts of a run with this resolved configuration; a value that is not known is None."""
     from unipet.tasks.kinds import KINDS
 
+    task = config.get("task")
     flat = leaves(config)
+    if isinstance(task, Mapping):  # a mapping of these is one value: one of them may hold others than the next
+        flat |= {f"task.{name}": task[name] for name in later_defaults(TaskConfig) if name in task}
     measured = {part: _settings(keys, flat) for part, keys in MEASURED.items()}
     numerical = {part: _settings(keys, flat) for part, keys in NUMERICAL.items()}
     data, seen, made = record.data, record.versions, record.precision or flat.get("precision")

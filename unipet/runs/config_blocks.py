@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
 
-from unipet.calculus.yaml_reader import parse_yaml, read_yaml, values
+from unipet.calculus.yaml_reader import BYTES, parse_yaml, read_yaml, values
 from unipet.errors import UnipetError
+from unipet.output.json_reader import own_file
 
 _KEY = re.compile(r"^(?=[A-Za-z_])", re.MULTILINE)  # where a key of the outermost mapping begins
 _SIMPLE = re.compile(r"(?:[A-Za-z_ #].*\n|- .*\n|\n)*")  # no marks of documents, no key that is more than a word
@@ -21,8 +23,9 @@ class ConfigReader:
 
     def read(self, path: Path) -> dict[str, Any]:
         """A run's config.yaml, or {} where there is none. Raises `UnipetError`, naming the file, for one that cannot be read."""
-        if not path.is_file():
+        if not os.path.lexists(path):
             return {}
+        own_file(path)
         parts = self._parts(path)
         value = read_yaml(path) if parts is None else parts
         return value if isinstance(value, dict) else {}
@@ -30,6 +33,8 @@ class ConfigReader:
     def _parts(self, path: Path) -> dict[str, Any] | None:
         """The whole as the sum of its outermost keys; None where it may be more than that."""
         try:
+            if path.stat().st_size > BYTES:
+                return None
             text = path.read_text(encoding="utf-8-sig")
             if not _SIMPLE.fullmatch(text):
                 return None

@@ -82,6 +82,7 @@ def take_part(share: Share, ready: Any) -> None:
             begin=share.begin,
             ranks=ranks,
             teachers=teachers,
+            class_weights=share.class_weights,
         )
 
 

@@ -28,6 +28,7 @@ class Share:
     sites: Architecture | None
     labels: list[str]
     regression: bool
+    class_weights: list[float]
     examples: EncodedRows
     micro_batch: int
     checkpointing: bool

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unipet.config import RunConfig
 from unipet.errors import UnipetError
 from unipet.runs import record_files as records
+from unipet.runs.evaluation_sets import evaluate_sets
 from unipet.runs.expert_report import ExpertReport
-from unipet.runs.record import Record
+from unipet.runs.record import EvaluationSet, Record
 
 if TYPE_CHECKING:
     from unipet.tasks import Encoded, TaskData
@@ -19,7 +21,8 @@ def evaluate(directory: str | Path, experts: bool = False) -> dict[str, Any]:
     """Load a finished run's base model and adapter, evaluate again, and compare the score with the record.
 
     Returns `{"run_id", "directory", "metric", "score", "recorded", "difference", "reproduced", "metrics", "examples"}`;
-    `reproduced` means that both scores agree to six decimals. With `experts`, the experts of the run's mixtures are compared as
+    `reproduced` means that both scores agree to six decimals, and so do those of all other evaluation sets, which are in
+    `evaluation_sets`. With `experts`, the experts of the run's mixtures are compared as
     well and the comparison is written into the record; it is returned under `mixture`. Raises `UnipetError` if the directory is
     not that of a finished run, or if the data have changed since.
     """
@@ -49,7 +52,10 @@ def evaluate(directory: str | Path, experts: bool = False) -> dict[str, Any]:
     model.to("cuda:0" if torch.cuda.is_available() else "cpu")
     examples, split = (getattr(each, config.trial.scored_on) for each in (data, encoded))
     scores, _ = score_split(config, model, examples, split, tokenizer)
+    sets = evaluate_sets(config, model, data, encoded, tokenizer, scores, None)
     difference = scores.score - record.score
+    recorded = record.evaluation_sets
+    apart = [difference, *(_apart(one, recorded.get(name)) for name, one in sets.items())]
     compared = _compared(directory, record, config, model, data, encoded, tokenizer) if experts else {}
     return {
         "run_id": record.run_id,
@@ -58,11 +64,19 @@ def evaluate(directory: str | Path, experts: bool = False) -> dict[str, Any]:
         "score": scores.score,
         "recorded": record.score,
         "difference": difference,
-        "reproduced": abs(difference) < 5e-7,
+        "reproduced": all(abs(each) < 5e-7 for each in apart),
         "metrics": dict(scores.metrics),
         "examples": len(examples),
+        **({"evaluation_sets": {name: one.to_dict() for name, one in sets.items()}} if sets else {}),
         **compared,
     }
+
+
+def _apart(now: EvaluationSet, before: EvaluationSet | None) -> float:
+    """The difference of a set's scores; infinite where the record has none."""
+    if now.score is None or before is None or before.score is None:
+        return math.inf
+    return now.score - before.score
 
 
 def _compared(

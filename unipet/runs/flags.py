@@ -81,6 +81,8 @@ def _answers(rows: Rows, regression: bool) -> dict[str, str]:
     pairs = [(row.get("prediction"), row.get("label")) for row in rows]
     if regression:
         return _numbers(pairs)
+    if isinstance(pairs[0][0], list) and "logits" in rows[0]:  # a set of labels
+        return _labels([(str(answer), str(label)) for answer, label in pairs], "examples")
     if isinstance(pairs[0][0], list):  # -1 or null: a word without a prediction
         words = [pair for answer, label in pairs for pair in zip(answer or (), label or (), strict=False)]
         return _labels([pair for pair in words if pair[0] not in (-1, None)], "words")

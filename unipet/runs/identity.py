@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 #: The version of what a run computes. Raise it with every change of the package that can change a result: a result of
 #: older numerics is then never reused for a new run.
-NUMERICS = 3
+NUMERICS = 4
 
 #: Keys of a configuration that say how a run is watched and where it is done, and change no result.
 APART = ("tracking", "checkpoint", "launcher", "search", "runs_dir", "rerun")

@@ -13,11 +13,13 @@ from typing import Any
 from unipet.calculus.yaml_reader import write_yaml
 from unipet.errors import UnipetError
 from unipet.output.files import write_bytes_atomic
+from unipet.output.json_reader import MIB, read_bounded
 from unipet.runs.peft_results import from_peft, is_peft_result
 from unipet.runs.record import Record
 from unipet.runs.record_files import RESULT, write_record
 
 ORIGINAL = "imported.json"  # the file as it was
+MOST = 16 * MIB  # of one result
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,8 @@ class Imported:
 def import_results(folder: Path, name: str, out: Path) -> Imported:
     """A run below `out` for every result below `folder`. Everything is read before anything is written.
 
-    Raises `UnipetError` for a folder without results, and for a file that is one and lacks a part.
+    Raises `UnipetError` for a folder without results, for a file that is one and lacks a part, and for one that is no ordinary
+    file of the folder.
     """
     if not folder.is_dir():
         raise UnipetError(
@@ -51,14 +54,14 @@ def import_results(folder: Path, name: str, out: Path) -> Imported:
         )
     made, written = Imported(), dict[Path, tuple[Record, dict[str, Any], bytes]]()
     for path in sorted(folder.rglob("*.json")):
-        content = path.read_bytes()
+        content = read_bounded(path, MOST)
         result = _parsed(content)
         if not FORMATS[name].knows(result):
             made.others += 1
             continue
         try:
             record, config = FORMATS[name].read(result)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise UnipetError(
                 f"{path}: a result of {name} that lacks a part ({type(error).__name__}: {error}). Move it elsewhere."
             ) from None
@@ -82,5 +85,5 @@ def import_results(folder: Path, name: str, out: Path) -> Imported:
 def _parsed(content: bytes) -> Any:
     try:
         return json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None

@@ -60,7 +60,7 @@ class Admission:
             return "its base model, task, seed or batch size is not that of the others"
         if (prepared.content.base_model, prepared.content.data) != (first.content.base_model, first.content.data):
             return "its base model or data has changed since the pack began"
-        model = skeleton(config.model, config.task.kind)
+        model = skeleton(config.model, config.task.kind, config.task.labels)
         if (why := why_no_common_pass(model, draft.inserted, [draft.inserted])) is not None:
             return why
         self._first = first

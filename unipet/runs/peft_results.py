@@ -36,6 +36,8 @@ def from_peft(content: Mapping[str, Any]) -> tuple[Record, dict[str, Any]]:
     training, data = run["train_config"], meta["dataset_info"]
     method, _, experiment = str(run["experiment_name"]).partition("/")
     trainable, total = int(trained["num_trainable_params"]), int(trained["num_total_params"])
+    if not 0 <= trainable <= total or not total:
+        raise ValueError(f"{trainable} of {total} parameters are trained")
     base = total if trainable == total else total - trainable
     metrics = _metrics(trained["metrics"])
     record = Record(

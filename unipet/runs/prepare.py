@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unipet.config import RunConfig
+from unipet.config import RunConfig, plain_values
 from unipet.errors import UnipetError
 from unipet.output.stopwatch import importing
 from unipet.runs.devices import check_parts
@@ -91,7 +91,7 @@ def prepare(config: RunConfig) -> Prepared:
     check_compile(config, method)
     data = load_task(config.task)
     # From here on, mistakes that only the base model shows are found, without its weights.
-    built = skeleton(config.model, config.task.kind)
+    built = skeleton(config.model, config.task.kind, data.labels)
     check_max_length(config.task, built)
     check_checkpointing(built, config.checkpointing)
     sites = sites_for(built, config.model.sites)
@@ -125,7 +125,7 @@ def _identified(
     content: Identity,
 ) -> Prepared:
     """The prepared run with its plain values, its `run_id` and its directory."""
-    resolved = asdict(config)
+    resolved = plain_values(config)
     identity = run_id(resolved, content)
     directory = run_directory(config, fit.method.name, identity)
     return Prepared(config, method, sites, fit, data, content, resolved, identity, directory)

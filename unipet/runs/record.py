@@ -14,6 +14,10 @@ from unipet.runs.expert_report import ExpertReport
 from unipet.runs.record_costs import Compiled as Compiled
 from unipet.runs.record_costs import Memory as Memory
 from unipet.runs.record_costs import Time as Time
+from unipet.runs.record_data import Data as Data
+from unipet.runs.record_data import EvaluationSet as EvaluationSet
+from unipet.runs.record_data import Scoring as Scoring
+from unipet.runs.record_data import Selection as Selection
 from unipet.runs.trial_of import TrialOf as TrialOf
 from unipet.runs.versions import Versions, git_commit, now, versions
 
@@ -91,6 +95,7 @@ class InsertionRow(JsonObject):
     foldable: bool | None = None
     why_not: str | None = None
     identity_at_start: bool | None = None
+    experts: dict[str, dict[str, int]] = added_later(factory=dict)  # of the base model: routed, shared -> what is there
     untrained: list[str] | None = added_later(None)  # tensors that training did not change
 
     @classmethod
@@ -116,51 +121,6 @@ class ErrorOf(JsonObject):
 
 
 @dataclass
-class Selection(JsonObject):
-    """The split that chose the checkpoint, and by what: `step` has the highest of `scores`, which of a metric of which less
-    is better are negated."""
-
-    by: str | None = None
-    examples: int | None = None
-    metric: str | None = added_later(None)
-    step: int | None = added_later(None)
-    scores: dict[str, float] = added_later(factory=dict)  # step -> score
-
-
-@dataclass
-class Scoring(JsonObject):
-    """How the score is to be read."""
-
-    higher_is_better: bool = True
-    scales: dict[str, str] = field(default_factory=dict)  # metric -> its scale in words, "0 to 1"
-    notes: dict[str, str] = field(default_factory=dict)  # metric -> how it was computed
-
-
-@dataclass
-class Data(JsonObject):
-    """The examples of a run: where they are from, how many there are, what was done to them."""
-
-    source: str | None = None
-    fingerprint: str | None = None
-    train: int | None = None
-    evaluation: int | None = None
-    train_available: int | None = added_later(None)
-    evaluation_available: int | None = added_later(None)
-    dropped: dict[str, dict[str, int]] | None = added_later(None)
-    splits: dict[str, str] | None = added_later(None)
-    synthetic: bool | None = added_later(None)
-    regression: bool | None = added_later(None)
-    pool: str | None = added_later(None)  # few-shot: fingerprint of what all splits have in common
-    shots: int | None = added_later(None)  # few-shot: training examples of each label
-    split_seed: int | None = added_later(None)  # few-shot: which split
-    train_labels: dict[str, int] | None = added_later(None)
-    selection: Selection = added_later(factory=Selection)
-    truncated: dict[str, float] | None = added_later(None)  # share of examples that a length limit cut
-    warnings: list[str] | None = added_later(None)
-    scoring: Scoring = added_later(factory=Scoring)
-
-
-@dataclass
 class Record(JsonObject):
     """One run. Every key is there from the start; what is not known, or not yet, is null or empty."""
 
@@ -182,6 +142,7 @@ class Record(JsonObject):
     score: float | None = None
     metric: str | None = None
     metrics: dict[str, float] = field(default_factory=dict)
+    evaluation_sets: dict[str, EvaluationSet] = added_later(factory=dict)  # by name; {}: there is one set alone
     params: Params = field(default_factory=Params)
     composition: dict[str, Any] | None = None  # the method as it is trained, with the sizes that the budget solved
     fitted: Fitted = field(default_factory=Fitted)

@@ -22,6 +22,7 @@ RESULT = "result.json"
 CONFIG = "config.yaml"
 METRICS = "metrics.jsonl"
 PREDICTIONS = "predictions.jsonl"
+PREDICTIONS_OF = "predictions.{}.jsonl"  # of a set that was evaluated beside the reported one
 ADAPTER = "adapter/"  # a directory
 ERROR = "error.txt"
 MOST = 32 * MIB  # of a record

@@ -24,6 +24,7 @@ from unipet.runs.comparable import comparable
 from unipet.runs.device_share import Share
 from unipet.runs.devices import check_devices, warning_without_gpus
 from unipet.runs.endings import failed, interrupted
+from unipet.runs.evaluation_sets import evaluate_sets
 from unipet.runs.expert_report import expert_report
 from unipet.runs.finished import evaluate as evaluate
 from unipet.runs.other_devices import other_devices
@@ -161,9 +162,9 @@ def _work(
         from unipet.runs.flags import of_parts, raised
         from unipet.runs.memory import PeakMemory, limited
         from unipet.tasks import cache_directory, collate, encode, readout, selection_metric
+        from unipet.training.best import best_of
         from unipet.training.budget.memory_fit import fit_run
-        from unipet.training.callbacks import Best
-        from unipet.training.evaluation import higher_is_better, score_split, selection_score
+        from unipet.training.evaluation import score_split
         from unipet.training.history import read_steps
         from unipet.training.loop import seed_everything
         from unipet.training.positions import check_lengths
@@ -199,13 +200,9 @@ def _work(
         return "skipped"
     check_lengths(encoded, model, config.task)
     memory, before = PeakMemory(device), frozen_marks(model)
-    best = None
-    if encoded.selection and method.trains:
-        metric = selection_metric(config.task)
-        sign = 1.0 if higher_is_better(metric) else -1.0
-        best = Best(model, selection_score(config, model, data, encoded, tokenizer), metric, sign)
+    best = best_of(config, model, data, encoded, tokenizer) if method.trains else None
     points, begin = resume_points(directory, record, fit, device, prepared.earlier_rung())
-    told = (config, method, prepared.sites, data.labels, data.regression, encoded.train)
+    told = (config, method, prepared.sites, data.labels, data.regression, data.class_weights, encoded.train)
     share = Share(*told, fit.micro_batch, fit.checkpointing, begin=begin)
     with (
         phase("training"),
@@ -225,6 +222,7 @@ def _work(
             ranks=ranks,
             company=company,
             teachers=teachers,
+            class_weights=data.class_weights,
         )
     if best is not None:
         selection = record.data.selection
@@ -247,6 +245,7 @@ def _work(
     examples, split = (getattr(each, config.trial.scored_on) for each in (data, encoded))
     with phase("evaluation"):
         scores, rows = score_split(config, model, examples, split, tokenizer)
+        record.evaluation_sets = evaluate_sets(config, model, data, encoded, tokenizer, scores, directory)
     record.data.scoring = Scoring.from_dict(scores.record())
     with phase("saving"):
         records.write_jsonl_atomic(directory / records.PREDICTIONS, rows)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from unipet.output.csv_text import csv_text
 from unipet.runs.identity import APART
 from unipet.runs.labels import Leaves, leaves, plain
 from unipet.runs.record import Record
@@ -82,12 +81,7 @@ def reason_of(run: Recorded) -> str | None:
 
 def csv_of(rows: Sequence[Mapping[str, Any]]) -> str:
     """The rows as CSV; what is not known is empty."""
-    buffer = io.StringIO()
-    if rows:
-        writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({key: "" if value is None else value for key, value in row.items()} for row in rows)
-    return buffer.getvalue()
+    return csv_text([rows[0], *(row.values() for row in rows)]) if rows else ""
 
 
 def differences(first: KnownRun, second: KnownRun) -> list[tuple[str, Any, Any]]:

@@ -15,7 +15,17 @@ from unipet.output import libraries
 from unipet.output.files import as_file_name, remove_leftovers
 from unipet.runs.checksums import checksum
 from unipet.runs.record import Record
-from unipet.runs.record_files import ADAPTER, ATTEMPT, CONFIG, ERROR, METRICS, PREDICTIONS, RESULT, read_record
+from unipet.runs.record_files import (
+    ADAPTER,
+    ATTEMPT,
+    CONFIG,
+    ERROR,
+    METRICS,
+    PREDICTIONS,
+    PREDICTIONS_OF,
+    RESULT,
+    read_record,
+)
 from unipet.runs.versions import now
 
 LOCK = ".lock"
@@ -45,7 +55,8 @@ def record_in(directory: Path) -> Record | None:
 def checksums(directory: Path) -> dict[str, str]:
     """Path in the directory -> checksum, of every file of a finished run except its record."""
     adapter = sorted(path for path in (directory / ADAPTER).iterdir() if path.is_file())
-    files = [*adapter, *(directory / name for name in (METRICS, PREDICTIONS, CONFIG))]
+    others = sorted(directory.glob(PREDICTIONS_OF.format("*")))
+    files = [*adapter, *(directory / name for name in (METRICS, PREDICTIONS, CONFIG)), *others]
     return {path.relative_to(directory).as_posix(): checksum(path) for path in files}
 
 
@@ -62,6 +73,8 @@ def clear(directory: Path) -> None:
     remove_leftovers(directory)
     for name in (RESULT, METRICS, PREDICTIONS, ERROR, libraries.FILE):
         (directory / name).unlink(missing_ok=True)
+    for path in directory.glob(PREDICTIONS_OF.format("*")):
+        path.unlink()
     shutil.rmtree(directory / ADAPTER, ignore_errors=True)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from unipet.adaptation.certificate import (
     failed,
     passed,
 )  # fmt: skip
-from unipet.config import RunConfig
+from unipet.config import RunConfig, plain_values
 from unipet.errors import UnipetError
 from unipet.runs import record_files as records
 from unipet.runs.certify import (
@@ -99,7 +99,7 @@ def _certificate(again: Again, deep: bool) -> Certificate:
     from unipet.training.invariance import check_cache, check_invariance
 
     earlier, model = again.record.certificate or Certificate(), again.model
-    now = {EXAMPLES: examples_hash(again.encoded), **protocol_of(comparable(asdict(again.config), again.record))}
+    now = {EXAMPLES: examples_hash(again.encoded), **protocol_of(comparable(plain_values(again.config), again.record))}
     made = Certificate("verify --deep" if deep else "verify", protocol=earlier.protocol or now)
     made.checks["encoding"] = _encoding(again, now)
     try:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unipet.adaptation.certificate import Certificate, Check
 from unipet.errors import UnipetError
 from unipet.runs.certify import files_again, put_in_order, try_checks
 
+if TYPE_CHECKING:
+    from unipet.adaptation.description import Description
+
 LENGTHS = (5, 8, 12, 16)  # tokens of the made-up inputs
+MOST_LABELS = 100_000
 
 
 def verify_adapter(directory: Path, base: Path) -> Certificate:
@@ -28,6 +32,10 @@ def verify_adapter(directory: Path, base: Path) -> Certificate:
 
     description = description_of(directory)
     model = _base_model(base, description.base_model.kind, description.base_model.dtype)
+    if (
+        labels := _labels(model, description)
+    ) is not None:  # the base model's directory does not say how many there are
+        model = _base_model(base, description.base_model.kind, description.base_model.dtype, labels)
     load(model, directory)
     earlier = description.certificate or Certificate()
     made = Certificate("verify", matched_sites(adaptation(model)), protocol=earlier.protocol)
@@ -51,7 +59,20 @@ def verify_adapter(directory: Path, base: Path) -> Certificate:
     return made
 
 
-def _base_model(base: Path, kind: str, dtype: str) -> Any:
+def _labels(model: Any, description: Description) -> int | None:
+    """How many labels the saved head has, if it has others than that of `model`."""
+    own = dict(model.named_parameters())
+    for name, saved in description.tensors.items():
+        part, _, path = name.partition("/")
+        tensor = own.get(path.replace("/", ".")) if part == "head" else None
+        if tensor is None or not saved.shape or list(tensor.shape) == saved.shape:
+            continue
+        if tensor.shape[0] == model.config.num_labels and 0 < saved.shape[0] <= MOST_LABELS:
+            return saved.shape[0]
+    return None
+
+
+def _base_model(base: Path, kind: str, dtype: str, labels: int | None = None) -> Any:
     """The model in a directory, of the transformers class and in the number format that the adapter was saved with."""
     import torch
     import transformers
@@ -75,6 +96,7 @@ def _base_model(base: Path, kind: str, dtype: str) -> Any:
                 trust_remote_code=False,
                 local_files_only=True,
                 dtype=getattr(torch, dtype, None),
+                **({} if labels is None else {"num_labels": labels}),
             )
     except Exception as error:  # transformers and safetensors raise many types for a broken file
         raise UnipetError(f"{base}: cannot be loaded as {kind}: {first_line(error)}") from error

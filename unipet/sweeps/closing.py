@@ -33,6 +33,10 @@ def summary(record: Record, directory: Path) -> str:
     rows["run"] = f"{named(record.method)} on {named(record.task)}{made}, {named(record.model)}, seed {record.seed}"
     if record.score is not None:
         rows["score"] = f"{numbers.score(record.score, scale_of(record))} {record.metric}"
+    rows["sets"] = ", ".join(
+        f"{name} {numbers.score(one.score, scale_of(record))}{' (reported)' if one.reported else ''}"
+        for name, one in record.evaluation_sets.items()
+    )
     rows["flagged"] = "; ".join(flag.text for flag in record.flags or ())
     rows["checkpoint"] = checkpoint(record)
     if params.trainable is not None:

@@ -5,6 +5,7 @@ from unipet.tasks.check import check_task
 from unipet.tasks.collate import Collate, collate, left_padded
 from unipet.tasks.encode import encode
 from unipet.tasks.encoded import Encoded, EncodedRows
+from unipet.tasks.evaluation_sets import other_sets
 from unipet.tasks.kinds import KINDS, Kind, input_length, kind_of
 from unipet.tasks.load import TaskData, load_hidden, load_task
 from unipet.tasks.readout import Readout, answers_in, readout
@@ -35,6 +36,7 @@ __all__ = [
     "left_padded",
     "load_hidden",
     "load_task",
+    "other_sets",
     "read_rows",
     "readout",
     "score_predictions",

@@ -9,11 +9,13 @@ from unipet.config import TaskConfig
 from unipet.errors import UnipetError, not_allowed, unknown
 from unipet.output.files import file_name
 from unipet.tasks.bleu_tokenizers import check_bleu_tokenizer
+from unipet.tasks.class_weights import check_class_weights
 from unipet.tasks.columns import MASK, answer_columns, columns, text_columns
+from unipet.tasks.evaluation_sets import check_evaluation_sets, reported_split
 from unipet.tasks.fewshot import check_shots
 from unipet.tasks.kinds import KINDS, kind_of
 from unipet.tasks.scoring import METRICS
-from unipet.tasks.selection import LOSS, selection_metric
+from unipet.tasks.selection import LOSS, protocol, selection_metric
 from unipet.tasks.stories import GENERATORS
 
 
@@ -32,10 +34,12 @@ def check_task(task: TaskConfig) -> None:
                 f"task.{key}: {column!r} given; allowed: one column name other than those of task.text {text}."
             )
     _check_labels(task, kind.answer)
+    check_class_weights(task)
     _names("task.drop", task.drop)
     _check_metrics(task)
     for key in ("train_split", "evaluation_split", "selection_split"):
         _check_split(f"task.{key}", getattr(task, key))
+    check_evaluation_sets(task)
     _check_source(task, text)
     _check_selection(task)
     check_shots(task)
@@ -96,8 +100,15 @@ def _check_labels(task: TaskConfig, answer: str) -> None:
         raise UnipetError(f"task.labels: {labels} given, but task.kind={task.kind} has none; use task.labels=[].")
     if task.kind == "multiple_choice" and labels and len(labels) != len(task.choices):
         raise UnipetError(f"task.labels: {labels} given; allowed: one name per choice ({len(task.choices)}).")
-    if answer in ("index", "tags") and len(labels) < 2:
+    if answer in ("index", "tags", "label_set") and len(labels) < 2:
         raise UnipetError(f"task.labels: {labels} given; {task.kind} needs at least two label names.")
+    if task.label_columns and answer != "label_set":
+        raise UnipetError(
+            f"task.label_columns: true given, but an answer of task.kind={task.kind} is in one column. Use "
+            "task.kind=multi_label, or task.label_columns=false."
+        )
+    if task.label_columns and (both := sorted(set(labels) & set(text_columns(task)))):
+        raise UnipetError(f"task.label_columns: {both[0]!r} is a label and a column of task.text. Rename one.")
     words = _names("task.verbalizers", task.verbalizers)
     prompted = KINDS[task.kind].prompted
     if len(words) != (len(labels) if prompted else 0):
@@ -182,12 +193,18 @@ def _check_selection(task: TaskConfig) -> None:
     metrics = [name for name, row in METRICS.items() if row.fits(task.kind)] + [LOSS] * KINDS[task.kind].generates
     if metric not in metrics:
         raise unknown(f"task.selection_metric (task.kind={task.kind})", metric, metrics)
+    if task.patience is not None and protocol(task) == "none":
+        why = "task.selection=none" if task.selection == "none" else "few-shot training (task.shots) holds none out"
+        raise UnipetError(
+            f"task.patience: {task.patience} given, but no examples are there to score a checkpoint on: {why}. Use "
+            f"{'task.selection=shots' if task.shots is not None else 'task.selection=train_holdout'}, or task.patience=null."
+        )
     if task.selection != "validation":
         return
-    if task.selection_split == task.evaluation_split:
+    if task.selection_split == reported_split(task):
         raise UnipetError(
             f"task.selection=validation: task.selection_split and task.evaluation_split are both "
-            f"{task.evaluation_split!r}: the checkpoint would be selected by the reported score. Use "
+            f"{reported_split(task)!r}: the checkpoint would be selected by the reported score. Use "
             "task.selection=train_holdout, or report another split (task.evaluation_split=test)."
         )
     if task.generator is not None and task.data_dir is None:

@@ -19,7 +19,8 @@ def collate(tokenizer: Any) -> Collate:
     """A function that turns features into tensors, padded on the right to the longest feature of the batch.
 
     ids, mask and types are int64 (B, L), or (B, choices, L). Labels are int64 (B,), float32 (B,) for regression, or, with
-    one label per token, int64 (B, L) padded with -100. Raises UnipetError for a tokenizer without a padding token.
+    one label per token, int64 (B, L) padded with -100; for sets of labels, float32 (B, labels). Raises UnipetError for a
+    tokenizer without a padding token.
     """
     import torch
 
@@ -36,10 +37,10 @@ def collate(tokenizer: Any) -> Collate:
                 padded = torch.tensor(_right(rows, pad), dtype=torch.int64)
                 tensors[name] = padded.reshape(len(features), -1, padded.shape[-1]) if grouped else padded
         labels = [feature["labels"] for feature in features]
-        if isinstance(labels[0], list):
+        if isinstance(labels[0], list) and not (labels[0] and isinstance(labels[0][0], float)):
             tensors["labels"] = torch.tensor(_right(labels, IGNORED), dtype=torch.int64)
         else:
-            kind = torch.float32 if isinstance(labels[0], float) else torch.int64
+            kind = torch.float32 if isinstance(labels[0], (float, list)) else torch.int64
             tensors["labels"] = torch.tensor(labels, dtype=kind)
         return tensors
 

@@ -46,7 +46,9 @@ def text_columns(task: TaskConfig) -> list[str]:
 
 
 def answer_columns(task: TaskConfig, evaluation: bool) -> list[str]:
-    """The columns that may hold the answer. If there are several, one of them suffices."""
+    """The columns that may hold the answer. If there are several, one of them suffices (with label_columns, all are needed)."""
+    if task.label_columns:
+        return list(task.labels)
     if not KINDS[task.kind].generates:
         return [task.label]
     return [task.references, task.target] if evaluation else [task.target]
@@ -54,4 +56,4 @@ def answer_columns(task: TaskConfig, evaluation: bool) -> list[str]:
 
 def wanted(task: TaskConfig) -> str:
     """The columns that a data file must have, for messages: "sentence, label"."""
-    return ", ".join([*text_columns(task), answer_columns(task, False)[0]])
+    return ", ".join([*text_columns(task), *answer_columns(task, False)])

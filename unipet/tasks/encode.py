@@ -18,6 +18,7 @@ from unipet.tasks.cache import read_cached, write_cached
 from unipet.tasks.encode_text import encode_causal, encode_seq2seq
 from unipet.tasks.encode_words import encode_words
 from unipet.tasks.encoded import Encoded, EncodedRows
+from unipet.tasks.label_sets import many_hot
 from unipet.tasks.load import TaskData
 from unipet.tasks.prompt import encode_causal_prompts, encode_prompts
 from unipet.tasks.rows import Row
@@ -50,7 +51,8 @@ def encode(data: TaskData, tokenizer: Any, task: TaskConfig, cache: Path | None 
             _ENCODED[key] = found
         return _ENCODED[key]
 
-    return Encoded(split(data.train), split(data.evaluation), split(data.selection) if data.selection else None)
+    others = {name: split(rows) for name, rows in data.others.items()}
+    return Encoded(split(data.train), split(data.evaluation), split(data.selection) if data.selection else None, others)
 
 
 def tokenizer_identity(tokenizer: Any) -> str:
@@ -87,6 +89,8 @@ def _key(rows: list[Row], identity: str, task: TaskConfig) -> str:
     for name in names:
         value = getattr(task, name)
         settings[name] = value if isinstance(value, int | str) else list(value)
+    if task.kind == "multi_label":
+        settings["labels"] = len(task.labels)
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for row in rows:
         content = [
@@ -132,6 +136,14 @@ def _texts(rows: list[Row], tokenizer: Any, task: TaskConfig) -> EncodedRows:
     return EncodedRows(columns, [row.get("label", 0) for row in rows], sum(cut) / len(rows))
 
 
+def _label_sets(rows: list[Row], tokenizer: Any, task: TaskConfig) -> EncodedRows:
+    """Encode one text or a pair per row, with 1.0 for each label that it has and 0.0 for the others."""
+    texts = [list(column) for column in zip(*(row["text"] for row in rows), strict=True)]
+    columns, cut = _call(tokenizer, texts, task.max_length)
+    sets = many_hot([row.get("label", []) for row in rows], len(task.labels))
+    return EncodedRows(columns, sets.tolist(), sum(cut) / len(rows))
+
+
 def _choices(rows: list[Row], tokenizer: Any, task: TaskConfig) -> EncodedRows:
     """Encode the context with each choice, as pairs."""
     first = [row["text"][0] for row in rows for _ in row["choices"]]
@@ -158,6 +170,7 @@ def _call(tokenizer: Any, texts: list[list[str]], max_length: int) -> tuple[dict
 
 ENCODERS: dict[str, Callable[[list[Row], Any, TaskConfig], EncodedRows]] = {
     "classification": _texts,
+    "multi_label": _label_sets,
     "regression": _texts,
     "multiple_choice": _choices,
     "token_classification": encode_words,

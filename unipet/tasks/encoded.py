@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,15 +18,15 @@ class EncodedRows:
     """A data set for torch's DataLoader: `len(rows)`, and `rows[i]` is a Feature. `lengths[i]` is its number of tokens.
 
     `columns` hold one list of ids per sequence. `group` consecutive sequences make one example (its choices). `labels` has
-    one value per example, or is None if `columns["labels"]` has one per token. For words, `columns["labelled"]` has the
-    word of each label, and `columns["wordless"]` the words without tokens. `truncated` and `truncated_targets` are the
-    shares of examples whose input or target was truncated.
+    one value (or a list of values) per example, or is None if `columns["labels"]` has one per token. For words,
+    `columns["labelled"]` has the word of each label, and `columns["wordless"]` the words without tokens. `truncated` and
+    `truncated_targets` are the shares of examples whose input or target was truncated.
     """
 
     def __init__(
         self,
         columns: Ragged,
-        labels: Sequence[int | float] | None,
+        labels: Sequence[int | float] | Sequence[list[float]] | None,
         truncated: float,
         truncated_targets: float | None = None,
         group: int = 1,
@@ -37,7 +37,8 @@ class EncodedRows:
             ends = np.cumsum([0, *(len(row) for row in rows)])
             flat = np.fromiter((i for row in rows for i in row), dtype=np.int32, count=int(ends[-1]))
             arrays[name] = (flat, ends)
-        kind = np.float64 if labels is not None and len(labels) and isinstance(labels[0], float) else np.int64
+        first: Any = labels[0] if labels is not None and len(labels) else None
+        kind = np.float64 if isinstance(first[0] if isinstance(first, list) else first, float) else np.int64
         self._set(arrays, None if labels is None else np.asarray(labels, kind), truncated, truncated_targets, group)
 
     def _set(
@@ -86,7 +87,7 @@ class EncodedRows:
             feature = {name: self._row(name, index) for name in self._read_by_models()}
             feature["attention_mask"] = [1] * len(feature["input_ids"])
         if self.labels is not None:
-            feature["labels"] = self.labels[index].item()
+            feature["labels"] = self.labels[index].tolist()
         return feature
 
     def prompt(self, index: int) -> list[int]:
@@ -123,6 +124,9 @@ class Encoded:
     train: EncodedRows
     evaluation: EncodedRows
     selection: EncodedRows | None = None
+    others: Mapping[str, EncodedRows] = field(
+        default_factory=dict
+    )  # name -> a set that is evaluated beside `evaluation`
 
     @property
     def truncated(self) -> dict[str, float]:

@@ -62,7 +62,7 @@ def typed(record: dict[str, str], task: TaskConfig, place: str) -> dict[str, Any
     if answer == "number" and task.label in record:
         value = record[task.label]
         made[task.label] = value if numeral(value) is None else float(value)
-    lists = {"text": [task.references], "tags": [task.label, *task.text]}.get(answer, [])
+    lists = {"text": [task.references], "tags": [task.label, *task.text], "label_set": [task.label]}.get(answer, [])
     for name in lists:
         if name in record and record[name].lstrip().startswith("["):
             made[name] = parse(

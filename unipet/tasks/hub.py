@@ -80,12 +80,12 @@ def _rows(
         table = table.flatten()  # turns fields such as translation.en into columns
     source = {ours: theirs for theirs, ours in task.rename.items()}
     answers = [] if hidden else answer_columns(task, evaluation)
-    there = [column for column in answers if source.get(column, column) in table.column_names]
+    there = [column for column in answers if task.label_columns or source.get(column, column) in table.column_names]
     names = {source.get(column, column): column for column in (*text_columns(task), *(there or answers[:1]))}
     for theirs, ours in names.items():
         if theirs not in table.column_names:
             raise UnipetError(
-                f"task.rename: {place}, has no column {theirs!r} (for {ours!r}); it has "
+                f"task.rename: {place}, has no column {theirs!r:.200} (for {ours!r:.200}); it has "
                 f"{', '.join(table.column_names)}.{nearest(theirs, table.column_names)}"
             )
     declared = table.features.to_dict()

@@ -11,7 +11,8 @@ from unipet.errors import unknown
 @dataclass(frozen=True)
 class Kind:
     """`auto`: the transformers class that loads the base model. `answer`: the form of an example's answer (`index` of a
-    label, `number`, `tags` of words, `text`). `base`: the suitable base models, in words for error messages."""
+    label, `number`, `tags` of words, `label_set`: any number of labels, `text`). `base`: the suitable base models, in words
+    for error messages."""
 
     auto: str
     answer: str
@@ -29,6 +30,9 @@ class Kind:
 KINDS: dict[str, Kind] = {
     "classification": Kind(
         "AutoModelForSequenceClassification", "index", "one with a sequence classifier", "the label"
+    ),
+    "multi_label": Kind(
+        "AutoModelForSequenceClassification", "label_set", "one with a sequence classifier", "a yes or no to each label"
     ),
     "regression": Kind("AutoModelForSequenceClassification", "number", "one with a sequence classifier", "the number"),
     "multiple_choice": Kind("AutoModelForMultipleChoice", "index", "an encoder such as BERT or RoBERTa", "the choice"),

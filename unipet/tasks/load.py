@@ -14,7 +14,9 @@ from unipet.config import TaskConfig
 from unipet.errors import UnipetError
 from unipet.output.stopwatch import phase
 from unipet.tasks.check import check_task
+from unipet.tasks.class_weights import class_weights
 from unipet.tasks.columns import wanted
+from unipet.tasks.evaluation_sets import other_sets, reported_split
 from unipet.tasks.fewshot import FILES, SAMPLE, demonstrated, draw, split_file
 from unipet.tasks.files import read_files
 from unipet.tasks.hub import hub_source, read_hidden, read_hub
@@ -23,6 +25,7 @@ from unipet.tasks.rows import Row, SplitRows
 from unipet.tasks.selection import carve, protocol
 from unipet.tasks.synthetic import generate
 
+SET = "evaluation."  # then the name of a set that is evaluated beside the reported one: a part of the data
 SUBSET_SEED = 20240229  # fixed and not the run's seed, so that every method and seed uses the same examples
 
 
@@ -43,17 +46,30 @@ class TaskData:
     shots: int | None = None  # training examples of each label
     split_seed: int | None = None  # which of the splits
     available: dict[str, int] = field(default_factory=dict)  # rows before task.max_train / task.max_evaluation
+    others: dict[str, list[Row]] = field(
+        default_factory=dict
+    )  # name -> rows, of the sets evaluated beside `evaluation`
     selection: list[Row] = field(default_factory=list)  # the examples that choose the checkpoint; never reported
     protocol: str = "none"  # task.selection
-    splits: dict[str, str] = field(default_factory=dict)  # "train", "evaluation", "selection" -> split
+    several: bool = False  # whether an example may have several labels, or none
+    splits: dict[str, str] = field(
+        default_factory=dict
+    )  # "train", "evaluation", "evaluation.NAME", "selection" -> split
     dropped: dict[str, dict[str, int]] = field(
         default_factory=dict
     )  # part -> kind of gap -> rows that task.drop left out
+    class_weights: list[float] = field(default_factory=list)  # of the labels in the loss; [] if they count alike
     label_order: list[int] = field(default_factory=list)  # for a hidden split that declares names in another order
 
     def record(self) -> dict[str, Any]:
         """Plain data, for a run's record."""
-        counts = Counter(row["label"] for row in self.train if isinstance(row.get("label"), int))
+        several = self.several
+        counts = Counter(
+            label
+            for row in self.train
+            if several or isinstance(row.get("label"), int)
+            for label in (row["label"] if several else [row["label"]])
+        )
         return {
             "source": self.source,
             "fingerprint": self.fingerprint,
@@ -70,6 +86,9 @@ class TaskData:
             "regression": self.regression,
             "train_labels": {name: counts[i] for i, name in enumerate(self.labels)} if counts else {},
             "selection": {"by": self.protocol, "examples": len(self.selection)},
+            **(
+                {"class_weights": dict(zip(self.labels, self.class_weights, strict=True))} if self.class_weights else {}
+            ),
         }
 
 
@@ -89,12 +108,15 @@ def load_task(task: TaskConfig) -> TaskData:
     if chosen_by == "train_holdout":
         train, selection = carve(train, task.selection_size)
     chosen_train, chosen_evaluation = _first(train, task.max_train), _first(evaluation, task.max_evaluation)
+    others = {name: _first(parts[f"{SET}{name}"].rows, task.max_evaluation) for name in other_sets(task)}
     labels = list(task.labels)
     in_common = _pool(task, pool, chosen_evaluation)
     chosen_train, chosen_evaluation, selection = (
         demonstrated(each, chosen_train, task) for each in (chosen_train, chosen_evaluation, selection)
     )
+    others = {name: demonstrated(rows, chosen_train, task) for name, rows in others.items()}
     splits = {"train": chosen_train, "evaluation": chosen_evaluation}
+    splits |= {f"{SET}{name}": rows for name, rows in others.items()}
     if selection:
         splits["selection"] = selection
     return TaskData(
@@ -109,10 +131,13 @@ def load_task(task: TaskConfig) -> TaskData:
         shots=task.shots,
         split_seed=None if task.shots is None else task.split_seed,
         available={"train": len(train) if task.shots is None else len(pool), "evaluation": len(evaluation)},
+        others=others,
         selection=selection,
         protocol=chosen_by,
         splits=_splits(task),
         dropped={part: read.dropped for part, read in parts.items() if read.dropped},
+        class_weights=class_weights(task, chosen_train),
+        several=KINDS[task.kind].answer == "label_set",
     )
 
 
@@ -149,6 +174,7 @@ def _read(task: TaskConfig) -> tuple[dict[str, SplitRows], str]:
     """The rows of "train", "evaluation" and, with selection=validation, "selection"; and the name of the source."""
     names = _splits(task)
     splits = {"train": (names["train"], False), "evaluation": (names["evaluation"], True)}
+    splits |= {part: (split, True) for part, split in names.items() if part.startswith(SET)}
     if "selection" in names and names["selection"] != names["train"]:
         splits["selection"] = (names["selection"], True)
     if task.data_dir is not None:
@@ -184,7 +210,8 @@ def _splits(task: TaskConfig) -> dict[str, str]:
     train = split_file(task, "train") if published else task.train_split
     held = split_file(task, "dev") if published else train
     selection = {"train_holdout": train, "shots": held, "validation": task.selection_split}.get(protocol(task))
-    found = {"train": train, "evaluation": task.evaluation_split}
+    found = {"train": train, "evaluation": reported_split(task)}
+    found |= {f"{SET}{name}": split for name, split in other_sets(task).items()}
     return found | ({"selection": selection} if selection else {})
 
 

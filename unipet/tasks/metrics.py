@@ -46,8 +46,22 @@ def spearman(predictions: np.ndarray, answers: np.ndarray) -> float:
     return pearson(rankdata(predictions), rankdata(answers))
 
 
+def subset_accuracy(predictions: np.ndarray, answers: np.ndarray) -> float:
+    """Of sets of labels, (n, labels) each: the share of examples whose whole set is right."""
+    return float(np.mean((predictions == answers).all(axis=1)))
+
+
+def f1_micro(predictions: np.ndarray, answers: np.ndarray) -> float:
+    """Of sets of labels: F1 over all pairs of an example and a label; 0.0 if there are none."""
+    return f1(predictions.ravel(), answers.ravel())
+
+
 def f1_macro(predictions: np.ndarray, answers: np.ndarray) -> float:
-    """The mean F1 over all labels that occur in predictions or answers, as for CB in SuperGLUE."""
+    """The mean F1 over all labels that occur in predictions or answers, as for CB in SuperGLUE. Sets of labels are
+    (n, labels)."""
+    if predictions.ndim == 2:
+        occur = np.flatnonzero((predictions + answers).sum(axis=0))
+        return float(np.mean([f1(predictions[:, label], answers[:, label]) for label in occur])) if len(occur) else 0.0
     found = np.union1d(predictions, answers)
     return float(np.mean([f1(predictions == label, answers == label) for label in found]))
 

@@ -35,8 +35,8 @@ def next_tokens(logits: Tensor, inputs: Mapping[str, Tensor], labels: Tensor) ->
 
 
 def answers_in(labels: Tensor, read: Readout) -> int:
-    """The number of answers N that `read` takes from a batch with these labels, (B,) or (B, L)."""
-    if labels.dim() == 1:
+    """The number of answers N that `read` takes from a batch with these labels, (B,), (B, L) or, for sets, (B, C)."""
+    if labels.dim() == 1 or labels.is_floating_point():
         return len(labels)
     return int(((labels[:, 1:] if read is next_tokens else labels) != -100).sum())
 

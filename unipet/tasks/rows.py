@@ -13,10 +13,11 @@ from unipet.tasks.columns import columns, render, text_columns
 from unipet.tasks.declared import alignment, declared_names, scale
 from unipet.tasks.gaps import Gap, short
 from unipet.tasks.kinds import KINDS
+from unipet.tasks.label_sets import label_columns, label_set
 from unipet.tasks.labels import LabelReader
 
-#: {"id": str, "text": [str, ...]} and, by kind: "label" (int, float, or [int] of words), "choices" [str],
-#: "target" str (generation, training), "references" [str] (generation, evaluation).
+#: {"id": str, "text": [str, ...]} and, by kind: "label" (int, float, [int] of words, or a set of labels as an increasing
+#: [int]), "choices" [str], "target" str (generation, training), "references" [str] (generation, evaluation).
 Row = dict[str, Any]
 
 
@@ -131,12 +132,17 @@ class RowReader:
         task = self.task
         if answer == "text":
             return self._references(record, place) if self.evaluation else self._target(record, place)
+        if task.label_columns:
+            cells = {name: self._cell(record, name, "task.labels", "unlabelled", place) for name in task.labels}
+            return {"label": label_columns(cells, task.labels, place)}
         value = self._cell(record, task.label, "task.label", "unlabelled", place)
         place = f"{place}, field {task.label!r}"
         if answer == "number":
             return {"label": answers.number(value, place, self._scale)}
         if answer == "tags":
             return {"label": answers.tags(value, len(row["text"]), self._labels, place)}
+        if answer == "label_set":
+            return {"label": label_set(value, self._labels, place)}
         return {"label": self._labels.index(value, place)}
 
     def _target(self, record: dict[str, Any], place: str) -> Row:
@@ -152,7 +158,7 @@ class RowReader:
             return {"references": [self._target(record, place)["target"]]}
         raise Gap(
             "unlabelled",
-            f"{place}: references missing: no column {task.references!r} (task.references) and no {task.target!r} "
+            f"{place}: references missing: no column {task.references!r:.200} (task.references) and no {task.target!r:.200} "
             f"(task.target). Columns found: {shown(record)}.{_closest(task.references, record)}",
             task.references in self._columns_seen or task.target in self._columns_seen,
         )
@@ -161,7 +167,7 @@ class RowReader:
         if column not in record:
             raise Gap(
                 gap,
-                f"{place}: no column {column!r} ({key}). Columns found: {shown(record)}."
+                f"{place}: no column {column!r:.200} ({key}). Columns found: {shown(record)}."
                 f"{_closest(column, record)} Rename the column, or set {key}.",
                 column in self._columns_seen,
             )

@@ -14,6 +14,7 @@ from unipet.config import TaskConfig
 from unipet.errors import UnipetError, unknown
 from unipet.tasks import data_to_text, metrics
 from unipet.tasks.kinds import KINDS
+from unipet.tasks.label_sets import members
 from unipet.tasks.text_metrics import TEXT_METRICS, References, Texts, TextScore
 
 
@@ -36,7 +37,9 @@ _PERCENT = "0 to 100"
 METRICS: dict[str, Metric] = {
     "accuracy": Metric(("index", "tags"), metrics.accuracy),
     "f1": Metric(("index", "tags"), metrics.f1),
-    "f1_macro": Metric(("index",), metrics.f1_macro),
+    "f1_macro": Metric(("index", "label_set"), metrics.f1_macro),
+    "f1_micro": Metric(("label_set",), metrics.f1_micro),
+    "subset_accuracy": Metric(("label_set",), metrics.subset_accuracy),
     "matthews_correlation": Metric(("index",), metrics.matthews_correlation, scale="-1 to 1"),
     "pearson": Metric(("number",), metrics.pearson, scale="-1 to 1"),
     "spearman": Metric(("number",), metrics.spearman, scale="-1 to 1"),
@@ -61,7 +64,7 @@ class Scores:
     score: float
     metric: str
     metrics: dict[str, float]
-    predictions: list[Any]  # label indices, values, texts, or per sentence a label index per word
+    predictions: list[Any]  # label indices, sets of them, values, texts, or per sentence a label index per word
     per_example: list[float]  # the first metric, if it has a value per example; higher is better
     notes: dict[str, str] = field(default_factory=dict)  # metric -> how it was computed
 
@@ -75,17 +78,19 @@ class Scores:
 
 
 def score_predictions(task: TaskConfig, logits: np.ndarray, labels: np.ndarray) -> Scores:
-    """Score `logits` (n, labels), or for regression (n, 1) or (n,), against `labels` (n,).
+    """Score `logits` (n, labels), or for regression (n, 1) or (n,), against `labels` (n,); for sets of labels (n, labels), of
+    which those with a probability above one half (a logit above 0) are predicted.
 
-    Per example: 1.0 for a correct and 0.0 for a wrong label, or minus the squared error. Raises UnipetError for no
+    Per example: 1.0 for a correct and 0.0 for a wrong label or set, or minus the squared error. Raises UnipetError for no
     examples, shapes that do not match the task, and logits that are not finite.
     """
-    regression = task.kind == "regression"
+    regression, several = task.kind == "regression", KINDS[task.kind].answer == "label_set"
     logits, labels = np.asarray(logits, dtype=np.float64), np.asarray(labels)
     if regression and logits.ndim == 2 and logits.shape[1] == 1:
         logits = logits[:, 0]
     expected = (len(labels),) if regression else (len(labels), len(task.labels))
-    if len(labels) == 0 or labels.ndim != 1 or logits.shape != expected:
+    shape = expected if several else (len(labels),)
+    if len(labels) == 0 or labels.shape != shape or logits.shape != expected:
         raise UnipetError(
             f"task {task.name}: cannot score logits of shape {logits.shape} against labels of shape {labels.shape}; "
             f"needed: at least one example and logits of shape {expected}."
@@ -100,6 +105,11 @@ def score_predictions(task: TaskConfig, logits: np.ndarray, labels: np.ndarray) 
         labels = labels.astype(np.float64)
         values = {name: _formula(task, name)(logits, labels) for name in task.metrics}
         return _scores(task, values, logits.tolist(), (-((logits - labels) ** 2)).tolist())
+    if several:
+        chosen, truth = (logits > 0).astype(np.int64), labels.astype(np.int64)
+        values = {name: _formula(task, name)(chosen, truth) for name in task.metrics}
+        right = (chosen == truth).all(axis=1).astype(np.float64)
+        return _scores(task, values, [members(row) for row in chosen], right.tolist())
     predicted = logits.argmax(axis=1)
     values = {name: _formula(task, name)(predicted, labels) for name in task.metrics}
     return _scores(task, values, predicted.tolist(), (predicted == labels).astype(np.float64).tolist())

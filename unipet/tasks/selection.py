@@ -40,7 +40,10 @@ def carve(rows: list[Row], size: int) -> tuple[list[Row], list[Row]]:
     for i, row in enumerate(rows):
         sources.setdefault(tuple(row["text"]), []).append(i)
     if len(sources) < 2:
-        raise UnipetError("task.selection: too few training examples to hold some out; use task.selection=none.")
+        raise UnipetError(
+            f"task.selection: too few training examples to hold some out: {len(rows)}, with {len(sources)} different text. "
+            "Use task.selection=none."
+        )
     wanted = max(1, min(size, len(rows) // LARGEST_SHARE))
     order = list(sources)
     Random(HOLDOUT_SEED).shuffle(order)

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import product
+from itertools import permutations, product
 from random import Random
 
 Scene = tuple[str, ...]
-Told = tuple[tuple[str, ...], int | float]  # (one text or two, label index or score)
+Told = tuple[tuple[str, ...], int | float | list[int]]  # (one text or two, label index, score or set of label indices)
 
 NOUNS = "food staff music room coffee service view price bed garden bread wine location breakfast pool parking".split()
 GOOD = "wonderful great lovely excellent amazing perfect superb delightful fantastic brilliant".split()
+ASPECTS = ("food", "staff", "room", "price")
 BAD = "awful terrible horrible disappointing poor bad dreadful mediocre nasty pathetic".split()
 # {held} is what the speaker holds; {denied} is what the speaker denies, expected, or heard from others.
 VERDICTS = (
@@ -124,9 +125,34 @@ def _tell_events(scene: Scene, rng: Random) -> list[Told]:
     ]
 
 
+def _praise_scenes() -> list[Scene]:
+    several = [aspects for count in (2, 3) for aspects in permutations(ASPECTS, count)]
+    return [(good, bad, *aspects) for good, bad, aspects in product(GOOD, BAD, several)]
+
+
+def _tell_praises(scene: Scene, rng: Random) -> list[Told]:
+    """What does the speaker like? Two or three things are judged; the twins exchange held and denied in each judgement, so what
+    is praised in the one is blamed in the other."""
+    good, bad, *aspects = scene
+    praised = [rng.random() < 0.5 for _ in aspects]
+    judged = [(rng.choice(VERDICTS), aspect) for aspect in aspects]
+    words = [(good, bad), *((rng.choice(GOOD), rng.choice(BAD)) for _ in aspects[1:])]
+
+    def told(turned: bool) -> Told:
+        likes = [one != turned for one in praised]
+        said = [
+            _verdict(verdict, aspect, *((held, denied) if like else (denied, held)))
+            for (verdict, aspect), (held, denied), like in zip(judged, words, likes, strict=True)
+        ]
+        return (" ".join(said),), sorted(ASPECTS.index(a) for a, like in zip(aspects, likes, strict=True) if like)
+
+    return [told(False), told(True)]
+
+
 GENERATORS: dict[str, Generator] = {
     "verdicts": Generator("classification", 1, ("negative", "positive"), _verdict_scenes, _tell_verdicts),
     "duels": Generator("classification", 2, ("first", "second"), _verdict_scenes, _tell_duels),
     "events": Generator("classification", 1, ("absurd", "plausible"), _event_scenes, _tell_events),
+    "praises": Generator("multi_label", 1, ASPECTS, _praise_scenes, _tell_praises),
     "stars": Generator("regression", 1, (), _star_scenes, _tell_stars),
 }

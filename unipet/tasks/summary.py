@@ -100,6 +100,8 @@ def _example(task: TaskConfig, data: TaskData, encoded: EncodedRows, index: int,
         shown["input"] = _decoded(tokenizer, ids)
     if KINDS[task.kind].generates:
         shown["target"] = _decoded(tokenizer, [i for i in labels if i != IGNORED])
+    elif data.several:
+        shown["label"] = [data.labels[i] for i in row["label"]]
     elif isinstance(labels, list):
         shown["label"] = [data.labels[i] for i in labels if i != IGNORED]
         shown["tokens"] = [

@@ -1,4 +1,4 @@
-"""Callbacks of training: draw routes, check gradients, limit time, show progress, write metrics, keep the best checkpoint."""
+"""Callbacks of training: draw routes, check gradients, limit time, show progress, write metrics."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from unipet.adaptation.adapted import adaptation
 from unipet.adaptation.api import parameters
 from unipet.errors import UnipetError
 from unipet.output.progress import Progress
-from unipet.output.stopwatch import phase
-from unipet.training.history import SELECTION, TERM, WEIGHT, tracked
+from unipet.training.history import TERM, WEIGHT, tracked
 from unipet.training.loop import Callback
 from unipet.training.ranks import ALONE, Ranks
 from unipet.training.resume_point import State
@@ -183,61 +182,3 @@ class Journal(Callback):
         for line in state.values["text"].splitlines():
             values = json.loads(line)
             self.write(values, values.pop("step"))
-
-
-class Best(Callback):
-    """Keeps the trainable tensors of the checkpoint that scores highest on the selection split.
-
-    Up to five checkpoints are scored, the last step among them, but none during warm-up, when the model has learned
-    almost nothing. If two checkpoints score the same, the later one is kept.
-    """
-
-    CHECKPOINTS = 5
-
-    def __init__(self, model: nn.Module, score: Callable[[], float], metric: str = "score", sign: float = 1.0) -> None:
-        """`score` returns `sign` times the value of `metric`, so that a higher score is always better."""
-        self._tensors, self._score, self._metric, self._sign = parameters(model, head=True), score, metric, sign
-        self.journal: Journal | None = None  # where every score is written, as `selection/METRIC`
-        self._kept: dict[str, torch.Tensor] = {}
-        self.scores: dict[int, float] = {}  # step -> score
-        self.seconds = 0.0
-
-    @classmethod
-    def due(cls, step: int, steps: int, warmup: int) -> bool:
-        """Whether the checkpoint after step `step` of `steps` is scored."""
-        return step == steps or (step > warmup and step % math.ceil(steps / cls.CHECKPOINTS) == 0)
-
-    def on_step_end(self, args: Any, state: Any, control: Any) -> None:
-        if control.should_training_stop or self.due(state.global_step, state.max_steps, args.warmup_steps):
-            self.check(state.global_step)
-
-    def check(self, step: int) -> None:
-        """Score the checkpoint after `step`, unless that was done before, and keep it if it is the best."""
-        if step in self.scores:
-            return
-        started = time.perf_counter()
-        with phase("selection"):
-            score = self._score()
-        if not self.scores or score >= max(self.scores.values()):
-            self._kept = {name: tensor.detach().to("cpu", copy=True) for name, tensor in self._tensors.items()}
-        self.scores[step] = score
-        if self.journal is not None:
-            self.journal.write({f"{SELECTION}{self._metric}": self._sign * score}, step)
-        self.seconds += time.perf_counter() - started
-
-    def state(self) -> State:
-        """The best checkpoint's tensors, every score, and the time they took."""
-        scores = {str(step): score for step, score in self.scores.items()}  # JSON has no other keys
-        return State({"scores": scores, "seconds": self.seconds}, self._kept)
-
-    def resume(self, state: State) -> None:
-        """Compare the checkpoints to come with those."""
-        self.scores = {int(step): score for step, score in state.values["scores"].items()}
-        self.seconds, self._kept = state.values["seconds"], state.tensors
-
-    def restore(self) -> int:
-        """Copy the best checkpoint's tensors back into the model. Returns its step."""
-        with torch.no_grad():
-            for name, tensor in self._kept.items():
-                self._tensors[name].copy_(tensor)
-        return max(self.scores, key=lambda step: (self.scores[step], step))

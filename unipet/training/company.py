@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from unipet.training.resume_point import State
-from unipet.training.step import Batch, Loss, Terms
+from unipet.training.shares import Batch
+from unipet.training.step import Loss, Terms
 
 if TYPE_CHECKING:
     from unipet.training.budget.memory_fit import MemoryFit

@@ -31,6 +31,11 @@ def check_compile(config: RunConfig, method: Method) -> None:
     if not config.compile:
         return
     for spec in method.insertions:
+        if inside := [role for role in spec.position.site if role.startswith("experts.")]:
+            raise UnipetError(
+                f"compile: method.insertions.{spec.name} is at {inside[0]}, inside of experts, which take other tokens in each "
+                "step. Set compile=false, or use the site experts or ffn."
+            )
         if spec.mixture is not None and spec.mixture.router not in _SAME_ROUTES:
             raise UnipetError(
                 f"compile: method.insertions.{spec.name}.mixture draws other experts in each step, and each draw would be "

@@ -90,7 +90,7 @@ def compare(config: RunConfig, model: nn.Module, data: TaskData, encoded: Encode
         ways["mean_of_outputs"] = under(reduced_by(model, "mean_of_outputs"))[0]
         alone = [under(weighing(model, _only(expert, count))) for expert in range(count)]
         logits = [each for _, each in alone if each is not None]
-        ways["ensemble_logits"] = _of_logits(config, np.mean(logits, axis=0), rows) if logits else None
+        ways["ensemble_logits"] = _of_logits(config, np.mean(logits, axis=0), split) if logits else None
         ways["random"] = under(reduced_by(model, "random"))[0]
         experts = [each for each, _ in alone]
         best, best_by = _best(config, model, data, encoded, tokenizer, experts)
@@ -155,9 +155,10 @@ def _evaluated(
     return _scored(one, logits, labels), logits
 
 
-def _of_logits(config: RunConfig, logits: np.ndarray, rows: Sequence[Row]) -> Evaluation:
+def _of_logits(config: RunConfig, logits: np.ndarray, split: EncodedRows) -> Evaluation:
+    assert split.labels is not None
     one = replace(config, task=replace(config.task, metrics=config.task.metrics[:1]))
-    return _scored(one, logits, np.array([row["label"] for row in rows]))
+    return _scored(one, logits, split.labels)
 
 
 def _scored(config: RunConfig, logits: np.ndarray, labels: np.ndarray) -> Evaluation:

@@ -76,7 +76,7 @@ def model_inputs(model: Any, batch: Mapping[str, Tensor]) -> tuple[dict[str, Ten
     position, with a mask over the positions that have a label to predict."""
     inputs = {name: value for name, value in batch.items() if name != "labels"}
     labels = batch["labels"]
-    if getattr(model.config, "is_encoder_decoder", False) and labels.dim() == 2:
+    if getattr(model.config, "is_encoder_decoder", False) and labels.dim() == 2 and not labels.is_floating_point():
         inputs["decoder_input_ids"] = model.prepare_decoder_input_ids_from_labels(labels=labels)
         inputs["decoder_attention_mask"] = (labels != -100).long()
     return inputs, labels

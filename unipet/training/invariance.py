@@ -145,7 +145,7 @@ def _padded(feature: Feature, count: int, pad: int) -> Feature:
 
     def longer(name: str, value: Any) -> Any:
         filling = {"input_ids": pad, **_PADDING}.get(name)
-        if not isinstance(value, list) or filling is None:
+        if not isinstance(value, list) or filling is None or isinstance(value[0], float):  # a number for each label
             return value
         return [longer(name, row) for row in value] if isinstance(value[0], list) else [*value, *[filling] * count]
 

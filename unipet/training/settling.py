@@ -7,12 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from unipet.adaptation.reducing import experts_of, mixtures, weighing
 from unipet.calculus.bank import Bank
 from unipet.config import RunConfig
 from unipet.output.stopwatch import phase
-from unipet.tasks import Encoded, TaskData, collate, readout
+from unipet.tasks import Encoded, TaskData, collate, kind_of, readout
 from unipet.training.evaluation import selection_score
 from unipet.training.forward import evaluation_mode, model_inputs, to_device
 
@@ -75,7 +76,7 @@ def fisher(config: RunConfig, model: nn.Module, banks: list[Bank], encoded: Enco
                 for index in chosen:
                     inputs, labels = model_inputs(model, to_device(batch([encoded.train[index]]), device))
                     logits, _ = read(model(**inputs).logits, inputs, labels)
-                    value = _log_likelihood(logits.float(), config.task.kind == "regression", generator)
+                    value = _log_likelihood(logits.float(), kind_of(config.task.kind).answer, generator)
                     gradients = torch.autograd.grad(value, copies, allow_unused=True)
                     for total, gradient in zip(sums, gradients, strict=True):
                         if gradient is not None:
@@ -95,9 +96,12 @@ def _size(bank: Bank) -> int:
     return bank.mixture.experts
 
 
-def _log_likelihood(logits_NC: Tensor, regression: bool, generator: torch.Generator) -> Tensor:
-    """A number whose gradient, squared, is one draw of the Fisher information."""
-    if regression:
+def _log_likelihood(logits_NC: Tensor, answer: str, generator: torch.Generator) -> Tensor:
+    """A number whose gradient, squared, is one draw of the Fisher information. `answer` is the form of the kind's answers."""
+    if answer == "number":
         return logits_NC.sum()
+    if answer == "label_set":
+        drawn_NC = torch.bernoulli(logits_NC.detach().sigmoid().cpu(), generator=generator).to(logits_NC.device)
+        return -functional.binary_cross_entropy_with_logits(logits_NC, drawn_NC, reduction="sum")
     drawn_N = torch.multinomial(logits_NC.detach().softmax(-1).cpu(), 1, generator=generator).squeeze(1)
     return logits_NC.log_softmax(-1).gather(1, drawn_N.to(logits_NC.device).unsqueeze(1)).sum()

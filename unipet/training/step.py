@@ -25,12 +25,12 @@ from unipet.calculus.objectives import (
     task_loss,
 )
 from unipet.calculus.router_use import RouterUse
-from unipet.tasks import Readout, answers_in, read_rows
+from unipet.tasks import Readout, read_rows
 from unipet.training.forward import evaluation_mode, model_inputs
 from unipet.training.precision import autocast
+from unipet.training.shares import NOTHING, WHOLE, Batch, Share, shares
 from unipet.training.start_values import learned_weights
 
-Batch = Mapping[str, Tensor]
 #: The terms of a loss by name, each with its weight: the task's, then the regularisers'. Their sum is the loss.
 Terms = dict[str, Tensor]
 
@@ -46,7 +46,8 @@ class Loss:
     What concerns answers is a mean over the answers of a batch, which `read` takes from the model's output. `precision` is
     that of `autocast`, and `call` the forward pass. `teachers` are the models that distillation learns from, by regulariser;
     without one, as where a step is only measured, the model itself answers in its place. `start` are values from before
-    training, for `l2_to_init`; a tensor that is missing there counts as unchanged.
+    training, for `l2_to_init`; a tensor that is missing there counts as unchanged. With `class_weights`, the task's loss alone
+    is a mean weighted by those of the answers.
     """
 
     objective: Objective
@@ -57,6 +58,7 @@ class Loss:
     teachers: Mapping[str, nn.Module] = field(default_factory=dict, compare=False)
     start: Mapping[str, Tensor] = field(default_factory=dict, compare=False)
     call: Callable[[nn.Module, Mapping[str, Tensor]], Any] = _plainly
+    class_weights: Sequence[float] = ()
 
     def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
         """The loss of a whole batch, with gradient, every regulariser at its full weight."""
@@ -95,13 +97,13 @@ class Loss:
             read, answers = self.read(logits[view * size : (view + 1) * size], dict(inputs), labels)
             seen.append(read.float())  # losses are computed in float32, also under autocast
         own = [
-            task_loss(each, answers, self.regression, self.label_smoothing)
+            task_loss(each, answers, self.regression, self.label_smoothing, self.class_weights)
             for each in seen[: self.objective.task_views]
         ]
         terms = {TASK: own[0] if len(own) == 1 else torch.stack(own).mean()}
         for name, regulariser in self.objective.of(OfAnswers).items():
             taught = self._taught(name, model, inputs, labels) if isinstance(regulariser, Distillation) else None
-            terms[name] = weights[name] * regulariser.term(Answers(seen, self.regression, taught))
+            terms[name] = weights[name] * regulariser.term(Answers(seen, self.regression, taught, answers.dim() == 2))
         return terms
 
     def _taught(self, name: str, model: nn.Module, inputs: Mapping[str, Tensor], labels: Tensor) -> Tensor:
@@ -126,19 +128,9 @@ class Loss:
         learned = learned_weights(model, self.start)
         return {name: weights[name] * each.term(learned) for name, each in chosen.items()}
 
-    def shares(self, batch: Batch, micro_batch: int, rows: slice = slice(None)) -> Iterator[tuple[Batch, float]]:
-        """Split the batch into micro-batches, each with its share of the N answers. The loss of the batch is the sum of
-        the micro-batches' losses times their shares. A micro-batch without an answer is left out.
-
-        Every micro-batch keeps the padding of the whole batch. `rows` are the rows of the batch that this process computes.
-        """
-        whole = answers_in(batch["labels"], self.read)
-        first, end, _ = rows.indices(len(batch["labels"]))
-        for at in range(first, end, micro_batch):
-            piece = {name: value[at : min(at + micro_batch, end)] for name, value in batch.items()}
-            own = answers_in(piece["labels"], self.read)
-            if own:
-                yield piece, own / whole
+    def shares(self, batch: Batch, micro_batch: int, rows: slice = slice(None)) -> Iterator[tuple[Batch, Share]]:
+        """The micro-batches of the rows that this process computes, each with its shares in the loss of the batch."""
+        return shares(batch, micro_batch, rows, self.read, self.class_weights)
 
     def gradients(
         self,
@@ -172,9 +164,9 @@ class Loss:
             backward(loss)
             total = total + loss.detach()
 
-        def add(own: Terms, share: float = 1.0) -> None:
+        def add(own: Terms, share: Share = WHOLE) -> None:
             for name, value in own.items():
-                value = value.detach() * share
+                value = value.detach() * (share.task if name == TASK else share.answers)
                 terms[name] = terms[name] + value if name in terms else value
 
         whole = self._count_routing(model, batch, micro_batch, rows, weights, add_up, passes)
@@ -184,8 +176,11 @@ class Loss:
             of_routing = self._of_routing(uses, routed([uses]) if whole is None else whole, weights)
             loss = sum_of(of_answers)
             check(loss)
-            if share != 1.0:
-                loss = loss * share
+            if share.task != share.answers:
+                others = {name: value * share.answers for name, value in of_answers.items()}
+                loss = sum_of(others | {TASK: of_answers[TASK] * share.task})
+            elif share.answers != 1.0:
+                loss = loss * share.answers
             descend(sum_of({"": loss} | of_routing))
             add(of_answers, share)
             add(of_routing)
@@ -215,7 +210,9 @@ class Loss:
         pieces = list(self.shares(batch, micro_batch, rows))
         if len(pieces) < 2 and add_up is None:
             return None
-        nothing = [] if pieces else [({name: value[:1] for name, value in batch.items()}, 0.0)]  # it names the places
+        nothing = (
+            [] if pieces else [({name: value[:1] for name, value in batch.items()}, NOTHING)]
+        )  # it names the places
         devices = [batch["labels"].device] if batch["labels"].is_cuda else []
         routing = adaptation(model).routing
         number, stream = routing.state()

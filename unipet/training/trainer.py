@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -16,9 +16,10 @@ from unipet.calculus.objectives import L2ToInit, Objective
 from unipet.config import RunConfig
 from unipet.output.stopwatch import phase
 from unipet.tasks import Collate, Readout, read_rows
+from unipet.training.best import PATIENCE, Best, Patience
 from unipet.training.budget.checkpointing import checkpointed
 from unipet.training.budget.limits import batch_tokens, count_steps, seconds_allowed
-from unipet.training.callbacks import Best, Clock, GradientProbe, Journal, Log, Routes, ShownProgress, TimeLimit
+from unipet.training.callbacks import Clock, GradientProbe, Journal, Log, Routes, ShownProgress, TimeLimit
 from unipet.training.company import Company
 from unipet.training.compiling import Compiled
 from unipet.training.expert_use import ExpertUse
@@ -50,7 +51,9 @@ class Trained:
     steps: int = 0
     seconds: float = 0.0  # of the steps alone
     tokens: int = 0  # without padding; an example seen in two views counts once
-    stopped_by: str = "epochs"  # epochs | max_steps | max_tokens | gpu_hours | rung | nothing trains (zero-shot)
+    stopped_by: str = (
+        "epochs"  # epochs | max_steps | max_tokens | gpu_hours | task.patience | rung | nothing trains (zero-shot)
+    )
     untrained: list[str] = field(default_factory=list)  # trainable tensors that got no gradient or did not move
     measured: dict[str, Any] = field(default_factory=dict)  # what `measure` answered
     experts: dict[str, Any] = field(default_factory=dict)  # of mixtures: their use over time, and which have collapsed
@@ -81,6 +84,7 @@ def train(
     ranks: Ranks = ALONE,
     company: Company | None = None,
     teachers: Mapping[str, nn.Module] = MappingProxyType({}),
+    class_weights: Sequence[float] = (),
 ) -> Trained:
     """Train every parameter of `model` that requires a gradient, in place. The model stays on the training device.
 
@@ -91,7 +95,8 @@ def train(
     `log(values, step)`. Two runs with the same seed see the same data order and the same dropout.
     Training begins after `begin`, one of the `points` that it writes every `config.checkpoint.every`, and at its end.
     `measure` is asked once, when the last step is over. Each process of `ranks` calls this, and takes its part of every
-    batch; the first alone has `points` and `best`. `teachers` are the models of the objective's distillations, by name.
+    batch; the first alone has `points` and `best`. `teachers` are the models of the objective's distillations, by name,
+    and `class_weights` those of the labels in the task's loss (none: all count alike).
     `company` may compute the gradients of each step. Raises `Diverged` for a loss that is not finite, `UnipetError` if no
     tensor ever had a gradient or none moved, and `Interrupted` if a signal ended it between two steps.
     """
@@ -140,6 +145,7 @@ def train(
     }
     parts |= {"company": company, "weights": Weights(model), "spent": Spent(), **({"best": best} if best else {})}
     rung = rung_step(config.trial.until, steps)
+    patience = Patience(config.task.patience, config.task.selection_checkpoints, best, ranks, sharding)
     resumption = Resumption(points, config.checkpoint.every, parts, rung)
     trainer = ObjectiveTrainer(
         model=model,
@@ -157,14 +163,16 @@ def train(
             *([progress] if company.shows else []),
             journal,
             hours,
-            *([best] if best else []),  # last, because it checks whether an earlier callback has ended training
+            *([best] if best else []),  # late, because it checks whether an earlier callback has ended training
+            patience,
         ],
     )
     if begin is not None and begin.outcome is not None:
         return Trained(**resumption.finish(begin))
     start = dict[str, Tensor]()
     compiled = Compiled(model) if config.compile else None
-    loss = Loss(objective, regression, optim.label_smoothing, config.precision, read, teachers, start)
+    told = (objective, regression, optim.label_smoothing, config.precision, read, teachers, start)
+    loss = Loss(*told, class_weights=class_weights)
     trainer.loss = loss if compiled is None else replace(loss, call=compiled)
     put_beside(teachers, model, arguments.device)
     trainer.order, trainer.micro_batch, trainer.lr_ratio = order, micro_batch or optim.batch_size, optim.lr_ratio
@@ -207,7 +215,9 @@ def train(
         steps=trainer.state.global_step,
         seconds=clock.seconds - (best.seconds if best else 0.0),
         tokens=trainer.tally.tokens,
-        stopped_by="rung"
+        stopped_by=PATIENCE
+        if patience.exhausted
+        else "rung"
         if trainer.state.global_step == rung
         else "gpu_hours"
         if hours.reached and trainer.state.global_step < steps
@@ -219,7 +229,7 @@ def train(
         frozen=cache.record(),
         packed=company.packed,
     )
-    if trained.steps != rung:  # whose point is there already, for the rung that comes after
+    if patience.exhausted or trained.steps != rung:  # whose point is there already, for the rung that comes after
         resumption.write(trained.steps, asdict(trained))
     end_if_asked(" after training")
     return trained

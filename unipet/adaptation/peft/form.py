@@ -34,6 +34,10 @@ class Form(ABC):
     #: Keys of its configuration that `parts` understands.
     reads: ClassVar[tuple[str, ...]] = ()
     conv1d: ClassVar[bool] = False  # whether it takes transformers' transposed Conv1D
+    #: `form` and side of the position that it computes: beside a linear layer, or on its input or output.
+    place: ClassVar[tuple[str, str]] = ("parallel", "output")
+    #: Options that may have another value at some modules, each with the key that holds those.
+    patterns: ClassVar[Mapping[str, str]] = {}
 
     def why_not(self, insertion: Insertion) -> str | None:
         """Why this insertion, whose function is the form's, is nothing that peft can say; None if it is."""
@@ -84,6 +88,14 @@ def alpha_of(insertion: Insertion) -> tuple[float, bool, Tensor | float]:
     if isinstance(scaling, Constant):
         return scaling.value * size, False, 1.0
     return float(size), False, factor_of(insertion)
+
+
+def plain_factor(insertion: Insertion) -> float | None:
+    """s where it is one number; None for a number per channel."""
+    factor = factor_of(insertion)
+    if isinstance(factor, Tensor):
+        return float(factor) if factor.numel() == 1 else None
+    return factor
 
 
 def rows_by(factor: Tensor | float, tensor: Tensor) -> Tensor:

@@ -31,6 +31,7 @@ class LowRankForm(Form):
     suffixes = tuple(names)
     reads = ("lora_bias", "r", "lora_alpha", "use_rslora", "use_dora", "lora_dropout", "init_lora_weights")
     conv1d = True
+    patterns: ClassVar[dict[str, str]] = {"r": "rank_pattern", "lora_alpha": "alpha_pattern"}
 
     def why_not(self, insertion: Insertion) -> str | None:
         composition = insertion.parts.composition
@@ -181,6 +182,7 @@ class HadamardProductForm(Form):
     peft_type = "LOHA"
     function = HadamardProduct
     reads = ("r", "alpha")
+    patterns: ClassVar[dict[str, str]] = {"r": "rank_pattern", "alpha": "alpha_pattern"}
     names: ClassVar[dict[str, str]] = {
         "hada_w1_a": "up1", "hada_w1_b": "down1", "hada_w2_a": "up2", "hada_w2_b": "down2",
     }  # fmt: skip
@@ -213,6 +215,7 @@ class KroneckerForm(Form):
     peft_type = "LOKR"
     function = Kronecker
     reads = ("r", "alpha", "decompose_factor", "decompose_both")
+    patterns: ClassVar[dict[str, str]] = {"r": "rank_pattern", "alpha": "alpha_pattern"}
     names: ClassVar[dict[str, str]] = {
         "lokr_w1": "outer", "lokr_w1_a": "outer_up", "lokr_w1_b": "outer_down",
         "lokr_w2": "inner", "lokr_w2_a": "inner_up", "lokr_w2_b": "inner_down",
@@ -245,6 +248,3 @@ class KroneckerForm(Form):
 
     def slots(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {self.names[name]: tensor for name, tensor in tensors.items()}
-
-
-FORMS: tuple[Form, ...] = (LowRankForm(), RandomLowRankForm(), VectorForm(), HadamardProductForm(), KroneckerForm())

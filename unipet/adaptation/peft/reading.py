@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from unipet.adaptation.adapted import Adaptation
 from unipet.adaptation.peft import starts, virtual_tokens
 from unipet.adaptation.peft.form import Form
-from unipet.adaptation.peft.forms import FORMS
+from unipet.adaptation.peft.option_patterns import by_options
 from unipet.adaptation.peft.patterns import checked_pattern
-from unipet.adaptation.peft.targets import check_saved_modules, check_targets
+from unipet.adaptation.peft.saved_modules import parts_of
+from unipet.adaptation.peft.table import FORMS
+from unipet.adaptation.peft.targets import check_saved_modules, check_targets, saved_names
 from unipet.adaptation.tensor_file import finite_tensors, header_of
 from unipet.calculus.sites import ARCHITECTURES, Architecture, Position, architecture_of, head_names, resolve
 from unipet.errors import UnipetError, nearest
@@ -31,6 +33,8 @@ _NEUTRAL = frozenset(
 _YES_OR_NO = frozenset(
     "use_rslora use_dora fan_in_fan_out inference_mode lora_bias use_effective_conv2d decompose_both rank_dropout_scale".split()
 )
+#: Values of `init_weights` that change what is computed, not only where it starts.
+_VARIANTS = ("bat", "mini")
 _STARTS = ("base_model.model.", "base_model.")
 
 
@@ -61,7 +65,7 @@ def check_config(source: Path, config: Mapping[str, Any]) -> None:
         raise UnipetError(
             f"{source}: peft_type {kind!r} cannot be imported. Types that can: {', '.join(known)}.{nearest(str(kind), known)}"
         )
-    understood = _NEUTRAL | set(form.reads if form else virtual_tokens.READS)
+    understood = _NEUTRAL | set((*form.reads, *form.patterns.values()) if form else virtual_tokens.READS)
     for key, value in config.items():
         if key not in understood and value:
             raise UnipetError(
@@ -71,6 +75,10 @@ def check_config(source: Path, config: Mapping[str, Any]) -> None:
             raise UnipetError(f"{source}: {key}: {str(value)[:40]!r} given; allowed: true or false.")
     if form is not None and starts.KEY in form.reads:
         starts.check_start(source, config)
+    if isinstance(variant := config.get("init_weights", True), str) and variant in _VARIANTS:
+        raise UnipetError(
+            f"{source}: init_weights: {variant!r} is another function of its {kind}, which is not imported."
+        )
     if config.get("bias", "none") != "none":
         raise UnipetError(f"{source}: bias: {config['bias']!r} trains the base model's biases, which is not imported.")
 
@@ -84,28 +92,35 @@ def imported(
     for name, tensor in tensors.items():
         if bare.setdefault(_bare(name, model), tensor) is not tensor:
             raise UnipetError(f"{source}: {name} and another tensor are both {_bare(name, model)} of this model.")
-    heads = {name: bare.pop(name) for name in list(bare) if name in head}
+    whole = saved_names(source, config, model)
+    saved = {name: bare.pop(name) for name in list(bare) if name in whole or name in head}
     form = _form(config)
     sites: Mapping[str, Mapping[str, Tensor]] = _by_module(model, source, form, bare) if form is not None else {}
     if form is None:
         virtual_tokens.check_names(source, bare)
-    check_saved_modules(source, config, model, heads)
-    for name, tensor in heads.items():
+    check_saved_modules(source, config, whole, saved)
+    for name, tensor in saved.items():
         if named[name].shape != tensor.shape:
             raise UnipetError(
                 f"{source}: {name} is {tuple(tensor.shape)} there, {tuple(named[name].shape)} in this model. "
                 "Load the base model with the task's number of labels."
             )
+    insertions: dict[str, Any] = {}
     try:
-        if form is not None:
+        if form is None:
+            insertions = {"tokens": virtual_tokens.method_of(config)}
+        else:
             check_targets(source, config, model, sites)
-            config, sites = (
-                starts.with_start(source, config, model, sites) if starts.KEY in form.reads else (config, sites)
-            )
-        insertions = _insertions(model, form, config, sites) if form else {"tokens": virtual_tokens.method_of(config)}
+            own: dict[str, Mapping[str, Tensor]] = {}
+            for options, some in by_options(source, form, config, sites):
+                if starts.KEY in form.reads:
+                    options, some = starts.with_start(source, options, model, some)
+                insertions |= _insertions(model, form, options, some, len(insertions))
+                own |= some
+            sites = own
     except KeyError as error:
         raise UnipetError(f"{source}: it does not say {error.args[0]}, which a {config['peft_type']} needs.") from None
-    method = {"name": "imported", "insertions": insertions, "unfreeze": ["head"] if heads else []}
+    method = {"name": "imported", "insertions": insertions, "unfreeze": parts_of(model, source, saved, head)}
 
     @torch.no_grad()
     def fill(inserted: Adaptation) -> None:
@@ -126,11 +141,7 @@ def imported(
                 raise UnipetError(f"{source} does not fit this model at {item.site.path}: {theirs} there, {mine} here.")
             for name, parameter in own.items():
                 parameter.copy_(given[name])
-        for name, tensor in heads.items():
-            if name not in inserted.unfrozen:
-                raise UnipetError(
-                    f"{source}: {name} is a part of the base model here, no task head. It is not imported."
-                )
+        for name, tensor in saved.items():
             named[name].copy_(tensor)
 
     return method, fill
@@ -178,11 +189,14 @@ def _copy_shared(source: Path, frozen: Mapping[str, Tensor], bare: Mapping[str, 
 
 
 def _insertions(
-    model: nn.Module, form: Form, config: Mapping[str, Any], sites: Mapping[str, Mapping[str, Tensor]]
+    model: nn.Module, form: Form, config: Mapping[str, Any], sites: Mapping[str, Mapping[str, Tensor]], before: int
 ) -> dict[str, Any]:
-    """One insertion for each set of roles that are in the same layers."""
+    """One insertion for each set of roles that are in the same layers, numbered after those `before`."""
     table = architecture_of(model, ARCHITECTURES)
     feedforward = config.get("feedforward_modules") or []
+    shape, side_of = form.place
+    if side_of == "input":
+        feedforward = list(sites)
     if isinstance(feedforward, str):
         pattern = checked_pattern(Path("feedforward_modules"), "feedforward_modules", feedforward)
         inputs = {path for path in sites if pattern.fullmatch(path)}
@@ -200,10 +214,9 @@ def _insertions(
         if left:
             raise UnipetError(f"No role is at {', '.join(sorted(left)[:4])}; the adapter fits another architecture.")
     result: dict[str, Any] = {}
-    for number, ((side, stack, layers), roles) in enumerate(groups.items()):
+    for number, ((side, stack, layers), roles) in enumerate(groups.items(), before):
         position: dict[str, Any] = {"site": roles, "layers": "all" if layers is None else list(layers), "side": side}
-        if side == "input":
-            position["form"] = "sequential"
+        position["form"] = "sequential" if side == "input" else shape
         if len(table.stacks) > 1:
             position["stack"] = stack
         result[f"weights{number or ''}"] = {**form.parts(config), "position": position}

@@ -34,12 +34,17 @@ def check_targets(source: Path, config: Mapping[str, Any], model: nn.Module, sto
         )
 
 
-def check_saved_modules(source: Path, config: Mapping[str, Any], model: nn.Module, stored: Collection[str]) -> None:
-    """Raise UnipetError unless `stored`, the head's stored parameters, are all those of `modules_to_save`, and of no other."""
+def saved_names(source: Path, config: Mapping[str, Any], model: nn.Module) -> list[str]:
+    """The parameters of the modules that `modules_to_save` names."""
     named = _names(source, config, "modules_to_save")
     ends = tuple(f".{name}" for name in named)
     saved = [path for path, _ in model.named_modules() if path in named or path.endswith(ends)]
-    whole = [name for name, _ in model.named_parameters() if any(name.startswith(f"{path}.") for path in saved)]
+    return [name for name, _ in model.named_parameters() if any(name.startswith(f"{path}.") for path in saved)]
+
+
+def check_saved_modules(source: Path, config: Mapping[str, Any], whole: list[str], stored: Collection[str]) -> None:
+    """Raise UnipetError unless `stored`, the stored parameters of the model itself, are the `whole` of `modules_to_save`."""
+    named = _names(source, config, "modules_to_save")
     missing, foreign = [name for name in whole if name not in stored], [name for name in stored if name not in whole]
     if missing:
         raise UnipetError(f"{source}: modules_to_save: {named} are to be there, and {_few(missing)} are missing.")

@@ -72,6 +72,8 @@ class Composition(ABC):
 
     def refuses_scaling(self, dynamic: str | None) -> str | None:
         """Why it does not go with a scaling that is `dynamic`."""
+        if dynamic and self.of_weight:
+            return "it changes the weight, which is the same for all inputs, and a gate is not. Use a constant, or learned."
         return None
 
     def refuses_rows(self, by_row: bool) -> str | None:

@@ -8,12 +8,12 @@ Shapes: B batch, T positions, D width of h, U width of what the function reads, 
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import ClassVar, Self, cast
 
-import torch
 from torch import Generator, Tensor
 
 from unipet.calculus.functions.product import Delta, Product, value
@@ -54,7 +54,7 @@ class TensorSpec:
 
     @property
     def count(self) -> int:
-        return torch.Size(self.shape).numel()
+        return math.prod(self.shape)
 
 
 #: slot -> tensor name -> spec; a slot that is one bare tensor calls it "".
@@ -133,12 +133,13 @@ class Function(ABC):
         """As `frozen`, one for all sites of the insertion."""
         return {}
 
-    def start(self, params: Params, weight_DU: Tensor | None) -> None:  # noqa: B027 - most have nothing to set
-        """Set tensors, in place, that start from the base model's weight or from each other (an SVD, a copy).
+    def frozen_count(self, widths: Sequence[Widths]) -> int:
+        """How many numbers these two make at sites of these widths, where the base model does not bound it."""
+        return 0
 
-        `params` holds the trained and the frozen tensors of one site; `weight_DU` the weight of a function that
-        `needs_weight`, or whose `starts_from_weight` is true.
-        """
+    def start(self, params: Params, weight_DU: Tensor | None) -> None:  # noqa: B027 - most have nothing to set
+        """Set tensors, in place, that start from the base model's weight or from each other (an SVD, a copy). `params` holds
+        the trained and frozen ones of one site; `weight_DU` the weight, where `starts_from_weight` is true."""
 
     @property
     def starts_from_weight(self) -> bool:
@@ -204,9 +205,8 @@ class Function(ABC):
         return False
 
     def sizes(self, widths: Sequence[Widths]) -> Sequence[int]:
-        """The values of its `knob` that sites of these widths allow; none where it has no size.
-
-        A range where a larger value trains more. A list where not every value is allowed or the count does not follow
+        """The values of its `knob` that sites of these widths allow; none where it has no size. A range where a larger value
+        trains more. A list where not every value is allowed or the count does not follow
         the value: then all that are allowed, in ascending order.
         """
         low = next((field.metadata.get("low") or 1 for field in fields(self) if field.name == self.knob), None)

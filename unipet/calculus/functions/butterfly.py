@@ -31,7 +31,7 @@ class Butterfly(Turn):
     size: int = option(4, low=2)
     factors: int = option(1, low=1)
 
-    def slots(self, widths: Widths) -> Slots:
+    def turn_slots(self, widths: Widths) -> Slots:
         if self.factors > 1 and self.size % 2:
             raise not_allowed("function.size", self.size, "an even number", "Several factors exchange half-blocks.")
         must_divide("size", self.size, input=widths.h)

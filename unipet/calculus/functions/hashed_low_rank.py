@@ -42,6 +42,9 @@ class HashedLowRank(MadeFactors):
     def shared(self, widths: Sequence[Widths]) -> Slots:
         return {"theta": {"": TensorSpec((self.length,), "table", "uniform_002")}}
 
+    def frozen_count(self, widths: Sequence[Widths]) -> int:
+        return self.length + sum(self.size * (one.u + one.h) for one in widths)
+
     def shared_frozen(self, widths: Sequence[Widths], generator: Generator) -> Mapping[str, Tensor]:
         index = {
             f"index.{one.number}": torch.randint(self.length, (self.size * (one.u + one.h),), generator=generator)

@@ -57,7 +57,7 @@ class LowRank(LinearMap):
             "up": {"": TensorSpec((widths.h, self.size), "out", first)},
         }
         if self.bias:
-            slots["up"]["bias"] = TensorSpec((widths.h,), "bias")
+            slots["up"]["bias"] = TensorSpec((widths.h,), "bias", "zeros" if self.starts_from_weight else None)
         if self.diagonal:
             slots["diagonal"] = {"": TensorSpec((self.size,), "table", "zeros")}
         return {name: slot for name, slot in slots.items() if name not in self.freeze}
@@ -87,6 +87,10 @@ class LowRank(LinearMap):
     def sizes(self, widths: Sequence[Widths]) -> Sequence[int]:
         most = min(min(one.u, one.h) for one in widths) if self.starts_from_weight else UNBOUNDED
         return range(1, most + 1)
+
+    def frozen_count(self, widths: Sequence[Widths]) -> int:
+        slots = [*self.freeze, *(("down", "up") if self.from_start else ())]
+        return sum(self.size * (one.u if slot == "down" else one.h) for one in widths for slot in slots)
 
     def frozen(self, widths: Widths, generator: Generator) -> Mapping[str, Tensor]:
         shapes = {"down": (self.size, widths.u), "up": (widths.h, self.size)}

@@ -29,7 +29,7 @@ class NormalisedLowRank(LinearMap):
     """
 
     size: int = option(8, low=1)
-    strength: float = option(15.0)
+    strength: float = option(15.0, low=-1e6, high=1e6)
 
     def slots(self, widths: Widths) -> Slots:
         return {

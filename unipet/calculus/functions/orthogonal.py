@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unipet.calculus.functions.base import Heads, LinearMap, Params
+from unipet.calculus.functions.base import Heads, LinearMap, Params, Slots, Widths
+from unipet.errors import UnipetError
 
 
 def skew(upper_NK: Tensor, width: int) -> Tensor:
@@ -50,6 +51,17 @@ class Turn(LinearMap):
     Its use is `composition: replace` in sequential form: f(h) in the place of h, on the output side of a linear map
     or, with `side: input`, on the input side.
     """
+
+    def slots(self, widths: Widths) -> Slots:
+        if widths.u != widths.h:
+            raise UnipetError(
+                f"function: it turns what it reads, and x is {widths.u} wide, h {widths.h}. Use form: sequential."
+            )
+        return self.turn_slots(widths)
+
+    @abstractmethod
+    def turn_slots(self, widths: Widths) -> Slots:
+        """Its slots at a site where x is as wide as h."""
 
     @abstractmethod
     def turned(self, u: Tensor, params: Params) -> Tensor:

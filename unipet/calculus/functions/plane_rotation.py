@@ -30,7 +30,7 @@ class PlaneRotation(Turn):
     per_pair: int = option(1, low=1, high=4)
     group_size: int = option(2, low=2)
 
-    def slots(self, widths: Widths) -> Slots:
+    def turn_slots(self, widths: Widths) -> Slots:
         if self.per_pair not in (1, 2, 4):
             raise not_allowed("function.per_pair", self.per_pair, "1, 2 or 4")
         must_divide("group_size", 2, group=self.group_size)

@@ -111,6 +111,9 @@ class Prefix(Function):
                 f"tokens or more, or set function.size={len(self.ids)}."
             )
 
+    def frozen_count(self, widths: Sequence[Widths]) -> int:
+        return sum(2 * self.freeze_first * one.kv for one in widths)
+
     def frozen(self, widths: Widths, generator: Generator) -> Mapping[str, Tensor]:
         if not self.freeze_first:
             return {}

@@ -5,6 +5,7 @@ Shapes: D width of h, R width of what is multiplied last.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -76,6 +77,15 @@ Delta = Tensor | Product
 def value(delta: Delta) -> Tensor:
     """Δ itself."""
     return delta.value() if isinstance(delta, Product) else delta
+
+
+def stacked(deltas: Sequence[Delta]) -> Product | None:
+    """The Δ of stacked views as one product, where all of them end in the same matrix: only what is narrow is copied."""
+    products = [delta for delta in deltas if isinstance(delta, Product)]
+    first = products[0] if len(products) == len(deltas) else None
+    if first is None or any(one.W_DR is not first.W_DR or one.factor != first.factor for one in products):
+        return None
+    return replace(first, z=torch.cat([one.z for one in products]))
 
 
 def scaled(delta: Delta, factor: Tensor | float) -> Delta:

@@ -26,7 +26,7 @@ class TokenNetwork:
     `hidden`, then one of the embedding's width. `residual` adds what went in (Razdaibiedina et al. 2023)."""
 
     hidden: int = option(128, low=1)
-    depth: int = option(1, low=1)
+    depth: int = option(1, low=1, high=64)
     activation: str = option("relu", choices=tuple(ACTIVATIONS))
     residual: bool = option(False)
 

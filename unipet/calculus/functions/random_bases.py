@@ -49,14 +49,17 @@ class RandomBases(LinearMap):
     def sizes(self, widths: Sequence[Widths]) -> Sequence[int]:
         return list(range(1, max(min(one.u, one.h) for one in widths) + 1))  # fewer bases, fewer numbers
 
-    def shared_frozen(self, widths: Sequence[Widths], generator: Generator) -> Mapping[str, Tensor]:
-        unit = math.sqrt(3.0)  # U(-√3, √3) has variance one
+    def frozen_count(self, widths: Sequence[Widths]) -> int:
+        return sum(math.prod(shape) for shape in self._shared_shapes(widths).values())
+
+    def _shared_shapes(self, widths: Sequence[Widths]) -> dict[str, tuple[int, ...]]:
         narrow = max(min(one.u, one.h) for one in widths)
         wide, bases = max(max(one.u, one.h) for one in widths), max(self._bases(one) for one in widths)
-        return {
-            "A": uniform((self.size, narrow), unit, generator),
-            "B": uniform((wide, bases, self.size), unit, generator),
-        }
+        return {"A": (self.size, narrow), "B": (wide, bases, self.size)}
+
+    def shared_frozen(self, widths: Sequence[Widths], generator: Generator) -> Mapping[str, Tensor]:
+        unit = math.sqrt(3.0)  # U(-√3, √3) has variance one
+        return {name: uniform(shape, unit, generator) for name, shape in self._shared_shapes(widths).items()}
 
     def start(self, params: Params, weight_DU: Tensor | None) -> None:
         params["outer"].fill_(1 / max(params["outer"].shape))

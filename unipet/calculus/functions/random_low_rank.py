@@ -27,7 +27,7 @@ class RandomLowRank(LinearMap):
 
     size: int = option(256, low=1)
     dropout: float = option(0.0, low=0.0, high=0.999)
-    start_at: float = option(0.1)
+    start_at: float = option(0.1, low=-1e6, high=1e6)
     seed: int = option(0, low=0)
 
     def slots(self, widths: Widths) -> Slots:
@@ -35,6 +35,9 @@ class RandomLowRank(LinearMap):
             "inner": {"": TensorSpec((self.size,), "table", "ones")},
             "outer": {"": TensorSpec((widths.h,), "table", "zeros")},
         }
+
+    def frozen_count(self, widths: Sequence[Widths]) -> int:
+        return self.size * (max(one.u for one in widths) + max(one.h for one in widths))
 
     def shared_frozen(self, widths: Sequence[Widths], generator: Generator) -> Mapping[str, Tensor]:
         return {

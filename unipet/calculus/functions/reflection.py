@@ -31,7 +31,7 @@ class Reflection(Turn):
     size: int = option(8, low=1)
     gram_schmidt: bool = option(False)
 
-    def slots(self, widths: Widths) -> Slots:
+    def turn_slots(self, widths: Widths) -> Slots:
         at_most("size", self.size, input=widths.h)
         return {"vectors": {"": TensorSpec((self.size, widths.h), "in", "kaiming")}}
 

@@ -28,10 +28,10 @@ class Rotation(Turn):
 
     size: int = option(32, low=2)
     cayley: str = option("neumann", choices=("neumann", "exact"))
-    terms: int = option(5, low=3)
+    terms: int = option(5, low=3, high=1000)
     share_blocks: bool = option(False)
 
-    def slots(self, widths: Widths) -> Slots:
+    def turn_slots(self, widths: Widths) -> Slots:
         must_divide("size", self.size, input=widths.h)
         blocks = 1 if self.share_blocks else widths.h // self.size
         return {"upper": {"": TensorSpec((blocks, self.size * (self.size - 1) // 2), "table", "zeros")}}

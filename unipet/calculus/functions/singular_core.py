@@ -45,6 +45,9 @@ class SingularCore(LinearMap):
     def shared(self, widths: Sequence[Widths]) -> Slots:
         return {"core": {"": TensorSpec((self.count,), "table", "zeros")}}
 
+    def frozen_count(self, widths: Sequence[Widths]) -> int:
+        return sum(self.count * self.size**2 + self.size * (one.u + one.h) for one in widths)
+
     def frozen(self, widths: Widths, generator: Generator) -> Mapping[str, Tensor]:
         projections_KRR = torch.randn(self.count, self.size, self.size, generator=generator) / math.sqrt(self.size)
         return {

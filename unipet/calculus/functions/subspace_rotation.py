@@ -31,7 +31,7 @@ class SubspaceRotation(LinearMap):
 
     size: int = option(32, low=2)
     cayley: str = option("exact", choices=("neumann", "exact"))
-    terms: int = option(5, low=3)
+    terms: int = option(5, low=3, high=1000)
     split: str = option("orthogonal", choices=("orthogonal", "even"))
 
     def slots(self, widths: Widths) -> Slots:

@@ -24,7 +24,7 @@ class WeightNetwork(LinearMap):
     """
 
     size: int = option(32, low=1)
-    depth: int = option(0, low=0)
+    depth: int = option(0, low=0, high=64)
     activation: str = option("relu", choices=tuple(ACTIVATIONS))
 
     @property

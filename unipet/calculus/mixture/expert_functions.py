@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -72,6 +72,9 @@ class ExpertFunctions(Function):
             for number, one in enumerate(self.experts)
             for slot, tensors in one.slots(widths).items()
         }
+
+    def frozen_count(self, widths: Sequence[Widths]) -> int:
+        return sum(one.frozen_count(widths) for one in self.experts)
 
     def delta(self, u: Tensor | Heads | None, params: Params, training: bool) -> Tensor:
         raise AssertionError("each expert has a delta of its own")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unipet.calculus.objectives.regulariser import OfRouting
+from unipet.calculus.objectives.regulariser import HEAVIEST, OfRouting
 from unipet.calculus.options import option
 from unipet.calculus.router_use import RouterUse
 from unipet.errors import UnipetError
@@ -25,7 +25,7 @@ class Balance(OfRouting):
     effective batch. The value is 1 where the load is even and M where one expert takes all. `weight` is 0.01 there.
     """
 
-    weight: float = option(0.01, low=0.0)
+    weight: float = option(0.01, low=0.0, high=HEAVIEST)
 
     def term(self, uses: Sequence[RouterUse], whole: Mapping[str, Tensor]) -> Tensor:
         if not uses:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -117,8 +117,25 @@ def _regulariser(name: str, data: Any, key: str) -> Regulariser | None:
     return parse_options(REGULARISERS[choice], options, key, f"regulariser '{choice}'", ignore=("name",))
 
 
-def task_loss(logits: Tensor, labels: Tensor, regression: bool, label_smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy over logits (N, C), or mean squared error over logits (N, 1)."""
+def task_loss(
+    logits: Tensor,
+    labels: Tensor,
+    regression: bool,
+    label_smoothing: float = 0.0,
+    class_weights: Sequence[float] = (),
+) -> Tensor:
+    """Cross-entropy over logits (N, C), or mean squared error over logits (N, 1); where `labels` are (N, C), 1 for each label
+    that an example has and 0 for the others, the binary cross-entropy, a mean over examples and labels.
+
+    With `class_weights` (C,), the cross-entropy is a mean weighted by the weights of the answers, as that of torch; the binary
+    one weighs every 1 (`pos_weight`). Smoothing moves the target by so much towards the uniform one: over the classes, or over
+    1 and 0.
+    """
+    logits = logits.float()
+    weights = logits.new_tensor(class_weights) if class_weights else None
     if regression:
-        return F.mse_loss(logits.float().squeeze(-1), labels.float())
-    return F.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
+        return F.mse_loss(logits.squeeze(-1), labels.float())
+    if labels.dim() == 2:
+        target = labels * (1 - label_smoothing) + label_smoothing / 2
+        return F.binary_cross_entropy_with_logits(logits, target, pos_weight=weights)
+    return F.cross_entropy(logits, labels, weights, label_smoothing=label_smoothing)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from unipet.calculus.objectives.regulariser import OfWeights, Weights
+from unipet.calculus.objectives.regulariser import HEAVIEST, OfWeights, Weights
 from unipet.calculus.options import option
 from unipet.errors import UnipetError
 
@@ -50,7 +50,7 @@ class L2ToInit(OfWeights):
     """‖θ - θ₀‖², the sum over everything that the method trains, θ₀ being its values before training (L2-SP, Li et al. 2018:
     weight is α/2). The new output layer of a task takes part only with `head`."""
 
-    weight: float = option(0.01, low=0.0)
+    weight: float = option(0.01, low=0.0, high=HEAVIEST)
     head: bool = option(False)
 
     def term(self, weights: Weights) -> Tensor:

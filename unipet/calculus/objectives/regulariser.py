@@ -14,6 +14,7 @@ from torch import Tensor
 from unipet.calculus.options import option
 from unipet.calculus.router_use import RouterUse
 
+HEAVIEST = 1e6  # of a weight: the loss stays within float32
 #: How a weight changes; `over` is the share of the steps that this takes.
 SCHEDULES: dict[str, str] = {
     "constant": "the weight at every step",
@@ -27,7 +28,7 @@ SCHEDULES: dict[str, str] = {
 class Regulariser:
     """A term that an objective adds to the task's loss: `weight` times what a subclass computes."""
 
-    weight: float = option(1.0, low=0.0)
+    weight: float = option(1.0, low=0.0, high=HEAVIEST)
     schedule: str = option("constant", choices=tuple(SCHEDULES))
     over: float = option(1.0, above=0.0, high=1.0)
 
@@ -57,11 +58,13 @@ class Regulariser:
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model said about a micro-batch: for each view the logits of the answers, (N, C) in float32, and the teacher's."""
+    """What a model said about a micro-batch: for each view the logits of the answers, (N, C) in float32, and the teacher's.
+    Where an answer has `several` labels, each logit is of a yes or no of its own."""
 
     views: Sequence[Tensor]
     regression: bool = False
     teacher: Tensor | None = None
+    several: bool = False
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from unipet.calculus.sites.experts import INSIDE, why_not_inside
 from unipet.calculus.sites.resolve import base_of, has_module
 from unipet.calculus.sites.table import Architecture, HookPoint, Stack
 from unipet.errors import UnipetError, nearest
@@ -92,6 +93,8 @@ def _check_point(point: HookPoint, module: nn.Module, key: str) -> None:
             f"{key}: {type(module).__name__} does not send its attention through transformers' AttentionInterface, so "
             "nothing can act on its heads. Leave the role out; `without` may say why."
         )
+    if point.at in INSIDE and (reason := why_not_inside(module)) is not None:
+        raise UnipetError(f"{key}: nothing can act inside of the experts: {reason}. Leave the role out.")
     widths = widths_of(module)
     if point.part is not None and (widths is None or widths[1] % point.part[1]):
         wide = f"{type(module).__name__} is no linear map" if widths is None else f"its output is {widths[1]} wide"

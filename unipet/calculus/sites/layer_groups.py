@@ -18,7 +18,7 @@ SCHEMES: dict[str, Callable[[int, int], int]] = {
 
 def read_group(text: str) -> tuple[str, int, int] | None:
     """The scheme, the number of a group from 1, and how many there are; None for a text that names no group."""
-    match = re.fullmatch(r"([a-z]+):(\d+)/(\d+)", text)
+    match = re.fullmatch(r"([a-z]+):([0-9]{1,9})/([0-9]{1,9})", text)
     if match is None or match[1] not in SCHEMES or not 1 <= int(match[2]) <= int(match[3]):
         return None
     return match[1], int(match[2]), int(match[3])

@@ -8,7 +8,7 @@ from typing import Any
 
 from unipet.calculus.options import option
 from unipet.calculus.sites.layer_groups import SCHEMES, group_layers, read_group
-from unipet.errors import UnipetError, not_allowed
+from unipet.errors import LONGEST, UnipetError, not_allowed
 
 FORMS = ("parallel", "sequential")
 
@@ -47,18 +47,18 @@ class Position:
                 f"{key}.site: missing. Name a role or a list of roles, for example ffn or [attn.q, attn.v]."
             )
         if len(set(self.site)) != len(self.site):
-            raise UnipetError(f"{key}.site: a role is listed twice in {self.site}.")
+            raise UnipetError(f"{key}.site: a role is listed twice in {str(self.site)[:LONGEST]}.")
         if not isinstance(self.optional, bool):
             listed = self.optional if isinstance(self.optional, list) else None
             if listed is None or any(role not in self.site for role in listed):
-                allowed = f"true, false or a list of roles among {', '.join(self.site)}"
+                allowed = f"true, false or a list of roles among {', '.join(self.site)[:LONGEST]}"
                 raise not_allowed(f"{key}.optional", self.optional, allowed)
         layer_indices(self.layers, None, f"{key}.layers")
         token_span(self.tokens, f"{key}.tokens")
 
 
 def _counted(text: str) -> tuple[str, int] | None:
-    match = re.fullmatch(r"(first|last):(\d+)", text)
+    match = re.fullmatch(r"(first|last):([0-9]{1,9})", text)
     return (match[1], int(match[2])) if match and int(match[2]) > 0 else None
 
 
@@ -93,7 +93,7 @@ def layer_indices(layers: Any, count: int | None, key: str) -> list[int]:
         if group[2] > total:
             raise UnipetError(f"{key}: {layers!r} asks for {group[2]} groups, the stack has {total} layers.")
         return group_layers(*group, count) if count else []
-    elif isinstance(layers, str) and (match := re.fullmatch(r"(\d+)-(\d+)", layers)):
+    elif isinstance(layers, str) and (match := re.fullmatch(r"([0-9]{1,9})-([0-9]{1,9})", layers)):
         low, high = int(match[1]), int(match[2])
         if low > high:
             raise UnipetError(f"{key}: {layers!r} runs backwards.")

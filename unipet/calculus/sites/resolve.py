@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from unipet.calculus.sites.experts import INSIDE, OneExpert, experts_in, why_not_inside
 from unipet.calculus.sites.position import Position, layer_indices
 from unipet.calculus.sites.table import BLOCK_INPUT, BLOCKS, OF_TOKENS, ROLES, Architecture, HookPoint, Stack
 from unipet.calculus.sites.tokens import tied_head, token_embeddings
@@ -37,7 +38,8 @@ class Site:
 
     `path` names the module whose output (or input, stream, heads) is h; `x_path` the module whose first input is x.
     `tokens_of` is the stack whose tokens h runs over: the encoder for keys and values of cross-attention.
-    `norm_offset` is what a norm adds to its weight before it scales. `total` makes x the block's output.
+    `norm_offset` is what a norm adds to its weight before it scales. `total` makes x the block's output. `expert` is the
+    number of the expert that it is inside of, in a module of experts.
     """
 
     role: str
@@ -51,11 +53,25 @@ class Site:
     causal: bool = False
     norm_offset: float = 0.0
     total: Total | None = None
+    expert: int | None = None
 
     @property
     def name(self) -> str:
-        """The path in parameter names; a part of a fused projection adds its own: `h.0.attn.c_attn.q`."""
+        """The path in parameter names; a part of a fused projection adds its own, `h.0.attn.c_attn.q`, and a place inside of
+        an expert the expert's number: `layers.0.mlp.experts.3.down`."""
+        if self.expert is not None:
+            return f"{self.path}.{self.expert}.{self.at.rpartition('.')[2]}"
         return self.path if self.part is None else f"{self.path}.{self.role.rpartition('.')[2]}"
+
+    @property
+    def on_input(self) -> bool:
+        """Whether h is what the site's module reads."""
+        return self.at in ("input", "expert.mid")
+
+    @property
+    def weight_name(self) -> str:
+        """The name of the parameter that yields h, or reads it."""
+        return f"{self.path}.{'weight' if self.expert is None else INSIDE[self.at][0]}"
 
 
 def prefix_of(model: nn.Module) -> str:
@@ -70,6 +86,12 @@ def module_at(model: nn.Module, path: str) -> Any:
     As nn.Module.get_submodule, which checks every step: adapting looks up every site's module several times.
     """
     return attrgetter(path)(model) if path else model
+
+
+def module_of(model: nn.Module, site: Site) -> Any:
+    """The module whose output or input is h at a site; inside of an expert, the expert's own weight."""
+    module = module_at(model, site.path)
+    return module if site.expert is None else OneExpert(module, INSIDE[site.at][0], site.expert)
 
 
 def base_of(model: nn.Module) -> nn.Module:
@@ -88,7 +110,7 @@ def resolve(model: nn.Module, table: Architecture, position: Position, key: str)
     for role in position.site:
         if role not in ROLES and role not in table.roles():
             raise UnipetError(
-                f"{key}.site: unknown role {role!r}.{nearest(role, ROLES)} {table.name} has: {', '.join(table.roles())}."
+                f"{key}.site: unknown role {role!r:.200}.{nearest(role, ROLES)} {table.name} has: {', '.join(table.roles())}."
             )
         found = _sites_of(role, model, table, position, key)
         if not found and not position.may_miss(role):
@@ -110,6 +132,8 @@ def resolve(model: nn.Module, table: Architecture, position: Position, key: str)
 
 def _sites_of(role: str, model: nn.Module, table: Architecture, position: Position, key: str) -> list[Site]:
     prefix = prefix_of(model)
+    if position.side == "input" and role in ("embed", *OF_TOKENS):
+        raise UnipetError(f"{key}.side: at {role}, no function can change what the module reads. Use output.")
     if role in OF_TOKENS:
         return _of_tokens(role, model, table, position, prefix)
     sites: list[Site] = []
@@ -126,10 +150,13 @@ def _sites_of(role: str, model: nn.Module, table: Architecture, position: Positi
             for point in stack.roles.get(role, ()):
                 if _exists(model, root, point):
                     site = _site(role, point, root, name, index, table, model.config)
-                    sites.append(_reading(site, root, table, stack, position, key))
+                    if site.at in INSIDE:
+                        sites += _inside(model, site, key)
+                    else:
+                        sites.append(_reading(site, root, table, stack, position, key))
     if position.side == "input":
         # The parts of a fused projection read one input together: optional, they leave it to attn.qkv.
-        kept = [site for site in sites if site.part is None or not position.may_miss(role)]
+        kept = [site for site in sites if site.part is None or site.expert is not None or not position.may_miss(role)]
         sites = [_on_input(site, key) for site in kept]
     if sites and position.input == "pre_norm" and role not in BLOCK_INPUT:
         raise UnipetError(f"{key}.input: {role} does not read the input of its block. Use post_norm.")
@@ -141,6 +168,16 @@ def _sites_of(role: str, model: nn.Module, table: Architecture, position: Positi
             f"What a block would yield unchanged can be read at {', '.join(BLOCKS)}, in form parallel.",
         )
     return sites
+
+
+def _inside(model: nn.Module, site: Site, key: str) -> list[Site]:
+    """The same place in every expert of a module of experts."""
+    experts = module_at(model, site.path)
+    if (reason := why_not_inside(experts)) is not None:
+        raise UnipetError(f"{key}.site: nothing can act at {site.role} of this model: {reason}. Use experts, or ffn.")
+    rows = INSIDE[site.at][1]
+    part = None if rows is None else Part(*rows, groups=1)
+    return [replace(site, part=part, expert=number) for number in range(experts_in(experts))]
 
 
 def _of_tokens(role: str, model: nn.Module, table: Architecture, position: Position, prefix: str) -> list[Site]:

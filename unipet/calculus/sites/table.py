@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from unipet.calculus.sites.experts import INSIDE
+
 _ATTENTION: dict[str, str] = {
     "attn.qkv": "output of a fused query, key and value projection, where there is one",
     "attn.q": "output of the query projection",
@@ -33,6 +35,16 @@ ROLES: dict[str, str] = {
     "ffn.down": "output of the last feed-forward projection; x is its input",
     "ffn": "feed-forward block output, before dropout, residual and norm; x is the feed-forward block's input",
     "ffn.post": "after the feed-forward block's residual add (and norm, in a post-norm layer)",
+    "experts": "the weighted sum of the routed experts' outputs; x is what they and their router read",
+    "experts.gate": "inside each routed expert: output of its gating projection",
+    "experts.up": "inside each routed expert: output of its first projection",
+    "experts.mid": "inside each routed expert: the activation that enters its last projection",
+    "experts.down": "inside each routed expert: output of its last projection, before its weight; x is its input",
+    "shared": "output of the expert that every token takes; x is its input",
+    "shared.gate": "output of the shared expert's gating projection",
+    "shared.up": "output of the shared expert's first projection",
+    "shared.mid": "the activation that enters the shared expert's last projection",
+    "shared.down": "output of the shared expert's last projection; x is its input",
     "layer": "the residual stream leaving a layer; x is the stream entering it",
     "norm": "a norm's output; x is its input",
     "head.tokens": "scores from an output layer that is tied to the token embedding; x is its input",
@@ -52,7 +64,7 @@ BLOCK_INPUT = frozenset(
 #: The blocks of a layer, in its order; also the roles whose h is a block's output before its residual sum.
 BLOCKS = ("attn", "cross", "ffn")
 #: What of a module can be h.
-AT = ("output", "input", "stream", "heads")
+AT = ("output", "input", "stream", "heads", *INSIDE)
 
 
 @dataclass(frozen=True)
@@ -60,8 +72,9 @@ class HookPoint:
     """Where one role's h and x are found.
 
     `h` is a module path (relative to the layer, "" the layer itself). `at` says what of it is h: its `output`, its
-    `input`, the residual `stream` that it reads (so that what bypasses the module changes as well), or the `heads`
-    computed inside it. `x` is the module whose first input is x; None means h's own module. Of a fused projection, h is
+    `input`, the residual `stream` that it reads (so that what bypasses the module changes as well), the `heads`
+    computed inside it, or, of a module of experts, a place inside of each (`expert.up` and others). `x` is the module
+    whose first input is x; None means h's own module. Of a fused projection, h is
     part `part[0]` (from 0) of `part[1]` equal parts of the output: of the whole, or `per_head` of every head's share.
     A hook point whose modules a model does not have (a gated feed-forward block's, an optional norm's) is left out there.
     """

@@ -49,7 +49,8 @@ def main(argv: Sequence[str]) -> int:
 
     check_run_config(config)
     method = unipet.load_method(config.method)  # before the base model is loaded, so that mistakes show at once
-    built = skeleton(config.model, config.task.kind, as_saved="task" not in names)
+    asks = "task" in names
+    built = skeleton(config.model, config.task.kind, config.task.labels if asks else (), as_saved=not asks)
     fit = fit_parameters(method, built, config.budget, config.model.sites, input_length(config.task))
     if asked.json:
         print_json({**fit.report.to_dict(), "fitted": fit.record(), "reason": fit.why_not})

@@ -32,6 +32,8 @@ def main(argv: Sequence[str]) -> int:
     check_run(asked.run)
     found = evaluate(asked.run, asked.experts)
     print(f"metric     {found['metric']}\nrecorded   {found['recorded']:.6f}\nevaluated  {found['score']:.6f}")
+    for name, one in found.get("evaluation_sets", {}).items():
+        print(f"{name:<10} {one['score']:.6f}{' (reported)' if one.get('reported') else ''}")
     print("reproduced" if found["reproduced"] else f"differs by {found['difference']:+.6f}")
     if asked.experts:
         ways = found["mixture"]["ways"].items()

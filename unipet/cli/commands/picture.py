@@ -159,7 +159,23 @@ def _attention(drawing: _Drawing, layer: DrawnLayer, block: str) -> None:
     drawing.row((TRUNK, last or "output projection"), roles=layer.has(f"{block}.o", block))
 
 
+def _experts(drawing: _Drawing, layer: DrawnLayer) -> None:
+    """Draw a block of experts: those that a router chooses, in one column, and the one that every token takes."""
+    drawing.row((TRUNK, "router, then each expert:"))
+    drawing.row((TRUNK, "gate and up"), roles=layer.has("experts.gate", "experts.up"))
+    drawing.row((TRUNK, "gate × up, then down"), roles=layer.has("experts.mid", "experts.down"))
+    drawing.row((TRUNK, "weighted sum"), roles=layer.has("experts"))
+    if layer.has("shared"):
+        drawing.row((TRUNK, "and the shared expert:"))
+        drawing.row((TRUNK, "gate and up"), roles=layer.has("shared.gate", "shared.up"))
+        drawing.row((TRUNK, "gate × up, then down"), roles=layer.has("shared.mid", "shared.down", "shared"))
+    drawing.row((TRUNK, layer.path("ffn") or "their sum"), roles=layer.has("ffn"))
+
+
 def _feed_forward(drawing: _Drawing, layer: DrawnLayer) -> None:
+    if layer.has("experts"):
+        _experts(drawing, layer)
+        return
     up, gate, down = (layer.path(f"ffn.{one}") for one in ("up", "gate", "down"))
     if gate is not None and up is not None:
         names = [_leaf(gate), _leaf(up)]

@@ -20,11 +20,16 @@ from unipet.calculus.sites import (
     prefix_of,
     resolve,
 )
-from unipet.cli.commands.picture import WIDTH, picture
+from unipet.cli.commands.picture import WIDTH, DrawnLayer, picture
 from unipet.config import ModelConfig
 from unipet.output.text_table import text_table
 
-_CROSS = "it has no cross-attention"
+#: How a role begins -> why it is usually not there.
+_BLOCKS = {
+    "cross": "it has no cross-attention",
+    "experts": "its table names no experts",
+    "shared": "its table names no shared expert",
+}
 _ABSENT = {
     "head.tokens": "no output layer that is tied to its token embedding",
     "attn.qkv": "query, key and value are projections of their own",
@@ -47,7 +52,13 @@ def site_list(model: ModelConfig) -> str:
     for name, stack in table.stacks.items():
         layers: Any = base_of(built).get_submodule(stack.layers)
         said = [_heading(built, table, name, len(layers)), *_unsaid(stack), ""]
-        parts.append("\n".join([*said, *picture(stack, layers[-1])]))
+        shown = set(DrawnLayer(stack, layers[-1]).has(*stack.roles))
+        drawn = picture(stack, layers[-1])
+        for number, layer in enumerate(layers):  # of another kind, as a dense layer between such of experts
+            if not (own := set(DrawnLayer(stack, layer).has(*stack.roles))) <= shown:
+                shown |= own
+                drawn += ["", f"  layer {number}:", "", *picture(stack, layer)]
+        parts.append("\n".join([*said, *drawn]))
     parts.append(LEGEND)
     return "\n\n".join(parts)
 
@@ -60,7 +71,7 @@ def roles_of(model: nn.Module, table: Architecture) -> str:
         places = _places(resolve(model, table, Position(site=[role], optional=True), role), model, table)
         rows += [[role if number == 0 else "", *place] for number, place in enumerate(places)]
         if not places:
-            usual = _CROSS if role.startswith("cross") else _ABSENT.get(role, "the table does not say where")
+            usual = _BLOCKS.get(role.split(".")[0]) or _ABSENT.get(role, "the table does not say where")
             absent[role] = table.without.get(role, usual)
     text = text_table(["role", "stack", "h", "x"], rows)
     return f"{text}\n\nnot here:\n{_reasons(absent)}" if absent else text
@@ -99,6 +110,8 @@ def _unsaid(stack: Stack) -> list[str]:
 
 def _h(site: Site, layers: str) -> str:
     path = _starred(site.path, site, layers)
+    if site.expert is not None:
+        return f"{site.at.rpartition('.')[2]} of each expert in {path}"
     if site.part is not None:
         share = "each head of " if site.part.groups > 1 else ""
         return f"part {site.part.index + 1} of {site.part.count} of {share}{path}"
@@ -109,7 +122,7 @@ def _h(site: Site, layers: str) -> str:
 def _x(site: Site, layers: str, prefix: str) -> str:
     """The place of x, relative to the layer, or to the base model for a site outside the layers."""
     if site.path == site.x_path:
-        return "none of its own" if site.at == "input" else "its input"
+        return "none of its own" if site.at in ("input", "expert.mid") else "its input"
     root = prefix if site.layer is None else f"{layers}.*."
     return f"input of {_starred(site.x_path, site, layers).removeprefix(root)}"
 

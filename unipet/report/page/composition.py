@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from unipet.report.aggregate import named
 from unipet.report.collect import Entry
 from unipet.report.page.comparisons import Comparison, Line
 from unipet.report.page.formulas import formula, joined, reads, scale
@@ -103,6 +104,11 @@ def compositions(comparisons: Sequence[Comparison]) -> dict[str, list[Composed]]
         method: [_composed(method, entry, lines) for entry, lines in kinds.values()]
         for method, kinds in sorted(composed.items())
     }
+
+
+def composed_of(entry: Entry) -> Composed:
+    """The composition of one run, as it was trained."""
+    return _composed(named(entry.record.method), entry, ())
 
 
 def _composed(method: str, entry: Entry, lines: Sequence[tuple[Comparison, Line]]) -> Composed:

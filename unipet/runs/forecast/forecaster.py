@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from unipet.config import BudgetConfig, OptimConfig, RunConfig
+from unipet.config import BudgetConfig, OptimConfig, RunConfig, plain_values
 from unipet.errors import UnipetError
 from unipet.runs import record_files as records
 from unipet.runs.budget_label import budget_label
@@ -190,7 +190,7 @@ def kind_of_job(prepared: Prepared) -> list[Any]:
     optim = OptimConfig(**{name: getattr(config.optim, name) for name in names})
     method = prepared.fit.method.to_dict()
     plain = replace(config, method=method, optim=optim, budget=BudgetConfig(), seed=0)
-    return [versions().to_dict(), run_id(asdict(plain), prepared.content)]
+    return [versions().to_dict(), run_id(plain_values(plain), prepared.content)]
 
 
 def load() -> float | None:

@@ -12,7 +12,8 @@ class JobForecast:
     or "fails"; `reason` explains it.
 
     `seconds` maps each stage to its share of `total_s`. Hours are device-hours, `gpus` x wall seconds / 3600;
-    `train_hours` are those that `budget.gpu_hours` counts. `flops` are the operations of training. Unknown values are null.
+    `train_hours` are those that `budget.gpu_hours` counts. With `at_most`, training may end earlier (`task.patience`).
+    `flops` are the operations of training. Unknown values are null.
     """
 
     job: int
@@ -35,6 +36,7 @@ class JobForecast:
     predicted_gib: float | None = None
     steps: int | None = None
     stopped_by: str | None = None
+    at_most: bool = False
     flops: float | None = None
     step_ms: float | None = None
     seconds: dict[str, float] = field(default_factory=dict)

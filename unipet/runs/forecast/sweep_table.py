@@ -85,8 +85,9 @@ class Forecast:
         named = [f"{count} {_STATUS[status]}" for status, count in counts.items() if count]
         lines = [f"{len(self.jobs)} job{'s' if len(self.jobs) != 1 else ''}: {', '.join(named)}"]
         what = "GPUs x wall time" if self.cuda else "no GPU here, so these are hours of the CPU"
+        most = "at most " if any(job.at_most for job in self.jobs) else ""
         lines.append(
-            f"total   {number(self.hours)} {self.unit} ({duration(total['wall_s'])} one after another), of which "
+            f"total   {most}{number(self.hours)} {self.unit} ({duration(total['wall_s'])} one after another), of which "
             f"{number(total['train_hours'])} are training, {operations(total['flops'])}FLOP ({what})"
         )
         if self.given_hours is not None:
@@ -124,7 +125,9 @@ def _row(job: JobForecast) -> list[str]:
         duration(job.total_s),
     ]
     name = " ".join(job.overrides) or f"{job.method} on {job.task}, seed {job.seed}"
-    ending = f"runs {job.steps} steps, ended by {job.stopped_by}" if runs else f"{_STATUS[job.status]}: {job.reason}"
+    early = " or by task.patience" if job.at_most else ""
+    steps = f"{'at most ' if job.at_most else ''}{job.steps} steps"
+    ending = f"runs {steps}, ended by {job.stopped_by}{early}" if runs else f"{_STATUS[job.status]}: {job.reason}"
     if job.status == "finished":  # its reason is a whole sentence
         ending = str(job.reason)
     return [str(job.job + 1), name.replace(" ", "\n") if job.overrides else name, sizes, *known, ending]

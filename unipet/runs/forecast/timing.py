@@ -11,8 +11,8 @@ from unipet.runs.forecast.estimate import Point, mean_cost
 from unipet.runs.forecast.measuring import Calibration
 from unipet.runs.forecast.selected import batch_size_in_tokens
 from unipet.tasks import Encoded, EncodedRows
+from unipet.training.best import scored_after
 from unipet.training.budget.limits import batch_tokens, count_steps, seconds_allowed
-from unipet.training.callbacks import Best
 from unipet.training.forward import longest_first
 from unipet.training.sampler import GroupedOrder
 from unipet.training.schedule import warmup_steps
@@ -46,11 +46,16 @@ def add_times(
     job.seconds["training"] = steps * step_s
     if encoded.selection is not None:
         warmup = warmup_steps(config.optim.warmup_ratio, steps)
-        times = sum(Best.due(step, steps, warmup) for step in range(1, steps + 1))
+        most = config.task.selection_checkpoints
+        times = sum(scored_after(step, steps, warmup, most) for step in range(1, steps + 1))
+        job.at_most = config.task.patience is not None
         job.seconds["selecting"] = times * _evaluation(
             calibration.losses or calibration.passes, config, encoded.selection, encoder_decoder
         )
-    job.seconds["evaluating"] = _evaluation(calibration.passes, config, encoded.evaluation, encoder_decoder)
+    job.seconds["evaluating"] = sum(
+        _evaluation(calibration.passes, config, split, encoder_decoder)
+        for split in (encoded.evaluation, *encoded.others.values())
+    )
 
 
 def _evaluation(passes: list[Point], config: RunConfig, split: EncodedRows, encoder_decoder: bool) -> float:

@@ -74,15 +74,17 @@ def _check_options(search: SearchConfig) -> None:
 
 
 def _check_splits(config: RunConfig) -> None:
+    from unipet.tasks.evaluation_sets import reported_split
+
     task = config.task
     if task.selection == "none":
         raise UnipetError(
             f"search={config.search.name}: task.selection=none holds no examples out, so trials could only be chosen by "
             "the scores that are reported. Use task.selection=train_holdout, or validation with another task.selection_split."
         )
-    if task.selection == "validation" and task.selection_split == task.evaluation_split:
+    if task.selection == "validation" and task.selection_split == reported_split(task):
         raise UnipetError(
-            f"search={config.search.name}: task.selection_split and task.evaluation_split are both {task.evaluation_split!r}. "
+            f"search={config.search.name}: task.selection_split and task.evaluation_split are both {reported_split(task)!r}. "
             "Trials are chosen on the one and reported on the other: use task.selection=train_holdout, or another split."
         )
 

@@ -83,9 +83,9 @@ class Judge:
     def _model(self, config: RunConfig) -> nn.Module:
         from unipet.runs.base_model import skeleton
 
-        key = canonical_json([dataclasses.asdict(config.model), config.task.kind])
+        key = canonical_json([dataclasses.asdict(config.model), config.task.kind, list(config.task.labels)])
         if key not in self._built:
-            self._built[key] = skeleton(config.model, config.task.kind)
+            self._built[key] = skeleton(config.model, config.task.kind, config.task.labels)
         return self._built[key]
 
 

@@ -43,7 +43,8 @@ def _tokens(example: dict[str, Any], both: bool) -> int:
     mask, labels = example["attention_mask"], example["labels"]
     rows = mask if isinstance(mask[0], list) else [mask]  # a row for each choice
     own = sum(map(sum, rows))
-    return own + (sum(label != -100 for label in labels) if both and isinstance(labels, list) else 0)
+    target = isinstance(labels, list) and isinstance(labels[0], int)  # and not one number for each label
+    return own + (sum(label != -100 for label in labels) if both and target else 0)
 
 
 def seconds_allowed(budget: BudgetConfig) -> float | None:

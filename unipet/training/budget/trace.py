@@ -29,7 +29,8 @@ from unipet.errors import UnipetError
 from unipet.training.budget.checkpointing import checkpointed
 from unipet.training.budget.fake_model import fill, on_meta
 from unipet.training.budget.stand_in import stand_in
-from unipet.training.step import Batch, Loss
+from unipet.training.shares import Batch
+from unipet.training.step import Loss
 
 GIB = 2**30
 _LARGE = 2**22  # larger tensors that depend on the batch alone, such as masks, are not computed

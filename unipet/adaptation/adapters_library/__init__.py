@@ -1,0 +1,1 @@
+"""Directories that the adapters library (AdapterHub) wrote, read by their layout."""

@@ -1,0 +1,48 @@
+"""The table of peft's types that act at linear layers, and why others that peft has are not in it."""
+
+from __future__ import annotations
+
+from unipet.adaptation.peft.form import Form
+from unipet.adaptation.peft.forms import (
+    HadamardProductForm,
+    KroneckerForm,
+    LowRankForm,
+    RandomLowRankForm,
+    VectorForm,
+)
+from unipet.adaptation.peft.map_forms import BiasForm, BlockSumForm, CirculantForm, GridForm, HadamardForm, NetworkForm
+from unipet.adaptation.peft.turning_forms import PlaneRotationForm, ReflectionForm, RotationForm
+
+#: Of two forms with one function, the first that can say an insertion is taken.
+FORMS: tuple[Form, ...] = (
+    LowRankForm(),
+    RandomLowRankForm(),
+    VectorForm(),
+    HadamardProductForm(),
+    KroneckerForm(),
+    HadamardForm(),
+    BlockSumForm(),
+    CirculantForm(),
+    GridForm(),
+    NetworkForm(),
+    BiasForm(),
+    RotationForm(),
+    ReflectionForm(),
+    PlaneRotationForm(),
+)
+_DRAWN = "peft draws its frozen part from a seed of its own, and its file does not hold it"
+_LATER = "peft has it, and it is not written yet"
+#: Functions that peft has as well, and why they are not written for it.
+NOT_WRITTEN: dict[str, str] = {
+    "fourier": _DRAWN,
+    "wavelet": _DRAWN,
+    "subspace_rotation": "peft makes its frozen factors again when it loads, and their signs may differ",
+    "butterfly": "peft has it together with a scale, which is another insertion here; joining them is not written yet",
+    "random_bases": _LATER,
+    "hashed_low_rank": _LATER,
+    "singular_core": _LATER,
+    "sparse": _LATER,
+    "normalised_low_rank": _LATER,
+    "vector_bank": _LATER,
+    "projection": _LATER,
+}
