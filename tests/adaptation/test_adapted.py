@@ -101,7 +101,7 @@ def test_what_a_partial_merge_keeps_can_be_saved_and_loaded(function: str, reduc
     kept = {
         "function": {"name": function, "size": 2},
         "position": {"site": ["attn.q", "ffn"], "form": "parallel"},
-        "mixture": {"experts": 3, "reducer": reducer},
+        "mixture": {"experts": 3, "router": "soft" if reducer == "weighted" else "uniform", "reducer": reducer},
     }
     model = adapted({"kept": kept, "pairs": {**PAIRS, "position": {"site": ["attn.v"]}}})
     before = output(model)

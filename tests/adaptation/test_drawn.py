@@ -165,6 +165,15 @@ def test_what_is_described_is_what_is_adapted(base: Path) -> None:
     assert (said.base, said.head, said.percent) == (done.base, done.head, done.percent)
 
 
+def test_a_new_head_is_described_with_its_labels(base: Path) -> None:
+    config, labels = ModelConfig(name="auto", path=str(base)), ["a", "b", "c", "d"]
+    said = unipet.describe(LOW_RANK, skeleton(config, "classification", labels))
+    done = unipet.adapt(load_base_model(config, labels, False)[0], LOW_RANK)
+    two = unipet.describe(LOW_RANK, skeleton(config, "classification"))
+    assert (said.base, said.head, said.percent) == (done.base, done.head, done.percent)
+    assert said.head - two.head == 2 * (32 + 1)  # rows of the output layer, and their biases
+
+
 # -- the fingerprint -------------------------------------------------------------------------------------------------
 
 

@@ -80,7 +80,7 @@ def test_weighted_is_softmax_of_scores_and_soft_trains_through_it() -> None:
 
 def test_scores_start_as_the_mean() -> None:
     model = tiny_bert()
-    mixture = {"experts": 3, "reducer": "weighted"}
+    mixture = {"experts": 3, "router": "soft", "reducer": "weighted"}
     insertion = {"function": {"name": "low_rank", "size": 2}, "position": "ffn.up", "mixture": mixture}
     unipet.adapt(model, {"name": "x", "insertions": {"a": insertion}})
     bank = adaptation(model).items[0].bank

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from unipet.calculus.functions.base import Params
 from unipet.calculus.functions.low_rank import LowRank
-from unipet.calculus.functions.product import Product, added, scaled, value
+from unipet.calculus.functions.product import Product, added, scaled, stacked, value
 
 
 def drawn(rank: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
@@ -85,3 +85,14 @@ def test_a_subclass_that_says_what_its_delta_is_has_the_last_word() -> None:
     params = {"down": down[:3], "up": torch.ones(5, 3, dtype=torch.float64)}
     plain, doubled = (value(cls(size=3).unjoined(x, params, True)) for cls in (LowRank, Doubled))
     assert torch.allclose(doubled, 2 * plain)
+
+
+def test_views_that_end_in_one_matrix_are_one_product_and_others_are_none() -> None:
+    W_DR, other = torch.randn(6, 2), torch.randn(6, 2)
+    parts = [Product(torch.randn(3, 4, 2), W_DR, 0.5) for _ in range(2)]
+    together = stacked(parts)
+    assert together is not None and together.W_DR is W_DR
+    assert torch.allclose(together.value(), torch.cat([part.value() for part in parts]), atol=1e-6)
+    assert stacked([parts[0], Product(parts[1].z, other, 0.5)]) is None
+    assert stacked([parts[0], Product(parts[1].z, W_DR, 1.0)]) is None
+    assert stacked([parts[0], parts[1].value()]) is None

@@ -13,7 +13,7 @@ from transformers.activations import ACT2FN
 
 import unipet
 from tests.support.activations import Pass, layer_lists, probe, same, table_of
-from tests.support.architectures import ARCHS, HIDDEN, LAYERS
+from tests.support.architectures import ARCHS, HIDDEN, LAYERS, SPARSE
 from tests.support.checkout import ROOT
 from unipet.calculus.sites import ARCHITECTURES, FILES, ROLES, Stack, base_of, prefix_of
 from unipet.calculus.sites.resolve import has_module
@@ -249,7 +249,7 @@ def test_a_post_moves_what_bypasses_the_next_block(arch: str) -> None:
 
 def test_every_path_of_every_table_exists_on_some_model() -> None:
     """A typo in a table would otherwise look like a module that this model happens not to have."""
-    models = {name: ARCHS[name].build() for name in ARCHS}
+    models = {name: each.build() for name, each in {**ARCHS, **SPARSE}.items()}
     for table in ARCHITECTURES.values():
         bases = [base_of(model) for model in models.values() if table.fits(model.config)]
         assert {base.config.model_type for base in bases} == set(table.model_types) or table.name == "roberta"

@@ -208,6 +208,12 @@ def test_a_mistake_is_one_clear_error(
     assert list(here.iterdir()) == [], "nothing half-done"
 
 
+@pytest.mark.parametrize("word", ["method={}.yaml", "method.{}=1", "model.path=./{}", "task.data_dir={}"])
+def test_a_mistake_of_any_length_is_a_short_error(capsys: pytest.CaptureFixture[str], here: Path, word: str) -> None:
+    code, out, err = call(capsys, "train", word.format("x" * 4000))
+    assert (code, out) == (2, "") and err.startswith("error: ") and "Traceback" not in err and len(err) < 2000
+
+
 def test_mistakes_in_a_users_files(capsys: pytest.CaptureFixture[str], world: Path, here: Path) -> None:
     code, _, err = call(capsys, "train", *base(world), "task=typo")
     assert (

@@ -10,7 +10,7 @@ import yaml
 
 from tests.calculus.test_sites_draft import offered, unknown
 from tests.support.activations import layer_lists
-from tests.support.architectures import ARCHS
+from tests.support.architectures import ARCHS, SPARSE
 from unipet.calculus.sites import ARCHITECTURES, ROLES, architecture_of
 from unipet.calculus.sites.table import OF_TOKENS
 from unipet.cli.commands.picture import picture
@@ -85,17 +85,17 @@ BERT = """\
 
 def saved(name: str, directory: Path) -> ModelConfig:
     """A configuration file alone: listing needs no weights and no tokeniser."""
-    model = ARCHS[name].build()
+    model = {**ARCHS, **SPARSE}[name].build()
     model.config.save_pretrained(directory)
     return ModelConfig(name="auto", path=str(directory))
 
 
-@pytest.mark.parametrize("arch", list(ARCHS))
+@pytest.mark.parametrize("arch", [*ARCHS, *SPARSE])
 def test_every_role_has_its_modules_and_its_place(arch: str, tmp_path: Path) -> None:
     text = site_list(saved(arch, tmp_path))
     rows, _, rest = text.partition("\n\nnot here:\n")
     reasons, *pictures = re.split(r"\n\n(?=(?:encoder|decoder): )", rest)
-    table = architecture_of(ARCHS[arch].build(), ARCHITECTURES)
+    table = architecture_of({**ARCHS, **SPARSE}[arch].build(), ARCHITECTURES)
     assert len(pictures) == len(table.stacks)
     assert max(map(len, text.splitlines())) <= 120
     assert max(len(line) for one in [reasons, *pictures] for line in one.splitlines()) <= 100

@@ -37,7 +37,7 @@ OWN_TEXTS = {
         "task.revision",
         "task.data_dir",
     ),
-    *("task.train_split", "task.evaluation_split", "task.selection_split"),
+    *("task.train_split", "task.evaluation_split", "task.selection_split", "task.reported_set"),
     *("model.name", "model.path", "model.revision", "model.package", "model.sha256", "model.sites"),
     *("budget.name", "optim.name", "tracking.project", "tracking.group", "runs_dir", "imports"),
     *(

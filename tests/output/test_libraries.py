@@ -26,7 +26,7 @@ KNOWN = re.compile(
     | (loading\ Python\ packages|loading\ the\ base\ model|reading\ the\ data|saving\ the\ adapter|tokenising\ .*):\ \d.*
     | (status|reason|run|score|flagged|checkpoint|trainable|training|time|directory|next|metric|recorded|evaluated)\ {2,}\S.*
     | checkpoint\ \S.*
-    | reproduced | merged\ .* | exported\ .*
+    | reproduced | merged\ .* | exported\ .* | (peft\ \S+\ loads\ it;\ )?outputs\ differ\ by\ .*
     """,
     flags=re.VERBOSE,
 )

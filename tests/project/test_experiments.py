@@ -58,8 +58,9 @@ def test_a_row_has_the_size_of_the_papers_formula(name: str) -> None:
         assert 0 <= params["merged"] - expected <= 2 * PAIRS * (1024 + 3 * 2 * D) + 3 * PAIRS * 2 * D
 
 
-def test_the_formula_covers_most_rows() -> None:
-    assert sum(formula(name) is not None for name in ROWS) >= len(ROWS) // 2
+def test_the_formula_covers_most_rows_of_the_paper() -> None:
+    rows = [name for name, path in ROWS.items() if path.parts[-3].startswith("unified_view")]
+    assert sum(formula(name) is not None for name in rows) > 2 / 3 * len(rows) > 20
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import subprocess
 import sys
 import warnings
@@ -15,8 +16,11 @@ import torch
 
 from benchmarks import (
     end_to_end,
+    frozen_cache,
+    generation_calls,
     packed,
     speed,
+    speed_bound,
     speed_gpu,
     speed_measuring,
     speed_models,
@@ -24,12 +28,28 @@ from benchmarks import (
     speed_profile,
     speed_results,
     speed_variants,
+    start_up,
 )
+from benchmarks.operators import Operators
 from tests.support.checkout import ROOT
+from unipet.adaptation.adapted import adaptation
 from unipet.calculus.method_files import method_names
 
 PAIRS = {pair.name: pair for pair in speed_pairs.PAIRS}
 WORKS = {work.structure: work for work in speed_models.tiny()}
+#: What stands between markers, and what makes it from the result file of the same name.
+PARTS = [
+    ("docs/performance.md", "speed_cpu", speed_results.table),
+    ("README.md", "speed_cpu", speed_results.summary),
+    ("docs/performance.md", "end_to_end", end_to_end.table),
+    ("docs/performance.md", "start_up", start_up.table),
+    ("docs/performance.md", "frozen_cache", frozen_cache.table),
+    ("docs/performance.md", "packed", packed.table),
+    ("docs/performance.md", "speed_profile", lambda content: speed_profile.table(content["rows"])),
+    ("docs/performance.md", "speed_bound", speed_bound.table),
+    ("docs/performance.md", "generation_calls", generation_calls.table),
+    ("docs/performance.md", "speed_gpu", speed_results.table),
+]
 
 
 def both_sides(name: str, structure: str) -> tuple[Any, Any]:
@@ -67,6 +87,29 @@ def test_a_pair_of_other_sizes_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(PAIRS, "unequal", pair)
     with pytest.raises(speed_variants.Unequal, match="unequal: 2048 parameters beside 4096 of peft"):
         both_sides("unequal", "encoder")
+
+
+@pytest.mark.parametrize(("page", "name", "table"), PARTS)
+def test_what_a_page_says_was_measured_is_in_the_result_file(page: str, name: str, table: Any) -> None:
+    shown = parts(ROOT / page)[name]
+    file = speed_results.RESULTS / f"{name}.json"
+    if file.is_file():
+        assert shown == table(json.loads(file.read_text(encoding="utf-8")))
+    else:
+        assert shown.startswith("Not measured yet")
+
+
+def test_every_measured_part_of_a_page_is_compared_with_its_file() -> None:
+    for page in ("README.md", *(f"docs/{file.name}" for file in (ROOT / "docs").glob("*.md"))):
+        assert set(parts(ROOT / page)) == {name for of, name, _ in PARTS if of == page}
+
+
+def parts(page: Path) -> dict[str, str]:
+    """What stands between each pair of markers."""
+    found = re.findall(
+        r"<!-- (\w+): begin -->\n\n(.*?)\n\n<!-- \1: end -->", page.read_text(encoding="utf-8"), re.DOTALL
+    )
+    return dict(found)
 
 
 def test_every_pair_is_a_shipped_method_once() -> None:
@@ -255,3 +298,28 @@ def test_packed_training_is_measured_beside_solo_and_slots(tmp_path: Path, monke
     assert [(row["batch"], row["size"]) for row in content["rows"]] == [(2, 1), (2, 5)]
     assert all(row["solo"] > 0 and row["packed"] > 0 and row["slots"] > 0 for row in content["rows"])
     assert "| 2 | 5 | " in packed.table(content)
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+def test_a_generated_token_takes_no_more_calls_than_peft_s() -> None:
+    bare, own, other = generation_calls.measure(PAIRS["LoRA, q and v"])
+    assert own.calls - bare.calls <= other.calls - bare.calls
+    assert own.operators - bare.operators < other.operators - bare.operators
+
+
+def test_bounds_are_of_the_method_s_own_kernels() -> None:
+    work = WORKS["encoder"]
+    base = work.build()
+    rows = speed_bound.bounds(base, work, PAIRS, 0.0)
+    others = [speed_bound.DORA, speed_bound.PREFIX, speed_bound.UNIPELT]
+    assert [row["method"] for row in rows] == [*speed_bound.LOW_RANK, *others]
+    some, every = (speed_variants.ours(base, PAIRS[name], work, "cpu", False) for name in speed_bound.LOW_RANK)
+    counts = []
+    for variant in (some, every):
+        with Operators() as counted:
+            speed_bound.low_rank(variant, dict.fromkeys(("attention", "linears"), 4))()
+        counts.append(counted.counts)
+    sites = [len(adaptation(variant.model).items) for variant in (some, every)]
+    assert [count["mm"] for count in counts] == [4 * n for n in sites]
+    assert [count["addmm"] for count in counts] == [2 * n for n in sites]
+    assert sites == [2 * 2, 6 * 2]

@@ -9,7 +9,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from tests.support.planted import planted
+from tests.support.planted import cell, planted
 from unipet.report import statistics
 from unipet.report.average_rows import averages_csv, averages_text, improvements_csv
 from unipet.report.averages import averages
@@ -129,3 +129,18 @@ def test_its_interval_is_that_of_a_plain_stratified_bootstrap() -> None:
 def test_holms_procedure_on_a_known_example() -> None:
     """p 0.01, 0.04, 0.03, 0.005: times 3, 1, 2, 4 and never below a smaller one's."""
     assert statistics.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+def test_a_method_tuned_on_each_task_is_one_method() -> None:
+    """Its variant differs from task to task; where a task has two variants of it, labels tell them apart on all tasks."""
+    entries = [
+        planted(score, cell(size=size, name=name), seed, task)
+        for task, own in (("t", 8), ("u", 16))
+        for name, size, score in (("a", own, 0.8), ("b", 8, 0.6))
+        for seed in (0, 1)
+    ]
+    (one,) = averages(compare(entries))
+    assert [(line.label, line.mean) for line in one.lines] == [("a", pytest.approx(0.8)), ("b", pytest.approx(0.6))]
+    assert not one.missing
+    entries += [planted(0.7, cell(size=16, name="a"), seed, "t") for seed in (0, 1)]
+    assert averages(compare(entries))[0].lines[0].label == "a · size=16"

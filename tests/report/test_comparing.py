@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.reports import EXAMPLES, RATES, two_tasks, write_run
 from unipet.cli.main import main
+from unipet.errors import UnipetError
 from unipet.report.aggregate import aggregate
 from unipet.report.collect import Entry, collect
 from unipet.report.comparing import BEST, DIFFERENT, NOT_WORSE, SAME, UNTESTED, WORSE, Group, compare
@@ -20,6 +21,7 @@ from unipet.report.latex import escape, latex
 from unipet.report.markdown import markdown
 from unipet.report.paper import paper_table, wide_csv
 from unipet.report.verdicts import pairs_csv, verdicts_text
+from unipet.report.writers import WRITERS, Report
 
 
 def three(root: Path, seeds: int = 3, **changes: Any) -> list[Entry]:
@@ -329,7 +331,9 @@ def test_pairs_hold_every_number(tmp_path: Path) -> None:
 # --- the command ----------------------------------------------------------------------------------------
 
 
-def test_the_command_writes_every_file_or_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_writes_every_file_or_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     two_tasks(tmp_path / "runs")
     names = ("latex", "markdown", "csv", "rows", "pairs")
     options = [word for name in names for word in (f"--{name}", str(tmp_path / "out" / name))]
@@ -338,6 +342,10 @@ def test_the_command_writes_every_file_or_none(tmp_path: Path, capsys: pytest.Ca
     assert "best mean: " in shown and "0.8" in shown
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted([*names, "figures"])
 
-    (tmp_path / "runs" / "good-t-0-none" / "predictions.jsonl").write_text("{")
-    assert main(["report", str(tmp_path / "runs"), "--latex", str(tmp_path / "late.tex")]) == 2
-    assert "predictions.jsonl, line 1: not JSON" in capsys.readouterr().err and not (tmp_path / "late.tex").exists()
+    def broken(report: Report) -> str:
+        raise UnipetError("nothing to write")
+
+    monkeypatch.setitem(WRITERS, "rows", ("", broken))
+    both = ("--latex", str(tmp_path / "late.tex"), "--rows", str(tmp_path / "late.csv"))
+    assert main(["report", str(tmp_path / "runs"), *both]) == 2
+    assert "nothing to write" in capsys.readouterr().err and not list(tmp_path.glob("late.*"))

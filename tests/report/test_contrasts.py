@@ -94,6 +94,21 @@ def test_a_grid_of_learning_rates_is_paired_at_equal_rates() -> None:
     assert (one.pairs, one.difference, one.tuned) == (2, pytest.approx(0.1), ())
 
 
+def test_a_method_tuned_on_each_task_is_one_method() -> None:
+    """Each task has its own variant of `a`, and a name means whichever stands there; two on one task are told by label."""
+    entries = [
+        planted(0.5 + gain + (name == "a") * 0.1, cell(size=size if name == "a" else 8, name=name), seed, task)
+        for seed, gain in enumerate(GAINS)
+        for name in ("a", "b")
+        for task, size in (("t", 8), ("u", 16))
+    ]
+    (contrast,) = asked(entries, "method=a vs b")
+    (one,) = [each for each in contrast.estimates if each.pairs == 2]
+    assert one.difference == pytest.approx(0.1)
+    with pytest.raises(UnipetError, match=r"a has several variants here"):
+        asked([*entries, planted(0.5, cell(size=32, name="a"), 0, "t")], "method=a vs b")
+
+
 def test_variants_of_two_methods_are_paired_at_equal_options_or_named_by_label() -> None:
     entries = [
         planted(0.5 + size / 100 + (name == "b"), cell(size=size, name=name)) for name in ("a", "b") for size in (8, 16)

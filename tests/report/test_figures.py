@@ -12,6 +12,7 @@ from unipet.errors import UnipetError
 from unipet.report import figures
 from unipet.report.collect import collect
 from unipet.report.comparing import compare
+from unipet.report.tuning import Curve
 
 
 def test_figures_are_vector_and_picture(tmp_path: Path) -> None:
@@ -68,3 +69,26 @@ def test_one_value_is_written_at_the_axis(tmp_path: Path) -> None:
     axis = figures.scores_by_parameters(groups).axes[0]
     assert [text.get_text() for text in axis.get_yticklabels()] == ["0.6917"]
     assert [text.get_text() for text in axis.get_xticklabels()] == ["0", "3.2"]
+
+
+def curve(label: str, task: str = "t") -> Curve:
+    values = (0.5, 0.6, 0.7)
+    place = (task, "m", "b", "accuracy")
+    return Curve(*place, label, f"method={label}", "random", values, tuple(v - 0.1 for v in values), (0.7, 0.8, 0.9))
+
+
+def test_many_tuning_curves_stay_readable() -> None:
+    """Every study has a colour and mark of its own, the same in each panel; the legend covers no line; intervals are for few."""
+    names = [f"method_{number}" for number in range(14)]
+    figure = figures.efforts([curve(name, task) for task in ("t", "u") for name in names])
+    figure.draw_without_rendering()  # lays it out
+    panels = figure.axes
+    looks = [[(line.get_color(), line.get_marker()) for line in panel.lines] for panel in panels]
+    assert looks[0] == looks[1] and len(set(looks[0])) == len(names)
+    assert not any(panel.collections for panel in panels)
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == names
+    beside = legend.get_window_extent()
+    assert not any(panel.get_window_extent().overlaps(beside) for panel in panels)
+    few = figures.efforts([curve(name) for name in names[: figures.BANDS]])
+    assert len(few.axes[0].collections) == figures.BANDS

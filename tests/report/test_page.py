@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from tests.support.pages import method, sequential, write_run, write_study
+from tests.support.planted import planted
 from tests.support.running import resolved, said_id
 from unipet.cli.commands import report as report_command
 from unipet.config import LauncherConfig
@@ -26,6 +27,7 @@ from unipet.report.collect import Entry, collect
 from unipet.report.comparing import compare
 from unipet.report.effect_rows import effects
 from unipet.report.page import charts as charting
+from unipet.report.page import comparisons as comparing
 from unipet.report.page import formulas
 from unipet.report.page.command import command_of
 from unipet.report.page.comparisons import Comparison, comparisons_of
@@ -559,3 +561,11 @@ def test_points_of_one_method_have_names_of_their_own(tmp_path: Path) -> None:
         )
     points = charting.charts(comparisons_of(collect(tmp_path)))["front-parameters"].rows
     assert {row["name"] for row in points} == {"m · size=4", "m · size=64"}
+
+
+def test_lines_that_the_statistics_take_for_two_groups_are_not_tested() -> None:
+    """A configuration that was changed after its run may disagree with the record, and the page is made all the same."""
+    entries = [planted(0.5, "a"), planted(0.6, "b", task="u")]
+    lines = [line for each in comparisons_of(entries) for line in each.lines]
+    joined = comparing._comparison("g0", ("t", "tiny", "none", "accuracy"), lines, ())
+    assert joined.verdict is None and joined.ranked and len(joined.lines) == 2

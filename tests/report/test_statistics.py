@@ -16,6 +16,7 @@ from unipet.errors import UnipetError
 from unipet.report.resampling import RESAMPLED, answers
 from unipet.report.statistics import combined, holm, over_examples, over_seeds, resamples
 from unipet.tasks import METRICS
+from unipet.tasks.label_sets import many_hot
 from unipet.tasks.metrics import span_f1
 from unipet.tasks.text_metrics import TEXT_METRICS
 
@@ -141,7 +142,7 @@ def test_holm_is_closed_testing_with_bonferroni() -> None:
 def lines_of(metric: str, count: int = 60) -> list[dict[str, Any]]:
     """Predictions as `predictions.jsonl` holds them, of the kind of answers that the metric scores."""
     rng = np.random.default_rng(3)
-    kind = "tags" if "tags" in metric else METRICS[metric].answers[0]
+    kind = metric.rpartition(" of ")[2] if " of " in metric else METRICS[metric].answers[0]
     lines: list[dict[str, Any]] = []
     for i in range(count):
         line: dict[str, Any] = {"id": f"e{i}", "score": float(rng.random())}
@@ -150,6 +151,9 @@ def lines_of(metric: str, count: int = 60) -> list[dict[str, Any]]:
             line["score"] = float(line["prediction"] == line["label"])
         elif kind == "number":
             line |= {"label": float(rng.integers(5)) / 2, "prediction": float(rng.integers(9)) / 3}
+        elif kind == "sets":
+            line |= {key: np.flatnonzero(rng.random(4) < 0.4).tolist() for key in ("label", "prediction")}
+            line |= {"logits": [0.0] * 5, "score": float(line["label"] == line["prediction"])}
         elif kind == "tags":
             words = int(rng.integers(1, 7))
             line |= {key: rng.integers(0, 5, words).tolist() for key in ("label", "prediction")}
@@ -175,6 +179,11 @@ def by_the_metric(metric: str, lines: Sequence[dict[str, Any]]) -> float:
             [[TAGS[i] if i >= 0 else "O" for i in one[key]] for one in lines] for key in ("prediction", "label")
         )
         return span_f1(guess, truth)
+    if metric.endswith(" of sets"):
+        guess, truth = (many_hot([one[key] for one in lines], 5).astype(int) for key in ("prediction", "label"))
+        compute = METRICS[metric.removesuffix(" of sets")].compute
+        assert compute is not None
+        return float(compute(guess, truth))
     if metric in TEXT_METRICS:
         return TEXT_METRICS[metric]([one["prediction"] for one in lines], [one["references"] for one in lines]).corpus
     compute = METRICS[metric].compute
@@ -185,7 +194,10 @@ def by_the_metric(metric: str, lines: Sequence[dict[str, Any]]) -> float:
 SAME_AS_ITS_METRIC = ["accuracy", "f1", "f1_macro", "matthews_correlation", "pearson", "spearman", "bleu", "ter"]
 
 
-@pytest.mark.parametrize("metric", [*SAME_AS_ITS_METRIC, "accuracy of tags", "f1 of tags"])
+OF_SETS = [f"{name} of sets" for name in ("f1_micro", "f1_macro", "subset_accuracy")]
+
+
+@pytest.mark.parametrize("metric", [*SAME_AS_ITS_METRIC, "accuracy of tags", "f1 of tags", *OF_SETS])
 def test_a_resampled_score_is_the_metric_of_the_drawn_examples(metric: str) -> None:
     lines = lines_of(metric)
     drawn = np.concatenate([np.ones((1, len(lines))), *resamples(len(lines), 4, seed=5)])
@@ -196,7 +208,7 @@ def test_a_resampled_score_is_the_metric_of_the_drawn_examples(metric: str) -> N
 
 
 def test_every_metric_is_resampled_or_known_not_to_be() -> None:
-    assert METRICS.keys() - RESAMPLED.keys() == {"chrf", "nist", "perplexity"}
+    assert METRICS.keys() - {name.partition(" of ")[0] for name in RESAMPLED} == {"chrf", "nist", "perplexity"}
 
 
 def test_degenerate_resamples_have_the_metrics_own_zero() -> None:

@@ -41,14 +41,29 @@ def entry(number: int, score: float | None, method: str = "lora", **trial: objec
 def test_a_trial_without_a_score_counts_as_the_worst() -> None:
     (curve,) = curves([entry(0, 0.5), entry(1, None), entry(2, 0.9)])
     assert curve.scoreless == 1 and curve.expected == tuple(expected_best(np.array([0.5, 0.5, 0.9])))
-    assert "trials without a score, which count as the worst one: lora (1)" in curves_text([curve])
+    assert "trials without a score, which count as the worst one: lora on t (1)" in curves_text([curve])
     assert curves([entry(0, None)]) == []
 
 
 def test_seeds_are_averaged_and_rungs_left_out() -> None:
     (curve,) = curves([entry(0, 0.4), entry(0, 0.6), entry(1, 0.9), entry(1, 0.2, until=0.5)])
     assert curve.expected == tuple(expected_best(np.array([0.5, 0.9])))
-    assert curves([entry(0, 0.4, search="halving"), entry(1, 0.4, search="racing")]) == [], "no independent draws"
+
+
+@pytest.mark.parametrize("search", ["halving", "racing"])
+def test_a_trial_that_was_stopped_counts_with_its_last_rung(search: str) -> None:
+    (curve,) = curves(
+        [
+            *(entry(0, score, search=search, until=until) for score, until in ((0.4, 1 / 3), (0.6, 1.0), (0.8, 1.0))),
+            entry(1, 0.5, search=search, until=1 / 3),
+            *(entry(2, score, search=search, until=until) for score, until in ((0.9, 1.0), (0.7, 1 / 3))),
+        ]
+    )
+    assert curve.expected == tuple(expected_best(np.array([0.7, 0.5, 0.9])))
+    assert curve.stopped == 1 and not curve.as_ran
+    text = curves_text([curve])
+    assert "trials that were stopped early, which count with the score of their last rung: lora on t (1)" in text
+    assert curves_csv([curve]).splitlines()[1].endswith(",1")
 
 
 def test_a_model_based_search_is_shown_as_it_ran() -> None:

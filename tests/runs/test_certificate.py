@@ -14,7 +14,7 @@ import yaml
 
 from tests.support.running import HEAD_ONLY, LOW_RANK, MIXTURE, run_dir, tiny_config, write_model, write_task
 from tests.support.tasks import FULL, config_of, write_arch
-from unipet.adaptation import checkpoint, merging
+from unipet.adaptation import build, checkpoint, merging
 from unipet.adaptation.certificate import CHECKS, FAILED, Certificate
 from unipet.cli.main import main
 from unipet.runs import certify as certifying
@@ -184,6 +184,15 @@ def lossy_merge(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(merging, "_fold_one", half)
 
 
+def half_the_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolve = build.resolve
+
+    def first_layer(*given: Any, **named: Any) -> Any:
+        return [site for site in resolve(*given, **named) if site.layer == 0]
+
+    monkeypatch.setattr(build, "resolve", first_layer)
+
+
 def lost_at_load(monkeypatch: pytest.MonkeyPatch) -> None:
     unpack = checkpoint.unpack
 
@@ -218,12 +227,13 @@ def head_not_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("fault", "check", "words"),
     [
+        (half_the_layers, "sites", "attn.q is in 1 of 2 layers of the encoder, not in 1"),
         (lossy_merge, "merge", "merging loses"),
         (lost_at_load, "round_trip", "/up came back with other values"),
         (head_not_loaded, "round_trip", "not the one that was saved"),  # outputs that are no numbers
     ],
 )
-def test_a_fault_of_saving_or_merging_is_named(
+def test_a_fault_of_inserting_saving_or_merging_is_named(
     fault: Any, check: str, words: str, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fault(monkeypatch)

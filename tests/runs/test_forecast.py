@@ -114,6 +114,22 @@ def test_a_measured_plan_of_one_job(here: Path, world: Path, capsys: pytest.Capt
     assert all(name.startswith("runs/.cache/") for name in files(here)), "nothing but the cache is written"
 
 
+@pytest.mark.usefixtures("untraced", "timed")
+def test_with_patience_every_figure_is_an_upper_bound(
+    here: Path, world: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [*line(world, "method=mine", "task.selection_checkpoints=9"), "task.selection=train_holdout"]
+    plain = plan(capsys, *arguments)["jobs"][0]
+    (job,) = plan(capsys, *arguments, "task.patience=2")["jobs"]
+    assert job["at_most"] and not plain["at_most"] and job["steps"] == plain["steps"]
+    assert job["seconds"]["selecting"] == plain["seconds"]["selecting"] > 0
+    assert main(["plan", *arguments, "task.patience=2"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"at most {job['steps']} steps" in said and "or by task.patience" in said and "total at most" in said
+    assert main(["plan", *arguments]) == 0
+    assert "at most" not in capsys.readouterr().out
+
+
 @pytest.mark.usefixtures("untraced")
 def test_what_was_measured_is_kept(
     here: Path, world: Path, timed: list[RunConfig], capsys: pytest.CaptureFixture[str]

@@ -247,7 +247,7 @@ def test_a_class_that_only_this_program_has(monkeypatch: pytest.MonkeyPatch) -> 
         receive(io.BytesIO(sent))
     device = other_devices.OtherDevice.__new__(other_devices.OtherDevice)
     with pytest.raises(UnipetError, match=refused):
-        device.send(Share(RunConfig(), Mine(), *(None, [], False, None, 1, False)))  # type: ignore[arg-type]
+        device.send(Share(RunConfig(), Mine(), *(None, [], False, [], None, 1, False)))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("visible", "expected"), [(None, "1"), ("3,5", "5"), ("GPU-a, GPU-b", "GPU-b")])

@@ -102,6 +102,19 @@ def variants(config: RunConfig) -> list[RunConfig]:
     ]
 
 
+def test_patience_ends_each_run_of_a_pack_by_itself(config: RunConfig) -> None:
+    task = replace(config.task, selection="train_holdout", selection_size=8, selection_checkpoints=18, patience=8)
+    runs = [replace(config, task=task), replace(config, task=task, optim=replace(config.optim, lr=1e-5))]
+    solo = [perform(each) for each in runs]
+    assert [each.record.stopped_by for each in solo] == ["epochs", "task.patience"]
+    assert (solo[0].record.time.steps, solo[1].record.time.steps) == (45, 27)
+    done, seats = packed([elsewhere(each) for each in runs])
+    for ours, theirs in zip(done, solo, strict=True):
+        assert_equal(ours, theirs)
+        assert ours is not None and ours.record.stopped_by == theirs.record.stopped_by
+    assert max(seat.packed for seat in seats) == 2
+
+
 def test_different_methods_rates_and_lengths_have_the_losses_of_solo_runs(config: RunConfig) -> None:
     solo = [perform(each) for each in variants(config)]
     done, _ = packed([elsewhere(each) for each in variants(config)])

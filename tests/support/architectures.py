@@ -218,3 +218,30 @@ ARCHS: dict[str, Arch] = {
     ),
     "mt5": Arch("MT5Config", "MT5ForConditionalGeneration", "encoder-decoder", _T5),
 }
+
+_EXPERTS = {**_DECODER, "num_experts_per_tok": 2, "experts_implementation": "eager"}
+#: Decoders whose feed-forward blocks are experts. They stand apart from `ARCHS`: half of a layer's roles are theirs in another
+#: form, which tests/calculus/test_expert_sites.py and tests/adaptation/test_inside_experts.py ask for.
+SPARSE: dict[str, Arch] = {
+    "mixtral": Arch("MixtralConfig", "MixtralForCausalLM", "decoder", {**_EXPERTS, "num_local_experts": 4}),
+    "olmoe": Arch("OlmoeConfig", "OlmoeForCausalLM", "decoder", {**_EXPERTS, "num_experts": 4}),
+    "qwen3_moe": Arch(
+        "Qwen3MoeConfig",
+        "Qwen3MoeForCausalLM",
+        "decoder",
+        {**_EXPERTS, "head_dim": 16, "num_experts": 4, "moe_intermediate_size": 24},
+    ),
+    "qwen2_moe": Arch(
+        "Qwen2MoeConfig",
+        "Qwen2MoeForCausalLM",
+        "decoder",
+        {
+            **_EXPERTS,
+            "num_experts": 4,
+            "moe_intermediate_size": 24,
+            "shared_expert_intermediate_size": 40,
+            "num_hidden_layers": LAYERS + 1,
+            "mlp_only_layers": [1],
+        },
+    ),
+}

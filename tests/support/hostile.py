@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import hashlib
 import io
 import json
 import os
@@ -18,45 +17,52 @@ import struct
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
+from tests.support.hostile_changes import (
+    BOMB,
+    DEEP,
+    EVIL,
+    EXPERTS,
+    LONG,
+    MANY,
+    MAPPING,
+    NESTED,
+    SECRET,
+    TABLE,
+    UNIONS,
+    Case,
+    World,
+    adapter_out,
+    adapters_directory,
+    configured,
+    data_file,
+    described,
+    fifo,
+    first,
+    header,
+    large,
+    linked,
+    merged,
+    method_text,
+    only_old_pickle,
+    only_pickle,
+    other_weights,
+    overlapping,
+    peft_result,
+    pickled,
+    pickled_table,
+    replaced,
+    text,
+)
 from tests.support.running import LOW_RANK, run_dir, tiny_config
 from tests.support.tiny import tiny_bert
 
-SECRET = "CANARY-5f1c"  # stands in files outside of what is handed over; no message or output may have it
-EVIL = "evil_module"  # on the import path; importing it leaves a file
-DEEP = 100_000
 SECONDS, MIB, TEXT = 2.0, 500, 2000  # what each may take, and the longest error
-
-
-@dataclass(frozen=True)
-class World:
-    """Honest files, and what lies outside of them."""
-
-    root: Path
-
-    @property
-    def run(self) -> Path:
-        return self.root / "honest" / "run"
-
-    @property
-    def outside(self) -> Path:
-        return self.root / "outside"
-
-
-@dataclass(frozen=True)
-class Case:
-    """`make` changes a copy of the honest files of its kind; `act` is what a user does with it."""
-
-    kind: str
-    name: str
-    make: Callable[[World, Path], Any]
-    act: str = ""
 
 
 @dataclass(frozen=True)
@@ -90,206 +96,6 @@ def build_world(root: Path) -> World:
     (world.outside / f"{EVIL}.py").write_text(f"open({str(world.outside / 'imported')!r}, 'w').close()\n")
     shutil.copy(root / "honest" / "adapter" / "adapter.safetensors", world.outside / "adapter.safetensors")
     return world
-
-
-# -- changing honest files ---------------------------------------------------------------------------------------------
-
-
-def text(name: str, content: str | bytes) -> Callable[[World, Path], Any]:
-    """Another content of a file."""
-    return lambda world, place: (place / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-
-
-def described(**changes: Any) -> Callable[[World, Path], Any]:
-    """Other keys in an adapter's description."""
-    return merged("adapter.json", changes)
-
-
-def merged(name: str, changes: dict[str, Any]) -> Callable[[World, Path], Any]:
-    """Other keys in a JSON file; a dotted key goes inside."""
-
-    def make(world: World, place: Path) -> None:
-        content = json.loads((place / name).read_text())
-        for key, value in changes.items():
-            *path, last = key.split(".")
-            inner = content
-            for part in path:
-                inner = inner[part]
-            inner[last] = value
-        (place / name).write_text(json.dumps(content))
-
-    return make
-
-
-def configured(**changes: Any) -> Callable[[World, Path], Any]:
-    """Other keys in a run's configuration; `__` goes inside."""
-
-    def make(world: World, place: Path) -> None:
-        content = yaml.safe_load((place / "config.yaml").read_text())
-        for key, value in changes.items():
-            *path, last = key.split("__")
-            inner = content
-            for part in path:
-                inner = inner[part]
-            inner[last] = value(world) if callable(value) else value
-        (place / "config.yaml").write_text(yaml.safe_dump(content))
-
-    return make
-
-
-def replaced(name: str, old: str, new: str) -> Callable[[World, Path], Any]:
-    """Other words in a file."""
-
-    def make(world: World, place: Path) -> None:
-        content = (place / name).read_text()
-        assert old in content, (name, old)
-        (place / name).write_text(content.replace(old, new, 1))
-
-    return make
-
-
-def method_text(old: str, new: str) -> Callable[[World, Path], Any]:
-    """Other words in an adapter's method, whose checksum is right."""
-
-    def make(world: World, place: Path) -> None:
-        replaced("method.yaml", old, new)(world, place)
-        mark = hashlib.sha256((place / "method.yaml").read_bytes()).hexdigest()
-        described(method_sha256=mark)(world, place)
-
-    return make
-
-
-def header(change: Callable[[dict[str, Any]], Any], tail: bytes = b"") -> Callable[[World, Path], Any]:
-    """Another header of a file of tensors, with the checksums and shapes that go with it where they can."""
-
-    def make(world: World, place: Path) -> None:
-        path = next(place.glob("*.safetensors"))
-        data = path.read_bytes()
-        length = struct.unpack("<Q", data[:8])[0]
-        content = json.loads(data[8 : 8 + length])
-        change(content)
-        raw = json.dumps(content).encode()
-        path.write_bytes(struct.pack("<Q", len(raw)) + raw + data[8 + length :] + tail)
-        if (place / "adapter.json").is_file():
-            shapes = {
-                name: {"dtype": str(each.get("dtype")), "shape": [n for n in each.get("shape", []) if type(n) is int]}
-                for name, each in content.items()
-                if name != "__metadata__" and isinstance(each, dict)
-            }
-            described(sha256=hashlib.sha256(path.read_bytes()).hexdigest(), tensors=shapes)(world, place)
-
-    return make
-
-
-def first(content: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = next(each for name, each in content.items() if name != "__metadata__")
-    return found
-
-
-def linked(name: str, target: str) -> Callable[[World, Path], Any]:
-    """A link out of the folder."""
-
-    def make(world: World, place: Path) -> None:
-        (place / name).unlink(missing_ok=True)
-        (place / name).symlink_to(world.outside / target)
-
-    return make
-
-
-def pickled(name: str) -> Callable[[World, Path], Any]:
-    """A pickle that would run code."""
-
-    class Bomb:
-        def __reduce__(self) -> Any:
-            return __import__, (EVIL,)
-
-    def make(world: World, place: Path) -> None:
-        import pickle
-
-        (place / name).write_bytes(pickle.dumps(Bomb()))
-
-    return make
-
-
-def only_pickle(world: World, place: Path) -> None:
-    """peft's older form: adapter_model.bin, and no safetensors."""
-    next(place.glob("*.safetensors")).unlink()
-    pickled("adapter_model.bin")(world, place)
-
-
-def fifo(name: str) -> Callable[[World, Path], Any]:
-    """A pipe, which would be read for ever."""
-
-    def make(world: World, place: Path) -> None:
-        (place / name).unlink(missing_ok=True)
-        os.mkfifo(place / name)
-
-    return make
-
-
-def large(name: str, mib: int) -> Callable[[World, Path], Any]:
-    """A sparse file of this size."""
-
-    def make(world: World, place: Path) -> None:
-        with open(place / name, "r+b" if (place / name).exists() else "wb") as file:
-            file.truncate(mib * 2**20)
-
-    return make
-
-
-def other_weights(world: World, place: Path) -> None:
-    """A base model whose index of weights leads out of its folder."""
-    model = place / "model"
-    shutil.copytree(world.root / "made" / "model", model)
-    (model / "model.safetensors").unlink()
-    index = {
-        "metadata": {},
-        "weight_map": {"bert.embeddings.word_embeddings.weight": "../../outside/adapter.safetensors"},
-    }
-    (model / "model.safetensors.index.json").write_text(json.dumps(index))
-    configured(model__path=lambda world: str(model))(world, place)
-
-
-def adapter_out(world: World, place: Path) -> None:
-    """A run whose adapter's description is a link out of its folder."""
-    shutil.rmtree(place / "adapter")
-    (place / "adapter").mkdir()
-    linked("adapter/adapter.json", "secret.json")(world, place)
-
-
-def pickled_table(world: World, place: Path) -> None:
-    """A pickle instead of a table."""
-    (place / "train.jsonl").unlink()
-    pickled("train.parquet")(world, place)
-
-
-def overlapping(content: dict[str, Any]) -> None:
-    """Every tensor at the same place."""
-    for each in content.values():
-        if "shape" in each:
-            each.update(data_offsets=[0, 512])
-
-
-EXPERTS = "    mixture: {experts: [../../outside, /etc]}\n    scaling:"
-MAPPING = {"auto_mapping": {"parent_library": EVIL, "base_model_class": "x"}, "peft_type": EVIL}
-BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
-    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 10)
-)
-NESTED = "[" * DEEP + "]" * DEEP
-LONG = "9" * 6000
-TABLE = "name: mine\nmodel_types: [bert]\nstacks:\n  encoder:\n    layers: encoder.layer\n    entry: encoder\n    roles: {}\n"
-
-
-def data_file(name: str, content: str | bytes) -> Callable[[World, Path], Any]:
-    """A task's folder in which one file is this."""
-
-    def make(world: World, place: Path) -> None:
-        for old in place.iterdir():
-            if old.stem == Path(name).stem:
-                old.unlink()
-        text(name, content)(world, place)
-
-    return make
 
 
 CASES = [
@@ -368,6 +174,34 @@ CASES = [
     Case("peft", "configuration nested deep", text("adapter_config.json", NESTED)),
     Case("peft", "configuration is a link out", linked("adapter_config.json", "secret.json")),
     Case("peft", "tensors of booleans", header(lambda content: first(content).update(dtype="BOOL"))),
+    # directories of the adapters library
+    Case("adapters", "pickle instead of safetensors", only_old_pickle),
+    Case("adapters", "configuration nested deep", text("adapter_config.json", NESTED)),
+    Case("adapters", "configuration of 200 MB", large("adapter_config.json", 200)),
+    Case("adapters", "configuration is a link out", linked("adapter_config.json", "secret.json")),
+    Case("adapters", "configuration is a pipe", fifo("adapter_config.json")),
+    Case("adapters", "tensors are a link out", linked("adapter.safetensors", "adapter.safetensors")),
+    Case("adapters", "tensors are a pickle", pickled("adapter.safetensors")),
+    Case("adapters", "header of 2^62 bytes", text("adapter.safetensors", struct.pack("<Q", 2**62) + b"{}")),
+    Case("adapters", "a shape of 10^18", header(lambda content: first(content).update(shape=[10**9, 10**9]))),
+    Case("adapters", "a rank of a billion", merged("adapter_config.json", {"config.r": 10**9})),
+    Case("adapters", "a rank that is a text", merged("adapter_config.json", {"config.r": "4"})),
+    Case("adapters", "an architecture that is a module", merged("adapter_config.json", {"config.architecture": EVIL})),
+    Case("adapters", "an architecture that is a list", merged("adapter_config.json", {"config.architecture": [EVIL]})),
+    Case("adapters", "unions in each other", merged("adapter_config.json", {"config": UNIONS})),
+    Case("adapters", "a union of 10,000", merged("adapter_config.json", {"config": MANY})),
+    Case("adapters", "a name with a path", merged("adapter_config.json", {"name": "../../outside"})),
+    Case("adapters", "a name of 100,000 characters", merged("adapter_config.json", {"name": "a" * DEEP})),
+    Case("adapters", "matrices that are numbers", merged("adapter_config.json", {"config.attn_matrices": [1, {}]})),
+    Case("adapters", "an alpha that is no number", merged("adapter_config.json", {"config.alpha": float("nan")})),
+    # results of peft's comparison
+    Case("results", "nested deep", text("a.json", NESTED)),
+    Case("results", "a result of 200 MB", large("a.json", 200)),
+    Case("results", "a link out", linked("a.json", "secret.json")),
+    Case("results", "a pipe", fifo("a.json")),
+    Case("results", "a number of 4,000 digits", merged("a.json", {"run_info.total_time": 10**4000})),
+    Case("results", "metrics that are a text", merged("a.json", {"train_info.metrics": "all"})),
+    Case("results", "negative parameters", merged("a.json", {"train_info.num_total_params": -1})),
     # records and predictions, in a report
     Case("report", "a record nested deep", text("result.json", NESTED)),
     Case("report", "a record of 200 MB", large("result.json", 200)),
@@ -437,7 +271,11 @@ CASES = [
 def prepared(case: Case, world: World, place: Path) -> None:
     """The files of a case, in `place`."""
     honest = {"adapter": "adapter", "peft": "peft", "report": "run", "run": "run"}
-    if case.kind in honest:
+    if case.kind == "adapters":
+        adapters_directory(place)
+    elif case.kind == "results":
+        peft_result(place)
+    elif case.kind in honest:
         shutil.copytree(world.root / "honest" / honest[case.kind], place)
     elif case.kind == "task":
         shutil.copytree(world.root / "made" / "data", place)
@@ -457,6 +295,8 @@ def act(case: Case, world: World, place: Path) -> str:
             unipet.load(tiny_bert(), place)
         elif case.kind == "peft":
             unipet.import_peft(tiny_bert(), place)
+        elif case.kind == "adapters":
+            unipet.import_adapters(tiny_bert(), place)
         elif case.kind == "sites":
             unipet.adapt(tiny_bert(), LOW_RANK, sites=place / "table.yaml")
         elif case.kind == "task":
@@ -466,7 +306,9 @@ def act(case: Case, world: World, place: Path) -> str:
             task.data_dir = str(place)
             load_task(task)
         else:
-            words = {"report": ["report", str(place.parent)], "run": [case.act, str(place)]}[case.kind]
+            imports = ["import-results", str(place), "--from", "peft", "--to", str(place.parent / "out")]
+            given = {"report": ["report", str(place.parent)], "run": [case.act, str(place)], "results": imports}
+            words = given[case.kind]
             words += [str(place.parent / "out")] if case.act in ("merge", "export") else []
             words += ["--to", "peft"] if case.act == "export" else []
             said = io.StringIO()

@@ -74,8 +74,13 @@ def unipet(here: Path, *arguments: str, **settings: Any) -> subprocess.Completed
 
 def swept(here: Path) -> Path:
     """The one sweep below `here`."""
-    (sweep,) = (path for path in (here / "runs" / "sweeps").iterdir() if not path.name.startswith("."))
+    (sweep,) = (here / "runs" / "sweeps").glob("[!.]*")
     return sweep
+
+
+def begun(here: Path) -> bool:
+    """Whether the sweep below `here` is written and has its name; until then its directory begins with a point."""
+    return any((here / "runs" / "sweeps").glob("[!.]*"))
 
 
 def states(here: Path) -> dict[str, JobState]:

@@ -172,7 +172,7 @@ def soup(which: Oracle) -> dict[str, float]:
     for route in entry["routes"]:
         run(f"route_{route[0]}_{route[1]}", True, {}, route)
     run("merged", False, {})
-    run("merged_scores", False, {"reducer": "weighted"}, scores=True)
+    run("merged_scores", False, {"router": "soft", "reducer": "weighted"}, scores=True)
     run("train_scores", True, {"router": "soft", "reducer": "weighted"}, scores=True)
     for grain, reducer, short in (("token", "random_token", "token"), ("sentence", "random_example", "sent")):
         if f"eval_{grain}_routing" not in which.keys("out"):
@@ -203,10 +203,11 @@ def low_rank_soup(which: Oracle) -> dict[str, float]:
             base = Conv1D(tensors["base/weight"].shape[1], width)
             base.load_state_dict({leaf: tensors[f"base/{leaf}"] for leaf in ("weight", "bias")})
             model, routed = OneLayer(base, width), scenario.startswith("route_")
+            chosen_by = {"router": "uniform"} if routed else {"router": "soft", "reducer": "weighted"}
             options = {
                 "function.size": entry["r"],
                 "scaling.alpha": entry["scale"] * entry["r"],
-                "mixture": {"experts": entry["M"], "share": share, "reducer": "weighted"},
+                "mixture": {"experts": entry["M"], "share": share, **chosen_by},
             }
             inserted = adapted(model, {"low_rank": insertion("adamix_layers", "low_rank", options)}, FUSED)
             fill(which, model, lambda name: rows_of(name, share), f"{variant}/")  # noqa: B023

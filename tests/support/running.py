@@ -6,7 +6,6 @@ import gc
 import json
 import random
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import yaml
 
 from tests.support.tiny import tiny_bert, tiny_tokenizer
 from unipet.calculus.library import load_method
-from unipet.config import BudgetConfig, ModelConfig, OptimConfig, RunConfig, TaskConfig
+from unipet.config import BudgetConfig, ModelConfig, OptimConfig, RunConfig, TaskConfig, plain_values
 from unipet.runs import identity
 from unipet.runs.identity import NUMERICS
 from unipet.runs.record import Identity, Record
@@ -101,7 +100,7 @@ def run_dir(config: RunConfig) -> Path:
 
 def resolved(config: RunConfig) -> dict[str, Any]:
     """What `prepare` makes of a configuration whose base model and data need not be there: plain values, method in full."""
-    return {**asdict(config), "method": load_method(config.method).to_dict()}
+    return {**plain_values(config), "method": load_method(config.method).to_dict()}
 
 
 def said_id(config: RunConfig) -> str:

@@ -39,7 +39,9 @@ SLOW: dict[str, tuple[str, ...]] = {
         "test_a_fitted_run_gives_the_result_of_the_unfitted_one",
         "test_the_prediction_is_what_the_allocator_reports",
     ),
+    "cli/test_hub_commands.py": ("test_in_processes_of_their_own",),
     "cli/test_resume.py": ("test_a_run_goes_on_from_another_folder",),
+    "runs/test_merged_folder.py": ("test_a_process_without_unipet_loads_it_to_the_same_outputs",),
     "runs/test_resume.py": (
         "test_a_run_killed_twice_ends_as_an_undisturbed_one",
         "test_killed_anywhere_else",

@@ -76,6 +76,10 @@ def rows_of(kind: str, count: int, seed: int = 0, evaluation: bool = False) -> l
         elif kind == "token_classification":
             parts = [*text.split(), *words(rng, 20, 30).split()]
             rows.append({"tokens": parts, "tags": ["O" if int(part[1:]) < 20 else "B-X" for part in parts]})
+        elif kind == "multi_label":
+            others = words(rng, 40, 45, most=2) if index % 3 == 0 else ""
+            moods = (["calm"] if label else []) + (["loud"] if others else [])
+            rows.append({"sentence": f"{text} {others}".strip(), "label": moods})
         else:
             rows.append({"sentence": text, "label": label})
     return rows
@@ -83,6 +87,11 @@ def rows_of(kind: str, count: int, seed: int = 0, evaluation: bool = False) -> l
 
 TASKS: dict[str, dict[str, Any]] = {
     "classification": {"text": ["sentence"], "labels": ["no", "yes"], "metrics": ["accuracy"]},
+    "multi_label": {
+        "text": ["sentence"],
+        "labels": ["calm", "loud"],
+        "metrics": ["f1_micro", "f1_macro", "subset_accuracy"],
+    },
     "multiple_choice": {
         "text": ["context"],
         "choices": ["a", "b"],

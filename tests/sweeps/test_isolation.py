@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.misbehaving import FIXED, how, processes_of, states, swept, unipet, wait_for, write_study
+from tests.support.misbehaving import FIXED, begun, how, processes_of, states, swept, unipet, wait_for, write_study
 from unipet.runs.sweep_files import read_jobs
 
 
@@ -93,15 +93,14 @@ def test_cancelling_lets_workers_write_and_end(here: Path) -> None:
     line = [sys.executable, "-m", "unipet", "train", "-m", *FIXED, "budget.max_steps=2000", how("slow", "fine")]
     running = subprocess.Popen(line, cwd=here, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
-        wait_for(
-            lambda: (here / "runs" / "sweeps").is_dir() and "running" in {s.status for s in read_jobs(swept(here))}
-        )
+        wait_for(lambda: begun(here) and "running" in {s.status for s in read_jobs(swept(here))})
         time.sleep(5)
         cancelled = unipet(here, "sweep", "cancel", str(swept(here)))
         assert cancelled.returncode == 0 and "1 worker was asked to end on this machine" in cancelled.stdout
         running.communicate(timeout=120)
     finally:
         running.kill()
+        running.communicate()
     assert not processes_of(swept(here))
     assert "stopped: cancelled" in unipet(here, "sweep", "status", str(swept(here))).stdout
     assert not [state for state in read_jobs(swept(here)) if state.status == "ok"]
@@ -111,13 +110,14 @@ def test_killing_the_command_ends_its_workers(here: Path) -> None:
     line = [sys.executable, "-m", "unipet", "train", "-m", *FIXED, "budget.max_steps=2000", how("slow", "fine")]
     running = subprocess.Popen([*line, "launcher=slots", "launcher.workers=2"], cwd=here, stderr=subprocess.DEVNULL)
     try:
-        wait_for(lambda: (here / "runs" / "sweeps").is_dir() and bool(processes_of(swept(here))))
+        wait_for(lambda: begun(here) and bool(processes_of(swept(here))))
         time.sleep(5)
         os.kill(running.pid, signal.SIGKILL)
         running.wait()
         wait_for(lambda: not processes_of(swept(here)))
     finally:
         running.kill()
+        running.communicate()
 
 
 @pytest.mark.parametrize(
@@ -149,6 +149,7 @@ def test_a_signal_ends_it_in_order(here: Path, sign: int, group: bool, said: str
         out, err = running.communicate(timeout=120)
     finally:
         running.kill()
+        running.communicate()
     assert running.returncode == 128 + sign and f"error: interrupted by {said}" in err
     assert "2 jobs, 1 interrupted, 1 never started" in out
     (run,) = (path.parent for path in (here / "runs").glob("mine-*/metrics.jsonl"))

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.misbehaving import FIXED, how, processes_of, states, swept, unipet, wait_for, write_study
+from tests.support.misbehaving import FIXED, begun, how, processes_of, states, swept, unipet, wait_for, write_study
 from unipet.cli.main import main
 from unipet.runs.sweep_files import index_events, read_jobs
 from unipet.sweeps.claims import attempts, read_claim
@@ -81,7 +81,7 @@ def test_a_node_is_lost_in_the_middle(here: Path, nodes: tuple[str, list[int]]) 
     line = [sys.executable, "-m", "unipet", "train", "-m", *FIXED, *flags, how("slow"), "seed=0,1,2,3"]
     driver = subprocess.Popen(line, cwd=here, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
-        wait_for((here / "runs" / "sweeps").is_dir, LONG)
+        wait_for(lambda: begun(here), LONG)
         wait_for(lambda: sum(job.status == "running" for job in read_jobs(swept(here))) == 2, LONG)
         lost = [second, *children(second)]
         workers = set(at_work(swept(here)))
@@ -127,7 +127,7 @@ def test_a_key_press_gives_the_jobs_back(here: Path) -> None:
     line = [sys.executable, "-m", "unipet", "train", "-m", *FIXED, *flags, how("slow"), "seed=0,1"]
     driver = subprocess.Popen(line, cwd=here, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
-        wait_for((here / "runs" / "sweeps").is_dir, LONG)
+        wait_for(lambda: begun(here), LONG)
         wait_for(lambda: any(job.status == "running" for job in read_jobs(swept(here))), LONG)
         driver.send_signal(signal.SIGINT)
         _, err = driver.communicate(timeout=LONG)

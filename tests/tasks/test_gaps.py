@@ -69,6 +69,13 @@ def test_a_split_of_which_everything_is_dropped(tmp_path: Path) -> None:
     refused(task, "train.jsonl", "all 2 rows", "empty 1, unlabelled 1", "Columns found: sentence, Label", "task.label")
 
 
+def test_a_column_s_name_of_any_length_is_cut_in_the_error(tmp_path: Path) -> None:
+    task = replace(task_for(write_both(tmp_path, "jsonl", [{"sentence": "a", "label": 1}])), text=["x" * 3000])
+    with pytest.raises(UnipetError, match="no column 'xxx") as told:
+        load_task(task)
+    assert len(str(told.value)) < 1000
+
+
 def test_a_field_that_only_some_lines_have(tmp_path: Path) -> None:
     rows = [{"sentence": "a"}, {"sentence": "b", "label": 1}, {"sentence": "c"}, {"label": 0}]
     task = task_for(write_both(tmp_path, "jsonl", rows))

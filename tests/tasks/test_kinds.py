@@ -26,6 +26,9 @@ from unipet.training.generation import generate_texts, target_losses
 ABLE = {
     "classification-decoder": ("classification", "gpt2", None),
     "multiple_choice": ("multiple_choice", "bert", None),
+    "multi_label-encoder": ("multi_label", "bert", None),
+    "multi_label-decoder": ("multi_label", "gpt2", None),
+    "multi_label-encoder-decoder": ("multi_label", "bart", "BartForSequenceClassification"),
     "token_classification": ("token_classification", "roberta", None),
     "masked_prompt": ("masked_prompt", "bert", "BertForMaskedLM"),
     "causal_prompt": ("causal_prompt", "gpt2", None),

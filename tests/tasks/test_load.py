@@ -162,11 +162,23 @@ def test_synthetic_data_is_balanced_distinct_and_held_out(made: Any) -> None:
     assert not train & evaluation
     bags = [{bag(row) for row in rows} for rows in (data.train, data.evaluation)]
     assert not bags[0] & bags[1], "a combination of words occurs in both splits"
-    labels = [row["label"] for row in data.train]
+    labels = [row["label"] for row in asked(data, data.train)]
     if data.regression:
         assert np.mean(labels) == 2.5 and min(labels) == 0 and max(labels) == 5
     else:
         assert labels.count(0) == labels.count(1)
+
+
+def asked(data: Any, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows with one answer each: of a set of labels, one for each thing that the text judges."""
+    if not data.several:
+        return rows
+    return [
+        {"text": [*row["text"], name], "label": int(index in row["label"])}
+        for row in rows
+        for index, name in enumerate(data.labels)
+        if name in row["text"][0].split()
+    ]
 
 
 def bag(row: dict[str, Any]) -> tuple[tuple[str, ...], ...]:
@@ -177,7 +189,7 @@ def test_synthetic_answers_do_not_depend_on_the_words(made: Any) -> None:
     """For every example of the evaluation split its twin is there: the same words, per text, with the opposite answer."""
     _, data = made
     answers: dict[Any, list[float]] = {}
-    for row in data.evaluation:
+    for row in asked(data, data.evaluation):
         answers.setdefault(bag(row), []).append(row["label"])
     middle = 2.5 if data.regression else 0.5
     assert all(np.mean(labels) == middle for labels in answers.values())
@@ -186,7 +198,8 @@ def test_synthetic_answers_do_not_depend_on_the_words(made: Any) -> None:
 def test_a_bag_of_words_learns_nothing_from_synthetic_data(made: Any) -> None:
     """Ridge regression on word counts, each text of a pair counted on its own."""
     _, data = made
-    words = sorted({(k, word) for row in data.train for k, text in enumerate(row["text"]) for word in text.split()})
+    train, evaluation = asked(data, data.train), asked(data, data.evaluation)
+    words = sorted({(k, word) for row in train for k, text in enumerate(row["text"]) for word in text.split()})
     vocabulary = {word: i for i, word in enumerate(words)}
 
     def counts(rows: list[dict[str, Any]]) -> np.ndarray:
@@ -198,9 +211,9 @@ def test_a_bag_of_words_learns_nothing_from_synthetic_data(made: Any) -> None:
                         matrix[i, vocabulary[k, word]] += 1
         return matrix
 
-    x, y = counts(data.train), np.array([row["label"] for row in data.train], dtype=float)
+    x, y = counts(train), np.array([row["label"] for row in train], dtype=float)
     weights = np.linalg.solve(x.T @ x + np.eye(x.shape[1]), x.T @ (y - y.mean()))
-    guess, truth = counts(data.evaluation) @ weights, np.array([row["label"] for row in data.evaluation])
+    guess, truth = counts(evaluation) @ weights, np.array([row["label"] for row in evaluation])
     if data.regression:
         assert abs(np.cov(guess, truth)[0, 1]) / max(guess.std() * truth.std(), 1e-9) < 0.1
     else:

@@ -244,7 +244,7 @@ def test_of_equal_checkpoints_the_later_one_stays_and_none_is_of_the_warm_up() -
     import torch
 
     import unipet
-    from unipet.training.callbacks import Best
+    from unipet.training.best import Best
 
     model = tiny_bert()
     unipet.adapt(model, LOW_RANK)

@@ -126,7 +126,7 @@ FAST = {
     "bottleneck": ({"name": "bottleneck", "size": 2}, {}, {"up.weight", "up.bias"}),
     "mixture": (
         {"name": "low_rank", "size": 2},
-        {"mixture": {"experts": 2, "reducer": "weighted"}},
+        {"mixture": {"experts": 2, "router": "soft", "reducer": "weighted"}},
         {"up.0", "up.1", "up.scores"},
     ),
     "bottleneck_mixture": (

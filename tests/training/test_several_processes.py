@@ -146,6 +146,24 @@ def test_a_checkpoint_is_chosen_as_by_one_process(in_two: Kept, tmp_path: Path) 
     assert two["data"]["selection"]["scores"] == one["data"]["selection"]["scores"]
 
 
+def test_patience_ends_both_after_the_same_step(in_two: Kept, tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, LOW_RANK, optim__epochs=6)
+    config.task.selection, config.task.selection_size = "train_holdout", 8
+    config.task.selection_checkpoints, config.task.patience = 15, 2
+    one, _, _ = outcome(config, 1)
+    two, _, _ = outcome(config, 2)
+    assert one["stopped_by"] == two["stopped_by"] == "task.patience"
+    assert one["time"]["steps"] == two["time"]["steps"] < 30
+
+
+@pytest.mark.parametrize("kind", ["token_classification", "multi_label"])
+def test_class_weights(in_two: Kept, tmp_path: Path, kind: str) -> None:
+    model = write_arch(tmp_path / "model", "bert")
+    weights: Any = {"O": 0.4, "B-X": 3.0} if kind == "token_classification" else "balanced"
+    config = config_of(kind, tmp_path, model, MIXTURE, optim_epochs=2, optim_batch_size=5, class_weights=weights)
+    same(config, steps=10)
+
+
 def test_time_ends_both_after_the_same_step_and_counts_both_devices(in_two: Kept, tmp_path: Path) -> None:
     config = tiny_config(tmp_path, LOW_RANK, optim__epochs=1000.0, budget__gpu_hours=2 * 2 / 3600, budget__gpus=2)
     record = run(config)

@@ -130,6 +130,13 @@ def test_a_process_without_a_row_goes_along(held: list[tuple[int, int]], tmp_pat
 
 
 @pytest.mark.slow
+def test_patience_ends_parts_after_the_same_step(held: list[tuple[int, int]], tmp_path: Path) -> None:
+    changes = {"task__selection": "train_holdout", "task__selection_size": 8, "optim__epochs": 6}
+    changes |= {"task__selection_checkpoints": 15, "task__patience": 2}
+    assert check(lambda: tiny_config(tmp_path, LOW_RANK, **changes), held)["stopped_by"] == "task.patience"
+
+
+@pytest.mark.slow
 def test_a_decoder_with_gradient_checkpointing(held: list[tuple[int, int]], tmp_path: Path) -> None:
     model = write_arch(tmp_path / "model", "llama", add_special=False)
 
