@@ -10,7 +10,7 @@ SWEEP := method=lora,adapter,prefix,mam,adamix model=minilm task=synthetic_verdi
 SWEEP += budget.max_steps=300 task.selection_size=200
 
 .DEFAULT_GOAL := help
-.PHONY: help sweep test matrix check lint types docs soak bench bench-end-to-end bench-compile bench-jobs bench-packed bench-memory bench-plan bench-gpu format clean
+.PHONY: help sweep test matrix check lint types docs soak fuzz bench bench-end-to-end bench-compile bench-jobs bench-packed bench-memory bench-merge bench-plan bench-gpu format clean
 
 help:  ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -60,6 +60,9 @@ docs: $(VENV)/testing  ## docs/methods.md, from the methods and the measured par
 soak: $(VENV)/testing  ## a sweep killed fifty times ends with the bytes of an undisturbed one (half an hour)
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python benchmarks/soak.py --kills 50 --out benchmarks/results/soak.json
 
+fuzz: $(VENV)/testing  ## 20,000 changed methods and 5,000 other inputs: each works or is one error (an hour; goes on where it was)
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.fuzz --out benchmarks/results/fuzz.json
+
 bench: $(VENV)/testing  ## speed and memory of every method beside peft (ten minutes on an idle machine)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.speed
 
@@ -77,6 +80,9 @@ bench-packed: $(VENV)/testing  ## throughput of packed training beside solo and 
 
 bench-memory: $(VENV)/running  ## predicted against measured memory of training, on the CPU
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python benchmarks/memory.py
+
+bench-merge: $(VENV)/testing  ## how exact merging is: every method, every number format (a few minutes)
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.merge_errors
 
 bench-plan: $(VENV)/running  ## the time that `unipet plan` predicts against what a sweep takes (an idle machine, please)
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python benchmarks/plan_accuracy.py

@@ -2,10 +2,11 @@
 
     python benchmarks/soak.py [--kills 50] [--launcher local|slots] [--seed 0] [--out FILE]
 
-Each kill is SIGKILL to the whole process group: the command, its workers, and whatever they started. Between two kills, the
-script checks that no half-written file is taken for a whole one. At the end, it checks that no process, lock or claim is left,
-that every job has ended exactly once, and that score, metrics, predictions and adapter of every run are byte for byte those of
-the undisturbed sweep.
+Each kill is SIGKILL to the whole process group: the command, its workers, and whatever they started. Every other one comes at a
+random moment of the command, the rest at a random moment after a run has written a resume point: starting takes longer than
+these small runs. Between two kills, the script checks that no half-written file is taken for a whole one. At the end, it checks
+that no process, lock or claim is left, that every job has ended exactly once, that runs have gone on from resume points, and
+that score, metrics, predictions and adapter of every run are byte for byte those of the undisturbed sweep.
 """
 
 from __future__ import annotations
@@ -68,13 +69,20 @@ def soak(place: Path, kills: int, launcher: str, chance: random.Random) -> dict[
     undisturbed = Sweep(place, "calm", launcher)
     began = time.monotonic()
     undisturbed.start().wait()
-    calm_s = time.monotonic() - began
+    calm_s = undisturbed_s = time.monotonic() - began
     disturbed = Sweep(place, "killed", launcher)
-    done = 0
-    for _ in range(kills):
-        process = disturbed.start()
+    done = commands = 0
+    went_on: set[tuple[str, ...]] = set()  # (run, the steps after which it has gone on)
+    while done < kills and commands < 10 * kills:  # a command that comes to its end first is not a kill
+        commands += 1
+        begun, process = time.monotonic(), disturbed.start()
         try:
-            process.wait(timeout=chance.uniform(0.2, max(4.0, calm_s)))
+            seconds = chance.uniform(0.2, max(4.0, calm_s))
+            if done % 2:
+                disturbed.await_resume_point(process)
+                seconds /= 4
+            process.wait(timeout=seconds)
+            calm_s = min(calm_s, time.monotonic() - begun)  # the machine may have become faster
             disturbed.forget_results(chance)  # it came to its end: some of its runs shall be done again
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
@@ -82,18 +90,24 @@ def soak(place: Path, kills: int, launcher: str, chance: random.Random) -> dict[
             done += 1
         time.sleep(0.2)
         disturbed.check_files()
+        print(f"{done} of {kills} kills, {commands} commands", file=sys.stderr, flush=True)
+        went_on |= {
+            (name, *map(str, record["resumed"])) for name, record in disturbed.runs().items() if record["resumed"]
+        }
     last = disturbed.start()
     code = last.wait()
     problems = [*disturbed.left_behind(), *disturbed.differences(undisturbed)]
+    problems += ["no run has gone on from a resume point"] if not went_on else []
+    problems += [f"only {done} of {kills} kills hit a running sweep in {commands} commands"] if done < kills else []
     runs = disturbed.runs()
     return {
         "kills": done,
-        "commands": kills + 1,
+        "commands": commands + 1,
         "launcher": launcher,
         "jobs": len(runs),
-        "resumed": sum(len(record.get("resumed", [])) for record in runs.values()),
+        "resumed": len(went_on),
         "exit_code": code,
-        "undisturbed_s": round(calm_s, 1),
+        "undisturbed_s": round(undisturbed_s, 1),
         "problems": problems,
         "equal": code == 0 and not problems,
     }
@@ -117,6 +131,12 @@ class Sweep:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         return subprocess.Popen(self.line, cwd=self.place, env=environment, start_new_session=True, **quiet)
+
+    def await_resume_point(self, process: subprocess.Popen[bytes]) -> None:
+        """Until a run has written another resume point than were there, or the command has ended."""
+        before = set(self.root.glob("*/resume/*"))
+        while process.poll() is None and not set(self.root.glob("*/resume/*")) - before:
+            time.sleep(0.02)
 
     def runs(self) -> dict[str, dict[str, Any]]:
         """The record of every run, by the name of its directory."""
