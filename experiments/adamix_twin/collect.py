@@ -1,8 +1,8 @@
-"""What `unipet report` does not say of these runs: `python experiments/adamix_twin/collect.py RUNS HERE`.
+"""What `unipet report` does not say of these runs: `python experiments/adamix_twin/collect.py HERE`.
 
-HERE/runs.jsonl: every record, trials included, without what is long and follows from the configuration. HERE/compute.csv: AdaMix
-against the twin of twice the steps, paired over seeds, and what a step of each arm takes beside the twin's. HERE/ways.csv: how
-the merged module compares with other ways of evaluating the same trained experts, from the records' key `mixture`.
+It reads HERE/runs.jsonl, every record in a compact form. HERE/compute.csv: AdaMix against the twin of twice the steps, paired
+over seeds, and what a step of each arm takes beside the twin's. HERE/ways.csv: how the merged module compares with other ways of
+evaluating the same trained experts, from the records' key `mixture`.
 """
 
 import csv
@@ -16,32 +16,10 @@ import numpy as np
 
 from unipet.report.statistics import SEEDS, Stratum, stratified
 
-runs, here = map(Path, sys.argv[1:3])
-LONG = (
-    "insertions",
-    "composition",
-    "fitted",
-    "memory",
-    "identity",
-    "files",
-    "versions",
-    "comparable",
-    "certificate",
-    "frozen",
-)
+here = Path(sys.argv[1])
 WAYS = ("random", "mean_of_outputs", "ensemble_logits", "best_expert")
 
-records = []
-for file in sorted(runs.glob("*/result.json")):
-    record = json.loads(file.read_text())
-    if record["status"] == "ok":
-        kept = {key: value for key, value in record.items() if key not in LONG}
-        if "mixture" in kept:
-            kept["mixture"] = {key: kept["mixture"].get(key) for key in ("ways", "experts", "barrier", "best_by")}
-        records.append(kept)
-lines = [json.dumps(record, separators=(",", ":")) + "\n" for record in records]
-(here / "runs.jsonl").write_text("".join(lines))
-
+records = [json.loads(line) for line in (here / "runs.jsonl").read_text().splitlines()]
 finals: dict[tuple[str, str, str], dict[int, dict]] = defaultdict(dict)  # (task, method, budget) -> seed -> record
 for record in records:
     if record["trial"]["role"] == "final":

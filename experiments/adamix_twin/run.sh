@@ -27,4 +27,5 @@ for pair in "adamix vs twin" "adamix vs twin_wide" "mixture_only vs twin" "consi
   contrasts+=(--contrast "method=$pair")
 done
 unipet report $out "${contrasts[@]}" --contrasts $here/contrasts.csv --csv $here/scores.csv > $here/report.txt
-python $here/collect.py $out $here
+python experiments/compact_records.py $out $here/runs.jsonl
+python $here/collect.py $here

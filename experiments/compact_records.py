@@ -1,0 +1,37 @@
+"""Every finished run below RUNS as a line of JSON, without what is long and follows from the configuration.
+
+`python experiments/compact_records.py RUNS OUT.jsonl`: trials of a search are included. Of `mixture`, what its tables
+need stays; of `certificate`, what each check came to.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+LONG = (
+    "insertions",
+    "composition",
+    "fitted",
+    "memory",
+    "identity",
+    "files",
+    "versions",
+    "comparable",
+    "frozen",
+    "folder",
+)
+MIXTURE = ("ways", "experts", "barrier", "best_by")
+
+runs, out = map(Path, sys.argv[1:3])
+lines = []
+for file in sorted(runs.glob("*/result.json")):
+    record = json.loads(file.read_text())
+    if record["status"] == "ok":
+        kept = {key: value for key, value in record.items() if key not in LONG}
+        if kept.get("mixture"):
+            kept["mixture"] = {key: kept["mixture"].get(key) for key in MIXTURE}
+        if kept.get("certificate"):
+            checks = kept["certificate"]["checks"]
+            kept["certificate"] = {"checks": {name: {"status": check["status"]} for name, check in checks.items()}}
+        lines.append(json.dumps(kept, separators=(",", ":")) + "\n")
+out.write_text("".join(lines))
