@@ -8,12 +8,25 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from unipet.runs.sweep_files import CLAIMS, JOBS, WORKERS
-from unipet.sweeps.claims import Clock, Owner, attempts, beating, claim, living, lost, read_claim, release, step_back
+from unipet.sweeps.claims import (
+    Claim,
+    Clock,
+    Owner,
+    attempts,
+    beating,
+    claim,
+    living,
+    lost,
+    read_claim,
+    release,
+    step_back,
+)  # fmt: skip
 
 
 @pytest.fixture()
@@ -107,6 +120,16 @@ def test_a_process_whose_job_was_taken_over_leaves_instead_of_giving_signs_of_li
     with beating(mine, lambda held: None, every_s=0.01):
         time.sleep(0.1)
     assert mine.last_beat() == 0, "and no longer says that it lives"
+
+
+@pytest.mark.parametrize("give_back", [release, step_back])
+def test_a_job_that_was_given_back_was_not_taken_over(sweep: Path, give_back: Callable[[Claim], None]) -> None:
+    """The others of a pack go on when one has ended: the process must not leave."""
+    mine, left = claim(sweep, 0, Owner.this("me"), 1), threading.Event()
+    assert mine is not None
+    with beating(mine, lambda held: left.set(), every_s=0.01):
+        give_back(mine)
+        assert not left.wait(0.2)
 
 
 def test_whoever_finds_the_run_at_work_leaves_the_claim_of_its_owner(sweep: Path) -> None:

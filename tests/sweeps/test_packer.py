@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,8 @@ from unipet.runs import packed
 from unipet.runs.record import Record
 from unipet.runs.record_files import RESULT, read_record
 from unipet.runs.sweep_files import JobState, read_jobs
-from unipet.sweeps import jobs
-from unipet.sweeps.claims import Owner, claim
+from unipet.sweeps import jobs, packer
+from unipet.sweeps.claims import Claim, Owner, beating, claim, read_claim
 from unipet.sweeps.directory import Sweep, write_sweep
 from unipet.sweeps.job_files import Job
 from unipet.sweeps.launchers import check_launcher
@@ -156,6 +158,40 @@ def test_an_interrupted_pack_gives_every_job_back(tmp_path: Path, monkeypatch: p
     monkeypatch.undo()
     Packer(sweep, "again").run()
     assert [each.status for each in outcomes(sweep)] == ["ok"] * 3
+
+
+def test_a_job_that_ends_before_the_others_ends_no_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its claim is gone, and the signs of life of the others go on."""
+    monkeypatch.setattr(packer, "beating", partial(beating, every_s=0.001))
+    config: RunConfig = tiny_config(tmp_path, LOW_RANK)
+    early = replace(config, optim=replace(config.optim, lr=1e30, clip=1e30))  # its loss is soon not finite
+    sweep = sweep_of(tmp_path, [early, *with_rates(config, 0.01, 0.02)], pack=3)
+    left: list[Claim] = []
+    Packer(sweep, "w", leave=left.append).run()
+    assert left == [] and [each.packed for each in outcomes(sweep)[1:]] == [3, 3]
+
+
+def test_jobs_that_wait_to_be_done_alone_show_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packer, "beating", partial(beating, every_s=0.001))
+    config: RunConfig = tiny_config(tmp_path, LOW_RANK)
+    kept = replace(config, method={"name": "tiny_head", "insertions": {}}, cache_frozen="true")
+    sweep = sweep_of(tmp_path, with_rates(kept, 0.01, 0.02), pack=2)
+    beats: list[bool] = []
+
+    class Watched(Packer):
+        def do_alone(self, held: Claim, why: str) -> None:
+            waiting = read_claim(sweep.directory, 1, 1)
+            if held.job == 0:
+                waiting.give_up()
+                until = time.monotonic() + 10
+                while not (alive := waiting.last_beat() > 0) and time.monotonic() < until:
+                    time.sleep(0.01)
+                beats.append(alive)
+            super().do_alone(held, why)
+
+    Watched(sweep, "w").run()
+    assert beats == [True]
+    assert [each.status for each in outcomes(sweep)] == ["ok", "ok"] and no_claims(sweep)
 
 
 def test_the_launcher_has_workers_of_its_own() -> None:

@@ -66,6 +66,7 @@ class Claim:
     attempt: int
     note: Note
     path: Path
+    given_back: bool = False  # by this process, which therefore need not find it there
 
     @property
     def owner(self) -> Owner | None:
@@ -153,12 +154,14 @@ def claim(sweep: Path, job: int, owner: Owner, attempt: int) -> Claim | None:
 
 def release(held: Claim) -> None:
     """Give the job back, or up: the outcome is written, or the job shall be done by another."""
+    held.given_back = True
     for attempt in range(held.attempt, 0, -1):  # the latest first: an older one alone says that its owner was lost
         _path(held.path.parent.parent, held.job, attempt).unlink(missing_ok=True)
 
 
 def step_back(held: Claim) -> None:
     """Take back a claim whose run somebody else is still doing: the claims before it stay, one of them may be theirs."""
+    held.given_back = True
     held.path.unlink(missing_ok=True)
 
 
@@ -198,15 +201,18 @@ def living(sweep: Path) -> bool:
 @contextmanager
 def beating(held: Claim, leave: Callable[[Claim], None] = lambda held: None, every_s: float = BEAT_S) -> Iterator[None]:
     """Inside, another thread gives signs of life for a claim. A process that is stopped, or that holds Python's lock for
-    good, gives none; if it then goes on and its job was taken over, `leave` is called: two must not write the same run."""
+    good, gives none; if it then goes on and its job was taken over, `leave` is called: two must not write the same run.
+    A job that this process gave back, as one of a pack does when it ends before the others, was not taken over."""
     end = threading.Event()
 
     def beat() -> None:
         while not end.wait(every_s):
-            if not held.held():
+            if held.held():
+                held.beat()
+                continue
+            if not held.given_back:
                 leave(held)
-                return
-            held.beat()
+            return
 
     thread = threading.Thread(target=beat, name=f"claim-{held.job}", daemon=True)
     thread.start()

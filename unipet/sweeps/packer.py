@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -107,17 +107,8 @@ class Packer(Worker):
         """Do several jobs in one pack, then those that it could not take, one after the other."""
         pack = packed.pack_of(self.shared, kind.seed, measures=self.launcher.pack is None)
         print(f"pack of {len(claims)} jobs: {', '.join(str(each.job + 1) for each in claims)}", file=sys.stderr)
-        with ExitStack() as inside:
-            inside.enter_context(own_files(self.sweep.config_dir))
-            for held in claims:
-                inside.enter_context(beating(held, self.leave))
-            try:
-                seats = pack.run([self.work(held) for held in claims])
-            except BaseException:
-                for held in claims:
-                    if held.held():
-                        release(held)
-                raise
+        with self.holding(claims), own_files(self.sweep.config_dir):
+            seats = pack.run([self.work(held) for held in claims])
         if pack.best is not None:
             self.best[kind.common] = pack.best
         left = [
@@ -129,9 +120,23 @@ class Packer(Worker):
             for held, _ in alone:
                 release(held)
             raise ended[0]
-        for held, why in alone:
-            with beating(held, self.leave):
+        with self.holding([held for held, _ in alone]):  # the last of them waits for the others
+            for held, why in alone:
                 self.do_alone(held, why)
+
+    @contextmanager
+    def holding(self, claims: list[Claim]) -> Iterator[None]:
+        """Inside, all claims show signs of life; what an exception leaves unfinished is given back."""
+        with ExitStack() as inside:
+            for held in claims:
+                inside.enter_context(beating(held, self.leave))
+            try:
+                yield
+            except BaseException:
+                for held in claims:
+                    if held.held():
+                        release(held)
+                raise
 
     def stays(self, error: BaseException) -> bool:
         """Whether the worker goes on after a job left its pack like this."""
