@@ -4,14 +4,16 @@
 
 Forty jobs of a few steps on MiniLM are run in three ways: by a sweep with `launcher=local`, by one with `launcher=slots
 launcher.workers=2`, and by as many separate `unipet train` calls. For comparison, a bare loop does the same training with the
-library alone: one process, one base model, no files. The additional time of a job of `local` is the overhead of a job. Nothing
-else should run on the machine: the result contains the load average.
+library alone: one process, one base model, no files. The additional time of a job of `local` is the overhead of a job, and the
+records say what it went into. Nothing else should run on the machine: the result contains the load average.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -53,6 +55,7 @@ def main() -> int:
                 for seed in range(seeds)
             ),
         }
+        profile = profile_of(Path(place) / "local", took["local"])
         line = [sys.executable, __file__, "--bare", "--jobs", str(asked.jobs), "--steps", str(asked.steps)]
         loop = subprocess.run(line, cwd=place, capture_output=True, encoding="utf-8", check=True)
     jobs = seeds * len(METHODS)
@@ -64,6 +67,7 @@ def main() -> int:
         "jobs_per_hour": {name: round(3600 * jobs / seconds) for name, seconds in took.items()},
         "bare_loop_s": round(bare_s, 1),
         "overhead_s_per_job_of_local": round((took["local"] - bare_s) / jobs, 3),
+        "profile_of_local": profile,
         "load_before": load,
         "measured": now(),
         "versions": versions().to_dict(),
@@ -81,6 +85,23 @@ def call(place: str, *arguments: str) -> float:
         [sys.executable, "-m", "unipet", *arguments], cwd=place, env=environment, check=True, capture_output=True
     )
     return time.perf_counter() - started
+
+
+def profile_of(runs: Path, seconds: float) -> dict[str, Any]:
+    """What the seconds of a sweep went into: the median of each phase of a job, what its first job took beyond its fellows (the
+    imports), and what is in no job: the start of the command and its worker, claims and outcomes, the table."""
+    times = sorted(
+        (json.loads(file.read_text(encoding="utf-8"))["time"] for file in runs.glob("*/result.json")),
+        key=lambda time: float(time["total_s"]),
+    )
+    phases = {name: [time["phases_s"].get(name, 0.0) for time in times] for name in sorted(times[0]["phases_s"])}
+    totals = [time["total_s"] for time in times]
+    return {
+        "phases_s_median": {name: round(statistics.median(values), 3) for name, values in phases.items()},
+        "job_s_median": round(statistics.median(totals), 3),
+        "first_job_more_s": round(totals[-1] - statistics.median(totals), 2),
+        "in_no_job_s": round(seconds - sum(totals), 2),
+    }
 
 
 def bare(seeds: int, steps: int) -> float:
