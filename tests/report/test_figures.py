@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,17 @@ def test_figures_are_vector_and_picture(tmp_path: Path) -> None:
     for path, data in content.items():
         assert data.startswith(b"%PDF" if path.suffix == ".pdf" else b"\x89PNG") and len(data) > 5000
     assert sorted((tmp_path / "f").iterdir()) == sorted(once)
+
+
+def test_no_title_is_cut_at_the_edge(tmp_path: Path) -> None:
+    """A title that is wider than its panel makes the picture wider."""
+    groups = two_tasks(tmp_path / "runs")
+    widths = []
+    for name in ("b", "a budget of many words " * 6):
+        written = figures.write_figures(tmp_path / str(len(widths)), groups, [replace(curve("x"), budget=name)])
+        picture = next(path for path in written if path.name == "tuning.png").read_bytes()
+        widths.append(int.from_bytes(picture[16:20], "big"))
+    assert widths[1] > 2 * widths[0]
 
 
 def test_figures_show_every_seed(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from unipet.report.markdown import markdown
 from unipet.report.page.document import page
 from unipet.report.paper import paper_table, wide_csv
 from unipet.report.table import csv_table, text_table
-from unipet.runs.labels import Told, difference, leaves, variants
+from unipet.runs.labels import INSERTION_ORDER, Told, difference, leaves, variants
 from unipet.runs.record import Record
 
 
@@ -118,6 +118,31 @@ def test_no_two_runs_that_differ_share_a_row(anyway: bool) -> None:
     assert not any("{" in label or '"' in label for _, label in labels)
 
 
+def test_rows_of_a_design_space_are_named_by_what_they_have() -> None:
+    """Which insertions they lack, and their order, say nothing besides."""
+    whole = load_method("unipelt").to_dict()
+    parts = list(whole["insertions"])
+    assert len(parts) > 2
+    chosen = [[parts[0]], [parts[1], parts[2]], [parts[0], parts[2]], parts]
+    rows = [{**whole, "insertions": {name: whole["insertions"][name] for name in names}} for names in chosen]
+    flat = [{**leaves({"method": row}), INSERTION_ORDER: list(row["insertions"])} for row in rows]
+    assert variants(flat) == [" · ".join(names) for names in chosen]
+    turned = {**flat[1], INSERTION_ORDER: chosen[1][::-1]}
+    assert len(set(variants([*flat, turned]))) == 5
+
+
+def test_a_table_says_which_sizes_were_asked_for(tmp_path: Path) -> None:
+    """Fitted sizes are another column's; what was asked is not what was trained."""
+    key = "method.insertions.a.function.size"
+    entries = []
+    for size in (16, 32):
+        method = {"name": "m", "insertions": {"a": {"function": {"name": "low_rank", "size": size}}}}
+        record = Record(status="ok", run_id=str(size), method="m", task="t", model="b", seed=0, score=0.1)
+        record.fitted.requested, record.fitted.sizes = {key: size}, {key: 2}
+        entries.append(Entry(record, {"method": method, "task": {"name": "t"}}))
+    assert [row.variant for row in aggregate(entries)] == ["asked size=16", "asked size=32"]
+
+
 def write_mams(root: Path) -> list[Entry]:
     for number, method in enumerate(mams()):
         for seed in (0, 1):
@@ -162,4 +187,4 @@ def test_a_long_label_is_broken_never_cut(tmp_path: Path) -> None:
 def test_only_a_size_that_a_budget_replaced_was_asked() -> None:
     key = "method.insertions.x.function.size"
     free, fitted = {key: 16}, {key: 8, f"fitted.{key}": 2}
-    assert [label.split(" · ")[0] for label in variants([free, fitted], [key])] == ["size=16", "asked size=8"]
+    assert [label.split(" · ")[0] for label in variants([free, fitted], [(), (key,)])] == ["size=16", "asked size=8"]

@@ -157,7 +157,7 @@ def _variants(
                 {name: value for name, value in contents[key].items() if name.startswith(TUNED) == tuned}
                 for key in keys
             ]
-            asked = {size for key in keys for entry in groups[key] for size in entry.record.fitted.sizes}
+            asked = [{size for entry in groups[key] for size in entry.record.fitted.sizes} for key in keys]
             for key, text in zip(keys, variants(some, asked), strict=True):
                 parts[key].append(text)
     said = {key: [text for text in texts if text not in ("", AS_GIVEN)] for key, texts in parts.items()}

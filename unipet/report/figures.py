@@ -77,7 +77,8 @@ def write_figures(
             for kind in FORMATS:
                 buffer = io.BytesIO()
                 dates = {"CreationDate": None} if kind == "pdf" else {"Software": None}  # the same input, the same file
-                figure.savefig(buffer, format=kind, dpi=200, metadata=dates)
+                # As large as its texts: the layout gives titles no room at the sides.
+                figure.savefig(buffer, format=kind, dpi=200, metadata=dates, bbox_inches="tight", pad_inches=0.04)
                 drawn.append((directory / f"{name}.{kind}", buffer.getvalue()))
     for path, content in drawn:
         write_asked(path, content)

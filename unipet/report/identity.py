@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from unipet.runs.identity import APART
-from unipet.runs.labels import Leaves, Told
+from unipet.runs.labels import INSERTION_ORDER, Leaves, Told
 from unipet.runs.record import Record
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def _identity(entry: Entry, known: Mapping[tuple[str, str], str], parts: Leaves)
         flat.pop("task.split_seed", None)  # averaged over, as the seed
     insertions = entry.setting("method.insertions")
     if isinstance(insertions, Mapping) and len(insertions) > 1:
-        flat["method.order"] = list(insertions)  # where insertions meet, the first acts first
+        flat[INSERTION_ORDER] = list(insertions)  # where insertions meet, the first acts first
     for place, (key, _) in CONTENT.items():
         path = _place(entry, place)
         content = content_of(entry.record, place) or known.get((place, path))

@@ -16,6 +16,8 @@ SEPARATOR = " · "
 AS_GIVEN = "as given"  # the label of a variant that has none of the options in which the others differ
 #: Keys that have columns of their own in a report.
 NAMED = ("method.name", "task.name", "model.name", "budget.name")
+#: The names of a method's insertions, in their order.
+INSERTION_ORDER = "method.order"
 #: An insertion's dimensions, in the order in which a label names them.
 ORDER = ("position", "function", "composition", "scaling", "mixture", "ratio")
 _INSERTION = re.compile(r"(?:fitted\.)?method\.insertions\.([^.]+)\.(.+)")
@@ -79,12 +81,13 @@ def labelled(method: str, variant: str) -> str:
     return f"{method}{SEPARATOR}{variant}" if variant else method
 
 
-def variants(identities: Sequence[Mapping[str, Any]], requested: Collection[str] = ()) -> list[str]:
+def variants(identities: Sequence[Mapping[str, Any]], requested: Sequence[Collection[str]] = ()) -> list[str]:
     """For each configuration of one method, the options in which it differs from the others; "" if there are none.
 
-    `identities` are flat. Equal ones get equal texts, different ones different texts. `requested` are keys of sizes that a
-    budget replaced; their values are marked as "asked".
+    `identities` are flat. Equal ones get equal texts, different ones different texts. `requested` are for each of them the
+    keys of sizes that its budget replaced; their values are marked as "asked".
     """
+    requested = requested or [()] * len(identities)
     everywhere = [key for key in identities[0] if all(key in one for one in identities)]
     kinds = [json.dumps({key: one[key] for key in sorted(one) if key not in NAMED}, default=str) for one in identities]
     for keys in (everywhere, list(dict.fromkeys(key for one in identities for key in one))):
@@ -110,24 +113,28 @@ def difference(content: Mapping[str, Any], base: Mapping[str, Any]) -> str:
     return SEPARATOR.join([*values, *(f"without {name}" for name in gone), *lost])
 
 
-def _labels(identities: Sequence[Mapping[str, Any]], keys: Sequence[str], requested: Collection[str]) -> list[str]:
+def _labels(
+    identities: Sequence[Mapping[str, Any]], keys: Sequence[str], requested: Sequence[Collection[str]]
+) -> list[str]:
     optional = [one for one in _containers(keys) if len({_has(each, one) for each in _owning(identities, one)}) > 1]
     varying = [key for key in keys if key not in NAMED and _varies(identities, key, optional)]
     varying = sorted((key for key in varying if not _implied(identities, key, varying)), key=_place)
     names = option_names(varying, identities)
     several = len(_insertions(identities)) > 1
     said: list[list[str]] = [[] for _ in identities]
+    listed = _listed(identities, optional)
     for container in optional:
         insertion, *dimension = container.split(".")[2:-1]
         what = " ".join([insertion] * (several or not dimension) + dimension)
         for parts, one in zip(said, identities, strict=True):
-            if _owning([one], container):
-                parts.append(what if _has(one, container) else f"no {what}")
+            if _has(one, container):
+                parts.append(what)
+            elif _owning([one], container) and (dimension or not listed):
+                parts.append(f"no {what}")
     for key in varying:
         texts = _texts([one.get(key, _MISSING) for one in identities])
-        for parts, one, text in zip(said, identities, texts, strict=True):
-            replaced = key in requested and f"fitted.{key}" in one  # only by its own budget
-            parts += [f"{'asked ' * replaced}{names[key]}={text}"] if text != _MISSING else []
+        for parts, text, replaced in zip(said, texts, requested, strict=True):
+            parts += [f"{'asked ' * (key in replaced)}{names[key]}={text}"] if text != _MISSING else []
     return [SEPARATOR.join(parts) or (AS_GIVEN if varying else "") for parts in said]
 
 
@@ -156,8 +163,19 @@ def _varies(identities: Sequence[Mapping[str, Any]], key: str, optional: Sequenc
     return len({json.dumps(one.get(key, _MISSING), default=str) for one in having}) > 1
 
 
+def _listed(identities: Sequence[Mapping[str, Any]], optional: Sequence[str]) -> bool:
+    """Whether the insertions that a configuration has say enough: there are three or more, as in a design space, and none is
+    without any. What it lacks is then not named."""
+    insertions = [container for container in optional if container.count(".") == 3]
+    return len(insertions) > 2 and all(any(_has(one, each) for each in insertions) for one in identities)
+
+
 def _implied(identities: Sequence[Mapping[str, Any]], key: str, varying: Sequence[str]) -> bool:
-    """Whether `key` is a fingerprint that other options determine, as the number of examples determines the data's."""
+    """Whether `key` is a fingerprint that other options determine, as the number of examples determines the data's, or the
+    order of insertions where those that have the same have them in the same order."""
+    if key == INSERTION_ORDER:
+        orders = {tuple(one.get(key) or _insertions([one])) for one in identities}
+        return len(orders) == len({frozenset(order) for order in orders})
     if not any(isinstance(one.get(key), Told) for one in identities):
         return False
     others = [other for other in varying if other != key]
