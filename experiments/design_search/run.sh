@@ -23,6 +23,7 @@ grep -v ^random $out/designs/rates.txt | while read -r design rate; do
       seed=1001,1002,1003,1004,1005 task.selection=train_holdout runs_dir=$out/transferred "${fixed[@]}" < /dev/null
   done
 done
+unipet report $out/searched --anyway --tuning $here/tuning.csv --figures $here/figures > $here/report.txt
 python experiments/compact_records.py $out/searched $here/searched.jsonl
 python experiments/compact_records.py $out/transferred $here/transferred.jsonl
 mkdir -p $here/method && cp $out/designs/*.yaml $here/method/ && cp $out/designs/rates.txt $here
