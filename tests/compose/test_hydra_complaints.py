@@ -60,6 +60,11 @@ def test_an_override(word: str, multirun: bool) -> None:
     assert len(str(refused.value)) < 3000
 
 
+def test_a_plugin_that_is_not_there_is_named() -> None:
+    with composer(None) as composing, pytest.raises(UnipetError, match="pip install hydra-nevergrad-sweeper"):
+        plan(["hydra/sweeper=nevergrad"], True, composing)
+
+
 def test_many_values_without_several_runs() -> None:
     with composer(None) as composing, pytest.raises(UnipetError, match="several values need -m") as refused:
         plan(["seed=" + "9," * 3000 + "9"], False, composing)

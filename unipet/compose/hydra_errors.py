@@ -13,6 +13,16 @@ from unipet.compose import parse_run_config
 from unipet.compose.override_text import quoted
 from unipet.errors import LONGEST, UnipetError, not_allowed, unknown
 
+#: What plugins of Hydra's bring -> the package to install.
+PLUGINS = {
+    "hydra/launcher=joblib": "hydra-joblib-launcher",
+    "hydra/launcher=ray": "hydra-ray-launcher",
+    "hydra/launcher=submitit_local": "hydra-submitit-launcher",
+    "hydra/launcher=submitit_slurm": "hydra-submitit-launcher",
+    "hydra/sweeper=ax": "hydra-ax-sweeper",
+    "hydra/sweeper=nevergrad": "hydra-nevergrad-sweeper",
+    "hydra/sweeper=optuna": "hydra-optuna-sweeper",
+}
 MOST = 1000  # characters of what a message of Hydra's, or an override, is shown with
 
 
@@ -73,6 +83,8 @@ def explain(error: Exception, overrides: Sequence[str]) -> UnipetError:
         return unreadable(error.override)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
         group, _, option = error.missing_cfg_file.rpartition("/")
+        if (package := PLUGINS.get(f"{group}={option}")) is not None:
+            return UnipetError(f"{group}={option}: this plugin of Hydra is not installed. Run: pip install {package}")
         return unknown(f"{group}={option[:LONGEST]}", option, error.options)
     # for a mistake in a file, Hydra raises its error while handling OmegaConf's, without giving it as the cause
     cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__ or error.__context__
