@@ -6,19 +6,19 @@ set -euo pipefail
 data=$1 command="${2:-train} -m" here=experiments/adamix_twin out=runs/adamix_twin
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 compare() {
-  unipet $command --config-dir $here task="$1" method="$2" budget.max_steps="$3" \
+  unipet $command --config-dir $here task="$1" method="$2" budget.max_steps="$3" optim.epochs="$4" \
     'optim.lr=choice(2e-3,5e-3,1.2e-2,3e-2)' search=halving search.trials=4 search.rungs=2 search.eta=2 'search.seeds=[100]' \
     'search.final_seeds=[1001,1002,1003,1004,1005]' model=minilm precision=bf16 task.data_dir="$data/$1" task.max_length=64 \
     task.max_evaluation=500 task.selection_size=200 optim.batch_size=8 launcher=slots launcher.workers=2 runs_dir=$out < /dev/null
 }
-while read -r task steps; do
-  compare "$task" twin,adamix,mixture_only,consistency_only,adamix_unshared,twin_wide "$steps"
-  compare "$task" twin $((2 * steps))
+while read -r task steps epochs; do
+  compare "$task" twin,adamix,mixture_only,consistency_only,adamix_unshared,twin_wide "$steps" "$epochs"
+  compare "$task" twin $((2 * steps)) "$epochs"
 done <<'TASKS'
-trec 300
-sst2 300
-mrpc 100
-rte 100
+trec 300 3
+sst2 300 3
+mrpc 800 10
+rte 800 10
 TASKS
 [ "$command" = "train -m" ] || exit 0
 contrasts=()
