@@ -9,11 +9,10 @@ from typing import Any
 
 from torch import Tensor
 
-from unipet.adaptation.peft.form import Form
+from unipet.adaptation.peft.form import Form, Sites
 from unipet.adaptation.peft.patterns import checked_pattern
 from unipet.errors import UnipetError
 
-Sites = Mapping[str, Mapping[str, Tensor]]
 MOST = 10_000  # patterns
 
 

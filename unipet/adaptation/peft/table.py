@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
+from unipet.adaptation.peft.drawn_forms import RandomLowRankForm
 from unipet.adaptation.peft.form import Form
-from unipet.adaptation.peft.forms import (
-    HadamardProductForm,
-    KroneckerForm,
-    LowRankForm,
-    RandomLowRankForm,
-    VectorForm,
-)
+from unipet.adaptation.peft.forms import HadamardProductForm, KroneckerForm, LowRankForm, VectorForm
 from unipet.adaptation.peft.map_forms import BiasForm, BlockSumForm, CirculantForm, GridForm, HadamardForm, NetworkForm
 from unipet.adaptation.peft.turning_forms import PlaneRotationForm, ReflectionForm, RotationForm
 
