@@ -7,7 +7,7 @@ what peft has no option for but a matrix can hold (a learned scale, a diagonal, 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -139,3 +139,14 @@ def shared_of(insertions: Sequence[Insertion]) -> Bank:
     bank = insertions[0].shared
     assert bank is not None
     return bank
+
+
+def grouped(
+    config: Mapping[str, Any], sites: Sites, options_of: Callable[[str], Mapping[str, Any]]
+) -> list[tuple[Mapping[str, Any], Sites]]:
+    """The modules in groups of equal options, where an option of each follows from its path or its tensors."""
+    groups: dict[tuple[Any, ...], tuple[Mapping[str, Any], dict[str, Mapping[str, Tensor]]]] = {}
+    for path, tensors in sites.items():
+        own = options_of(path)
+        groups.setdefault(tuple(own.values()), ({**config, **own}, {}))[1][path] = tensors
+    return list(groups.values())

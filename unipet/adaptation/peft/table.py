@@ -5,6 +5,7 @@ from __future__ import annotations
 from unipet.adaptation.peft.drawn_forms import RandomLowRankForm
 from unipet.adaptation.peft.form import Form
 from unipet.adaptation.peft.forms import HadamardProductForm, KroneckerForm, LowRankForm, VectorForm
+from unipet.adaptation.peft.made_forms import NormalisedForm, ProjectionForm
 from unipet.adaptation.peft.map_forms import BiasForm, BlockSumForm, CirculantForm, GridForm, HadamardForm, NetworkForm
 from unipet.adaptation.peft.turning_forms import PlaneRotationForm, ReflectionForm, RotationForm
 
@@ -24,6 +25,8 @@ FORMS: tuple[Form, ...] = (
     RotationForm(),
     ReflectionForm(),
     PlaneRotationForm(),
+    NormalisedForm(),
+    ProjectionForm(),
 )
 _DRAWN = "peft draws its frozen part from a seed of its own, and its file does not hold it"
 _LATER = "peft has it, and it is not written yet"
@@ -37,7 +40,5 @@ NOT_WRITTEN: dict[str, str] = {
     "hashed_low_rank": _LATER,
     "singular_core": _LATER,
     "sparse": _LATER,
-    "normalised_low_rank": _LATER,
     "vector_bank": _LATER,
-    "projection": _LATER,
 }

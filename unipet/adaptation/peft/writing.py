@@ -32,7 +32,7 @@ _TASKS = {
 Group = tuple[Insertion, list[Insertion]]
 _WITH_HEAD = ("SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS")
 #: What peft asks for and no value of which has an effect beside these.
-_NO_FAN = ("LOHA", "LOKR", "HIRA", "MISS", "C3A", "PEANUT", "BEFT", "HRA", "ROAD")
+_NO_FAN = ("LOHA", "LOKR", "HIRA", "MISS", "C3A", "PEANUT", "BEFT", "HRA", "ROAD", "DELORA")
 
 
 def written(model: nn.Module, inserted: Adaptation) -> tuple[dict[str, Any], dict[str, Tensor]]:
