@@ -73,6 +73,10 @@ class Form(ABC):
     def parts(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """`function`, `composition` and `scaling` of a method's insertion."""
 
+    def is_shared(self, name: str) -> bool:
+        """Whether a tensor of this name, at no module, is one that sites share."""
+        return name in self.shares
+
     def prepared(
         self, model: nn.Module, config: Mapping[str, Any], sites: Sites
     ) -> list[tuple[Mapping[str, Any], Sites]]:

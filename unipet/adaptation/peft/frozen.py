@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from unipet.adaptation.peft.form import Form
+from unipet.calculus.bank import Bank
 from unipet.calculus.insertion import Insertion
 from unipet.errors import UnipetError
 
@@ -23,24 +24,28 @@ def form_of(form: Form, insertion: Insertion) -> Form:
     return form
 
 
-def take_frozen(source: Path, insertion: Insertion, given: Mapping[str, Tensor]) -> bool:
-    """Put the stored tensors into an insertion; whether they are others than what the seed or the weight gives here.
+def take_frozen(source: Path, stored: Mapping[Insertion, Mapping[str, Tensor]]) -> bool:
+    """Put the stored tensors into insertions; whether they are others than what the seed or the weight gives here.
 
-    Raises UnipetError where one is missing or has another shape.
+    Sites that share tensors give them together. Raises UnipetError where one is missing or has another shape.
     """
-    banks = (insertion.bank,) if insertion.shared is None else (insertion.bank, insertion.shared)
+    banks: dict[int, tuple[Bank, str, dict[str, Tensor]]] = {}
+    for insertion, own in stored.items():
+        for bank in (insertion.bank, insertion.shared):
+            if bank is not None:
+                banks.setdefault(id(bank), (bank, insertion.site.path, {}))[2].update(own)
     foreign = False
-    for name, tensor in ((name, tensor) for bank in banks for name, tensor in bank.frozen().items()):
-        found = given.get(name)
-        if found is None or found.shape != tensor.shape:
-            raise UnipetError(
-                f"{source}: the frozen tensors of {insertion.site.path} are not stored, or do not fit this model: "
-                f"{name} is {tuple(tensor.shape)} here."
-            )
-        found = found.to(tensor.device, tensor.dtype)
-        if not torch.equal(found, tensor):
+    for bank, path, own in banks.values():
+        for name, tensor in bank.frozen().items():
+            found = own.get(name)
+            if found is None or found.shape != tensor.shape:
+                raise UnipetError(
+                    f"{source}: the frozen tensors of {path} are not stored, or do not fit this model: {name} is "
+                    f"{tuple(tensor.shape)} here."
+                )
+            found = found.to(tensor.device, tensor.dtype)
             near = tensor.is_floating_point() and torch.allclose(found, tensor, rtol=_ROUNDING, atol=0.0)
-            foreign = foreign or not near
-            if not near:
+            if not near and not torch.equal(found, tensor):
                 tensor.copy_(found)
+                foreign = True
     return foreign

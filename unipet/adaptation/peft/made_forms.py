@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from unipet.adaptation.peft.form import Form, Sites, grouped, plain_factor, renamed, whole
+from unipet.adaptation.peft.form import Form, Sites, factor_of, grouped, plain_factor, renamed, whole
 from unipet.calculus.functions.normalised_low_rank import NormalisedLowRank
 from unipet.calculus.functions.projection import Projection
 from unipet.calculus.insertion import Insertion
@@ -36,7 +36,7 @@ class NormalisedForm(Form):
         return {"r": function.size, "delora_lambda": whole(function.strength), "bias": "none", "init_weights": True}
 
     def tensors(self, insertion: Insertion) -> dict[str, Tensor]:
-        own, s = insertion.reduced(), plain_factor(insertion)
+        own, s = insertion.reduced(), factor_of(insertion)
         made = {name: own[slot] for name, slot in self.names.items()}
         return {**made, "delora_lambda": own["strength"] * s, "delora_w_norm": own["norms"]}
 

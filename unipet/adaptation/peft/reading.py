@@ -18,7 +18,7 @@ from unipet.adaptation.peft.patterns import checked_pattern
 from unipet.adaptation.peft.saved_modules import parts_of
 from unipet.adaptation.peft.table import FORMS
 from unipet.adaptation.peft.targets import check_saved_modules, check_targets, saved_names
-from unipet.adaptation.tensor_file import finite_tensors, header_of
+from unipet.adaptation.tensor_file import SIZES, WHOLE, finite_tensors, header_of
 from unipet.calculus.sites import ARCHITECTURES, Architecture, Position, architecture_of, head_names, resolve
 from unipet.errors import UnipetError, nearest
 from unipet.output.json_reader import MIB, read_json
@@ -47,7 +47,7 @@ def read(source: Path, config_name: str, tensors_name: str) -> tuple[dict[str, A
         if not (source / name).is_file():
             raise UnipetError(f"{source} is no adapter of peft's: {name} is missing.")
     config = read_json(source / config_name, MIB)
-    header_of(source / tensors_name)
+    header_of(source / tensors_name, {**SIZES, **WHOLE})
     tensors = finite_tensors((source / tensors_name).read_bytes(), source / tensors_name)
     if not isinstance(config, dict) or "peft_type" not in config:
         raise UnipetError(f"{source / config_name} is no configuration of peft's: it has no peft_type.")
@@ -132,12 +132,10 @@ def imported(
             if any(item.bank.frozen_names for item in inserted.items):
                 inserted.unsavable = f"its frozen positions came from {source}, no text here makes them again"
         else:
-            slots = {}
-            for item in inserted.items:
-                its, found = form_of(form, item), sites[item.site.path]
-                slots[item.number] = its.slots(found)
-                if take_frozen(source, item, its.frozen(found, item)):
-                    inserted.unsavable = f"its random projections came from {source}, no seed here makes them again"
+            its = {item: form_of(form, item) for item in inserted.items}
+            slots = {item.number: own.slots(sites[item.site.path]) for item, own in its.items()}
+            if take_frozen(source, {item: own.frozen(sites[item.site.path], item) for item, own in its.items()}):
+                inserted.unsavable = f"its random projections came from {source}, no seed here makes them again"
         for item in inserted.items:
             banks = item.banks if item.shared is None else (*item.banks, item.shared)
             own = {name: tensor for bank in banks for name, tensor in bank.named_tensors()}
@@ -168,13 +166,13 @@ def _by_module(model: nn.Module, source: Path, form: Form, bare: Mapping[str, Te
     """module path -> peft's suffix -> tensor, in the model's order. Every tensor has its place, or UnipetError names it."""
     modules = [name for name, _ in model.named_modules() if name]
     found: dict[str, dict[str, Tensor]] = {}
-    shared = {name: bare[name] for name in form.shares if name in bare}
+    shared = {name: tensor for name, tensor in bare.items() if form.is_shared(name)}
     for name, tensor in bare.items():
         suffix = next((one for one in form.suffixes if name.endswith(f".{one}")), None)
         path = name.removesuffix(f".{suffix}")
         if suffix is not None and path in modules:
             found.setdefault(path, {**shared})[suffix] = tensor
-        elif name not in form.shares:
+        elif name not in shared:
             raise UnipetError(
                 f"{source}: {name} has no place here: it is none of {', '.join(form.suffixes)} of a module of this "
                 f"{type(model).__name__}."

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from unipet.adaptation.peft.drawn_forms import RandomLowRankForm
+from unipet.adaptation.peft.drawn_forms import RandomBasesForm, RandomLowRankForm
 from unipet.adaptation.peft.form import Form
 from unipet.adaptation.peft.forms import HadamardProductForm, KroneckerForm, LowRankForm, VectorForm
 from unipet.adaptation.peft.made_forms import NormalisedForm, ProjectionForm
 from unipet.adaptation.peft.map_forms import BiasForm, BlockSumForm, CirculantForm, GridForm, HadamardForm, NetworkForm
+from unipet.adaptation.peft.placed_forms import SparseForm
+from unipet.adaptation.peft.shared_forms import SingularCoreForm
 from unipet.adaptation.peft.turning_forms import PlaneRotationForm, ReflectionForm, RotationForm
 
 #: Of two forms with one function, the first that can say an insertion is taken.
 FORMS: tuple[Form, ...] = (
     LowRankForm(),
     RandomLowRankForm(),
+    RandomBasesForm(),
+    SingularCoreForm(),
+    SparseForm(),
     VectorForm(),
     HadamardProductForm(),
     KroneckerForm(),
@@ -36,9 +41,6 @@ NOT_WRITTEN: dict[str, str] = {
     "wavelet": _DRAWN,
     "subspace_rotation": "peft makes its frozen factors again when it loads, and their signs may differ",
     "butterfly": "peft has it together with a scale, which is another insertion here; joining them is not written yet",
-    "random_bases": _LATER,
     "hashed_low_rank": _LATER,
-    "singular_core": _LATER,
-    "sparse": _LATER,
     "vector_bank": _LATER,
 }

@@ -1,0 +1,92 @@
+"""What peft calls our maps that all sites make of the same few trained numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import sqrt
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from unipet.adaptation.peft.form import Form, Sites, factor_of, grouped, renamed, rows_by, shared_of
+from unipet.calculus.functions.singular_core import SingularCore
+from unipet.calculus.insertion import Insertion
+from unipet.errors import UnipetError
+
+
+class SingularCoreForm(Form):
+    """U S (Σ vₖ Pₖ) Vᵀ; s goes into U S. What all sites share is one v of peft's; imported, each of its groups is apart."""
+
+    peft_type = "TINYLORA"
+    function = SingularCore
+    conv1d = True
+    names: ClassVar[dict[str, str]] = {"tinylora_A": "down", "tinylora_B": "up", "tinylora_P": "projections"}
+    suffixes = tuple(names)
+    shares = ("tinylora_v.0",)
+    reads = ("r", "u", "weight_tying", "projection_seed", "save_projection", "init_v_bound", "tinylora_dropout")
+
+    def config(self, insertion: Insertion) -> dict[str, Any]:
+        function = insertion.parts.function
+        assert isinstance(function, SingularCore)
+        return {
+            "r": function.size,
+            "u": function.count,
+            "weight_tying": 1.0,
+            "projection_seed": function.seed,
+            "save_projection": True,
+            "tinylora_dropout": function.dropout,
+            "bias": "none",
+            "init_weights": True,
+        }
+
+    def tensors(self, insertion: Insertion) -> dict[str, Tensor]:
+        own = insertion.reduced()
+        made = {name: own[slot] for name, slot in self.names.items()}
+        return {**made, "tinylora_B": rows_by(factor_of(insertion), own["up"])}
+
+    def common(self, insertions: Sequence[Insertion]) -> dict[str, Tensor]:
+        return {"tinylora_v.0": shared_of(insertions).reduced()["core"]}
+
+    def is_shared(self, name: str) -> bool:
+        return name.startswith("tinylora_v.")
+
+    def prepared(
+        self, model: nn.Module, config: Mapping[str, Any], sites: Sites
+    ) -> list[tuple[Mapping[str, Any], Sites]]:
+        """Each site with the v of its group: runs of modules, in the model's order, as many as the degree of tying leaves."""
+        tying, seed = config.get("weight_tying", 0.0), config.get("projection_seed", 42)
+        if isinstance(tying, bool) or not isinstance(tying, int | float) or not 0 <= tying <= 1:
+            raise UnipetError(f"weight_tying: {str(tying)[:40]!r} given; allowed: a number from 0 to 1.")
+        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**62:
+            raise UnipetError(f"projection_seed: {str(seed)[:40]!r} given; allowed: a whole number from 0.")
+        count = max(1, round(len(sites) * (1.0 - tying)))
+        run = max(1, len(sites) // count)
+        group = {path: min(number // run, count - 1) for number, path in enumerate(sites)}
+        filled: dict[str, dict[str, Tensor]] = {}
+        for number, (path, own) in enumerate(sites.items()):
+            filled[path] = {**own, "v": own[f"tinylora_v.{group[path]}"]}
+            if not config.get("save_projection", True) and "tinylora_A" in own:  # peft makes them of the seed again
+                stream = torch.Generator("cpu").manual_seed(seed + number)
+                size = len(own["tinylora_A"])
+                made = torch.randn(len(filled[path]["v"]), size, size, generator=stream, device="cpu")
+                filled[path].setdefault("tinylora_P", made / sqrt(size))
+        # peft takes less rank where the weight is narrower.
+        ranks = {path: len(own["tinylora_A"]) if "tinylora_A" in own else config["r"] for path, own in filled.items()}
+        return grouped(config, filled, lambda path: {"r": ranks[path], "group": group[path]})
+
+    def parts(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        function = {
+            "name": "singular_core",
+            "size": config["r"],
+            "count": config["u"],
+            "dropout": config.get("tinylora_dropout", 0.0),
+            "seed": config.get("projection_seed", 42),
+        }
+        return {"function": function, "composition": "add", "scaling": 1.0}
+
+    def slots(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return renamed({"v": "core"}, tensors)
+
+    def frozen(self, tensors: Mapping[str, Tensor], insertion: Insertion) -> dict[str, Tensor]:
+        return renamed(self.names, tensors)
