@@ -42,6 +42,8 @@ class Form(ABC):
     place: ClassVar[tuple[str, str]] = ("parallel", "output")
     #: Options that may have another value at some modules, each with the key that holds those.
     patterns: ClassVar[Mapping[str, str]] = {}
+    #: Whether its file may hold nothing at a module, all of it drawn again from a seed.
+    bare: ClassVar[bool] = False
     #: What a second insertion at the same module is, where the type holds two together.
     beside: ClassVar[Form | None] = None
 

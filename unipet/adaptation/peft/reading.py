@@ -17,7 +17,7 @@ from unipet.adaptation.peft.option_patterns import by_options
 from unipet.adaptation.peft.patterns import checked_pattern
 from unipet.adaptation.peft.saved_modules import parts_of
 from unipet.adaptation.peft.table import FORMS
-from unipet.adaptation.peft.targets import check_saved_modules, check_targets, saved_names
+from unipet.adaptation.peft.targets import check_saved_modules, check_targets, saved_names, targeted
 from unipet.adaptation.tensor_file import SIZES, WHOLE, finite_tensors, header_of
 from unipet.calculus.sites import ARCHITECTURES, Architecture, Position, architecture_of, head_names, resolve
 from unipet.errors import UnipetError, nearest
@@ -111,6 +111,8 @@ def imported(
         if form is None:
             insertions = {"tokens": virtual_tokens.method_of(config)}
         else:
+            if form.bare and not sites:
+                sites = dict.fromkeys(targeted(source, config, model), bare)
             check_targets(source, config, model, sites)
             own: dict[str, Mapping[str, Tensor]] = {}
             for options, some in by_options(source, form, config, sites):

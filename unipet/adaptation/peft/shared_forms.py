@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from unipet.adaptation.peft.form import Form, Sites, factor_of, grouped, renamed, rows_by, shared_of
+from unipet.adaptation.peft.form import Form, Sites, factor_of, grouped, plain_factor, renamed, rows_by, shared_of
 from unipet.calculus.functions.singular_core import SingularCore
+from unipet.calculus.functions.vector_bank import VectorBank
 from unipet.calculus.insertion import Insertion
 from unipet.errors import UnipetError
 
@@ -69,8 +70,10 @@ class SingularCoreForm(Form):
             if not config.get("save_projection", True) and "tinylora_A" in own:  # peft makes them of the seed again
                 stream = torch.Generator("cpu").manual_seed(seed + number)
                 size = len(own["tinylora_A"])
-                made = torch.randn(len(filled[path]["v"]), size, size, generator=stream, device="cpu")
-                filled[path].setdefault("tinylora_P", made / sqrt(size))
+                shape = (len(filled[path]["v"]), size, size)
+                filled[path].setdefault(
+                    "tinylora_P", torch.normal(0.0, 1 / sqrt(size), shape, generator=stream, device="cpu")
+                )
         # peft takes less rank where the weight is narrower.
         ranks = {path: len(own["tinylora_A"]) if "tinylora_A" in own else config["r"] for path, own in filled.items()}
         return grouped(config, filled, lambda path: {"r": ranks[path], "group": group[path]})
@@ -90,3 +93,92 @@ class SingularCoreForm(Form):
 
     def frozen(self, tensors: Mapping[str, Tensor], insertion: Insertion) -> dict[str, Tensor]:
         return renamed(self.names, tensors)
+
+
+class VectorBankForm(Form):
+    """Pieces mixed from one bank; of mixtures that peft stored as weights alone, the logits are made again."""
+
+    peft_type = "VBLORA"
+    function = VectorBank
+    conv1d = True
+    names: ClassVar[dict[str, str]] = {"vblora_logits_A": "down.logits", "vblora_logits_B": "up.logits"}
+    suffixes = tuple(f"{name}{end}" for name in names for end in ("", "_topk_indices", "_topk_weights"))
+    shares = ("vblora_vector_bank",)
+    reads = (
+        "r",
+        "num_vectors",
+        "vector_length",
+        "topk",
+        "vblora_dropout",
+        "save_only_topk_weights",
+        "init_vector_bank_bound",
+        "init_logits_std",
+    )
+
+    def why_not(self, insertion: Insertion) -> str | None:
+        if plain_factor(insertion) != 1.0:
+            return "peft has no scaling here (scaling: 1.0)"
+        return super().why_not(insertion)
+
+    def config(self, insertion: Insertion) -> dict[str, Any]:
+        function = insertion.parts.function
+        assert isinstance(function, VectorBank)
+        return {
+            "r": function.size,
+            "num_vectors": function.vectors,
+            "vector_length": insertion.widths.u // insertion.reduced()["down.logits"].shape[1],
+            "topk": function.top,
+            "vblora_dropout": function.dropout,
+            "save_only_topk_weights": False,
+        }
+
+    def tensors(self, insertion: Insertion) -> dict[str, Tensor]:
+        own = insertion.reduced()
+        return {name: own[slot] for name, slot in self.names.items()}
+
+    def common(self, insertions: Sequence[Insertion]) -> dict[str, Tensor]:
+        return {"vblora_vector_bank": shared_of(insertions).reduced()["bank"]}
+
+    def prepared(
+        self, model: nn.Module, config: Mapping[str, Any], sites: Sites
+    ) -> list[tuple[Mapping[str, Any], Sites]]:
+        count = config["num_vectors"]
+        made = {
+            path: {
+                **own,
+                **{
+                    name: _logits(name, own[f"{name}_topk_indices"], own[f"{name}_topk_weights"], count)
+                    for name in self.names
+                    if f"{name}_topk_indices" in own and f"{name}_topk_weights" in own
+                },
+            }
+            for path, own in sites.items()
+        }
+        return [(config, made)]
+
+    def parts(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        function = {
+            "name": "vector_bank",
+            "size": config["r"],
+            "vectors": config["num_vectors"],
+            "vector": config["vector_length"],
+            "top": config.get("topk", 2),
+            "dropout": config.get("vblora_dropout", 0.0),
+        }
+        return {"function": function, "composition": "add", "scaling": 1.0}
+
+    def slots(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return renamed({**self.names, "vblora_vector_bank": "bank"}, tensors)
+
+
+def _logits(name: str, which: Tensor, weights: Tensor, count: int) -> Tensor:
+    """Logits whose largest give these mixtures; the last weight of each is what the others leave of one."""
+    fits = which.dim() == weights.dim() and which.shape[:-1] == weights.shape[:-1]
+    if not fits or which.shape[-1] != weights.shape[-1] + 1 or not bool(((which >= 0) & (which < count)).all()):
+        raise UnipetError(
+            f"{name}_topk_indices: allowed: whole numbers from 0 to {count - 1}, for each piece one more than it has weights."
+        )
+    every = torch.cat([weights, 1 - weights.sum(-1, keepdim=True)], -1)
+    least = torch.finfo(every.dtype)
+    shape = (*which.shape[:-1], count)
+    return torch.full(shape, least.min, dtype=every.dtype).scatter(-1, which.long(), every.clamp(min=least.tiny).log())
