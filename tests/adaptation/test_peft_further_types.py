@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import warnings
 from collections.abc import Callable, Iterable
@@ -38,8 +39,10 @@ MODULES = {
 
 
 def built(arch: str, dtype: torch.dtype = torch.float32) -> nn.Module:
-    """A model with weights five times as large as a fresh one's, or what changes them would hardly show."""
+    """A model with weights five times as large as a fresh one's, or what changes them would hardly show; T5's are large."""
     model: nn.Module = ARCHS[arch].build()
+    if arch == "t5":
+        return model.to(dtype)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim == 2 and "embed" not in name and "wte" not in name and "shared" not in name:
@@ -495,3 +498,117 @@ def test_mixtures_that_are_none(change: str, tmp_path: Path) -> None:
     rewrite(tmp_path, broken)
     with pytest.raises(unipet.UnipetError, match="topk_indices: allowed: whole numbers from 0 to 8"):
         unipet.import_peft(built("bert"), tmp_path)
+
+
+# -- butterflies, with or without a scale of the output ---------------------------------------------------------------
+
+INPUT = {"site": ["attn.q", "attn.v"], "form": "sequential", "side": "input"}
+SCALE = one("vector", composition={"name": "multiply", "bias": False}, scaling=1.0)
+
+
+def butterfly(size: int, factors: int, *more: dict[str, Any], position: Any = INPUT) -> dict[str, Any]:
+    return method(one({"name": "butterfly", "size": size, "factors": factors}, position, "replace", 1.0), *more)
+
+
+TURNED: dict[str, dict[str, Any]] = {
+    "one": butterfly(8, 1),
+    "two": butterfly(8, 2),
+    "three": butterfly(4, 3, position={**INPUT, "site": ["attn.q", "ffn.up"]}),
+    "odd": butterfly(2, 1, SCALE),
+    "scaled": butterfly(8, 1, SCALE),
+    "scaled_twice": butterfly(4, 2, {**SCALE, "scaling": "learned"}, position={**INPUT, "site": ["attn.q", "attn.v"]}),
+    "one_scaled": butterfly(8, 1, {**SCALE, "position": "attn.v"}),
+}
+
+
+@pytest.mark.parametrize("arch", ["bert", "llama", "t5"])
+@pytest.mark.parametrize("name", TURNED)
+def test_butterflies_there_and_back(name: str, arch: str, tmp_path: Path) -> None:
+    config = there_and_back(TURNED[name], arch, tmp_path)
+    assert config["boft_n_butterfly_factor"] == 1
+
+
+def test_a_butterfly_of_a_fused_projection_and_scales_of_its_parts(tmp_path: Path) -> None:
+    there_and_back(butterfly(8, 2, SCALE, position={**INPUT, "site": "attn.qkv"}), "gpt_neox", tmp_path)
+
+
+class InTorch:
+    """What peft's CUDA extension computes."""
+
+    @staticmethod
+    def forward(blocks: torch.Tensor) -> list[torch.Tensor]:
+        return [torch.stack([torch.block_diag(*each) for each in blocks])]
+
+
+@pytest.mark.parametrize("arch", ["bert", "llama"])
+@pytest.mark.parametrize(
+    "keys", [{"boft_block_size": 8}, {"boft_block_size": 4}, {"boft_block_size": 0, "boft_block_num": 4}]
+)
+@pytest.mark.parametrize("factors", [1, 2, 3])
+def test_butterflies_that_peft_wrote(
+    factors: int, keys: dict[str, int], arch: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its extension, which is one here, of several factors; and what we read of them is one when it is written."""
+    if factors > 1:
+        monkeypatch.setattr(importlib.import_module("peft.tuners.boft.layer"), "get_fbd_cuda", lambda: InTorch)
+    modules = MODULES[arch][:2] if factors == 3 else MODULES[arch][:3]
+    model = from_peft(
+        lambda: peft.BOFTConfig(**keys, boft_n_butterfly_factor=factors, target_modules=modules), arch, tmp_path / "a"
+    )
+    assert adaptation(model).unsavable is None
+    monkeypatch.undo()
+    unipet.export_peft(model, tmp_path / "b")
+    assert same(model, loaded(tmp_path / "b", arch, torch.float64), arch, 1e-9)
+
+
+@pytest.mark.parametrize(
+    ("spec", "arch", "words"),
+    [
+        (
+            butterfly(8, 1, {**SCALE, "composition": "multiply"}),
+            "bert",
+            "part1: beside a butterfly peft leaves the bias out",
+        ),
+        (butterfly(8, 1, SCALE, SCALE), "bert", "part2: bert.*query carries two insertions already"),
+        (butterfly(8, 1, {**SCALE, "position": "attn.k"}), "bert", "part1: peft scales the bias as well"),
+        (
+            butterfly(8, 1, position={**INPUT, "site": "attn.qkv"}),
+            "gpt2",
+            "no linear layer that its BOFT takes .Conv1D",
+        ),
+        (butterfly(8, 1, position={"site": "attn.q", "form": "sequential"}), "bert", "does not turn the input of"),
+        (
+            butterfly(8, 1, one({"name": "butterfly", "size": 4}, {**INPUT, "site": "attn.k"}, "replace", 1.0)),
+            "bert",
+            "part0 and part1 differ in boft_block_size",
+        ),
+        (method(one({"name": "butterfly", "size": 8}, INPUT, "replace", 0.5)), "bert", "no scaling here"),
+    ],
+)
+def test_butterflies_that_peft_cannot_say(spec: Any, arch: str, words: str, tmp_path: Path) -> None:
+    refused(spec, arch, tmp_path, words)
+
+
+def test_factors_that_turn_by_half_a_circle_together(tmp_path: Path) -> None:
+    """Two quarter turns of the same plane."""
+    model = built("bert")
+    unipet.adapt(model, butterfly(4, 2, position={**INPUT, "site": "attn.q"}))
+    with torch.no_grad():
+        for blocks in unipet.parameters(model).values():
+            if blocks.dim() == 4:  # factors, blocks, 4, 4; channels 0 and 1 are in the first half of a block in both
+                blocks[:, 0, 0, 1], blocks[:, 0, 1, 0] = 1.0, -1.0
+    with pytest.raises(unipet.UnipetError, match=r"part0: its factors together turn something at bert.* half a circle"):
+        unipet.export_peft(model, tmp_path / "out")
+
+
+@pytest.mark.parametrize("key", ["boft_R", "boft_s"])
+def test_tensors_of_a_butterfly_that_do_not_fit(key: str, tmp_path: Path) -> None:
+    unipet.export_peft(adapted(TURNED["scaled"], "bert"), tmp_path)
+    whole = load_file(tmp_path / "adapter_model.safetensors")
+    name = next(name for name in whole if name.endswith(key))
+    for change in ({}, {name: whole[name][:0]}, {name: whole[name].flatten()[:3].clone()}):
+        rewrite(tmp_path, lambda found, change=change: {n: t for n, t in whole.items() if n != name} | change)
+        model = built("bert")
+        with pytest.raises(unipet.UnipetError):
+            unipet.import_peft(model, tmp_path)
+        assert not hasattr(model, "_unipet")

@@ -37,6 +37,7 @@ class Form(ABC):
     shares: ClassVar[tuple[str, ...]] = ()
     #: Keys of its configuration that `parts` understands.
     reads: ClassVar[tuple[str, ...]] = ()
+    joins: ClassVar[bool] = False  # whether the tensors of several parts of a fused projection can be one adapter's
     conv1d: ClassVar[bool] = False  # whether it takes transformers' transposed Conv1D
     #: `form` and side of the position that it computes: beside a linear layer, or on its input or output.
     place: ClassVar[tuple[str, str]] = ("parallel", "output")

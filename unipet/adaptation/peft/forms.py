@@ -22,6 +22,7 @@ class LowRankForm(Form):
     """B A x times α/r or α/√r, rows renormalised if its composition says so."""
 
     peft_type = "LORA"
+    joins = True
     function = LowRank
     compositions = (Add, Normalise)
     names: ClassVar[dict[str, str]] = {
@@ -102,6 +103,7 @@ class VectorForm(Form):
     """y ⊙ l at a projection's output, or W (l ⊙ x) at its input (`feedforward_modules`); l = 1 + s v."""
 
     peft_type = "IA3"
+    joins = True
     function = Vector
     compositions = (Multiply,)
     suffixes = ("ia3_l",)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from unipet.adaptation.peft.butterfly_forms import ButterflyForm
 from unipet.adaptation.peft.drawn_forms import RandomBasesForm, RandomLowRankForm
 from unipet.adaptation.peft.entry_forms import HashedForm
 from unipet.adaptation.peft.form import Form
@@ -33,6 +34,7 @@ FORMS: tuple[Form, ...] = (
     RotationForm(),
     ReflectionForm(),
     PlaneRotationForm(),
+    ButterflyForm(),
     NormalisedForm(),
     ProjectionForm(),
 )
@@ -42,5 +44,4 @@ NOT_WRITTEN: dict[str, str] = {
     "fourier": _DRAWN,
     "wavelet": _DRAWN,
     "subspace_rotation": "peft makes its frozen factors again when it loads, and their signs may differ",
-    "butterfly": "peft has it together with a scale, which is another insertion here; joining them is not written yet",
 }

@@ -179,11 +179,12 @@ def _beside(groups: list[Group]) -> tuple[list[Group], dict[str, Group]]:
     for form in FORMS:
         if form.beside is not None:
             paths = {item.site.path for item, _ in groups if type(item.parts.function) is form.function}
-            found |= {
-                group[0].site.path: group
-                for group in groups
-                if type(group[0].parts.function) is form.beside.function and group[0].site.path in paths
-            }
+            for group in groups:
+                item, path = group[0], group[0].site.path
+                if type(item.parts.function) is form.beside.function and path in paths:
+                    if path in found:
+                        raise refuse(f"{item.name}: {path} carries two insertions already")
+                    found[path] = group
     return [group for group in groups if group not in found.values()], found
 
 
@@ -208,7 +209,7 @@ def _check(insertion: Insertion, form: Form, model: nn.Module) -> None:
     kind = type(module).__name__
     if not isinstance(module, nn.Linear) and not (kind == "Conv1D" and form.conv1d):
         raise refuse(f"{insertion.name}: {site.path} is no linear layer that its {form.peft_type} takes ({kind})")
-    if site.part is not None and form.peft_type not in fused.JOINED:
+    if site.part is not None and not form.joins:
         raise refuse(
             f"{insertion.name}: {site.name} is a part of a fused projection, which its {form.peft_type} takes whole"
         )
