@@ -612,3 +612,92 @@ def test_tensors_of_a_butterfly_that_do_not_fit(key: str, tmp_path: Path) -> Non
         with pytest.raises(unipet.UnipetError):
             unipet.import_peft(model, tmp_path)
         assert not hasattr(model, "_unipet")
+
+
+# -- coefficients at places that peft draws again ---------------------------------------------------------------------
+
+FOURIER = {"name": "fourier", "size": 40, "draw": "shape"}
+WAVELET = {"name": "wavelet", "size": 40, "draw": "shape"}
+LIKE_THEIRS: dict[str, dict[str, Any]] = {
+    "fourier": method(one(FOURIER, scaling=150.0)),
+    "fourier_seed": method(one({**FOURIER, "seed": 3, "size": 100}, ALL, scaling="learned")),
+    "fourier_everything": method(one({**FOURIER, "draw": "site", "size": 9999}, ALL, scaling=20.0)),
+    "fourier_two": method(
+        one(FOURIER, scaling=150.0), one({**FOURIER, "size": 7}, {"site": "ffn.down"}, scaling=150.0)
+    ),
+    "wavelet": method(one(WAVELET, scaling=2.5)),
+    "wavelet_seed": method(one({**WAVELET, "seed": 3, "size": 7}, ALL, scaling="learned")),
+    "wavelet_everything": method(one({**WAVELET, "draw": "site", "size": 1024}, {"site": "attn.q"}, scaling=-0.5)),
+}
+
+
+@pytest.mark.parametrize("arch", ["bert", "llama", "t5"])
+@pytest.mark.parametrize("name", LIKE_THEIRS)
+def test_coefficients_there_and_back(name: str, arch: str, tmp_path: Path) -> None:
+    if name == "wavelet_everything" and arch == "t5":  # the query is 32 x 64, so not everything
+        refused(LIKE_THEIRS[name], arch, tmp_path, "function.draw: shape the places are peft's")
+        return
+    there_and_back(LIKE_THEIRS[name], arch, tmp_path, *(IN_FLOAT32 if name.startswith("fourier") else ()))
+
+
+@pytest.mark.parametrize("function", [FOURIER, WAVELET])
+def test_coefficients_at_transposed_layers(function: dict[str, Any], tmp_path: Path) -> None:
+    spec = method(one({**function, "size": 300}, {"site": ["attn.qkv", "ffn.down"]}, scaling=20.0))
+    there_and_back(spec, "gpt2", tmp_path, *IN_FLOAT32)
+
+
+COEFFICIENTS: dict[str, Callable[[list[str]], Any]] = {
+    "fourier": lambda m: peft.FourierFTConfig(n_frequency=50, target_modules=m),
+    "fourier_pattern": lambda m: peft.FourierFTConfig(
+        n_frequency=50, random_loc_seed=5, n_frequency_pattern={m[0]: 20}, target_modules=m
+    ),
+    "wavelet": lambda m: peft.WaveFTConfig(n_frequency=50, target_modules=m),
+    "wavelet_parts": lambda m: peft.WaveFTConfig(
+        n_frequency=50, random_loc_seed=5, proportional_parameters=True, target_modules=m
+    ),
+}
+
+
+@pytest.mark.parametrize("arch", ["bert", "llama", "gpt2"])
+@pytest.mark.parametrize("name", COEFFICIENTS)
+def test_coefficients_that_peft_wrote(name: str, arch: str, tmp_path: Path) -> None:
+    """A seed makes their places again, here and there."""
+    made = lambda: COEFFICIENTS[name](MODULES[arch])  # noqa: E731
+    model = from_peft(made, arch, tmp_path / "theirs", *(IN_FLOAT32 if name.startswith("fourier") else ()))
+    unipet.save(model, tmp_path / "ours")
+    dtype = next(model.parameters()).dtype
+    unipet.export_peft(model, tmp_path / "again")
+    assert same(model, loaded(tmp_path / "again", arch, dtype), arch, 3e-5)
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        (
+            one({**FOURIER, "draw": "site"}, scaling=150.0),
+            "part0: it is not written for peft: peft draws its frozen part",
+        ),
+        (one({**WAVELET, "draw": "site"}, scaling=25.0), r"with function.draw: shape the places are peft's"),
+        (one(FOURIER, scaling="learned_vector"), "no scale per channel here"),
+        (one(WAVELET, composition="hadamard", scaling=1.0), "its composition Hadamard"),
+    ],
+)
+def test_coefficients_that_peft_cannot_say(spec: Any, words: str, tmp_path: Path) -> None:
+    refused(method(spec), "bert", tmp_path, words)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("wavelet_family", "db2", "wavelet_family: 'db2' has no counterpart here. Allowed: 'db1'"),
+        ("use_idwt", False, "use_idwt: 'False' has no counterpart here. Allowed: True"),
+        ("random_loc_seed", -1, "seed"),
+        ("random_loc_seed", "x", "seed"),
+    ],
+)
+def test_options_of_coefficients_that_mean_something_else(key: str, value: Any, words: str, tmp_path: Path) -> None:
+    unipet.export_peft(adapted(LIKE_THEIRS["wavelet"], "bert"), tmp_path)
+    path = tmp_path / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    with pytest.raises(unipet.UnipetError, match=words):
+        unipet.import_peft(built("bert"), tmp_path)

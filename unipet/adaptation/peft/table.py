@@ -9,7 +9,7 @@ from unipet.adaptation.peft.form import Form
 from unipet.adaptation.peft.forms import HadamardProductForm, KroneckerForm, LowRankForm, VectorForm
 from unipet.adaptation.peft.made_forms import NormalisedForm, ProjectionForm
 from unipet.adaptation.peft.map_forms import BiasForm, BlockSumForm, CirculantForm, GridForm, HadamardForm, NetworkForm
-from unipet.adaptation.peft.placed_forms import SparseForm
+from unipet.adaptation.peft.placed_forms import FourierForm, SparseForm, WaveletForm
 from unipet.adaptation.peft.shared_forms import SingularCoreForm, VectorBankForm
 from unipet.adaptation.peft.turning_forms import PlaneRotationForm, ReflectionForm, RotationForm
 
@@ -22,6 +22,8 @@ FORMS: tuple[Form, ...] = (
     SingularCoreForm(),
     VectorBankForm(),
     SparseForm(),
+    FourierForm(),
+    WaveletForm(),
     VectorForm(),
     HadamardProductForm(),
     KroneckerForm(),
@@ -38,10 +40,7 @@ FORMS: tuple[Form, ...] = (
     NormalisedForm(),
     ProjectionForm(),
 )
-_DRAWN = "peft draws its frozen part from a seed of its own, and its file does not hold it"
 #: Functions that peft has as well, and why they are not written for it.
 NOT_WRITTEN: dict[str, str] = {
-    "fourier": _DRAWN,
-    "wavelet": _DRAWN,
     "subspace_rotation": "peft makes its frozen factors again when it loads, and their signs may differ",
 }
