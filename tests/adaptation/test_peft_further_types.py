@@ -469,7 +469,7 @@ def test_entries_that_are_none(change: Any, words: str, tmp_path: Path) -> None:
     ("keys", "words"),
     [
         ({"r": 3}, r"unilora_indices_A of bert.* are not stored, or not \(3, 32\)"),
-        ({"r": 0}, "r: '0' given; allowed: a whole number from 1 to 32"),
+        ({"r": 0}, "r: '0' given; allowed: a whole number above 0"),
         ({"r": 10**9}, "allowed: a whole number from 1 to 32"),
         ({"theta_d_length": 59}, r"or do not fit this model: factor is \(59,\)"),
         ({"save_indices": False, "proj_seed": -1}, "proj_seed: '-1' given"),
@@ -701,3 +701,48 @@ def test_options_of_coefficients_that_mean_something_else(key: str, value: Any, 
     path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
     with pytest.raises(unipet.UnipetError, match=words):
         unipet.import_peft(built("bert"), tmp_path)
+
+
+# -- directories of strangers -----------------------------------------------------------------------------------------
+
+EVERY = {
+    "normalised": MADE["normalised"],
+    "projection": MADE["projection"],
+    "bases": FROZEN["bases"],
+    "core": FROZEN["core"],
+    "sparse": FROZEN["sparse"],
+    "hashed": TOGETHER["hashed"],
+    "bank": TOGETHER["bank"],
+    "butterfly": TURNED["scaled"],
+    "fourier": LIKE_THEIRS["fourier"],
+    "wavelet": LIKE_THEIRS["wavelet"],
+}
+STRANGE: list[Any] = ["x", -1, 0, 2.5, True, None, [1], {"query": "x"}, 10**30, 1e300]
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_strange_values_are_errors_of_ours_or_mean_nothing(name: str, tmp_path: Path) -> None:
+    """Whatever stands in a configuration or in the place of a tensor: an error that says so, and the model as it was."""
+    unipet.export_peft(adapted(EVERY[name], "bert"), tmp_path)
+    path, whole = tmp_path / "adapter_config.json", load_file(tmp_path / "adapter_model.safetensors")
+    config = json.loads(path.read_text())
+    own = {key for key in config if key not in ("base_model_name_or_path", "task_type", "inference_mode", "peft_type")}
+
+    def tried() -> None:
+        model = built("bert")
+        try:
+            unipet.import_peft(model, tmp_path)
+        except unipet.UnipetError:
+            assert not hasattr(model, "_unipet")
+
+    for key in sorted(own | {"alpha", "save_only_topk_weights", "save_indices", "save_projection", "projection_seed"}):
+        for value in STRANGE:
+            path.write_text(json.dumps({**config, key: value}))
+            tried()
+    path.write_text(json.dumps(config))
+    keys = [key for key in whole if ("layer.0" in key and "query" in key) or not key.startswith("base_model.model.")]
+    for key in keys:
+        one = whole[key]
+        for strange in (one.sum(), one.flatten(), one[:0], one[None], one.float() + 0.5, one.long(), one.int() * 0 - 5):
+            rewrite(tmp_path, lambda found, key=key, strange=strange: {**whole, key: strange.clone().contiguous()})
+            tried()

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unipet.adaptation.peft.form import Form, Sites, factor_of, plain_factor, renamed, rows_by, shared_of
+from unipet.adaptation.peft.form import Form, Sites, counted, factor_of, plain_factor, renamed, rows_by, shared_of
 from unipet.calculus.functions.hashed_low_rank import HashedLowRank
 from unipet.calculus.insertion import Insertion
 from unipet.calculus.weights import BaseWeight
@@ -65,10 +65,10 @@ class HashedForm(Form):
         self, model: nn.Module, config: Mapping[str, Any], sites: Sites
     ) -> list[tuple[Mapping[str, Any], Sites]]:
         """Each site with its entries in one row, A's before B's, and the scale of every number of θ."""
-        size = config["r"]
+        size = counted(config, "r")
         shapes = {path: tuple(BaseWeight(model.get_submodule(path), None).weight().shape) for path in sites}
         most = max(max(shape) for shape in shapes.values())
-        if isinstance(size, bool) or not isinstance(size, int) or not 0 < size <= most:
+        if size > most:
             raise UnipetError(f"r: {str(size)[:40]!r} given; allowed: a whole number from 1 to {most}.")
         theta = next(iter(sites.values())).get("unilora_theta_d")
         if theta is None or theta.dim() != 1 or not len(theta):

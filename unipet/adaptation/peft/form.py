@@ -17,6 +17,7 @@ from unipet.calculus.composition import Add, Composition
 from unipet.calculus.functions.base import Function
 from unipet.calculus.insertion import Insertion
 from unipet.calculus.scaling import AlphaOverRank, AlphaOverSqrtRank, Constant
+from unipet.errors import UnipetError
 
 #: module path -> peft's suffix -> tensor
 Sites = Mapping[str, Mapping[str, Tensor]]
@@ -157,3 +158,11 @@ def grouped(
         own = options_of(path)
         groups.setdefault(tuple(own.values()), ({**config, **own}, {}))[1][path] = tensors
     return list(groups.values())
+
+
+def counted(config: Mapping[str, Any], key: str) -> int:
+    """An option that is a whole number above 0. Raises KeyError where it is not there, UnipetError where it is no such number."""
+    value = config[key]
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise UnipetError(f"{key}: {str(value)[:40]!r} given; allowed: a whole number above 0.")
+    return value

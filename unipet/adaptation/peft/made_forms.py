@@ -8,11 +8,12 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from unipet.adaptation.peft.form import Form, Sites, factor_of, grouped, plain_factor, renamed, whole
+from unipet.adaptation.peft.form import Form, Sites, counted, factor_of, grouped, plain_factor, renamed, whole
 from unipet.calculus.functions.normalised_low_rank import NormalisedLowRank
 from unipet.calculus.functions.projection import Projection
 from unipet.calculus.insertion import Insertion
 from unipet.calculus.weights import out_width
+from unipet.errors import UnipetError
 
 
 class NormalisedForm(Form):
@@ -41,7 +42,7 @@ class NormalisedForm(Form):
         return {**made, "delora_lambda": own["strength"] * s, "delora_w_norm": own["norms"]}
 
     def parts(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        given = {"size": config["r"], "strength": float(config.get("delora_lambda", 15.0))}
+        given = {"size": config["r"], "strength": config.get("delora_lambda", 15.0)}
         return {"function": {"name": "normalised_low_rank", **given}, "composition": "add", "scaling": 1.0}
 
     def slots(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -90,13 +91,17 @@ class ProjectionForm(Form):
         self, model: nn.Module, config: Mapping[str, Any], sites: Sites
     ) -> list[tuple[Mapping[str, Any], Sites]]:
         """α/r goes into the fill. peft takes less rank where the output is narrower."""
-        alpha = config.get("alpha")
+        alpha, most = config.get("alpha") or 0, counted(config, "r")
+        if isinstance(alpha, bool) or not isinstance(alpha, int | float):
+            raise UnipetError(f"alpha: {str(alpha)[:40]!r} given; allowed: a number.")
+        sizes = {path: min(most, out_width(model.get_submodule(path)) or most) for path in sites}
         filled = {
-            path: {name: one * (alpha / len(one)) if alpha and name == "deft_R" else one for name, one in own.items()}
+            path: {
+                name: one * (alpha / sizes[path]) if alpha and name == "deft_R" else one for name, one in own.items()
+            }
             for path, own in sites.items()
         }
-        narrow = {path: out_width(model.get_submodule(path)) or config["r"] for path in sites}
-        return grouped(config, filled, lambda path: {"r": min(config["r"], narrow[path])})
+        return grouped(config, filled, lambda path: {"r": sizes[path]})
 
     def parts(self, config: Mapping[str, Any]) -> dict[str, Any]:
         given = {

@@ -127,7 +127,7 @@ class _TransformedForm(Form):
             "draw": "shape",
             "seed": config.get("random_loc_seed", 777),
         }
-        return {"function": function, "composition": "add", "scaling": float(config.get("scaling", scale))}
+        return {"function": function, "composition": "add", "scaling": config.get("scaling", scale)}
 
     def slots(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return renamed({self.values: "values"}, tensors)

@@ -9,7 +9,17 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from unipet.adaptation.peft.form import Form, Sites, factor_of, grouped, plain_factor, renamed, rows_by, shared_of
+from unipet.adaptation.peft.form import (
+    Form,
+    Sites,
+    counted,
+    factor_of,
+    grouped,
+    plain_factor,
+    renamed,
+    rows_by,
+    shared_of,
+)
 from unipet.calculus.functions.singular_core import SingularCore
 from unipet.calculus.functions.vector_bank import VectorBank
 from unipet.calculus.insertion import Insertion
@@ -65,17 +75,14 @@ class SingularCoreForm(Form):
         run = max(1, len(sites) // count)
         group = {path: min(number // run, count - 1) for number, path in enumerate(sites)}
         filled: dict[str, dict[str, Tensor]] = {}
+        ranks: dict[str, int] = {}
         for number, (path, own) in enumerate(sites.items()):
-            filled[path] = {**own, "v": own[f"tinylora_v.{group[path]}"]}
-            if not config.get("save_projection", True) and "tinylora_A" in own:  # peft makes them of the seed again
-                stream = torch.Generator("cpu").manual_seed(seed + number)
-                size = len(own["tinylora_A"])
-                shape = (len(filled[path]["v"]), size, size)
-                filled[path].setdefault(
-                    "tinylora_P", torch.normal(0.0, 1 / sqrt(size), shape, generator=stream, device="cpu")
-                )
-        # peft takes less rank where the weight is narrower.
-        ranks = {path: len(own["tinylora_A"]) if "tinylora_A" in own else config["r"] for path, own in filled.items()}
+            core, down = own[f"tinylora_v.{group[path]}"], own.get("tinylora_A")
+            filled[path] = {**own, "v": core}
+            # peft takes less rank where the weight is narrower.
+            ranks[path] = down.shape[0] if down is not None and down.dim() == 2 else counted(config, "r")
+            if not config.get("save_projection", True):
+                filled[path].setdefault("seed", torch.tensor(seed + number))
         return grouped(config, filled, lambda path: {"r": ranks[path], "group": group[path]})
 
     def parts(self, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,7 +99,12 @@ class SingularCoreForm(Form):
         return renamed({"v": "core"}, tensors)
 
     def frozen(self, tensors: Mapping[str, Tensor], insertion: Insertion) -> dict[str, Tensor]:
-        return renamed(self.names, tensors)
+        found = renamed(self.names, tensors)
+        if "projections" not in found and "seed" in tensors:  # peft, too, makes them of a seed where it stored none
+            shape = insertion.bank.frozen()["projections"].shape
+            stream = torch.Generator("cpu").manual_seed(int(tensors["seed"]))
+            found["projections"] = torch.normal(0.0, 1 / sqrt(shape[1]), shape, generator=stream, device="cpu")
+        return found
 
 
 class VectorBankForm(Form):
@@ -142,7 +154,7 @@ class VectorBankForm(Form):
     def prepared(
         self, model: nn.Module, config: Mapping[str, Any], sites: Sites
     ) -> list[tuple[Mapping[str, Any], Sites]]:
-        count = config["num_vectors"]
+        count = counted(config, "num_vectors")
         made = {
             path: {
                 **own,
@@ -173,7 +185,7 @@ class VectorBankForm(Form):
 
 def _logits(name: str, which: Tensor, weights: Tensor, count: int) -> Tensor:
     """Logits whose largest give these mixtures; the last weight of each is what the others leave of one."""
-    fits = which.dim() == weights.dim() and which.shape[:-1] == weights.shape[:-1]
+    fits = which.dim() == weights.dim() == 3 and which.shape[:-1] == weights.shape[:-1]
     if not fits or which.shape[-1] != weights.shape[-1] + 1 or not bool(((which >= 0) & (which < count)).all()):
         raise UnipetError(
             f"{name}_topk_indices: allowed: whole numbers from 0 to {count - 1}, for each piece one more than it has weights."
