@@ -145,10 +145,9 @@ def _together(form: Form, each: Mapping[str, dict[str, Any]], names: Mapping[str
     for path, own in each.items():
         differing = [key for key in own if own[key] != options[key] and key not in form.patterns]
         if differing:
-            two = (names[first], names[path]) if names[first] != names[path] else (first, path)
-            raise refuse(
-                f"one of its adapters has one set of options, and {' and '.join(two)} differ in {differing[0]}"
-            )
+            one, other = names[first], names[path]
+            two = f"{one} and {other}" if one != other else f"{one} at {first} and at {path}"
+            raise refuse(f"one of its adapters has one set of options, and {two} differ in {differing[0]}")
     for key, pattern in form.patterns.items():
         common = Counter(own[key] for own in each.values()).most_common(1)[0][0]
         others = {path: own[key] for path, own in each.items() if own[key] != common}
