@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ import unipet
 from tests.support.architectures import ARCHS
 from tests.support.functions import WIDTHS, adapted, is_its_matrix, starts_where_it_says_and_folds, tensors, weight
 from unipet.adaptation.api import frozen
+from unipet.calculus.composition import Add
 from unipet.calculus.functions import FUNCTIONS
 from unipet.calculus.functions.base import LinearMap, Widths
 from unipet.calculus.functions.block_sum import BlockSum
@@ -28,6 +30,9 @@ from unipet.calculus.functions.sparse import Sparse, places
 from unipet.calculus.functions.subspace_rotation import SubspaceRotation
 from unipet.calculus.functions.wavelet import Wavelet
 from unipet.calculus.functions.weight_network import WeightNetwork
+from unipet.calculus.method import InsertionSpec
+from unipet.calculus.scaling import Constant
+from unipet.calculus.sites import Position
 
 OUT, IN = WIDTHS.h, WIDTHS.u
 
@@ -174,6 +179,24 @@ def test_sparse_trains_entries_at_random_places(options: dict[str, Any], count: 
     assert torch.equal(p["places"], tensors(function)["places"])
     other = tensors(Sparse(**options, seed=5))["places"]
     assert torch.equal(other, p["places"]) is (count == OUT * IN)
+
+
+@pytest.mark.parametrize("function", [Sparse(size=2), Fourier(size=9), Wavelet(size=9)])
+def test_places_may_be_the_same_for_all_weights_of_a_shape(function: Any) -> None:
+    """`draw: shape`: the first of a seed's permutation, whatever the stream of the site; by default it is that stream's."""
+    widths = Widths(u=IN, h=OUT)
+    together = replace(function, draw="shape")
+    first, second = (together.frozen(widths, torch.Generator().manual_seed(seed))["places"] for seed in (1, 2))
+    order = torch.randperm(OUT * IN, generator=torch.Generator().manual_seed(777))
+    assert torch.equal(first, second) and torch.equal(first, order[: len(first)])
+    other = replace(together, seed=3).frozen(widths, torch.Generator())["places"]
+    assert not torch.equal(other, first) and len(first.unique()) == len(first)
+    apart = [function.frozen(widths, torch.Generator().manual_seed(seed))["places"] for seed in (1, 2)]
+    assert not torch.equal(*apart)
+    # It came when there were runs already, which keep their names.
+    for one, written in ((function, False), (together, True)):
+        spec = InsertionSpec("x", one, Position(site=["attn.q"]), Add(), Constant())
+        assert ("draw" in spec.to_dict()["function"]) is written
 
 
 @pytest.mark.parametrize("mask", ["largest", "smallest"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from unipet.output.json_reader import MIB, own_file, parse_json
 HEADER = 16 * MIB  # bytes at most
 DIMENSIONS = 8  # of one tensor
 SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}  # bytes of one number, of the formats that are read
+WHOLE = {"I64": 8, "I32": 4, "I16": 2, "U8": 1}  # and of whole numbers, where places may be stored
 #: As safetensors calls torch's number formats.
 NAMES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 
@@ -33,9 +35,9 @@ class Stored:
         return math.prod(self.shape)
 
 
-def header_of(path: Path) -> dict[str, Stored]:
+def header_of(path: Path, sizes: Mapping[str, int] = SIZES) -> dict[str, Stored]:
     """The tensors of a file by name, from its header alone. Raises UnipetError unless it describes exactly this file, with
-    floating-point numbers only."""
+    numbers of these formats only."""
     own_file(path)
     try:
         size = path.stat().st_size
@@ -55,7 +57,7 @@ def header_of(path: Path) -> dict[str, Stored]:
     spans = []
     for name, entry in header.items():
         if name != "__metadata__":
-            found[name], span = _entry(path, name, entry)
+            found[name], span = _entry(path, name, entry, sizes)
             spans.append(span)
     end = 0
     for first, last in sorted(spans):
@@ -69,20 +71,20 @@ def header_of(path: Path) -> dict[str, Stored]:
     return found
 
 
-def _entry(path: Path, name: str, entry: Any) -> tuple[Stored, tuple[int, int]]:
+def _entry(path: Path, name: str, entry: Any, sizes: Mapping[str, int]) -> tuple[Stored, tuple[int, int]]:
     """One tensor and the bytes it takes."""
     shown = name if len(name) <= 120 else f"{name[:117]}..."
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise UnipetError(f"{path} is corrupted: {shown} needs dtype, shape and data_offsets in its header.")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if dtype not in SIZES:
+    if dtype not in sizes:
         raise UnipetError(
-            f"{path}: {shown} holds numbers of type {str(dtype)[:20]!r}. Types that are read: {', '.join(SIZES)}."
+            f"{path}: {shown} holds numbers of type {str(dtype)[:20]!r}. Types that are read: {', '.join(sizes)}."
         )
     if not _whole(shape) or len(shape) > DIMENSIONS or not _whole(offsets) or len(offsets) != 2:
         raise UnipetError(f"{path} is corrupted: the shape or the place of {shown} is none.")
     stored = Stored(dtype, tuple(shape))
-    if offsets[1] - offsets[0] != stored.values * SIZES[dtype]:
+    if offsets[1] - offsets[0] != stored.values * sizes[dtype]:
         raise UnipetError(
             f"{path} is corrupted: {shown} of shape {shape} does not fill its {offsets[1] - offsets[0]:,} bytes."
         )

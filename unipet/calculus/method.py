@@ -21,6 +21,7 @@ from unipet.calculus.pairs import check_pairs, name_of
 from unipet.calculus.scaling import SCALINGS, Constant, Scaling
 from unipet.calculus.sites.position import Position, token_span
 from unipet.calculus.yaml_reader import text_of, value_of, values
+from unipet.config import plain_values
 from unipet.errors import UnipetError, nearest, not_allowed, unknown
 
 T = TypeVar("T")
@@ -220,7 +221,7 @@ def _of_functions(mixture: Mapping[str, Any], experts: int) -> dict[str, Any]:
 
 
 def _function_dict(function: Function) -> dict[str, Any]:
-    return {"name": name_of(FUNCTIONS, function), **dataclasses.asdict(function)}
+    return {"name": name_of(FUNCTIONS, function), **plain_values(function)}
 
 
 def _named(kind: type[T], table: Mapping[str, type[T]], choice: Any, key: str, dimension: str) -> T:

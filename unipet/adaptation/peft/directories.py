@@ -54,8 +54,9 @@ def export_peft(model: nn.Module, directory: str | Path, layout: str = "peft") -
     """Write the method of an adapted model so that `peft.PeftModel.from_pretrained(base, directory)` computes the same.
 
     What is possible follows from the method's four dimensions: low-rank maps at linear layers (of several ranks, with
-    renormalised rows or not), vectors that rescale or shift, shared random pairs, Hadamard and Kronecker products, circulants,
-    grids, rotations and reflections, prefixes, virtual tokens. The task's head and whole unfrozen modules go along. Where peft is
+    renormalised rows or not), vectors that rescale or shift, maps between random matrices, of shared numbers or of entries at
+    places, Hadamard and Kronecker products, circulants, grids, rotations, butterflies and reflections, projections, prefixes,
+    virtual tokens. The task's head and whole unfrozen modules go along. Where peft is
     installed, it loads the directory and its outputs are compared before the directory is there; otherwise a warning says that
     nobody has. `layout: vllm` writes one rank, and every scale inside the tensors.
 

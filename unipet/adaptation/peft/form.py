@@ -7,15 +7,20 @@ what peft has no option for but a matrix can hold (a learned scale, a diagonal, 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from unipet.calculus.bank import Bank
 from unipet.calculus.composition import Add, Composition
 from unipet.calculus.functions.base import Function
 from unipet.calculus.insertion import Insertion
 from unipet.calculus.scaling import AlphaOverRank, AlphaOverSqrtRank, Constant
+from unipet.errors import UnipetError
+
+#: module path -> peft's suffix -> tensor
+Sites = Mapping[str, Mapping[str, Tensor]]
 
 
 class Form(ABC):
@@ -33,11 +38,16 @@ class Form(ABC):
     shares: ClassVar[tuple[str, ...]] = ()
     #: Keys of its configuration that `parts` understands.
     reads: ClassVar[tuple[str, ...]] = ()
+    joins: ClassVar[bool] = False  # whether the tensors of several parts of a fused projection can be one adapter's
     conv1d: ClassVar[bool] = False  # whether it takes transformers' transposed Conv1D
     #: `form` and side of the position that it computes: beside a linear layer, or on its input or output.
     place: ClassVar[tuple[str, str]] = ("parallel", "output")
     #: Options that may have another value at some modules, each with the key that holds those.
     patterns: ClassVar[Mapping[str, str]] = {}
+    #: Whether its file may hold nothing at a module, all of it drawn again from a seed.
+    bare: ClassVar[bool] = False
+    #: What a second insertion at the same module is, where the type holds two together.
+    beside: ClassVar[Form | None] = None
 
     def why_not(self, insertion: Insertion) -> str | None:
         """Why this insertion, whose function is the form's, is nothing that peft can say; None if it is."""
@@ -55,17 +65,36 @@ class Form(ABC):
     def tensors(self, insertion: Insertion) -> dict[str, Tensor]:
         """The tensors of one site."""
 
-    def common(self, insertion: Insertion) -> dict[str, Tensor]:
-        """The tensors that all sites share."""
+    def common(self, insertions: Sequence[Insertion]) -> dict[str, Tensor]:
+        """The tensors that all sites share; `insertions` are those of all sites."""
+        return {}
+
+    def absent(self, width: int) -> dict[str, Tensor]:
+        """The tensors of one site, this wide at its output, where the insertion `beside` is not there."""
         return {}
 
     @abstractmethod
     def parts(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """`function`, `composition` and `scaling` of a method's insertion."""
 
+    def is_shared(self, name: str) -> bool:
+        """Whether a tensor of this name, at no module, is one that sites share."""
+        return name in self.shares
+
+    def prepared(
+        self, model: nn.Module, config: Mapping[str, Any], sites: Sites
+    ) -> list[tuple[Mapping[str, Any], Sites]]:
+        """The modules in groups of equal options, each with the configuration that holds for it; what our functions have no
+        option for goes into the tensors here. Every site has the tensors that all share, too."""
+        return [(config, sites)]
+
     @abstractmethod
     def slots(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Our slots from peft's tensors of one site."""
+
+    def frozen(self, tensors: Mapping[str, Tensor], insertion: Insertion) -> dict[str, Tensor]:
+        """Tensors that never train, by our names, from peft's of one site."""
+        return {}
 
 
 def _other(option: str, value: object) -> str:
@@ -106,3 +135,34 @@ def rows_by(factor: Tensor | float, tensor: Tensor) -> Tensor:
 
 def whole(number: float) -> float | int:
     return int(number) if float(number).is_integer() else number
+
+
+def renamed(names: Mapping[str, str], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those of `names` (theirs -> ours) that are there, under our names."""
+    return {ours: tensors[theirs] for theirs, ours in names.items() if theirs in tensors}
+
+
+def shared_of(insertions: Sequence[Insertion]) -> Bank:
+    """What all of them use together."""
+    bank = insertions[0].shared
+    assert bank is not None
+    return bank
+
+
+def grouped(
+    config: Mapping[str, Any], sites: Sites, options_of: Callable[[str], Mapping[str, Any]]
+) -> list[tuple[Mapping[str, Any], Sites]]:
+    """The modules in groups of equal options, where an option of each follows from its path or its tensors."""
+    groups: dict[tuple[Any, ...], tuple[Mapping[str, Any], dict[str, Mapping[str, Tensor]]]] = {}
+    for path, tensors in sites.items():
+        own = options_of(path)
+        groups.setdefault(tuple(own.values()), ({**config, **own}, {}))[1][path] = tensors
+    return list(groups.values())
+
+
+def counted(config: Mapping[str, Any], key: str) -> int:
+    """An option that is a whole number above 0. Raises KeyError where it is not there, UnipetError where it is no such number."""
+    value = config[key]
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise UnipetError(f"{key}: {str(value)[:40]!r} given; allowed: a whole number above 0.")
+    return value

@@ -14,7 +14,6 @@ from unipet.calculus.composition import Add, Multiply, Normalise
 from unipet.calculus.functions.hadamard_product import HadamardProduct
 from unipet.calculus.functions.kronecker import Kronecker
 from unipet.calculus.functions.low_rank import LowRank
-from unipet.calculus.functions.random_low_rank import RandomLowRank
 from unipet.calculus.functions.vector import Vector
 from unipet.calculus.insertion import Insertion
 
@@ -23,6 +22,7 @@ class LowRankForm(Form):
     """B A x times α/r or α/√r, rows renormalised if its composition says so."""
 
     peft_type = "LORA"
+    joins = True
     function = LowRank
     compositions = (Add, Normalise)
     names: ClassVar[dict[str, str]] = {
@@ -99,56 +99,11 @@ class LowRankForm(Form):
         return {self.names[suffix]: tensor for suffix, tensor in tensors.items()}
 
 
-class RandomLowRankForm(Form):
-    """λ_b ⊙ B (λ_d ⊙ A x); A and B are written, too, because peft draws others."""
-
-    peft_type = "VERA"
-    function = RandomLowRank
-    suffixes = ("vera_lambda_b", "vera_lambda_d")
-    shares = ("vera_A", "vera_B")
-    reads = ("r", "vera_dropout", "d_initial", "projection_prng_key", "save_projection")
-    conv1d = True
-
-    def config(self, insertion: Insertion) -> dict[str, Any]:
-        function = insertion.parts.function
-        assert isinstance(function, RandomLowRank)
-        return {
-            "r": function.size,
-            "vera_dropout": function.dropout,
-            "d_initial": function.start_at,
-            "projection_prng_key": function.seed,
-            "save_projection": True,
-            "bias": "none",
-            "init_weights": True,
-        }
-
-    def tensors(self, insertion: Insertion) -> dict[str, Tensor]:
-        own = insertion.reduced()
-        outer = own["outer"]
-        return {"vera_lambda_b": outer * factor_of(insertion), "vera_lambda_d": own["inner"]}
-
-    def common(self, insertion: Insertion) -> dict[str, Tensor]:
-        assert insertion.shared is not None
-        frozen = insertion.shared.frozen()
-        return {"vera_A": frozen["down"], "vera_B": frozen["up"]}
-
-    def parts(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        given = {
-            "size": config["r"],
-            "dropout": config.get("vera_dropout", 0.0),
-            "start_at": config.get("d_initial", 0.1),
-        }
-        seed = config.get("projection_prng_key", 0)
-        return {"function": {"name": "random_low_rank", **given, "seed": seed}, "composition": "add", "scaling": 1.0}
-
-    def slots(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {{"vera_lambda_b": "outer", "vera_lambda_d": "inner"}[name]: one for name, one in tensors.items()}
-
-
 class VectorForm(Form):
     """y ⊙ l at a projection's output, or W (l ⊙ x) at its input (`feedforward_modules`); l = 1 + s v."""
 
     peft_type = "IA3"
+    joins = True
     function = Vector
     compositions = (Multiply,)
     suffixes = ("ia3_l",)

@@ -17,9 +17,6 @@ from unipet.adaptation.peft.form import Form, whole
 from unipet.calculus.insertion import Insertion
 from unipet.calculus.weights import BaseWeight, out_width, rows
 
-#: peft's types whose tensors of several parts can be one adapter's.
-JOINED = ("LORA", "IA3")
-
 
 def config(form: Form, parts: list[Insertion]) -> dict[str, Any]:
     """The options of the whole: with n times the rank, s stays if α is n times as large (√n times for α/√r)."""

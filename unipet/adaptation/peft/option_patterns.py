@@ -9,12 +9,12 @@ from typing import Any
 
 from torch import Tensor
 
-from unipet.adaptation.peft.form import Form
+from unipet.adaptation.peft.form import Form, Sites
 from unipet.adaptation.peft.patterns import checked_pattern
 from unipet.errors import UnipetError
 
-Sites = Mapping[str, Mapping[str, Tensor]]
 MOST = 10_000  # patterns
+_NUMBERS = ("lora_alpha", "alpha", "delora_lambda")  # options whose values need not be whole
 
 
 def by_options(
@@ -41,7 +41,7 @@ def _table(source: Path, key: str, name: str, config: Mapping[str, Any]) -> list
         raise UnipetError(f"{source}: {name}: {str(given)[:60]!r} given; allowed: module names, each with its {key}.")
     found = []
     for pattern, value in given.items():
-        whole = key != "lora_alpha" and key != "alpha"
+        whole = key not in _NUMBERS
         if isinstance(value, bool) or not isinstance(value, int if whole else int | float) or not value > 0:
             allowed = "a whole number above 0" if whole else "a number above 0"
             raise UnipetError(f"{source}: {name}: {pattern[:60]}: {str(value)[:40]!r} given; allowed: {allowed}.")

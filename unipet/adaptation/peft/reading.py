@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from unipet.adaptation.adapted import Adaptation
 from unipet.adaptation.peft import starts, virtual_tokens
 from unipet.adaptation.peft.form import Form
+from unipet.adaptation.peft.frozen import form_of, take_frozen
 from unipet.adaptation.peft.option_patterns import by_options
 from unipet.adaptation.peft.patterns import checked_pattern
 from unipet.adaptation.peft.saved_modules import parts_of
 from unipet.adaptation.peft.table import FORMS
-from unipet.adaptation.peft.targets import check_saved_modules, check_targets, saved_names
-from unipet.adaptation.tensor_file import finite_tensors, header_of
+from unipet.adaptation.peft.targets import check_saved_modules, check_targets, saved_names, targeted
+from unipet.adaptation.tensor_file import SIZES, WHOLE, finite_tensors, header_of
 from unipet.calculus.sites import ARCHITECTURES, Architecture, Position, architecture_of, head_names, resolve
 from unipet.errors import UnipetError, nearest
 from unipet.output.json_reader import MIB, read_json
@@ -46,7 +47,7 @@ def read(source: Path, config_name: str, tensors_name: str) -> tuple[dict[str, A
         if not (source / name).is_file():
             raise UnipetError(f"{source} is no adapter of peft's: {name} is missing.")
     config = read_json(source / config_name, MIB)
-    header_of(source / tensors_name)
+    header_of(source / tensors_name, {**SIZES, **WHOLE})
     tensors = finite_tensors((source / tensors_name).read_bytes(), source / tensors_name)
     if not isinstance(config, dict) or "peft_type" not in config:
         raise UnipetError(f"{source / config_name} is no configuration of peft's: it has no peft_type.")
@@ -110,13 +111,17 @@ def imported(
         if form is None:
             insertions = {"tokens": virtual_tokens.method_of(config)}
         else:
+            if form.bare and not sites:
+                sites = dict.fromkeys(targeted(source, config, model), bare)
             check_targets(source, config, model, sites)
             own: dict[str, Mapping[str, Tensor]] = {}
             for options, some in by_options(source, form, config, sites):
                 if starts.KEY in form.reads:
                     options, some = starts.with_start(source, options, model, some)
-                insertions |= _insertions(model, form, options, some, len(insertions))
-                own |= some
+                for given, group in form.prepared(model, options, some):
+                    for each in (form, *([form.beside] if form.beside else [])):
+                        insertions |= _insertions(model, each, given, group, len(insertions))
+                    own |= group
             sites = own
     except KeyError as error:
         raise UnipetError(f"{source}: it does not say {error.args[0]}, which a {config['peft_type']} needs.") from None
@@ -129,12 +134,13 @@ def imported(
             if any(item.bank.frozen_names for item in inserted.items):
                 inserted.unsavable = f"its frozen positions came from {source}, no text here makes them again"
         else:
-            slots = {item.number: form.slots(sites[item.site.path]) for item in inserted.items}
-            for item in inserted.items:
-                if item.shared is not None and _copy_shared(source, item.shared.frozen(), bare):
-                    inserted.unsavable = f"its random projections came from {source}, no seed here makes them again"
+            its = {item: form_of(form, item) for item in inserted.items}
+            slots = {item.number: own.slots(sites[item.site.path]) for item, own in its.items()}
+            if take_frozen(source, {item: own.frozen(sites[item.site.path], item) for item, own in its.items()}):
+                inserted.unsavable = f"its random projections came from {source}, no seed here makes them again"
         for item in inserted.items:
-            own = {name: tensor for bank in item.banks for name, tensor in bank.named_tensors()}
+            banks = item.banks if item.shared is None else (*item.banks, item.shared)
+            own = {name: tensor for bank in banks for name, tensor in bank.named_tensors()}
             given = slots[item.number]
             if own.keys() != given.keys() or any(own[name].shape != given[name].shape for name in own):
                 mine, theirs = ({name: tuple(t.shape) for name, t in one.items()} for one in (own, given))
@@ -159,33 +165,21 @@ def _bare(name: str, model: nn.Module) -> str:
 
 
 def _by_module(model: nn.Module, source: Path, form: Form, bare: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """module path -> peft's suffix -> tensor. Every tensor has its place, or UnipetError names it."""
-    modules = {name for name, _ in model.named_modules() if name}
+    """module path -> peft's suffix -> tensor, in the model's order. Every tensor has its place, or UnipetError names it."""
+    modules = [name for name, _ in model.named_modules() if name]
     found: dict[str, dict[str, Tensor]] = {}
+    shared = {name: tensor for name, tensor in bare.items() if form.is_shared(name)}
     for name, tensor in bare.items():
         suffix = next((one for one in form.suffixes if name.endswith(f".{one}")), None)
         path = name.removesuffix(f".{suffix}")
         if suffix is not None and path in modules:
-            found.setdefault(path, {})[suffix] = tensor
-        elif name not in form.shares:
+            found.setdefault(path, {**shared})[suffix] = tensor
+        elif name not in shared:
             raise UnipetError(
                 f"{source}: {name} has no place here: it is none of {', '.join(form.suffixes)} of a module of this "
                 f"{type(model).__name__}."
             )
-    return found
-
-
-def _copy_shared(source: Path, frozen: Mapping[str, Tensor], bare: Mapping[str, Tensor]) -> bool:
-    """The random pair as it was stored, in the place of what the seed gives here; whether the two differ."""
-    foreign = False
-    for name, tensor in frozen.items():
-        given = bare.get({"down": "vera_A", "up": "vera_B"}[name])
-        if given is None or given.shape != tensor.shape:
-            raise UnipetError(f"{source}: its shared projections are not stored, or not {tuple(tensor.shape)}.")
-        if not torch.equal(given.to(tensor.dtype).cpu(), tensor.cpu()):
-            foreign = True
-        tensor.copy_(given)
-    return foreign
+    return {path: found[path] for path in modules if path in found}
 
 
 def _insertions(

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from unipet.adaptation.peft.butterfly_forms import ButterflyForm
+from unipet.adaptation.peft.drawn_forms import RandomBasesForm, RandomLowRankForm
+from unipet.adaptation.peft.entry_forms import HashedForm
 from unipet.adaptation.peft.form import Form
-from unipet.adaptation.peft.forms import (
-    HadamardProductForm,
-    KroneckerForm,
-    LowRankForm,
-    RandomLowRankForm,
-    VectorForm,
-)
+from unipet.adaptation.peft.forms import HadamardProductForm, KroneckerForm, LowRankForm, VectorForm
+from unipet.adaptation.peft.made_forms import NormalisedForm, ProjectionForm
 from unipet.adaptation.peft.map_forms import BiasForm, BlockSumForm, CirculantForm, GridForm, HadamardForm, NetworkForm
+from unipet.adaptation.peft.placed_forms import FourierForm, SparseForm, WaveletForm
+from unipet.adaptation.peft.shared_forms import SingularCoreForm, VectorBankForm
 from unipet.adaptation.peft.turning_forms import PlaneRotationForm, ReflectionForm, RotationForm
 
 #: Of two forms with one function, the first that can say an insertion is taken.
 FORMS: tuple[Form, ...] = (
     LowRankForm(),
     RandomLowRankForm(),
+    RandomBasesForm(),
+    HashedForm(),
+    SingularCoreForm(),
+    VectorBankForm(),
+    SparseForm(),
+    FourierForm(),
+    WaveletForm(),
     VectorForm(),
     HadamardProductForm(),
     KroneckerForm(),
@@ -29,20 +36,11 @@ FORMS: tuple[Form, ...] = (
     RotationForm(),
     ReflectionForm(),
     PlaneRotationForm(),
+    ButterflyForm(),
+    NormalisedForm(),
+    ProjectionForm(),
 )
-_DRAWN = "peft draws its frozen part from a seed of its own, and its file does not hold it"
-_LATER = "peft has it, and it is not written yet"
 #: Functions that peft has as well, and why they are not written for it.
 NOT_WRITTEN: dict[str, str] = {
-    "fourier": _DRAWN,
-    "wavelet": _DRAWN,
     "subspace_rotation": "peft makes its frozen factors again when it loads, and their signs may differ",
-    "butterfly": "peft has it together with a scale, which is another insertion here; joining them is not written yet",
-    "random_bases": _LATER,
-    "hashed_low_rank": _LATER,
-    "singular_core": _LATER,
-    "sparse": _LATER,
-    "normalised_low_rank": _LATER,
-    "vector_bank": _LATER,
-    "projection": _LATER,
 }

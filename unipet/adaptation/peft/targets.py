@@ -18,7 +18,7 @@ _HEADS = ("score", "classifier")  # what "all-linear" leaves out of a sequence c
 
 def check_targets(source: Path, config: Mapping[str, Any], model: nn.Module, stored: Collection[str]) -> None:
     """Raise UnipetError unless `stored`, the modules that have tensors, are the modules that the configuration targets."""
-    meant = _targeted(source, config, model)
+    meant = targeted(source, config, model)
     missing = [path for path in meant if path not in stored]
     if missing:
         raise UnipetError(
@@ -63,7 +63,7 @@ def _names(source: Path, config: Mapping[str, Any], key: str) -> list[str]:
     return given
 
 
-def _targeted(source: Path, config: Mapping[str, Any], model: nn.Module) -> list[str]:
+def targeted(source: Path, config: Mapping[str, Any], model: nn.Module) -> list[str]:
     """The module paths that `target_modules` and what narrows it mean, in the model's order."""
     given = config.get("target_modules")
     if given is None or given == [] or given == "":

@@ -15,7 +15,7 @@ from unipet.calculus.functions.rotation import Rotation
 from unipet.calculus.insertion import Insertion
 
 
-class _TurnForm(Form):
+class TurnForm(Form):
     """h' = f(h), without a scale."""
 
     compositions = (Replace,)
@@ -41,7 +41,7 @@ class _TurnForm(Form):
         raise NotImplementedError
 
 
-class RotationForm(_TurnForm):
+class RotationForm(TurnForm):
     """W (R x), R block-diagonal."""
 
     peft_type = "OFT"
@@ -83,7 +83,7 @@ class RotationForm(_TurnForm):
         }
 
 
-class ReflectionForm(_TurnForm):
+class ReflectionForm(TurnForm):
     """W (H x), H a product of reflections."""
 
     peft_type = "HRA"
@@ -106,7 +106,7 @@ class ReflectionForm(_TurnForm):
         return {"name": "reflection", "size": config["r"], "gram_schmidt": config.get("apply_GS", False)}
 
 
-class PlaneRotationForm(_TurnForm):
+class PlaneRotationForm(TurnForm):
     """Pairs of a layer's output channels turned and stretched."""
 
     peft_type = "ROAD"

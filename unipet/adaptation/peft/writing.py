@@ -18,6 +18,7 @@ from unipet.calculus.functions.prefix import Prefix
 from unipet.calculus.functions.prompt import Prompt
 from unipet.calculus.insertion import Insertion
 from unipet.calculus.method import name_of
+from unipet.calculus.weights import out_width
 
 _TASKS = {
     "ForSequenceClassification": "SEQ_CLS",
@@ -27,9 +28,11 @@ _TASKS = {
     "LMHeadModel": "CAUSAL_LM",
     "ForConditionalGeneration": "SEQ_2_SEQ_LM",
 }
+#: An insertion that becomes an adapter of peft's, with all parts of a fused projection where it is at one.
+Group = tuple[Insertion, list[Insertion]]
 _WITH_HEAD = ("SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS")
 #: What peft asks for and no value of which has an effect beside these.
-_NO_FAN = ("LOHA", "LOKR", "HIRA", "MISS", "C3A", "PEANUT", "BEFT", "HRA", "ROAD")
+_NO_FAN = ("LOHA", "LOKR", "HIRA", "MISS", "C3A", "PEANUT", "BEFT", "HRA", "ROAD", "DELORA")
 
 
 def written(model: nn.Module, inserted: Adaptation) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -87,35 +90,51 @@ def _virtual_tokens(model: nn.Module, inserted: Adaptation) -> tuple[dict[str, A
 def _linear(model: nn.Module, inserted: Adaptation) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Configuration and tensors of a method at linear layers."""
     each: dict[str, dict[str, Any]] = {}  # module -> its options
-    names: dict[str, str] = {}  # module -> insertion
+    carried: dict[str, Insertion] = {}  # module -> insertion
     tensors: dict[str, Tensor] = {}
-    inputs: list[str] = []
     used: Form | None = None
-    for item, parts in _by_projection(inserted.items):
+    groups, beside = _beside(_by_projection(inserted.items))
+    for item, parts in groups:
         form = _form(item, model)
-        path, before = item.site.path, next(iter(names.values()), "")
+        path, first = item.site.path, next(iter(carried.values()), item)
         if path in each:
             raise refuse(f"{item.name}: {path} carries an insertion already")
         if used is not None and form is not used:
             raise refuse(
-                f"one of its adapters has one type, {before} is {used.peft_type} and {item.name} {form.peft_type}"
+                f"one of its adapters has one type, {first.name} is {used.peft_type} and {item.name} {form.peft_type}"
             )
-        common = {f"base_model.{name}": tensor for name, tensor in form.common(item).items()}
-        if any(name in tensors and tensors[name] is not tensor for name, tensor in common.items()):
-            raise refuse(f"{before} and {item.name} have shared tensors of their own")
-        used, names[path] = form, item.name
+        if form.shares and item.shared is not first.shared:
+            raise refuse(f"{first.name} and {item.name} have shared tensors of their own")
+        used, carried[path] = form, item
         each[path] = fused.config(form, parts) if parts else form.config(item)
-        if item.site.at == "input":
-            inputs.append(path)
-        made = fused.tensors(form, parts, model.get_submodule(path)) if parts else form.tensors(item)
-        tensors |= common | {f"base_model.model.{path}.{suffix}": tensor for suffix, tensor in made.items()}
+        made = _tensors(form, item, parts, model)
+        if form.beside is not None:
+            made |= _second(form, beside.get(path), model, path)
+        tensors |= {f"base_model.model.{path}.{suffix}": tensor for suffix, tensor in made.items()}
     assert used is not None
+    tensors |= {f"base_model.{name}": tensor for name, tensor in used.common(list(carried.values())).items()}
+    names = {path: item.name for path, item in carried.items()}
     options = {"peft_type": used.peft_type, **_together(used, each, names), "target_modules": list(each)}
     if used.peft_type not in _NO_FAN:
         options["fan_in_fan_out"] = any(type(model.get_submodule(path)).__name__ == "Conv1D" for path in each)
     if used.peft_type == "IA3":
-        options["feedforward_modules"] = inputs
+        options["feedforward_modules"] = [path for path, item in carried.items() if item.site.at == "input"]
     return options, tensors
+
+
+def _tensors(form: Form, item: Insertion, parts: list[Insertion], model: nn.Module) -> dict[str, Tensor]:
+    return fused.tensors(form, parts, model.get_submodule(item.site.path)) if parts else form.tensors(item)
+
+
+def _second(form: Form, given: Group | None, model: nn.Module, path: str) -> dict[str, Tensor]:
+    """The tensors of the insertion beside one of this form, or what stands for none."""
+    assert form.beside is not None
+    if given is None:
+        width = out_width(model.get_submodule(path))
+        assert width is not None
+        return form.absent(width)
+    _check(given[0], form.beside, model)
+    return _tensors(form.beside, *given, model)
 
 
 def _together(form: Form, each: Mapping[str, dict[str, Any]], names: Mapping[str, str]) -> dict[str, Any]:
@@ -126,9 +145,9 @@ def _together(form: Form, each: Mapping[str, dict[str, Any]], names: Mapping[str
     for path, own in each.items():
         differing = [key for key in own if own[key] != options[key] and key not in form.patterns]
         if differing:
-            raise refuse(
-                f"one of its adapters has one set of options, and {names[first]} and {names[path]} differ in {differing[0]}"
-            )
+            one, other = names[first], names[path]
+            two = f"{one} and {other}" if one != other else f"{one} at {first} and at {path}"
+            raise refuse(f"one of its adapters has one set of options, and {two} differ in {differing[0]}")
     for key, pattern in form.patterns.items():
         common = Counter(own[key] for own in each.values()).most_common(1)[0][0]
         others = {path: own[key] for path, own in each.items() if own[key] != common}
@@ -138,7 +157,7 @@ def _together(form: Form, each: Mapping[str, dict[str, Any]], names: Mapping[str
     return options
 
 
-def _by_projection(items: list[Insertion]) -> list[tuple[Insertion, list[Insertion]]]:
+def _by_projection(items: list[Insertion]) -> list[Group]:
     """Insertions that become one adapter of peft's: those at parts of one fused projection together, every other alone."""
     groups: dict[str, list[Insertion]] = {}
     for item in items:
@@ -150,27 +169,47 @@ def _by_projection(items: list[Insertion]) -> list[tuple[Insertion, list[Inserti
         names = {part.name: type(part.parts.function) for part in parts}
         if len(names) > 1:
             raise refuse(f"{' and '.join(names)} act on parts of one fused projection, {path}. Make them one insertion")
-    alone: list[tuple[Insertion, list[Insertion]]] = [(item, []) for item in items if item.site.part is None]
+    alone: list[Group] = [(item, []) for item in items if item.site.part is None]
     return alone + [(parts[0], parts) for parts in groups.values()]
 
 
+def _beside(groups: list[Group]) -> tuple[list[Group], dict[str, Group]]:
+    """The groups that become adapters, and, by module, those that another one's type holds together with it."""
+    found: dict[str, Group] = {}
+    for form in FORMS:
+        if form.beside is not None:
+            paths = {item.site.path for item, _ in groups if type(item.parts.function) is form.function}
+            for group in groups:
+                item, path = group[0], group[0].site.path
+                if type(item.parts.function) is form.beside.function and path in paths:
+                    if path in found:
+                        raise refuse(f"{item.name}: {path} carries two insertions already")
+                    found[path] = group
+    return [group for group in groups if group not in found.values()], found
+
+
 def _form(insertion: Insertion, model: nn.Module) -> Form:
-    function, site = insertion.parts.function, insertion.site
+    function = insertion.parts.function
     forms = [form for form in FORMS if type(function) is form.function]
     if not forms:
         name = name_of(FUNCTIONS, function)
         why = f"is not written for peft: {NOT_WRITTEN[name]}" if name in NOT_WRITTEN else "is none of peft's"
         raise refuse(f"{insertion.name}: function {name!r} {why}")
-    if reason := _common_refusals(insertion):
-        raise refuse(f"{insertion.name}: {reason}")
     form = next((each for each in forms if each.why_not(insertion) is None), forms[0])
-    if reason := form.why_not(insertion):
+    _check(insertion, form, model)
+    return form
+
+
+def _check(insertion: Insertion, form: Form, model: nn.Module) -> None:
+    """Raise UnipetError unless the form can say this insertion where it is."""
+    function, site = insertion.parts.function, insertion.site
+    if reason := _common_refusals(insertion) or form.why_not(insertion):
         raise refuse(f"{insertion.name}: {reason}")
     module = model.get_submodule(site.path)
     kind = type(module).__name__
     if not isinstance(module, nn.Linear) and not (kind == "Conv1D" and form.conv1d):
         raise refuse(f"{insertion.name}: {site.path} is no linear layer that its {form.peft_type} takes ({kind})")
-    if site.part is not None and form.peft_type not in fused.JOINED:
+    if site.part is not None and not form.joins:
         raise refuse(
             f"{insertion.name}: {site.name} is a part of a fused projection, which its {form.peft_type} takes whole"
         )
@@ -178,7 +217,6 @@ def _form(insertion: Insertion, model: nn.Module) -> Form:
         away = site.at == "output" and insertion.parts.form == "parallel" and site.x_path != site.path
         if (insertion.parts.form, site.at) != form.place or away:
             raise refuse(f"{insertion.name}: it does not {_PLACES[form.place]} the linear layer {site.path}")
-    return form
 
 
 _PLACES = {

@@ -27,14 +27,24 @@ def places(total: int, count: int, generator: Generator) -> Tensor:
     return found[torch.randperm(len(found), generator=generator, device="cpu")[:count]].sort().values
 
 
+def first_places(total: int, count: int, seed: int) -> Tensor:
+    """The first `count` numbers below `total` in the order that a seed gives, as they come out."""
+    stream = Generator("cpu").manual_seed(seed % 2**63)
+    return torch.randperm(total, generator=stream, device="cpu")[
+        :count
+    ].clone()  # not a view, which would keep all of them
+
+
 @dataclass(frozen=True)
 class Scattered(LinearMap):
     """A map whose K trained numbers, slot `values` (K,), sit at frozen `places` (K,) of a d_out × d_in grid, row by row.
 
-    What the grid means is the subclass's. The places are drawn from `seed`; a grid with fewer than K entries trains all.
+    What the grid means is the subclass's. The places are drawn from `seed`, for every site others or, with `draw: shape`, the
+    same for all weights of one shape, as FourierFT's code and peft do. A grid with fewer than K entries trains all.
     """
 
     init: str = option("zeros", choices=("zeros", "torch"))
+    draw: str = option("site", choices=("site", "shape"), later=True)
     seed: int = option(777, low=0)
 
     @abstractmethod
@@ -48,7 +58,10 @@ class Scattered(LinearMap):
         return {"values": {"": TensorSpec((self._count(widths),), "table")}}
 
     def frozen(self, widths: Widths, generator: Generator) -> Mapping[str, Tensor]:
-        return {"places": places(widths.h * widths.u, self._count(widths), generator)}
+        total, count = widths.h * widths.u, self._count(widths)
+        if self.draw == "shape":
+            return {"places": first_places(total, count, self.seed)}
+        return {"places": places(total, count, generator)}
 
     def generate(self, params: Params, shared: Params, widths: Widths) -> Params:
         values_K = params["values"]
