@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from torch.nn import functional as F
 _NARROW = 16
 
 
+@final
 @dataclass(frozen=True)
 class Product:
     """Δ = s z Wᵀ, with z (..., R), W (D, R) and a number s."""
@@ -76,12 +77,18 @@ Delta = Tensor | Product
 
 def value(delta: Delta) -> Tensor:
     """Δ itself."""
-    return delta.value() if isinstance(delta, Product) else delta
+    return delta.value() if type(delta) is Product else delta
+
+
+def value_in(dtype: torch.dtype, delta: Delta) -> Tensor:
+    """Δ itself, in this dtype."""
+    found = delta.value() if type(delta) is Product else delta
+    return found if found.dtype == dtype else found.to(dtype)
 
 
 def stacked(deltas: Sequence[Delta]) -> Product | None:
     """The Δ of stacked views as one product, where all of them end in the same matrix: only what is narrow is copied."""
-    products = [delta for delta in deltas if isinstance(delta, Product)]
+    products = [delta for delta in deltas if type(delta) is Product]
     first = products[0] if len(products) == len(deltas) else None
     if first is None or any(one.W_DR is not first.W_DR or one.factor != first.factor for one in products):
         return None
@@ -91,18 +98,18 @@ def stacked(deltas: Sequence[Delta]) -> Product | None:
 def scaled(delta: Delta, factor: Tensor | float) -> Delta:
     """s · Δ."""
     if not isinstance(factor, Tensor):
-        if isinstance(delta, Product):
+        if type(delta) is Product:
             return Product(delta.z, delta.W_DR, factor * delta.factor)
         return _times(factor, delta)
-    if isinstance(delta, Product) and factor.dim() == 1:  # one number, or one for each channel of h
-        return replace(delta, W_DR=factor.unsqueeze(-1) * delta.W_DR)
-    if isinstance(delta, Product) and factor.shape[-1] == 1:  # one number for each example, or each token
-        return replace(delta, z=factor * delta.z)
+    if type(delta) is Product and factor.dim() == 1:  # one number, or one for each channel of h
+        return Product(delta.z, factor.unsqueeze(-1) * delta.W_DR, delta.factor)
+    if type(delta) is Product and factor.shape[-1] == 1:  # one number for each example, or each token
+        return Product(factor * delta.z, delta.W_DR, delta.factor)
     return factor * value(delta)
 
 
 def added(h: Tensor, delta: Delta) -> Tensor:
     """h + Δ, in the dtype of h."""
-    if isinstance(delta, Product) and delta.joins(h):
+    if type(delta) is Product and delta.joins(h):
         return delta.added(h)
-    return h + value(delta).to(h.dtype)
+    return h + value_in(h.dtype, delta)
