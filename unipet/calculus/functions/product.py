@@ -46,11 +46,12 @@ class Product:
 
 
 class _Sum(torch.autograd.Function):
-    """h + s z Wᵀ in one operator, which keeps z and W alone for the backward pass, no scaled copy of either."""
+    """h + s z Wᵀ in one operator, which keeps z and W alone for the backward pass, no scaled copy of either; z only where W
+    trains, and W only where z depends on what trains."""
 
     @staticmethod
     def forward(ctx: Any, h_ND: Tensor, z_NR: Tensor, W_DR: Tensor, factor: float) -> Tensor:
-        ctx.save_for_backward(z_NR, W_DR)
+        ctx.save_for_backward(z_NR if ctx.needs_input_grad[2] else None, W_DR if ctx.needs_input_grad[1] else None)
         ctx.factor = factor
         return torch.addmm(h_ND, z_NR, W_DR.T, alpha=factor)
 
