@@ -79,8 +79,8 @@ class Direct:
         if not (x.dtype == W_DU.dtype == tensors[name].dtype) or torch.is_autocast_enabled(x.device.type):
             return None
         # As large as the base model's weight, and so not kept.
-        matrix_DU = function.matrix(self._generated() if self.generates else read(self.own))
-        return self.composition.weight(W_DU, matrix_DU if self.factor == 1 else self.factor * matrix_DU)
+        params = self._generated() if self.generates else read(self.own)
+        return self.composition.weight(W_DU, function, params, self.factor)
 
     def _generated(self) -> Params:
         shared = read(self.shared) if self.shared else _NOTHING

@@ -151,8 +151,8 @@ class Insertion(RoutedInsertion):
         mixed = not (x.dtype == W_DU.dtype == like.dtype) or torch.is_autocast_enabled(x.device.type)
         if mixed or self.context.own is not None:
             return None
-        factor = column(self._scaled())
-        return lambda: self.parts.composition.weight(W_DU, factor * function.matrix(self.reduced()))
+        factor = self._scaled()
+        return lambda: self.parts.composition.weight(W_DU, function, self.reduced(), factor)
 
     def params(self, view: int = 0) -> Params:
         """The tensors in use: the routed experts in training, the reduced ones otherwise."""

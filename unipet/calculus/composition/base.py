@@ -12,7 +12,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from unipet.calculus.composition.weights import Weights
-from unipet.calculus.functions.base import Affine, Function, Params, Slots, Widths
+from unipet.calculus.functions.base import Affine, Function, LinearMap, Params, Slots, Widths
 from unipet.calculus.functions.product import Delta
 
 #: Why a function that makes tokens goes with no composition but one, and that one with no other function.
@@ -101,7 +101,7 @@ class Composition(ABC):
     def join(self, h_BTD: Tensor, delta: Delta, own: Params, at: Weights | None) -> Tensor:
         """h' from h and s·Δ, in the dtype of h; `own` is what `made` yields. What has a `made` of its own reads no `at`."""
 
-    def weight(self, W_DI: Tensor, A_DI: Tensor) -> Tensor:
+    def weight(self, W_DI: Tensor, function: LinearMap, params: Params, factor: Tensor | float) -> Tensor:
         """W' from W and s times f's matrix, differentiable. Only what `changes_weight` has one."""
         raise AssertionError(f"{type(self).__name__} does not change the weight alone")
 

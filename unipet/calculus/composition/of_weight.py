@@ -14,7 +14,7 @@ from torch import Tensor
 from unipet.calculus.composition.base import Composition
 from unipet.calculus.composition.weights import Weights
 from unipet.calculus.functions.base import Affine, Function, LinearMap, Params, Slots, TensorSpec, Widths
-from unipet.calculus.functions.product import Delta, Product, added, scaled
+from unipet.calculus.functions.product import Delta, Product, added, column, scaled, times
 from unipet.calculus.options import option
 
 
@@ -46,8 +46,8 @@ class Hadamard(OfWeight):
         assert at is not None and at.x is not None
         return added(h_BTD, Product(at.x, at.weight_DI * at.scaled_DI))
 
-    def weight(self, W_DI: Tensor, A_DI: Tensor) -> Tensor:
-        return torch.addcmul(W_DI, W_DI, A_DI)
+    def weight(self, W_DI: Tensor, function: LinearMap, params: Params, factor: Tensor | float) -> Tensor:
+        return torch.addcmul(W_DI, W_DI, times(column(factor), function.matrix(params)))
 
     def fold(self, W_DI: Tensor, b_D: Tensor, affine: Affine, own: Params, at: Weights | None) -> tuple[Tensor, Tensor]:
         assert at is not None

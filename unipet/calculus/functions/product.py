@@ -28,7 +28,7 @@ class Product:
 
     def value(self) -> Tensor:
         """Δ, (..., D)."""
-        return F.linear(self.z, _times(self.factor, self.W_DR))
+        return F.linear(self.z, times(self.factor, self.W_DR))
 
     def joins(self, h: Tensor) -> bool:
         """Whether h + Δ is one product: they have the same rows and precision."""
@@ -62,14 +62,20 @@ class _Sum(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             # Stored by rows: on CPUs, a product with a narrow matrix that is stored by columns takes twice as long.
             W_RD = W_DR.T.contiguous() if W_DR.shape[1] < _NARROW else W_DR.T
-            grad_z = _times(ctx.factor, grad_ND @ W_RD.T)
+            grad_z = times(ctx.factor, grad_ND @ W_RD.T)
         if ctx.needs_input_grad[2]:
-            grad_W = _times(ctx.factor, (z_NR.T @ grad_ND).T)
+            grad_W = times(ctx.factor, (z_NR.T @ grad_ND).T)
         return (grad_ND if ctx.needs_input_grad[0] else None), grad_z, grad_W, None
 
 
-def _times(factor: float, tensor: Tensor) -> Tensor:
-    return tensor if factor == 1 else factor * tensor
+def times(factor: Tensor | float, tensor: Tensor) -> Tensor:
+    """The product of the two; a factor of one costs nothing."""
+    return tensor if not isinstance(factor, Tensor) and factor == 1 else factor * tensor
+
+
+def column(factor: Tensor | float) -> Tensor | float:
+    """s as it multiplies a matrix (D, ...): one number for each channel of h is one for each row."""
+    return factor.unsqueeze(-1) if isinstance(factor, Tensor) and factor.numel() > 1 else factor
 
 
 #: Δ, or the product that it is.
@@ -101,7 +107,7 @@ def scaled(delta: Delta, factor: Tensor | float) -> Delta:
     if not isinstance(factor, Tensor):
         if type(delta) is Product:
             return Product(delta.z, delta.W_DR, factor * delta.factor)
-        return _times(factor, delta)
+        return times(factor, delta)
     if type(delta) is Product and factor.dim() == 1:  # one number, or one for each channel of h
         return Product(delta.z, factor.unsqueeze(-1) * delta.W_DR, delta.factor)
     if type(delta) is Product and factor.shape[-1] == 1:  # one number for each example, or each token
