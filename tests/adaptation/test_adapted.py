@@ -23,6 +23,7 @@ HEADS = {"function": {"name": "prefix", "size": 2}, "position": "attn.heads", "c
 PAIRS = {"function": {"name": "low_rank", "size": 2}, "position": {"site": ["attn.q", "ffn.down"]}}
 #: What is no state of the method's: the modules, what attaching notes, and the record of calls.
 OWN = {"method", "items", "shared", "entries", "current", "attached", "_unproved", "routing", *vars(NamedTensors())}
+OWN |= {"_first_stack", "_masked"}  # of its entries and insertions
 OWN |= {"base_fingerprint"}  # of the base model as it is: a partial merge changes it
 OWN |= {"own", "kept"}  # there while it is one of several: partial merges want it to be the only one
 

@@ -21,6 +21,15 @@ FUNCTIONS: dict[str, dict[str, Any]] = {
     "hadamard product": {"function": {"name": "hadamard_product", "size": 2}, "scaling": 0.5},
     "spectrum": {"function": {"name": "fourier", "size": 20}, "scaling": 2.0},
     "wavelets": {"function": {"name": "wavelet", "size": 20}, "scaling": {"name": "learned_vector", "start": 0.7}},
+    "entries": {"function": {"name": "sparse", "size": 1}, "scaling": 0.5},
+    "entries and a learned number": {
+        "function": {"name": "sparse", "size": 1},
+        "scaling": {"name": "learned", "start": 0.7},
+    },
+    "entries and one for each row": {
+        "function": {"name": "sparse", "size": 1},
+        "scaling": {"name": "learned_vector", "start": 0.7},
+    },
     "random bases": {"function": {"name": "random_bases", "size": 2}, "scaling": {"name": "learned", "start": 0.7}},
     "circulant blocks": {"function": {"name": "circulant", "size": 4}, "scaling": 3.0},
     "factor of the weight": {"function": {"name": "low_rank", "size": 2}, "composition": "hadamard", "scaling": 0.5},
@@ -69,8 +78,8 @@ def test_the_weight_is_not_kept_for_the_backward_pass(monkeypatch: pytest.Monkey
     made: list[weakref.ref[Tensor]] = []
     weight = Add.weight
 
-    def watched(self: Add, W_DI: Tensor, A_DI: Tensor) -> Tensor:
-        result = weight(self, W_DI, A_DI)
+    def watched(self: Add, W_DI: Tensor, *of_function: Any) -> Tensor:
+        result = weight(self, W_DI, *of_function)
         made.append(weakref.ref(result))
         return result
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 import unipet
+from benchmarks.operators import Operators
 from tests.support.architectures import ARCHS
 from tests.support.functions import WIDTHS, adapted, is_its_matrix, starts_where_it_says_and_folds, tensors, weight
 from unipet.adaptation.api import frozen
@@ -451,3 +452,30 @@ def test_a_kronecker_product_keeps_its_input_alone_for_the_backward_pass() -> No
     assert torch.autograd.gradcheck(
         lambda u, *own: function.delta(u, dict(zip(names, own, strict=True)), True), (u_BTU, *params.values())
     )
+
+
+@pytest.mark.parametrize("factor", [1.0, 0.3])
+def test_entries_are_added_to_the_weight_without_a_matrix(factor: float) -> None:
+    function = Sparse(size=2)
+    own = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors(function).items()}
+    params = {**own, **function.generate(own, {}, WIDTHS)}
+    params["values"].requires_grad_()
+    W, probe = torch.randn(OUT, IN), torch.randn(OUT, IN)
+    with Operators() as counted:
+        joined = Add().weight(W, function, params, factor)
+    assert dict(counted.counts) == {"index_add": 1} | ({"mul": 1} if factor != 1 else {})
+    expected = W + factor * function.matrix(params)
+    assert torch.equal(joined, expected)
+    found, other = (torch.autograd.grad((each * probe).sum(), params["values"]) for each in (joined, expected))
+    assert torch.equal(found[0], other[0])
+
+
+def test_a_spectrum_is_complex_from_the_start() -> None:
+    """A grid of real numbers would be copied, with all its zeros, by the transform."""
+    function = Fourier(size=20)
+    own = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors(function).items()}
+    params = {**own, **function.generate(own, {}, WIDTHS)}
+    with Operators() as counted:
+        made = function.matrix(params)
+    assert dict(counted.counts) == {"new_zeros": 1, "scatter_": 1, "_fft_c2c": 1}
+    assert torch.equal(made, torch.fft.ifft2(function.grid(params)).real)

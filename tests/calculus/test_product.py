@@ -96,3 +96,26 @@ def test_views_that_end_in_one_matrix_are_one_product_and_others_are_none() -> N
     assert stacked([parts[0], Product(parts[1].z, other, 0.5)]) is None
     assert stacked([parts[0], Product(parts[1].z, W_DR, 1.0)]) is None
     assert stacked([parts[0], parts[1].value()]) is None
+
+
+@pytest.mark.parametrize(("trains", "kept"), [("zW", 2), ("z", 1), ("W", 1)])
+def test_only_what_the_backward_pass_needs_is_kept(trains: str, kept: int) -> None:
+    """z for the gradient of W, and W for that of z: a frozen W, as wide as RandLoRA's bases, leaves z to be freed."""
+    h, z, W = torch.randn(2, 3, 8), torch.randn(2, 3, 4, requires_grad="z" in trains), torch.randn(8, 4)
+    W.requires_grad_("W" in trains)
+    sizes: list[int] = []
+
+    def pack(tensor: Tensor) -> Tensor:
+        sizes.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        joined = Product(z, W, 0.5).added(h)
+    assert len(sizes) == kept
+    weights = torch.randn_like(joined)
+    found = torch.autograd.grad((joined * weights).sum(), [one for one in (z, W) if one.requires_grad])
+    plain = (h + 0.5 * (z @ W.T)) * weights
+    for own, expected in zip(
+        found, torch.autograd.grad(plain.sum(), [x for x in (z, W) if x.requires_grad]), strict=True
+    ):
+        assert torch.allclose(own, expected, atol=1e-6)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from unipet.adaptation.attaching import Attachment
 from unipet.adaptation.ensembling import Ensemble
+from unipet.adaptation.pass_inputs import MaskedStacks, batch_of, note
 from unipet.adaptation.routing import Routing
 from unipet.adaptation.unwrapping import bare, forget_compiled
 from unipet.calculus.bank import Bank
@@ -25,7 +26,6 @@ from unipet.calculus.weights import check_passes_gradients, quantised
 from unipet.errors import UnipetError
 
 CONTAINER = "_unipet"
-_INPUTS = ("input_ids", "inputs_embeds", "pixel_values")  # what a stack may be called with, batch first
 
 
 class Adaptation(NamedTensors):
@@ -38,6 +38,8 @@ class Adaptation(NamedTensors):
         super().__init__()
         self.method, self.items, self.shared = method, insertions, shared
         self.entries = entries  # stack -> the module, below the base model, whose forward takes its attention mask
+        self._first_stack = next(iter(entries), None)
+        self._masked = MaskedStacks()
         self.current = CurrentPass(ForwardContext.of_stacks(entries))
         self.table: Architecture | None = None  # the user's own site table, where there is one; saved with the method
         self.base_fingerprint: Any = None  # a `Fingerprint`, from before no process had all values of the base model
@@ -123,19 +125,20 @@ class Adaptation(NamedTensors):
         A pass that goes on through another stack (a decoder after its encoder) starts from what is known so far.
         """
         self.attached.check_attention()
-        first_stack, before = next(iter(self.entries), None), self.context
+        first_stack, before = self._first_stack, self.current.context
         context = ForwardContext.of_stacks(self.entries) if first_stack in stacks else before.copy()
-        context.own = self.own_now
+        context.own = None if self.own is None else self.own_now
+        compiling = torch.compiler.is_compiling()
+        context.masked = self._masked.of(self.items, compiling)
         self.current.context = context
-        if self.training and self.attached.recomputation is not None and not torch.compiler.is_compiling():
+        if self.training and self.attached.recomputation is not None and not compiling:
             self.attached.recomputation.keep_passes_apart()
-        tensors = {name: value for name, value in inputs.items() if isinstance(value, Tensor)}
-        first = next((tensors[name] for name in (*_INPUTS, *tensors) if name in tensors), None)
+        first = batch_of(inputs)
         for stack in stacks:
-            self._note(context, stack, first, inputs.get("attention_mask"), inputs.get("past_key_values"))
+            note(context, stack, first, inputs.get("attention_mask"), inputs.get("past_key_values"), compiling)
         if isinstance(memory := inputs.get("encoder_hidden_states"), Tensor) and "encoder" in self.entries:
             # Keys and values of cross-attention: the encoder may have run long ago, and for fewer rows (beam search).
-            self._note(context, "encoder", memory, inputs.get("encoder_attention_mask"), None)
+            note(context, "encoder", memory, inputs.get("encoder_attention_mask"), None, compiling)
         context.views = self._views
         if not self.routing.mixed:
             return
@@ -144,16 +147,6 @@ class Adaptation(NamedTensors):
         if first_stack in stacks:
             mine = first if first is None or context.own is None else context.own.pick(first)
             self.routing.begin_pass(context, before, self.training, 0 if mine is None else len(mine))
-
-    def _note(self, context: ForwardContext, stack: str, tokens: Tensor | None, mask: Any, cache: Any) -> None:
-        """Note the batch size, and where it matters the real tokens and the KV cache, of one stack."""
-        if tokens is not None:
-            context.rows[stack] = tokens.shape[0]
-            if context.own is not None:
-                context.own.index(tokens)  # or an error, before anything is computed
-        context.note_cache(stack, cache)
-        if any(i.needs_mask and i.site.tokens_of == stack for i in self.items):
-            context.note_tokens(stack, mask, cache)
 
     # -- attaching and detaching -----------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from unipet.calculus.forward_context import CurrentPass
 from unipet.calculus.insertion import Insertion
 from unipet.calculus.own_rows import OwnRows
 
@@ -53,6 +54,10 @@ def note(insertion: Insertion, stack: str, mask_BS: Tensor, fresh: bool, size: i
     def grow(known_BS: Tensor, own: OwnRows | None) -> Tensor:
         return among(known_BS, known_BS.new_zeros(len(known_BS), size), place_B if own is None else own.pick(place_B))
 
-    for current in insertion.current.beside or [insertion.current]:
-        if stack in current.context.masks_BS:
-            current.context.note_added(stack, mask_BS, fresh and current is insertion.current, grow)
+    for current in noting(insertion, stack):
+        current.context.note_added(stack, mask_BS, fresh and current is insertion.current, grow)
+
+
+def noting(insertion: Insertion, stack: str) -> list[CurrentPass]:
+    """The adaptations that share the batch and need to know a stack's real tokens."""
+    return [one for one in insertion.current.beside or [insertion.current] if stack in one.context.masked]

@@ -19,6 +19,8 @@ from unipet.calculus.own_rows import Cut, OwnBlock
 
 def blocks_of(insertions: list[Insertion], query: Tensor) -> tuple[Cut, list[list[Insertion]]] | None:
     """How adaptations cut a batch, and the insertions of each block; None where rows do not stand in blocks."""
+    if insertions[0].current.context.own is None:
+        return None
     cut: Cut | None = None
     inside: dict[int, list[Insertion]] = {}
     for insertion in insertions:
@@ -46,7 +48,7 @@ def narrowed(
 def prepended(insertion: Insertion, heads: Heads, x: Tensor | None, apart: bool = False) -> Columns:
     """The columns that a `gated` insertion puts in front of this call's keys and values, for its own rows; `apart`: the call
     has no other rows."""
-    own = None if apart else insertion.context.own
+    own = None if apart else insertion.current.context.own
     if own is None:
         return columns_of(insertion, heads, x)
     picked = replace(heads, q_BHTE=own.pick(heads.q_BHTE))

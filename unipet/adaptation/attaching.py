@@ -107,11 +107,12 @@ class Attachment:
 
     def check_attention(self) -> None:
         """Raise UnipetError where the attention implementation is no longer the one that was wrapped."""
-        if any(not str(config._attn_implementation or "").startswith(PREFIX) for config, _ in self.attention):
-            raise UnipetError(
-                "The attention implementation was changed after `adapt`, so insertions at attn.heads would do nothing. "
-                "Choose it before: unipet.eject(model), model.set_attn_implementation(...), unipet.adapt(model, ...)."
-            )
+        for config, _ in self.attention:
+            if not str(config._attn_implementation or "").startswith(PREFIX):
+                raise UnipetError(
+                    "The attention implementation was changed after `adapt`, so insertions at attn.heads would do nothing. "
+                    "Choose it before: unipet.eject(model), model.set_attn_implementation(...), unipet.adapt(model, ...)."
+                )
 
     def _wrap_attention(self, model: nn.Module) -> None:
         paths = dict.fromkeys(i.site.path for i in self._insertions if i.site.at == "heads")

@@ -45,7 +45,7 @@ class Attention:
     """A registered attention function: the wrapped implementation with insertions. Called by transformers."""
 
     def __init__(self, implementation: str):
-        self.implementation = implementation
+        self.implementation, self.flash = implementation, implementation.startswith("flash")
 
     def _inner(self, module: nn.Module) -> Callable[..., tuple[Tensor, Tensor | None]]:
         if self.implementation == "eager":
@@ -60,7 +60,7 @@ class Attention:
         self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
     ) -> tuple[Tensor, Tensor | None]:
         inner, seen = self._inner(module), module
-        if self.implementation.startswith("flash"):
+        if self.flash:
             # It loads its kernel by the name that it reads from the configuration.
             seen = _Seen(module, config=_Seen(module.config, _attn_implementation=self.implementation))  # type: ignore[assignment]
         site: HeadsSite | None = getattr(module, ATTRIBUTE, None)
@@ -96,7 +96,8 @@ class Attention:
         query, key, value, mask = tensors
         heads = Heads(query, kwargs.get("scaling") or query.shape[-1] ** -0.5, key.shape[1])
         kwargs["scaling"] = heads.factor
-        reading = [(insertion, site.x.get(insertion.site.x_path)) for insertion in insertions]
+        xs = site.x
+        reading = [(insertion, xs.get(insertion.site.x_path) if xs else None) for insertion in insertions]
         if block is not None:
             cut, number = block
             reading = [(insertion, None if x is None else cut.pieces(x)[number]) for insertion, x in reading]

@@ -47,11 +47,12 @@ class InnerCall:
                 kwargs = {**kwargs, "position_bias": self._bias(bias, sum(one.length for one in columns))}
             query, key, value = in_front(columns, query, key, value)
         h_BTHF, weights = self.inner(self.module, query, key, value, mask, **kwargs)
-        if all(one.gate_BT1 is None for one in columns):
+        gates = [one.gate_BT1 for one in columns if one.gate_BT1 is not None]
+        if not gates:
             return h_BTHF.contiguous(), weights
         width = self.value.shape[-1]
         h_BTHE = h_BTHF[..., :width]
-        for number, gate_BT1 in enumerate(one.gate_BT1 for one in columns if one.gate_BT1 is not None):
+        for number, gate_BT1 in enumerate(gates):
             share_BTHE = h_BTHF[..., (number + 1) * width : (number + 2) * width]
             h_BTHE = h_BTHE + gate_BT1.unsqueeze(-1).to(h_BTHE.dtype) * share_BTHE
         return h_BTHE.contiguous(), weights
@@ -59,7 +60,7 @@ class InnerCall:
     def _widened(self, columns: list[Columns]) -> Tensor | None:
         """The mask (4-D, or 2-D of real tokens, or None) with the columns in front: visible to all queries, or to the
         selected ones."""
-        mask, selective = self.mask, any(one.chosen_BT is not None for one in columns)
+        mask, selective = self.mask, [one for one in columns if one.chosen_BT is not None]
         if mask is None and (selective or self._causal()):
             mask = self._explicit()
         if mask is None:
@@ -77,9 +78,10 @@ class InnerCall:
     def _causal(self) -> bool:
         """Whether no mask means "causal, counted from the first key": sdpa's way, with more than one query. Flash kernels
         count from the last key, which columns in front do not change; eager shows all where there is no mask."""
+        if self.implementation != "sdpa" or self.heads.q_BHTE.shape[2] <= 1:
+            return False
         given = self.kwargs.get("is_causal")
-        causal = getattr(self.module, "is_causal", True) if given is None else given
-        return self.implementation == "sdpa" and bool(causal) and self.heads.q_BHTE.shape[2] > 1
+        return bool(getattr(self.module, "is_causal", True) if given is None else given)
 
     def _explicit(self) -> Tensor:
         """The mask that is meant where none is given, written out: (1, 1, T, S)."""

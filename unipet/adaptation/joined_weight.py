@@ -33,8 +33,12 @@ class JoinedWeight:
     def forward(self, x: Tensor) -> Tensor:
         """h', with x (..., in)."""
         weight, bias = self.module.weight, self.module.bias
-        if (direct := self.hook.insertion.direct) is not None and not direct.may_join and x.dim() == 3:
-            return direct(F.linear(x, weight, bias), x)
+        if (direct := self.hook.insertion.direct) is not None and x.ndim == 3:
+            if not direct.may_join:
+                return direct(F.linear(x, weight, bias), x)
+            if not torch.is_grad_enabled():
+                joined = direct.joined(weight, x)
+                return direct(F.linear(x, weight, bias), x) if joined is None else F.linear(x, joined, bias)
         made = self.hook.insertion.joined_weight(weight, x)
         if made is None:
             return self.hook.changed(F.linear(x, weight, bias), x)

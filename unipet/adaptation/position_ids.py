@@ -19,6 +19,8 @@ from unipet.errors import UnipetError
 
 def named(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """The arguments of a call of `module` by name."""
+    if not args:  # as transformers calls most stacks
+        return {**kwargs}
     return {**dict(zip(arguments_of(type(module).forward), args, strict=False)), **kwargs}
 
 
@@ -85,7 +87,7 @@ class Shift:
 
     def on_entry(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         given = named(module, args, kwargs)
-        found, own = positions(module, given, self.counter), self.insertion.context.own
+        found, own = positions(module, given, self.counter), self.insertion.current.context.own
         if own is None:
             return (), {**given, "position_ids": found + self.by}
         found_BT = found.expand(len(tokens_of(given)), -1)

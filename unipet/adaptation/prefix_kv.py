@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from unipet.calculus.functions.base import Heads
 from unipet.calculus.insertion import Insertion
 from unipet.calculus.own_rows import OwnRows
+from unipet.calculus.scaling import Constant
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,9 +58,10 @@ class Columns:
 
 def columns_of(insertion: Insertion, heads: Heads, x: Tensor | None) -> Columns:
     """The columns of a `gated` insertion in this call; x is what its scaling reads."""
-    function: Any = insertion.parts.function  # shares_softmax promises columns() and scale_keys
+    parts = insertion.parts
+    function: Any = parts.function  # shares_softmax promises columns() and scale_keys
     rows = heads.q_BHTE.shape[0]
-    views = insertion.views
+    views = insertion.views if insertion.training else 1
 
     def made(view: int) -> tuple[Tensor, Tensor]:
         with insertion.draws:
@@ -68,13 +70,17 @@ def columns_of(insertion: Insertion, heads: Heads, x: Tensor | None) -> Columns:
             )
         return columns
 
-    parts = [insertion.kept("columns", partial(made, view)) for view in range(views)]
     if views == 1:
-        k_BGLE, v_BGLE = (part.expand(rows, *part.shape) for part in parts[0])
+        k_GLE, v_GLE = insertion.kept("columns", partial(made, 0))
+        k_BGLE, v_BGLE = k_GLE.expand(rows, *k_GLE.shape), v_GLE.expand(rows, *v_GLE.shape)
     else:
-        k_BGLE, v_BGLE = (torch.cat([part[i].expand(rows // views, *part[i].shape) for part in parts]) for i in (0, 1))
-    chosen_BT = insertion.chosen(heads.q_BHTE.transpose(1, 2))
-    factor = insertion.factor(x, x)
+        every = [made(view) for view in range(views)]
+        k_BGLE, v_BGLE = (torch.cat([part[i].expand(rows // views, *part[i].shape) for part in every]) for i in (0, 1))
+    chosen_BT = None if parts.tokens is None else insertion.chosen(heads.q_BHTE.transpose(1, 2))
+    if type(parts.scaling) is Constant and not insertion.bank.differ:  # as most: without a look-up
+        factor: Tensor | float = parts.scaling.value
+    else:
+        factor = insertion.factor(x, x)
     if isinstance(factor, Tensor):
         if insertion.parts.scaling.per_token(insertion.site.causal):
             return Columns(k_BGLE, v_BGLE, chosen_BT, factor, function.scale_keys)
@@ -91,7 +97,12 @@ def in_front(columns: list[Columns], q_BHTE: Tensor, k_BGSE: Tensor, v_BGSE: Ten
     Columns whose scaling differs by query get E dimensions of their own: their logits are (s·q)·k there, and their
     share of the values comes out apart, to be scaled by s afterwards. All else lives in the first E dimensions.
     """
-    blocks = 1 + sum(one.gate_BT1 is not None for one in columns)
+    blocks = 1 + len([one for one in columns if one.gate_BT1 is not None])
+    if blocks == 1:
+        dtypes, ahead = (k_BGSE.dtype, v_BGSE.dtype), columns[::-1]
+        keys = [one.k_BGLE if one.k_BGLE.dtype == dtypes[0] else one.k_BGLE.to(dtypes[0]) for one in ahead]
+        values = [one.v_BGLE if one.v_BGLE.dtype == dtypes[1] else one.v_BGLE.to(dtypes[1]) for one in ahead]
+        return q_BHTE, torch.cat([*keys, k_BGSE], 2), torch.cat([*values, v_BGSE], 2)
     queries, keys, values = [q_BHTE], [_in_block(k_BGSE, 0, blocks)], [_in_block(v_BGSE, 0, blocks)]
     for one in columns:
         block = 0
@@ -100,10 +111,10 @@ def in_front(columns: list[Columns], q_BHTE: Tensor, k_BGSE: Tensor, v_BGSE: Ten
             queries.append(q_BHTE * one.gate_BT1.unsqueeze(1).to(q_BHTE.dtype) if one.gate_keys else q_BHTE)
         keys.insert(0, _in_block(one.k_BGLE.to(k_BGSE.dtype), block, blocks))
         values.insert(0, _in_block(one.v_BGLE.to(v_BGSE.dtype), block, blocks))
-    return q_BHTE if blocks == 1 else torch.cat(queries, -1), torch.cat(keys, 2), torch.cat(values, 2)
+    return torch.cat(queries, -1), torch.cat(keys, 2), torch.cat(values, 2)
 
 
 def _in_block(tensor: Tensor, block: int, blocks: int) -> Tensor:
     """`tensor` in one of `blocks` equal blocks of the last dimension, zeros in the others."""
     width = tensor.shape[-1]
-    return F.pad(tensor, (block * width, (blocks - 1 - block) * width)) if blocks > 1 else tensor
+    return F.pad(tensor, (block * width, (blocks - 1 - block) * width))

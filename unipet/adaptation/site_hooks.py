@@ -69,10 +69,11 @@ class Hook:
 
     def on_output(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         x = args[0] if self.own and args else self.read(args, kwargs)
-        if isinstance(output, tuple):
+        if type(output) is type(x) is Tensor and x.ndim == output.ndim == 3:
+            if (direct := self.insertion.direct) is not None:
+                return direct(output, x)
+        elif isinstance(output, tuple):
             return (self.changed(output[0], x), *output[1:])
-        if isinstance(x, Tensor) and x.dim() == output.dim() == 3 and (direct := self.insertion.direct) is not None:
-            return direct(output, x)
         return self.changed(output, x)
 
     def read(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -83,7 +84,7 @@ class Hook:
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         h = args[0]
-        if self.own and h.dim() == 3 and (direct := self.insertion.direct) is not None:
+        if self.own and h.ndim == 3 and (direct := self.insertion.direct) is not None:
             return (direct(h, h), *args[1:]), kwargs
         return (self.changed(h, h if self.own else self._taken()), *args[1:]), kwargs
 

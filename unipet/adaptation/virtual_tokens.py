@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unipet.adaptation.added_tokens import among, note, places, visible, without
+from unipet.adaptation.added_tokens import among, note, noting, places, visible, without
 from unipet.adaptation.position_ids import named, padding_counter, past_of, positions, takes, tokens_of
 from unipet.calculus.insertion import Insertion
 from unipet.calculus.own_rows import OwnRows
@@ -126,7 +126,7 @@ class VirtualTokens:
             return self._positions_by_row(module, inputs, past, place_B, own_B)
         if inputs.get("position_ids") is None and (counter is None or inputs.get("input_ids") is None or past):
             return None
-        found_BT = positions(module, inputs, self.counter).expand(len(place_B), -1)
+        found_BT = positions(module, inputs, self.counter).expand(place_B.shape[0], -1)
         return found_BT + self.size if past else self._with_own(found_BT, counter, place_B)
 
     def _positions_by_row(
@@ -155,6 +155,8 @@ class VirtualTokens:
     def _note(self, rows: int, length: int, mask_BS: Tensor | None, place_B: Tensor) -> None:
         """Note the real tokens for gates and `tokens`: added tokens are not among them."""
         stack = self.insertion.site.tokens_of
+        if not noting(self.insertion, stack):
+            return
         if mask_BS is None:
             mask_BS = torch.ones(rows, length, dtype=torch.bool, device=place_B.device)
         note(self.insertion, stack, mask_BS, self.alone, self.size, place_B)

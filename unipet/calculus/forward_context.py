@@ -23,8 +23,8 @@ from unipet.errors import UnipetError
 class ForwardContext:
     """What one forward pass tells its insertions. It changes while that pass begins, and never afterwards.
 
-    Per stack: its batch size and, where an insertion needs them, the real tokens of the whole sequence (those in the KV
-    cache included; None: all are real) and how many the cache holds. For all: how many views are stacked in the batch,
+    Per stack: its batch size and, where an insertion needs them (`masked`), the real tokens of the whole sequence (those in the
+    KV cache included; None: all are real) and how many the cache holds. For all: how many views are stacked in the batch,
     each view's routes, what learned routers did, and the rows that the insertions work on (None: all); the real tokens
     are those of these rows.
 
@@ -34,6 +34,7 @@ class ForwardContext:
     """
 
     rows: dict[str, int] = field(default_factory=dict)
+    masked: frozenset[str] = frozenset()
     masks_BS: dict[str, Tensor | None] = field(default_factory=dict)
     past: dict[str, int] = field(default_factory=dict)
     cached: dict[str, int | None] = field(default_factory=dict)  # tokens in a stack's KV cache; None: none, or unknown
@@ -52,7 +53,13 @@ class ForwardContext:
     def of_stacks(cls, stacks: Iterable[str]) -> Self:
         """The context of a pass through `stacks` that has not begun."""
         # Every key is there from the start, or torch.compile would see another context on the second pass.
-        return cls(dict.fromkeys(stacks, 0), dict.fromkeys(stacks), dict.fromkeys(stacks, 0), dict.fromkeys(stacks))
+        found = cls(dict.fromkeys(stacks, 0))
+        found.masks_BS, found.past, found.cached = (
+            dict.fromkeys(stacks),
+            dict.fromkeys(stacks, 0),
+            dict.fromkeys(stacks),
+        )
+        return found
 
     def copy(self) -> Self:
         """A copy that can change without changing this one; both have the same reports, which are of one pass."""
@@ -70,8 +77,6 @@ class ForwardContext:
 
     def note_cache(self, stack: str, cache: Any) -> None:
         """Note how many tokens the KV cache of one stack holds, where it says so without waiting for the device."""
-        if torch.compiler.is_compiling():  # or there would be a graph for every length
-            return
         held = None if cache is None else cache.get_seq_length()
         self.cached[stack] = held if isinstance(held, int) else None
 

@@ -33,8 +33,8 @@ class Insertion(RoutedInsertion):
         factor = self.factor(h, x)
         composition = self.parts.composition
         delta = scaled(self._delta(h, x, heads), factor)
-        at = self._at(self.cast(x), factor, self.params()) if composition.needs_weight else None
-        joined = composition.join(h, delta, self.joint.reduced(), at)
+        at = self.base_at(self.cast(x), factor, self.params()) if composition.needs_weight else None
+        joined = composition.join(h, delta, composition.made(self.joint.reduced(), at), at)
         chosen_BT = self.chosen(h)
         return joined if chosen_BT is None else torch.where(chosen_BT.unsqueeze(-1), joined, h)
 
@@ -151,8 +151,8 @@ class Insertion(RoutedInsertion):
         mixed = not (x.dtype == W_DU.dtype == like.dtype) or torch.is_autocast_enabled(x.device.type)
         if mixed or self.context.own is not None:
             return None
-        factor = column(self._scaled())
-        return lambda: self.parts.composition.weight(W_DU, factor * function.matrix(self.reduced()))
+        factor = self._scaled()
+        return lambda: self.parts.composition.weight(W_DU, function, self.reduced(), factor)
 
     def params(self, view: int = 0) -> Params:
         """The tensors in use: the routed experts in training, the reduced ones otherwise."""
@@ -166,7 +166,7 @@ class Insertion(RoutedInsertion):
             return None
         return self.context.chosen(self.site.tokens_of, h, *self.parts.tokens, self._where)
 
-    def _at(self, x: Tensor | None, factor: Tensor | float, params: Params) -> Weights:
+    def base_at(self, x: Tensor | None, factor: Tensor | float, params: Params) -> Weights:
         """What the composition may read of this linear site."""
         assert self.base is not None
         function, bias = self.parts.evaluated, self.base.bias()
@@ -177,7 +177,9 @@ class Insertion(RoutedInsertion):
     @torch.no_grad()
     def fold(self, W: Tensor, b: Tensor, affine: Affine) -> tuple[Tensor, Tensor]:
         """The linear map (W, b), in float64, with this insertion joined to it. `affine` is s·f as a map of the same input."""
-        at = self._at(None, self._scaled(), self.reduced()).double() if self.parts.composition.needs_weight else None
+        at = (
+            self.base_at(None, self._scaled(), self.reduced()).double() if self.parts.composition.needs_weight else None
+        )
         own = {name: tensor.double() for name, tensor in self.joint.reduced().items()}
         return self.parts.composition.fold(W, b, affine, own, at)
 

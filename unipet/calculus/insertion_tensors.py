@@ -20,6 +20,7 @@ from unipet.calculus.insertion_parts import InsertionParts, frozen_of
 from unipet.calculus.mixture import Route
 from unipet.calculus.mixture.expert_functions import functions_of
 from unipet.calculus.named_tensors import NamedTensors
+from unipet.calculus.places import Place
 from unipet.calculus.sites import Site
 from unipet.calculus.weights import BaseWeight, read_all
 from unipet.errors import UnipetError
@@ -88,6 +89,7 @@ class InsertionTensors(nn.Module):
         self._shared: tuple[Bank | None] = (None,)  # in a tuple, because it is not registered here
         self._direct: Direct | None = None
         self._looked = False  # whether it has been looked at if there is one
+        self._places: list[Place] | None = None  # of its bank and the shared one, once it is known
         if device.type != "meta":
             self._start()
 
@@ -118,7 +120,7 @@ class InsertionTensors(nn.Module):
         return self._shared[0]
 
     def share(self, bank: Bank | None) -> None:
-        self._shared, self._direct, self._looked = (bank,), None, False
+        self._shared, self._direct, self._looked, self._places = (bank,), None, False, None
 
     @property
     def banks(self) -> tuple[Bank, Bank, Bank]:

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
+from weakref import ref
 
 import torch
 from torch import Tensor
+
+from unipet.calculus.weights import quantised
 
 T = TypeVar("T")
 
@@ -25,39 +28,49 @@ class Kept:
         self.numbers = numbers
         self._made: dict[str, Any] = {}
         self._of: list[tuple[Tensor, int, int]] = []  # the tensors, where they lie, and their versions
+        self._base: list[tuple[ref[Tensor], int, int]] = []  # likewise, of the base model
 
-    def get(self, name: str, cached: int | None, tensors: Sequence[Tensor], make: Callable[[], T]) -> T:
-        """What `make` makes of `tensors`: kept if this pass goes on with a KV cache, and they are as they were.
+    def get(
+        self,
+        name: str,
+        cached: int | None,
+        tensors: Sequence[Tensor],
+        make: Callable[[], T],
+        base: Sequence[Tensor] = (),
+    ) -> T:
+        """What `make` makes of `tensors` and of those of the `base` model: kept if this pass goes on with a KV cache, and they
+        are as they were.
 
         `cached` is how many tokens the cache of this pass holds; None: there is none, or it does not say. A pass that records
         gradients forgets all: fused optimisers change tensors without counting a version. Nothing is kept of tensors made in
-        inference mode, which have none.
+        inference mode, which have none, nor of quantised ones. Tensors of the base model are not kept alive: weights that are
+        loaded layer by layer go away in between.
         """
-        if torch.compiler.is_compiling():
-            return make()
         if torch.is_grad_enabled() or cached is None:
             self.forget()
             return make()
-        if not (cached and self._unchanged(tensors)):
+        if cached and self._unchanged(tensors) and not ((base or self._base) and self._base_changed(base)):
+            if name in self._made:
+                kept: T = self._made[name]
+                return kept
+        else:
             self.forget()
-            if any(tensor.is_inference() for tensor in tensors):
+            if any(tensor.is_inference() for tensor in (*tensors, *base)) or any(quantised(one) for one in base):
                 return make()
             self._of = [(tensor, tensor.data_ptr(), tensor._version) for tensor in tensors]
-        if name in self._made:
-            kept: T = self._made[name]
-            return kept
+            self._base = [(ref(tensor), tensor.data_ptr(), tensor._version) for tensor in base]
         made = make()
         if self._new_numbers(made) < self.numbers:
             self._made[name] = made
         return made
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"numbers": self.numbers, "_made": {}, "_of": []}  # a copy keeps nothing yet
+        return {"numbers": self.numbers, "_made": {}, "_of": [], "_base": []}  # a copy keeps nothing yet
 
     def forget(self) -> None:
         """Keep nothing."""
         if self._made or self._of:
-            self._made, self._of = {}, []
+            self._made, self._of, self._base = {}, [], []
 
     def _unchanged(self, tensors: Sequence[Tensor]) -> bool:
         if len(tensors) != len(self._of):
@@ -66,6 +79,14 @@ class Kept:
             if now is not before or now.data_ptr() != place or now._version != version:
                 return False
         return True
+
+    def _base_changed(self, base: Sequence[Tensor]) -> bool:
+        if len(base) != len(self._base):
+            return True
+        for now, (known, place, version) in zip(base, self._base, strict=True):
+            if now is not known() or now.data_ptr() != place or now._version != version:
+                return True
+        return False
 
     def _new_numbers(self, made: Any) -> int:
         known = {tensor.untyped_storage().data_ptr() for tensor, _, _ in self._of}

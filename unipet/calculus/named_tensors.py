@@ -5,7 +5,8 @@ A name may be any word. Many words are attributes of modules (`type`, `half`), s
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -74,6 +75,12 @@ class NamedTensors(nn.Module):
         *path, last = name.split(".")
         found: Tensor = self._below(path)._buffers[last]  # type: ignore[assignment]
         return found
+
+    def place(self, name: str, trains: bool) -> tuple[Mapping[str, Tensor], str]:
+        """Where a tensor lives: the parameters or buffers of its node, and its name there."""
+        *path, last = name.split(".")
+        node = self._below(path)
+        return cast(Mapping[str, Tensor], node._parameters if trains else node._buffers), last
 
     def _below(self, path: list[str]) -> nn.Module:
         found: nn.Module = self

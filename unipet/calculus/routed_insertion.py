@@ -6,11 +6,12 @@ Shapes: B batch, T positions, D width of h, U width of what the function reads, 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor
 
+from unipet.calculus.bank import Bank
 from unipet.calculus.forward_context import CurrentPass, ForwardContext
 from unipet.calculus.functions.base import Function, Params
 from unipet.calculus.insertion_tensors import InsertionTensors
@@ -19,6 +20,7 @@ from unipet.calculus.mixture import Route, by_expert
 from unipet.calculus.mixture.counter import place, places
 from unipet.calculus.mixture.gate import gate
 from unipet.calculus.mixture.routes import drawn_routes, hashed_routes, rows_at, shares_of
+from unipet.calculus.places import places as living
 from unipet.calculus.router_use import RouterUse
 from unipet.errors import UnipetError
 
@@ -36,20 +38,29 @@ class RoutedInsertion(InsertionTensors):
         super().__init__(*args)
         self.number = -1  # among the adaptation's insertions: routes are drawn by it
         self.current = CurrentPass(ForwardContext())  # replaced by the adaptation's own
-        self._kept = Kept(max(FEW, self.widths.u * self.widths.h))  # less than the base model's weight at this site
+        self.memory = Kept(max(FEW, self.widths.u * self.widths.h))  # less than the base model's weight at this site
 
     @property
     def context(self) -> ForwardContext:
         """What the current forward pass tells this insertion."""
         return self.current.context
 
+    def share(self, bank: Bank | None) -> None:
+        super().share(bank)
+        self.memory.forget()  # what was made with other parts
+
+    def train(self, mode: bool = True) -> Self:
+        self.memory.forget()  # training may change tensors without counting a version
+        return super().train(mode)
+
     def kept(self, name: str, make: Callable[[], T]) -> T:
         """What `make` makes of this insertion's tensors alone, made once for all passes that fill one KV cache."""
-        if self.training or self.parts.mixture is not None:
+        if self.training or self.parts.mixture is not None or torch.compiler.is_compiling():
             return make()
-        banks = (self.bank,) if self.shared is None else (self.bank, self.shared)
-        tensors = [tensor for bank in banks for tensor in (*bank.tensors, *bank.frozen().values())]
-        return self._kept.get(name, self.context.cached.get(self.site.stack), tensors, make)
+        if self._places is None:
+            self._places = [*living(self.bank), *living(self.shared)]
+        tensors = [tensors[own] for _, tensors, own in self._places]
+        return self.memory.get(name, self.current.context.cached.get(self.site.stack), tensors, make)
 
     def taken(self, route: Route) -> tuple[Function, Params]:
         """As of its tensors; what the function makes of them is kept while a KV cache is filled."""

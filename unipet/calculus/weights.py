@@ -133,6 +133,12 @@ class BaseWeight:
         bias = getattr(self.module, "bias", None)
         return None if bias is None else self._own(bias)
 
+    def tensors(self) -> list[Tensor]:
+        """The tensors that these two are read from."""
+        bias = getattr(self.module, "bias", None)
+        weight: Tensor = self.module.weight  # type: ignore[assignment]
+        return [weight] if bias is None else [weight, bias]
+
     def _own(self, tensor: Tensor) -> Tensor:
         return tensor if self.part is None else tensor[rows(self.part, len(tensor), tensor.device)]
 

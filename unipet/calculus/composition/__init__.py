@@ -7,7 +7,8 @@ from unipet.calculus.composition.concat import Concat
 from unipet.calculus.composition.elementwise import Add, Multiply, Replace
 from unipet.calculus.composition.gated import Gated
 from unipet.calculus.composition.of_weight import Hadamard, Normalise
-from unipet.calculus.composition.weights import Weights, column
+from unipet.calculus.composition.weights import Weights
+from unipet.calculus.functions.product import column
 
 COMPOSITIONS: dict[str, type[Composition]] = {
     "add": Add,

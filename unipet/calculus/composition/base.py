@@ -12,7 +12,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from unipet.calculus.composition.weights import Weights
-from unipet.calculus.functions.base import Affine, Function, Params, Slots, Widths
+from unipet.calculus.functions.base import Affine, Function, LinearMap, Params, Slots, Widths
 from unipet.calculus.functions.product import Delta
 
 #: Why a function that makes tokens goes with no composition but one, and that one with no other function.
@@ -27,7 +27,8 @@ class Composition(ABC):
     says that Δ = 0 leaves h as it was. `shares_softmax` marks the one that shares h's own softmax. `of_weight` marks those
     that change the weight itself, W' = L(W ⊙ (1 + M) + Δ): f must be a matrix, and the site a linear map's output.
     `lengthens` marks the one that makes the sequence longer. `shifts`: an offset of Δ becomes one of h, held by a bias.
-    `changes_weight`: where f is a matrix, it changes the weight alone, which `weight` yields.
+    `changes_weight`: where f is a matrix, it changes the weight alone, which `weight` yields. `makes_of_bias`: what it makes
+    of the base model's tensors is the bias, as `bias`, where there is one, and nothing else.
     """
 
     foldable: ClassVar[bool] = True
@@ -38,6 +39,7 @@ class Composition(ABC):
     lengthens: ClassVar[bool] = False
     shifts: ClassVar[bool] = True
     changes_weight: ClassVar[bool] = False
+    makes_of_bias: ClassVar[bool] = False
 
     @property
     def needs_weight(self) -> bool:
@@ -91,11 +93,15 @@ class Composition(ABC):
     def start(self, own: Params, weight_DI: Tensor) -> None:  # noqa: B027 - most have nothing to set
         """Set what it learns, in place, from the base model's weight."""
 
+    def made(self, own: Params, at: Weights | None) -> Params:
+        """What `join` computes with beside h, Δ and x, made of what it learns and of the base model's tensors alone."""
+        return own
+
     @abstractmethod
     def join(self, h_BTD: Tensor, delta: Delta, own: Params, at: Weights | None) -> Tensor:
-        """h' from h and s·Δ, in the dtype of h."""
+        """h' from h and s·Δ, in the dtype of h; `own` is what `made` yields. What has a `made` of its own reads no `at`."""
 
-    def weight(self, W_DI: Tensor, A_DI: Tensor) -> Tensor:
+    def weight(self, W_DI: Tensor, function: LinearMap, params: Params, factor: Tensor | float) -> Tensor:
         """W' from W and s times f's matrix, differentiable. Only what `changes_weight` has one."""
         raise AssertionError(f"{type(self).__name__} does not change the weight alone")
 

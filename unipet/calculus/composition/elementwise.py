@@ -13,8 +13,8 @@ from torch import Tensor
 
 from unipet.calculus.composition.base import Composition
 from unipet.calculus.composition.weights import Weights
-from unipet.calculus.functions.base import Affine, Params
-from unipet.calculus.functions.product import Delta, added, value
+from unipet.calculus.functions.base import Affine, LinearMap, Params
+from unipet.calculus.functions.product import Delta, added, column, times, value_in
 from unipet.calculus.options import option
 
 
@@ -27,8 +27,17 @@ class Add(Composition):
     def join(self, h_BTD: Tensor, delta: Delta, own: Params, at: Weights | None) -> Tensor:
         return added(h_BTD, delta)
 
-    def weight(self, W_DI: Tensor, A_DI: Tensor) -> Tensor:
-        return W_DI + A_DI
+    def weight(self, W_DI: Tensor, function: LinearMap, params: Params, factor: Tensor | float) -> Tensor:
+        scale = factor if type(factor) in (float, int) else column(factor)
+        if (entries := function.entries(params)) is not None and scale is factor:
+            values_K, places_K = entries  # these alone: no matrix of zeros is made, scaled and added
+            return W_DI.flatten().index_add(0, places_K, times(factor, values_K)).view_as(W_DI)
+        A_DI = function.matrix(params)
+        if type(scale) in (float, int) and scale == 1:
+            return W_DI + A_DI
+        sum_DI = scale * A_DI
+        sum_DI += W_DI  # in place: nobody else has sA
+        return sum_DI
 
     def fold(self, W_DI: Tensor, b_D: Tensor, affine: Affine, own: Params, at: Weights | None) -> tuple[Tensor, Tensor]:
         return (
@@ -43,17 +52,21 @@ class Multiply(Composition):
 
     constant_only: ClassVar[bool] = True
     shifts: ClassVar[bool] = False
+    makes_of_bias: ClassVar[bool] = True
     bias: bool = option(True)
 
     @property
     def needs_weight(self) -> bool:
         return not self.bias
 
+    def made(self, own: Params, at: Weights | None) -> Params:
+        return own if at is None or at.bias_D is None else {"bias": at.bias_D}
+
     def join(self, h_BTD: Tensor, delta: Delta, own: Params, at: Weights | None) -> Tensor:
-        delta_BTD = value(delta).to(h_BTD.dtype)
-        if at is not None and at.bias_D is not None:
+        delta_BTD = value_in(h_BTD.dtype, delta)
+        if own:
             # Written so that Δ = 0 gives h bit for bit, which b + (h - b)(1 + Δ) does not.
-            return h_BTD + ((h_BTD - at.bias_D) * delta_BTD).to(h_BTD.dtype)
+            return h_BTD + ((h_BTD - own["bias"]) * delta_BTD).to(h_BTD.dtype)
         return h_BTD * (1 + delta_BTD)
 
     def fold(self, W_DI: Tensor, b_D: Tensor, affine: Affine, own: Params, at: Weights | None) -> tuple[Tensor, Tensor]:
@@ -69,7 +82,7 @@ class Replace(Composition):
     keeps_h: ClassVar[bool] = False
 
     def join(self, h_BTD: Tensor, delta: Delta, own: Params, at: Weights | None) -> Tensor:
-        return value(delta).to(h_BTD.dtype).expand_as(h_BTD)
+        return value_in(h_BTD.dtype, delta).expand_as(h_BTD)
 
     def fold(self, W_DI: Tensor, b_D: Tensor, affine: Affine, own: Params, at: Weights | None) -> tuple[Tensor, Tensor]:
         A_DU = torch.zeros_like(W_DI) if affine.A_DU is None else affine.A_DU

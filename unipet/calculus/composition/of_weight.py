@@ -14,7 +14,7 @@ from torch import Tensor
 from unipet.calculus.composition.base import Composition
 from unipet.calculus.composition.weights import Weights
 from unipet.calculus.functions.base import Affine, Function, LinearMap, Params, Slots, TensorSpec, Widths
-from unipet.calculus.functions.product import Delta, Product, added, scaled
+from unipet.calculus.functions.product import Delta, Product, added, column, scaled, times
 from unipet.calculus.options import option
 
 
@@ -46,8 +46,8 @@ class Hadamard(OfWeight):
         assert at is not None and at.x is not None
         return added(h_BTD, Product(at.x, at.weight_DI * at.scaled_DI))
 
-    def weight(self, W_DI: Tensor, A_DI: Tensor) -> Tensor:
-        return torch.addcmul(W_DI, W_DI, A_DI)
+    def weight(self, W_DI: Tensor, function: LinearMap, params: Params, factor: Tensor | float) -> Tensor:
+        return torch.addcmul(W_DI, W_DI, times(column(factor), function.matrix(params)))
 
     def fold(self, W_DI: Tensor, b_D: Tensor, affine: Affine, own: Params, at: Weights | None) -> tuple[Tensor, Tensor]:
         assert at is not None
@@ -82,13 +82,15 @@ class Normalise(OfWeight):
     def _kept(self, at: Weights, like: Tensor) -> Tensor:
         return torch.zeros_like(like) if self.bias or at.bias_D is None else at.bias_D.to(like.dtype)
 
-    def join(self, h_BTD: Tensor, delta: Delta, own: Params, at: Weights | None) -> Tensor:
+    def made(self, own: Params, at: Weights | None) -> Params:
         assert at is not None
         gain_D = self._gain(own, at)
-        kept_D = self._kept(at, gain_D)
+        return {"gain": gain_D, "left": self._kept(at, gain_D), "more": gain_D - 1}
+
+    def join(self, h_BTD: Tensor, delta: Delta, own: Params, at: Weights | None) -> Tensor:
         # h + (g-1)(h - b) + gΔ rather than b + g(h - b + Δ): at the start g = 1 and h comes out bit for bit.
-        rescaled_BTD = torch.addcmul(h_BTD, h_BTD - kept_D, gain_D - 1).to(h_BTD.dtype)
-        return added(rescaled_BTD, scaled(delta, gain_D))
+        rescaled_BTD = torch.addcmul(h_BTD, h_BTD - own["left"], own["more"]).to(h_BTD.dtype)
+        return added(rescaled_BTD, scaled(delta, own["gain"]))
 
     def fold(self, W_DI: Tensor, b_D: Tensor, affine: Affine, own: Params, at: Weights | None) -> tuple[Tensor, Tensor]:
         assert at is not None

@@ -9,10 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-
-def column(factor: Tensor | float) -> Tensor | float:
-    """s as it multiplies a matrix (D, ...): one number for each channel of h is one for each row."""
-    return factor.unsqueeze(-1) if isinstance(factor, Tensor) and factor.numel() > 1 else factor
+from unipet.calculus.functions.product import column
 
 
 @dataclass(frozen=True)

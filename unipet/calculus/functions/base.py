@@ -71,10 +71,8 @@ UNBOUNDED = 2**30
 
 @dataclass(frozen=True)
 class Heads:
-    """The inside of one attention call: q_BHTE, its logit factor, and how query heads map to key/value heads.
-
-    For a function that `reads_x`, also x_BTU and the base model's query projection of it.
-    """
+    """The inside of one attention call: q_BHTE, its logit factor, and how query heads map to key/value heads; for a function
+    that `reads_x`, also x_BTU and the base model's query projection of it."""
 
     q_BHTE: Tensor
     factor: float
@@ -206,9 +204,7 @@ class Function(ABC):
 
     def sizes(self, widths: Sequence[Widths]) -> Sequence[int]:
         """The values of its `knob` that sites of these widths allow; none where it has no size. A range where a larger value
-        trains more. A list where not every value is allowed or the count does not follow
-        the value: then all that are allowed, in ascending order.
-        """
+        trains more; a list, in ascending order, where not every value is allowed or the count does not follow it."""
         low = next((field.metadata.get("low") or 1 for field in fields(self) if field.name == self.knob), None)
         return () if low is None else range(int(low), UNBOUNDED)
 
@@ -225,6 +221,10 @@ class LinearMap(Function):
     def matrix(self, params: Params) -> Tensor:
         """A_DU, differentiable."""
 
+    def entries(self, params: Params) -> tuple[Tensor, Tensor] | None:
+        """The few entries of A that are not zero, and their places, row by row; None: it has no few."""
+        return None
+
     def product(self, u: Tensor, params: Params, training: bool) -> Delta:
         """f(u) as the product that it ends in."""
         return Product(u, self.matrix(params))
@@ -239,8 +239,7 @@ class LinearMap(Function):
     def unjoined(self, u: Tensor | Heads | None, params: Params, training: bool) -> Delta:
         if type(self).delta is not LinearMap.delta:
             return self.delta(u, params, training)
-        assert isinstance(u, Tensor)
-        return self.product(u, params, training)
+        return self.product(cast(Tensor, u), params, training)
 
     def affine(self, params: Params) -> Affine | None:
         return Affine(A_DU=self.matrix(params))

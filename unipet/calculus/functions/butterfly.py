@@ -56,26 +56,26 @@ class Butterfly(Turn):
     def width(self, params: Params) -> int:
         return int(params["blocks"].shape[1]) * self.size
 
-    def turned(self, u: Tensor, params: Params) -> Tensor:
+    def generate(self, params: Params, shared: Params, widths: Widths) -> Params:
         X = params["blocks"]
-        turns_MNBB = cayley((X - X.transpose(-1, -2)) / 2)
+        return {**params, "turns": cayley((X - X.transpose(-1, -2)) / 2)}
+
+    def turned(self, u: Tensor, params: Params) -> Tensor:
+        turns_MNBB = params["turns"]
         for factor in reversed(range(self.factors)):
             # x' = M₁ᵀ ⋯ M_mᵀ x, so the last factor comes first; a row times R is Rᵀ times the column.
-            sorted_D = self._gathered(u, factor)
+            sorted_D = self._gathered(u, factor) if factor else u
             turned_D = torch.einsum("...nb,nbc->...nc", cut(sorted_D, -1, self.size), turns_MNBB[factor])
-            u = u + self._scattered(turned_D.flatten(-2), factor)
+            turned = turned_D.flatten(-2)
+            u = u + (self._scattered(turned, factor) if factor else turned)
         return u
 
     def _gathered(self, u: Tensor, factor: int) -> Tensor:
-        """P_iᵀ u: block p holds the half-blocks p of the two halves of its run."""
-        if factor == 0:
-            return u
+        """P_iᵀ u for i > 0: block p holds the half-blocks p of the two halves of its run."""
         return cut(u, -1, 2, 2**factor, self.size // 2).transpose(-3, -2).flatten(-4)
 
     def _scattered(self, u: Tensor, factor: int) -> Tensor:
-        """P_i u, the inverse of `_gathered`."""
-        if factor == 0:
-            return u
+        """P_i u for i > 0, the inverse of `_gathered`."""
         return cut(u, -1, 2**factor, 2, self.size // 2).transpose(-3, -2).flatten(-4)
 
     @property

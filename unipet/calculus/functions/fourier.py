@@ -31,5 +31,8 @@ class Fourier(Scattered):
         return self.size
 
     def matrix(self, params: Params) -> Tensor:
-        matrix_DU: Tensor = torch.fft.ifft2(params["grid"]).real
+        values_K, (rows, columns) = params["values"], params["shape"].shape
+        # Complex numbers from the start: the transform would copy a grid of real ones, with all its zeros, to make it so.
+        pairs = values_K.new_zeros(rows * columns, 2).scatter_(0, params["places"][:, None], values_K[:, None])
+        matrix_DU: Tensor = torch.fft.ifft2(torch.view_as_complex(pairs).view(rows, columns)).real
         return matrix_DU

@@ -72,8 +72,7 @@ class Turn(LinearMap):
         """D, read from the tensors."""
 
     def delta(self, u: Tensor | Heads | None, params: Params, training: bool) -> Tensor:
-        assert isinstance(u, Tensor)
-        return self.turned(u, params)
+        return self.turned(u, params)  # type: ignore[arg-type]
 
     def matrix(self, params: Params) -> Tensor:
         first = next(iter(params.values()))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from torch.nn import functional as F
 _NARROW = 16
 
 
+@final
 @dataclass(frozen=True)
 class Product:
     """Δ = s z Wᵀ, with z (..., R), W (D, R) and a number s."""
@@ -27,7 +28,7 @@ class Product:
 
     def value(self) -> Tensor:
         """Δ, (..., D)."""
-        return F.linear(self.z, _times(self.factor, self.W_DR))
+        return F.linear(self.z, times(self.factor, self.W_DR))
 
     def joins(self, h: Tensor) -> bool:
         """Whether h + Δ is one product: they have the same rows and precision."""
@@ -45,11 +46,12 @@ class Product:
 
 
 class _Sum(torch.autograd.Function):
-    """h + s z Wᵀ in one operator, which keeps z and W alone for the backward pass, no scaled copy of either."""
+    """h + s z Wᵀ in one operator, which keeps z and W alone for the backward pass, no scaled copy of either; z only where W
+    trains, and W only where z depends on what trains."""
 
     @staticmethod
     def forward(ctx: Any, h_ND: Tensor, z_NR: Tensor, W_DR: Tensor, factor: float) -> Tensor:
-        ctx.save_for_backward(z_NR, W_DR)
+        ctx.save_for_backward(z_NR if ctx.needs_input_grad[2] else None, W_DR if ctx.needs_input_grad[1] else None)
         ctx.factor = factor
         return torch.addmm(h_ND, z_NR, W_DR.T, alpha=factor)
 
@@ -60,14 +62,20 @@ class _Sum(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             # Stored by rows: on CPUs, a product with a narrow matrix that is stored by columns takes twice as long.
             W_RD = W_DR.T.contiguous() if W_DR.shape[1] < _NARROW else W_DR.T
-            grad_z = _times(ctx.factor, grad_ND @ W_RD.T)
+            grad_z = times(ctx.factor, grad_ND @ W_RD.T)
         if ctx.needs_input_grad[2]:
-            grad_W = _times(ctx.factor, (z_NR.T @ grad_ND).T)
+            grad_W = times(ctx.factor, (z_NR.T @ grad_ND).T)
         return (grad_ND if ctx.needs_input_grad[0] else None), grad_z, grad_W, None
 
 
-def _times(factor: float, tensor: Tensor) -> Tensor:
-    return tensor if factor == 1 else factor * tensor
+def times(factor: Tensor | float, tensor: Tensor) -> Tensor:
+    """The product of the two; a factor of one costs nothing."""
+    return tensor if not isinstance(factor, Tensor) and factor == 1 else factor * tensor
+
+
+def column(factor: Tensor | float) -> Tensor | float:
+    """s as it multiplies a matrix (D, ...): one number for each channel of h is one for each row."""
+    return factor.unsqueeze(-1) if isinstance(factor, Tensor) and factor.numel() > 1 else factor
 
 
 #: Δ, or the product that it is.
@@ -76,12 +84,18 @@ Delta = Tensor | Product
 
 def value(delta: Delta) -> Tensor:
     """Δ itself."""
-    return delta.value() if isinstance(delta, Product) else delta
+    return delta.value() if type(delta) is Product else delta
+
+
+def value_in(dtype: torch.dtype, delta: Delta) -> Tensor:
+    """Δ itself, in this dtype."""
+    found = delta.value() if type(delta) is Product else delta
+    return found if found.dtype == dtype else found.to(dtype)
 
 
 def stacked(deltas: Sequence[Delta]) -> Product | None:
     """The Δ of stacked views as one product, where all of them end in the same matrix: only what is narrow is copied."""
-    products = [delta for delta in deltas if isinstance(delta, Product)]
+    products = [delta for delta in deltas if type(delta) is Product]
     first = products[0] if len(products) == len(deltas) else None
     if first is None or any(one.W_DR is not first.W_DR or one.factor != first.factor for one in products):
         return None
@@ -91,18 +105,18 @@ def stacked(deltas: Sequence[Delta]) -> Product | None:
 def scaled(delta: Delta, factor: Tensor | float) -> Delta:
     """s · Δ."""
     if not isinstance(factor, Tensor):
-        if isinstance(delta, Product):
+        if type(delta) is Product:
             return Product(delta.z, delta.W_DR, factor * delta.factor)
-        return _times(factor, delta)
-    if isinstance(delta, Product) and factor.dim() == 1:  # one number, or one for each channel of h
-        return replace(delta, W_DR=factor.unsqueeze(-1) * delta.W_DR)
-    if isinstance(delta, Product) and factor.shape[-1] == 1:  # one number for each example, or each token
-        return replace(delta, z=factor * delta.z)
+        return times(factor, delta)
+    if type(delta) is Product and factor.dim() == 1:  # one number, or one for each channel of h
+        return Product(delta.z, factor.unsqueeze(-1) * delta.W_DR, delta.factor)
+    if type(delta) is Product and factor.shape[-1] == 1:  # one number for each example, or each token
+        return Product(factor * delta.z, delta.W_DR, delta.factor)
     return factor * value(delta)
 
 
 def added(h: Tensor, delta: Delta) -> Tensor:
     """h + Δ, in the dtype of h."""
-    if isinstance(delta, Product) and delta.joins(h):
+    if type(delta) is Product and delta.joins(h):
         return delta.added(h)
-    return h + value(delta).to(h.dtype)
+    return h + value_in(h.dtype, delta)

@@ -53,7 +53,8 @@ class RandomLowRank(LinearMap):
 
     def delta(self, u: Tensor | Heads | None, params: Params, training: bool) -> Tensor:
         assert isinstance(u, Tensor)
-        z_BTR = F.linear(F.dropout(u, self.dropout, training), params["down"]) * params["inner"]
+        u = F.dropout(u, self.dropout) if training and self.dropout else u
+        z_BTR = F.linear(u, params["down"]) * params["inner"]
         return F.linear(z_BTR, params["up"]) * params["outer"]
 
     def cheaper_as_matrix(self, tokens: int, widths: Widths, training: bool) -> bool:

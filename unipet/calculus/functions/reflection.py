@@ -46,14 +46,19 @@ class Reflection(Turn):
     def width(self, params: Params) -> int:
         return int(params["vectors"].shape[1])
 
-    def turned(self, u: Tensor, params: Params) -> Tensor:
+    def generate(self, params: Params, shared: Params, widths: Widths) -> Params:
         v_RD = params["vectors"]
         if self.gram_schmidt:
             # Gram-Schmidt is the Q of a QR decomposition up to signs, which V Vᵀ does not see.
-            basis_DR: Tensor = torch.linalg.qr(v_RD.T)[0]
-            return added(u, Product(u @ basis_DR, basis_DR, -2.0))
+            return {**params, "basis": torch.linalg.qr(v_RD.T)[0]}
         Y_DR, Z_RD = _compact(F.normalize(v_RD, dim=1))
-        return added(u, Product(F.linear(u, Z_RD), Y_DR))
+        return {**params, "Y": Y_DR, "Z": Z_RD}
+
+    def turned(self, u: Tensor, params: Params) -> Tensor:
+        if self.gram_schmidt:
+            basis_DR = params["basis"]
+            return added(u, Product(u @ basis_DR, basis_DR, -2.0))
+        return added(u, Product(F.linear(u, params["Z"]), params["Y"]))
 
     @property
     def starts_at_identity(self) -> bool:

@@ -64,9 +64,16 @@ class Scattered(LinearMap):
         return {"places": places(total, count, generator)}
 
     def generate(self, params: Params, shared: Params, widths: Widths) -> Params:
-        values_K = params["values"]
-        flat = values_K.new_zeros(widths.h * widths.u).scatter(0, params["places"], values_K)
-        return {**params, "grid": flat.view(widths.h, widths.u)}
+        return {
+            **params,
+            "shape": params["places"][:1].expand(widths.h, widths.u),
+        }  # one number, seen as the grid's many
+
+    @staticmethod
+    def grid(params: Params) -> Tensor:
+        """The trained numbers at their places, zeros elsewhere."""
+        values_K, (rows, columns) = params["values"], params["shape"].shape
+        return values_K.new_zeros(rows * columns).scatter_(0, params["places"], values_K).view(rows, columns)
 
     @property
     def starts_at_zero(self) -> bool:
@@ -112,4 +119,7 @@ class Sparse(Scattered):
             params["places"].copy_(order[: len(params["places"])].sort().values)
 
     def matrix(self, params: Params) -> Tensor:
-        return params["grid"]
+        return self.grid(params)
+
+    def entries(self, params: Params) -> tuple[Tensor, Tensor]:
+        return params["values"], params["places"]

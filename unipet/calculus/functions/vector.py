@@ -38,9 +38,9 @@ class Vector(Function):
         return {"value": {"": TensorSpec((widths.u if self.needs_weight else widths.h,), "table")}}
 
     def delta(self, u: Tensor | Heads | None, params: Params, training: bool) -> Tensor:
-        if self.needs_weight:
-            return params[BASE] @ params["value"]
-        return params[BASE_BIAS] * params["value"] if self.needs_bias else params["value"]
+        if self.through == "nothing":
+            return params["value"]
+        return params[BASE] @ params["value"] if self.needs_weight else params[BASE_BIAS] * params["value"]
 
     def affine(self, params: Params) -> Affine:
         return Affine(c_D=self.delta(None, params, False))

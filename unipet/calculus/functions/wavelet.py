@@ -32,7 +32,7 @@ class Wavelet(Scattered):
         return self.size
 
     def matrix(self, params: Params) -> Tensor:
-        grid = params["grid"]
+        grid = self.grid(params)
         rows, columns = grid.shape
         padded = F.pad(grid, (0, columns % 2, 0, rows % 2))
         left, right = padded.chunk(2, 1)
