@@ -310,6 +310,8 @@ def test_a_generated_token_takes_no_more_calls_than_peft_s(name: str) -> None:
     else:
         assert own.calls - bare.calls <= other.calls - bare.calls
         assert own.operators - bare.operators <= other.operators - bare.operators
+    if name == "LoRA, q and v":
+        assert own.operators - bare.operators < other.operators - bare.operators
 
 
 def test_bounds_are_of_the_method_s_own_kernels() -> None:
