@@ -4,8 +4,8 @@ Writes benchmarks/results/speed_bound.json and its table in docs/performance.md:
 turn with the floor's step it times the kernels that a method cannot do without, forward and backward, on tensors of its shapes:
 for LoRA two narrow products beside each linear module and the four of their gradients; for DoRA these, the norms of W + BA, and
 a scaled output with its gradients; for a prefix the attention with its columns less the attention without; for UniPELT the
-narrow products of adapter and LoRA, a gate at each of the three that reads x, and a prefix. A step of the floor with these
-kernels and nothing else takes `bound` times the floor.
+narrow products of adapter and LoRA, a gate at each of the three that reads x, a prefix, the network behind it, and AdamW over
+what all of this trains. A step of the floor with these kernels and nothing else takes `bound` times the floor.
 """
 
 from __future__ import annotations
@@ -89,6 +89,28 @@ def gates(variant: Variant) -> Callable[[], None]:
     return run
 
 
+def network(variant: Variant, rows: int, narrow: int) -> Callable[[], None]:
+    """What rows of a prefix need of every trained matrix that is no bottleneck's (both sides wider than `narrow`): the product,
+    and the gradients of matrix and rows. Then AdamW over all that the method trains."""
+    trained = [one for one in adaptation(variant.model).parameters() if one.requires_grad]
+    tensors = [torch.randn_like(one, requires_grad=True) for one in trained]
+    for one in tensors:
+        one.grad = torch.zeros_like(one)
+    wide = [one for one in tensors if one.dim() == 2 and min(one.shape) > narrow]
+    made = [(one, torch.randn(rows, one.shape[1]), torch.randn(rows, one.shape[0])) for one in wide]
+    optimiser = torch.optim.AdamW(tensors, fused=True)
+
+    @torch.no_grad()
+    def run() -> None:
+        for W_EH, z_RH, g_RE in made:
+            z_RH @ W_EH.T
+            W_EH.grad = g_RE.T @ z_RH
+            g_RE @ W_EH
+        optimiser.step()
+
+    return run
+
+
 def _linears(variant: Variant, sizes: Mapping[str, int]) -> list[tuple[int, int, int]]:
     """(width in, width out, bottleneck) at every site of the insertions named in `sizes`. What is put behind a module maps its
     output to its output."""
@@ -129,8 +151,8 @@ def bounds(base: nn.Module, workload: Workload, pairs: Mapping[str, Pair], secon
     jobs[DORA] = lambda: (products(), norms())[-1]
     unipelt, sizes = ours(base, pairs[UNIPELT], workload, "cpu", False), _sizes(pairs[UNIPELT])
     short = sizes.pop("prefix")
-    narrow, gated = low_rank(unipelt, sizes), gates(unipelt)
-    jobs["narrow"] = lambda: (narrow(), gated())[-1]
+    narrow, gated, behind = low_rank(unipelt, sizes), gates(unipelt), network(unipelt, short, max(sizes.values()))
+    jobs["narrow"] = lambda: (narrow(), gated(), behind())[-1]
     (long,) = _sizes(pairs[PREFIX]).values()
     for count in (0, short, long):
         jobs[f"{count} columns"] = attention(base.config, workload, count)
