@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The certificates of the other experiments' settings: one seed on one task of each (real_tasks: three), trained again and verified from its files.
-#   bash experiments/certificates/run.sh DATA      DATA/trec/..., sst2/, mpqa/, stsb/, mrpc/, rte/, dialogsum/, as JSON lines
+#   bash experiments/certificates/run.sh DATA      DATA/trec/..., sst2, mrpc, and those of own_base_models
 # Two workers, one thread each. What is finished is not run again. The unified view's rows train for a few steps on a few examples.
 set -euo pipefail
 data=$(realpath "$1") here=experiments/certificates out=runs/certificates
