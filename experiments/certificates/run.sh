@@ -56,6 +56,12 @@ sweep adamix_twin --config-dir experiments/adamix_twin method=twin,adamix,mixtur
   task=trec seed=1001 optim.lr=5e-3 budget.max_steps=300 model=minilm precision=bf16 task.max_length=64 task.max_evaluation=500 \
   task.selection_size=200 optim.batch_size=8
 
+# AdaMix's, in the small form that each has in its folder.
+sweep adamix_fewshot experiment=adamix_fewshot model=minilm task=trec task.shots=4 task.split_seed=1,2 task.max_length=16 \
+  task.max_evaluation=60 method=adamix,adapter_pfeiffer optim.lr=4e-3 optim.epochs=2
+sweep adamix_ablations --config-dir experiments/adamix experiment=adamix_ablations model=minilm optim=adamw optim.lr=8e-3 \
+  optim.batch_size=8 task=trec task.max_length=16 task.max_evaluation=60 task.selection=none budget.max_steps=30 seed=0
+
 # He et al.'s rows on an encoder-decoder of our own, which has learned nothing yet: what is checked does not need it to.
 base=$out/encoder_decoder
 [ -f $base/training.json ] ||
