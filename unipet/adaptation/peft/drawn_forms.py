@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 from torch.nn import functional as F
 
-from unipet.adaptation.peft.form import Form, alpha_of, factor_of, plain_factor, renamed, shared_of, whole
+from unipet.adaptation.peft.form import Form, alpha_of, factor_of, per_channel, renamed, shared_of, whole
 from unipet.adaptation.peft.saved_modules import refuse
 from unipet.calculus.functions.random_bases import RandomBases
 from unipet.calculus.functions.random_low_rank import RandomLowRank
@@ -84,9 +84,7 @@ class RandomBasesForm(Form):
     )
 
     def why_not(self, insertion: Insertion) -> str | None:
-        if plain_factor(insertion) is None:
-            return "peft has no scale per channel here"
-        return super().why_not(insertion)
+        return per_channel(insertion) or super().why_not(insertion)
 
     def config(self, insertion: Insertion) -> dict[str, Any]:
         function = insertion.parts.function

@@ -127,6 +127,11 @@ def plain_factor(insertion: Insertion) -> float | None:
     return factor
 
 
+def per_channel(insertion: Insertion) -> str | None:
+    """Why a type with one scale for all channels cannot say this insertion, or None."""
+    return "peft has no scale per channel here" if plain_factor(insertion) is None else None
+
+
 def rows_by(factor: Tensor | float, tensor: Tensor) -> Tensor:
     """Output rows times s, a number or one number per row."""
     column = factor.unsqueeze(-1) if isinstance(factor, Tensor) and factor.numel() > 1 else factor

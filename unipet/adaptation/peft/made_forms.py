@@ -8,7 +8,17 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from unipet.adaptation.peft.form import Form, Sites, counted, factor_of, grouped, plain_factor, renamed, whole
+from unipet.adaptation.peft.form import (
+    Form,
+    Sites,
+    counted,
+    factor_of,
+    grouped,
+    per_channel,
+    plain_factor,
+    renamed,
+    whole,
+)
 from unipet.calculus.functions.normalised_low_rank import NormalisedLowRank
 from unipet.calculus.functions.projection import Projection
 from unipet.calculus.insertion import Insertion
@@ -27,9 +37,7 @@ class NormalisedForm(Form):
     patterns: ClassVar[dict[str, str]] = {"r": "rank_pattern", "delora_lambda": "lambda_pattern"}
 
     def why_not(self, insertion: Insertion) -> str | None:
-        if plain_factor(insertion) is None:
-            return "peft has no scale per channel here"
-        return super().why_not(insertion)
+        return per_channel(insertion) or super().why_not(insertion)
 
     def config(self, insertion: Insertion) -> dict[str, Any]:
         function = insertion.parts.function

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from unipet.adaptation.peft.form import Form, alpha_of, factor_of, plain_factor, rows_by, whole
+from unipet.adaptation.peft.form import Form, alpha_of, factor_of, per_channel, plain_factor, rows_by, whole
 from unipet.calculus.composition import Add, Hadamard
 from unipet.calculus.functions.block_sum import BlockSum
 from unipet.calculus.functions.circulant import Circulant
@@ -92,7 +92,7 @@ class CirculantForm(Form):
     patterns: ClassVar[dict[str, str]] = {"block_size": "block_size_pattern"}
 
     def why_not(self, insertion: Insertion) -> str | None:
-        return _per_channel(insertion) or super().why_not(insertion)
+        return per_channel(insertion) or super().why_not(insertion)
 
     def config(self, insertion: Insertion) -> dict[str, Any]:
         return {"block_size": getattr(insertion.parts.function, "size", 0), "bias": "none", "init_weights": True}
@@ -177,7 +177,7 @@ class NetworkForm(Form):
         assert isinstance(function, WeightNetwork)
         if function.depth or function.activation not in ("relu", "gelu", "silu", "tanh"):
             return "only depth: 0 and activation: relu, gelu, silu or tanh are written for peft"
-        return _per_channel(insertion) or super().why_not(insertion)
+        return per_channel(insertion) or super().why_not(insertion)
 
     def config(self, insertion: Insertion) -> dict[str, Any]:
         function = insertion.parts.function
@@ -224,7 +224,3 @@ class BiasForm(Form):
 
     def slots(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {"value": tensors["beft_bias"].flatten()}
-
-
-def _per_channel(insertion: Insertion) -> str | None:
-    return "peft has no scale per channel here" if plain_factor(insertion) is None else None

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from unipet.adaptation.peft.form import Form, Sites, factor_of, grouped, plain_factor, renamed
+from unipet.adaptation.peft.form import Form, Sites, factor_of, grouped, per_channel, renamed
 from unipet.calculus.functions.fourier import Fourier
 from unipet.calculus.functions.sparse import Scattered, Sparse, first_places
 from unipet.calculus.functions.wavelet import Wavelet
@@ -81,8 +81,8 @@ class _TransformedForm(Form):
     own_options: ClassVar[Mapping[str, Any]] = {}
 
     def why_not(self, insertion: Insertion) -> str | None:
-        if plain_factor(insertion) is None:
-            return "peft has no scale per channel here"
+        if (why := per_channel(insertion)) is not None:
+            return why
         places = insertion.reduced()["places"].cpu()
         if not torch.equal(places.sort().values, _theirs(insertion).sort().values):
             return (
