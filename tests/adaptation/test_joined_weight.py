@@ -13,6 +13,7 @@ import unipet
 from tests.support.architectures import ARCHS
 from tests.support.matrix import assert_same_gradients, close, deep_copy, randomise, with_loss
 from unipet.adaptation import attaching
+from unipet.adaptation.joined_weight import _Remade
 from unipet.calculus.composition import Add
 from unipet.calculus.functions.random_low_rank import RandomLowRank
 
@@ -156,3 +157,28 @@ def test_shapes_choose_between_tokens_and_matrix() -> None:
     assert not RandomLowRank(size=8).cheaper_as_matrix(2048, widths, True)
     assert not RandomLowRank(size=256, dropout=0.1).cheaper_as_matrix(2048, widths, True)
     assert RandomLowRank(size=256, dropout=0.1).cheaper_as_matrix(2048, widths, False)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_weight_that_is_linear_in_what_trains_is_made_again_without_a_graph(bias: bool) -> None:
+    """For every input that trains: the gradients of the plain linear map, and the matrix is made with gradients once."""
+    made: list[bool] = []
+    base = torch.randn(5, 4, dtype=torch.float64)
+    values = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
+    x = torch.randn(2, 3, 4, dtype=torch.float64, requires_grad=True)
+    own = torch.randn(5, dtype=torch.float64, requires_grad=True) if bias else None
+
+    def make() -> Tensor:
+        made.append(torch.is_grad_enabled())
+        return base + 0.5 * values
+
+    def remade(x: Tensor, values: Tensor, own: Tensor | None) -> Tensor:
+        return _Remade.apply(x, make(), own, make)
+
+    assert torch.autograd.gradcheck(remade, (x, values, own))
+    made.clear()
+    remade(x, values, own).sum().backward()
+    assert made == [True, False]
+    made.clear()
+    remade(x.detach(), values, own).sum().backward()  # nothing before it trains: the matrix is not needed again
+    assert made == [True]

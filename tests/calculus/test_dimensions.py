@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import unipet
+import unipet.calculus.insertion as insertion_module
 from tests.support.insertions import adapted, method, only, output
 from tests.support.tiny import TINY, tiny_batch
 from unipet.calculus.functions.base import Heads
@@ -161,6 +162,39 @@ def test_input_gate_means_over_real_tokens_and_keeps_alpha() -> None:
 
 
 # -- compositions and folds ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("pool", ["sequence", "token", "all"])
+@pytest.mark.parametrize(
+    ("function", "at_once"),
+    [
+        ({"name": "bottleneck", "size": 3}, True),
+        ({"name": "bottleneck", "size": 3, "bias": False}, True),
+        ({"name": "bottleneck", "size": 3, "norm": "in"}, False),
+        ({"name": "low_rank", "size": 3}, True),
+        ({"name": "low_rank", "size": 3, "bias": True}, True),
+        ({"name": "kronecker_bottleneck", "size": 4, "terms": 2}, True),
+        ({"name": "vector"}, False),
+    ],
+)
+def test_a_gate_that_reads_with_the_function_computes_what_it_would_alone(
+    function: dict[str, Any], at_once: bool, pool: str, training: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = method(function=function, position="ffn", scaling={"name": "input_gate", "pool": pool})
+    model = adapted(spec).double().train(training)
+    products: list[int] = []
+    count = insertion_module.both
+    monkeypatch.setattr(insertion_module, "both", lambda *maps: (products.append(1), count(*maps))[1])
+
+    def outcome() -> list[Tensor]:
+        hidden = model(**tiny_batch()).last_hidden_state
+        return [hidden, *torch.autograd.grad(hidden.square().sum(), list(unipet.parameters(model).values()))]
+
+    found = outcome()
+    assert bool(products) == at_once
+    monkeypatch.setattr(insertion_module, "beginning", lambda *call: None)
+    assert all(torch.allclose(one, other, atol=1e-10) for one, other in zip(found, outcome(), strict=True))
 
 
 @pytest.mark.parametrize("form", ["parallel", "sequential"])

@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from unipet.calculus.functions.base import Params
+from unipet.calculus.functions.beginnings import beginning, both
+from unipet.calculus.functions.bottleneck import Bottleneck
 from unipet.calculus.functions.low_rank import LowRank
 from unipet.calculus.functions.product import Product, added, scaled, stacked, value
 
@@ -49,6 +51,27 @@ def test_a_factor_that_is_a_tensor(shape: tuple[int, ...]) -> None:
     assert torch.allclose(ours, 0.5 * theirs, atol=1e-12)
 
 
+@pytest.mark.parametrize("shape", [(), (1,), (20,), (2, 1, 1), (2, 3, 1)])
+def test_an_offset_is_scaled_and_added_with_the_product(shape: tuple[int, ...]) -> None:
+    """(): a plain number. What differs by example or token makes of the offset one more column."""
+    h, z, W = drawn(3)
+    b = torch.randn(20, dtype=torch.float64, requires_grad=True)
+    factor = torch.rand(shape, dtype=torch.float64, requires_grad=True) if shape else 0.7
+
+    def found(h: Tensor, z: Tensor, W: Tensor, b: Tensor) -> Tensor:
+        return added(h, scaled(scaled(Product(z, W, b_D=b), 0.5), factor))
+
+    def expected(h: Tensor, z: Tensor, W: Tensor, b: Tensor) -> Tensor:
+        return h + 0.5 * factor * F.linear(z, W, b)
+
+    assert torch.allclose(found(h, z, W, b), expected(h, z, W, b), atol=1e-12)
+    weights = torch.randn(h.shape, dtype=torch.float64)
+    own = [one for one in (h, z, W, b, factor) if isinstance(one, Tensor)]
+    ours, theirs = (torch.autograd.grad((each(h, z, W, b) * weights).sum(), own) for each in (found, expected))
+    assert all(torch.allclose(one, other, atol=1e-12) for one, other in zip(ours, theirs, strict=True))
+    assert scaled(Product(z, W, b_D=b), factor).joins(h) == (len(shape) == 3)  # type: ignore[union-attr]
+
+
 def test_a_product_that_adds_nothing_leaves_every_bit() -> None:
     h, z, W = drawn(8, torch.float32)
     assert torch.equal(added(h, scaled(Product(z, torch.zeros_like(W)), 4.0)), h)
@@ -81,10 +104,20 @@ def test_a_subclass_that_says_what_its_delta_is_has_the_last_word() -> None:
         def delta(self, u: Any, params: Params, training: bool) -> Tensor:
             return 2 * super().delta(u, params, training)
 
+    @dataclass(frozen=True)
+    class Twice(Bottleneck):
+        def delta(self, u: Any, params: Params, training: bool) -> Tensor:
+            return 2 * super().delta(u, params, training)
+
     _, x, down = drawn(16)
-    params = {"down": down[:3], "up": torch.ones(5, 3, dtype=torch.float64)}
-    plain, doubled = (value(cls(size=3).unjoined(x, params, True)) for cls in (LowRank, Doubled))
-    assert torch.allclose(doubled, 2 * plain)
+    up = torch.ones(5, 3, dtype=torch.float64)
+    for own, params in (
+        ((LowRank, Doubled), {"down": down[:3], "up": up}),
+        ((Bottleneck, Twice), {"down.weight": down[:3], "up.weight": up}),
+    ):
+        plain, doubled = (value(cls(size=3).unjoined(x, params, True)) for cls in own)
+        assert torch.allclose(doubled, 2 * plain)
+        assert [beginning(cls(size=3), params, True) is None for cls in own] == [False, True]
 
 
 def test_views_that_end_in_one_matrix_are_one_product_and_others_are_none() -> None:
@@ -96,6 +129,11 @@ def test_views_that_end_in_one_matrix_are_one_product_and_others_are_none() -> N
     assert stacked([parts[0], Product(parts[1].z, other, 0.5)]) is None
     assert stacked([parts[0], Product(parts[1].z, W_DR, 1.0)]) is None
     assert stacked([parts[0], parts[1].value()]) is None
+    b_D = torch.randn(6)
+    offset = [Product(part.z, W_DR, 0.5, b_D) for part in parts]
+    joint = stacked(offset)
+    assert joint is not None and torch.allclose(joint.value(), torch.cat([one.value() for one in offset]), atol=1e-6)
+    assert stacked([offset[0], parts[1]]) is None
 
 
 @pytest.mark.parametrize(("trains", "kept"), [("zW", 2), ("z", 1), ("W", 1)])
@@ -119,3 +157,17 @@ def test_only_what_the_backward_pass_needs_is_kept(trains: str, kept: int) -> No
         found, torch.autograd.grad(plain.sum(), [x for x in (z, W) if x.requires_grad]), strict=True
     ):
         assert torch.allclose(own, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("biased", [(True, True), (True, False), (False, True), (False, False)])
+def test_two_maps_read_their_input_in_one_product(biased: tuple[bool, bool]) -> None:
+    u = torch.randn(2, 3, 6, dtype=torch.float64, requires_grad=True)
+    maps = [
+        (torch.randn(width, 6, dtype=torch.float64), torch.randn(width, dtype=torch.float64) if bias else None)
+        for width, bias in zip((4, 1), biased, strict=True)
+    ]
+    found, expected = both(u, *maps), [F.linear(u, *each) for each in maps]
+    for one, other in zip(found, expected, strict=True):
+        assert one.shape == other.shape and torch.allclose(one, other, atol=1e-12)
+    (ours,), (theirs,) = (torch.autograd.grad(a.sum() + 2 * b.sum(), u) for a, b in (found, expected))
+    assert torch.allclose(ours, theirs, atol=1e-12)

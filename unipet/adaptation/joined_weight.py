@@ -2,12 +2,18 @@
 
 Where f is a whole matrix A, h + s·f(x) takes two products of the tokens forward and three backward. One weight takes
 one and two, which is one more than the frozen module alone. The weight is not kept: the backward pass makes it again.
+
+Shapes: N tokens, U width of x, D width of h.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
@@ -44,10 +50,33 @@ class JoinedWeight:
             return self.hook.changed(F.linear(x, weight, bias), x)
         if not torch.is_grad_enabled() or torch.compiler.is_compiling():  # a compiled graph decides what it keeps
             return F.linear(x, made(), bias)
+        if self.hook.insertion.joins_linearly:
+            own: Tensor = _Remade.apply(x, made(), bias, made)
+            return own
         changed: Tensor = checkpoint(
             lambda x: F.linear(x, made(), bias), x, use_reentrant=False, preserve_rng_state=False
         )
         return changed
+
+
+class _Remade(torch.autograd.Function):
+    """x Wᵀ + b which keeps x alone; `made` makes W again for the gradient of x. It is enough where W is linear in what trains:
+    its gradients then pass through how it was made, of which nothing is kept. `checkpoint` would do all of that twice."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, W_DU: Tensor, bias: Tensor | None, made: Callable[[], Tensor]) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.made = made
+        return F.linear(x, W_DU, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (x,) = ctx.saved_tensors
+        grad_ND, x_NU = grad.flatten(0, -2), x.flatten(0, -2)
+        grad_x = grad @ ctx.made() if ctx.needs_input_grad[0] else None
+        grad_W = grad_ND.T @ x_NU if ctx.needs_input_grad[1] else None
+        return grad_x, grad_W, grad_ND.sum(0) if ctx.needs_input_grad[2] else None, None
 
 
 def can_join(module: nn.Module) -> bool:

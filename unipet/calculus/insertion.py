@@ -12,10 +12,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from unipet.calculus.composition import Replace, Weights, column
 from unipet.calculus.direct import Direct, direct
 from unipet.calculus.functions.base import Affine, Function, Heads, LinearMap, Params
+from unipet.calculus.functions.beginnings import beginning, both
 from unipet.calculus.functions.product import Delta, scaled, stacked, value
 from unipet.calculus.insertion_parts import rows_of, split_views
 from unipet.calculus.routed_insertion import RoutedInsertion
@@ -30,9 +32,9 @@ class Insertion(RoutedInsertion):
 
     def forward(self, h: Tensor, x: Tensor | None, heads: Heads | None = None) -> Tensor:
         """h' from h and x (heads: the queries, at a site inside attention)."""
-        factor = self.factor(h, x)
         composition = self.parts.composition
-        delta = scaled(self._delta(h, x, heads), factor)
+        factor, delta = self._read_at_once(h, x) or (self.factor(h, x), self._delta(h, x, heads))
+        delta = scaled(delta, factor)
         at = self.base_at(self.cast(x), factor, self.params()) if composition.needs_weight else None
         joined = composition.join(h, delta, composition.made(self.joint.reduced(), at), at)
         chosen_BT = self.chosen(h)
@@ -54,17 +56,38 @@ class Insertion(RoutedInsertion):
         """s for this call."""
         if self.parts.scaling.dynamic is None:
             return 1.0 if self.bank.differ else self._scaled()  # experts of their own sizes are scaled one by one
-        assert h is not None
+        read = self.parts.scaling.reads(self.scale.reduced())
+        assert h is not None and read is not None
+        u: Any = self.cast(h if self.parts.form == "sequential" else x)
+        return self._scaled(F.linear(u, *read), self._tokens_of(h))
+
+    def _tokens_of(self, h: Tensor) -> Tokens:
         stack = self.site.tokens_of
         real_BS = self.context.real_tokens(stack, h, self._where)
-        tokens = Tokens(real_BS[:, -h.shape[1] :], self.site.causal, self.context.past.get(stack, 0) > 0)
-        return self._scaled(self.cast(h if self.parts.form == "sequential" else x), tokens)
+        return Tokens(real_BS[:, -h.shape[1] :], self.site.causal, self.context.past.get(stack, 0) > 0)
 
     def _scaled(
-        self, u: Tensor | None = None, tokens: Tokens | None = None, function: Function | None = None
+        self, z: Tensor | None = None, tokens: Tokens | None = None, function: Function | None = None
     ) -> Tensor | float:
         size = getattr(function or self.parts.evaluated, "size", None)
-        return self.parts.scaling.factor(self.scale.reduced(), size, u, tokens)
+        return self.parts.scaling.factor(self.scale.reduced(), size, z, tokens)
+
+    def _read_at_once(self, h: Tensor, x: Tensor | None) -> tuple[Tensor | float, Delta] | None:
+        """s and Δ where both begin with a linear map of u: one product, of both maps, reads u, where two would read it and
+        give it two gradients. None where that is not so."""
+        parts = self.parts
+        read = None if parts.scaling.dynamic is None else parts.scaling.reads(self.scale.reduced())
+        if read is None or parts.mixture is not None:
+            return None
+        function, params = self.taken({})
+        begins = beginning(function, params, self.training)
+        if begins is None:
+            return None
+        u: Any = self.cast(h if parts.form == "sequential" else x)
+        z, z_BT1 = both(u, begins[1], read)
+        with self.draws:
+            delta = begins[0].rest(z, params, self.training)
+        return self._scaled(z_BT1, self._tokens_of(h)), delta
 
     def _delta(self, h: Tensor, x: Tensor | None, heads: Heads | None) -> Delta:
         if self.parts.mixture is None:
@@ -134,6 +157,13 @@ class Insertion(RoutedInsertion):
         matrix = isinstance(parts.function, LinearMap) and parts.composition.changes_weight
         alike = parts.scaling.dynamic is None and parts.tokens is None and parts.mixture is None
         return matrix and alike and parts.form == "parallel" and self.site.at == "output" and self.site.part is None
+
+    @property
+    def joins_linearly(self) -> bool:
+        """Whether the weight with f's matrix joined to it is linear in what trains: its gradients need no matrix."""
+        parts = self.parts
+        linear = isinstance(parts.function, LinearMap) and parts.function.linear_in_tensors
+        return linear and not parts.composition.of_weight and not self.scale.slot_of
 
     def joined_weight(self, W_DU: Tensor, x: Tensor) -> Callable[[], Tensor] | None:
         """What makes the weight W with f's matrix joined to it, in this pass and when the backward pass makes it again; None

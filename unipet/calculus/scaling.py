@@ -12,9 +12,10 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from unipet.calculus.functions.base import Function, Params, Slots, TensorSpec, Widths
+from unipet.calculus.functions.beginnings import Linear
+from unipet.calculus.functions.product import times
 from unipet.calculus.options import option
 from unipet.errors import UnipetError
 
@@ -64,9 +65,13 @@ class Scaling(ABC):
         """Whether s differs between the tokens of an example."""
         return False
 
+    def reads(self, params: Params) -> Linear | None:
+        """The linear map that is all that s knows of u; None where s knows nothing of it."""
+        return None
+
     @abstractmethod
-    def factor(self, params: Params, size: int | None, u_BTU: Tensor | None, tokens: Tokens | None) -> Tensor | float:
-        """s, as a number or a tensor that broadcasts to (B, T, D)."""
+    def factor(self, params: Params, size: int | None, z_BT1: Tensor | None, tokens: Tokens | None) -> Tensor | float:
+        """s, as a number or a tensor that broadcasts to (B, T, D); z_BT1 is what `reads` makes of u."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,7 @@ class Constant(Scaling):
 
     value: float = option(1.0, low=-LARGEST, high=LARGEST)
 
-    def factor(self, params: Params, size: int | None, u_BTU: Tensor | None, tokens: Tokens | None) -> Tensor | float:
+    def factor(self, params: Params, size: int | None, z_BT1: Tensor | None, tokens: Tokens | None) -> Tensor | float:
         return self.value
 
 
@@ -88,7 +93,7 @@ class AlphaOverRank(Scaling):
     alpha: float = option(16.0, low=-LARGEST, high=LARGEST)
     epsilon: float = option(0.0, low=0.0, high=LARGEST)
 
-    def factor(self, params: Params, size: int | None, u_BTU: Tensor | None, tokens: Tokens | None) -> Tensor | float:
+    def factor(self, params: Params, size: int | None, z_BT1: Tensor | None, tokens: Tokens | None) -> Tensor | float:
         assert size is not None
         return self.alpha / (size + self.epsilon)
 
@@ -101,7 +106,7 @@ class AlphaOverSqrtRank(Scaling):
 
     alpha: float = option(16.0, low=-LARGEST, high=LARGEST)
 
-    def factor(self, params: Params, size: int | None, u_BTU: Tensor | None, tokens: Tokens | None) -> Tensor | float:
+    def factor(self, params: Params, size: int | None, z_BT1: Tensor | None, tokens: Tokens | None) -> Tensor | float:
         assert size is not None
         return self.alpha / sqrt(size)
 
@@ -118,7 +123,7 @@ class Learned(Scaling):
     def start_from(self) -> float | None:
         return self.start
 
-    def factor(self, params: Params, size: int | None, u_BTU: Tensor | None, tokens: Tokens | None) -> Tensor | float:
+    def factor(self, params: Params, size: int | None, z_BT1: Tensor | None, tokens: Tokens | None) -> Tensor | float:
         return params["scale"]
 
 
@@ -134,7 +139,7 @@ class LearnedVector(Scaling):
     def start_from(self) -> float | None:
         return self.start
 
-    def factor(self, params: Params, size: int | None, u_BTU: Tensor | None, tokens: Tokens | None) -> Tensor | float:
+    def factor(self, params: Params, size: int | None, z_BT1: Tensor | None, tokens: Tokens | None) -> Tensor | float:
         return params["scale"]
 
 
@@ -160,24 +165,27 @@ class InputGate(Scaling):
     def slots(self, widths: Widths) -> Slots:
         return {"gate": {"weight": TensorSpec((1, widths.u), "in"), "bias": TensorSpec((1,), "bias")}}
 
+    def reads(self, params: Params) -> Linear | None:
+        return params["gate.weight"], params["gate.bias"]
+
     def per_token(self, causal: bool) -> bool:
         return self.pool == "token" or (self.pool == "auto" and causal)
 
-    def factor(self, params: Params, size: int | None, u_BTU: Tensor | None, tokens: Tokens | None) -> Tensor | float:
-        assert u_BTU is not None and tokens is not None
+    def factor(self, params: Params, size: int | None, z_BT1: Tensor | None, tokens: Tokens | None) -> Tensor | float:
+        assert z_BT1 is not None and tokens is not None
         constant = self.value if self.alpha is None or size is None else self.value * self.alpha / size
-        gate_BT1 = torch.sigmoid(F.linear(u_BTU, params["gate.weight"], params["gate.bias"]))
+        gate_BT1 = torch.sigmoid(z_BT1)
         if self.per_token(tokens.causal):
-            return constant * gate_BT1
+            return times(constant, gate_BT1)
         if tokens.cached:
             raise UnipetError(
                 f"scaling.pool: {'sequence' if self.pool == 'auto' else self.pool} averages over all tokens, and some are in "
                 "the KV cache, out of its sight. Generate with use_cache=False, or train with scaling.pool=token."
             )
         if self.pool == "all":
-            return constant * gate_BT1.mean(1, keepdim=True)
+            return times(constant, gate_BT1.mean(1, keepdim=True))
         real_BT1 = tokens.real_BT.unsqueeze(-1).to(gate_BT1.dtype)
-        return constant * (gate_BT1 * real_BT1).sum(1, keepdim=True) / real_BT1.sum(1, keepdim=True).clamp(min=1)
+        return times(constant, (gate_BT1 * real_BT1).sum(1, keepdim=True) / real_BT1.sum(1, keepdim=True).clamp(min=1))
 
 
 SCALINGS: dict[str, type[Scaling]] = {

@@ -62,9 +62,8 @@ Slots = dict[str, dict[str, TensorSpec]]
 #: "down" or "down.weight" -> tensor
 Params = Mapping[str, Tensor]
 #: Among the params of a function that `needs_weight`: the base model's weight at the site, (out, in).
-BASE = "base"
-#: Likewise the bias, (out,), of a function that `needs_bias`.
-BASE_BIAS = "base_bias"
+#: Likewise the bias, (out,), of one that `needs_bias`.
+BASE, BASE_BIAS = "base", "base_bias"
 #: Beyond any size that a budget can allow.
 UNBOUNDED = 2**30
 
@@ -216,6 +215,8 @@ class Function(ABC):
 @dataclass(frozen=True)
 class LinearMap(Function):
     """A function that is a matrix: f(u) = A u, A made of its tensors. A subclass may override `product` or `delta`."""
+
+    linear_in_tensors: ClassVar[bool] = False  # A is linear in what trains; its gradients need nothing as large as A
 
     @abstractmethod
     def matrix(self, params: Params) -> Tensor:

@@ -50,7 +50,8 @@ class BlockSum(LinearMap):
         assert isinstance(u, Tensor)
         if self.of_weight:
             return F.linear(u, self.matrix(params))
-        padded = F.pad(u, (0, -u.shape[-1] % self.size))
+        missing = -u.shape[-1] % self.size
+        padded = F.pad(u, (0, missing)) if missing else u  # padding with nothing would copy all
         return F.linear(cut(padded, -1, self.size).sum(-2), params["up"])
 
     def matrix(self, params: Params) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -11,13 +11,15 @@ from torch.nn import functional as F
 
 from unipet.calculus.functions.activations import ACTIVATIONS
 from unipet.calculus.functions.base import Function, Heads, Params, Slots, Widths
+from unipet.calculus.functions.beginnings import BeginsLinearly, Linear
 from unipet.calculus.functions.initialisers import SCHEMES, starts_output_at_zero
+from unipet.calculus.functions.product import Delta, Product, scaled, value
 from unipet.calculus.functions.slot_layers import layer_norm, linear
 from unipet.calculus.options import option
 
 
 @dataclass(frozen=True)
-class Bottleneck(Function):
+class Bottleneck(Function, BeginsLinearly):
     """Down to `size` dimensions, a non-linearity, and up again; slots `down` and `up`, each weight and bias.
 
     `size` is the bottleneck dimension r. `dropout` acts after the non-linearity (He et al.'s Adapter_Layer). In
@@ -49,16 +51,29 @@ class Bottleneck(Function):
         return {} if self.norm == "none" else layer_norm("norm", widths.u if self.norm == "in" else widths.h)
 
     def delta(self, u: Tensor | Heads | None, params: Params, training: bool) -> Tensor:
-        assert isinstance(u, Tensor)
+        return value(self._delta(u, params, training))
+
+    def unjoined(self, u: Tensor | Heads | None, params: Params, training: bool) -> Delta:
+        if type(self).delta is not Bottleneck.delta:
+            return self.delta(u, params, training)
+        return self._delta(u, params, training)
+
+    def _delta(self, u: Any, params: Params, training: bool) -> Delta:
         u = self._normed(u, params) if self.norm == "in" else u
-        z_BTR = ACTIVATIONS[self.activation](F.linear(u, params["down.weight"], params.get("down.bias")))
-        z_BTR = F.dropout(z_BTR, self.dropout, training)
-        delta = F.linear(z_BTR, params["up.weight"], params.get("up.bias"))
-        delta = self._normed(delta, params) if self.norm == "out" else delta
+        return self.rest(F.linear(u, params["down.weight"], params.get("down.bias")), params, training)
+
+    def first(self, params: Params, training: bool) -> Linear | None:
+        return None if self.norm == "in" else (params["down.weight"], params.get("down.bias"))
+
+    def rest(self, z: Tensor, params: Params, training: bool) -> Delta:
+        z_BTR = F.dropout(ACTIVATIONS[self.activation](z), self.dropout, training)
+        delta: Delta = Product(z_BTR, params["up.weight"], b_D=params.get("up.bias"))
+        if self.norm == "out":
+            delta = self._normed(value(delta), params)
         if training and self.drop_path:
             keep = 1 - self.drop_path
-            rows = torch.full((len(delta), *[1] * (delta.dim() - 1)), keep, dtype=delta.dtype, device=delta.device)
-            delta = delta * rows.bernoulli() / keep
+            rows = torch.full((len(z), *[1] * (z.dim() - 1)), keep, dtype=z_BTR.dtype, device=z.device)
+            delta = scaled(delta, rows.bernoulli() / keep)
         return delta
 
     def _normed(self, z: Tensor, params: Params) -> Tensor:

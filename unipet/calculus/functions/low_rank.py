@@ -13,9 +13,10 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from unipet.calculus.functions.base import UNBOUNDED, Affine, LinearMap, Params, Slots, TensorSpec, Widths
+from unipet.calculus.functions.beginnings import BeginsLinearly, Linear
 from unipet.calculus.functions.factors import qr, seeded_kaiming, svd
 from unipet.calculus.functions.initialisers import starts_output_at_zero
-from unipet.calculus.functions.product import Delta, Product
+from unipet.calculus.functions.product import Delta, Product, value
 from unipet.calculus.options import option
 from unipet.errors import UnipetError
 
@@ -25,7 +26,7 @@ _START = "start_"
 
 
 @dataclass(frozen=True)
-class LowRank(LinearMap):
+class LowRank(LinearMap, BeginsLinearly):
     """A linear map of rank `size`; slots `down` (r, d_in), `up` (d_out, r) and, if `diagonal`, `diagonal` (r,).
 
     `size` is the rank r of LoRA (its A is our `down`, its B our `up`). `dropout` acts on the input, as in loralib.
@@ -117,22 +118,25 @@ class LowRank(LinearMap):
         else:
             u_DR, s_R, v_RU = svd(weight_DU, self.size, minor=self.init == "svd_minor")
             up_DR, down_RU = u_DR * s_R.sqrt(), s_R.sqrt().unsqueeze(1) * v_RU
-        for name, value in (("down", down_RU), ("up", up_DR)):
-            params[name].copy_(value)
+        for name, first in (("down", down_RU), ("up", up_DR)):
+            params[name].copy_(first)
             if self.from_start:
-                params[_START + name].copy_(value)
+                params[_START + name].copy_(first)
 
     def product(self, u: Tensor, params: Params, training: bool) -> Delta:
         u_BTU = F.dropout(u, self.dropout) if training and self.dropout and u.is_floating_point() else u
-        z_BTR = _read(u_BTU, params["down"])
-        if self.diagonal:
-            z_BTR = z_BTR * params["diagonal"]
-        if not self.bias and not self.from_start:
-            return Product(z_BTR, params["up"])
-        delta = F.linear(z_BTR, params["up"], params.get("up.bias"))
+        delta = self.rest(_read(u_BTU, params["down"]), params, training)
         if self.from_start:
-            delta = delta - F.linear(_read(u_BTU, params[_START + "down"]), params[_START + "up"])
+            return value(delta) - F.linear(_read(u_BTU, params[_START + "down"]), params[_START + "up"])
         return delta
+
+    def first(self, params: Params, training: bool) -> Linear | None:
+        reads_alone = not self.from_start and not (training and self.dropout)
+        return (params["down"], None) if reads_alone else None
+
+    def rest(self, z: Tensor, params: Params, training: bool) -> Delta:
+        z_BTR = z * params["diagonal"] if self.diagonal else z
+        return Product(z_BTR, params["up"], b_D=params.get("up.bias"))
 
     def matrix(self, params: Params) -> Tensor:
         up_DR = params["up"] * params["diagonal"] if self.diagonal else params["up"]

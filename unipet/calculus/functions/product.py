@@ -20,21 +20,31 @@ _NARROW = 16
 @final
 @dataclass(frozen=True)
 class Product:
-    """Δ = s z Wᵀ, with z (..., R), W (D, R) and a number s."""
+    """Δ = s (z Wᵀ + b), with z (..., R), W (D, R), a number s, and b (D,) or None."""
 
     z: Tensor
     W_DR: Tensor
     factor: float = 1.0
+    b_D: Tensor | None = None
 
     def value(self) -> Tensor:
         """Δ, (..., D)."""
-        return F.linear(self.z, times(self.factor, self.W_DR))
+        b_D = None if self.b_D is None else times(self.factor, self.b_D)
+        return F.linear(self.z, times(self.factor, self.W_DR), b_D)
 
     def joins(self, h: Tensor) -> bool:
-        """Whether h + Δ is one product: they have the same rows and precision."""
+        """Whether h + Δ is one product: they have the same rows and precision, and no b is left to add."""
         device = h.device.type
         computed = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.W_DR.dtype
-        return self.z.shape[:-1] == h.shape[:-1] and h.dtype == self.z.dtype == computed
+        return self.b_D is None and self.z.shape[:-1] == h.shape[:-1] and h.dtype == self.z.dtype == computed
+
+    def times_each(self, factor: Tensor) -> Product:
+        """Δ times a number for each example or token, (..., 1). What is multiplied is narrow: b becomes one more column of W,
+        and z has a column of ones."""
+        if self.b_D is None:
+            return replace(self, z=factor * self.z)
+        z = torch.cat([self.z, self.z.new_ones(*self.z.shape[:-1], 1)], -1)
+        return Product(factor * z, torch.cat([self.W_DR, self.b_D.unsqueeze(1)], 1), self.factor)
 
     def added(self, h: Tensor) -> Tensor:
         """h + s z Wᵀ."""
@@ -97,21 +107,26 @@ def stacked(deltas: Sequence[Delta]) -> Product | None:
     """The Δ of stacked views as one product, where all of them end in the same matrix: only what is narrow is copied."""
     products = [delta for delta in deltas if type(delta) is Product]
     first = products[0] if len(products) == len(deltas) else None
-    if first is None or any(one.W_DR is not first.W_DR or one.factor != first.factor for one in products):
+    if first is None or not all(_alike(first, one) for one in products):
         return None
     return replace(first, z=torch.cat([one.z for one in products]))
+
+
+def _alike(one: Product, other: Product) -> bool:
+    return one.W_DR is other.W_DR and one.b_D is other.b_D and one.factor == other.factor
 
 
 def scaled(delta: Delta, factor: Tensor | float) -> Delta:
     """s · Δ."""
     if not isinstance(factor, Tensor):
         if type(delta) is Product:
-            return Product(delta.z, delta.W_DR, factor * delta.factor)
+            return replace(delta, factor=factor * delta.factor)
         return times(factor, delta)
     if type(delta) is Product and factor.dim() == 1:  # one number, or one for each channel of h
-        return Product(delta.z, factor.unsqueeze(-1) * delta.W_DR, delta.factor)
+        b_D = None if delta.b_D is None else factor * delta.b_D
+        return Product(delta.z, factor.unsqueeze(-1) * delta.W_DR, delta.factor, b_D)
     if type(delta) is Product and factor.shape[-1] == 1:  # one number for each example, or each token
-        return Product(factor * delta.z, delta.W_DR, delta.factor)
+        return delta.times_each(factor)
     return factor * value(delta)
 
 

@@ -49,9 +49,10 @@ class Rotation(Turn):
 
     def turned(self, u: Tensor, params: Params) -> Tensor:
         turn_NBB, u_NB = params["turn"], cut(u, -1, self.size)
-        shared = self.share_blocks
-        moved_NB = u_NB @ turn_NBB[0] if shared else torch.einsum("...nb,nbc->...nc", u_NB, turn_NBB)
-        return (u_NB + moved_NB).flatten(-2)
+        # R itself, a few small matrices, and not u + u (R - I): where R = I, its product is u bit for bit as well.
+        R_NBB = turn_NBB + torch.eye(self.size, dtype=turn_NBB.dtype, device=turn_NBB.device)
+        turned = u_NB @ R_NBB[0] if self.share_blocks else torch.einsum("...nb,nbc->...nc", u_NB, R_NBB)
+        return turned.flatten(-2)
 
     @property
     def starts_at_identity(self) -> bool:

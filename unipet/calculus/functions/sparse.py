@@ -9,6 +9,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Generator, Tensor
@@ -42,6 +43,8 @@ class Scattered(LinearMap):
     What the grid means is the subclass's. The places are drawn from `seed`, for every site others or, with `draw: shape`, the
     same for all weights of one shape, as FourierFT's code and peft do. A grid with fewer than K entries trains all.
     """
+
+    linear_in_tensors: ClassVar[bool] = True
 
     init: str = option("zeros", choices=("zeros", "torch"))
     draw: str = option("site", choices=("site", "shape"), later=True)
