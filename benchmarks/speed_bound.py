@@ -6,6 +6,10 @@ for LoRA two narrow products beside each linear module and the four of their gra
 a scaled output with its gradients; for a prefix the attention with its columns less the attention without; for UniPELT the
 narrow products of adapter and LoRA, a gate at each of the three that reads x, a prefix, the network behind it, and AdamW over
 what all of this trains. A step of the floor with these kernels and nothing else takes `bound` times the floor.
+
+A step also has to call them, and to look up, cut and view what they work on, which costs the same however small they are. That
+is measured too: how much longer the method's step takes than the floor's on a model of as many layers, but 64 wide, with 16
+tokens. `with calls` is the bound with that added.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ from torch.nn import functional
 
 from benchmarks import speed_results
 from benchmarks.speed_measuring import SEED, columns, take_turns
-from benchmarks.speed_models import Workload, on_cpu, tiny
+from benchmarks.speed_models import Workload, bert, on_cpu, tiny
 from benchmarks.speed_pairs import PAIRS, Pair
 from benchmarks.speed_profile import TARGETS
 from benchmarks.speed_variants import Variant, floor, ours
@@ -140,6 +144,11 @@ def attention(config: Any, workload: Workload, columns_before: int) -> Callable[
     return run
 
 
+def small(config: Any) -> Workload:
+    """A model of as many layers where hardly anything is to be computed."""
+    return Workload("64 wide", "encoder", bert(64, config.num_hidden_layers, 4, 96, 200), 2, 8, ("bert.embeddings",))
+
+
 def bounds(base: nn.Module, workload: Workload, pairs: Mapping[str, Pair], seconds: float) -> list[dict[str, Any]]:
     """One row for each method, all jobs taking turns."""
     at_floor = floor(base, workload, "cpu", False)
@@ -156,7 +165,16 @@ def bounds(base: nn.Module, workload: Workload, pairs: Mapping[str, Pair], secon
     (long,) = _sizes(pairs[PREFIX]).values()
     for count in (0, short, long):
         jobs[f"{count} columns"] = attention(base.config, workload, count)
+    methods, work = (*LOW_RANK, DORA, PREFIX, UNIPELT), small(base.config)
+    built = work.build()
+    bare = floor(built, work, "cpu", False)
+    calls = {"floor": bare.step} | {name: ours(built, pairs[name], work, "cpu", False).step for name in methods}
+    jobs |= {f"{name} calls": step for name, step in calls.items()}
     times = take_turns(jobs, seconds, 5, 1000, "cpu")
+    nothing = times.pop("floor calls")
+    for name in methods:
+        own = times.pop(f"{name} calls")
+        times[f"{name} calls"] = [step - least for step, least in zip(own, nothing, strict=True)]
     plain = times.pop("0 columns")
     times[PREFIX] = [with_it - without for with_it, without in zip(times.pop(f"{long} columns"), plain, strict=True)]
     parts = zip(times.pop("narrow"), times.pop(f"{short} columns"), plain, strict=True)
@@ -166,7 +184,9 @@ def bounds(base: nn.Module, workload: Workload, pairs: Mapping[str, Pair], secon
         {"method": name, "target": TARGETS[name], "rounds": found["rounds"], "floor_ms": found["floor_ms"]}
         | {f"own{end}_ms": found[f"{name}_ms{end}"] for end in ("", "_low", "_high")}
         | {f"bound{end}": 1 + found[f"{name}_ratio{end}"] for end in ("", "_low", "_high")}
-        for name in (*LOW_RANK, DORA, PREFIX, UNIPELT)
+        | {"calls_ms": found[f"{name} calls_ms"]}
+        | {"with_calls": 1 + found[f"{name}_ratio"] + found[f"{name} calls_ratio"]}
+        for name in methods
     ]
 
 
@@ -182,8 +202,8 @@ def table(content: Mapping[str, Any]) -> str:
         f"Made by `{content['command']}` on {content['measured'][:10]}: {machine['device']}, {machine['threads']} threads, "
         f"load average {content['load_average_before'][0]:.1f} before, {content['load_average_after'][0]:.1f} after.",
         "",
-        "| method | target | floor, ms | its own kernels, ms | bound | rounds |",
-        "|---|---|---|---|---|---|",
+        "| method | target | floor, ms | its own kernels, ms | bound | its calls, ms | with calls | rounds |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for row in content["rows"]:
         bound = f"{row['bound']:.2f} ({row['bound_low']:.2f}-{row['bound_high']:.2f})"
@@ -193,6 +213,8 @@ def table(content: Mapping[str, Any]) -> str:
             f"{row['floor_ms']:.1f}",
             f"{row['own_ms']:.1f}",
             bound,
+            f"{row['calls_ms']:.1f}",
+            f"{row['with_calls']:.2f}",
             f"{row['rounds']}",
         ]
         lines.append("| " + " | ".join(cells) + " |")

@@ -1,8 +1,10 @@
 """What `unipet report` does not say of these runs: `python experiments/adamix_twin/collect.py HERE`.
 
-It reads HERE/runs.jsonl, every record in a compact form. HERE/compute.csv: AdaMix against the twin of twice the steps, paired
-over seeds, and what a step of each arm takes beside the twin's. HERE/ways.csv: how the merged module compares with other ways of
-evaluating the same trained experts, from the records' key `mixture`.
+It reads the parts that have run, HERE/<part>/runs.jsonl, every record in a compact form. HERE/over_tasks.csv: the contrasts
+over all tasks, each with steps of its own (a report averages over tasks of one budget alone), paired over seeds, with Holm's
+correction over the contrasts. HERE/compute.csv: AdaMix against the twin of twice the steps, likewise, and what a step of each
+arm takes beside the twin's. HERE/ways.csv: how the merged module compares with other ways of evaluating the same trained
+experts, from the records' key `mixture`.
 """
 
 import csv
@@ -14,16 +16,28 @@ from pathlib import Path
 
 import numpy as np
 
-from unipet.report.statistics import SEEDS, Stratum, stratified
+from unipet.report.statistics import SEEDS, Stratum, holm, stratified
 
 here = Path(sys.argv[1])
+OVER = "over tasks"
 WAYS = ("random", "mean_of_outputs", "ensemble_logits", "best_expert")
 
-records = [json.loads(line) for line in (here / "runs.jsonl").read_text().splitlines()]
+PARTS = {"trec": "single", "sst2": "single", "mrpc": "mrpc", "rte": "rte"}  # task -> the part that trains it
+CONTRASTS = (
+    ("adamix", "twin"),
+    ("adamix", "twin_wide"),
+    ("mixture_only", "twin"),
+    ("consistency_only", "twin"),
+    ("adamix", "mixture_only"),
+    ("adamix", "consistency_only"),
+    ("adamix", "adamix_unshared"),
+)
+
 finals: dict[tuple[str, str, str], dict[int, dict]] = defaultdict(dict)  # (task, method, budget) -> seed -> record
-for record in records:
-    if record["trial"]["role"] == "final":
-        finals[record["task"], record["method"], record["budget"]][record["seed"]] = record
+for file in sorted(here.glob("*/runs.jsonl")):
+    for record in map(json.loads, file.read_text().splitlines()):
+        if record["trial"]["role"] == "final" and PARTS[record["task"]] == file.parent.name:
+            finals[record["task"], record["method"], record["budget"]][record["seed"]] = record
 budgets: dict[str, list[str]] = defaultdict(list)  # task -> the budget of the study, and that of twice the steps
 for task, _, budget in sorted(finals, key=lambda key: int(key[2].partition("=")[2])):
     if budget not in budgets[task]:
@@ -36,13 +50,10 @@ def differences(first: dict[int, float], second: dict[int, float]) -> np.ndarray
 
 
 def rows_of(name: str, by_task: dict[str, np.ndarray]) -> list[dict]:
-    """The mean difference on each task, and over tasks of one budget, with 95 % limits, paired over seeds."""
+    """The mean difference on each task, and over the tasks, with 95 % limits, paired over seeds."""
     known = {task: values for task, values in by_task.items() if len(values) > 1}
-    alike: dict[str, list[np.ndarray]] = defaultdict(list)
-    for task, values in known.items():
-        alike[budgets[task][0]].append(values)
     asked = [(task, [values]) for task, values in known.items()]
-    asked += [(f"over tasks of {budget}", parts) for budget, parts in alike.items() if len(parts) > 1]
+    asked += [(OVER, list(known.values()))] if len(known) > 1 else []
     rows = []
     for on, parts in asked:
         found = stratified([Stratum(values) for values in parts], SEEDS)
@@ -67,6 +78,19 @@ def scores(task: str, method: str, budget: str) -> dict[int, float]:
     return {seed: record["score"] for seed, record in finals.get((task, method, budget), {}).items()}
 
 
+rows = []
+for first, second in CONTRASTS:
+    both = {
+        task: differences(*(scores(task, method, known[0]) for method in (first, second)))
+        for task, known in budgets.items()
+    }
+    rows += rows_of(f"{first} - {second}", both)
+for on in (OVER, *budgets):
+    family = [row for row in rows if row["on"] == on]
+    for row, adjusted in zip(family, holm([float(row["p"]) for row in family]), strict=True):
+        row["p_adjusted"] = f"{adjusted:.4f}"
+write("over_tasks.csv", rows)
+
 against = {
     task: differences(scores(task, "adamix", known[0]), scores(task, "twin", known[1]))
     for task, known in budgets.items()
@@ -79,7 +103,7 @@ for task, known in budgets.items():
         for t, method, budget in finals
         if (t, budget) == (task, known[0])
     }
-    for method in took.keys() - {"twin"} if "twin" in took else ():
+    for method in sorted(took.keys() - {"twin"}) if "twin" in took else ():
         ratio = {
             "comparison": f"step of {method} / step of twin",
             "on": task,

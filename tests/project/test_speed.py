@@ -320,6 +320,7 @@ def test_bounds_are_of_the_method_s_own_kernels() -> None:
     rows = speed_bound.bounds(base, work, PAIRS, 0.0)
     others = [speed_bound.DORA, speed_bound.PREFIX, speed_bound.UNIPELT]
     assert [row["method"] for row in rows] == [*speed_bound.LOW_RANK, *others]
+    assert rows[-1]["calls_ms"] > 0  # a gate, a prefix, LoRA and an adapter in each layer
     some, every = (speed_variants.ours(base, PAIRS[name], work, "cpu", False) for name in speed_bound.LOW_RANK)
     counts = []
     for variant in (some, every):
