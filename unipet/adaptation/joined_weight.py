@@ -73,7 +73,7 @@ class _Remade(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (x,) = ctx.saved_tensors
-        grad_ND, x_NU = grad.flatten(0, -2), x.flatten(0, -2)
+        grad_ND, x_NU = grad.reshape(-1, grad.shape[-1]), x.reshape(-1, x.shape[-1])
         grad_x = grad @ ctx.made() if ctx.needs_input_grad[0] else None
         grad_W = grad_ND.T @ x_NU if ctx.needs_input_grad[1] else None
         return grad_x, grad_W, grad_ND.sum(0) if ctx.needs_input_grad[2] else None, None

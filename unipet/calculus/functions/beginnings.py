@@ -6,6 +6,7 @@ Shapes: U width of u, R and S widths of what two maps make of it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -18,8 +19,18 @@ from unipet.calculus.functions.product import Delta
 Linear = tuple[Tensor, Tensor | None]
 
 
+_SAY_WHAT_DELTA_IS = {"delta", "product", "unjoined", "rest"}
+
+
 class BeginsLinearly(ABC):
-    """A function in two steps: Δ = rest(first(u))."""
+    """A function in two steps: Δ = rest(first(u)). A subclass that says what Δ is in another way is in one."""
+
+    in_two_steps: ClassVar[bool] = True
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if said := _SAY_WHAT_DELTA_IS & vars(cls).keys():
+            cls.in_two_steps = "rest" in said
 
     @abstractmethod
     def first(self, params: Params, training: bool) -> Linear | None:
@@ -30,15 +41,11 @@ class BeginsLinearly(ABC):
         """Δ from what `first` makes of u, as `unjoined`."""
 
 
-_SAY_WHAT_DELTA_IS = {"delta", "product", "unjoined", "rest"}
-
-
 def beginning(function: Function, params: Params, training: bool) -> tuple[BeginsLinearly, Linear] | None:
-    """The function with its first linear map, or None where it has none, also because a subclass says itself what Δ is."""
-    if not isinstance(function, BeginsLinearly):
+    """The function with its first linear map, or None where it has none in this call."""
+    if not isinstance(function, BeginsLinearly) or not function.in_two_steps:
         return None
-    last_word = next(own for own in type(function).__mro__ if _SAY_WHAT_DELTA_IS & vars(own).keys())
-    first = function.first(params, training) if "rest" in vars(last_word) else None
+    first = function.first(params, training)
     return None if first is None else (function, first)
 
 
