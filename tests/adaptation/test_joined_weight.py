@@ -176,6 +176,7 @@ def test_a_weight_that_is_linear_in_what_trains_is_made_again_without_a_graph(bi
         return _Remade.apply(x, make(), own, make)
 
     assert torch.autograd.gradcheck(remade, (x, values, own))
+    assert torch.autograd.gradgradcheck(remade, (x, values, own))
     made.clear()
     remade(x, values, own).sum().backward()
     assert made == [True, False]

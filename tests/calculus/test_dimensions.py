@@ -15,6 +15,7 @@ from tests.support.insertions import adapted, method, only, output
 from tests.support.tiny import TINY, tiny_batch
 from unipet.calculus.functions.base import Heads
 from unipet.calculus.functions.prefix import Prefix
+from unipet.calculus.insertion import Insertion
 
 
 def explicit_mixture(
@@ -193,8 +194,44 @@ def test_a_gate_that_reads_with_the_function_computes_what_it_would_alone(
 
     found = outcome()
     assert bool(products) == at_once
-    monkeypatch.setattr(insertion_module, "beginning", lambda *call: None)
+    monkeypatch.setattr(Insertion, "_at_once", lambda *call: None)
     assert all(torch.allclose(one, other, atol=1e-10) for one, other in zip(found, outcome(), strict=True))
+
+
+@pytest.mark.parametrize(
+    "function", [{"name": "rotation", "size": 8}, {"name": "kronecker_bottleneck", "size": 4, "norm": "in"}]
+)
+def test_what_a_function_generates_is_generated_once_in_a_pass(
+    function: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = method(function=function, position={"site": "ffn", "form": "sequential"}, scaling="input_gate")
+    model = adapted(spec).train()
+    kind: Any = type(only(model).parts.function)
+    generate, calls = kind.generate, []
+    monkeypatch.setattr(kind, "generate", lambda *given: (calls.append(1), generate(*given))[1])
+    output(model)
+    assert len(calls) == 2  # one for each layer
+
+
+@pytest.mark.parametrize("pool", ["sequence", "token"])
+@pytest.mark.parametrize(
+    "function", [{"name": "low_rank", "size": 3}, {"name": "bottleneck", "size": 3, "bias": False}]
+)
+def test_a_gate_leaves_half_precision_as_it_is(
+    function: dict[str, Any], pool: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = adapted(method(function=function, scaling={"name": "input_gate", "pool": pool})).train()
+    kind: Any = type(only(model).parts.composition)
+    join, seen = kind.join, []
+
+    def joined(own: Any, h: Tensor, delta: Any, *given: Any) -> Tensor:
+        seen.append((h.dtype, delta.z.dtype, delta.joins(h)))
+        return join(own, h, delta, *given)
+
+    monkeypatch.setattr(kind, "join", joined)
+    with torch.autocast("cpu", torch.bfloat16):
+        model(**tiny_batch())
+    assert seen[0] == (torch.bfloat16, torch.bfloat16, True)
 
 
 @pytest.mark.parametrize("form", ["parallel", "sequential"])

@@ -146,6 +146,18 @@ def test_a_turn_of_either_side_starts_as_the_identity_and_folds(name: str, side:
     starts_where_it_says_and_folds(arch, insertion, identity=True)
 
 
+@pytest.mark.parametrize("site", ["embed", "layer", "ffn"])
+def test_a_rotation_that_starts_does_not_round_what_it_reads_under_autocast(site: str) -> None:
+    """There h is float32 and a product of it half precision: R = I would round h, and u + u (R - I) does not."""
+    insertion = {"function": {"name": "rotation", "size": 8}, "position": {"site": site, "form": "sequential"}}
+    model = ARCHS["bert"].build().eval()
+    batch = ARCHS["bert"].batch(3, 7)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        before = model(**batch).logits
+        unipet.adapt(model, {"name": "x", "insertions": {"one": {**insertion, "composition": "replace"}}})
+        assert torch.equal(model(**batch).logits, before)
+
+
 def test_a_turn_is_no_identity_where_it_is_scaled_or_reflects_a_subspace() -> None:
     insertion = {"function": {"name": "rotation", "size": 8}, "position": {"site": "attn.q", "form": "sequential"}}
     starts_where_it_says_and_folds("bert", {**insertion, "composition": "replace", "scaling": 2.0}, identity=False)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from unipet.calculus.functions.base import Params
-from unipet.calculus.functions.beginnings import beginning, both
+from unipet.calculus.functions.beginnings import both
 from unipet.calculus.functions.bottleneck import Bottleneck
 from unipet.calculus.functions.low_rank import LowRank
 from unipet.calculus.functions.product import Product, added, scaled, stacked, value
@@ -117,7 +117,24 @@ def test_a_subclass_that_says_what_its_delta_is_has_the_last_word() -> None:
     ):
         plain, doubled = (value(cls(size=3).unjoined(x, params, True)) for cls in own)
         assert torch.allclose(doubled, 2 * plain)
-        assert [beginning(cls(size=3), params, True) is None for cls in own] == [False, True]
+        assert [cls.in_two_steps for cls in own] == [True, False]
+
+    class Mixin:
+        def product(self, u: Any, params: Params, training: bool) -> Any:
+            return scaled(super().product(u, params, training), 2.0)  # type: ignore[misc]
+
+    class Mixed(Mixin, LowRank):
+        pass
+
+    class Overruled(Doubled):
+        def rest(self, z: Tensor, params: Params, training: bool) -> Any:
+            return super().rest(z, params, training)
+
+    class Other(LowRank):
+        def rest(self, z: Tensor, params: Params, training: bool) -> Any:
+            return super().rest(z, params, training)
+
+    assert not Mixed.in_two_steps and not Overruled.in_two_steps and Other.in_two_steps
 
 
 def test_views_that_end_in_one_matrix_are_one_product_and_others_are_none() -> None:

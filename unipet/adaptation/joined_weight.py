@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
@@ -65,17 +64,16 @@ class _Remade(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, W_DU: Tensor, bias: Tensor | None, made: Callable[[], Tensor]) -> Tensor:
-        ctx.save_for_backward(x)
+        ctx.save_for_backward(x if ctx.needs_input_grad[1] else None)
         ctx.made = made
         return F.linear(x, W_DU, bias)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (x,) = ctx.saved_tensors
-        grad_ND, x_NU = grad.reshape(-1, grad.shape[-1]), x.reshape(-1, x.shape[-1])
+        grad_ND = grad.reshape(-1, grad.shape[-1])
         grad_x = grad @ ctx.made() if ctx.needs_input_grad[0] else None
-        grad_W = grad_ND.T @ x_NU if ctx.needs_input_grad[1] else None
+        grad_W = grad_ND.T @ x.reshape(-1, x.shape[-1]) if ctx.needs_input_grad[1] else None
         return grad_x, grad_W, grad_ND.sum(0) if ctx.needs_input_grad[2] else None, None
 
 

@@ -12,12 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from unipet.calculus.composition import Replace, Weights, column
 from unipet.calculus.direct import Direct, direct
 from unipet.calculus.functions.base import Affine, Function, Heads, LinearMap, Params
-from unipet.calculus.functions.beginnings import beginning, both
+from unipet.calculus.functions.beginnings import BeginsLinearly, both
 from unipet.calculus.functions.product import Delta, scaled, stacked, value
 from unipet.calculus.insertion_parts import rows_of, split_views
 from unipet.calculus.routed_insertion import RoutedInsertion
@@ -33,7 +32,7 @@ class Insertion(RoutedInsertion):
     def forward(self, h: Tensor, x: Tensor | None, heads: Heads | None = None) -> Tensor:
         """h' from h and x (heads: the queries, at a site inside attention)."""
         composition = self.parts.composition
-        factor, delta = self._read_at_once(h, x) or (self.factor(h, x), self._delta(h, x, heads))
+        factor, delta = self._at_once(h, x, heads) or (self.factor(h, x), self._delta(h, x, heads))
         delta = scaled(delta, factor)
         at = self.base_at(self.cast(x), factor, self.params()) if composition.needs_weight else None
         joined = composition.join(h, delta, composition.made(self.joint.reduced(), at), at)
@@ -56,10 +55,12 @@ class Insertion(RoutedInsertion):
         """s for this call."""
         if self.parts.scaling.dynamic is None:
             return 1.0 if self.bank.differ else self._scaled()  # experts of their own sizes are scaled one by one
-        read = self.parts.scaling.reads(self.scale.reduced())
-        assert h is not None and read is not None
-        u: Any = self.cast(h if self.parts.form == "sequential" else x)
-        return self._scaled(F.linear(u, *read), self._tokens_of(h))
+        assert h is not None
+        return self._scaled(self._u(h, x), self._tokens_of(h))
+
+    def _u(self, h: Tensor, x: Tensor | None) -> Any:
+        """What f and a gate read."""
+        return self.cast(h if self.parts.form == "sequential" else x)
 
     def _tokens_of(self, h: Tensor) -> Tokens:
         stack = self.site.tokens_of
@@ -67,39 +68,33 @@ class Insertion(RoutedInsertion):
         return Tokens(real_BS[:, -h.shape[1] :], self.site.causal, self.context.past.get(stack, 0) > 0)
 
     def _scaled(
-        self, z: Tensor | None = None, tokens: Tokens | None = None, function: Function | None = None
+        self, u: Tensor | None = None, tokens: Tokens | None = None, function: Function | None = None
     ) -> Tensor | float:
         size = getattr(function or self.parts.evaluated, "size", None)
-        return self.parts.scaling.factor(self.scale.reduced(), size, z, tokens)
+        return self.parts.scaling.factor(self.scale.reduced(), size, u, tokens)
 
-    def _read_at_once(self, h: Tensor, x: Tensor | None) -> tuple[Tensor | float, Delta] | None:
+    def _at_once(self, h: Tensor, x: Tensor | None, heads: Heads | None) -> tuple[Tensor | float, Delta] | None:
         """s and Δ where both begin with a linear map of u: one product, of both maps, reads u, where two would read it and
-        give it two gradients. None where that is not so."""
-        parts = self.parts
+        give it two gradients. None where the maps are none or mixed."""
+        parts, function = self.parts, self.parts.evaluated
         read = None if parts.scaling.dynamic is None else parts.scaling.reads(self.scale.reduced())
-        if read is None or parts.mixture is not None:
+        if read is None or parts.mixture is not None or not isinstance(function, BeginsLinearly):
             return None
-        function, params = self.taken({})
-        begins = beginning(function, params, self.training)
-        if begins is None:
-            return None
-        u: Any = self.cast(h if parts.form == "sequential" else x)
-        z, z_BT1 = both(u, begins[1], read)
+        (_, params), u = self.taken({}), self._u(h, x)
+        first = function.first(params, self.training) if function.in_two_steps else None
         with self.draws:
-            delta = begins[0].rest(z, params, self.training)
-        return self._scaled(z_BT1, self._tokens_of(h)), delta
+            if first is None:
+                return self.factor(h, x), self._output(function, params, heads, u)
+            z, z_BT1 = both(u, first, read)
+            delta = function.rest(z, params, self.training)
+        return parts.scaling.of_read(getattr(function, "size", None), z_BT1, self._tokens_of(h)), delta
 
     def _delta(self, h: Tensor, x: Tensor | None, heads: Heads | None) -> Delta:
         if self.parts.mixture is None:
-            u = (
-                None
-                if self.parts.function.reads == "nothing"
-                else self.cast(h if self.parts.form == "sequential" else x)
-            )
+            u = None if self.parts.function.reads == "nothing" else self._u(h, x)
             with self.draws:
                 return self._output(*self.taken({}), heads, u)
-        u = self.cast(h if self.parts.form == "sequential" else x)
-        views = self.views
+        u, views = self._u(h, x), self.views
         if views == 1:
             return self._mixed(heads, 0, h, u)
         chunks = zip(split_views(heads, views), h.chunk(views), split_views(u, views), strict=True)

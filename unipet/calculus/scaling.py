@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from unipet.calculus.functions.base import Function, Params, Slots, TensorSpec, Widths
 from unipet.calculus.functions.beginnings import Linear
@@ -66,12 +67,17 @@ class Scaling(ABC):
         return False
 
     def reads(self, params: Params) -> Linear | None:
-        """The linear map that is all that s knows of u; None where s knows nothing of it."""
+        """The linear map that is all that s knows of u, so that a function can read u in the same product; None: there is none.
+        What has one has an `of_read`."""
         return None
 
+    def of_read(self, size: int | None, z_BT1: Tensor, tokens: Tokens) -> Tensor:
+        """s from what `reads` makes of u."""
+        raise AssertionError(f"{type(self).__name__} reads u by no linear map")
+
     @abstractmethod
-    def factor(self, params: Params, size: int | None, z_BT1: Tensor | None, tokens: Tokens | None) -> Tensor | float:
-        """s, as a number or a tensor that broadcasts to (B, T, D); z_BT1 is what `reads` makes of u."""
+    def factor(self, params: Params, size: int | None, u_BTU: Tensor | None, tokens: Tokens | None) -> Tensor | float:
+        """s, as a number or a tensor that broadcasts to (B, T, D)."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +86,7 @@ class Constant(Scaling):
 
     value: float = option(1.0, low=-LARGEST, high=LARGEST)
 
-    def factor(self, params: Params, size: int | None, z_BT1: Tensor | None, tokens: Tokens | None) -> Tensor | float:
+    def factor(self, params: Params, size: int | None, u_BTU: Tensor | None, tokens: Tokens | None) -> Tensor | float:
         return self.value
 
 
@@ -93,7 +99,7 @@ class AlphaOverRank(Scaling):
     alpha: float = option(16.0, low=-LARGEST, high=LARGEST)
     epsilon: float = option(0.0, low=0.0, high=LARGEST)
 
-    def factor(self, params: Params, size: int | None, z_BT1: Tensor | None, tokens: Tokens | None) -> Tensor | float:
+    def factor(self, params: Params, size: int | None, u_BTU: Tensor | None, tokens: Tokens | None) -> Tensor | float:
         assert size is not None
         return self.alpha / (size + self.epsilon)
 
@@ -106,7 +112,7 @@ class AlphaOverSqrtRank(Scaling):
 
     alpha: float = option(16.0, low=-LARGEST, high=LARGEST)
 
-    def factor(self, params: Params, size: int | None, z_BT1: Tensor | None, tokens: Tokens | None) -> Tensor | float:
+    def factor(self, params: Params, size: int | None, u_BTU: Tensor | None, tokens: Tokens | None) -> Tensor | float:
         assert size is not None
         return self.alpha / sqrt(size)
 
@@ -123,7 +129,7 @@ class Learned(Scaling):
     def start_from(self) -> float | None:
         return self.start
 
-    def factor(self, params: Params, size: int | None, z_BT1: Tensor | None, tokens: Tokens | None) -> Tensor | float:
+    def factor(self, params: Params, size: int | None, u_BTU: Tensor | None, tokens: Tokens | None) -> Tensor | float:
         return params["scale"]
 
 
@@ -139,7 +145,7 @@ class LearnedVector(Scaling):
     def start_from(self) -> float | None:
         return self.start
 
-    def factor(self, params: Params, size: int | None, z_BT1: Tensor | None, tokens: Tokens | None) -> Tensor | float:
+    def factor(self, params: Params, size: int | None, u_BTU: Tensor | None, tokens: Tokens | None) -> Tensor | float:
         return params["scale"]
 
 
@@ -171,8 +177,11 @@ class InputGate(Scaling):
     def per_token(self, causal: bool) -> bool:
         return self.pool == "token" or (self.pool == "auto" and causal)
 
-    def factor(self, params: Params, size: int | None, z_BT1: Tensor | None, tokens: Tokens | None) -> Tensor | float:
-        assert z_BT1 is not None and tokens is not None
+    def factor(self, params: Params, size: int | None, u_BTU: Tensor | None, tokens: Tokens | None) -> Tensor | float:
+        assert u_BTU is not None and tokens is not None
+        return self.of_read(size, F.linear(u_BTU, params["gate.weight"], params["gate.bias"]), tokens)
+
+    def of_read(self, size: int | None, z_BT1: Tensor, tokens: Tokens) -> Tensor:
         constant = self.value if self.alpha is None or size is None else self.value * self.alpha / size
         gate_BT1 = torch.sigmoid(z_BT1)
         if self.per_token(tokens.causal):

@@ -216,7 +216,7 @@ class Function(ABC):
 class LinearMap(Function):
     """A function that is a matrix: f(u) = A u, A made of its tensors. A subclass may override `product` or `delta`."""
 
-    linear_in_tensors: ClassVar[bool] = False  # A is linear in what trains; its gradients need nothing as large as A
+    linear_in_tensors: ClassVar[bool] = False  # A is linear in what trains: no matrix is kept for its gradients
 
     @abstractmethod
     def matrix(self, params: Params) -> Tensor:

@@ -12,25 +12,26 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from unipet.calculus.functions.base import Function, Params
+from unipet.calculus.functions.base import Params
 from unipet.calculus.functions.product import Delta
 
 #: The weight (R, U) of a linear map, and its bias (R,) if it has one.
 Linear = tuple[Tensor, Tensor | None]
 
 
-_SAY_WHAT_DELTA_IS = {"delta", "product", "unjoined", "rest"}
+_SAY_WHAT_DELTA_IS = ("delta", "product", "unjoined")
 
 
 class BeginsLinearly(ABC):
-    """A function in two steps: Δ = rest(first(u)). A subclass that says what Δ is in another way is in one."""
+    """A function in two steps: Δ = rest(first(u)). It is in one where a class says in another way what Δ is, after the class
+    whose `first` it has."""
 
     in_two_steps: ClassVar[bool] = True
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        if said := _SAY_WHAT_DELTA_IS & vars(cls).keys():
-            cls.in_two_steps = "rest" in said
+        home = next(each for each in cls.__mro__ if "first" in vars(each))
+        cls.in_two_steps = all(getattr(cls, name, None) is getattr(home, name, None) for name in _SAY_WHAT_DELTA_IS)
 
     @abstractmethod
     def first(self, params: Params, training: bool) -> Linear | None:
@@ -38,23 +39,17 @@ class BeginsLinearly(ABC):
 
     @abstractmethod
     def rest(self, z: Tensor, params: Params, training: bool) -> Delta:
-        """Δ from what `first` makes of u, as `unjoined`."""
-
-
-def beginning(function: Function, params: Params, training: bool) -> tuple[BeginsLinearly, Linear] | None:
-    """The function with its first linear map, or None where it has none in this call."""
-    if not isinstance(function, BeginsLinearly) or not function.in_two_steps:
-        return None
-    first = function.first(params, training)
-    return None if first is None else (function, first)
+        """Δ from what `first` makes of u, as `unjoined`. z is a view, not to be changed in place."""
 
 
 def both(u: Tensor, first: Linear, second: Linear) -> tuple[Tensor, Tensor]:
     """What two linear maps make of u, (..., R) and (..., S), in one product: u is read once, and has one gradient."""
-    (W_RU, b_R), (W_SU, b_S) = first, second
-    together = torch.cat([b_R, b_S]) if b_R is not None and b_S is not None else None
-    z = F.linear(u, torch.cat([W_RU, W_SU]), together)
-    z_R, z_S = torch.split(z, [len(W_RU), len(W_SU)], -1)
-    if together is not None:
-        return z_R, z_S
-    return z_R if b_R is None else z_R + b_R, z_S if b_S is None else z_S + b_S
+    together = None
+    if (
+        first[1] is not None or second[1] is not None
+    ):  # zeros for the other: added afterwards, a bias would leave half precision
+        rows = [weight.new_zeros(len(weight)) if bias is None else bias for weight, bias in (first, second)]
+        together = torch.cat(rows)
+    z = F.linear(u, torch.cat([first[0], second[0]]), together)
+    z_R, z_S = torch.split(z, [len(first[0]), len(second[0])], -1)
+    return z_R, z_S

@@ -73,7 +73,7 @@ class Bottleneck(Function, BeginsLinearly):
         if training and self.drop_path:
             keep = 1 - self.drop_path
             rows = torch.full((len(z), *[1] * (z.dim() - 1)), keep, dtype=z_BTR.dtype, device=z.device)
-            delta = scaled(delta, rows.bernoulli() / keep)
+            delta = scaled(scaled(delta, 1 / keep), rows.bernoulli())
         return delta
 
     def _normed(self, z: Tensor, params: Params) -> Tensor:

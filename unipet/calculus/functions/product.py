@@ -29,8 +29,10 @@ class Product:
 
     def value(self) -> Tensor:
         """Δ, (..., D)."""
-        b_D = None if self.b_D is None else times(self.factor, self.b_D)
-        return F.linear(self.z, times(self.factor, self.W_DR), b_D)
+        if self.b_D is None or self.factor == 1:
+            return F.linear(self.z, times(self.factor, self.W_DR), self.b_D)
+        delta_ND = torch.addmm(self.b_D, self.z.flatten(0, -2), self.W_DR.T, beta=self.factor, alpha=self.factor)
+        return delta_ND.view(*self.z.shape[:-1], -1)
 
     def joins(self, h: Tensor) -> bool:
         """Whether h + Δ is one product: they have the same rows and precision, and no b is left to add."""

@@ -49,11 +49,19 @@ class Rotation(Turn):
 
     def turned(self, u: Tensor, params: Params) -> Tensor:
         turn_NBB, u_NB = params["turn"], cut(u, -1, self.size)
-        # R itself, a few small matrices, and not u + u (R - I): where R = I, its product is u bit for bit as well.
-        R_NBB = turn_NBB + torch.eye(self.size, dtype=turn_NBB.dtype, device=turn_NBB.device)
-        turned = u_NB @ R_NBB[0] if self.share_blocks else torch.einsum("...nb,nbc->...nc", u_NB, R_NBB)
-        return turned.flatten(-2)
+        whole = _exact(u)
+        if whole:  # R itself: where R = I, the product is u bit for bit
+            turn_NBB = turn_NBB + torch.eye(self.size, dtype=turn_NBB.dtype, device=turn_NBB.device)
+        shared = self.share_blocks
+        moved_NB = u_NB @ turn_NBB[0] if shared else torch.einsum("...nb,nbc->...nc", u_NB, turn_NBB)
+        return (moved_NB if whole else u_NB + moved_NB).flatten(-2)
 
     @property
     def starts_at_identity(self) -> bool:
         return True
+
+
+def _exact(u: Tensor) -> bool:
+    """Whether a product reads u as it is: neither autocast nor TensorFloat-32 rounds it before."""
+    tf32 = u.is_cuda and u.dtype == torch.float32 and torch.backends.cuda.matmul.allow_tf32
+    return not tf32 and not torch.is_autocast_enabled(u.device.type)
