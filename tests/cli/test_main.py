@@ -124,6 +124,7 @@ MISTAKES: list[tuple[list[str], list[str]]] = [
     (["train", "learning_rate=1"], ["learning_rate: a run has no option 'learning_rate'", "Did you mean 'optim.lr'?"]),
     (["train", "optim.learning_rate=1"], ["Did you mean 'lr'?"]),
     (["train", "rank=8"], ["Did you mean 'method.insertions.NAME.function.size'?"]),
+    (["train", "function.inject=false"], ["Did you mean 'method.insertions.NAME.function.inject'?"]),
     (["train", "method.insertions.attention.rank=8"], ["Did you mean 'function.size'?"]),
     (["describe", "method.insertions.attention.function.rank=8"], ["Did you mean 'size'?"]),
     (["train", "position=attention"], ["+position@method.insertions.INSERTION.position=attention"]),

@@ -30,7 +30,7 @@ T = TypeVar("T")
 UNFREEZE = ("head", "norm", "bias", "embeddings", "all")
 LONGEST = 100  # characters of a name
 NOTHING = "nothing"  # in the place of all parts: the base model as it is, which is no mistake then
-_INSERTION_KEYS = ("function", "position", "composition", "scaling", "mixture", "ratio")
+INSERTION_KEYS = ("function", "position", "composition", "scaling", "mixture", "ratio")
 #: Keys that a user may look for here and that stand further inside.
 _DEEPER = (
     *("function.size", "function.dropout", "position.site", "position.layers", "scaling.alpha"),
@@ -159,8 +159,8 @@ def _insertion(name: str, data: Any, key: str) -> InsertionSpec:
             "cannot be printed)."
         )
     if not isinstance(data, Mapping):
-        raise not_allowed(key, values(data), f"a mapping with {', '.join(_INSERTION_KEYS)}")
-    _known_keys(data, _INSERTION_KEYS, key, "an insertion")
+        raise not_allowed(key, values(data), f"a mapping with {', '.join(INSERTION_KEYS)}")
+    _known_keys(data, INSERTION_KEYS, key, "an insertion")
     choices = {name: value_of(value) for name, value in data.items()}
     parsed = choices.get("mixture")
     function = _experts(parsed, choices, key) or _named(

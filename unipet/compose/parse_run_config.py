@@ -76,11 +76,15 @@ def check_key(key: str, extra: tuple[str, ...] = ()) -> None:
     place = follow(key)
     if not place.deeper or is_mapping(place.kind):
         return
+    from unipet.calculus.method import INSERTION_KEYS  # here, because most keys exist and need no torch
+
     part, known = place.deeper[0], ".".join(place.known)
     if not dataclasses.is_dataclass(place.kind):
         raise UnipetError(f"{key}: {known} is a single value and has no {part!r} inside.")
     names = [*field_names(typing.cast("type", place.kind)), *(() if known else extra)]
-    raise no_option(joined(known, part), place.known[-1] if known else RUN, names, _meant(part, names))
+    inside = not known and part in INSERTION_KEYS  # as the comments of a method file and the papers name it
+    meant = f" Did you mean 'method.insertions.NAME.{key}'?" if inside else _meant(part, names)
+    raise no_option(joined(known, part), place.known[-1] if known else RUN, names, meant)
 
 
 def _meant(part: str, names: list[str]) -> str:
