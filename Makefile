@@ -54,8 +54,9 @@ lint: $(VENV)/testing  ## ruff: mistakes and layout
 types: $(VENV)/testing  ## mypy, strict on the calculus
 	$(BIN)/mypy
 
-docs: $(VENV)/testing  ## docs/methods.md, from the methods and the measured parity
+docs: $(VENV)/testing  ## docs/methods.md and docs/reference.md, from the methods, the measured parity and the code
 	$(BIN)/python docs/make_methods.py
+	$(BIN)/python docs/make_reference.py
 
 soak: $(VENV)/testing  ## a sweep killed fifty times ends with the bytes of an undisturbed one (half an hour)
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python benchmarks/soak.py --kills 50 --out benchmarks/results/soak.json

@@ -38,7 +38,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "KEY=VALUE ... [--json]",
         "show what a method inserts, without weights, or a task's data",
     ),
-    "list": ("unipet.cli.commands.listing", "[TOPIC]", "list methods, functions, sites, tasks, models or budgets"),
+    "list": (
+        "unipet.cli.commands.listing",
+        "[TOPIC [NAME]]",
+        "list methods, tasks, models, ...; the options of a value",
+    ),
     "evaluate": ("unipet.cli.commands.evaluate", "RUN", "load a finished run and score it again"),
     "verify": ("unipet.cli.commands.verify", "RUN|ADAPTER [--deep]", "make a certificate again from the files alone"),
     "submit": ("unipet.cli.commands.submit", "RUN [--out DIR]", "predict a task's hidden test sets, one file each"),

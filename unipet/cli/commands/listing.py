@@ -1,4 +1,4 @@
-"""`unipet list [TOPIC]`: methods, functions, sites, tasks, models, budgets, objectives and design spaces, one per line."""
+"""`unipet list [TOPIC]`: methods, values of the dimensions, sites, tasks, ..., one per line, or one value with its options."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 
 from unipet.cli.commands.arguments import Parser, home, read
 from unipet.cli.commands.examples import examples
+from unipet.cli.commands.option_list import KEYS, WIDTH, described, values_of
 from unipet.errors import UnipetError, unknown
 
-WIDTH = 120
 Lines = list[tuple[str, str]]  # name, description
 
 
@@ -41,8 +41,7 @@ def group(name: str) -> Callable[[Sequence[str], str | None], Lines]:
         from unipet.compose.composer import check_config_dir
         from unipet.config import conf_dir
 
-        if overrides:
-            raise UnipetError(f"unipet list {name}s takes no overrides, given {' '.join(overrides)}.")
+        refuse(f"{name}s", overrides)
         directories = [conf_dir()] + ([check_config_dir(config_dir)] if config_dir else [])
         found = {path.stem: path for root in directories for path in sorted((root / name).glob("*.yaml"))}
         return [(stem, description(path)) for stem, path in found.items()]
@@ -50,17 +49,31 @@ def group(name: str) -> Callable[[Sequence[str], str | None], Lines]:
     return lines
 
 
-def functions(overrides: Sequence[str], config_dir: str | None) -> Lines:
-    """Every modification function, with the first line of its class's docstring."""
-    from unipet.calculus.functions import FUNCTIONS
+def refuse(topic: str, overrides: Sequence[str]) -> None:
+    """Raise `UnipetError` if there are overrides."""
+    if overrides:
+        raise UnipetError(f"unipet list {topic} takes no overrides, given {' '.join(overrides)}.")
 
+
+def dimension(topic: str) -> Callable[[Sequence[str], str | None], Lines]:
+    """A function that lists the values of a dimension, each with the first paragraph of what it is."""
+
+    def lines(overrides: Sequence[str], config_dir: str | None) -> Lines:
+        refuse(topic, overrides)
+        return [(name, "".join(value.paragraphs[:1])) for name, value in values_of(topic).items()]
+
+    return lines
+
+
+def functions(overrides: Sequence[str], config_dir: str | None) -> Lines:
+    """Every modification function, also those of the modules that `imports` names."""
     if overrides:  # imports=[my_module]
         from unipet.compose.composer import composer
         from unipet.compose.overrides import plan
 
         with composer(config_dir) as composing:
             plan(overrides, False, composing, command="list functions")
-    return [(name, (kind.__doc__ or "").strip().split("\n")[0]) for name, kind in FUNCTIONS.items()]
+    return dimension("functions")([], config_dir)
 
 
 def sites(overrides: Sequence[str], config_dir: str | None) -> Lines | str:
@@ -82,6 +95,10 @@ def sites(overrides: Sequence[str], config_dir: str | None) -> Lines | str:
 TOPICS: dict[str, Callable[[Sequence[str], str | None], Lines | str]] = {
     "methods": group("method"),
     "functions": functions,
+    "compositions": dimension("compositions"),
+    "scalings": dimension("scalings"),
+    "routers": dimension("routers"),
+    "reducers": dimension("reducers"),
     "sites": sites,
     "tasks": group("task"),
     "models": group("model"),
@@ -104,15 +121,28 @@ def table(lines: Lines) -> str:
     )
 
 
+#: Topics whose names are told about elsewhere.
+ELSEWHERE = {
+    "methods": " `unipet describe method=NAME` shows a method.",
+    "sites": " `unipet list sites model=NAME` shows a base model.",
+    "tasks": " `unipet describe task=NAME` shows a task.",
+}
+
+
 def main(argv: Sequence[str]) -> int:
-    """Print one topic, or all of them."""
+    """Print one topic, some of its values with their options, or all topics."""
     parser = Parser(
         prog="unipet list",
         description=f"Topics: {', '.join(TOPICS)}. Without a topic: all of them.",
         epilog=examples("list"),
     )
     parser.add_argument("topic", nargs="?", metavar="TOPIC")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="for sites: model=NAME lists one base model")
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="NAME|KEY=VALUE",
+        help=f"for {', '.join(KEYS)}: NAME shows what it is and its options; for sites: model=NAME lists one base model",
+    )
     parser.add_argument("-cd", "--config-dir", type=home, metavar="DIR", help="a directory with your own groups")
     parser.add_import()
     asked = read(parser, argv)
@@ -120,9 +150,18 @@ def main(argv: Sequence[str]) -> int:
         return 0
     if asked.topic is not None and asked.topic not in TOPICS:
         raise unknown("unipet list", asked.topic, TOPICS)
+    names = [word for word in asked.words if "=" not in word and not word.startswith(("~", "+"))]
+    overrides = [word for word in asked.words if word not in names]
+    if names and asked.topic not in KEYS:
+        raise UnipetError(
+            f"unipet list {asked.topic} takes no name, given {names[0]!r:.200}. Topics that do: {', '.join(KEYS)}."
+            f"{ELSEWHERE.get(asked.topic, '')}"
+        )
     for topic in [asked.topic] if asked.topic else TOPICS:
         if not asked.topic:
             print(f"{topic}:")
-        found = TOPICS[topic](asked.overrides, asked.config_dir)
+        found = TOPICS[topic](overrides, asked.config_dir)
+        if names:
+            found = "\n\n\n".join([described(topic, name) for name in names])
         print(found if isinstance(found, str) else table(found))
     return 0
