@@ -369,6 +369,12 @@ a BERT. *Parity*: the largest absolute error of outputs and of gradients against
 implementations (adapters, peft, the unified-view code, AdaMix, loralib), sizes and factors set to theirs; each oracle's
 own tolerance is met (tests/adaptation/test_parity.py). *Beside peft*: outputs, gradients and merged weights of the
 installed peft at random parameters (tests/adaptation/test_peft_live.py, test_peft_live_tokens.py, test_prefix_init.py).
+*Formula test only*: no other implementation was compared with this method as such. Its parts were compared with their
+formulas, written out in tests (tests/calculus/test_dimensions.py, test_functions_*.py; tests/adaptation/test_attention.py,
+test_prefix_options.py); `full` and `head_only` have no parts. `ORACLES` in docs/make_methods.py says which oracles belong to
+a method; one with neither an oracle nor a row in these tests of peft gets this entry. Of 184 oracles one is not compared,
+VeRA of the adapters library: it trains full matrices where the method has vectors (`NOT_COVERED` in
+tests/support/oracle_families.py).
 
 | method | function | position | composition | scaling | more | parameters | folds | parity | source |
 |---|---|---|---|---|---|---|---|---|---|
