@@ -77,3 +77,14 @@ def test_the_random_pair_trains_vectors_not_matrices() -> None:
     model = adapted({"a": pair})
     assert all(parameter.dim() == 1 for parameter in unipet.parameters(model).values())
     assert report.trainable == report.stored == 2 * 2 * (32 + 8) == 160
+
+
+@pytest.mark.parametrize("method", ["lora", "prefix"])
+def test_a_base_model_that_was_left_on_a_disk_is_refused_and_stays_as_it_was(method: str) -> None:
+    """Accelerate keeps offloaded layers on the meta device until they compute; an insertion there would have no tensors."""
+    model = TINY["bert"](head=False)
+    model.encoder.layer[1].to("meta")
+    before = dict(model.named_parameters())
+    with pytest.raises(unipet.UnipetError, match=r"16 parameters .*encoder.layer.1.*device_map=\"cpu\""):
+        unipet.adapt(model, method)
+    assert dict(model.named_parameters()) == before and all(parameter.requires_grad for parameter in before.values())

@@ -81,6 +81,8 @@ def test_a_space_is_chosen_by_either_key_from_a_file_or_a_directory(here: Path) 
         (["method.variables.amount=lots"], "unipet.pick: unknown 'lots'. Allowed: little, much"),
         (["method.variables.which=[]"], "each of them is absent"),
         (["method=lora"], "a design space (search.space, space) has its own method"),
+        (['optim.lr="${unipet.pick:${task.name},{other: 1e-3}}"'], "optim.lr: unipet.pick: unknown"),
+        (['optim.lr="${unipet.pick:${task.name},3}"'], "optim.lr: unipet.pick: the second argument is a mapping"),
         (["method.variables.layers=[9]"], "layer 9 does not exist"),
     ],
 )

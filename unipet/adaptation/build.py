@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from unipet.adaptation.adapted import Adaptation
-from unipet.adaptation.place_checks import check_forms, check_inside
+from unipet.adaptation.place_checks import check_forms, check_in_memory, check_inside
 from unipet.adaptation.prefix_init import start_from_text
 from unipet.adaptation.room_for_tensors import Room
 from unipet.adaptation.stack_hooks import lengthened, stacks_of, vocabulary
@@ -53,6 +53,7 @@ def build(
     shared: dict[str, Bank] = {}
     dtype, where_it_is = _dtype_and_device(model)
     device = device or where_it_is
+    check_in_memory(model, device)
     table = (
         (sites or architecture_of(model, ARCHITECTURES)) if method.insertions else None
     )  # else any architecture will do

@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+import torch
+from torch import nn
+
 from unipet.calculus.method import InsertionSpec
 from unipet.calculus.sites import Site
 from unipet.errors import UnipetError
+
+
+def check_in_memory(model: nn.Module, device: torch.device) -> None:
+    """Raise UnipetError for a model of which parts were left on a disk; one without any weights is described on `meta`."""
+    absent = [name for name, parameter in model.named_parameters() if parameter.is_meta]
+    if absent and device.type != "meta":
+        raise UnipetError(
+            f"{len(absent)} parameters of the base model are not in memory, {absent[0]} the first: its device_map left them on "
+            'the disk. Load the model onto one device, device_map="cpu" or device_map={"": 0}.'
+        )
 
 
 def check_forms(spec: InsertionSpec, sites: list[Site], key: str) -> None:

@@ -90,6 +90,8 @@ def explain(error: Exception, overrides: Sequence[str]) -> UnipetError:
     cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__ or error.__context__
     if isinstance(cause, OmegaConfBaseException):
         key = str(cause.full_key or cause.key or "")
+        if (ours := _ours(cause)) is not None:  # a resolver of this package refused its arguments
+            return UnipetError(f"{key + ': ' if key else ''}{ours}{origin(error)}")
         if isinstance(cause, MissingMandatoryValue):
             return UnipetError(f"{key}: not given. Set it, for example {key}=VALUE.")
         if isinstance(cause, ConfigKeyError) and not key.startswith("hydra"):
@@ -104,6 +106,13 @@ def explain(error: Exception, overrides: Sequence[str]) -> UnipetError:
             return UnipetError(f"{key}: null or a value of another shape given; allowed: {allowed}.{origin(error)}")
         return UnipetError(f"{key + ': ' if key else ''}{first_line(cause)}{origin(error)}")
     return UnipetError(f"cannot compose {_asked(overrides)}: {' '.join(str(error).split())[:MOST]}")
+
+
+def _ours(error: BaseException | None) -> UnipetError | None:
+    """The error of this package that led to this one."""
+    while error is not None and not isinstance(error, UnipetError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def unreadable(override: str) -> UnipetError:
