@@ -22,7 +22,12 @@ here = Path(sys.argv[1])
 OVER = "over tasks"
 WAYS = ("random", "mean_of_outputs", "ensemble_logits", "best_expert")
 
-PARTS = {"trec": "single", "sst2": "single", "mrpc": "mrpc", "rte": "rte"}  # task -> the part that trains it
+PARTS = {
+    "trec": "single",
+    "sst2": "single",
+    "mrpc": "mrpc",
+    "rte": "rte",
+}  # task -> the parts that train it, by their beginning
 CONTRASTS = (
     ("adamix", "twin"),
     ("adamix", "twin_wide"),
@@ -36,7 +41,7 @@ CONTRASTS = (
 finals: dict[tuple[str, str, str], dict[int, dict]] = defaultdict(dict)  # (task, method, budget) -> seed -> record
 for file in sorted(here.glob("*/runs.jsonl")):
     for record in map(json.loads, file.read_text().splitlines()):
-        if record["trial"]["role"] == "final" and PARTS[record["task"]] == file.parent.name:
+        if record["trial"]["role"] == "final" and PARTS[record["task"]] == file.parent.name.partition("_")[0]:
             finals[record["task"], record["method"], record["budget"]][record["seed"]] = record
 budgets: dict[str, list[str]] = defaultdict(list)  # task -> the budget of the study, and that of twice the steps
 for task, _, budget in sorted(finals, key=lambda key: int(key[2].partition("=")[2])):
