@@ -17,8 +17,7 @@ from unipet.calculus.functions.product import Delta
 
 #: The weight (R, U) of a linear map, and its bias (R,) if it has one.
 Linear = tuple[Tensor, Tensor | None]
-
-
+#: Any of them says what Δ is.
 _SAY_WHAT_DELTA_IS = ("delta", "product", "unjoined")
 
 
@@ -45,9 +44,8 @@ class BeginsLinearly(ABC):
 def both(u: Tensor, first: Linear, second: Linear) -> tuple[Tensor, Tensor]:
     """What two linear maps make of u, (..., R) and (..., S), in one product: u is read once, and has one gradient."""
     together = None
-    if (
-        first[1] is not None or second[1] is not None
-    ):  # zeros for the other: added afterwards, a bias would leave half precision
+    if first[1] is not None or second[1] is not None:
+        # Zeros for the one that has none: a bias that is added afterwards would leave half precision.
         rows = [weight.new_zeros(len(weight)) if bias is None else bias for weight, bias in (first, second)]
         together = torch.cat(rows)
     z = F.linear(u, torch.cat([first[0], second[0]]), together)
