@@ -3,8 +3,8 @@
     python benchmarks/soak.py [--kills 50] [--launcher local|slots] [--seed 0] [--out FILE]
 
 Each kill is SIGKILL to the whole process group: the command, its workers, and whatever they started. Every other one comes at a
-random moment of the command, the rest at a random moment after a run has written a resume point: starting takes longer than
-these small runs. Between two kills, the script checks that no half-written file is taken for a whole one. At the end, it checks
+random moment of the command: of the rest, one as soon as a run has written a resume point, since that run must go on, the next at
+a random moment after it, since starting takes longer than these small runs. Between two kills, the script checks that no half-written file is taken for a whole one. At the end, it checks
 that no process, lock or claim is left, that every job has ended exactly once, that runs have gone on from resume points, and
 that score, metrics, predictions and adapter of every run are byte for byte those of the undisturbed sweep.
 """
@@ -80,7 +80,7 @@ def soak(place: Path, kills: int, launcher: str, chance: random.Random) -> dict[
             seconds = chance.uniform(0.2, max(4.0, calm_s))
             if done % 2:
                 disturbed.await_resume_point(process)
-                seconds /= 4
+                seconds *= 0 if done % 4 == 1 else 0.25
             process.wait(timeout=seconds)
             calm_s = min(calm_s, time.monotonic() - begun)  # the machine may have become faster
             disturbed.forget_results(chance)  # it came to its end: some of its runs shall be done again
@@ -134,8 +134,8 @@ class Sweep:
 
     def await_resume_point(self, process: subprocess.Popen[bytes]) -> None:
         """Until a run has written another resume point than were there, or the command has ended."""
-        before = set(self.root.glob("*/resume/*"))
-        while process.poll() is None and not set(self.root.glob("*/resume/*")) - before:
+        before = set(self.root.glob("*/resume/*.json"))
+        while process.poll() is None and not set(self.root.glob("*/resume/*.json")) - before:
             time.sleep(0.02)
 
     def runs(self) -> dict[str, dict[str, Any]]:
