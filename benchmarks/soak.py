@@ -4,9 +4,10 @@
 
 Each kill is SIGKILL to the whole process group: the command, its workers, and whatever they started. Every other one comes at a
 random moment of the command: of the rest, one as soon as a run has written a resume point, since that run must go on, the next at
-a random moment after it, since starting takes longer than these small runs. Between two kills, the script checks that no half-written file is taken for a whole one. At the end, it checks
-that no process, lock or claim is left, that every job has ended exactly once, that runs have gone on from resume points, and
-that score, metrics, predictions and adapter of every run are byte for byte those of the undisturbed sweep.
+a random moment after it, since starting takes longer than these small runs. Between two kills, the script checks that no
+half-written file is taken for a whole one. At the end, it checks that no process, lock or claim is left, that every job has ended
+exactly once, that runs have gone on from resume points, and that score, metrics, predictions and adapter of every run are byte
+for byte those of the undisturbed sweep.
 """
 
 from __future__ import annotations

@@ -125,7 +125,7 @@ def measure_pair(
         variant.model.zero_grad(set_to_none=True)
     for phase in work.phases:
         if phase == "merged evaluation":
-            folded = {name: merged(variant) for name, variant in sides.items() if name != "floor"}
+            folded = {name: merged(variant, base) for name, variant in sides.items() if name != "floor"}
             if folded["ours"] is None:
                 continue
             sides = {"floor": at_floor} | {name: variant for name, variant in folded.items() if variant is not None}

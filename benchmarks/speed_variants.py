@@ -1,4 +1,7 @@
-"""The floor, ours and a peer as things that can be stepped: each its own copy of one base model, so that they take turns.
+"""The floor, ours and a peer as things that can be stepped: each its own model, so that they take turns.
+
+What none of them changes, they share: with copies, where each lies in memory (huge pages, sets of the cache) moved the time of
+a generated token by up to 5 %, which says nothing about a method.
 
 The floor is a training step of the frozen base model in which only the head trains and the gradient flows to the
 embeddings. A method that acts in the first layer can do no less.
@@ -7,6 +10,7 @@ embeddings. A method that acts in the first layer can do no less.
 from __future__ import annotations
 
 import copy
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -114,6 +118,7 @@ def _frozen(base: nn.Module) -> nn.Module:
 def floor(base: nn.Module, workload: Workload, device: str, autocast: bool) -> Variant:
     """The frozen base model, with gradients down to its embeddings."""
     model = _frozen(base)
+    share(model, base)
     for path in workload.embedded:
         model.get_submodule(path).register_forward_hook(_wants_gradient)
     return Variant(model, workload, device, autocast)
@@ -129,6 +134,7 @@ def ours(base: nn.Module, pair: Pair, workload: Workload, device: str, autocast:
     unipet.adapt(model, pair.spec())
     objective = adaptation(model).method.objective
     _float32(model, autocast)
+    share(model, base)
     return Variant(
         model, workload, device, autocast, objective.views, next(iter(objective.of(Consistency).values()), None)
     )
@@ -154,6 +160,7 @@ def peer(base: nn.Module, pair: Pair, like: Variant) -> Variant | None:
     else:
         return None
     _float32(model, like.autocast)
+    share(model, base)
     other = Variant(model, workload, like.device, like.autocast)
     if other.own_parameters() != like.own_parameters():
         raise Unequal(f"{pair.name}: {like.own_parameters()} parameters beside {other.own_parameters()} of {pair.peer}")
@@ -168,13 +175,29 @@ def _float32(model: nn.Module, autocast: bool) -> None:
                 parameter.data = parameter.data.float()
 
 
-def merged(variant: Variant) -> Variant | None:
+def share(model: nn.Module, base: nn.Module) -> None:
+    """Let `model`, made from a copy of `base`, compute with the very tensors of `base` where its own frozen ones equal them."""
+    left: defaultdict[tuple[torch.Size, torch.dtype], list[nn.Parameter]] = defaultdict(list)
+    for parameter in base.parameters():
+        left[parameter.shape, parameter.dtype].append(parameter)
+    for parameter in model.parameters():
+        alike = left[parameter.shape, parameter.dtype]
+        same = (index for index, each in enumerate(alike) if torch.equal(each, parameter))
+        if not parameter.requires_grad and (found := next(same, None)) is not None:
+            parameter.data = alike.pop(found).data
+
+
+def merged(variant: Variant, base: nn.Module) -> Variant | None:
     """The variant with its method folded into the weights; None if the method cannot be."""
     model = variant.model
-    if not hasattr(model, "merge_and_unload"):
+    for parameter in model.parameters():
+        parameter.data = parameter.data.clone()  # it is folded in place, and others share the weights
+    if hasattr(model, "merge_and_unload"):
+        model = model.merge_and_unload()
+    else:
         try:
             unipet.merge(model)
         except unipet.UnipetError:
             return None
-        return Variant(model, variant.workload, variant.device, variant.autocast)
-    return Variant(model.merge_and_unload(), variant.workload, variant.device, variant.autocast)
+    share(model, base)
+    return Variant(model, variant.workload, variant.device, variant.autocast)

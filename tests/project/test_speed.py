@@ -77,6 +77,28 @@ def test_both_sides_of_a_pair_train_as_many_parameters_and_take_a_step(name: str
         assert any(not torch.equal(a, b) for a, b in zip(before, side.trained, strict=True))
 
 
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks:UserWarning")  # of peft's SHiRA
+@pytest.mark.parametrize("name", ["LoRA, q and v", "BitFit", "PSOFT", "full fine-tuning"])
+def test_frozen_weights_are_the_base_model_s_own_and_stay_as_they_were(name: str) -> None:
+    """Where a copy lies in memory is no property of a method."""
+    work = WORKS["encoder"]
+    torch.manual_seed(0)
+    base = work.build()
+    before = {key: value.clone() for key, value in base.state_dict().items()}
+    own = speed_variants.ours(base, PAIRS[name], work, "cpu", False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of peft
+        sides = [speed_variants.floor(base, work, "cpu", False), own, speed_variants.peer(base, PAIRS[name], own)]
+    places = {parameter.data_ptr() for parameter in base.parameters()}
+    for side in filter(None, sides):
+        frozen = [each for each in side.model.parameters() if not each.requires_grad]
+        assert sum(each.data_ptr() in places for each in frozen) >= min(len(frozen), 20)
+        assert not any(each.data_ptr() in places for each in side.trained)
+        side.step()
+        speed_variants.merged(side, base)
+    assert all(torch.equal(value, before[key]) for key, value in base.state_dict().items())
+
+
 def test_a_pair_of_other_sizes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     pair = speed_pairs.Pair(
         "unequal",
@@ -305,11 +327,11 @@ def test_a_generated_token_takes_no_more_calls_than_peft_s(name: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of peft
         bare, own, other = generation_calls.measure(PAIRS[name])
-    if name.startswith("prefix"):  # peft puts it into the KV cache, which here holds the user's tokens alone
-        assert own.calls - bare.calls <= 138 and own.operators - bare.operators <= 5
+    assert own.operators - bare.operators <= other.operators - bare.operators
+    if name.startswith("prefix"):  # peft leaves it in the KV cache, which here holds the user's tokens alone between passes
+        assert own.calls - bare.calls <= 150
     else:
         assert own.calls - bare.calls <= other.calls - bare.calls
-        assert own.operators - bare.operators <= other.operators - bare.operators
     if name == "LoRA, q and v":
         assert own.operators - bare.operators < other.operators - bare.operators
 

@@ -11,6 +11,7 @@ from unipet.adaptation.attention import ATTRIBUTE, PREFIX, HeadsSite, wrap_imple
 from unipet.adaptation.inside_experts import InsideExperts
 from unipet.adaptation.joined_weight import JoinedWeight, can_join
 from unipet.adaptation.plain_saving import as_before, warn_when_saved
+from unipet.adaptation.ready_prefix import CacheReader, may_read_cache
 from unipet.adaptation.recomputation import Recomputation
 from unipet.adaptation.site_hooks import Entry, HeadsReader, Hook
 from unipet.adaptation.stack_hooks import changes
@@ -169,6 +170,8 @@ class Attachment:
         if site is None:
             site = HeadsSite()
             setattr(module, ATTRIBUTE, site)
+            if insertion.parts.composition.shares_softmax and insertion.site.causal and may_read_cache(module):
+                self.handles.append(module.register_forward_pre_hook(CacheReader(site), with_kwargs=True))
         x_path = insertion.site.x_path
         known = {other.site.x_path for other in site.insertions if other.reads_x}
         if insertion.reads_x and x_path not in known:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from unipet.adaptation.at_heads import blocks_of, changed, narrowed, prepended
 from unipet.adaptation.attention_call import InnerCall
+from unipet.adaptation.ready_prefix import taken_out, with_ready_prefix
 from unipet.calculus.functions.base import Heads
 from unipet.calculus.insertion import Insertion
 from unipet.calculus.own_rows import Cut
@@ -36,6 +37,8 @@ class HeadsSite:
         self.x: dict[str, Tensor] = {}  # path of the module that reads x -> x
         self.biased: Any = None  # the module that computes the stack's relative position bias, where columns shift it
         self.behind = False  # whether queries move with the keys: real tokens stand behind the columns
+        self.cached: Any = None  # the layer of the KV cache in the current call
+        self.inside: tuple[Tensor, Tensor] | None = None  # the prefix that stands in front of it there
         self.watch: Callable[[Tensor, Tensor], None] | None = (
             None  # called with the keys and values of every attention call
         )
@@ -69,18 +72,23 @@ class Attention:
         if site is None or not site.insertions:
             return inner(seen, query, key, value, attention_mask, **kwargs)
         try:
+            tensors = query, key, value, attention_mask
+            if not self.flash and (found := with_ready_prefix(site, inner, seen, tensors, kwargs)) is not None:
+                return found
+            tensors = query, *taken_out(site, key, value), attention_mask
             if (blocks := blocks_of(site.insertions, query)) is None:
-                return self._with(site.insertions, inner, seen, (query, key, value, attention_mask), kwargs, site)
+                return self._with(site.insertions, inner, seen, tensors, kwargs, site)
             # Attention multiplies by no weights: each block on its own costs as much, and sees no other's columns.
             calls = []
             cut, inside = blocks
             for number, insertions in enumerate(inside):
-                tensors, named = narrowed((query, key, value, attention_mask), kwargs, cut, number)
-                calls.append(self._with(insertions, inner, seen, tensors, named, site, (cut, number)))
+                own, named = narrowed(tensors, kwargs, cut, number)
+                calls.append(self._with(insertions, inner, seen, own, named, site, (cut, number)))
             weights = [weights for _, weights in calls if weights is not None]
             return torch.cat([h for h, _ in calls]), torch.cat(weights) if len(weights) == len(calls) > 0 else None
         finally:
             site.x.clear()
+            site.cached = None
 
     def _with(
         self,

@@ -63,18 +63,11 @@ def columns_of(insertion: Insertion, heads: Heads, x: Tensor | None) -> Columns:
     rows = heads.q_BHTE.shape[0]
     views = insertion.views if insertion.training else 1
 
-    def made(view: int) -> tuple[Tensor, Tensor]:
-        with insertion.draws:
-            columns: tuple[Tensor, Tensor] = function.columns(
-                insertion.params(view), heads.kv_heads, insertion.training
-            )
-        return columns
-
     if views == 1:
-        k_GLE, v_GLE = insertion.kept("columns", partial(made, 0))
+        k_GLE, v_GLE = kept_columns(insertion, heads.kv_heads)
         k_BGLE, v_BGLE = k_GLE.expand(rows, *k_GLE.shape), v_GLE.expand(rows, *v_GLE.shape)
     else:
-        every = [made(view) for view in range(views)]
+        every = [_made(insertion, heads.kv_heads, view) for view in range(views)]
         k_BGLE, v_BGLE = (torch.cat([part[i].expand(rows // views, *part[i].shape) for part in every]) for i in (0, 1))
     chosen_BT = None if parts.tokens is None else insertion.chosen(heads.q_BHTE.transpose(1, 2))
     if type(parts.scaling) is Constant and not insertion.bank.differ:  # as most: without a look-up
@@ -89,6 +82,18 @@ def columns_of(insertion: Insertion, heads: Heads, x: Tensor | None) -> Columns:
     elif factor == 1:
         return Columns(k_BGLE, v_BGLE, chosen_BT)
     return Columns(k_BGLE * factor if function.scale_keys else k_BGLE, v_BGLE * factor, chosen_BT)
+
+
+def kept_columns(insertion: Insertion, kv_heads: int) -> tuple[Tensor, Tensor]:
+    """Keys and values of every example, (G, L, E); while a KV cache is filled, the same two tensors."""
+    return insertion.kept("columns", partial(_made, insertion, kv_heads, 0))
+
+
+def _made(insertion: Insertion, kv_heads: int, view: int) -> tuple[Tensor, Tensor]:
+    function: Any = insertion.parts.function
+    with insertion.draws:
+        columns: tuple[Tensor, Tensor] = function.columns(insertion.params(view), kv_heads, insertion.training)
+    return columns
 
 
 def in_front(columns: list[Columns], q_BHTE: Tensor, k_BGSE: Tensor, v_BGSE: Tensor) -> tuple[Tensor, Tensor, Tensor]:

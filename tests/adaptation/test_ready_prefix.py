@@ -1,0 +1,182 @@
+"""A prefix stands in front of a KV cache while an attention module computes, and nobody else ever finds it there."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import unipet
+from benchmarks.operators import Operators
+from tests.support.generating import adapted, generate, lively, prompts
+from tests.support.matrix import randomise, spec_of
+from unipet.adaptation import attention, ready_prefix
+
+LENGTH = 6
+
+
+def start(model: Any) -> tuple[Any, int]:
+    """The cache of a prompt that has been read, and the prompt's length."""
+    batch = prompts("llama", rows=2, length=LENGTH)
+    return model(input_ids=batch["input_ids"], use_cache=True).past_key_values, LENGTH
+
+
+def step(model: Any, cache: Any, number: int = 1) -> Tensor:
+    """The logits after more tokens."""
+    rows = cache.layers[0].keys.shape[0]
+    tokens = torch.arange(5, 5 + rows * number).view(rows, number)
+    found: Tensor = model(input_ids=tokens, past_key_values=cache, use_cache=True).logits
+    return found
+
+
+def half_the_keys(model: Any, cache: Any) -> Any:
+    cache.layers[0].keys.mul_(0.5)
+    return cache
+
+
+def crop(model: Any, cache: Any) -> Any:
+    cache.crop(-1)
+    return cache
+
+
+def change_rows(model: Any, cache: Any) -> Any:
+    cache.batch_select_indices(torch.tensor([1, 0]))
+    return cache
+
+
+def more_rows(model: Any, cache: Any) -> Any:
+    cache.batch_repeat_interleave(2)
+    return cache
+
+
+def change_the_prefix(model: Any, cache: Any) -> Any:
+    for parameter in trained(model):
+        parameter.mul_(0.5)
+    return cache
+
+
+def several_tokens(model: Any, cache: Any) -> Any:
+    step(model, cache, 3)
+    return cache
+
+
+def without_the_method(model: Any, cache: Any) -> Any:
+    with unipet.disabled(model):
+        step(model, cache)
+    return cache
+
+
+def with_gradients(model: Any, cache: Any) -> Any:
+    with torch.enable_grad():
+        step(model, cache)
+    return cache
+
+
+def copied_and_changed(model: Any, cache: Any) -> Any:
+    return half_the_keys(model, copy.deepcopy(cache))
+
+
+def other_values(model: Any, cache: Any) -> Any:
+    for layer in cache.layers:
+        layer.values = layer.values * 0.5
+    return cache
+
+
+def nothing(model: Any, cache: Any) -> Any:
+    return cache
+
+
+BETWEEN: list[Callable[[Any, Any], Any]] = [
+    nothing,
+    half_the_keys,
+    crop,
+    change_rows,
+    more_rows,
+    change_the_prefix,
+    several_tokens,
+    without_the_method,
+    with_gradients,
+    copied_and_changed,
+    other_values,
+]
+
+
+def trained(model: Any) -> list[Tensor]:
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+@pytest.mark.parametrize("between", BETWEEN, ids=lambda one: one.__name__)
+@torch.no_grad()
+def test_whatever_happens_to_the_cache_between_two_tokens(
+    between: Callable[[Any, Any], Any], implementation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The logits are those of a call that puts the prefix in front for every token."""
+
+    def run() -> tuple[list[Tensor], Any]:
+        model = adapted("llama", "prefix", implementation=implementation).eval()
+        cache, _ = start(model)
+        found = [step(model, cache), step(model, cache)]
+        cache = between(model, cache)
+        return [*found, step(model, cache), step(model, cache)], cache
+
+    ready, cache = run()
+    monkeypatch.setattr(attention, "with_ready_prefix", lambda *given: None)
+    expected, other = run()
+    for one, two in zip(ready, expected, strict=True):
+        torch.testing.assert_close(one, two, rtol=0, atol=1e-6)
+    for own, theirs in zip(cache.layers, other.layers, strict=True):
+        assert own.keys.shape == theirs.keys.shape
+        torch.testing.assert_close(own.keys, theirs.keys, rtol=0, atol=1e-6)
+        torch.testing.assert_close(own.values, theirs.values, rtol=0, atol=1e-6)
+
+
+@torch.no_grad()
+def test_two_adaptations_with_prefixes_share_a_cache_and_not_their_prefixes() -> None:
+    model = lively("llama").eval()
+    for name in ("one", "two"):
+        unipet.adapt(model, spec_of("prefix"), name=name)
+    randomise(model, 0.3)
+    cache, _ = start(model)
+    found = []
+    for name in ("one", "one", "two", "two", "one"):
+        unipet.use(model, name)
+        apart = copy.deepcopy(cache)
+        for layer in apart.layers:  # one that nobody has seen
+            layer.keys, layer.values = layer.keys.clone(), layer.values.clone()
+        found.append((step(model, cache), step(model, apart)))
+    for one, two in found:
+        torch.testing.assert_close(one, two, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("arch", ["llama", "gpt2", "bart"])
+@torch.no_grad()
+def test_a_token_copies_the_cache_once(arch: str) -> None:
+    """As the base model does: counted, not timed."""
+
+    def copies(model: Any) -> int:
+        counts = []
+        for new in (2, 6):
+            with Operators() as operators:
+                generate(model.eval(), prompts(arch), new=new)
+            counts.append(sum(count for name, count in operators.counts.items() if "cat" in str(name)))
+        return counts[1] - counts[0]
+
+    assert copies(adapted(arch, "prefix")) == copies(lively(arch)) > 0
+
+
+@torch.no_grad()
+def test_a_module_that_asks_its_cache_for_lengths_finds_no_prefix_there() -> None:
+    class Asking(torch.nn.Module):
+        def forward(self, hidden_states: Tensor, past_key_values: Any = None) -> Any:
+            return past_key_values.get_seq_length(), hidden_states
+
+    class Silent(torch.nn.Module):
+        def forward(self, hidden_states: Tensor, past_key_values: Any = None) -> Any:
+            return past_key_values.update(hidden_states, hidden_states, 0)
+
+    assert not ready_prefix.may_read_cache(Asking()) and ready_prefix.may_read_cache(Silent())
