@@ -7,14 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, final
+from typing import final
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-
-#: Matrices with fewer columns than this are narrow.
-_NARROW = 16
 
 
 @final
@@ -50,34 +47,9 @@ class Product:
 
     def added(self, h: Tensor) -> Tensor:
         """h + s z Wᵀ."""
+        # Of z and W, autograd keeps what the gradient of the other needs, and a scaled copy of neither.
         z_NR, W_DR = self.z.flatten(0, -2), self.W_DR.to(h.dtype)
-        if not torch.is_grad_enabled() or torch.compiler.is_compiling():  # a compiled graph decides what it keeps
-            return torch.addmm(h.flatten(0, -2), z_NR, W_DR.T, alpha=self.factor).view(h.shape)
-        sum_ND: Tensor = _Sum.apply(h.flatten(0, -2), z_NR, W_DR, self.factor)  # type: ignore[no-untyped-call]
-        return sum_ND.view(h.shape)
-
-
-class _Sum(torch.autograd.Function):
-    """h + s z Wᵀ in one operator, which keeps z and W alone for the backward pass, no scaled copy of either; z only where W
-    trains, and W only where z depends on what trains."""
-
-    @staticmethod
-    def forward(ctx: Any, h_ND: Tensor, z_NR: Tensor, W_DR: Tensor, factor: float) -> Tensor:
-        ctx.save_for_backward(z_NR if ctx.needs_input_grad[2] else None, W_DR if ctx.needs_input_grad[1] else None)
-        ctx.factor = factor
-        return torch.addmm(h_ND, z_NR, W_DR.T, alpha=factor)
-
-    @staticmethod
-    def backward(ctx: Any, grad_ND: Tensor) -> tuple[Tensor | None, ...]:
-        z_NR, W_DR = ctx.saved_tensors
-        grad_z = grad_W = None
-        if ctx.needs_input_grad[1]:
-            # Stored by rows: on CPUs, a product with a narrow matrix that is stored by columns takes twice as long.
-            W_RD = W_DR.T.contiguous() if W_DR.shape[1] < _NARROW else W_DR.T
-            grad_z = times(ctx.factor, grad_ND @ W_RD.T)
-        if ctx.needs_input_grad[2]:
-            grad_W = times(ctx.factor, (z_NR.T @ grad_ND).T)
-        return (grad_ND if ctx.needs_input_grad[0] else None), grad_z, grad_W, None
+        return torch.addmm(h.flatten(0, -2), z_NR, W_DR.T, alpha=self.factor).view(h.shape)
 
 
 def times(factor: Tensor | float, tensor: Tensor) -> Tensor:
