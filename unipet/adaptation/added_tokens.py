@@ -22,12 +22,15 @@ def places(mask_BT: Tensor | None, after: int, rows: int, device: torch.device) 
 
 def among(user: Tensor, own: Tensor, place_B: Tensor) -> Tensor:
     """`own` (B, L, ...) put into `user` (B, T, ...), from column `place_B` on: (B, T + L, ...)."""
-    size, length = own.shape[1], user.shape[1]
-    column = torch.arange(length + size, device=user.device)
-    place_B1 = place_B.unsqueeze(1)
-    own_here = column - place_B1
+    return moved(torch.cat([own.to(user.dtype), user], dim=1), own.shape[1], place_B)
+
+
+def moved(longer: Tensor, size: int, place_B: Tensor) -> Tensor:
+    """`longer` (B, L + T, ...) with its first `size` columns from column `place_B` on."""
+    column = torch.arange(longer.shape[1], device=longer.device)
+    own_here = column - place_B.unsqueeze(1)
     source = torch.where(own_here < 0, column + size, torch.where(own_here < size, own_here, column))
-    return _gathered(torch.cat([own.to(user.dtype), user], dim=1), source)
+    return _gathered(longer, source)
 
 
 def without(longer: Tensor, size: int, place_B: Tensor) -> Tensor:
@@ -37,8 +40,10 @@ def without(longer: Tensor, size: int, place_B: Tensor) -> Tensor:
 
 
 def _gathered(tensor: Tensor, column: Tensor) -> Tensor:
-    column = column.view(*column.shape, *[1] * (tensor.dim() - 2))
-    return tensor.gather(1, column.expand(-1, -1, *tensor.shape[2:]))
+    # Not by `gather`, which keeps the whole tensor for the backward pass to tell its size.
+    rows, length = tensor.shape[:2]
+    place = column + length * torch.arange(rows, device=column.device).unsqueeze(1)
+    return tensor.flatten(0, 1).index_select(0, place.flatten()).view(rows, -1, *tensor.shape[2:])
 
 
 def visible(mask_BS: Tensor, size: int, own_B: Tensor | None) -> Tensor:

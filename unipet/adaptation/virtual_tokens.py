@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unipet.adaptation.added_tokens import among, note, noting, places, visible, without
+from unipet.adaptation.added_tokens import among, moved, note, noting, places, visible, without
 from unipet.adaptation.position_ids import named, padding_counter, past_of, positions, takes, tokens_of
 from unipet.calculus.insertion import Insertion
 from unipet.calculus.own_rows import OwnRows
@@ -109,7 +109,7 @@ class VirtualTokens:
     def _lengthened(self, h_BTD: Tensor) -> Tensor:
         """h with the insertion's tokens among its own; the insertion puts them in front."""
         longer_BSD: Tensor = self.insertion(h_BTD, None)
-        return among(h_BTD, longer_BSD[:, : self.size], self.place_B)
+        return moved(longer_BSD, self.size, self.place_B)
 
     def _own(self, batch: Tensor) -> Tensor | None:
         """Which rows have the tokens, (B,); None: all. Others have as many columns that nothing sees: behind their own tokens,

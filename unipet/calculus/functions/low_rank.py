@@ -125,6 +125,8 @@ class LowRank(LinearMap, BeginsLinearly):
 
     def product(self, u: Tensor, params: Params, training: bool) -> Delta:
         u_BTU = F.dropout(u, self.dropout) if training and self.dropout and u.is_floating_point() else u
+        if self.diagonal and u.is_floating_point():
+            params = _diagonal_in_a_half(u, params)
         delta = self.rest(_read(u_BTU, params["down"]), params, training)
         if self.from_start:
             return value(delta) - F.linear(_read(u_BTU, params[_START + "down"]), params[_START + "up"])
@@ -135,7 +137,7 @@ class LowRank(LinearMap, BeginsLinearly):
         return (params["down"], None) if reads_alone else None
 
     def rest(self, z: Tensor, params: Params, training: bool) -> Delta:
-        z_BTR = z * params["diagonal"] if self.diagonal else z
+        z_BTR = z * params["diagonal"] if "diagonal" in params else z
         return Product(z_BTR, params["up"], b_D=params.get("up.bias"))
 
     def matrix(self, params: Params) -> Tensor:
@@ -158,3 +160,15 @@ class LowRank(LinearMap, BeginsLinearly):
 def _read(u_BTU: Tensor, down_RU: Tensor) -> Tensor:
     """down · u, with token ids (B, T) for one-hot vectors."""
     return F.linear(u_BTU, down_RU) if u_BTU.is_floating_point() else F.embedding(u_BTU, down_RU.T)
+
+
+def _diagonal_in_a_half(u_BTU: Tensor, params: Params) -> Params:
+    """The map's tensors with the diagonal multiplied into the narrower half, where z has more rows than that half is wide: it is
+    as large as what autograd keeps for the diagonal."""
+    down_RU, up_DR, diagonal_R = params["down"], params["up"], params["diagonal"]
+    if u_BTU.shape[:-1].numel() <= min(down_RU.shape[1], len(up_DR)):
+        return params
+    rest = {name: tensor for name, tensor in params.items() if name != "diagonal"}
+    if len(up_DR) < down_RU.shape[1]:
+        return rest | {"up": up_DR * diagonal_R}
+    return rest | {"down": down_RU * diagonal_R.unsqueeze(1)}
