@@ -12,9 +12,12 @@ from torch import Tensor, nn
 import unipet
 from tests.support.architectures import ARCHS
 from tests.support.matrix import assert_same_gradients, close, deep_copy, randomise, with_loss
-from unipet.adaptation import attaching
+from unipet.adaptation import attaching, joined_weight
+from unipet.adaptation.adapted import adaptation
 from unipet.adaptation.joined_weight import _Remade
+from unipet.calculus import direct
 from unipet.calculus.composition import Add
+from unipet.calculus.functions import product
 from unipet.calculus.functions.random_low_rank import RandomLowRank
 
 AT = {"site": ["attn.q", "ffn.down"], "form": "parallel"}
@@ -33,6 +36,14 @@ FUNCTIONS: dict[str, dict[str, Any]] = {
     },
     "random bases": {"function": {"name": "random_bases", "size": 2}, "scaling": {"name": "learned", "start": 0.7}},
     "circulant blocks": {"function": {"name": "circulant", "size": 4}, "scaling": 3.0},
+    "low rank": {"function": {"name": "low_rank", "size": 2}, "scaling": 0.5},
+    "low rank with an offset": {"function": {"name": "low_rank", "size": 2, "bias": True}, "scaling": 0.5},
+    "low rank with a diagonal": {"function": {"name": "low_rank", "size": 2, "diagonal": True}, "scaling": 0.5},
+    "low rank and one number for each row": {
+        "function": {"name": "low_rank", "size": 2},
+        "scaling": {"name": "learned_vector", "start": 0.7},
+    },
+    "a grid of low-rank blocks": {"function": {"name": "grid", "size": 4, "blocks": 2}, "scaling": 0.5},
     "factor of the weight": {"function": {"name": "low_rank", "size": 2}, "composition": "hadamard", "scaling": 0.5},
 }
 
@@ -73,6 +84,36 @@ def test_it_is_the_equation(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     batch = ARCHS["bert"].batch(3, 7)
     with torch.no_grad():
         assert close(model.eval()(**batch).logits, apart.eval()(**batch).logits, 1e-10)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_h_is_added_to_in_its_own_memory_unless_somebody_looks_on(
+    training: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, places = adapted(FUNCTIONS["low rank"]).train(training), list[int]()
+    inside = product.into
+
+    def seen(h: Tensor, delta: Any) -> Tensor:
+        found = inside(h, delta)
+        places.append(h.data_ptr())
+        assert found.data_ptr() == h.data_ptr()
+        return found
+
+    monkeypatch.setattr(joined_weight, "into", seen)
+    monkeypatch.setattr(direct, "into", seen)
+    batch = ARCHS["bert"].batch(3, 7)
+    with torch.set_grad_enabled(training):
+        model(**batch)
+        assert len(places) == len(joined(model)) > 0
+        calls: list[Tensor] = []
+        insertions = list(adaptation(model).items)
+        handles = [each.register_forward_hook(lambda own, given, h: calls.append(h)) for each in insertions]
+        model(**batch)
+        assert len(calls) == len(insertions) == len(places)
+        for handle in handles:
+            handle.remove()
+        model(**batch)
+        assert len(places) == 2 * len(insertions)
 
 
 def test_the_weight_is_not_kept_for_the_backward_pass(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from unipet.calculus.functions.base import Params
 from unipet.calculus.functions.beginnings import both
 from unipet.calculus.functions.bottleneck import Bottleneck
 from unipet.calculus.functions.low_rank import LowRank
-from unipet.calculus.functions.product import Product, added, scaled, stacked, value
+from unipet.calculus.functions.product import Product, added, into, scaled, stacked, value
 
 
 def drawn(rank: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
@@ -31,6 +31,23 @@ def test_value_and_gradients(rank: int, factor: float) -> None:
     assert torch.allclose(added(h, scaled(Product(z, W), factor)), h + factor * F.linear(z, W), atol=1e-12)
     assert torch.autograd.gradcheck(lambda h, z, W: added(h, scaled(Product(z, W), factor)), (h, z, W))
     assert torch.autograd.gradgradcheck(lambda h, z, W: added(h, scaled(Product(z, W), factor)), (h, z, W))
+
+
+@pytest.mark.parametrize("offset", [False, True])
+def test_in_the_memory_of_h(offset: bool) -> None:
+    h, z, W = drawn(3)
+    b = torch.randn(20, dtype=torch.float64, requires_grad=True) if offset else None
+
+    def found(h: Tensor, z: Tensor, W: Tensor) -> Tensor:
+        return into(h.flatten(0, 1) * 1.0, scaled(Product(z, W, b_D=b), 0.25)).view(h.shape)
+
+    assert torch.allclose(found(h, z, W), h + 0.25 * F.linear(z, W, b), atol=1e-12)
+    assert torch.autograd.gradcheck(found, (h, z, W)) and torch.autograd.gradgradcheck(found, (h, z, W))
+    with torch.no_grad():
+        own = h.clone()
+        assert into(own, Product(z, W)).data_ptr() == own.data_ptr() and not torch.equal(own, h)
+    half = h.detach().bfloat16().flatten(0, 1)
+    assert into(half, Product(z, W)).dtype == torch.bfloat16  # what has another precision is added afterwards
 
 
 def test_what_is_frozen_gets_no_gradient() -> None:

@@ -28,7 +28,7 @@ PINNED = Path(__file__).resolve().parent.parent / "training" / "operators.json"
 #: The row of the frozen base model, whose head alone trains while the gradient flows to the embeddings.
 FLOOR = "floor"
 #: What a row says beside the number of all operators: products of matrices, and values that the host waits for.
-PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "dot")
+PRODUCTS = ("mm", "addmm", "addmm_", "bmm", "baddbmm", "mv", "addmv", "dot")
 WAITS = ("_local_scalar_dense", "nonzero", "equal")
 
 

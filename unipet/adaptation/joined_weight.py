@@ -2,6 +2,7 @@
 
 Where f is a whole matrix A, h + s·f(x) takes two products of the tokens forward and three backward. One weight takes
 one and two, which is one more than the frozen module alone. The weight is not kept: the backward pass makes it again.
+Where s·f(x) is cheaper by itself, it is added in the memory of h, which nobody else has seen.
 
 Shapes: N tokens, U width of x, D width of h.
 """
@@ -17,6 +18,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from unipet.adaptation.site_hooks import Hook
+from unipet.calculus.functions.product import into
 from unipet.calculus.weights import quantised
 
 
@@ -40,13 +42,13 @@ class JoinedWeight:
         weight, bias = self.module.weight, self.module.bias
         if (direct := self.hook.insertion.direct) is not None and x.ndim == 3:
             if not direct.may_join:
-                return direct(F.linear(x, weight, bias), x)
+                return direct(F.linear(x, weight, bias), x, True)
             if not torch.is_grad_enabled():
                 joined = direct.joined(weight, x)
-                return direct(F.linear(x, weight, bias), x) if joined is None else F.linear(x, joined, bias)
+                return direct(F.linear(x, weight, bias), x, True) if joined is None else F.linear(x, joined, bias)
         made = self.hook.insertion.joined_weight(weight, x)
         if made is None:
-            return self.hook.changed(F.linear(x, weight, bias), x)
+            return self._added(x)
         if not torch.is_grad_enabled() or torch.compiler.is_compiling():  # a compiled graph decides what it keeps
             return F.linear(x, made(), bias)
         if self.hook.insertion.joins_linearly:
@@ -56,6 +58,14 @@ class JoinedWeight:
             lambda x: F.linear(x, made(), bias), x, use_reentrant=False, preserve_rng_state=False
         )
         return changed
+
+    def _added(self, x: Tensor) -> Tensor:
+        """h' where f(x) is computed apart: it is added in the memory of h, which nobody else has yet, instead of to a copy."""
+        weight, bias = self.module.weight, self.module.bias
+        plain = x.ndim == 3 and not torch.compiler.is_compiling()
+        if not plain or (delta := self.hook.insertion.addend(x)) is None:
+            return self.hook.changed(F.linear(x, weight, bias), x)
+        return into(F.linear(x.flatten(0, 1), weight, bias), delta).view(*x.shape[:-1], -1)
 
 
 class _Remade(torch.autograd.Function):

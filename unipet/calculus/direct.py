@@ -12,11 +12,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from unipet.calculus.composition.base import Composition
+from unipet.calculus.composition.elementwise import Add
 from unipet.calculus.functions.base import Function, LinearMap, Params
-from unipet.calculus.functions.product import Delta, scaled
+from unipet.calculus.functions.product import Delta, into, scaled
 from unipet.calculus.places import places, read
 
 if TYPE_CHECKING:
@@ -40,14 +41,15 @@ class Direct:
         self.every = (*self.own, *self.shared, *self.joint)
         self.generates = type(self.function).generate is not Function.generate
         self.delta = _delta(self.function)
+        self.adds = type(self.composition) is Add
         self.of_base = self.composition.needs_weight
         self.of_bias = self.composition.makes_of_bias
         self.base = {} if insertion.base is None else insertion.base.module._parameters
         self.always_joins = _is_cheaper(self.function)
         self.may_join = insertion.joins_weight and (self.always_joins or _may_be_cheaper(self.function))
 
-    def __call__(self, h: Tensor, x: Tensor | None) -> Tensor:
-        """h' from h (B, T, D) and x (B, T, U)."""
+    def __call__(self, h: Tensor, x: Tensor | None, own_memory: bool = False) -> Tensor:
+        """h' from h (B, T, D) and x (B, T, U); in the memory of h if that is the caller's alone."""
         if self.generates:
             params = self._kept("params", self._generated)
         else:
@@ -60,6 +62,8 @@ class Direct:
         delta = self.delta(u, params, False)
         if self.factor != 1:
             delta = scaled(delta, self.factor)
+        if own_memory and self.adds and not torch.is_grad_enabled():
+            return into(h, delta)
         if not self.of_base:
             own = _NOTHING
         elif not self.of_bias:
@@ -131,6 +135,12 @@ def direct(insertion: Insertion) -> Direct | None:
         return None
     factor = insertion.factor(None, None)
     return None if isinstance(factor, Tensor) else Direct(insertion, factor)
+
+
+def watched(insertion: nn.Module) -> bool:
+    """Whether somebody's hooks wait for its calls."""
+    before, after = insertion._forward_pre_hooks, insertion._forward_hooks
+    return bool(before or after or insertion._backward_pre_hooks or insertion._backward_hooks)
 
 
 def _delta(function: Function) -> Callable[[Any, Params, bool], Delta]:

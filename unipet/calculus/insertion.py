@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unipet.calculus.composition import Replace, Weights, column
-from unipet.calculus.direct import Direct, direct
+from unipet.calculus.composition import Add, Replace, Weights, column
+from unipet.calculus.direct import Direct, direct, watched
 from unipet.calculus.functions.base import Affine, Function, Heads, LinearMap, Params
 from unipet.calculus.functions.beginnings import BeginsLinearly, both
 from unipet.calculus.functions.product import Delta, scaled, stacked, value
@@ -43,13 +43,17 @@ class Insertion(RoutedInsertion):
     def direct(self) -> Direct | None:
         """The same h' with fewer look-ups, or None where this call needs them: in training, with a mixture or a gate, for some
         rows or tokens alone, or where somebody's hooks wait for it."""
-        if self.training or self.current.context.own is not None or torch.compiler.is_compiling():
-            return None
-        if self._forward_hooks or self._forward_pre_hooks or self._backward_hooks or self._backward_pre_hooks:
+        if self.training or self.current.context.own is not None or torch.compiler.is_compiling() or watched(self):
             return None
         if not self._looked:
             self._direct, self._looked = direct(self), True
         return self._direct
+
+    def addend(self, x: Tensor) -> Delta | None:
+        """s · f(x) of an insertion that `joins_weight`, where h' is h and that added, for all rows; else None."""
+        if type(self.parts.composition) is not Add or self.context.own is not None or watched(self):
+            return None
+        return scaled(self._delta(x, x, None), self.factor(None, None))
 
     def factor(self, h: Tensor | None, x: Tensor | None) -> Tensor | float:
         """s for this call."""

@@ -109,3 +109,13 @@ def added(h: Tensor, delta: Delta) -> Tensor:
     if type(delta) is Product and delta.joins(h):
         return delta.added(h)
     return h + value_in(h.dtype, delta)
+
+
+def into(h: Tensor, delta: Delta) -> Tensor:
+    """h + Δ, in the dtype of h and in its memory: nobody else may have h, nor may h be a view while gradients are recorded."""
+    h_ND = h.flatten(0, -2)
+    if type(delta) is Product:
+        delta = replace(delta, z=delta.z.flatten(0, -2))
+        if delta.joins(h_ND):
+            return h_ND.addmm_(delta.z, delta.W_DR.to(h.dtype).T, alpha=delta.factor).view(h.shape)
+    return h_ND.add_(value_in(h.dtype, delta).flatten(0, -2)).view(h.shape)
