@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import weakref
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -167,6 +169,27 @@ def test_a_token_copies_the_cache_once(arch: str) -> None:
         return counts[1] - counts[0]
 
     assert copies(adapted(arch, "prefix")) == copies(lively(arch)) > 0
+
+
+@torch.no_grad()
+def test_nothing_of_a_cache_outlives_it_and_nothing_of_ours_is_stored_with_it(tmp_path: Path) -> None:
+    model = adapted("llama", "prefix").eval()
+    cache, _ = start(model)
+    step(model, cache), step(model, cache)
+    whole = [
+        weakref.ref(module._unipet_heads.whole.keys) for module in model.modules() if hasattr(module, "_unipet_heads")
+    ]
+    assert len(whole) == len(cache.layers) and all(one() is not None for one in whole)
+    torch.save([(layer.keys, layer.values) for layer in cache.layers], tmp_path / "cache")
+    for (keys, values), layer in zip(torch.load(tmp_path / "cache", weights_only=True), cache.layers, strict=True):
+        assert torch.equal(keys, layer.keys) and torch.equal(values, layer.values)
+    other = copy.deepcopy(model)
+    torch.testing.assert_close(step(other, copy.deepcopy(cache)), step(model, cache))
+    whole = [
+        weakref.ref(module._unipet_heads.whole.keys) for module in model.modules() if hasattr(module, "_unipet_heads")
+    ]
+    del cache, layer, keys, values
+    assert all(one() is None for one in whole)
 
 
 @torch.no_grad()

@@ -13,13 +13,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from typing import Any
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
 
 from unipet.adaptation.at_heads import blocks_of, changed, narrowed, prepended
 from unipet.adaptation.attention_call import InnerCall
-from unipet.adaptation.ready_prefix import taken_out, with_ready_prefix
+from unipet.adaptation.ready_prefix import Whole, taken_out, with_ready_prefix
 from unipet.calculus.functions.base import Heads
 from unipet.calculus.insertion import Insertion
 from unipet.calculus.own_rows import Cut
@@ -39,9 +40,18 @@ class HeadsSite:
         self.behind = False  # whether queries move with the keys: real tokens stand behind the columns
         self.cached: Any = None  # the layer of the KV cache in the current call
         self.inside: tuple[Tensor, Tensor] | None = None  # the prefix that stands in front of it there
+        self.whole: Whole | None = None  # what the cache of the call before is a view of
         self.watch: Callable[[Tensor, Tensor], None] | None = (
             None  # called with the keys and values of every attention call
         )
+
+    def forget(self, gone: ref[Tensor]) -> None:
+        """The cache has other keys now, or is gone."""
+        if self.whole is not None and self.whole.shown is gone:
+            self.whole = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "x": {}, "cached": None, "inside": None, "whole": None}  # a copy is in no call
 
 
 class Attention:

@@ -14,6 +14,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +28,6 @@ from unipet.calculus.scaling import Constant
 if TYPE_CHECKING:
     from unipet.adaptation.attention import HeadsSite
 
-_WHOLE = "_unipet_whole"  # an attribute of the keys that a cache holds: what they and the values are views of
 _LENGTHS = {"get_seq_length", "get_mask_sizes"}  # a module that asks its cache for these must not find a prefix in it
 _GROWING = "DynamicLayer"  # transformers' layer of a cache that does nothing but grow, and none of its subclasses
 _CROSS = ("key_value_states", "encoder_hidden_states")
@@ -36,15 +36,18 @@ Pair = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
-class _Whole:
-    """Keys and values behind the same `prefix` (each (G, L, E)): (B, G, L + S, E)."""
+class Whole:
+    """Keys and values behind the same `prefix` (each (G, L, E)): (B, G, L + S, E); `shown` are the keys that a cache holds."""
 
     prefix: Pair
     keys: Tensor
     values: Tensor
+    shown: ref[Tensor]
 
     def before(self, keys: Tensor, values: Tensor) -> bool:
         """Whether these are its views without the prefix still, (B, G, S, E)."""
+        if self.shown() is not keys:
+            return False
         ahead = self.prefix[0].shape[1] * keys.element_size()
         if keys.data_ptr() != self.keys.data_ptr() + ahead * keys.shape[-1]:
             return False
@@ -65,7 +68,7 @@ class CacheReader:
         if torch.is_grad_enabled() or (layer := _layer(module, kwargs)) is None:
             return
         site.cached = layer
-        whole: _Whole | None = getattr(layer.keys, _WHOLE, None)
+        whole = site.whole
         if whole is not None and whole.before(layer.keys, layer.values):
             layer.keys, layer.values, site.inside = whole.keys, whole.values, whole.prefix
 
@@ -110,7 +113,7 @@ def with_ready_prefix(
         value = torch.cat((made.v_BGLE.to(value.dtype), value), 2)
     if layer is not None:
         layer.keys, layer.values, site.inside = key[:, :, length:], value[:, :, length:], None
-        setattr(layer.keys, _WHOLE, _Whole(prefix, key, value))
+        site.whole = Whole(prefix, key, value, ref(layer.keys, site.forget))
     if mask is not None:
         always = True if mask.dtype == torch.bool else 1 if mask.dim() == 2 else 0
         mask = F.pad(mask, (length, 0), value=always)
