@@ -1,12 +1,14 @@
 """Every finished run below RUNS as a line of JSON, without what is long and follows from the configuration.
 
 `python experiments/compact_records.py RUNS OUT.jsonl`: trials of a search are included. Of `mixture`, what its tables
-need stays; of `certificate`, what each check came to.
+need stays; of `certificate`, what each check came to. `lr` is the learning rate, which a search may have chosen.
 """
 
 import json
 import sys
 from pathlib import Path
+
+import yaml
 
 LONG = (
     "insertions",
@@ -33,5 +35,6 @@ for file in sorted(runs.glob("*/result.json")):
         if kept.get("certificate"):
             checks = kept["certificate"]["checks"]
             kept["certificate"] = {"checks": {name: {"status": check["status"]} for name, check in checks.items()}}
+        kept["lr"] = yaml.safe_load((file.parent / "config.yaml").read_text())["optim"]["lr"]
         lines.append(json.dumps(kept, separators=(",", ":")) + "\n")
 out.write_text("".join(lines))
