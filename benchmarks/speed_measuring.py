@@ -1,7 +1,8 @@
 """Time and memory of the floor, ours and a peer, which take turns in one process.
 
 What else a machine does changes the time of a step, so only steps of one round are compared: a ratio is taken within each
-round, and the median over rounds is reported with its quartiles. Who is first changes from round to round.
+round, and the median over rounds is reported with its quartiles. Who is first changes from round to round, and who follows whom: a step
+finds the memory as the one before it left it.
 """
 
 from __future__ import annotations
@@ -38,8 +39,9 @@ def take_turns(jobs: Mapping[str, Callable[[], None]], seconds: float, least: in
     for number in range(most):
         if number >= least and time.perf_counter() - started > seconds:
             break
-        turn = number % len(names)
-        for name in names[turn:] + names[:turn]:
+        turn = number // 2 % len(names)
+        order = names[turn:] + names[:turn]
+        for name in reversed(order) if number % 2 else order:
             _wait(device)
             begun = time.perf_counter()
             jobs[name]()

@@ -93,8 +93,8 @@ def test_h_is_added_to_in_its_own_memory_unless_somebody_looks_on(
     model, places = adapted(FUNCTIONS["low rank"]).train(training), list[int]()
     inside = product.into
 
-    def seen(h: Tensor, delta: Any) -> Tensor:
-        found = inside(h, delta)
+    def seen(h: Tensor, *delta: Any) -> Tensor:
+        found = inside(h, *delta)
         places.append(h.data_ptr())
         assert found.data_ptr() == h.data_ptr()
         return found

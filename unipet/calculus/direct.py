@@ -60,10 +60,10 @@ class Direct:
         if u is not None and u.dtype != like.dtype and u.is_floating_point():
             u = u if torch.is_autocast_enabled(u.device.type) else u.to(like.dtype)
         delta = self.delta(u, params, False)
+        if own_memory and self.adds and not torch.is_grad_enabled():
+            return into(h, delta, self.factor)
         if self.factor != 1:
             delta = scaled(delta, self.factor)
-        if own_memory and self.adds and not torch.is_grad_enabled():
-            return into(h, delta)
         if not self.of_base:
             own = _NOTHING
         elif not self.of_bias:

@@ -38,10 +38,11 @@ def neumann(Q_NBB: Tensor, terms: int) -> Tensor:
 
     Close to a rotation for small Q only. It turns the other way than `cayley`: by (I + Q)(I - Q)⁻¹.
     """
+    plus = torch.baddbmm if Q_NBB.dim() == 3 else torch.addmm  # a sum and a product in one operator
     powers_NBB = Q_NBB  # Q + ... + Qⁿ⁻², by Horner's rule
     for _ in range(terms - 3):
-        powers_NBB = Q_NBB + Q_NBB @ powers_NBB
-    return Q_NBB + powers_NBB + Q_NBB @ powers_NBB
+        powers_NBB = plus(Q_NBB, Q_NBB, powers_NBB)
+    return plus(Q_NBB + powers_NBB, Q_NBB, powers_NBB)
 
 
 @dataclass(frozen=True)

@@ -33,9 +33,13 @@ class Product:
 
     def joins(self, h: Tensor) -> bool:
         """Whether h + Δ is one product: they have the same rows and precision, and no b is left to add."""
+        return self.z.shape[:-1] == h.shape[:-1] and self.as_precise_as(h)
+
+    def as_precise_as(self, h: Tensor) -> bool:
+        """Whether Δ is computed in the dtype of h, with no b left to add."""
         device = h.device.type
         computed = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.W_DR.dtype
-        return self.b_D is None and self.z.shape[:-1] == h.shape[:-1] and h.dtype == self.z.dtype == computed
+        return self.b_D is None and h.dtype == self.z.dtype == computed
 
     def times_each(self, factor: Tensor) -> Product:
         """Δ times a number for each example or token, (..., 1). What is multiplied is narrow: b becomes one more column of W,
@@ -94,7 +98,7 @@ def scaled(delta: Delta, factor: Tensor | float) -> Delta:
     """s · Δ."""
     if not isinstance(factor, Tensor):
         if type(delta) is Product:
-            return replace(delta, factor=factor * delta.factor)
+            return Product(delta.z, delta.W_DR, factor * delta.factor, delta.b_D)
         return times(factor, delta)
     if type(delta) is Product and factor.dim() == 1:  # one number, or one for each channel of h
         b_D = None if delta.b_D is None else factor * delta.b_D
@@ -111,11 +115,12 @@ def added(h: Tensor, delta: Delta) -> Tensor:
     return h + value_in(h.dtype, delta)
 
 
-def into(h: Tensor, delta: Delta) -> Tensor:
-    """h + Δ, in the dtype of h and in its memory: nobody else may have h, nor may h be a view while gradients are recorded."""
-    h_ND = h.flatten(0, -2)
-    if type(delta) is Product:
-        delta = replace(delta, z=delta.z.flatten(0, -2))
-        if delta.joins(h_ND):
-            return h_ND.addmm_(delta.z, delta.W_DR.to(h.dtype).T, alpha=delta.factor).view(h.shape)
-    return h_ND.add_(value_in(h.dtype, delta).flatten(0, -2)).view(h.shape)
+def into(h: Tensor, delta: Delta, factor: float = 1.0) -> Tensor:
+    """h + s·Δ in the memory of h, with as many rows: nobody else may have h, nor may h be a view while gradients are recorded."""
+    h_ND = h if h.dim() == 2 else h.view(-1, h.shape[-1])
+    if type(delta) is Product and delta.as_precise_as(h):
+        W_DR = delta.W_DR if delta.W_DR.dtype == h.dtype else delta.W_DR.to(h.dtype)
+        h_ND.addmm_(delta.z.flatten(0, -2), W_DR.T, alpha=factor * delta.factor)
+    else:
+        h_ND.add_(value_in(h.dtype, delta).flatten(0, -2), alpha=factor)
+    return h
