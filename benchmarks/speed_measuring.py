@@ -1,8 +1,8 @@
 """Time and memory of the floor, ours and a peer, which take turns in one process.
 
 What else a machine does changes the time of a step, so only steps of one round are compared: a ratio is taken within each
-round, and the median over rounds is reported with its quartiles. Who is first changes from round to round, and who follows whom: a step
-finds the memory as the one before it left it.
+round, and the median over rounds is reported with its quartiles. Who is first changes from round to round, and who follows
+whom: a step finds the memory as the one before it left it.
 """
 
 from __future__ import annotations
