@@ -92,9 +92,33 @@ def table(content: Mapping[str, Any]) -> str:
         own = [row for row in rows if (row["model"], row["batch"], row["length"], row["phase"]) == group]
         model, batch, length, phase = group
         parts.append("\n".join([f"{model}, {phase}, {batch} x {length} tokens", "", *_lines(own, phase == "training")]))
+    parts.append(_beside_peft(rows))
     if content["failures"]:
         parts.append("Not measured: " + "; ".join(content["failures"]) + ".")
     return "\n\n".join(parts)
+
+
+def _beside_peft(rows: Sequence[Mapping[str, Any]]) -> str:
+    """How many rows are faster and slower than peft's, and which are slower or need more memory."""
+    both = [
+        row for row in rows if row.get("peer") == "peft" and "peer_ratio" in row and row["phase"] != "merged evaluation"
+    ]
+    faster = sum(row["ours_ratio_high"] < row["peer_ratio_low"] for row in both)
+    slower = [
+        f"{row['method']} in {row['phase']} on {row['model']} ({row['ours_ratio']:.3f} against {row['peer_ratio']:.3f})"
+        for row in both
+        if row["ours_ratio_low"] > row["peer_ratio_high"]
+    ]
+    larger = [
+        f"{row['method']} on {row['model']} ({row['ours_mib'] - row['peer_mib']:.2f} MiB)"
+        for row in both
+        if row.get("peer_mib") and row["ours_mib"] - row["peer_mib"] >= 0.005
+    ]
+    counts = (
+        f"Of {len(both)} rows beside peft, merged evaluation aside, the quartiles of {faster} lie below peft's whole"
+    )
+    counts += f", and of {len(slower)} above: {'; '.join(slower) or 'none'}."
+    return f"{counts} More memory than peft: {'; '.join(larger) or 'none'}."
 
 
 def summary(content: Mapping[str, Any]) -> str:
