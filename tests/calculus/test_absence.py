@@ -76,3 +76,13 @@ def test_groups_are_all_layers_once() -> None:
 def test_a_group_that_is_none_is_an_error(layers: str) -> None:
     with pytest.raises(UnipetError, match=r"position.layers: .*SCHEME:k/n"):
         load_method(method(low={"position": {"layers": layers}}))
+
+
+def test_an_override_by_the_name_of_no_insertion_is_one_error_that_says_which_there_are() -> None:
+    given = {"function": {"name": "low_rank"}, "position": {"site": ["attn.q"]}}
+    with pytest.raises(
+        UnipetError, match=r"method\.insertions\.fnf: there is no such insertion.*ffn.*Did you mean 'ffn'\?"
+    ):
+        load_method({"name": "x", "insertions": {"ffn": given, "fnf": {"scaling": 2.0}}})
+    with pytest.raises(UnipetError, match="function"):  # none of them is whole
+        load_method({"name": "x", "insertions": {"fnf": {"scaling": 2.0}}})

@@ -1,4 +1,6 @@
-"""Insertions that a method writes down and does not have: of size 0, or at no layer. A design space needs a value for that."""
+"""Insertions that a method writes down and does not have: of size 0, or at no layer, for which a design space needs a value; or
+an override by a name that is none of its insertions'.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,7 @@ from typing import Any
 
 from unipet.calculus.functions import FUNCTIONS
 from unipet.calculus.yaml_reader import text_of, value_of
+from unipet.errors import UnipetError, nearest
 
 
 def is_absent(insertion: Any) -> bool:
@@ -29,6 +32,23 @@ def without_absence(insertion: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(position, Mapping) and value_of(position.get("layers")) == []:
         changed["position"] = {key: value for key, value in position.items() if key != "layers"}
     return changed
+
+
+def refuse_misnamed(insertions: Mapping[Any, Any], key: str) -> None:
+    """Raise UnipetError for what says neither function nor position nor experts, beside insertions that do: an override named it
+    wrongly."""
+    given = {str(name): value for name, value in insertions.items() if isinstance(value, Mapping)}
+    real = [name for name, value in given.items() if "function" in value]
+    for name, value in given.items():
+        listed = isinstance(value.get("mixture"), Mapping) and isinstance(
+            value_of(value["mixture"].get("experts")), list
+        )
+        if real and value and not {"function", "position"} & set(value) and not listed:
+            raise UnipetError(
+                f"{key}.{name:.100}: there is no such insertion, and with {', '.join(map(str, value)):.200} alone it is no new "
+                f"one. The method has: {', '.join(sorted(real)):.200}.{nearest(name, real)} A new one needs a function and a "
+                "position."
+            )
 
 
 def _knob(function: Any) -> str | None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from unipet.calculus.absence import is_absent, without_absence
+from unipet.calculus.absence import is_absent, refuse_misnamed, without_absence
 from unipet.calculus.composition import COMPOSITIONS, Composition
 from unipet.calculus.functions import FUNCTIONS
 from unipet.calculus.functions.base import Function
@@ -121,12 +121,9 @@ def parse_method(data: Any, key: str = "method") -> Method:
         )
     insertions = data.get("insertions", {})
     if not isinstance(insertions, Mapping):
-        raise not_allowed(
-            f"{key}.insertions",
-            value_of(insertions),
-            "a mapping from a name to an insertion",
-            "A method without insertions says insertions: {}, what to unfreeze, and a name of its own.",
-        )
+        hint = "A method without insertions says insertions: {}, what to unfreeze, and a name of its own."
+        raise not_allowed(f"{key}.insertions", value_of(insertions), "a mapping from a name to an insertion", hint)
+    refuse_misnamed(insertions, f"{key}.insertions")
     absent = {name for name, value in insertions.items() if is_absent(value)}
     present = {name: without_absence(value) if name in absent else value for name, value in insertions.items()}
     every = [_insertion(name, value, joined(f"{key}.insertions", name)) for name, value in present.items()]
