@@ -92,11 +92,10 @@ def soak(place: Path, kills: int, launcher: str, chance: random.Random) -> dict[
         time.sleep(0.2)
         disturbed.check_files()
         print(f"{done} of {kills} kills, {commands} commands", file=sys.stderr, flush=True)
-        went_on |= {
-            (name, *map(str, record["resumed"])) for name, record in disturbed.runs().items() if record["resumed"]
-        }
+        went_on |= disturbed.resumed()
     last = disturbed.start()
     code = last.wait()
+    went_on |= disturbed.resumed()  # the kill before it came after a resume point
     problems = [*disturbed.left_behind(), *disturbed.differences(undisturbed)]
     problems += ["no run has gone on from a resume point"] if not went_on else []
     problems += [f"only {done} of {kills} kills hit a running sweep in {commands} commands"] if done < kills else []
@@ -142,6 +141,10 @@ class Sweep:
     def runs(self) -> dict[str, dict[str, Any]]:
         """The record of every run, by the name of its directory."""
         return {path.parent.name: json.loads(path.read_text()) for path in self.root.glob("*/result.json")}
+
+    def resumed(self) -> set[tuple[str, ...]]:
+        """The runs that have gone on, each with the steps after which it has."""
+        return {(name, *map(str, record["resumed"])) for name, record in self.runs().items() if record["resumed"]}
 
     def forget_results(self, chance: random.Random) -> None:
         """Damage some finished runs as a crashing disk might: their next look at them must find it."""
