@@ -5,7 +5,9 @@ turn with the floor's step it times the kernels that a method cannot do without,
 for LoRA two narrow products beside each linear module and the four of their gradients; for DoRA these, the norms of W + BA, and
 a scaled output with its gradients; for a prefix the attention with its columns less the attention without; for UniPELT the
 narrow products of adapter and LoRA, a gate at each of the three that reads x, a prefix, the network behind it, and AdamW over
-what all of this trains. A step of the floor with these kernels and nothing else takes `bound` times the floor.
+what all of this trains; for (IA)³ scaled outputs with their gradients; for VeRA its two products and vectors; for Compacter the
+products of its adapters and the sums of Kronecker products that its matrices are, less what of the floor's step lies before the
+first adapter. A step of the floor with these kernels and nothing else takes `bound` times the floor.
 
 A step also has to call them, and to look up, cut and view what they work on, which costs the same however small they are. That
 is measured too: how much longer the method's step takes than the floor's on a model of as many layers, but 64 wide, with 16
@@ -19,12 +21,13 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional
 
+from benchmarks import speed_kernels as kernels
 from benchmarks import speed_results
 from benchmarks.speed_measuring import SEED, columns, take_turns
 from benchmarks.speed_models import Workload, bert, on_cpu, tiny
@@ -35,113 +38,21 @@ from unipet.adaptation.adapted import adaptation
 
 NAME = "speed_bound"
 LOW_RANK = ("LoRA, q and v", "LoRA, all linears")
-DORA, PREFIX, UNIPELT = "DoRA", "prefix, 30 tokens", "UniPELT"
-
-
-def low_rank(variant: Variant, sizes: Mapping[str, int]) -> Callable[[], None]:
-    """The two products at every site of the insertions named in `sizes`, their outputs added in the products' own kernels,
-    and the four of the gradients."""
-    tokens = variant.workload.batch * variant.workload.length
-    made = []
-    for width, out, size in _linears(variant, sizes):
-        x_ND, h_NE, g_NE = (torch.randn(tokens, each) for each in (width, out, out))
-        made.append((x_ND, h_NE, g_NE, torch.randn(size, width), torch.randn(out, size)))
-
-    def run() -> None:
-        for x_ND, h_NE, g_NE, A_RD, B_ER in made:
-            z_NR = x_ND @ A_RD.T
-            torch.addmm(h_NE, z_NR, B_ER.T)
-            dz_NR = g_NE @ B_ER
-            g_NE.T @ z_NR
-            dz_NR.T @ x_ND
-            torch.addmm(x_ND, dz_NR, A_RD)
-
-    return run
-
-
-def rescaling(variant: Variant, sizes: Mapping[str, int]) -> Callable[[], None]:
-    """Row norms of W + BA, outputs scaled by them, and the gradients of outputs and of magnitudes, at every site."""
-    tokens = variant.workload.batch * variant.workload.length
-    made = []
-    for width, out, size in _linears(variant, sizes):
-        h_NE, g_NE = torch.randn(tokens, out), torch.randn(tokens, out)
-        made.append((h_NE, g_NE, torch.randn(out, width), torch.randn(out, size), torch.randn(size, width)))
-
-    def run() -> None:
-        for h_NE, g_NE, W_ED, B_ER, A_RD in made:
-            gain_E = torch.addmm(W_ED, B_ER, A_RD).norm(dim=1)
-            h_NE * gain_E
-            g_NE * gain_E
-            (g_NE * h_NE).sum(0)
-
-    return run
-
-
-def gates(variant: Variant) -> Callable[[], None]:
-    """At every site a product of x with one vector, its logistic function's mean, and the gradients of vector and x."""
-    tokens = variant.workload.batch * variant.workload.length
-    width = variant.model.config.hidden_size
-    count = len(adaptation(variant.model).items)
-    x_ND, w_D1, g_N1 = torch.randn(tokens, width), torch.randn(width, 1), torch.randn(tokens, 1)
-
-    def run() -> None:
-        for _ in range(count):
-            (x_ND @ w_D1).view(variant.workload.batch, -1).sigmoid().mean(dim=1)
-            x_ND.T @ g_N1
-            torch.addmm(x_ND, g_N1, w_D1.T)
-
-    return run
-
-
-def network(variant: Variant, rows: int, narrow: int) -> Callable[[], None]:
-    """What rows of a prefix need of every trained matrix that is no bottleneck's (both sides wider than `narrow`): the product,
-    and the gradients of matrix and rows. Then AdamW over all that the method trains."""
-    trained = [one for one in adaptation(variant.model).parameters() if one.requires_grad]
-    tensors = [torch.randn_like(one, requires_grad=True) for one in trained]
-    for one in tensors:
-        one.grad = torch.zeros_like(one)
-    wide = [one for one in tensors if one.dim() == 2 and min(one.shape) > narrow]
-    made = [(one, torch.randn(rows, one.shape[1]), torch.randn(rows, one.shape[0])) for one in wide]
-    optimiser = torch.optim.AdamW(tensors, fused=True)
-
-    @torch.no_grad()
-    def run() -> None:
-        for W_EH, z_RH, g_RE in made:
-            z_RH @ W_EH.T
-            W_EH.grad = g_RE.T @ z_RH
-            g_RE @ W_EH
-        optimiser.step()
-
-    return run
-
-
-def _linears(variant: Variant, sizes: Mapping[str, int]) -> list[tuple[int, int, int]]:
-    """(width in, width out, bottleneck) at every site of the insertions named in `sizes`. What is put behind a module maps its
-    output to its output."""
-    found = []
-    for item in adaptation(variant.model).items:
-        if item.name in sizes:
-            module = variant.model.get_submodule(item.site.path)
-            out = variant.model.config.hidden_size if not isinstance(module, nn.Linear) else module.out_features
-            width = module.in_features if isinstance(module, nn.Linear) and item.reads_x else out
-            found.append((width, out, sizes[item.name]))
-    return found
-
-
-def attention(config: Any, workload: Workload, columns_before: int) -> Callable[[], None]:
-    """All layers' attention in training, with so many columns before the keys: forward and backward, dropout included."""
-    heads, width = config.num_attention_heads, config.hidden_size // config.num_attention_heads
-    shape = (workload.batch, heads, workload.length, width)
-    q_BHTD, g_BHTD = torch.randn(shape, requires_grad=True), torch.randn(shape)
-    k_BHSD, v_BHSD = (torch.randn(*shape[:2], columns_before + shape[2], width, requires_grad=True) for _ in "kv")
-    dropout = config.attention_probs_dropout_prob
-
-    def run() -> None:
-        for _ in range(config.num_hidden_layers):
-            out_BHTD = functional.scaled_dot_product_attention(q_BHTD, k_BHSD, v_BHSD, dropout_p=dropout)
-            torch.autograd.grad(out_BHTD, (q_BHTD, k_BHSD, v_BHSD), g_BHTD)
-
-    return run
+DORA, PREFIX, UNIPELT, COMPACTER = "DoRA", "prefix, 30 tokens", "UniPELT", "Compacter"
+#: The kernels of a method besides its prefix's.
+KERNELS: dict[str, Callable[[Variant, Mapping[str, int]], list[Callable[[], None]]]] = {
+    **dict.fromkeys(LOW_RANK, lambda variant, sizes: [kernels.low_rank(variant, sizes)]),
+    DORA: lambda variant, sizes: [kernels.low_rank(variant, sizes), kernels.rescaling(variant, sizes)],
+    "(IA)³": lambda variant, sizes: [kernels.scaled_outputs(variant)],
+    "VeRA": lambda variant, sizes: [kernels.random_products(variant)],
+    UNIPELT: lambda variant, sizes: [
+        kernels.low_rank(variant, sizes),
+        kernels.gates(variant),
+        kernels.network(variant, _prefix(variant), max(sizes.values())),
+    ],
+    COMPACTER: lambda variant, sizes: [kernels.made_bottlenecks(variant)],
+}
+METHODS = (*LOW_RANK, DORA, "(IA)³", "VeRA", PREFIX, UNIPELT, COMPACTER)
 
 
 def small(config: Any) -> Workload:
@@ -151,48 +62,68 @@ def small(config: Any) -> Workload:
 
 def bounds(base: nn.Module, workload: Workload, pairs: Mapping[str, Pair], seconds: float) -> list[dict[str, Any]]:
     """One row for each method, all jobs taking turns."""
-    at_floor = floor(base, workload, "cpu", False)
-    jobs: dict[str, Callable[[], None]] = {"floor": at_floor.step}
-    for name in LOW_RANK:
-        jobs[name] = low_rank(ours(base, pairs[name], workload, "cpu", False), _sizes(pairs[name]))
-    dora = ours(base, pairs[DORA], workload, "cpu", False)
-    products, norms = low_rank(dora, _sizes(pairs[DORA])), rescaling(dora, _sizes(pairs[DORA]))
-    jobs[DORA] = lambda: (products(), norms())[-1]
-    unipelt, sizes = ours(base, pairs[UNIPELT], workload, "cpu", False), _sizes(pairs[UNIPELT])
-    short = sizes.pop("prefix")
-    narrow, gated, behind = low_rank(unipelt, sizes), gates(unipelt), network(unipelt, short, max(sizes.values()))
-    jobs["narrow"] = lambda: (narrow(), gated(), behind())[-1]
-    (long,) = _sizes(pairs[PREFIX]).values()
-    for count in (0, short, long):
-        jobs[f"{count} columns"] = attention(base.config, workload, count)
-    methods, work = (*LOW_RANK, DORA, PREFIX, UNIPELT), small(base.config)
+    variants = {name: ours(base, pairs[name], workload, "cpu", False) for name in METHODS}
+    sizes = {name: _sizes(pairs[name]) for name in METHODS}
+    work = small(base.config)
     built = work.build()
-    bare = floor(built, work, "cpu", False)
-    calls = {"floor": bare.step} | {name: ours(built, pairs[name], work, "cpu", False).step for name in methods}
-    jobs |= {f"{name} calls": step for name, step in calls.items()}
+    # A method whose first insertion is behind the first attention needs no gradient before it.
+    begins = (adaptation(variants[COMPACTER].model).items[0].site.path,)
+    jobs: dict[str, Callable[[], None]] = {
+        "floor": floor(base, workload, "cpu", False).step,
+        "later floor": floor(base, replace(workload, embedded=begins), "cpu", False).step,
+        "floor calls": floor(built, work, "cpu", False).step,
+        "later floor calls": floor(built, replace(work, embedded=begins), "cpu", False).step,
+    }
+    short, (long,) = sizes[UNIPELT].pop("prefix"), sizes[PREFIX].values()
+    for count in (0, short, long):
+        jobs[f"{count} columns"] = kernels.attention(base.config, workload, count)
+    for name, variant in variants.items():
+        jobs |= {name: _together(KERNELS[name](variant, sizes[name]))} if name in KERNELS else {}
+        jobs[f"{name} calls"] = ours(built, pairs[name], work, "cpu", False).step
     times = take_turns(jobs, seconds, 5, 1000, "cpu")
-    nothing = times.pop("floor calls")
-    for name in methods:
-        own = times.pop(f"{name} calls")
-        times[f"{name} calls"] = [step - least for step, least in zip(own, nothing, strict=True)]
-    plain = times.pop("0 columns")
-    times[PREFIX] = [with_it - without for with_it, without in zip(times.pop(f"{long} columns"), plain, strict=True)]
-    parts = zip(times.pop("narrow"), times.pop(f"{short} columns"), plain, strict=True)
-    times[UNIPELT] = [rest + with_it - without for rest, with_it, without in parts]
-    found = columns(times)
+
+    def of(*names: str) -> list[float]:
+        """Round by round, the time of the first less that of the second, plus that of the third less that of the fourth, ..."""
+        return [sum(each[0::2]) - sum(each[1::2]) for each in zip(*(times[name] for name in names), strict=True)]
+
+    columns_of = {UNIPELT: (f"{short} columns", "0 columns"), PREFIX: (f"{long} columns", "0 columns")}
+    own: dict[str, list[float]] = {"floor": times["floor"]}
+    for name in METHODS:
+        least = ("later floor", "floor") if name == COMPACTER else ()
+        alone = (name,) if name in KERNELS else ()
+        parts = (*columns_of.get(name, ()), *least, *alone)
+        own[name] = of(*parts)
+        own[f"{name} calls"] = of(f"{name} calls", "later floor calls" if name == COMPACTER else "floor calls")
+    found = columns(own)
     return [
         {"method": name, "target": TARGETS[name], "rounds": found["rounds"], "floor_ms": found["floor_ms"]}
         | {f"own{end}_ms": found[f"{name}_ms{end}"] for end in ("", "_low", "_high")}
         | {f"bound{end}": 1 + found[f"{name}_ratio{end}"] for end in ("", "_low", "_high")}
         | {"calls_ms": found[f"{name} calls_ms"]}
         | {"with_calls": 1 + found[f"{name}_ratio"] + found[f"{name} calls_ratio"]}
-        for name in methods
+        for name in METHODS
     ]
+
+
+def _together(jobs: Sequence[Callable[[], None]]) -> Callable[[], None]:
+    def run() -> None:
+        for job in jobs:
+            job()
+
+    return run
+
+
+def _prefix(variant: Variant) -> int:
+    """How many columns the method puts before the keys."""
+    found = (item.parts.function for item in adaptation(variant.model).items if item.name == "prefix")
+    size: int = next(found).size  # type: ignore[attr-defined]
+    return size
 
 
 def _sizes(pair: Pair) -> dict[str, int]:
     """Rank, length or bottleneck of the pair's insertions."""
-    return {name: insertion["function"]["size"] for name, insertion in pair.spec()["insertions"].items()}
+    functions = {name: insertion["function"] for name, insertion in pair.spec()["insertions"].items()}
+    return {name: function["size"] for name, function in functions.items() if "size" in function}
 
 
 def table(content: Mapping[str, Any]) -> str:

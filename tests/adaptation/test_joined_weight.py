@@ -19,6 +19,7 @@ from unipet.calculus import direct
 from unipet.calculus.composition import Add
 from unipet.calculus.functions import product
 from unipet.calculus.functions.random_low_rank import RandomLowRank
+from unipet.calculus.insertion import Insertion
 
 AT = {"site": ["attn.q", "ffn.down"], "form": "parallel"}
 FUNCTIONS: dict[str, dict[str, Any]] = {
@@ -44,6 +45,17 @@ FUNCTIONS: dict[str, dict[str, Any]] = {
         "scaling": {"name": "learned_vector", "start": 0.7},
     },
     "a grid of low-rank blocks": {"function": {"name": "grid", "size": 4, "blocks": 2}, "scaling": 0.5},
+    "low rank behind a gate": {"function": {"name": "low_rank", "size": 2}, "scaling": "input_gate"},
+    "low rank with an offset behind a gate of each token": {
+        "function": {"name": "low_rank", "size": 2, "bias": True},
+        "scaling": {"name": "input_gate", "pool": "token"},
+    },
+    "experts of low rank": {"function": {"name": "low_rank", "size": 2}, "mixture": {"experts": 2}, "scaling": 0.5},
+    "experts for each token behind a gate": {
+        "function": {"name": "low_rank", "size": 2},
+        "mixture": {"experts": 2, "router": "per_token"},
+        "scaling": "input_gate",
+    },
     "factor of the weight": {"function": {"name": "low_rank", "size": 2}, "composition": "hadamard", "scaling": 0.5},
 }
 
@@ -63,6 +75,7 @@ def joined(model: nn.Module) -> list[nn.Module]:
 
 def outcome(model: Any) -> tuple[Tensor, dict[str, Tensor]]:
     model.train()
+    torch.manual_seed(1)  # experts are drawn
     result = with_loss("bert", model, ARCHS["bert"].batch(3, 7))
     result.loss.backward()
     found = unipet.parameters(model, head=True)
@@ -87,10 +100,11 @@ def test_it_is_the_equation(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", ["low rank", "low rank behind a gate", "experts of low rank"])
 def test_h_is_added_to_in_its_own_memory_unless_somebody_looks_on(
-    training: bool, monkeypatch: pytest.MonkeyPatch
+    name: str, training: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, places = adapted(FUNCTIONS["low rank"]).train(training), list[int]()
+    model, places = adapted(FUNCTIONS[name]).train(training), list[int]()
     inside = product.into
 
     def seen(h: Tensor, *delta: Any) -> Tensor:
@@ -185,8 +199,11 @@ def test_one_that_reads_h_before_it_keeps_its_place() -> None:
     assert not joined(model)
 
 
-def test_a_mixture_keeps_its_experts_apart() -> None:
-    assert not joined(adapted({**FUNCTIONS["hadamard product"], "mixture": {"experts": 2}}))
+@pytest.mark.parametrize("name", ["low rank behind a gate", "experts of low rank"])
+def test_what_differs_between_rows_is_joined_to_no_weight(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = adapted(FUNCTIONS[name])
+    monkeypatch.setattr(Insertion, "joined_weight", None)
+    outcome(model)
 
 
 def test_shapes_choose_between_tokens_and_matrix() -> None:

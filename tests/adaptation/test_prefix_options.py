@@ -15,7 +15,8 @@ from tests.support.architectures import ARCHS
 from tests.support.oracle_reading import PRESENT, base_model, oracle
 from unipet.adaptation.adapted import adaptation
 from unipet.calculus.functions.base import Widths
-from unipet.calculus.scaling import InputGate, Tokens
+from unipet.calculus.scaling import InputGate
+from unipet.calculus.tokens import Tokens
 
 SIZE = 4
 
@@ -147,9 +148,9 @@ def test_a_gate_may_average_over_padding() -> None:
     expected = torch.sigmoid(u @ params["gate.weight"].T + params["gate.bias"]).mean(1, keepdim=True)
     for causal in (False, True):
         assert not gate.per_token(causal)
-        assert torch.allclose(gate.factor(params, 4, u, Tokens(real, causal)), torch.as_tensor(expected))
+        assert torch.allclose(gate.factor(params, 4, u, Tokens.of(real, causal)), torch.as_tensor(expected))
     with pytest.raises(unipet.UnipetError, match="pool: all averages over all tokens"):
-        gate.factor(params, 4, u, Tokens(real, True, cached=True))
+        gate.factor(params, 4, u, Tokens.of(real, True, cached=True))
     assert set(gate.slots(Widths(8, 8))) == {"gate"}
 
 

@@ -82,7 +82,7 @@ def test_what_a_function_generates_is_generated_once_in_a_pass(
 def test_a_gate_leaves_half_precision_as_it_is(
     function: dict[str, Any], pool: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = adapted(method(function=function, scaling={"name": "input_gate", "pool": pool})).train()
+    model = adapted(method(function=function, position="ffn", scaling={"name": "input_gate", "pool": pool})).train()
     kind: Any = type(only(model).parts.composition)
     join, seen = kind.join, []
 

@@ -143,7 +143,7 @@ class Attachment:
             self._before(model, site.path, hook.on_input)
         elif site.at == "stream":
             self._before(model, site.path, hook.on_stream)
-        elif self.joins and insertion.joins_weight and hook.own and can_join(module) and not module._forward_hooks:
+        elif self.joins and insertion.beside_linear and hook.own and can_join(module) and not module._forward_hooks:
             joined = JoinedWeight(module, hook)
             joined.put_in()
             self.handles.append(joined)

@@ -46,7 +46,8 @@ class JoinedWeight:
             if not torch.is_grad_enabled():
                 joined = direct.joined(weight, x)
                 return direct(F.linear(x, weight, bias), x, True) if joined is None else F.linear(x, joined, bias)
-        made = self.hook.insertion.joined_weight(weight, x)
+        insertion = self.hook.insertion
+        made = insertion.joined_weight(weight, x) if insertion.joins_weight else None
         if made is None:
             return self._added(x)
         if not torch.is_grad_enabled() or torch.compiler.is_compiling():  # a compiled graph decides what it keeps

@@ -216,7 +216,7 @@ def _rows(model: nn.Module, inserted: Adaptation, base: int) -> list[InsertionRo
                 percent=round(100.0 * count / base, 6) if base else 0.0,
                 foldable=bool(own) and reason is None,
                 why_not=reason if own else "no site on this base model",
-                identity_at_start=all(i.identity_at_start for i in own),
+                identity_at_start=all(i.parts.identity_at_start for i in own),
                 experts=_of_experts(own),
             )
         )

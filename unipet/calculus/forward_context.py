@@ -16,6 +16,7 @@ from torch import Tensor
 from unipet.calculus.mixture import Route
 from unipet.calculus.own_rows import OwnRows
 from unipet.calculus.router_use import RouterUse
+from unipet.calculus.tokens import Tokens
 from unipet.errors import UnipetError
 
 
@@ -48,6 +49,7 @@ class ForwardContext:
     shares: dict[tuple[int, int], Tensor] = field(default_factory=dict)
     own: OwnRows | None = None
     uses: list[RouterUse] = field(default_factory=list)  # what the learned routers of this pass did
+    made: dict[tuple[str, bool], tuple[Tensor, Any, Tokens]] = field(default_factory=dict)  # of which mask, for what
 
     @classmethod
     def of_stacks(cls, stacks: Iterable[str]) -> Self:
@@ -120,6 +122,21 @@ class ForwardContext:
                 f"{(rows, length)}. Call the model with a 2-D attention_mask."
             )
         return mask_BS
+
+    def tokens(self, stack: str, h_BTD: Tensor, causal: bool, place: str) -> Tokens:
+        """What a gate may know of the tokens of h, made once for all gates that ask in this pass."""
+        mask_BS, past = self.masks_BS.get(stack), self.past.get(stack, 0)
+        if mask_BS is None:
+            return Tokens(None, causal, past > 0)
+        asked = (past, h_BTD.shape[:2], torch.promote_types(h_BTD.dtype, torch.float32))
+        known = None if torch.compiler.is_compiling() else self.made.get((stack, causal))
+        if known is not None and known[0] is mask_BS and known[1] == asked:
+            return known[2]
+        real_BT = self.real_tokens(stack, h_BTD, place)[:, -h_BTD.shape[1] :]
+        tokens = Tokens.of(real_BT, causal, past > 0, asked[-1])
+        if not torch.compiler.is_compiling():
+            self.made[stack, causal] = mask_BS, asked, tokens
+        return tokens
 
     def chosen(self, stack: str, h_BTD: Tensor, which: str, count: int, place: str) -> Tensor:
         """The token positions of h that are among the `which` ("first" or "last") `count` real ones of their row, (B, T)."""

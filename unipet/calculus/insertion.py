@@ -13,14 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unipet.calculus.composition import Add, Replace, Weights, column
+from unipet.calculus.composition import Add, Weights, column
 from unipet.calculus.direct import Direct, direct, watched
 from unipet.calculus.functions.base import Affine, Function, Heads, LinearMap, Params
 from unipet.calculus.functions.beginnings import BeginsLinearly, both
 from unipet.calculus.functions.product import Delta, scaled, stacked, value
 from unipet.calculus.insertion_parts import rows_of, split_views
 from unipet.calculus.routed_insertion import RoutedInsertion
-from unipet.calculus.scaling import Constant, Tokens
+from unipet.calculus.tokens import Tokens
 
 #: Inside, random numbers are drawn as ever.
 _AS_EVER = nullcontext[None]()
@@ -51,10 +51,11 @@ class Insertion(RoutedInsertion):
         return self._direct
 
     def addend(self, x: Tensor) -> Delta | None:
-        """s · f(x) of an insertion that `joins_weight`, where h' is h and that added, for all rows; else None."""
+        """s · f(x) of an insertion `beside_linear` where h' is h and that added, for all rows; else None."""
         if type(self.parts.composition) is not Add or self.context.own is not None or watched(self):
             return None
-        return scaled(self._delta(x, x, None), self.factor(None, None))
+        factor, delta = self._at_once(x, x, None) or (self.factor(x, x), self._delta(x, x, None))  # x has the rows of h
+        return scaled(delta, factor)
 
     def factor(self, h: Tensor | None, x: Tensor | None) -> Tensor | float:
         """s for this call."""
@@ -68,9 +69,7 @@ class Insertion(RoutedInsertion):
         return self.cast(h if self.parts.form == "sequential" else x)
 
     def _tokens_of(self, h: Tensor) -> Tokens:
-        stack = self.site.tokens_of
-        real_BS = self.context.real_tokens(stack, h, self._where)
-        return Tokens(real_BS[:, -h.shape[1] :], self.site.causal, self.context.past.get(stack, 0) > 0)
+        return self.context.tokens(self.site.tokens_of, h, self.site.causal, self._where)
 
     def _scaled(
         self, u: Tensor | None = None, tokens: Tokens | None = None, function: Function | None = None
@@ -151,12 +150,16 @@ class Insertion(RoutedInsertion):
         return gated or parts.function.reads == "u" or parts.function.reads_x
 
     @property
-    def joins_weight(self) -> bool:
-        """Whether f's matrix can be joined to the weight of the linear map that yields h, all rows and tokens alike."""
+    def beside_linear(self) -> bool:
+        """Whether f is a linear map beside the one that yields h, for all tokens."""
         parts = self.parts
-        matrix = isinstance(parts.function, LinearMap) and parts.composition.changes_weight
-        alike = parts.scaling.dynamic is None and parts.tokens is None and parts.mixture is None
-        return matrix and alike and parts.form == "parallel" and self.site.at == "output" and self.site.part is None
+        linear = isinstance(parts.function, LinearMap) and parts.composition.changes_weight and parts.tokens is None
+        return linear and parts.form == "parallel" and self.site.at == "output" and self.site.part is None
+
+    @property
+    def joins_weight(self) -> bool:
+        """Whether f's matrix can be joined to the weight of the linear map that yields h, all rows alike."""
+        return self.beside_linear and self.parts.scaling.dynamic is None and self.parts.mixture is None
 
     @property
     def joins_linearly(self) -> bool:
@@ -240,11 +243,3 @@ class Insertion(RoutedInsertion):
         pooled = self.parts.scaling.dynamic is not None and not self.parts.scaling.per_token(self.site.causal)
         by_token = self.parts.mixture is not None and self.parts.mixture.by_token
         return pooled or by_token or self.parts.tokens is not None
-
-    @property
-    def identity_at_start(self) -> bool:
-        """Whether h' = h before training."""
-        composition, function = self.parts.composition, self.parts.function
-        if isinstance(composition, Replace):
-            return self.parts.form == "sequential" and self.parts.scaling == Constant() and function.starts_at_identity
-        return composition.keeps_h and (function.starts_at_zero or self.parts.scaling.start_from() == 0)

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unipet.calculus.composition import Composition
+from unipet.calculus.composition import Composition, Replace
 from unipet.calculus.functions.base import Function, Heads
 from unipet.calculus.mixture import Mixture
 from unipet.calculus.mixture.expert_functions import ExpertFunctions
-from unipet.calculus.scaling import Scaling
+from unipet.calculus.scaling import Constant, Scaling
 from unipet.errors import UnipetError
 
 
@@ -40,6 +40,13 @@ class InsertionParts:
     def needs_weight(self) -> bool:
         """Whether it reads the base model's weight, at the start or at each call."""
         return self.function.starts_from_weight or self.function.needs_bias or self.composition.needs_weight
+
+    @property
+    def identity_at_start(self) -> bool:
+        """Whether h' = h before training."""
+        if isinstance(self.composition, Replace):
+            return self.form == "sequential" and self.scaling == Constant() and self.function.starts_at_identity
+        return self.composition.keeps_h and (self.function.starts_at_zero or self.scaling.start_from() == 0)
 
 
 def inside(key: str, error: UnipetError, place: str = "") -> UnipetError:

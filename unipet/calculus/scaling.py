@@ -18,19 +18,10 @@ from unipet.calculus.functions.base import Function, Params, Slots, TensorSpec, 
 from unipet.calculus.functions.beginnings import Linear
 from unipet.calculus.functions.product import times
 from unipet.calculus.options import option
+from unipet.calculus.tokens import Tokens
 from unipet.errors import UnipetError
 
 LARGEST = 1e6  # of a number that multiplies activations or losses: products of a few of them stay within float32
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """What a scaling that reads its input may know of it: which tokens are real, whether they may see later ones, and
-    whether earlier ones are in a KV cache, out of sight."""
-
-    real_BT: Tensor
-    causal: bool = False
-    cached: bool = False
 
 
 @dataclass(frozen=True)
@@ -193,8 +184,7 @@ class InputGate(Scaling):
             )
         if self.pool == "all":
             return times(constant, gate_BT1.mean(1, keepdim=True))
-        real_BT1 = tokens.real_BT.unsqueeze(-1).to(gate_BT1.dtype)
-        return times(constant, (gate_BT1 * real_BT1).sum(1, keepdim=True) / real_BT1.sum(1, keepdim=True).clamp(min=1))
+        return times(constant, tokens.mean(gate_BT1))
 
 
 SCALINGS: dict[str, type[Scaling]] = {
