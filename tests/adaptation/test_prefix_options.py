@@ -15,8 +15,7 @@ from tests.support.architectures import ARCHS
 from tests.support.oracle_reading import PRESENT, base_model, oracle
 from unipet.adaptation.adapted import adaptation
 from unipet.calculus.functions.base import Widths
-from unipet.calculus.scaling import InputGate
-from unipet.calculus.tokens import Tokens
+from unipet.calculus.scaling import InputGate, Tokens
 
 SIZE = 4
 

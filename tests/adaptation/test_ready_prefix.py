@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -11,12 +12,14 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from transformers.cache_utils import DynamicLayer
 
 import unipet
 from benchmarks.operators import Operators
 from tests.support.generating import adapted, generate, lively, prompts
 from tests.support.matrix import randomise, spec_of
 from unipet.adaptation import attention, ready_prefix
+from unipet.adaptation.prefixed_layer import PrefixedLayer
 
 LENGTH = 6
 
@@ -176,20 +179,69 @@ def test_nothing_of_a_cache_outlives_it_and_nothing_of_ours_is_stored_with_it(tm
     model = adapted("llama", "prefix").eval()
     cache, _ = start(model)
     step(model, cache), step(model, cache)
-    whole = [
-        weakref.ref(module._unipet_heads.whole.keys) for module in model.modules() if hasattr(module, "_unipet_heads")
-    ]
-    assert len(whole) == len(cache.layers) and all(one() is not None for one in whole)
+    assert all(type(layer) is PrefixedLayer for layer in cache.layers)
+    whole = [weakref.ref(each) for layer in cache.layers for each in layer._whole]
     torch.save([(layer.keys, layer.values) for layer in cache.layers], tmp_path / "cache")
     for (keys, values), layer in zip(torch.load(tmp_path / "cache", weights_only=True), cache.layers, strict=True):
         assert torch.equal(keys, layer.keys) and torch.equal(values, layer.values)
+    stored = pickle.loads(pickle.dumps(cache))
+    for other in (copy.deepcopy(cache), stored):
+        assert all(type(layer) is DynamicLayer for layer in other.layers)
+        assert other.get_seq_length() == cache.get_seq_length() == LENGTH + 2
     other = copy.deepcopy(model)
-    torch.testing.assert_close(step(other, copy.deepcopy(cache)), step(model, cache))
-    whole = [
-        weakref.ref(module._unipet_heads.whole.keys) for module in model.modules() if hasattr(module, "_unipet_heads")
-    ]
+    torch.testing.assert_close(step(other, stored), step(model, cache))
     del cache, layer, keys, values
     assert all(one() is None for one in whole)
+
+
+@torch.no_grad()
+def test_keys_of_cross_attention_are_kept_as_long_as_they_are() -> None:
+    model = adapted("bart", "prefix").eval()
+    batch = prompts("bart")
+    encoded = model.get_encoder()(input_ids=batch["input_ids"])
+    cache = None
+    for token in range(3):
+        ids = torch.full((len(batch["input_ids"]), 1), 5 + token)
+        cache = model(encoder_outputs=encoded, decoder_input_ids=ids, past_key_values=cache).past_key_values
+    sites = [module._unipet_heads for module in model.modules() if hasattr(module, "_unipet_heads")]
+    kept = [site.cross_keys for site in sites if site.cross_keys is not None]
+    assert len(kept) == len(cache.cross_attention_cache.layers) > 0
+    assert all(type(layer) is PrefixedLayer for layer in cache.self_attention_cache.layers)
+    assert all(type(layer) is DynamicLayer for layer in cache.cross_attention_cache.layers)
+    del cache
+    assert all(site.cross_keys is None for site in sites)
+
+
+@torch.no_grad()
+def test_another_model_finds_no_prefix_in_the_cache() -> None:
+    model = adapted("llama", "prefix").eval()
+    cache, _ = start(model)
+    step(model, cache), step(model, cache)
+    same, bare = copy.deepcopy(cache), lively("llama").eval()
+    torch.testing.assert_close(step(bare, cache), step(bare, same), rtol=0, atol=0)
+    assert all(type(layer) is DynamicLayer for layer in cache.layers)
+
+
+@torch.no_grad()
+def test_a_pass_that_failed_leaves_nothing_before_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = adapted("llama", "prefix").eval()
+    cache, _ = start(model)
+    step(model, cache), step(model, cache)
+    sites = [module._unipet_heads for module in model.modules() if hasattr(module, "_unipet_heads")]
+
+    def fails(layer: Any, *given: Any) -> None:
+        assert layer._site().goes_on_with(layer._prefix, layer._cache())
+        raise MemoryError
+
+    monkeypatch.setattr(PrefixedLayer, "update", fails)
+    with pytest.raises(MemoryError):
+        step(model, cache)
+    monkeypatch.undo()
+    assert all(site.inside is None for site in sites) and sites[0].insertions[0].current.reading is None
+    assert cache.get_seq_length() == LENGTH + 2
+    fresh, _ = start(model)
+    other, _ = start(copy.deepcopy(model))
+    torch.testing.assert_close(step(model, fresh), step(copy.deepcopy(model), other))
 
 
 @torch.no_grad()

@@ -92,6 +92,11 @@ MISTAKES: list[tuple[str, Any, list[str]]] = [
     (f"{INSERTION}.mixture.share", ["upp"], ["mixture.share", "'upp'", "Did you mean 'up'"]),
     (f"{INSERTION}.mixture.share", ["up", "down"], ["mixture.share", "nothing to mix"]),
     (f"{INSERTION}.mixture.router", "unifrm", ["mixture.router", "Did you mean 'uniform'"]),
+    (
+        f"{INSERTION}.mixture.router",
+        {"name": "learned", "top_k": 2},
+        ["a name stands alone", f"{INSERTION}.mixture.router=learned", f"{INSERTION}.mixture.top_k=2"],
+    ),
     ("unfreeze", ["heed"], ["unfreeze", "'heed'", "Did you mean 'head'"]),
     ("objective.consistancy", {}, ["objective.consistancy", "Did you mean 'consistency'"]),
     ("objective.consistency.weight", -1, ["consistency.weight: -1 given; allowed: a finite number at least 0"]),

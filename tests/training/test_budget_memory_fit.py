@@ -82,6 +82,21 @@ def test_the_prediction_is_what_the_allocator_reports(method: str, model: str, o
     assert -5 < row["error_percent"] < 5, row
 
 
+@pytest.mark.filterwarnings("ignore:.*Profiler clears events:UserWarning")
+@pytest.mark.parametrize("pool", ["token", "sequence"])
+def test_where_tokens_choose_experts_the_prediction_is_of_all_of_them(
+    pool: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which ones a batch takes is not known before; with hundreds of tokens, all are taken."""
+    made = benchmark("memory")
+    mixture = {"experts": 4, "router": "learned", "top_k": 2, "pool": pool}
+    insertion = {"function": {"name": "bottleneck", "size": 16}, "position": {"site": "ffn", "form": "sequential"}}
+    spec = {"name": "x", "insertions": {"one": {**insertion, "mixture": mixture}}}
+    monkeypatch.setattr(made, "load_method", lambda name: unipet.calculus.library.load_method(spec))
+    row = made.measure(made.Case("x", "minilm", 8, 32))
+    assert -5 < row["error_percent"] < 5, row
+
+
 def test_calibrating_needs_a_gpu_and_covers_every_case(monkeypatch: pytest.MonkeyPatch) -> None:
     made = benchmark("gpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

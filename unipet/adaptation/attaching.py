@@ -11,7 +11,7 @@ from unipet.adaptation.attention import ATTRIBUTE, PREFIX, HeadsSite, wrap_imple
 from unipet.adaptation.inside_experts import InsideExperts
 from unipet.adaptation.joined_weight import JoinedWeight, can_join
 from unipet.adaptation.plain_saving import as_before, warn_when_saved
-from unipet.adaptation.ready_prefix import CacheReader, may_read_cache
+from unipet.adaptation.ready_prefix import CacheReading, may_read_cache
 from unipet.adaptation.recomputation import Recomputation
 from unipet.adaptation.site_hooks import Entry, HeadsReader, Hook
 from unipet.adaptation.stack_hooks import changes
@@ -73,6 +73,7 @@ class Attachment:
             # With several adaptations, the pass begins for all of them before one makes it longer.
             first = bool(current.beside)
             self.handles.append(module.register_forward_pre_hook(begin, with_kwargs=True, prepend=first))
+            self._read_cache(model, module, stacks, current)
         for change in around:
             if (handle := change()) is not None:
                 self.handles.append(handle)
@@ -157,6 +158,16 @@ class Attachment:
     def _before(self, model: nn.Module, path: str, hook: Any) -> None:
         self.handles.append(module_at(model, path).register_forward_pre_hook(hook, with_kwargs=True))
 
+    def _read_cache(self, model: nn.Module, entry: nn.Module, stacks: list[str], current: CurrentPass) -> None:
+        """Let prefixes know the KV cache that the stacks of `entry` fill."""
+        inside = [each.site for each in self._insertions if each.site.stack in stacks and each.site.at == "heads"]
+        ahead = [each for each in self._insertions if each.site in inside and each.parts.composition.shares_softmax]
+        if not any(each.site.causal for each in ahead):
+            return
+        reading = CacheReading(current, [getattr(model.get_submodule(site.path), ATTRIBUTE) for site in inside])
+        self.handles.append(entry.register_forward_pre_hook(reading.begin, with_kwargs=True))
+        self.handles.append(entry.register_forward_hook(reading.end, always_call=True))
+
     def _hook_expert(self, module: nn.Module, insertion: Insertion) -> None:
         known = [each for each in self.handles if isinstance(each, InsideExperts) and each.module is module]
         if not known:
@@ -169,9 +180,8 @@ class Attachment:
         site: HeadsSite | None = getattr(module, ATTRIBUTE, None)
         if site is None:
             site = HeadsSite()
+            site.reads_cache = may_read_cache(module)
             setattr(module, ATTRIBUTE, site)
-            if insertion.parts.composition.shares_softmax and insertion.site.causal and may_read_cache(module):
-                self.handles.append(module.register_forward_pre_hook(CacheReader(site), with_kwargs=True))
         x_path = insertion.site.x_path
         known = {other.site.x_path for other in site.insertions if other.reads_x}
         if insertion.reads_x and x_path not in known:

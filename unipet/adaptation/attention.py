@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from unipet.adaptation.at_heads import blocks_of, changed, narrowed, prepended
 from unipet.adaptation.attention_call import InnerCall
-from unipet.adaptation.ready_prefix import Whole, taken_out, with_ready_prefix
+from unipet.adaptation.ready_prefix import CrossKeys, Pair, goes_on_with, taken_out, with_ready_prefix
 from unipet.calculus.functions.base import Heads
 from unipet.calculus.insertion import Insertion
 from unipet.calculus.own_rows import Cut
@@ -38,36 +38,42 @@ class HeadsSite:
         self.x: dict[str, Tensor] = {}  # path of the module that reads x -> x
         self.biased: Any = None  # the module that computes the stack's relative position bias, where columns shift it
         self.behind = False  # whether queries move with the keys: real tokens stand behind the columns
-        self.cached: Any = None  # the layer of the KV cache in the current call
-        self.inside: tuple[Tensor, Tensor] | None = None  # the prefix that stands in front of it there
-        self.whole: Whole | None = None  # what the cache of the call before is a view of
+        self.reads_cache = False  # whether its module takes what a KV cache holds as it is
+        self.inside: Pair | None = None  # the prefix that stands before the keys of the current call already
+        self.cross_keys: CrossKeys | None = None  # keys that do not grow, behind a prefix
         self.watch: Callable[[Tensor, Tensor], None] | None = (
             None  # called with the keys and values of every attention call
         )
 
+    def goes_on_with(self, prefix: Pair, cache: Any) -> bool:
+        """Whether the call that goes on has `prefix` before what `cache` holds; its keys then come with it."""
+        self.inside = prefix if goes_on_with(self.insertions, prefix, cache) else None
+        return self.inside is not None
+
     def forget(self, gone: ref[Tensor]) -> None:
         """The cache has other keys now, or is gone."""
-        if self.whole is not None and self.whole.shown is gone:
-            self.whole = None
+        if self.cross_keys is not None and self.cross_keys.keys is gone:
+            self.cross_keys = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "x": {}, "cached": None, "inside": None, "whole": None}  # a copy is in no call
+        return {**vars(self), "x": {}, "inside": None, "cross_keys": None}  # a copy is in no call
 
 
 class Attention:
     """A registered attention function: the wrapped implementation with insertions. Called by transformers."""
 
     def __init__(self, implementation: str):
+        from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
         self.implementation, self.flash = implementation, implementation.startswith("flash")
+        self._known = ALL_ATTENTION_FUNCTIONS
 
     def _inner(self, module: nn.Module) -> Callable[..., tuple[Tensor, Tensor | None]]:
         if self.implementation == "eager":
             # Each modelling file brings its own eager attention; the interface only knows the others.
             inner: Callable[..., tuple[Tensor, Tensor | None]] = _namespace(module)["eager_attention_forward"]
             return inner
-        from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-
-        return ALL_ATTENTION_FUNCTIONS[self.implementation]
+        return self._known[self.implementation]
 
     def __call__(
         self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
@@ -98,7 +104,7 @@ class Attention:
             return torch.cat([h for h, _ in calls]), torch.cat(weights) if len(weights) == len(calls) > 0 else None
         finally:
             site.x.clear()
-            site.cached = None
+            site.inside = None
 
     def _with(
         self,

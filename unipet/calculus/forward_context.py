@@ -16,7 +16,7 @@ from torch import Tensor
 from unipet.calculus.mixture import Route
 from unipet.calculus.own_rows import OwnRows
 from unipet.calculus.router_use import RouterUse
-from unipet.calculus.tokens import Tokens
+from unipet.calculus.scaling import Tokens
 from unipet.errors import UnipetError
 
 
@@ -154,6 +154,7 @@ class CurrentPass:
     def __init__(self, context: ForwardContext) -> None:
         self.context = context
         self.beside: list[CurrentPass] = []  # of all adaptations that share a batch, this one included
+        self.reading: Any = None  # the KV cache that this pass fills, where some insertion asks for it
 
     @contextmanager
     def again(self, context: ForwardContext) -> Iterator[None]:

@@ -20,7 +20,7 @@ from unipet.calculus.functions.beginnings import BeginsLinearly, both
 from unipet.calculus.functions.product import Delta, scaled, stacked, value
 from unipet.calculus.insertion_parts import rows_of, split_views
 from unipet.calculus.routed_insertion import RoutedInsertion
-from unipet.calculus.tokens import Tokens
+from unipet.calculus.scaling import Tokens
 
 #: Inside, random numbers are drawn as ever.
 _AS_EVER = nullcontext[None]()

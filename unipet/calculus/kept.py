@@ -7,13 +7,16 @@ ones. What a prefix, a rotation or a reparametrisation makes of them need not be
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import ref
 
 import torch
 from torch import Tensor
 
 from unipet.calculus.weights import quantised
+
+if TYPE_CHECKING:
+    from unipet.calculus.places import Place
 
 T = TypeVar("T")
 
@@ -63,6 +66,11 @@ class Kept:
         if self._new_numbers(made) < self.numbers:
             self._made[name] = made
         return made
+
+    def holds(self, name: str, made: Any, places: Sequence[Place]) -> bool:
+        """Whether `made` is kept under this name, of the tensors that are at `places` now; `get` was given these."""
+        kept = self._made.get(name) is made and not self._base
+        return kept and self._unchanged([tensors[own] for _, tensors, own in places])
 
     def __getstate__(self) -> dict[str, Any]:
         return {"numbers": self.numbers, "_made": {}, "_of": [], "_base": []}  # a copy keeps nothing yet

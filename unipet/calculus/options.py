@@ -113,11 +113,20 @@ def parse_value(hint: Any, value: Any, key: str, limits: Mapping[str, Any] = _FR
         value = texts(value) if kind in (_TEXTS, _TEXTS_OF) and isinstance(value, Mapping) else values(value)
     if not _fits(kind, value, limits):
         if limits.get("choices") and kind is str:
-            raise unknown(key, value, limits["choices"])
+            raise _named_alone(key, value) if isinstance(value, Mapping) else unknown(key, value, limits["choices"])
         raise not_allowed(key, value, allowed(hint, limits))
     if kind == _NUMBERS:
         return {name: float(number) for name, number in value.items()}
     return float(value) if kind is float and not as_given else value
+
+
+def _named_alone(key: str, value: Mapping[Any, Any]) -> UnipetError:
+    """The error for a mapping in the place of a name."""
+    name = value.get("name", "NAME")
+    others = [joined(key.rpartition(".")[0], f"{each}={value[each]}") for each in value if each != "name"]
+    beside = ", with its options beside it" if others else ""
+    give = " ".join([f"{key}={name}", *others])
+    return UnipetError(f"{key}: a name stands alone here, and {dict(value)!r:.200} is a mapping. Give {give}{beside}.")
 
 
 def allowed(hint: Any, limits: Mapping[str, Any] = _FREE) -> str:

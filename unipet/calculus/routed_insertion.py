@@ -10,6 +10,7 @@ from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from unipet.calculus.bank import Bank
 from unipet.calculus.forward_context import CurrentPass, ForwardContext
@@ -61,6 +62,10 @@ class RoutedInsertion(InsertionTensors):
             self._places = [*living(self.bank), *living(self.shared)]
         tensors = [tensors[own] for _, tensors, own in self._places]
         return self.memory.get(name, self.current.context.cached.get(self.site.stack), tensors, make)
+
+    def holds(self, name: str, made: Any) -> bool:
+        """Whether `made` is what is kept under this name still, and its tensors are as they were."""
+        return self._places is not None and self.memory.holds(name, made, self._places)
 
     def taken(self, route: Route) -> tuple[Function, Params]:
         """As of its tensors; what the function makes of them is kept while a KV cache is filled."""
@@ -136,7 +141,7 @@ class RoutedInsertion(InsertionTensors):
             use = RouterUse(f"{self.name}/{self.site.name}", p_NM, chosen_NM)
             self.context.uses.append(use)
             self.context.shares[self.number, view] = use.counts()[:-1] / (mixture.top_k * max(len(use.chosen_NM), 1))
-            used = (gated.weights_BTM > 0).flatten(0, 1).any(0).tolist()
+            used = _taken(gated.weights_BTM)
         slots = bank.mixed_slots()
         return [
             (dict.fromkeys(slots, expert), gated.weights_BTM[..., expert].to(u_BTU.dtype))
@@ -188,3 +193,11 @@ class RoutedInsertion(InsertionTensors):
     @property
     def _where(self) -> str:
         return f"{self.name} at {self.site.path}"
+
+
+def _taken(weights_BTM: Tensor) -> list[bool]:
+    """Which experts some token takes. Where shapes alone are known, as in a prediction of memory: as if all were."""
+    if isinstance(weights_BTM, FakeTensor):
+        return [True] * weights_BTM.shape[-1]
+    found: list[bool] = (weights_BTM > 0).flatten(0, 1).any(0).tolist()
+    return found

@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from math import sqrt
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -18,10 +18,33 @@ from unipet.calculus.functions.base import Function, Params, Slots, TensorSpec, 
 from unipet.calculus.functions.beginnings import Linear
 from unipet.calculus.functions.product import times
 from unipet.calculus.options import option
-from unipet.calculus.tokens import Tokens
 from unipet.errors import UnipetError
 
 LARGEST = 1e6  # of a number that multiplies activations or losses: products of a few of them stay within float32
+
+
+@dataclass(frozen=True, eq=False)
+class Tokens:
+    """What a scaling that reads its input may know of its tokens: each one's share in a mean over the real tokens of its row
+    (None: all are real), whether they may see later ones, and whether earlier ones are in a KV cache, out of sight."""
+
+    share_BT1: Tensor | None = None
+    causal: bool = False
+    cached: bool = False
+
+    @classmethod
+    def of(
+        cls, real_BT: Tensor, causal: bool = False, cached: bool = False, dtype: torch.dtype = torch.float32
+    ) -> Self:
+        """Of rows whose real tokens are known. A row without any has shares of 0."""
+        real_BT1 = real_BT.unsqueeze(-1).to(dtype)
+        return cls(real_BT1 / real_BT1.sum(1, keepdim=True).clamp(min=1), causal, cached)
+
+    def mean(self, each_BT1: Tensor) -> Tensor:
+        """The mean over each row's real tokens, (B, 1, 1), in the dtype of what it is of."""
+        if self.share_BT1 is None:
+            return each_BT1.mean(1, keepdim=True)
+        return (each_BT1 * self.share_BT1).sum(1, keepdim=True).to(each_BT1.dtype)
 
 
 @dataclass(frozen=True)
