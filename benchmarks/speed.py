@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _measure(asked: argparse.Namespace, place: Path) -> None:
-    from benchmarks.speed_measuring import SEED, measure_all
+    from benchmarks.speed_measuring import SEED, keep_freed_memory, measure_all
     from benchmarks.speed_models import on_cpu, tiny
     from benchmarks.speed_pairs import PAIRS
 
@@ -67,9 +67,11 @@ def _measure(asked: argparse.Namespace, place: Path) -> None:
     pairs = pairs[:2] if asked.quick and not asked.methods else pairs
     works = [work for work in (tiny() if asked.tiny else on_cpu(asked.batch)) if asked.models in work.name]
     least, seconds = (2, 0.0) if asked.quick else (3, 60 * asked.minutes)
+    kept = keep_freed_memory()
     rows, failures = measure_all(works, pairs, seconds, least=least)
     command = shlex.join(["python", "-m", "benchmarks.speed", *arguments_of(asked)])
-    speed_results.write(place, NAME, {**speed_results.about(command, SEED, load), "failures": failures, "rows": rows})
+    about = speed_results.about(command, SEED, load) | {"freed_memory_kept": kept}
+    speed_results.write(place, NAME, {**about, "failures": failures, "rows": rows})
     print(*failures, sep="\n")
 
 

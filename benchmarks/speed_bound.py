@@ -29,7 +29,7 @@ from torch import nn
 
 from benchmarks import speed_kernels as kernels
 from benchmarks import speed_results
-from benchmarks.speed_measuring import SEED, columns, take_turns
+from benchmarks.speed_measuring import SEED, columns, keep_freed_memory, take_turns
 from benchmarks.speed_models import Workload, bert, on_cpu, tiny
 from benchmarks.speed_pairs import PAIRS, Pair
 from benchmarks.speed_profile import TARGETS
@@ -159,10 +159,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--tiny", action="store_true", help="a tiny random model; nothing is written")
     asked = parser.parse_args(arguments)
     load = os.getloadavg()
+    kept = keep_freed_memory()
     torch.manual_seed(SEED)
     work = tiny()[0] if asked.tiny else on_cpu(16)[0]
     rows = bounds(work.build(), work, {pair.name: pair for pair in PAIRS}, asked.seconds)
-    content = {**speed_results.about("python -m benchmarks.speed_bound", SEED, load), "rows": rows}
+    about = speed_results.about("python -m benchmarks.speed_bound", SEED, load) | {"freed_memory_kept": kept}
+    content = {**about, "rows": rows}
     print(table(content))
     if not asked.tiny:
         file = speed_results.RESULTS / f"{NAME}.json"

@@ -85,7 +85,7 @@ def table(content: Mapping[str, Any]) -> str:
     parts = [
         f"Made by `{content['command']}` on {content['measured'][:10]}: {machine['device']}, {machine['threads']} threads, "
         f"torch {versions['torch']}, transformers {versions['transformers']}, peft {versions['peft']}, "
-        f"load average {loads}."
+        f"load average {loads}{', freed memory is kept' if content.get('freed_memory_kept') else ''}."
     ]
     rows = content["rows"]
     for group in dict.fromkeys((row["model"], row["batch"], row["length"], row["phase"]) for row in rows):

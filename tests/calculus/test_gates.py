@@ -38,6 +38,7 @@ def test_input_gate_means_over_real_tokens_and_keeps_alpha() -> None:
         ({"name": "low_rank", "size": 3}, True),
         ({"name": "low_rank", "size": 3, "bias": True}, True),
         ({"name": "kronecker_bottleneck", "size": 4, "terms": 2}, True),
+        ({"name": "random_low_rank", "size": 3}, True),
         ({"name": "vector"}, False),
     ],
 )

@@ -17,6 +17,7 @@ from unipet.adaptation.site_hooks import Entry, HeadsReader, Hook
 from unipet.adaptation.stack_hooks import changes
 from unipet.calculus.forward_context import CurrentPass
 from unipet.calculus.insertion import Insertion
+from unipet.calculus.read_once import ReadOnce, group_of
 from unipet.calculus.sites import base_of, module_at
 from unipet.errors import UnipetError
 
@@ -37,6 +38,7 @@ class Attachment:
         self.attention: list[tuple[Any, Any]] = []  # (config, its attention implementation before)
         self._required_grad: dict[str, bool] = {}
         self.recomputation: Recomputation | None = None
+        self.read_once: dict[tuple[str, int], ReadOnce] = {}
         self.originals: dict[str, Tensor] = {}  # values of unfrozen parameters, and of the head's
 
     def put_in(
@@ -146,6 +148,9 @@ class Attachment:
             self._before(model, site.path, hook.on_stream)
         elif self.joins and insertion.beside_linear and hook.own and can_join(module) and not module._forward_hooks:
             joined = JoinedWeight(module, hook)
+            if (group := group_of(insertion)) is not None:
+                joined.read = self.read_once.setdefault(group, ReadOnce())
+                joined.read.members += 1
             joined.put_in()
             self.handles.append(joined)
         else:

@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from unipet.adaptation.site_hooks import Hook
 from unipet.calculus.functions.product import into
+from unipet.calculus.read_once import ReadOnce
 from unipet.calculus.weights import quantised
 
 
@@ -27,6 +28,7 @@ class JoinedWeight:
 
     def __init__(self, module: nn.Linear, hook: Hook) -> None:
         self.module, self.hook = module, hook
+        self.read: ReadOnce | None = None  # shared with others of the layer
 
     def put_in(self) -> None:
         """Let the module compute with it."""
@@ -63,8 +65,10 @@ class JoinedWeight:
     def _added(self, x: Tensor) -> Tensor:
         """h' where f(x) is computed apart: it is added in the memory of h, which nobody else has yet, instead of to a copy."""
         weight, bias = self.module.weight, self.module.bias
-        plain = x.ndim == 3 and not torch.compiler.is_compiling()
-        if not plain or (delta := self.hook.insertion.addend(x)) is None:
+        if x.ndim != 3 or torch.compiler.is_compiling():
+            return self.hook.changed(F.linear(x, weight, bias), x)
+        read = self.read if self.read is not None and self.read.members > 1 else None
+        if (delta := self.hook.insertion.addend(x, read)) is None:
             return self.hook.changed(F.linear(x, weight, bias), x)
         return into(F.linear(x.flatten(0, 1), weight, bias), delta).view(*x.shape[:-1], -1)
 

@@ -19,6 +19,7 @@ from unipet.calculus.functions.base import Affine, Function, Heads, LinearMap, P
 from unipet.calculus.functions.beginnings import BeginsLinearly, both
 from unipet.calculus.functions.product import Delta, scaled, stacked, value
 from unipet.calculus.insertion_parts import rows_of, split_views
+from unipet.calculus.read_once import ReadOnce
 from unipet.calculus.routed_insertion import RoutedInsertion
 from unipet.calculus.scaling import Tokens
 
@@ -50,10 +51,12 @@ class Insertion(RoutedInsertion):
             self._direct, self._looked = direct(self), True
         return self._direct
 
-    def addend(self, x: Tensor) -> Delta | None:
-        """s · f(x) of an insertion `beside_linear` where h' is h and that added, for all rows; else None."""
+    def addend(self, x: Tensor, read: ReadOnce | None = None) -> Delta | None:
+        """s · f(x) of an insertion `beside_linear` where h' is h and that added, for all rows; else None. `read`: with others."""
         if type(self.parts.composition) is not Add or self.context.own is not None or watched(self):
             return None
+        if read is not None and (delta := read.delta(self, x)) is not None:
+            return scaled(delta, self._scaled())
         factor, delta = self._at_once(x, x, None) or (self.factor(x, x), self._delta(x, x, None))  # x has the rows of h
         return scaled(delta, factor)
 

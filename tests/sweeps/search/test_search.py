@@ -330,3 +330,11 @@ def test_a_plan_counts_every_trial_and_final_run() -> None:
     assert [job.number for job in jobs] == list(range(2 * (6 * 2 + 1)))
     assert all(job.config is not None for job in jobs) and len({tuple(job.differing) for job in jobs}) == len(jobs)
     assert [job.config.seed for job in jobs if job.config and job.config.trial.scored_on == "evaluation"] == [5, 5]
+
+
+def test_a_choice_among_equals_says_that_it_is_one(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    searched(monkeypatch, lambda config: 0.5 if config.optim.lr < 0.003 else 0.4)
+    values = "optim.lr=choice(0.004,0.002,0.001)"
+    assert main(["train", "-m", *FLAGS, "method=lora", values, "search=grid", "search.final_seeds=[5]"]) == 0
+    (chosen,) = [v for stage in read_stages(sweep_in(here)) for v in stage.verdicts if v.kind == "chosen"]
+    assert chosen.trial == 1 and chosen.text == "best of 3 trials, the first of 2 equal ones: 1, 2"

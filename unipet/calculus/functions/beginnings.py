@@ -26,6 +26,8 @@ class BeginsLinearly(ABC):
     whose `first` it has."""
 
     in_two_steps: ClassVar[bool] = True
+    #: Whether sites of one width have the same `first`, so that those with one u need its product once.
+    first_is_shared: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

@@ -7,23 +7,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from unipet.calculus.functions.base import Heads, LinearMap, Params, Slots, TensorSpec, Widths
+from unipet.calculus.functions.beginnings import BeginsLinearly, Linear
 from unipet.calculus.functions.factors import seeded_kaiming
 from unipet.calculus.options import option
 
 
 @dataclass(frozen=True)
-class RandomLowRank(LinearMap):
+class RandomLowRank(LinearMap, BeginsLinearly):
     """f(u) = outer ⊙ B (inner ⊙ A u); slots `inner` (r,) and `outer` (d_out,), vectors, never matrices.
 
     A (r, widest in) and B (widest out, r) are random, frozen, made from `seed`, shared by all sites of the insertion; a
     narrower site takes the first columns of A and the first rows of B. `inner` starts at `start_at` (the paper's
     d_initial), `outer` at zero, so Δ starts at zero. `size` is the rank r. `dropout` acts on the input.
     """
+
+    first_is_shared: ClassVar[bool] = True
 
     size: int = option(256, low=1)
     dropout: float = option(0.0, low=0.0, high=0.999)
@@ -54,8 +58,13 @@ class RandomLowRank(LinearMap):
     def delta(self, u: Tensor | Heads | None, params: Params, training: bool) -> Tensor:
         assert isinstance(u, Tensor)
         u = F.dropout(u, self.dropout) if training and self.dropout else u
-        z_BTR = F.linear(u, params["down"]) * params["inner"]
-        return F.linear(z_BTR, params["up"]) * params["outer"]
+        return self.rest(F.linear(u, params["down"]), params, training)
+
+    def first(self, params: Params, training: bool) -> Linear | None:
+        return None if training and self.dropout else (params["down"], None)
+
+    def rest(self, z: Tensor, params: Params, training: bool) -> Tensor:
+        return F.linear(z * params["inner"], params["up"]) * params["outer"]
 
     def cheaper_as_matrix(self, tokens: int, widths: Widths, training: bool) -> bool:
         whole, both = widths.h * widths.u, widths.h + widths.u

@@ -19,6 +19,9 @@ def choose(study: Study) -> list[Verdict]:
     if search.objectives == [SCORE]:
         best = sorted(known, key=lambda number: (-known[number][0], number))[:1]
         said = f"best of {len(study.begun)} trials"
+        equal = [number for number in known if best and known[number] == known[best[0]]]
+        if len(equal) > 1:
+            said += f", the first of {len(equal)} equal ones: {', '.join(map(str, sorted(equal)))}"
     else:
         best = [number for number in known if not any(_dominates(other, known[number]) for other in known.values())]
         said = f"not dominated in {', '.join(search.objectives)} by any of {len(study.begun)} trials"

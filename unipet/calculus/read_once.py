@@ -1,0 +1,68 @@
+"""What several insertions of a layer begin with, computed once: the product of one x with one weight.
+
+Queries and values are maps of one x. Where insertions beside them begin with the same frozen matrix (VeRA's A), its product with
+x is the same, forward and backward.
+
+Shapes: B batch, T positions, U width of x, R width of the product.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from weakref import ref
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from unipet.calculus.functions.beginnings import BeginsLinearly
+from unipet.calculus.functions.product import Delta
+
+if TYPE_CHECKING:
+    from unipet.calculus.insertion import Insertion
+
+#: Roles of one layer that are called with one x.
+SAME_X = ({"attn.q", "attn.k", "attn.v"}, {"cross.k", "cross.v"}, {"ffn.gate", "ffn.up"})
+
+
+class ReadOnce:
+    """The insertions of one layer that may begin with one product; the first that is called with an x computes it.
+
+    Nothing is kept alive here: as long as the product is needed for the backward pass, it is there for the others.
+    """
+
+    def __init__(self) -> None:
+        self.members = 0
+        self._x: ref[Tensor] | None = None
+        self._z: ref[Tensor] | None = None
+        self._of: Any = None
+
+    def delta(self, insertion: Insertion, x: Tensor) -> Delta | None:
+        """f(x) of a member; None where this call does not begin with the product."""
+        function, params = insertion.taken({})
+        assert isinstance(function, BeginsLinearly)
+        first, u = function.first(params, insertion.training), insertion.cast(x)
+        if first is None or u is None:
+            return None
+        with insertion.draws:
+            return function.rest(self._product(u, *first), params, insertion.training)
+
+    def _product(self, u_BTU: Tensor, weight_RU: Tensor, bias_R: Tensor | None) -> Tensor:
+        version = None if weight_RU.is_inference() else weight_RU._version
+        of = (weight_RU.data_ptr(), weight_RU.shape, weight_RU.stride(), version, torch.is_grad_enabled())
+        known = self._z() if self._z is not None and self._x is not None and self._x() is u_BTU else None
+        if known is not None and self._of == of:
+            return known
+        z_BTR = F.linear(u_BTU, weight_RU, bias_R)
+        self._x, self._z, self._of = ref(u_BTU), ref(z_BTR), of
+        return z_BTR
+
+
+def group_of(insertion: Insertion) -> tuple[str, int] | None:
+    """What insertions that begin with one product have in common: their module's parent, and the kind of x. None for others."""
+    parts, site = insertion.parts, insertion.site
+    alike = parts.mixture is None and parts.scaling.dynamic is None
+    if not alike or not isinstance(parts.function, BeginsLinearly) or not parts.function.first_is_shared:
+        return None
+    kind = next((number for number, roles in enumerate(SAME_X) if site.role in roles), None)
+    return None if kind is None else (f"{insertion.name}/{site.path.rpartition('.')[0]}", kind)
