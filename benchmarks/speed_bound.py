@@ -4,10 +4,11 @@ Writes benchmarks/results/speed_bound.json and its table in docs/performance.md:
 turn with the floor's step it times the kernels that a method cannot do without, forward and backward, on tensors of its shapes:
 for LoRA two narrow products beside each linear module and the four of their gradients; for DoRA these, the norms of W + BA, and
 a scaled output with its gradients; for a prefix the attention with its columns less the attention without; for UniPELT the
-narrow products of adapter and LoRA, a gate at each of the three that reads x, a prefix, the network behind it, and AdamW over
-what all of this trains; for (IA)³ scaled outputs with their gradients; for VeRA its two products and vectors; for Compacter the
-products of its adapters and the sums of Kronecker products that its matrices are, less what of the floor's step lies before the
-first adapter. A step of the floor with these kernels and nothing else takes `bound` times the floor.
+narrow products of adapter and LoRA, a gate at each of the three that reads x and what it scales, a prefix, the network behind
+it, and AdamW over what all of this trains; for (IA)³ scaled outputs with their gradients; for VeRA its two products, of which
+query and value share the first, and its vectors; for Compacter the products of its adapters and the sums of Kronecker products
+that its matrices are, less what of the floor's step lies before the first adapter. A step of the floor with these kernels and
+nothing else takes `bound` times the floor.
 
 A step also has to call them, and to look up, cut and view what they work on, which costs the same however small they are. That
 is measured too: how much longer the method's step takes than the floor's on a model of as many layers, but 64 wide, with 16

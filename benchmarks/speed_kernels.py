@@ -59,15 +59,23 @@ def rescaling(variant: Variant, sizes: Mapping[str, int]) -> Callable[[], None]:
 
 
 def gates(variant: Variant) -> Callable[[], None]:
-    """At every site a product of x with one vector, its logistic function's mean, and the gradients of vector and x."""
-    tokens = variant.workload.batch * variant.workload.length
-    width = variant.model.config.hidden_size
-    count = len(adaptation(variant.model).items)
-    x_ND, w_D1, g_N1 = torch.randn(tokens, width), torch.randn(width, 1), torch.randn(tokens, 1)
+    """At every site a product of x with one vector, its logistic function's mean, what is scaled by it (the bottleneck, or a
+    prefix's keys and values), and the gradients of vector, x and both factors."""
+    rows, width = variant.workload.batch, variant.model.config.hidden_size
+    x_ND, w_D1, g_N1 = torch.randn(_tokens(variant), width), torch.randn(width, 1), torch.randn(_tokens(variant), 1)
+    scaled = []
+    for item in adaptation(variant.model).items:
+        size = item.parts.function.size  # type: ignore[attr-defined]
+        whole = item.parts.function.reads == "heads"
+        shape = (1, 2 * size, width) if whole else (rows, variant.workload.length, size)
+        scaled.append((torch.randn(shape), torch.randn(rows, *shape[1:])))
 
     def run() -> None:
-        for _ in range(count):
-            (x_ND @ w_D1).view(variant.workload.batch, -1).sigmoid().mean(dim=1)
+        for z_BTR, g_BTR in scaled:
+            s_B11 = (x_ND @ w_D1).view(rows, -1).sigmoid().mean(dim=1).view(rows, 1, 1)
+            s_B11 * z_BTR
+            s_B11 * g_BTR
+            (z_BTR * g_BTR).sum((1, 2))
             x_ND.T @ g_N1
             torch.addmm(x_ND, g_N1, w_D1.T)
 
@@ -143,25 +151,28 @@ def scaled_outputs(variant: Variant) -> Callable[[], None]:
 
 
 def random_products(variant: Variant) -> Callable[[], None]:
-    """At every site two frozen products with a trained vector after each, the outputs added, and the gradients of x and of the
-    vectors."""
-    made = []
+    """In every layer a frozen product of x, at every site of it a second one with a trained vector before and after it, the
+    outputs added, and the gradients of x and of the vectors."""
+    made: dict[int | None, list[tuple[torch.Tensor, ...]]] = {}
     for item in adaptation(variant.model).items:
         module: Any = variant.model.get_submodule(item.site.path)
-        size = item.parts.function.size  # type: ignore[attr-defined]
-        x_ND, h_NE, g_NE = (torch.randn(_tokens(variant), w) for w in (module.in_features, *[module.out_features] * 2))
-        matrices = torch.randn(size, x_ND.shape[1]), torch.randn(h_NE.shape[1], size)
-        made.append((x_ND, h_NE, g_NE, *matrices, torch.randn(size), torch.randn(h_NE.shape[1])))
+        size, out = item.parts.function.size, module.out_features  # type: ignore[attr-defined]
+        both_NE = torch.randn(2, _tokens(variant), out)
+        own = (*both_NE, torch.randn(out, size), torch.randn(size), torch.randn(out))
+        made.setdefault(item.site.layer, []).append(own)
+    x_ND, A_RD = torch.randn(_tokens(variant), module.in_features), torch.randn(size, module.in_features)
 
     def run() -> None:
-        for x_ND, h_NE, g_NE, A_RD, B_ER, inner_R, outer_E in made:
-            z_NR = x_ND @ A_RD.T
-            y_NE = (z_NR * inner_R) @ B_ER.T
-            torch.addcmul(h_NE, y_NE, outer_E)
-            (g_NE * y_NE).sum(0)
-            dz_NR = (g_NE * outer_E) @ B_ER
-            (dz_NR * z_NR).sum(0)
-            torch.addmm(x_ND, dz_NR * inner_R, A_RD)
+        for sites in made.values():
+            z_NR, dz_NR = x_ND @ A_RD.T, torch.zeros(())
+            for h_NE, g_NE, B_ER, inner_R, outer_E in sites:
+                y_NE = (z_NR * inner_R) @ B_ER.T
+                torch.addcmul(h_NE, y_NE, outer_E)
+                (g_NE * y_NE).sum(0)
+                d_NR = (g_NE * outer_E) @ B_ER
+                (d_NR * z_NR).sum(0)
+                dz_NR = dz_NR + d_NR * inner_R
+            torch.addmm(x_ND, dz_NR, A_RD)
 
     return run
 
