@@ -12,11 +12,11 @@ from torch import Tensor, nn
 import unipet
 from tests.support.architectures import ARCHS
 from tests.support.matrix import assert_same_gradients, close, deep_copy, randomise, with_loss
-from unipet.adaptation import attaching, joined_weight
+from unipet.adaptation import attaching
 from unipet.adaptation.adapted import adaptation
 from unipet.adaptation.joined_weight import _Remade
 from unipet.calculus import direct
-from unipet.calculus.composition import Add
+from unipet.calculus.composition import Add, elementwise, of_weight
 from unipet.calculus.functions import product
 from unipet.calculus.functions.random_low_rank import RandomLowRank
 from unipet.calculus.insertion import Insertion
@@ -55,6 +55,13 @@ FUNCTIONS: dict[str, dict[str, Any]] = {
         "function": {"name": "low_rank", "size": 2},
         "mixture": {"experts": 2, "router": "per_token"},
         "scaling": "input_gate",
+    },
+    "rows normalised": {"function": {"name": "low_rank", "size": 2}, "composition": "normalise", "scaling": 0.5},
+    "rows normalised with experts": {
+        "function": {"name": "low_rank", "size": 2},
+        "composition": {"name": "normalise", "bias": True, "detach": False},
+        "mixture": {"experts": 2},
+        "scaling": 0.5,
     },
     "factor of the weight": {"function": {"name": "low_rank", "size": 2}, "composition": "hadamard", "scaling": 0.5},
 }
@@ -100,7 +107,7 @@ def test_it_is_the_equation(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("name", ["low rank", "low rank behind a gate", "experts of low rank"])
+@pytest.mark.parametrize("name", ["low rank", "low rank behind a gate", "experts of low rank", "rows normalised"])
 def test_h_is_added_to_in_its_own_memory_unless_somebody_looks_on(
     name: str, training: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,8 +120,8 @@ def test_h_is_added_to_in_its_own_memory_unless_somebody_looks_on(
         assert found.data_ptr() == h.data_ptr()
         return found
 
-    monkeypatch.setattr(joined_weight, "into", seen)
-    monkeypatch.setattr(direct, "into", seen)
+    for module in (direct, elementwise, of_weight):
+        monkeypatch.setattr(module, "into", seen)
     batch = ARCHS["bert"].batch(3, 7)
     with torch.set_grad_enabled(training):
         model(**batch)

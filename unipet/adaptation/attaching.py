@@ -188,7 +188,7 @@ class Attachment:
             site.reads_cache = may_read_cache(module)
             setattr(module, ATTRIBUTE, site)
         x_path = insertion.site.x_path
-        known = {other.site.x_path for other in site.insertions if other.reads_x}
-        if insertion.reads_x and x_path not in known:
+        known = {other.site.x_path for other in site.insertions if other.parts.reads_x}
+        if insertion.parts.reads_x and x_path not in known:
             self._before(model, x_path, HeadsReader(site, x_path))
         site.insertions.append(insertion)

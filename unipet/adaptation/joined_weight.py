@@ -18,7 +18,6 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from unipet.adaptation.site_hooks import Hook
-from unipet.calculus.functions.product import into
 from unipet.calculus.read_once import ReadOnce
 from unipet.calculus.weights import quantised
 
@@ -68,9 +67,11 @@ class JoinedWeight:
         if x.ndim != 3 or torch.compiler.is_compiling():
             return self.hook.changed(F.linear(x, weight, bias), x)
         read = self.read if self.read is not None and self.read.members > 1 else None
-        if (delta := self.hook.insertion.addend(x, read)) is None:
+        insertion = self.hook.insertion
+        if (found := insertion.addend(x, read)) is None:
             return self.hook.changed(F.linear(x, weight, bias), x)
-        return into(F.linear(x.flatten(0, 1), weight, bias), delta).view(*x.shape[:-1], -1)
+        h_ND = F.linear(x.flatten(0, 1), weight, bias)
+        return insertion.parts.composition.join_into(h_ND, *found).view(*x.shape[:-1], -1)
 
 
 class _Remade(torch.autograd.Function):

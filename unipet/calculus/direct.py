@@ -60,7 +60,8 @@ class Direct:
         if u is not None and u.dtype != like.dtype and u.is_floating_point():
             u = u if torch.is_autocast_enabled(u.device.type) else u.to(like.dtype)
         delta = self.delta(u, params, False)
-        if own_memory and self.adds and not torch.is_grad_enabled():
+        own_memory = own_memory and not torch.is_grad_enabled()
+        if own_memory and self.adds:
             return into(h, delta, self.factor)
         if self.factor != 1:
             delta = scaled(delta, self.factor)
@@ -72,6 +73,8 @@ class Direct:
             own = _NOTHING
         else:
             own = {"bias": bias_D if bias_D.dtype == like.dtype else bias_D.to(like.dtype)}
+        if own_memory and self.composition.in_place:
+            return self.composition.join_into(h, delta, own)
         return self.composition.join(h, delta, own, None)
 
     def joined(self, W_DU: Tensor, x: Tensor) -> Tensor | None:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unipet.calculus.composition import Add, Weights, column
+from unipet.calculus.composition import Weights, column
 from unipet.calculus.direct import Direct, direct, watched
 from unipet.calculus.functions.base import Affine, Function, Heads, LinearMap, Params
 from unipet.calculus.functions.beginnings import BeginsLinearly, both
@@ -32,11 +32,8 @@ class Insertion(RoutedInsertion):
 
     def forward(self, h: Tensor, x: Tensor | None, heads: Heads | None = None) -> Tensor:
         """h' from h and x (heads: the queries, at a site inside attention)."""
-        composition = self.parts.composition
         factor, delta = self._at_once(h, x, heads) or (self.factor(h, x), self._delta(h, x, heads))
-        delta = scaled(delta, factor)
-        at = self.base_at(self.cast(x), factor, self.params()) if composition.needs_weight else None
-        joined = composition.join(h, delta, composition.made(self.joint.reduced(), at), at)
+        joined = self.parts.composition.join(h, scaled(delta, factor), *self._made(x, factor))
         chosen_BT = self.chosen(h)
         return joined if chosen_BT is None else torch.where(chosen_BT.unsqueeze(-1), joined, h)
 
@@ -44,21 +41,26 @@ class Insertion(RoutedInsertion):
     def direct(self) -> Direct | None:
         """The same h' with fewer look-ups, or None where this call needs them: in training, with a mixture or a gate, for some
         rows or tokens alone, or where somebody's hooks wait for it."""
-        hooked = self._forward_hooks or self._forward_pre_hooks or self._backward_hooks or self._backward_pre_hooks
-        if hooked or self.training or self.current.context.own is not None or torch.compiler.is_compiling():
+        if watched(self) or self.training or self.current.context.own is not None or torch.compiler.is_compiling():
             return None
         if not self._looked:
             self._direct, self._looked = direct(self), True
         return self._direct
 
-    def addend(self, x: Tensor, read: ReadOnce | None = None) -> Delta | None:
-        """s · f(x) of an insertion `beside_linear` where h' is h and that added, for all rows; else None. `read`: with others."""
-        if type(self.parts.composition) is not Add or self.context.own is not None or watched(self):
+    def addend(self, x: Tensor, read: ReadOnce | None = None) -> tuple[Delta, Params] | None:
+        """Of one `beside_linear` s · f(x), and what the composition makes of tensors; None where not all rows are joined to h in
+        its memory. `read`: with others."""
+        if not self.parts.composition.in_place or self.context.own is not None or watched(self):
             return None
-        if read is not None and (delta := read.delta(self, x)) is not None:
-            return scaled(delta, self._scaled())
-        factor, delta = self._at_once(x, x, None) or (self.factor(x, x), self._delta(x, x, None))  # x has the rows of h
-        return scaled(delta, factor)
+        begun = None if read is None else read.delta(self, x)
+        found = self._at_once(x, x, None) if begun is None else (self._scaled(), begun)  # x has the rows of h
+        factor, delta = found or (self.factor(x, x), self._delta(x, x, None))
+        return scaled(delta, factor), self._made(x, factor)[0]
+
+    def _made(self, x: Tensor | None, factor: Tensor | float) -> tuple[Params, Weights | None]:
+        composition = self.parts.composition
+        at = self.base_at(self.cast(x), factor, self.params()) if composition.needs_weight else None
+        return composition.made(self.joint.reduced(), at), at
 
     def factor(self, h: Tensor | None, x: Tensor | None) -> Tensor | float:
         """s for this call."""
@@ -146,23 +148,20 @@ class Insertion(RoutedInsertion):
         return delta
 
     @property
-    def reads_x(self) -> bool:
-        """Whether it computes with x at a site inside attention, where most functions read the heads alone."""
-        parts = self.parts
-        gated = parts.scaling.dynamic is not None or (parts.mixture is not None and parts.mixture.gated)
-        return gated or parts.function.reads == "u" or parts.function.reads_x
-
-    @property
     def beside_linear(self) -> bool:
         """Whether f is a linear map beside the one that yields h, for all tokens."""
         parts = self.parts
-        linear = isinstance(parts.function, LinearMap) and parts.composition.changes_weight and parts.tokens is None
+        joins = parts.composition.changes_weight or parts.composition.in_place
+        linear = isinstance(parts.function, LinearMap) and joins and parts.tokens is None
         return linear and parts.form == "parallel" and self.site.at == "output" and self.site.part is None
 
     @property
     def joins_weight(self) -> bool:
         """Whether f's matrix can be joined to the weight of the linear map that yields h, all rows alike."""
-        return self.beside_linear and self.parts.scaling.dynamic is None and self.parts.mixture is None
+        parts = self.parts
+        return (
+            self.beside_linear and parts.composition.changes_weight and not parts.scaling.dynamic and not parts.mixture
+        )
 
     @property
     def joins_linearly(self) -> bool:

@@ -42,6 +42,12 @@ class InsertionParts:
         return self.function.starts_from_weight or self.function.needs_bias or self.composition.needs_weight
 
     @property
+    def reads_x(self) -> bool:
+        """Whether it computes with x at a site inside attention, where most functions read the heads alone."""
+        gated = self.scaling.dynamic is not None or (self.mixture is not None and self.mixture.gated)
+        return gated or self.function.reads == "u" or self.function.reads_x
+
+    @property
     def identity_at_start(self) -> bool:
         """Whether h' = h before training."""
         if isinstance(self.composition, Replace):

@@ -28,7 +28,7 @@ class Composition(ABC):
     that change the weight itself, W' = L(W ⊙ (1 + M) + Δ): f must be a matrix, and the site a linear map's output.
     `lengthens` marks the one that makes the sequence longer. `shifts`: an offset of Δ becomes one of h, held by a bias.
     `changes_weight`: where f is a matrix, it changes the weight alone, which `weight` yields. `makes_of_bias`: what it makes
-    of the base model's tensors is the bias, as `bias`, where there is one, and nothing else.
+    of the base model's tensors is the bias, as `bias`, where there is one, and nothing else. `in_place`: it has `join_into`.
     """
 
     foldable: ClassVar[bool] = True
@@ -40,6 +40,7 @@ class Composition(ABC):
     shifts: ClassVar[bool] = True
     changes_weight: ClassVar[bool] = False
     makes_of_bias: ClassVar[bool] = False
+    in_place: ClassVar[bool] = False
 
     @property
     def needs_weight(self) -> bool:
@@ -100,6 +101,10 @@ class Composition(ABC):
     @abstractmethod
     def join(self, h_BTD: Tensor, delta: Delta, own: Params, at: Weights | None) -> Tensor:
         """h' from h and s·Δ, in the dtype of h; `own` is what `made` yields. What has a `made` of its own reads no `at`."""
+
+    def join_into(self, h: Tensor, delta: Delta, own: Params) -> Tensor:
+        """As `join`, in the memory of h, which nobody else may have; (N, D) while gradients are recorded."""
+        raise AssertionError(f"{type(self).__name__} makes h' apart")
 
     def weight(self, W_DI: Tensor, function: LinearMap, params: Params, factor: Tensor | float) -> Tensor:
         """W' from W and s times f's matrix, differentiable. Only what `changes_weight` has one."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from unipet.calculus.composition.base import Composition
 from unipet.calculus.composition.weights import Weights
 from unipet.calculus.functions.base import Affine, LinearMap, Params
-from unipet.calculus.functions.product import Delta, added, column, times, value_in
+from unipet.calculus.functions.product import Delta, added, column, into, times, value_in
 from unipet.calculus.options import option
 
 
@@ -23,9 +23,13 @@ class Add(Composition):
     """h + sΔ."""
 
     changes_weight: ClassVar[bool] = True
+    in_place: ClassVar[bool] = True
 
     def join(self, h_BTD: Tensor, delta: Delta, own: Params, at: Weights | None) -> Tensor:
         return added(h_BTD, delta)
+
+    def join_into(self, h: Tensor, delta: Delta, own: Params) -> Tensor:
+        return into(h, delta)
 
     def weight(self, W_DI: Tensor, function: LinearMap, params: Params, factor: Tensor | float) -> Tensor:
         scale = factor if type(factor) in (float, int) else column(factor)

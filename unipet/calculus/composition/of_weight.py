@@ -14,7 +14,7 @@ from torch import Tensor
 from unipet.calculus.composition.base import Composition
 from unipet.calculus.composition.weights import Weights
 from unipet.calculus.functions.base import Affine, Function, LinearMap, Params, Slots, TensorSpec, Widths
-from unipet.calculus.functions.product import Delta, Product, added, column, scaled, times
+from unipet.calculus.functions.product import Delta, Product, added, column, into, scaled, times
 from unipet.calculus.options import option
 
 
@@ -63,6 +63,8 @@ class Normalise(OfWeight):
     adapters library, which departs from the paper there).
     """
 
+    in_place: ClassVar[bool] = True
+
     detach: bool = option(True)
     bias: bool = option(False)
     scaled: bool = option(True)
@@ -91,6 +93,16 @@ class Normalise(OfWeight):
         # h + (g-1)(h - b) + gΔ rather than b + g(h - b + Δ): at the start g = 1 and h comes out bit for bit.
         rescaled_BTD = torch.addcmul(h_BTD, h_BTD - own["left"], own["more"]).to(h_BTD.dtype)
         return added(rescaled_BTD, scaled(delta, own["gain"]))
+
+    def join_into(self, h: Tensor, delta: Delta, own: Params) -> Tensor:
+        apart = h - own["left"]
+        # Of another precision, the sum is rounded once, from what is apart.
+        h = (
+            h.addcmul_(apart, own["more"])
+            if apart.dtype == h.dtype
+            else torch.addcmul(h, apart, own["more"]).to(h.dtype)
+        )
+        return into(h, scaled(delta, own["gain"]))
 
     def fold(self, W_DI: Tensor, b_D: Tensor, affine: Affine, own: Params, at: Weights | None) -> tuple[Tensor, Tensor]:
         assert at is not None
