@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from unipet.adaptation.at_heads import blocks_of, changed, narrowed, prepended
 from unipet.adaptation.attention_call import InnerCall
-from unipet.adaptation.ready_prefix import CrossKeys, Pair, goes_on_with, taken_out, with_ready_prefix
+from unipet.adaptation.ready_prefix import CrossKeys, Pair, taken_out, with_ready_prefix
 from unipet.calculus.functions.base import Heads
 from unipet.calculus.insertion import Insertion
 from unipet.calculus.own_rows import Cut
@@ -39,6 +39,7 @@ class HeadsSite:
         self.biased: Any = None  # the module that computes the stack's relative position bias, where columns shift it
         self.behind = False  # whether queries move with the keys: real tokens stand behind the columns
         self.reads_cache = False  # whether its module takes what a KV cache holds as it is
+        self.ready: Pair | None = None  # the prefix of all rows in the pass that goes on
         self.inside: Pair | None = None  # the prefix that stands before the keys of the current call already
         self.cross_keys: CrossKeys | None = None  # keys that do not grow, behind a prefix
         self.watch: Callable[[Tensor, Tensor], None] | None = (
@@ -47,8 +48,9 @@ class HeadsSite:
 
     def goes_on_with(self, prefix: Pair, cache: Any) -> bool:
         """Whether the call that goes on has `prefix` before what `cache` holds; its keys then come with it."""
-        self.inside = prefix if goes_on_with(self.insertions, prefix, cache) else None
-        return self.inside is not None
+        same = self.ready is prefix and self.insertions[0].current.reading is cache
+        self.inside = prefix if same else None
+        return same
 
     def forget(self, gone: ref[Tensor]) -> None:
         """The cache has other keys now, or is gone."""
@@ -56,7 +58,7 @@ class HeadsSite:
             self.cross_keys = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "x": {}, "inside": None, "cross_keys": None}  # a copy is in no call
+        return {**vars(self), "x": {}, "ready": None, "inside": None, "cross_keys": None}  # a copy is in no call
 
 
 class Attention:

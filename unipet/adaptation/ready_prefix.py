@@ -40,16 +40,19 @@ class CacheReading:
         self.current, self.sites = current, sites
 
     def begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if not torch.compiler.is_compiling():
-            self.current.reading = (
-                None if torch.is_grad_enabled() else named(module, args, kwargs).get("past_key_values")
-            )
+        """What all layers need to know is looked up here at once: between two of them, a processor forgets where to look."""
+        if torch.compiler.is_compiling():
+            return
+        cache = None if torch.is_grad_enabled() else named(module, args, kwargs).get("past_key_values")
+        self.current.reading = cache
+        for site in self.sites:
+            site.ready = None if cache is None else _ready(site.insertions)
 
     def end(self, *call: Any) -> None:
         """Also where the pass fails."""
         self.current.reading = None
         for site in self.sites:
-            site.inside = None
+            site.ready = site.inside = None
 
 
 class CrossKeys:
@@ -70,11 +73,11 @@ def may_read_cache(module: nn.Module) -> bool:
     return not _LENGTHS & set(forward.__code__.co_names)
 
 
-def goes_on_with(insertions: list[Insertion], prefix: Pair, cache: Any) -> bool:
-    """Whether the pass that goes on fills `cache` and has `prefix`, as it is, before all rows."""
-    if len(insertions) != 1 or cache is None or insertions[0].current.reading is not cache:
-        return False
-    return _is_plain_call(insertions[0]) and insertions[0].holds("columns", prefix)
+def _ready(insertions: list[Insertion]) -> Pair | None:
+    """The prefix that a pass which goes on with a KV cache puts before all rows, if it is known and as it was."""
+    if len(insertions) != 1 or not _is_plain_call(insertions[0]):
+        return None
+    return insertions[0].still_kept("columns")
 
 
 def taken_out(site: HeadsSite, key: Tensor, value: Tensor) -> Pair:

@@ -67,10 +67,11 @@ class Kept:
             self._made[name] = made
         return made
 
-    def holds(self, name: str, made: Any, places: Sequence[Place]) -> bool:
-        """Whether `made` is kept under this name, of the tensors that are at `places` now; `get` was given these."""
-        kept = self._made.get(name) is made and not self._base
-        return kept and self._unchanged([tensors[own] for _, tensors, own in places])
+    def still(self, name: str, places: Sequence[Place]) -> Any:
+        """What is kept under this name, if the tensors at `places`, of which it was made, are as they were; else None."""
+        kept = None if self._base else self._made.get(name)
+        same = kept is not None and self._unchanged([tensors[own] for _, tensors, own in places])
+        return kept if same else None
 
     def __getstate__(self) -> dict[str, Any]:
         return {"numbers": self.numbers, "_made": {}, "_of": [], "_base": []}  # a copy keeps nothing yet

@@ -63,9 +63,9 @@ class RoutedInsertion(InsertionTensors):
         tensors = [tensors[own] for _, tensors, own in self._places]
         return self.memory.get(name, self.current.context.cached.get(self.site.stack), tensors, make)
 
-    def holds(self, name: str, made: Any) -> bool:
-        """Whether `made` is what is kept under this name still, and its tensors are as they were."""
-        return self._places is not None and self.memory.holds(name, made, self._places)
+    def still_kept(self, name: str) -> Any:
+        """What `kept` keeps under this name, if its tensors are as they were; else None."""
+        return None if self._places is None else self.memory.still(name, self._places)
 
     def taken(self, route: Route) -> tuple[Function, Params]:
         """As of its tensors; what the function makes of them is kept while a KV cache is filled."""
