@@ -12,7 +12,7 @@ import unipet
 from tests.support.insertions import adapted, method, output
 from tests.support.tiny import TINY, tiny_batch, tiny_bert
 from unipet.adaptation.adapted import adaptation
-from unipet.calculus.insertion import Insertion
+from unipet.calculus.insertion_parts import InsertionParts
 from unipet.calculus.sites.bert import BERT
 
 
@@ -49,7 +49,7 @@ def test_h_and_x_of_each_role_are_the_documented_activations(monkeypatch: pytest
         },
     }
     model = TINY["bert"](head=False)
-    monkeypatch.setattr(Insertion, "reads_x", True)  # a vector does not, and heads are handed what is read
+    monkeypatch.setattr(InsertionParts, "reads_x", True)  # a vector does not, and heads are handed what is read
     unipet.adapt(model, spec)  # zero vectors: every insertion is the identity
     for insertion in adaptation(model).items:
         insertion.register_forward_pre_hook(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import unipet
 from tests.support.architectures import ARCHS, LAYERS
 from unipet.adaptation.adapted import adaptation
-from unipet.calculus.insertion import Insertion
+from unipet.calculus.insertion_parts import InsertionParts
 from unipet.calculus.sites import ARCHITECTURES, Architecture, architecture_of, base_of
 
 ROWS = 3
@@ -93,7 +93,7 @@ def probe(
         }
         for role in roles
     }
-    with patch.object(Insertion, "reads_x", True):  # probes read none, and heads are handed what is read
+    with patch.object(InsertionParts, "reads_x", True):  # probes read none, and heads are handed what is read
         unipet.adapt(model, {"name": "probe", "insertions": insertions})
     generator = torch.Generator().manual_seed(0)
     for parameter in unipet.parameters(model).values():
