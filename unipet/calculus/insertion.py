@@ -41,7 +41,9 @@ class Insertion(RoutedInsertion):
     def direct(self) -> Direct | None:
         """The same h' with fewer look-ups, or None where this call needs them: in training, with a mixture or a gate, for some
         rows or tokens alone, or where somebody's hooks wait for it."""
-        if watched(self) or self.training or self.current.context.own is not None or torch.compiler.is_compiling():
+        # Not `watched`: a call that each of a generated token's sites would make.
+        hooked = self._forward_hooks or self._forward_pre_hooks or self._backward_hooks or self._backward_pre_hooks
+        if hooked or self.training or self.current.context.own is not None or torch.compiler.is_compiling():
             return None
         if not self._looked:
             self._direct, self._looked = direct(self), True
