@@ -21,7 +21,7 @@ from unipet.calculus.functions.base import LinearMap, Widths
 from unipet.calculus.functions.block_sum import BlockSum
 from unipet.calculus.functions.circulant import Circulant
 from unipet.calculus.functions.fourier import Fourier
-from unipet.calculus.functions.grid import Grid
+from unipet.calculus.functions.grid import Grid, _OfParts
 from unipet.calculus.functions.hadamard_product import HadamardProduct
 from unipet.calculus.functions.kronecker import Kronecker, halves
 from unipet.calculus.functions.low_rank import LowRank
@@ -101,6 +101,16 @@ def test_grid_has_a_low_rank_map_in_every_block(blocks: int) -> None:
     assert p["up"].numel() + p["down"].numel() == 8 * (OUT + IN)
     if blocks > 1:
         assert torch.linalg.matrix_rank(expected) > 8  # what it is for: more than rank r from as many numbers
+
+
+def test_the_gradients_of_a_grid_s_parts() -> None:
+    """Written out, because the layout that its product needs is not kept."""
+    u = torch.randn(2, 3, 2, 5, dtype=torch.float64, requires_grad=True)
+    down = torch.randn(2, 2, 3, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(_OfParts.apply, (u, down))
+    assert torch.autograd.gradgradcheck(_OfParts.apply, (u, down))
+    _OfParts.apply(u.detach(), down).sum().backward()
+    assert down.grad is not None and u.grad is None
 
 
 @pytest.mark.parametrize("size", [4, 5, 32])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import re
 import subprocess
@@ -98,6 +99,25 @@ def test_frozen_weights_are_the_base_model_s_own_and_stay_as_they_were(name: str
         side.step()
         speed_variants.merged(side, base)
     assert all(torch.equal(value, before[key]) for key, value in base.state_dict().items())
+
+
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks:UserWarning")  # of peft's SHiRA
+@pytest.mark.filterwarnings("ignore:.*Profiler clears events:UserWarning")
+@pytest.mark.parametrize("name", [pair.name for pair in speed_pairs.PAIRS if pair.peft and "encoder" in pair.models])
+def test_a_step_needs_no_more_memory_than_peft_s(name: str) -> None:
+    """On an encoder narrow and long enough that what is kept of the tokens counts; objects of a few bytes do not."""
+    torch.manual_seed(0)
+    work = dataclasses.replace(WORKS["encoder"], batch=8, length=64)
+    base = work.build()
+    own = speed_variants.ours(base, PAIRS[name], work, "cpu", False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of peft
+        other: Any = speed_variants.peer(base, PAIRS[name], own)
+    peaks = []
+    for side in (own, other):
+        side.step()
+        peaks.append(speed_measuring.peak_mib(side))
+    assert peaks[0] <= peaks[1] + 0.002, peaks
 
 
 def test_a_pair_of_other_sizes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,13 +64,11 @@ class JoinedWeight:
     def _added(self, x: Tensor) -> Tensor:
         """h' where f(x) is computed apart: it is added in the memory of h, which nobody else has yet, instead of to a copy."""
         weight, bias = self.module.weight, self.module.bias
-        if x.ndim != 3 or torch.compiler.is_compiling():
-            return self.hook.changed(F.linear(x, weight, bias), x)
-        read = self.read if self.read is not None and self.read.members > 1 else None
         insertion = self.hook.insertion
-        if (found := insertion.addend(x, read)) is None:
+        if x.ndim != 3 or torch.compiler.is_compiling() or not insertion.in_place:
             return self.hook.changed(F.linear(x, weight, bias), x)
-        h_ND = F.linear(x.flatten(0, 1), weight, bias)
+        h_ND = F.linear(x.flatten(0, 1), weight, bias)  # first: the backward pass then frees what is narrow first
+        found = insertion.addend(x, self.read if self.read is not None and self.read.members > 1 else None)
         return insertion.parts.composition.join_into(h_ND, *found).view(*x.shape[:-1], -1)
 
 

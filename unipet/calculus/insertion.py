@@ -23,8 +23,7 @@ from unipet.calculus.read_once import ReadOnce
 from unipet.calculus.routed_insertion import RoutedInsertion
 from unipet.calculus.scaling import Tokens
 
-#: Inside, random numbers are drawn as ever.
-_AS_EVER = nullcontext[None]()
+_AS_EVER = nullcontext[None]()  # inside, random numbers are drawn as ever
 
 
 class Insertion(RoutedInsertion):
@@ -41,7 +40,7 @@ class Insertion(RoutedInsertion):
     def direct(self) -> Direct | None:
         """The same h' with fewer look-ups, or None where this call needs them: in training, with a mixture or a gate, for some
         rows or tokens alone, or where somebody's hooks wait for it."""
-        # Not `watched`: a call that each of a generated token's sites would make.
+        # As `watched`, without the call, which every site of every generated token would make.
         hooked = self._forward_hooks or self._forward_pre_hooks or self._backward_hooks or self._backward_pre_hooks
         if hooked or self.training or self.current.context.own is not None or torch.compiler.is_compiling():
             return None
@@ -49,11 +48,13 @@ class Insertion(RoutedInsertion):
             self._direct, self._looked = direct(self), True
         return self._direct
 
-    def addend(self, x: Tensor, read: ReadOnce | None = None) -> tuple[Delta, Params] | None:
-        """Of one `beside_linear` s · f(x), and what the composition makes of tensors; None where not all rows are joined to h in
-        its memory. `read`: with others."""
-        if not self.parts.composition.in_place or self.context.own is not None or watched(self):
-            return None
+    @property
+    def in_place(self) -> bool:
+        """Whether one `beside_linear` is joined to h, of all rows, in the memory of h."""
+        return self.parts.composition.in_place and self.context.own is None and not watched(self)
+
+    def addend(self, x: Tensor, read: ReadOnce | None) -> tuple[Delta, Params]:
+        """s · f(x), and what the composition makes of tensors. `read`: with others."""
         begun = None if read is None else read.delta(self, x)
         found = self._at_once(x, x, None) if begun is None else (self._scaled(), begun)  # x has the rows of h
         factor, delta = found or (self.factor(x, x), self._delta(x, x, None))

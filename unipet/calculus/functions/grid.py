@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,7 +50,8 @@ class Grid(LinearMap):
         assert isinstance(u, Tensor)
         down_KKSU, up_KDKS = self._blocks(params)
         u_KU = cut(F.dropout(u, self.dropout, training), self.blocks, -1)
-        z_KKS = torch.einsum("...ju,ijsu->...ijs", u_KU, down_KKSU)
+        autocast = torch.is_autocast_enabled(u.device.type)  # it is off in the backward pass
+        z_KKS = _of_parts(u_KU, down_KKSU) if autocast else _OfParts.apply(u_KU, down_KKSU)  # type: ignore[no-untyped-call]
         return torch.einsum("...ijs,idjs->...id", z_KKS, up_KDKS).flatten(-2)
 
     def matrix(self, params: Params) -> Tensor:
@@ -59,3 +61,25 @@ class Grid(LinearMap):
     @property
     def starts_at_zero(self) -> bool:
         return True
+
+
+def _of_parts(u_KU: Tensor, down_KKSU: Tensor) -> Tensor:
+    """Every block's down-map of its input part, (..., K, K, S)."""
+    return torch.einsum("...ju,ijsu->...ijs", u_KU, down_KKSU)
+
+
+class _OfParts(torch.autograd.Function):
+    """`_of_parts`. Its batched product needs another layout of `down`, which the backward pass makes again: it is not kept."""
+
+    @staticmethod
+    def forward(ctx: Any, u_KU: Tensor, down_KKSU: Tensor) -> Tensor:
+        ctx.save_for_backward(u_KU, down_KKSU)
+        return _of_parts(u_KU, down_KKSU)
+
+    @staticmethod
+    def backward(ctx: Any, grad_KKS: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        u_KU, down_KKSU = ctx.saved_tensors
+        of_u, of_down = ctx.needs_input_grad
+        grad_u = torch.einsum("...ijs,ijsu->...ju", grad_KKS, down_KKSU) if of_u else None
+        grad_down = torch.einsum("...ijs,...ju->ijsu", grad_KKS, u_KU) if of_down else None
+        return grad_u, grad_down
