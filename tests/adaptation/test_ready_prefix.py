@@ -16,7 +16,7 @@ from transformers.cache_utils import DynamicLayer
 
 import unipet
 from benchmarks.operators import Operators
-from tests.support.generating import adapted, generate, lively, prompts
+from tests.support.generating import adapted, generate, lively, prompts, steps
 from tests.support.matrix import randomise, spec_of
 from unipet.adaptation import attention, ready_prefix
 from unipet.adaptation.prefixed_layer import PrefixedLayer
@@ -210,6 +210,41 @@ def test_keys_of_cross_attention_are_kept_as_long_as_they_are() -> None:
     assert all(type(layer) is DynamicLayer for layer in cache.cross_attention_cache.layers)
     del cache
     assert all(site.cross_keys is None for site in sites)
+
+
+@pytest.mark.parametrize("part", ["keys", "values"])
+@pytest.mark.parametrize("replaced", [True, False])
+@torch.no_grad()
+def test_changed_keys_or_values_of_cross_attention_are_read(
+    part: str, replaced: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run() -> Tensor:
+        model = adapted("bart", "prefix").eval()
+        batch = prompts("bart")
+        encoded, cache = model.get_encoder()(input_ids=batch["input_ids"]), None
+        for token in range(4):
+            ids = torch.full((len(batch["input_ids"]), 1), 5 + token)
+            found = model(encoder_outputs=encoded, decoder_input_ids=ids, past_key_values=cache)
+            cache = found.past_key_values
+            for layer in cache.cross_attention_cache.layers if token == 2 else ():
+                if replaced:
+                    setattr(layer, part, getattr(layer, part) * 0.5)
+                else:
+                    getattr(layer, part).mul_(0.5)
+        logits: Tensor = found.logits
+        return logits
+
+    ready = run()
+    monkeypatch.setattr(attention, "with_ready_prefix", lambda *given: None)
+    torch.testing.assert_close(ready, run(), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("arch", ["llama", "bart"])
+def test_inference_mode_generates_the_same(arch: str) -> None:
+    model = adapted(arch, "prefix").eval()
+    expected = steps(generate(model, prompts(arch), new=6))
+    with torch.inference_mode():
+        assert torch.equal(steps(generate(model, prompts(arch), new=6)), expected)
 
 
 @torch.no_grad()

@@ -58,13 +58,20 @@ class CacheReading:
 class CrossKeys:
     """Keys and values of cross-attention, which do not grow, behind a `prefix` (each (G, L, E)): (B, G, L + S, E)."""
 
-    def __init__(self, prefix: Pair, keys: Tensor, whole: Pair, gone: Callable[[ref[Tensor]], None]) -> None:
+    def __init__(self, prefix: Pair, keys: Tensor, values: Tensor, whole: Pair, site: HeadsSite) -> None:
         self.prefix, self.whole = prefix, whole
-        self.keys, self.version = ref(keys, gone), keys._version
+        self.keys, self.values = ref(keys, site.forget), ref(values)
+        self.versions = _versions(keys, values)
 
-    def is_behind(self, prefix: Pair, keys: Tensor) -> bool:
-        """Whether it is of these."""
-        return self.prefix is prefix and self.keys() is keys and self.version == keys._version
+    def is_behind(self, prefix: Pair, keys: Tensor, values: Tensor) -> bool:
+        """Whether it is of these, as they are."""
+        same = self.prefix is prefix and self.keys() is keys and self.values() is values
+        return same and self.versions == _versions(keys, values)
+
+
+def _versions(keys: Tensor, values: Tensor) -> tuple[int | None, ...]:
+    """Tensors of inference mode have none; there, nobody but who made them changes them."""
+    return tuple(None if each.is_inference() else each._version for each in (keys, values))
 
 
 def may_read_cache(module: nn.Module) -> bool:
@@ -114,7 +121,7 @@ def with_ready_prefix(
 
 def _behind(prefix: Pair, site: HeadsSite, module: nn.Module, heads: Heads, key: Tensor, value: Tensor) -> Pair:
     """The prefix before keys and values, and before those in the KV cache, for the next call."""
-    if (known := site.cross_keys) is not None and known.is_behind(prefix, key):
+    if (known := site.cross_keys) is not None and known.is_behind(prefix, key, value):
         return known.whole
     insertion = site.insertions[0]
     made = columns_of(insertion, heads, None)
@@ -123,7 +130,7 @@ def _behind(prefix: Pair, site: HeadsSite, module: nn.Module, heads: Heads, key:
     if cache is None or number is None or not site.reads_cache:
         return whole
     if _holds(getattr(cache, "cross_attention_cache", None), number, key, value) is not None:
-        site.cross_keys = CrossKeys(prefix, key, whole, site.forget)
+        site.cross_keys = CrossKeys(prefix, key, value, whole, site)
     elif (layer := _holds(getattr(cache, "self_attention_cache", cache), number, key, value)) is not None:
         from unipet.adaptation.prefixed_layer import PrefixedLayer
 
