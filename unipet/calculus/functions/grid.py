@@ -50,8 +50,9 @@ class Grid(LinearMap):
         assert isinstance(u, Tensor)
         down_KKSU, up_KDKS = self._blocks(params)
         u_KU = cut(F.dropout(u, self.dropout, training), self.blocks, -1)
-        autocast = torch.is_autocast_enabled(u.device.type)  # it is off in the backward pass
-        z_KKS = _of_parts(u_KU, down_KKSU) if autocast else _OfParts.apply(u_KU, down_KKSU)  # type: ignore[no-untyped-call]
+        # Autocast is off in the backward pass, and a compiled graph decides what it keeps.
+        plain = torch.is_autocast_enabled(u.device.type) or torch.compiler.is_compiling()
+        z_KKS = _of_parts(u_KU, down_KKSU) if plain else _OfParts.apply(u_KU, down_KKSU)  # type: ignore[no-untyped-call]
         return torch.einsum("...ijs,idjs->...id", z_KKS, up_KDKS).flatten(-2)
 
     def matrix(self, params: Params) -> Tensor:
