@@ -19,7 +19,7 @@ from unipet.calculus.composition.of_weight import Normalise
 from unipet.calculus.functions.base import Function
 
 #: Methods whose function makes something of its tensors: a network's output, what rotates, slices of shared tensors.
-METHODS = ("prefix", "prefix_flat", "oft", "boft", "hra", "vera")
+METHODS = ("prefix", "prefix_flat", "oft", "boft", "hra", "vera", "psoft", "delora")
 #: Another, whose composition does: the norms of the weight's rows.
 WITH_NORMS = (*METHODS, "dora")
 

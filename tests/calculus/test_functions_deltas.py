@@ -243,7 +243,7 @@ def test_normalised_low_rank() -> None:
     for r in range(3):
         a, b = p["down"][r], p["up"][:, r]
         expected += 7.0 / 3 * torch.outer(b / b.norm(), a / a.norm() * W.norm(dim=0))
-    is_its_matrix(function, p, expected)
+    is_its_matrix(function, function.generate(p, {}, WIDTHS), expected)
 
 
 @pytest.mark.parametrize("depth", [0, 1, 2])

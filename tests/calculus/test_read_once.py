@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from typing import Any
+from weakref import ref
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ import unipet
 from tests.support.architectures import ARCHS
 from tests.support.matrix import assert_same_gradients, close, randomise, with_loss
 from unipet.adaptation import attaching
+from unipet.adaptation.adapted import adaptation
 from unipet.calculus import read_once
 from unipet.training.budget.checkpointing import checkpointed
 
@@ -75,6 +77,61 @@ def test_it_is_what_each_would_compute_alone(
     assert close(logits, expected, 1e-12)
     assert any(name.startswith("one/") and gradient.abs().max() > 0 for name, gradient in gradients.items())
     assert_same_gradients(gradients, expected_gradients, 1e-11)
+
+
+@pytest.mark.parametrize(
+    ("arch", "sites", "groups", "grown"),
+    [("bert", SELF, 2, False), *[("llama", [*SELF, "ffn.gate", "ffn.up"], 4, grown) for grown in (False, True)]],
+)
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_in_evaluation(
+    arch: str,
+    sites: list[str],
+    groups: int,
+    grown: bool,
+    mode: Any,
+    products: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def logits(model: Any) -> list[Tensor]:
+        with mode():
+            if not grown:
+                return [model(**batch).logits for _ in range(2)]
+            first = model(input_ids=batch["input_ids"], use_cache=True)
+            later = model(input_ids=batch["input_ids"][:, :1], past_key_values=first.past_key_values)
+            return [first.logits, later.logits]
+
+    batch = {name: value for name, value in ARCHS[arch].batch(2, 3).items() if name != "labels"}
+    model = adapted(arch, sites).eval()
+    found = logits(model)
+    assert len(products) == 2 * groups
+    shared = list(adaptation(model).attached.read_once.values())
+    assert len(shared) == groups and all(each._z is not None and each._z() is None for each in shared), (
+        "nothing is kept"
+    )
+    monkeypatch.setattr(attaching, "group_of", lambda insertion: None)
+    expected = logits(adapted(arch, sites).eval())
+    assert len(products) == 2 * groups
+    assert all(close(one, other, 1e-12) for one, other in zip(found, expected, strict=True))
+
+
+def test_a_product_goes_with_its_x_though_not_everybody_has_read_it() -> None:
+    shared, x, weight = read_once.ReadOnce(), torch.randn(1, 2, 3), torch.randn(4, 3)
+    shared.members = 3
+    z = ref(shared.product(x, weight, None, False))
+    assert shared.product(x, weight, None, False) is z(), "the second reader"
+    del x
+    assert z() is None
+
+
+def test_other_numbers_or_a_recorded_pass_are_another_product() -> None:
+    shared, x, weight = read_once.ReadOnce(), torch.randn(1, 2, 3), torch.randn(4, 3)
+    shared.members = 9
+    first = shared.product(x, weight, None, False)
+    weight.mul_(2)
+    assert torch.equal(shared.product(x, weight, None, False), 2 * first)
+    assert torch.equal(shared.product(x.clone(), weight[:2], None, False), 2 * first[..., :2])
+    assert shared.product(x.requires_grad_(), weight, None, True).requires_grad
 
 
 def test_a_second_pass_and_a_copy_begin_anew(products: list[int]) -> None:

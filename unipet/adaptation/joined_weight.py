@@ -43,10 +43,12 @@ class JoinedWeight:
         weight, bias = self.module.weight, self.module.bias
         if (direct := self.hook.insertion.direct) is not None and x.ndim == 3:
             if not direct.may_join:
-                return direct(F.linear(x, weight, bias), x, True)
+                return direct(F.linear(x, weight, bias), x, True, self.read)
             if not torch.is_grad_enabled():
                 joined = direct.joined(weight, x)
-                return direct(F.linear(x, weight, bias), x, True) if joined is None else F.linear(x, joined, bias)
+                if joined is not None:
+                    return F.linear(x, joined, bias)
+                return direct(F.linear(x, weight, bias), x, True, self.read)
         insertion = self.hook.insertion
         made = insertion.joined_weight(weight, x) if insertion.joins_weight else None
         if made is None:

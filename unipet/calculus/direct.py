@@ -17,11 +17,13 @@ from torch import Tensor, nn
 from unipet.calculus.composition.base import Composition
 from unipet.calculus.composition.elementwise import Add
 from unipet.calculus.functions.base import Function, LinearMap, Params
+from unipet.calculus.functions.beginnings import BeginsLinearly
 from unipet.calculus.functions.product import Delta, into, scaled
 from unipet.calculus.places import places, read
 
 if TYPE_CHECKING:
     from unipet.calculus.insertion import Insertion
+    from unipet.calculus.read_once import ReadOnce
 
 _NOTHING: Params = {}
 
@@ -48,8 +50,9 @@ class Direct:
         self.always_joins = _is_cheaper(self.function)
         self.may_join = insertion.joins_weight and (self.always_joins or _may_be_cheaper(self.function))
 
-    def __call__(self, h: Tensor, x: Tensor | None, own_memory: bool = False) -> Tensor:
-        """h' from h (B, T, D) and x (B, T, U); in the memory of h if that is the caller's alone."""
+    def __call__(self, h: Tensor, x: Tensor | None, own_memory: bool = False, read: ReadOnce | None = None) -> Tensor:
+        """h' from h (B, T, D) and x (B, T, U); in the memory of h if that is the caller's alone, who may say
+        with which others of the layer f may `read` x once."""
         if self.generates:
             params = self._kept("params", self._generated)
         else:
@@ -59,8 +62,11 @@ class Direct:
         u = None if self.reads_nothing else h if self.reads_h else x
         if u is not None and u.dtype != like.dtype and u.is_floating_point():
             u = u if torch.is_autocast_enabled(u.device.type) else u.to(like.dtype)
-        delta = self.delta(u, params, False)
         own_memory = own_memory and not torch.is_grad_enabled()
+        if u is not None and read is not None and read.members > 1:
+            delta = self._begun(u, params, read, not own_memory)
+        else:
+            delta = self.delta(u, params, False)
         if own_memory and self.adds:
             return into(h, delta, self.factor)
         if self.factor != 1:
@@ -76,6 +82,14 @@ class Direct:
         if own_memory and self.composition.in_place:
             return self.composition.join_into(h, delta, own)
         return self.composition.join(h, delta, own, None)
+
+    def _begun(self, u: Tensor, params: Params, read: ReadOnce, recorded: bool) -> Delta:
+        """f(u), begun with the product that others of the layer begin with."""
+        function: BeginsLinearly = self.function  # type: ignore[assignment]
+        first = function.first(params, False)
+        if first is None:
+            return self.delta(u, params, False)
+        return function.rest(read.product(u, *first, recorded), params, False)
 
     def joined(self, W_DU: Tensor, x: Tensor) -> Tensor | None:
         """The weight W with f's matrix joined to it; None where f(x) by itself is cheaper for this x, or this call needs it."""

@@ -28,7 +28,8 @@ SAME_X = ({"attn.q", "attn.k", "attn.v"}, {"cross.k", "cross.v"}, {"ffn.gate", "
 class ReadOnce:
     """The insertions of one layer that may begin with one product; the first that is called with an x computes it.
 
-    Nothing is kept alive here: as long as the product is needed for the backward pass, it is there for the others.
+    As long as the product is needed for the backward pass, it is there for the others, and is not kept alive here. Where no
+    gradients are recorded, it is kept until as many have read it as there are, or x is gone.
     """
 
     def __init__(self) -> None:
@@ -36,6 +37,8 @@ class ReadOnce:
         self._x: ref[Tensor] | None = None
         self._z: ref[Tensor] | None = None
         self._of: Any = None
+        self._held: Tensor | None = None
+        self._readers = 0  # of the z that is held, still to come
 
     def delta(self, insertion: Insertion, x: Tensor) -> Delta | None:
         """f(x) of a member; None where this call does not begin with the product."""
@@ -45,17 +48,31 @@ class ReadOnce:
         if first is None or u is None:
             return None
         with insertion.draws:
-            return function.rest(self._product(u, *first), params, insertion.training)
+            return function.rest(self.product(u, *first, torch.is_grad_enabled()), params, insertion.training)
 
-    def _product(self, u_BTU: Tensor, weight_RU: Tensor, bias_R: Tensor | None) -> Tensor:
-        version = None if weight_RU.is_inference() else weight_RU._version
-        of = (weight_RU.data_ptr(), weight_RU.shape, weight_RU.stride(), version, torch.is_grad_enabled())
+    def product(self, u_BTU: Tensor, weight_RU: Tensor, bias_R: Tensor | None, recorded: bool) -> Tensor:
+        """z (B, T, R), computed if it is not known; `recorded`: with gradients."""
+        try:
+            version = weight_RU._version
+        except RuntimeError:  # made in inference mode
+            version = -1
+        of = (weight_RU.data_ptr(), weight_RU.shape, weight_RU.stride(), version, recorded)
         known = self._z() if self._z is not None and self._x is not None and self._x() is u_BTU else None
         if known is not None and self._of == of:
+            self._readers -= 1
+            if self._readers <= 0:
+                self._held = None
             return known
         z_BTR = F.linear(u_BTU, weight_RU, bias_R)
-        self._x, self._z, self._of = ref(u_BTU), ref(z_BTR), of
+        self._x, self._z, self._of = ref(u_BTU, self._forget), ref(z_BTR), of
+        self._held, self._readers = None if recorded else z_BTR, self.members - 1
         return z_BTR
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(ReadOnce()), "members": self.members}  # a copy knows nothing yet
+
+    def _forget(self, x: ref[Tensor]) -> None:
+        self._held = None
 
 
 def group_of(insertion: Insertion) -> tuple[str, int] | None:

@@ -50,17 +50,16 @@ class NormalisedLowRank(LinearMap):
         params["strength"].fill_(self.strength)
         params["norms"].copy_(weight_DU.double().norm(dim=0))
 
-    def _middle(self, params: Params) -> Tensor:
+    def generate(self, params: Params, shared: Params, widths: Widths) -> Params:
         down_R = params["down"].norm(dim=1).clamp(min=_SMALLEST)
         up_R = params["up"].norm(dim=0).clamp(min=_SMALLEST)
-        middle_R: Tensor = params["strength"] / self.size / (down_R * up_R)
-        return middle_R
+        return {**params, "scaled_up": params["up"] * (params["strength"] / self.size / (down_R * up_R))}
 
     def product(self, u: Tensor, params: Params, training: bool) -> Delta:
-        return Product(F.linear(u * params["norms"], params["down"]), params["up"] * self._middle(params))
+        return Product(F.linear(u * params["norms"], params["down"]), params["scaled_up"])
 
     def matrix(self, params: Params) -> Tensor:
-        return (params["up"] * self._middle(params)) @ params["down"] * params["norms"]
+        return params["scaled_up"] @ params["down"] * params["norms"]
 
     @property
     def starts_at_zero(self) -> bool:

@@ -66,11 +66,14 @@ class SubspaceRotation(LinearMap):
         stretch_RR = params["gain_out"].unsqueeze(1) * params["gain_in"]
         return stretch_RR * turn_RR + torch.diag(params["gain_out"] * params["gain_in"] - 1)
 
+    def generate(self, params: Params, shared: Params, widths: Widths) -> Params:
+        return {**params, "middle": self._middle(params)}
+
     def product(self, u: Tensor, params: Params, training: bool) -> Delta:
-        return Product(F.linear(F.linear(u, params["down"]), self._middle(params)), params["up"])
+        return Product(F.linear(F.linear(u, params["down"]), params["middle"]), params["up"])
 
     def matrix(self, params: Params) -> Tensor:
-        return params["up"] @ self._middle(params) @ params["down"]
+        return params["up"] @ params["middle"] @ params["down"]
 
     @property
     def starts_at_zero(self) -> bool:
