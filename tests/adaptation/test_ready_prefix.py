@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from transformers import DynamicCache, EncoderDecoderCache
 from transformers.cache_utils import DynamicLayer
 
 import unipet
 from benchmarks.operators import Operators
 from tests.support.generating import adapted, generate, lively, prompts, steps
 from tests.support.matrix import randomise, spec_of
-from unipet.adaptation import attention, ready_prefix
+from unipet.adaptation import attention, attention_call, ready_prefix
 from unipet.adaptation.prefixed_layer import PrefixedLayer
 
 LENGTH = 6
@@ -26,8 +27,8 @@ LENGTH = 6
 
 def start(model: Any) -> tuple[Any, int]:
     """The cache of a prompt that has been read, and the prompt's length."""
-    batch = prompts("llama", rows=2, length=LENGTH)
-    return model(input_ids=batch["input_ids"], use_cache=True).past_key_values, LENGTH
+    batch, cache = prompts("llama", rows=2, length=LENGTH), DynamicCache(config=model.config)
+    return model(input_ids=batch["input_ids"], past_key_values=cache, use_cache=True).past_key_values, LENGTH
 
 
 def step(model: Any, cache: Any, number: int = 1) -> Tensor:
@@ -114,23 +115,29 @@ def trained(model: Any) -> list[Tensor]:
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
+def put_it_in_front_for_every_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "with_ready_prefix", lambda *given: None)
+    monkeypatch.setattr(attention_call, "begin_behind", lambda *given: None)
+
+
+@pytest.mark.parametrize("tokens", [0, 2])
 @pytest.mark.parametrize("implementation", ["sdpa", "eager"])
 @pytest.mark.parametrize("between", BETWEEN, ids=lambda one: one.__name__)
 @torch.no_grad()
 def test_whatever_happens_to_the_cache_between_two_tokens(
-    between: Callable[[Any, Any], Any], implementation: str, monkeypatch: pytest.MonkeyPatch
+    between: Callable[[Any, Any], Any], implementation: str, tokens: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The logits are those of a call that puts the prefix in front for every token."""
 
     def run() -> tuple[list[Tensor], Any]:
         model = adapted("llama", "prefix", implementation=implementation).eval()
         cache, _ = start(model)
-        found = [step(model, cache), step(model, cache)]
+        found = [step(model, cache) for _ in range(tokens)]
         cache = between(model, cache)
         return [*found, step(model, cache), step(model, cache)], cache
 
     ready, cache = run()
-    monkeypatch.setattr(attention, "with_ready_prefix", lambda *given: None)
+    put_it_in_front_for_every_token(monkeypatch)
     expected, other = run()
     for one, two in zip(ready, expected, strict=True):
         torch.testing.assert_close(one, two, rtol=0, atol=1e-6)
@@ -161,11 +168,11 @@ def test_two_adaptations_with_prefixes_share_a_cache_and_not_their_prefixes() ->
 @pytest.mark.parametrize("arch", ["llama", "gpt2", "bart"])
 @torch.no_grad()
 def test_a_token_copies_the_cache_once(arch: str) -> None:
-    """As the base model does: counted, not timed."""
+    """As the base model does, from the first on: counted, not timed."""
 
     def copies(model: Any) -> int:
         counts = []
-        for new in (2, 6):
+        for new in (1, 6):
             with Operators() as operators:
                 generate(model.eval(), prompts(arch), new=new)
             counts.append(sum(count for name, count in operators.counts.items() if "cat" in str(name)))
@@ -178,6 +185,7 @@ def test_a_token_copies_the_cache_once(arch: str) -> None:
 def test_nothing_of_a_cache_outlives_it_and_nothing_of_ours_is_stored_with_it(tmp_path: Path) -> None:
     model = adapted("llama", "prefix").eval()
     cache, _ = start(model)
+    assert all(type(layer) is PrefixedLayer for layer in cache.layers), "the prompt is behind it"
     step(model, cache), step(model, cache)
     assert all(type(layer) is PrefixedLayer for layer in cache.layers)
     whole = [weakref.ref(each) for layer in cache.layers for each in layer._whole]
@@ -194,13 +202,14 @@ def test_nothing_of_a_cache_outlives_it_and_nothing_of_ours_is_stored_with_it(tm
     assert all(one() is None for one in whole)
 
 
+@pytest.mark.parametrize("tokens", [1, 3])
 @torch.no_grad()
-def test_keys_of_cross_attention_are_kept_as_long_as_they_are() -> None:
+def test_keys_of_cross_attention_are_kept_as_long_as_they_are(tokens: int) -> None:
     model = adapted("bart", "prefix").eval()
     batch = prompts("bart")
     encoded = model.get_encoder()(input_ids=batch["input_ids"])
-    cache = None
-    for token in range(3):
+    cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+    for token in range(tokens):
         ids = torch.full((len(batch["input_ids"]), 1), 5 + token)
         cache = model(encoder_outputs=encoded, decoder_input_ids=ids, past_key_values=cache).past_key_values
     sites = [module._unipet_heads for module in model.modules() if hasattr(module, "_unipet_heads")]
@@ -235,7 +244,7 @@ def test_changed_keys_or_values_of_cross_attention_are_read(
         return logits
 
     ready = run()
-    monkeypatch.setattr(attention, "with_ready_prefix", lambda *given: None)
+    put_it_in_front_for_every_token(monkeypatch)
     torch.testing.assert_close(ready, run(), rtol=0, atol=1e-6)
 
 

@@ -15,6 +15,7 @@ from unipet.adaptation.ready_prefix import CacheReading, may_read_cache
 from unipet.adaptation.recomputation import Recomputation
 from unipet.adaptation.site_hooks import Entry, HeadsReader, Hook
 from unipet.adaptation.stack_hooks import changes
+from unipet.adaptation.wide_masks import WideMasks
 from unipet.calculus.forward_context import CurrentPass
 from unipet.calculus.insertion import Insertion
 from unipet.calculus.read_once import ReadOnce, group_of
@@ -39,6 +40,7 @@ class Attachment:
         self._required_grad: dict[str, bool] = {}
         self.recomputation: Recomputation | None = None
         self.read_once: dict[tuple[str, int], ReadOnce] = {}
+        self.masks = WideMasks()
         self.originals: dict[str, Tensor] = {}  # values of unfrozen parameters, and of the head's
 
     def put_in(
@@ -185,7 +187,7 @@ class Attachment:
         site: HeadsSite | None = getattr(module, ATTRIBUTE, None)
         if site is None:
             site = HeadsSite()
-            site.reads_cache = may_read_cache(module)
+            site.reads_cache, site.masks = may_read_cache(module), self.masks
             setattr(module, ATTRIBUTE, site)
         x_path = insertion.site.x_path
         known = {other.site.x_path for other in site.insertions if other.parts.reads_x}

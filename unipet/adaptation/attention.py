@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from unipet.adaptation.at_heads import blocks_of, changed, narrowed, prepended
 from unipet.adaptation.attention_call import InnerCall
 from unipet.adaptation.ready_prefix import CrossKeys, Pair, taken_out, with_ready_prefix
+from unipet.adaptation.wide_masks import WideMasks
 from unipet.calculus.functions.base import Heads
 from unipet.calculus.insertion import Insertion
 from unipet.calculus.own_rows import Cut
@@ -42,6 +43,7 @@ class HeadsSite:
         self.ready: Pair | None = None  # the prefix of all rows in the pass that goes on
         self.inside: Pair | None = None  # the prefix that stands before the keys of the current call already
         self.cross_keys: CrossKeys | None = None  # keys that do not grow, behind a prefix
+        self.masks = WideMasks()  # the same for all sites of an adaptation
         self.watch: Callable[[Tensor, Tensor], None] | None = (
             None  # called with the keys and values of every attention call
         )

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unipet.adaptation.prefix_kv import Columns, in_front
+from unipet.adaptation.ready_prefix import begin_behind
 from unipet.calculus.functions.base import Heads
 from unipet.errors import UnipetError
 
@@ -46,6 +47,8 @@ class InnerCall:
             if (bias := kwargs.get("position_bias")) is not None:
                 kwargs = {**kwargs, "position_bias": self._bias(bias, sum(one.length for one in columns))}
             query, key, value = in_front(columns, query, key, value)
+            if not self.implementation.startswith("flash"):
+                begin_behind((key, value), self.site, self.module, self.key, self.value)
         h_BTHF, weights = self.inner(self.module, query, key, value, mask, **kwargs)
         gates = [one.gate_BT1 for one in columns if one.gate_BT1 is not None]
         if not gates:
@@ -61,13 +64,13 @@ class InnerCall:
         """The mask (4-D, or 2-D of real tokens, or None) with the columns in front: visible to all queries, or to the
         selected ones."""
         mask, selective = self.mask, [one for one in columns if one.chosen_BT is not None]
-        if mask is None and (selective or self._causal()):
-            mask = self._explicit()
-        if mask is None:
-            return None
         if not selective:
-            length = sum(one.length for one in columns)
-            return F.pad(mask, (length, 0), value=True if mask.dtype == torch.bool else 1 if mask.dim() == 2 else 0)
+            length, masks = sum(one.length for one in columns), self.site.masks
+            if mask is not None:
+                return masks.of(mask, length)
+            shape, key = (self.heads.q_BHTE.shape[2], self.key.shape[2]), self.key
+            return masks.meant(self._explicit, length, *shape, key.device, key.dtype) if self._causal() else None
+        mask = self._explicit() if mask is None else mask
         rows, _, queries, _ = self.heads.q_BHTE.shape
         front_BTL = torch.cat([one.visible(rows, queries) for one in reversed(columns)], -1)
         front = front_BTL[:, None].expand(-1, mask.shape[1], -1, -1)

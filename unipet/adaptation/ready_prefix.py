@@ -15,7 +15,6 @@ from weakref import ref
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from unipet.adaptation.position_ids import named
 from unipet.adaptation.prefix_kv import columns_of, kept_columns
@@ -113,8 +112,7 @@ def with_ready_prefix(
             return None
         key, value = _behind(prefix, site, module, Heads(query, kwargs["scaling"], key.shape[1]), key, value)
     if mask is not None:
-        always = True if mask.dtype == torch.bool else 1 if mask.dim() == 2 else 0
-        mask = F.pad(mask, (prefix[0].shape[1], 0), value=always)
+        mask = site.masks.of(mask, prefix[0].shape[1])
     h, weights = inner(module, query, key, value, mask, **kwargs)
     return h.contiguous(), weights
 
@@ -126,16 +124,32 @@ def _behind(prefix: Pair, site: HeadsSite, module: nn.Module, heads: Heads, key:
     insertion = site.insertions[0]
     made = columns_of(insertion, heads, None)
     whole = torch.cat((made.k_BGLE.to(key.dtype), key), 2), torch.cat((made.v_BGLE.to(value.dtype), value), 2)
-    cache, number = insertion.current.reading, getattr(module, "layer_idx", None)
+    _keep(whole, prefix, site, module, key, value)
+    return whole
+
+
+def begin_behind(whole: Pair, site: HeadsSite, module: nn.Module, key: Tensor, value: Tensor) -> None:
+    """Where this pass begins a KV cache with `key` and `value`: keep them behind the prefix, for the tokens that follow."""
+    if len(site.insertions) != 1 or site.insertions[0].current.reading is None:
+        return
+    insertion = site.insertions[0]
+    differs = insertion.training or insertion.current.context.own is not None or not _is_of_all(insertion)
+    prefix = None if differs else insertion.still_kept("columns")
+    if prefix is not None:
+        _keep(whole, prefix, site, module, key, value)
+
+
+def _keep(whole: Pair, prefix: Pair, site: HeadsSite, module: nn.Module, key: Tensor, value: Tensor) -> None:
+    """Keep `whole`, which is `key` and `value` behind the prefix, where the KV cache keeps these."""
+    cache, number = site.insertions[0].current.reading, getattr(module, "layer_idx", None)
     if cache is None or number is None or not site.reads_cache:
-        return whole
+        return
     if _holds(getattr(cache, "cross_attention_cache", None), number, key, value) is not None:
         site.cross_keys = CrossKeys(prefix, key, value, whole, site)
     elif (layer := _holds(getattr(cache, "self_attention_cache", cache), number, key, value)) is not None:
         from unipet.adaptation.prefixed_layer import PrefixedLayer
 
         PrefixedLayer.takes_over(layer, cache, site, prefix, whole)
-    return whole
 
 
 def _holds(cache: Any, number: int, key: Tensor, value: Tensor) -> Any:
@@ -157,8 +171,12 @@ def _is_plain_call(insertion: Insertion) -> bool:
 def _kept(insertion: Insertion, kv_heads: int) -> Pair | None:
     """Keys and values (G, L, E), the very ones of the call before if they are as they were; None where a call differs from
     others."""
-    parts = insertion.parts
-    if parts.mixture is not None or parts.tokens is not None or not parts.composition.shares_softmax:
-        return None
-    alike = type(parts.scaling) is Constant and _is_plain_call(insertion)
+    alike = _is_of_all(insertion) and _is_plain_call(insertion)
     return kept_columns(insertion, kv_heads) if alike else None
+
+
+def _is_of_all(insertion: Insertion) -> bool:
+    """Whether it is a prefix that every example and every query sees alike."""
+    parts = insertion.parts
+    alike = parts.mixture is None and parts.tokens is None and type(parts.scaling) is Constant
+    return alike and parts.composition.shares_softmax

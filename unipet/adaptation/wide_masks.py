@@ -1,0 +1,52 @@
+"""Attention masks with columns in front that all queries see, each made once for all layers of a pass.
+
+transformers makes one mask for all layers, or none where it means "causal".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from weakref import ref
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class WideMasks:
+    """Those of the masks that are alive, and of the last one that was not given but meant."""
+
+    def __init__(self) -> None:
+        self._wide: dict[tuple[Any, ...], tuple[ref[Tensor] | None, Tensor]] = {}
+
+    def of(self, mask: Tensor, length: int) -> Tensor:
+        """`mask` with `length` columns in front."""
+        if torch.compiler.is_compiling():
+            return _widened(mask, length)
+        key = (id(mask), None if mask.is_inference() else mask._version, length, torch.is_inference_mode_enabled())
+        known = self._wide.get(key)
+        if known is not None and known[0] is not None and known[0]() is mask:
+            return known[1]
+        wide = _widened(mask, length)
+        self._wide[key] = ref(mask, lambda gone: self._wide.pop(key, None)), wide
+        return wide
+
+    def meant(self, make: Callable[[], Tensor], length: int, *what: Any) -> Tensor:
+        """The mask that is meant where none is given, with `length` columns in front; `what` says which one `make` makes."""
+        if torch.compiler.is_compiling():
+            return _widened(make(), length)
+        key = ("meant", *what, length, torch.is_inference_mode_enabled())
+        if (known := self._wide.get(key)) is None:
+            for other in list(self._wide):
+                if other[0] == "meant":
+                    self._wide.pop(other, None)
+            known = self._wide[key] = None, _widened(make(), length)
+        return known[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_wide": {}}  # a copy has seen no mask
+
+
+def _widened(mask: Tensor, length: int) -> Tensor:
+    return F.pad(mask, (length, 0), value=True if mask.dtype == torch.bool else 1 if mask.dim() == 2 else 0)
