@@ -70,19 +70,18 @@ class Attention:
         from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
         self.implementation, self.flash = implementation, implementation.startswith("flash")
+        self.eager = implementation == "eager"
         self._known = ALL_ATTENTION_FUNCTIONS
 
-    def _inner(self, module: nn.Module) -> Callable[..., tuple[Tensor, Tensor | None]]:
-        if self.implementation == "eager":
-            # Each modelling file brings its own eager attention; the interface only knows the others.
-            inner: Callable[..., tuple[Tensor, Tensor | None]] = _namespace(module)["eager_attention_forward"]
-            return inner
-        return self._known[self.implementation]
+    def _eager(self, module: nn.Module) -> Callable[..., tuple[Tensor, Tensor | None]]:
+        # Each modelling file brings its own eager attention; the interface only knows the others.
+        inner: Callable[..., tuple[Tensor, Tensor | None]] = _namespace(module)["eager_attention_forward"]
+        return inner
 
     def __call__(
         self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
     ) -> tuple[Tensor, Tensor | None]:
-        inner, seen = self._inner(module), module
+        inner, seen = self._eager(module) if self.eager else self._known[self.implementation], module
         if self.flash:
             # It loads its kernel by the name that it reads from the configuration.
             seen = _Seen(module, config=_Seen(module.config, _attn_implementation=self.implementation))  # type: ignore[assignment]
@@ -107,7 +106,8 @@ class Attention:
             weights = [weights for _, weights in calls if weights is not None]
             return torch.cat([h for h, _ in calls]), torch.cat(weights) if len(weights) == len(calls) > 0 else None
         finally:
-            site.x.clear()
+            if site.x:
+                site.x.clear()
             site.inside = None
 
     def _with(

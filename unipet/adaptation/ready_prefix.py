@@ -81,9 +81,13 @@ def may_read_cache(module: nn.Module) -> bool:
 
 def _ready(insertions: list[Insertion]) -> Pair | None:
     """The prefix that a pass which goes on with a KV cache puts before all rows, if it is known and as it was."""
-    if len(insertions) != 1 or not _is_plain_call(insertions[0]):
+    if len(insertions) != 1:
         return None
-    return insertions[0].still_kept("columns")
+    insertion = insertions[0]
+    context = insertion.current.context
+    if insertion.training or context.own is not None or not context.cached.get(insertion.site.stack):
+        return None
+    return insertion.still_kept("columns")
 
 
 def taken_out(site: HeadsSite, key: Tensor, value: Tensor) -> Pair:
@@ -113,8 +117,7 @@ def with_ready_prefix(
         key, value = _behind(prefix, site, module, Heads(query, kwargs["scaling"], key.shape[1]), key, value)
     if mask is not None:
         mask = site.masks.of(mask, prefix[0].shape[1])
-    h, weights = inner(module, query, key, value, mask, **kwargs)
-    return h.contiguous(), weights
+    return inner(module, query, key, value, mask, **kwargs)
 
 
 def _behind(prefix: Pair, site: HeadsSite, module: nn.Module, heads: Heads, key: Tensor, value: Tensor) -> Pair:
@@ -161,18 +164,14 @@ def _holds(cache: Any, number: int, key: Tensor, value: Tensor) -> Any:
     return layer if layer.keys is key and layer.values is value else None
 
 
-def _is_plain_call(insertion: Insertion) -> bool:
-    """Whether this call goes on with a KV cache, in evaluation and for all rows."""
-    context = insertion.current.context
-    learns = insertion.training or torch.is_grad_enabled()
-    return not learns and context.own is None and bool(context.cached.get(insertion.site.stack))
-
-
 def _kept(insertion: Insertion, kv_heads: int) -> Pair | None:
-    """Keys and values (G, L, E), the very ones of the call before if they are as they were; None where a call differs from
-    others."""
-    alike = _is_of_all(insertion) and _is_plain_call(insertion)
-    return kept_columns(insertion, kv_heads) if alike else None
+    """Keys and values (G, L, E), the very ones of the call before if they are as they were; None where this call does not go on
+    with a KV cache, in evaluation and for all rows, or differs from others."""
+    context = insertion.current.context
+    if insertion.training or torch.is_grad_enabled() or context.own is not None:
+        return None
+    goes_on = bool(context.cached.get(insertion.site.stack))
+    return kept_columns(insertion, kv_heads) if goes_on and _is_of_all(insertion) else None
 
 
 def _is_of_all(insertion: Insertion) -> bool:

@@ -70,8 +70,14 @@ class Kept:
     def still(self, name: str, places: Sequence[Place]) -> Any:
         """What is kept under this name, if the tensors at `places`, of which it was made, are as they were; else None."""
         kept = None if self._base else self._made.get(name)
-        same = kept is not None and self._unchanged([tensors[own] for _, tensors, own in places])
-        return kept if same else None
+        if kept is None or len(places) != len(self._of):
+            return None
+        # As `_unchanged`, without the calls, which every layer of every generated token would make.
+        for (_, tensors, own), (before, place, version) in zip(places, self._of, strict=True):
+            now = tensors[own]
+            if now is not before or now.data_ptr() != place or now._version != version:
+                return None
+        return kept
 
     def __getstate__(self) -> dict[str, Any]:
         return {"numbers": self.numbers, "_made": {}, "_of": [], "_base": []}  # a copy keeps nothing yet
