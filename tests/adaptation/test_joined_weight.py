@@ -14,12 +14,13 @@ from tests.support.architectures import ARCHS
 from tests.support.matrix import assert_same_gradients, close, deep_copy, randomise, with_loss
 from unipet.adaptation import attaching
 from unipet.adaptation.adapted import adaptation
-from unipet.adaptation.joined_weight import _Remade
+from unipet.adaptation.joined_weight import _Again, _Remade
 from unipet.calculus import direct
 from unipet.calculus.composition import Add, elementwise, of_weight
 from unipet.calculus.functions import product
 from unipet.calculus.functions.random_low_rank import RandomLowRank
 from unipet.calculus.insertion import Insertion
+from unipet.training.budget.checkpointing import checkpointed
 
 AT = {"site": ["attn.q", "ffn.down"], "form": "parallel"}
 FUNCTIONS: dict[str, dict[str, Any]] = {
@@ -248,3 +249,56 @@ def test_a_weight_that_is_linear_in_what_trains_is_made_again_without_a_graph(bi
     made.clear()
     remade(x.detach(), values, own).sum().backward()  # nothing before it trains: the matrix is not needed again
     assert made == [True]
+
+
+def test_any_other_weight_is_made_again_once_with_all_that_its_gradients_need() -> None:
+    made: list[bool] = []
+    base = torch.randn(5, 4, dtype=torch.float64)
+    first, second = (torch.randn(5, 4, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    x = torch.randn(2, 3, 4, dtype=torch.float64, requires_grad=True)
+
+    def remade(x: Tensor, first: Tensor, second: Tensor) -> Tensor:
+        def make() -> Tensor:
+            made.append(torch.is_grad_enabled())
+            return base * (first * second).exp() + 0.5 * torch.linalg.qr(first)[0] @ second.T @ second
+
+        again = _Again(make)
+        return _Remade.apply(x, again.begin(), None, again.weight)
+
+    assert torch.autograd.gradcheck(remade, (x, first, second))
+    assert torch.autograd.gradgradcheck(remade, (x, first, second))
+    for given in (x, x.detach()):  # nothing may train before it
+        made.clear()
+        result = remade(given, first, second).sin().sum()
+        assert made == [True]
+        grads = [torch.autograd.grad(result, (first, second), retain_graph=retain) for retain in (True, False)]
+        assert made == [True] * 3, "once in each backward pass"
+        assert all(map(torch.equal, *grads))
+
+
+def test_nothing_that_a_weight_is_made_of_is_kept() -> None:
+    """Neither before the backward pass nor after it."""
+    kept: list[weakref.ref[Tensor]] = []
+    values = torch.randn(5, 4, requires_grad=True)
+
+    def make() -> Tensor:
+        middle = values.exp()
+        kept.append(weakref.ref(middle))
+        return middle * middle.sin()
+
+    again = _Again(make)
+    result = _Remade.apply(torch.randn(2, 4), again.begin(), None, again.weight)
+    assert len(kept) == 1 and kept[0]() is None
+    result.sum().backward(retain_graph=True)
+    assert len(kept) == 2 and kept[1]() is None and not again._kept
+    assert values.grad is not None and values.grad.abs().sum() > 0
+
+
+def test_layers_that_are_run_again_make_it_again() -> None:
+    def gradients(checkpoints: bool) -> dict[str, Tensor]:
+        model = adapted(FUNCTIONS["hadamard product"]).train()
+        with checkpointed(model, checkpoints):
+            with_loss("bert", model, ARCHS["bert"].batch(3, 7)).loss.backward()
+        return {name: each.grad for name, each in unipet.parameters(model).items() if each.grad is not None}
+
+    assert_same_gradients(gradients(True), gradients(False), 1e-11)

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from unipet.adaptation.site_hooks import Hook
 from unipet.calculus.read_once import ReadOnce
@@ -55,13 +55,13 @@ class JoinedWeight:
             return self._added(x)
         if not torch.is_grad_enabled() or torch.compiler.is_compiling():  # a compiled graph decides what it keeps
             return F.linear(x, made(), bias)
-        if self.hook.insertion.joins_linearly:
-            own: Tensor = _Remade.apply(x, made(), bias, made)
-            return own
-        changed: Tensor = checkpoint(
-            lambda x: F.linear(x, made(), bias), x, use_reentrant=False, preserve_rng_state=False
-        )
-        return changed
+        if not self.hook.insertion.joins_linearly:
+            again = _Again(made)
+            made, W_DU = again.weight, again.begin()
+        else:
+            W_DU = made()
+        own: Tensor = _Remade.apply(x, W_DU, bias, made)
+        return own
 
     def _added(self, x: Tensor) -> Tensor:
         """h' where f(x) is computed apart: it is added in the memory of h, which nobody else has yet, instead of to a copy."""
@@ -75,8 +75,8 @@ class JoinedWeight:
 
 
 class _Remade(torch.autograd.Function):
-    """x Wᵀ + b which keeps x alone; `made` makes W again for the gradient of x. It is enough where W is linear in what trains:
-    its gradients then pass through how it was made, of which nothing is kept. `checkpoint` would do all of that twice."""
+    """x Wᵀ + b which keeps x alone; `made` makes W again for the gradient of x. How W was made keeps nothing as large where W is
+    linear in what trains, and see `_Again`."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, W_DU: Tensor, bias: Tensor | None, made: Callable[[], Tensor]) -> Tensor:
@@ -91,6 +91,48 @@ class _Remade(torch.autograd.Function):
         grad_x = grad @ ctx.made() if ctx.needs_input_grad[0] else None
         grad_W = grad_ND.T @ x.reshape(-1, x.shape[-1]) if ctx.needs_input_grad[1] else None
         return grad_x, grad_W, grad_ND.sum(0) if ctx.needs_input_grad[2] else None, None
+
+
+class _Again:
+    """A weight whose graph keeps no tensors: when the backward pass asks for the first of them, all are made again, once.
+
+    As torch's `checkpoint`, which does that for anything; at matrices of a few hundred rows, this takes as long as they do.
+    """
+
+    def __init__(self, made: Callable[[], Tensor]) -> None:
+        self._made = made
+        self._count = 0  # of the tensors that its graph would keep
+        self._kept: dict[int, Tensor] = {}  # those that are made again and still to be asked for
+
+    def begin(self) -> Tensor:
+        """The weight, with its graph."""
+        with saved_tensors_hooks(self._pack, self._unpack):
+            return self._made()
+
+    def weight(self) -> Tensor:
+        """The weight in the backward pass; of second derivatives, with a graph."""
+        return self._made() if torch.is_grad_enabled() else self._make()
+
+    def _make(self) -> Tensor:
+        kept: list[Tensor] = []
+        with torch.enable_grad(), saved_tensors_hooks(lambda tensor: kept.append(tensor.detach()), _never):
+            W_DU = self._made()
+        assert len(kept) == self._count
+        self._kept = dict(enumerate(kept))
+        return W_DU.detach()
+
+    def _pack(self, tensor: Tensor) -> int:
+        self._count += 1
+        return self._count - 1
+
+    def _unpack(self, number: int) -> Tensor:
+        if number not in self._kept:
+            self._make()
+        return self._kept.pop(number)
+
+
+def _never(packed: None) -> Tensor:
+    raise AssertionError("nobody asks for it")
 
 
 def can_join(module: nn.Module) -> bool:
