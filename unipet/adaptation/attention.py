@@ -73,7 +73,9 @@ class Attention:
         self.eager = implementation == "eager"
         self._known = ALL_ATTENTION_FUNCTIONS
 
-    def _eager(self, module: nn.Module) -> Callable[..., tuple[Tensor, Tensor | None]]:
+    def _inner(self, module: nn.Module) -> Callable[..., tuple[Tensor, Tensor | None]]:
+        if not self.eager:
+            return self._known[self.implementation]
         # Each modelling file brings its own eager attention; the interface only knows the others.
         inner: Callable[..., tuple[Tensor, Tensor | None]] = _namespace(module)["eager_attention_forward"]
         return inner
@@ -81,7 +83,7 @@ class Attention:
     def __call__(
         self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
     ) -> tuple[Tensor, Tensor | None]:
-        inner, seen = self._eager(module) if self.eager else self._known[self.implementation], module
+        inner, seen = self._inner(module), module
         if self.flash:
             # It loads its kernel by the name that it reads from the configuration.
             seen = _Seen(module, config=_Seen(module.config, _attn_implementation=self.implementation))  # type: ignore[assignment]
