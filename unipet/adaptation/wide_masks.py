@@ -32,11 +32,11 @@ class WideMasks:
         self._wide[key] = ref(mask, lambda gone: self._wide.pop(key, None)), wide
         return wide
 
-    def meant(self, make: Callable[[], Tensor], length: int, *what: Any) -> Tensor:
-        """The mask that is meant where none is given, with `length` columns in front; `what` says which one `make` makes."""
+    def meant(self, make: Callable[[], Tensor], length: int, *asked: Any) -> Tensor:
+        """The mask that is meant where none is given, with `length` columns in front; `asked` says which one `make` makes."""
         if torch.compiler.is_compiling():
             return _widened(make(), length)
-        key = ("meant", *what, length, torch.is_inference_mode_enabled())
+        key = ("meant", *asked, length, torch.is_inference_mode_enabled())
         if (known := self._wide.get(key)) is None:
             for other in list(self._wide):
                 if other[0] == "meant":
