@@ -78,6 +78,13 @@ def test_a_mask_that_is_changed_is_another() -> None:
     assert masks.of(mask, 3) is first and masks.of(mask, 4).shape[-1] == 6
     mask[0, 0, 0, 1] = -1.0
     assert masks.of(mask, 3)[0, 0, 0].tolist() == [0, 0, 0, 0, -1]
+    for value in range(9):  # one that is filled anew for every pass
+        assert masks.of(mask.fill_(value), 3)[0, 0, 0].tolist() == [0, 0, 0, value, value]
+    assert len(masks._wide) == 2
+    with torch.inference_mode():
+        other = torch.zeros(1, 1, 2, 2)
+        for value in range(3):
+            assert masks.of(other.fill_(value), 3)[0, 0, 0].tolist() == [0, 0, 0, value, value]
 
 
 def test_nothing_outlives_its_mask() -> None:
@@ -88,7 +95,7 @@ def test_nothing_outlives_its_mask() -> None:
     assert not masks._wide
     for length in (3, 4, 5):
         assert masks.meant(lambda: torch.ones(1, 1, 2, 2).tril(), length, 2, 2).shape[-1] == 2 + length
-    assert len(masks._wide) == 1 and not copy.deepcopy(masks)._wide
+    assert masks._meant is not None and not masks._wide and copy.deepcopy(masks)._meant is None
 
 
 @pytest.mark.parametrize("arch", ["llama", "bert"])

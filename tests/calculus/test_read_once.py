@@ -118,8 +118,9 @@ def test_in_evaluation(
 def test_a_product_goes_with_its_x_though_not_everybody_has_read_it() -> None:
     shared, x, weight = read_once.ReadOnce(), torch.randn(1, 2, 3), torch.randn(4, 3)
     shared.members = 3
-    z = ref(shared.product(x, weight, None, False))
-    assert shared.product(x, weight, None, False) is z(), "the second reader"
+    readers: list[Any] = [object(), object()]
+    z = ref(shared.product(readers[0], x, weight, None, False))
+    assert shared.product(readers[1], x, weight, None, False) is z()
     del x
     assert z() is None
 
@@ -127,11 +128,28 @@ def test_a_product_goes_with_its_x_though_not_everybody_has_read_it() -> None:
 def test_other_numbers_or_a_recorded_pass_are_another_product() -> None:
     shared, x, weight = read_once.ReadOnce(), torch.randn(1, 2, 3), torch.randn(4, 3)
     shared.members = 9
-    first = shared.product(x, weight, None, False)
+
+    def product(x: Tensor, weight: Tensor, recorded: bool = False) -> Tensor:
+        reader: Any = object()
+        return shared.product(reader, x, weight, None, recorded)
+
+    first = product(x, weight)
     weight.mul_(2)
-    assert torch.equal(shared.product(x, weight, None, False), 2 * first)
-    assert torch.equal(shared.product(x.clone(), weight[:2], None, False), 2 * first[..., :2])
-    assert shared.product(x.requires_grad_(), weight, None, True).requires_grad
+    assert torch.equal(product(x, weight), 2 * first)
+    x.mul_(2)
+    assert torch.equal(product(x, weight), 4 * first)
+    assert torch.equal(product(x.clone(), weight[:2]), 4 * first[..., :2])
+    assert product(x.requires_grad_(), weight, True).requires_grad
+
+
+@torch.inference_mode()
+def test_who_asks_again_asks_for_another_pass() -> None:
+    """In inference mode x does not tell that it was changed."""
+    shared, x, weight = read_once.ReadOnce(), torch.randn(1, 2, 3), torch.randn(4, 3)
+    shared.members, reader = 2, object()
+    first = shared.product(reader, x, weight, None, False)  # type: ignore[arg-type]
+    x.mul_(2)
+    assert torch.equal(shared.product(reader, x, weight, None, False), 2 * first)  # type: ignore[arg-type]
 
 
 def test_a_second_pass_and_a_copy_begin_anew(products: list[int]) -> None:

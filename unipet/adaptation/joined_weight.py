@@ -55,7 +55,7 @@ class JoinedWeight:
             return self._added(x)
         if not torch.is_grad_enabled() or torch.compiler.is_compiling():  # a compiled graph decides what it keeps
             return F.linear(x, made(), bias)
-        if not self.hook.insertion.joins_linearly:
+        if not insertion.joins_linearly:
             again = _Again(made)
             made, W_DU = again.weight, again.begin()
         else:

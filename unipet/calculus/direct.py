@@ -89,7 +89,7 @@ class Direct:
         first = function.first(params, False)
         if first is None:
             return self.delta(u, params, False)
-        return function.rest(read.product(u, *first, recorded), params, False)
+        return function.rest(read.product(self.insertion, u, *first, recorded), params, False)
 
     def joined(self, W_DU: Tensor, x: Tensor) -> Tensor | None:
         """The weight W with f's matrix joined to it; None where f(x) by itself is cheaper for this x, or this call needs it."""

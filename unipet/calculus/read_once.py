@@ -38,7 +38,7 @@ class ReadOnce:
         self._z: ref[Tensor] | None = None
         self._of: Any = None
         self._held: Tensor | None = None
-        self._readers = 0  # of the z that is held, still to come
+        self._readers: tuple[Insertion, ...] = ()  # of z; who asks again asks for another pass
 
     def delta(self, insertion: Insertion, x: Tensor) -> Delta | None:
         """f(x) of a member; None where this call does not begin with the product."""
@@ -48,24 +48,27 @@ class ReadOnce:
         if first is None or u is None:
             return None
         with insertion.draws:
-            return function.rest(self.product(u, *first, torch.is_grad_enabled()), params, insertion.training)
+            z_BTR = self.product(insertion, u, *first, torch.is_grad_enabled())
+            return function.rest(z_BTR, params, insertion.training)
 
-    def product(self, u_BTU: Tensor, weight_RU: Tensor, bias_R: Tensor | None, recorded: bool) -> Tensor:
-        """z (B, T, R), computed if it is not known; `recorded`: with gradients."""
+    def product(
+        self, reader: Insertion, u_BTU: Tensor, weight_RU: Tensor, bias_R: Tensor | None, recorded: bool
+    ) -> Tensor:
+        """z (B, T, R), computed if it is not known to this `reader`; `recorded`: with gradients."""
         try:
-            version = weight_RU._version
+            versions = (weight_RU._version, u_BTU._version)
         except RuntimeError:  # made in inference mode
-            version = -1
-        of = (weight_RU.data_ptr(), weight_RU.shape, weight_RU.stride(), version, recorded)
+            versions = (-1, -1)
+        of = (weight_RU.data_ptr(), weight_RU.shape, weight_RU.stride(), versions, recorded)
         known = self._z() if self._z is not None and self._x is not None and self._x() is u_BTU else None
-        if known is not None and self._of == of:
-            self._readers -= 1
-            if self._readers <= 0:
+        if known is not None and self._of == of and reader not in self._readers:
+            self._readers = (*self._readers, reader)
+            if len(self._readers) == self.members:
                 self._held = None
             return known
         z_BTR = F.linear(u_BTU, weight_RU, bias_R)
         self._x, self._z, self._of = ref(u_BTU, self._forget), ref(z_BTR), of
-        self._held, self._readers = None if recorded else z_BTR, self.members - 1
+        self._held, self._readers = None if recorded else z_BTR, (reader,)
         return z_BTR
 
     def __getstate__(self) -> dict[str, Any]:
