@@ -66,7 +66,7 @@ def _measure(asked: argparse.Namespace, place: Path) -> None:
     pairs = [pair for pair in PAIRS if not asked.methods or any(name in pair.name for name in asked.methods)]
     pairs = pairs[:2] if asked.quick and not asked.methods else pairs
     works = [work for work in (tiny() if asked.tiny else on_cpu(asked.batch)) if asked.models in work.name]
-    least, seconds = (2, 0.0) if asked.quick else (3, 60 * asked.minutes)
+    least, seconds = (2, 0.0) if asked.quick else (6, 60 * asked.minutes)
     kept = keep_freed_memory()
     rows, failures = measure_all(works, pairs, seconds, least=least)
     command = shlex.join(["python", "-m", "benchmarks.speed", *arguments_of(asked)])

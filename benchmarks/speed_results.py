@@ -20,6 +20,7 @@ COLUMNS = (
     *("model", "batch", "length", "method", "peer", "phase", "parameters", "rounds"),
     *(f"{side}_ms{end}" for side in ("floor", "ours", "peer") for end in ("", "_low", "_high")),
     *(f"{side}_ratio{end}" for side in ("ours", "peer") for end in ("", "_low", "_high")),
+    *(f"ours_peer{end}" for end in ("", "_low", "_high")),
     *("floor_mib", "ours_mib", "peer_mib"),
 )
 
@@ -92,32 +93,32 @@ def table(content: Mapping[str, Any]) -> str:
         own = [row for row in rows if (row["model"], row["batch"], row["length"], row["phase"]) == group]
         model, batch, length, phase = group
         parts.append("\n".join([f"{model}, {phase}, {batch} x {length} tokens", "", *_lines(own, phase == "training")]))
-    parts.append(_beside_peft(rows))
+    parts.append(beside_peft(rows))
     if content["failures"]:
         parts.append("Not measured: " + "; ".join(content["failures"]) + ".")
     return "\n\n".join(parts)
 
 
-def _beside_peft(rows: Sequence[Mapping[str, Any]]) -> str:
-    """How many rows are faster and slower than peft's, and which are slower or need more memory."""
+def beside_peft(rows: Sequence[Mapping[str, Any]]) -> str:
+    """How many rows are faster than peft's and how many slower, and which are slower or need more memory."""
     both = [
         row for row in rows if row.get("peer") == "peft" and "peer_ratio" in row and row["phase"] != "merged evaluation"
     ]
-    faster = sum(row["ours_ratio_high"] < row["peer_ratio_low"] for row in both)
+    faster = sum(row["ours_peer_high"] < 1 for row in both)
     slower = [
-        f"{row['method']} in {row['phase']} on {row['model']} ({row['ours_ratio']:.3f} against {row['peer_ratio']:.3f})"
+        f"{row['method']} in {row['phase']} on {row['model']} ({row['ours_peer']:.3f}, {row['ours_peer_low']:.3f} to "
+        f"{row['ours_peer_high']:.3f})"
         for row in both
-        if row["ours_ratio_low"] > row["peer_ratio_high"]
+        if row["ours_peer_low"] > 1
     ]
     larger = [
         f"{row['method']} on {row['model']} ({row['ours_mib'] - row['peer_mib']:.2f} MiB)"
         for row in both
         if row.get("peer_mib") and row["ours_mib"] - row["peer_mib"] >= 0.005
     ]
-    counts = (
-        f"Of {len(both)} rows beside peft, merged evaluation aside, the quartiles of {faster} lie below peft's whole"
-    )
-    counts += f", and of {len(slower)} above: {'; '.join(slower) or 'none'}."
+    counts = f"Of {len(both)} rows beside peft, merged evaluation aside, unipet is faster in {faster} (the interval lies below 1 "
+    counts += f"whole) and slower in {len(slower)} (above): {'; '.join(slower) or 'none'}. Of rows that are equally fast, one in "
+    counts += "40 would lie above by chance."
     return f"{counts} More memory than peft: {'; '.join(larger) or 'none'}."
 
 
@@ -138,21 +139,22 @@ def summary(content: Mapping[str, Any]) -> str:
 def _lines(rows: Sequence[Mapping[str, Any]], memory: bool) -> list[str]:
     ends = " MiB, ours | MiB, peer |" if memory else ""
     lines = [
-        "| method | floor, ms | ours / floor | peer / floor | peer |" + ends,
-        "|---|---|---|---|---|" + "---|---|" * memory,
+        "| method | floor, ms | ours / floor | peer / floor | ours / peer | peer |" + ends,
+        "|---|---|---|---|---|---|" + "---|---|" * memory,
     ]
     for row in rows:
-        cells = [row["method"], f"{row['floor_ms']:.1f}", _ratio(row, "ours"), _ratio(row, "peer"), row["peer"] or "-"]
+        cells = [row["method"], f"{row['floor_ms']:.1f}", _ratio(row, "ours_ratio"), _ratio(row, "peer_ratio")]
+        cells += [_ratio(row, "ours_peer"), row["peer"] or "-"]
         if memory:
             cells += [f"{row['ours_mib']:.0f}", f"{row['peer_mib']:.0f}" if "peer_mib" in row else "-"]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
 
 
-def _ratio(row: Mapping[str, Any], side: str) -> str:
-    if f"{side}_ratio" not in row:
+def _ratio(row: Mapping[str, Any], name: str) -> str:
+    if name not in row:
         return "-"
-    return f"{row[f'{side}_ratio']:.2f} ({row[f'{side}_ratio_low']:.2f}-{row[f'{side}_ratio_high']:.2f})"
+    return f"{row[name]:.2f} ({row[f'{name}_low']:.2f}-{row[f'{name}_high']:.2f})"
 
 
 def put_into(page: Path, name: str, text: str) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import math
+import random
 import re
 import subprocess
 import sys
@@ -178,7 +180,48 @@ def test_a_ratio_is_taken_within_a_round() -> None:
     made = speed_measuring.columns({"floor": [1.0, 10.0, 4.0], "ours": [2.0, 20.0, 6.0]})
     assert made["rounds"] == 3 and made["floor_ms"] == 4000 and made["ours_ms"] == 6000
     assert made["ours_ratio"] == 2.0 and made["ours_ratio_low"] == 1.75 and made["ours_ratio_high"] == 2.0
-    assert "floor_ratio" not in made
+    assert "floor_ratio" not in made and "ours_peer" not in made
+
+
+def test_ours_is_set_against_the_peer_of_the_same_round() -> None:
+    """Quartiles beside the floor overlap where one side is faster in every round."""
+    floor = [1.0, 1.3, 1.0, 0.9, 1.2, 1.1]
+    made = speed_measuring.columns({"floor": [1.0] * 6, "ours": floor, "peer": [1.02 * value for value in floor]})
+    assert made["ours_ratio_high"] > made["peer_ratio_low"]
+    assert made["ours_peer"] == pytest.approx(1 / 1.02)
+    assert made["ours_peer_low"] == pytest.approx(1 / 1.02) and made["ours_peer_high"] < 1
+
+
+@pytest.mark.parametrize(
+    ("count", "ends"), [(1, (1, 1)), (5, (1, 5)), (6, (1, 6)), (8, (1, 8)), (9, (2, 8)), (20, (6, 15))]
+)
+def test_the_interval_of_a_median_is_the_sign_test_s(count: int, ends: tuple[int, int]) -> None:
+    """The ranks of the usual table (Conover, Practical Nonparametric Statistics); one more on each side would be too few."""
+    values = [float(value) for value in range(count, 0, -1)]
+    assert speed_measuring.sure_median(values) == ((count + 1) / 2, *ends)
+
+
+@pytest.mark.parametrize("count", [6, 9, 15, 40])
+def test_the_interval_holds_the_true_median_as_often_as_it_says(count: int) -> None:
+    """Of a skewed distribution, as times are: exp(normal) has the median 1."""
+    draw, draws = random.Random(count), 4000
+    held = 0
+    for _ in range(draws):
+        _, low, high = speed_measuring.sure_median([math.exp(draw.gauss(0, 1)) for _ in range(count)])
+        held += low <= 1 <= high
+    assert 0.94 < held / draws < 0.985
+
+
+def test_what_is_slower_than_peft_is_named() -> None:
+    row = {"method": "M", "phase": "training", "model": "B", "peer": "peft", "ours_ratio": 1.0, "peer_ratio": 1.0}
+    row |= {"ours_peer": 1.03, "ours_peer_low": 1.01, "ours_peer_high": 1.05, "ours_mib": 5.0, "peer_mib": 5.0}
+    level = row | {"ours_peer_low": 0.99}
+    faster = row | {"ours_peer": 0.9, "ours_peer_low": 0.88, "ours_peer_high": 0.97}
+    text = speed_results.beside_peft(
+        [row, level, faster, row | {"phase": "merged evaluation"}, row | {"peer": "torch"}]
+    )
+    assert "Of 3 rows beside peft" in text and "faster in 1 " in text
+    assert "slower in 1 (above): M in training on B (1.030, 1.010 to 1.050)." in text
 
 
 @pytest.mark.parametrize("structure", WORKS)
@@ -225,7 +268,7 @@ def test_a_short_measurement_is_written_whole(tmp_path: Path, capsys: pytest.Cap
     assert len(rows) == len(content["rows"]) and all(float(row["ours_ratio"]) > 0 for row in rows)
     assert (tmp_path / "speed_cpu.png").stat().st_size > 1000 and (tmp_path / "speed_cpu.pdf").stat().st_size > 1000
     text = speed_results.table(content)
-    assert "tiny BERT, merged evaluation, 2 x 16 tokens" in text
+    assert "tiny BERT, merged evaluation, 2 x 16 tokens" in text and "| ours / peer |" in text
     assert "tiny Llama" in capsys.readouterr().out
 
 
