@@ -66,6 +66,7 @@ fuzz: $(VENV)/testing  ## 20,000 changed methods and 5,000 other inputs: each wo
 
 bench: $(VENV)/testing  ## speed and memory of every method beside peft (ten minutes on an idle machine)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.speed
+	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.speed_again
 
 bench-end-to-end: $(VENV)/testing  ## `unipet train` beside peft and transformers' Trainer (an idle machine, please)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.speed --end-to-end

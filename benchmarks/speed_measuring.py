@@ -31,6 +31,8 @@ from benchmarks.speed_variants import Variant, floor, merged, ours, peer
 MIB = 2**20
 SEED = 0
 Rounds = dict[str, list[float]]
+#: What a variant does in a phase.
+ACTIONS = {"training": "step", "evaluation": "evaluate", "merged evaluation": "evaluate", "generation": "generate"}
 
 
 def keep_freed_memory() -> bool:
@@ -134,24 +136,31 @@ def _quiet() -> Iterator[None]:
         yield
 
 
+def _sides(base: torch.nn.Module, pair: Pair, at_floor: Variant) -> tuple[dict[str, Variant], dict[str, Any]]:
+    """What takes turns, and how a row about it begins."""
+    work = at_floor.workload
+    torch.manual_seed(SEED)
+    own = ours(base, pair, work, at_floor.device, at_floor.autocast)
+    other = peer(base, pair, own)
+    row = {"model": work.name, "batch": work.batch, "length": work.length, "method": pair.name, "peer": pair.peer}
+    return {"floor": at_floor, "ours": own} | ({"peer": other} if other else {}), row | {
+        "parameters": own.own_parameters()
+    }
+
+
 def measure_pair(
     base: torch.nn.Module, pair: Pair, at_floor: Variant, floor_mib: float, seconds: float, least: int, most: int
 ) -> Iterator[dict[str, Any]]:
     """The rows of one pair on one base model: training, and the further phases of the workload."""
     work, device = at_floor.workload, at_floor.device
-    torch.manual_seed(SEED)
-    own = ours(base, pair, work, device, at_floor.autocast)
-    other = peer(base, pair, own)
-    sides = {"floor": at_floor, "ours": own} | ({"peer": other} if other else {})
-    row = {"model": work.name, "batch": work.batch, "length": work.length, "method": pair.name, "peer": pair.peer}
-    row["parameters"] = own.own_parameters()
+    sides, row = _sides(base, pair, at_floor)
     share = seconds / (1 + 0.4 * len(work.phases))
 
     def turns(action: str, variants: Mapping[str, Variant], within: float) -> dict[str, Any]:
         jobs = {name: getattr(variant, action) for name, variant in variants.items()}
         return columns(take_turns(jobs, within, least, most, device))
 
-    training = turns("step", sides, share)
+    training = turns(ACTIONS["training"], sides, share)
     peaks = {f"{name}_mib": peak_mib(variant) for name, variant in sides.items() if variant is not at_floor}
     yield {**row, "phase": "training", **training, "floor_mib": floor_mib, **peaks}
     for variant in sides.values():
@@ -162,8 +171,17 @@ def measure_pair(
             if folded["ours"] is None:
                 continue
             sides = {"floor": at_floor} | {name: variant for name, variant in folded.items() if variant is not None}
-        action = "generate" if phase == "generation" else "evaluate"
-        yield {**row, "phase": phase, **turns(action, sides, 0.4 * share)}
+        yield {**row, "phase": phase, **turns(ACTIONS[phase], sides, 0.4 * share)}
+
+
+def measure_alone(work: Workload, pair: Pair, phase: str, seconds: float, least: int = 6) -> dict[str, Any]:
+    """The row of one phase, unmerged, on the CPU: as many rounds as fit into `seconds`. Memory is left out."""
+    with _quiet():
+        torch.manual_seed(SEED)
+        base, at_floor, _ = prepare(work, "cpu", False)
+        sides, row = _sides(base, pair, at_floor)
+        jobs = {name: getattr(variant, ACTIONS[phase]) for name, variant in sides.items()}
+        return {**row, "phase": phase, **columns(take_turns(jobs, seconds, least, 10_000, "cpu"))}
 
 
 def measure_all(
@@ -193,7 +211,7 @@ def measure_all(
         for work, own in waiting:
             torch.manual_seed(SEED)
             try:
-                base, at_floor, floor_mib = _prepare(work, device, autocast)
+                base, at_floor, floor_mib = prepare(work, device, autocast)
             except torch.OutOfMemoryError as error:
                 failures.append(f"{work.name} {work.batch} x {work.length}: {_first_line(error)}")
                 left -= len(own)
@@ -217,7 +235,8 @@ def measure_all(
     return rows, failures
 
 
-def _prepare(work: Workload, device: str, autocast: bool) -> tuple[torch.nn.Module, Variant, float]:
+def prepare(work: Workload, device: str, autocast: bool) -> tuple[torch.nn.Module, Variant, float]:
+    """A base model, its floor after a step, and the floor's peak memory in MiB."""
     with torch.device(device):
         base = work.build()
     base.to(device)

@@ -99,17 +99,24 @@ def table(content: Mapping[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
+def _is_compared(row: Mapping[str, Any]) -> bool:
+    """Whether it says how fast a method is beside peft: merged, both are the plain base model."""
+    return row["peer"] == "peft" and "ours_peer" in row and row["phase"] != "merged evaluation"
+
+
+def is_slower(row: Mapping[str, Any]) -> bool:
+    """Whether a method is slower than peft's: the interval of their ratio lies above 1 whole."""
+    return _is_compared(row) and row["ours_peer_low"] > 1
+
+
 def beside_peft(rows: Sequence[Mapping[str, Any]]) -> str:
     """How many rows are faster than peft's and how many slower, and which are slower or need more memory."""
-    both = [
-        row for row in rows if row.get("peer") == "peft" and "peer_ratio" in row and row["phase"] != "merged evaluation"
-    ]
+    both = [row for row in rows if _is_compared(row)]
     faster = sum(row["ours_peer_high"] < 1 for row in both)
     slower = [
         f"{row['method']} in {row['phase']} on {row['model']} ({row['ours_peer']:.3f}, {row['ours_peer_low']:.3f} to "
         f"{row['ours_peer_high']:.3f})"
-        for row in both
-        if row["ours_peer_low"] > 1
+        for row in filter(is_slower, both)
     ]
     larger = [
         f"{row['method']} on {row['model']} ({row['ours_mib'] - row['peer_mib']:.2f} MiB)"
@@ -143,18 +150,20 @@ def _lines(rows: Sequence[Mapping[str, Any]], memory: bool) -> list[str]:
         "|---|---|---|---|---|---|" + "---|---|" * memory,
     ]
     for row in rows:
-        cells = [row["method"], f"{row['floor_ms']:.1f}", _ratio(row, "ours_ratio"), _ratio(row, "peer_ratio")]
-        cells += [_ratio(row, "ours_peer"), row["peer"] or "-"]
+        cells = [row["method"], f"{row['floor_ms']:.1f}", ratio(row, "ours_ratio"), ratio(row, "peer_ratio")]
+        cells += [ratio(row, "ours_peer"), row["peer"] or "-"]
         if memory:
             cells += [f"{row['ours_mib']:.0f}", f"{row['peer_mib']:.0f}" if "peer_mib" in row else "-"]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
 
 
-def _ratio(row: Mapping[str, Any], name: str) -> str:
+def ratio(row: Mapping[str, Any], name: str, digits: int = 2) -> str:
+    """A ratio with what it lies between, or a dash."""
     if name not in row:
         return "-"
-    return f"{row[name]:.2f} ({row[f'{name}_low']:.2f}-{row[f'{name}_high']:.2f})"
+    middle, low, high = (f"{row[name + end]:.{digits}f}" for end in ("", "_low", "_high"))
+    return f"{middle} ({low}-{high})"
 
 
 def put_into(page: Path, name: str, text: str) -> None:

@@ -23,6 +23,7 @@ from benchmarks import (
     generation_calls,
     packed,
     speed,
+    speed_again,
     speed_bound,
     speed_gpu,
     speed_kernels,
@@ -53,6 +54,7 @@ PARTS = [
     ("docs/performance.md", "speed_bound", speed_bound.table),
     ("docs/performance.md", "generation_calls", generation_calls.table),
     ("docs/performance.md", "speed_gpu", speed_results.table),
+    ("docs/performance.md", "speed_again", speed_again.table),
 ]
 
 
@@ -334,6 +336,29 @@ def test_the_page_shows_the_committed_measurement(page: Path, name: str, made: A
     content = json.loads(file.read_text(encoding="utf-8"))
     assert shown.strip() == made(content)
     assert len({row["method"] for row in content["rows"]}) > 10
+
+
+def test_no_committed_row_is_slower_than_peft_when_it_is_measured_again() -> None:
+    """And the rows measured again are those of the committed tables."""
+    tables, again = (
+        json.loads((speed_results.RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+        for name in (speed.NAME, speed_again.NAME)
+    )
+    keys = ("model", "phase", "method")
+    slower = [[row[key] for key in keys] for row in tables["rows"] if speed_results.is_slower(row)]
+    assert again["tables"] == tables["measured"]
+    assert [[row[key] for key in keys] for row in again["rows"]] == slower
+    assert not [row["method"] for row in again["rows"] if speed_results.is_slower(row)]
+
+
+def test_only_the_slower_rows_are_measured_again() -> None:
+    row = {"method": "LoRA, q and v", "phase": "training", "model": "tiny Llama", "peer": "peft"}
+    rows = [row | {"ours_peer": 1.1, "ours_peer_low": low, "ours_peer_high": 1.2} for low in (0.9, 1.05)]
+    rows.append(rows[1] | {"phase": "generation"})
+    (first, second) = speed_again.rows_again(rows, {"tiny Llama": WORKS["decoder"]}, 0.0)
+    assert [first["phase"], second["phase"]] == ["training", "generation"]
+    assert first["rounds"] == second["rounds"] == 6 and first["parameters"] > 0
+    assert first["ours_peer_low"] <= first["ours_peer"] <= first["ours_peer_high"]
 
 
 def test_the_page_has_the_table_of_the_committed_profile() -> None:
