@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import gc
 import json
 import math
 import random
@@ -122,6 +123,27 @@ def test_a_step_needs_no_more_memory_than_peft_s(name: str) -> None:
         side.step()
         peaks.append(speed_measuring.peak_mib(side))
     assert peaks[0] <= peaks[1] + 0.002, peaks
+
+
+def test_what_others_leave_behind_does_not_make_a_step_s_memory_look_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tensor of a step measured before, in a cycle: the collector may come by in the middle of the next."""
+    own, _ = both_sides("LoRA, q and v", "encoder")
+    own.step()
+    expected, step = speed_measuring.peak_mib(own), own.step
+    collects = []
+
+    def step_with_collector() -> None:
+        collects.append(gc.isenabled())
+        gc.collect()
+        step()
+
+    monkeypatch.setattr(own, "step", step_with_collector)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True):
+        left: list[Any] = [torch.zeros(2**20)]
+    left.append(left)
+    del left
+    assert speed_measuring.peak_mib(own) == pytest.approx(expected, abs=0.001)
+    assert collects == [False] and gc.isenabled()
 
 
 def test_a_pair_of_other_sizes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
