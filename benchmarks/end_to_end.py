@@ -24,6 +24,8 @@ NAME = "end_to_end"
 PEER = Path(__file__).resolve().parent / "peft_trainer.py"
 UNIPET = "unipet train"
 TRAINER = "peft + Trainer"
+#: The phases of a record whose sums the table shows.
+SHOWN = (("import", "base_model"), ("training", "evaluation"))
 
 
 def compare(data: Path, place: Path, quick: bool) -> None:
@@ -34,20 +36,24 @@ def compare(data: Path, place: Path, quick: bool) -> None:
     load = os.getloadavg()
     seconds: dict[str, list[float]] = {UNIPET: [], "unipet train, bf16": [], TRAINER: []}
     scores: dict[str, list[float]] = {name: [] for name in seconds}
+    phases: dict[str, dict[str, list[float]]] = {name: {} for name in seconds if name != TRAINER}
     with tempfile.TemporaryDirectory() as directory:
         prepare(data / "sst2", Path(directory) / "data", sizes)
         for number in range(repetitions):
             names = list(seconds)
             for name in names[number % 3 :] + names[: number % 3]:
-                took, score = once(name, Path(directory) / "data", Path(directory) / f"{number} {name}")
+                took, score, parts = once(name, Path(directory) / "data", Path(directory) / f"{number} {name}")
                 seconds[name].append(took)
                 scores[name].append(score)
+                for phase, spent in parts.items():
+                    phases[name].setdefault(phase, []).append(spent)
                 print(f"{name}: {took:.1f} s, accuracy {score:.3f}", flush=True)
     content = {
         **speed_results.about("python -m benchmarks.speed --end-to-end" + " --quick" * quick, 0, load),
         "sentences": {"train": sizes[0], "validation": sizes[1]},
         "seconds": seconds,
         "accuracy": scores,
+        "phases": phases,
     }
     place.mkdir(parents=True, exist_ok=True)
     (place / f"{NAME}.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
@@ -64,8 +70,8 @@ def prepare(source: Path, data: Path, sizes: Sequence[int]) -> None:
         (data / f"{split}.jsonl").write_text("\n".join(chosen) + "\n", encoding="utf-8")
 
 
-def once(name: str, data: Path, out: Path) -> tuple[float, float]:
-    """(seconds from the start of the process to its end, accuracy)."""
+def once(name: str, data: Path, out: Path) -> tuple[float, float, dict[str, float]]:
+    """(seconds from the start of the process to its end, accuracy, the seconds of each phase that our record says)."""
     out.mkdir()
     if name == TRAINER:
         command = [sys.executable, str(PEER), str(data), str(out)]
@@ -81,9 +87,10 @@ def once(name: str, data: Path, out: Path) -> tuple[float, float]:
     if done.returncode:
         raise SystemExit(f"{name} failed:\n{done.stdout[-1000:]}{done.stderr[-3000:]}")
     if name == TRAINER:
-        return took, float(done.stdout.split()[-1])
-    (record,) = (out / "runs").rglob("result.json")
-    return took, float(json.loads(record.read_text(encoding="utf-8"))["score"])
+        return took, float(done.stdout.split()[-1]), {}
+    (file,) = (out / "runs").rglob("result.json")
+    record = json.loads(file.read_text(encoding="utf-8"))
+    return took, float(record["score"]), record["time"]["phases_s"]
 
 
 def table(content: dict[str, Any]) -> str:
@@ -94,11 +101,15 @@ def table(content: dict[str, Any]) -> str:
         f"load average {loads}; {content['sentences']['train']} sentences, medians of "
         f"{len(content['seconds'][UNIPET])} with quartiles.",
         "",
-        "| command | seconds | accuracy |",
-        "|---|---|---|",
+        "| command | seconds | of these imports, base model | training, scoring | beside peft + Trainer | accuracy |",
+        "|---|---|---|---|---|---|",
     ]
     for name, values in content["seconds"].items():
         middle, low, high = spread(values)
         accuracy = spread(content["accuracy"][name])[0]
-        lines.append(f"| {name} | {middle:.1f} ({low:.1f}-{high:.1f}) | {accuracy:.3f} |")
+        parts = {phase: spread(spent)[0] for phase, spent in content["phases"].get(name, {}).items()}
+        shown = [f"{sum(parts[phase] for phase in pair):.1f}" if parts else "-" for pair in SHOWN]
+        beside = spread([own / other for own, other in zip(values, content["seconds"][TRAINER], strict=True)])[0]
+        cells = [name, f"{middle:.1f} ({low:.1f}-{high:.1f})", *shown, f"{beside:.2f}", f"{accuracy:.3f}"]
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)

@@ -333,9 +333,15 @@ def test_the_end_to_end_table_gives_medians() -> None:
         "sentences": {"train": 4, "validation": 2},
         "seconds": {names[0]: [1.0, 9.0, 2.0], names[1]: [4.0, 3.0, 5.0]},
         "accuracy": {names[0]: [0.5, 0.75, 0.5], names[1]: [0.5, 0.5, 0.5]},
+        "phases": {
+            names[0]: {"import": [1, 1, 2], "base_model": [0.5, 1, 1], "training": [3, 3, 9], "evaluation": [1, 1, 1]}
+        },
     }
     lines = end_to_end.table(content).splitlines()
-    assert lines[-2:] == ["| unipet train | 2.0 (1.5-5.5) | 0.500 |", "| peft + Trainer | 4.0 (3.5-4.5) | 0.500 |"]
+    assert lines[-2:] == [
+        "| unipet train | 2.0 (1.5-5.5) | 2.0 | 4.0 | 0.40 | 0.500 |",
+        "| peft + Trainer | 4.0 (3.5-4.5) | - | - | 1.00 | 0.500 |",
+    ]
 
 
 @pytest.mark.parametrize(
