@@ -32,7 +32,7 @@ def rows_again(rows: Sequence[Mapping[str, Any]], works: Mapping[str, Any], seco
 
 
 def table(content: Mapping[str, Any]) -> str:
-    """The rows as Markdown, as they were and as they are alone."""
+    """The rows measured again, as Markdown."""
     machine = content["versions"]["machine"]
     lines = [
         f"Rows that are slower, measured again by `{content['command']}` on {content['measured'][:10]}: {machine['device']}, "
